@@ -1,0 +1,3 @@
+"""Tunesmith: LLM post-training as Kubernetes resources."""
+
+__version__ = "0.1.0"

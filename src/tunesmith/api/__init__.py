@@ -1,0 +1,1 @@
+"""Typed specs of the three kinds, defined once."""

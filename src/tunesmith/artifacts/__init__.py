@@ -1,0 +1,1 @@
+"""Storage: S3 and folders behind one interface, transfers, atomic publish."""

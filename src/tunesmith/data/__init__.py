@@ -1,0 +1,1 @@
+"""Readers and preparations, one file a format."""

@@ -1,0 +1,141 @@
+"""Every error Tunesmith raises on purpose.
+
+::
+
+    TunesmithError                a message for a person, and a reason from names.Reason
+    ├── PermanentError            someone must change something; trying again cannot help
+    │   ├── UsageError            a command was called in a way that cannot be meant
+    │   ├── ManifestError         a manifest is wrong; holds one Problem a mistake
+    │   ├── DataError             the input data cannot be used (bad records, nothing left, …)
+    │   ├── OutputConflictError   the output location holds something else
+    │   ├── ModelError            the model or its tokenizer cannot be used for this job
+    │   ├── LabelError            the labels of a sample are not what training needs
+    │   ├── DivergedError         the loss is no longer a number
+    │   └── StoragePermanentError bucket or object missing, access denied
+    └── TemporaryError            the same attempt may well work later
+        ├── StorageTemporaryError endpoint unreachable, server errors, reset connections
+        ├── CorruptObjectError    an object is shorter than, or differs from, what was published
+        └── StoppedError          the program was told to stop (SIGTERM) and did
+
+A message is one or more complete sentences: what is wrong, where (file, field, record), what to do.
+It never holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunesmith.names import Reason
+
+
+class TunesmithError(Exception):
+    """Base of all. `reason` comes from the closed list in `names.Reason`."""
+
+    default_reason = Reason.INTERNAL_ERROR
+
+    def __init__(self, message: str, *, reason: Reason | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+
+
+class PermanentError(TunesmithError):
+    """Trying again cannot help: the user or an administrator must change something."""
+
+
+class TemporaryError(TunesmithError):
+    """The same attempt may work later."""
+
+
+class UsageError(PermanentError):
+    """A command was called in a way that cannot be meant."""
+
+    default_reason = Reason.USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a manifest.
+
+    `source` is the file's name, `document` its 1-based position in the file (0: the whole file),
+    `subject` is "Kind name" where known, `path` a dotted field path ("" for the object itself).
+    """
+
+    source: str
+    document: int
+    subject: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = self.source
+        if self.document:
+            place += f", document {self.document}"
+        if self.subject:
+            place += f" ({self.subject})"
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class ManifestError(PermanentError):
+    """One or more manifests are wrong."""
+
+    default_reason = Reason.INVALID_MANIFEST
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = list(problems)
+
+
+class DataError(PermanentError):
+    """The input data cannot be used; the message names file, line or index, and why."""
+
+    default_reason = Reason.BAD_DATA
+
+
+class OutputConflictError(PermanentError):
+    """The output location holds the result of something else."""
+
+    default_reason = Reason.OUTPUT_CONFLICT
+
+
+class ModelError(PermanentError):
+    """The model or its tokenizer cannot be used for this job."""
+
+    default_reason = Reason.BAD_MODEL
+
+
+class LabelError(PermanentError):
+    """The labels of a sample are not what training needs; names the record."""
+
+    default_reason = Reason.BAD_LABELS
+
+
+class DivergedError(PermanentError):
+    """The loss is no longer a finite number."""
+
+    default_reason = Reason.DIVERGED
+
+
+class StoragePermanentError(PermanentError):
+    """Bucket or object missing, or access denied."""
+
+    default_reason = Reason.STORAGE_REFUSED
+
+
+class StorageTemporaryError(TemporaryError):
+    """The storage could not be reached or failed again and again."""
+
+    default_reason = Reason.STORAGE_UNAVAILABLE
+
+
+class CorruptObjectError(TemporaryError):
+    """An object is shorter than, or differs from, what was published."""
+
+    default_reason = Reason.CORRUPT_OBJECT
+
+
+class StoppedError(TemporaryError):
+    """The program was told to stop and did so in order."""
+
+    default_reason = Reason.STOPPED

@@ -1,0 +1,1 @@
+"""tunesmith run: processes as the training operator would start them, and an embedded S3."""

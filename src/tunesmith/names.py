@@ -1,0 +1,123 @@
+"""Every label, environment variable, object name, storage key and reason, in one place.
+
+Nothing here decides anything; other modules never spell such a string themselves.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+GROUP = "tunesmith.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "tunesmith"
+
+
+class Kind(StrEnum):
+    """The three custom resources."""
+
+    FINE_TUNE = "FineTuneJob"
+    REJECTION_SAMPLE = "RejectionSampleJob"
+    DIALOGUE_GEN = "DialogueGenJob"
+
+
+SHORT_NAMES = {Kind.FINE_TUNE: "ftj", Kind.REJECTION_SAMPLE: "rsj", Kind.DIALOGUE_GEN: "dgj"}
+PLURALS = {
+    Kind.FINE_TUNE: "finetunejobs",
+    Kind.REJECTION_SAMPLE: "rejectionsamplejobs",
+    Kind.DIALOGUE_GEN: "dialoguegenjobs",
+}
+MAX_NAME_LENGTH = 40
+
+
+class Reason(StrEnum):
+    """Why something failed or waits. The closed list that status, termination message and CLI share."""
+
+    USAGE = "Usage"
+    INVALID_MANIFEST = "InvalidManifest"
+    BAD_DATA = "BadData"
+    BAD_MODEL = "BadModel"
+    BAD_LABELS = "BadLabels"
+    OUTPUT_CONFLICT = "OutputConflict"
+    DIVERGED = "Diverged"
+    STORAGE_REFUSED = "StorageRefused"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    CORRUPT_OBJECT = "CorruptObject"
+    STOPPED = "Stopped"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DISK_FULL = "DiskFull"
+    NOT_IMPLEMENTED = "NotInThisVersion"
+    DEPENDENCY_FAILED = "DependencyFailed"
+    DEPENDENCY_NOT_FOUND = "DependencyNotFound"
+    DEPENDENCY_CYCLE = "DependencyCycle"
+    PROCESS_DIED = "ProcessDied"
+    INTERNAL_ERROR = "InternalError"
+
+
+# Reasons that are the user's to mend: `tunesmith run` ends with exit code 2 for them, 1 for the others.
+USER_REASONS = frozenset(
+    {
+        Reason.USAGE,
+        Reason.INVALID_MANIFEST,
+        Reason.BAD_DATA,
+        Reason.BAD_MODEL,
+        Reason.BAD_LABELS,
+        Reason.OUTPUT_CONFLICT,
+        Reason.STORAGE_REFUSED,
+        Reason.NOT_IMPLEMENTED,
+        Reason.DEPENDENCY_NOT_FOUND,
+        Reason.DEPENDENCY_CYCLE,
+    }
+)
+
+# Keys under output.uri.
+MANIFEST_KEY = "manifest.json"
+RESULT_KEY = "result.json"
+REPORT_KEY = "report.html"
+METRICS_KEY = "metrics.jsonl"
+FINAL_MODEL = "final_model"
+LOGS = "logs"
+CHECKPOINT_PREFIX = "checkpoint-"
+FINGERPRINT_KEY = "fingerprint.json"
+PREVIEWS_BEFORE_KEY = "previews_before.json"
+SAMPLES_PREVIEW_KEY = "training_samples_preview.txt"
+TRAINING_LOG_KEY = "training_logs/detailed_training_log.txt"
+SAMPLED_DATA_KEY = "sampled_data.json"
+MESSAGES_KEY = "messages.jsonl"
+
+# The pod's world.
+CONTAINER = "pytorch"
+RUN_JSON = "run.json"
+RUN_JSON_DIR = "/etc/tunesmith"
+SCRATCH_DIR = "/scratch"
+TERMINATION_LOG = "/dev/termination-log"
+PROGRESS_PORT = 8080
+ENV_SCRATCH = "TUNESMITH_SCRATCH"
+ENV_TERMINATION_LOG = "TUNESMITH_TERMINATION_LOG"
+ENV_PROGRESS_PORT = "TUNESMITH_PROGRESS_PORT"
+ENV_ATTEMPT = "TUNESMITH_ATTEMPT"
+SECRET_ENV_PREFIX = "TUNESMITH_SECRET_"
+
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_JOB = f"{GROUP}/job"
+LABEL_KIND = f"{GROUP}/kind"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+
+
+def child_name(kind: Kind, name: str, attempt: int) -> str:
+    """Name of the PyTorchJob and ConfigMap of one attempt; kinds share names, so the short name is in it."""
+    return f"{name}-{SHORT_NAMES[kind]}-{attempt}"
+
+
+def checkpoint_key(step: int) -> str:
+    """`checkpoint-<step>`, relative to the output."""
+    return f"{CHECKPOINT_PREFIX}{step}"
+
+
+def secret_env(name: str, key: str) -> str:
+    """Environment variable that stands for a Secret's key in `tunesmith run`."""
+    letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{name}_{key}")
+    return SECRET_ENV_PREFIX + letters.upper()
