@@ -1,0 +1,275 @@
+"""The parts all three kinds share: references, storage, output, resources, placement, run, hub, tracking."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tunesmith.api.base import (
+    Model,
+    ModelUri,
+    NotNegative,
+    ObjectName,
+    OutputUri,
+    Positive,
+    Quantity,
+    ResourceName,
+    Rule,
+    SecretKey,
+    ShortName,
+    ShortText,
+    Url,
+    one_of,
+)
+from tunesmith.names import Kind
+
+
+class SecretRef(Model):
+    """A Secret of the job's own namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+
+
+class SecretKeyRef(Model):
+    """One key of a Secret of the job's own namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: SecretKey
+    """Key within the Secret."""
+
+
+class FromJob(Model):
+    """The output of another job of the same namespace; this job waits until that one has succeeded."""
+
+    kind: Literal["FineTuneJob", "RejectionSampleJob", "DialogueGenJob"]
+    """Kind of the other job."""
+    name: ShortName
+    """Name of the other job."""
+
+
+class ModelSource(Model):
+    """A model to start from: an address, or the result of another FineTuneJob."""
+
+    uri: ModelUri | None = None
+    """hf://organisation/name, s3://bucket/folder or file:///folder."""
+    from_job: FromJob | None = None
+    """A FineTuneJob whose final model is used."""
+    revision: ShortText | None = None
+    """Branch, tag or commit on the hub."""
+    adapter_uri: ModelUri | None = None
+    """A LoRA adapter on top of the model."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type of the weights while computing; auto takes the checkpoint's where the device has it."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
+    """Attention implementation."""
+    trust_remote_code: bool = False
+    """Run code that the model's repository brings; an administrator must allow the repository too."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        one_of("uri", "from_job"),
+        Rule(
+            "must be a FineTuneJob; only that makes a model",
+            "!has(self.fromJob) || self.fromJob.kind == 'FineTuneJob'",
+            lambda m: m.from_job is None or m.from_job.kind == Kind.FINE_TUNE,
+            "fromJob.kind",
+        ),
+        Rule(
+            "belongs to a model on the hub (hf://)",
+            "!has(self.revision) || (has(self.uri) && self.uri.startsWith('hf://'))",
+            lambda m: m.revision is None or (m.uri or "").startswith("hf://"),
+            "revision",
+        ),
+    )
+
+
+class StorageSpec(Model):
+    """How S3 is reached."""
+
+    secret_ref: SecretRef | None = None
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN; absent: the pod's own
+    identity."""
+    endpoint_url: Url | None = None
+    """Address of an S3 server other than AWS."""
+    region: ShortName | None = None
+    """Region of the buckets."""
+    checksums: Literal["when_required", "when_supported"] = "when_required"
+    """When the S3 client sends checksums of its own; some servers refuse them."""
+
+
+class OutputSpec(Model):
+    """Where results go."""
+
+    uri: OutputUri
+    """s3://bucket/folder or file:///folder."""
+    on_existing: Literal["resume", "replace", "fail"] = "resume"
+    """What to do when the output holds something already."""
+
+
+class ScratchSpec(Model):
+    """Local disk for models and checkpoints."""
+
+    size: Quantity | None = None
+    """Size of the disk."""
+    storage_class_name: ObjectName | None = None
+    """Storage class of a volume made for each pod; absent: an emptyDir."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "is required with storageClassName",
+            "!has(self.storageClassName) || has(self.size)",
+            lambda m: m.storage_class_name is None or m.size is not None,
+            "size",
+        ),
+    )
+
+
+class ResourcesSpec(Model):
+    """What each pod gets; a node is a pod."""
+
+    nodes: Annotated[int, Field(ge=1, le=512)] = 1
+    """Number of pods."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 1
+    """GPUs of each pod."""
+    gpu_resource: ResourceName = "nvidia.com/gpu"
+    """Resource name of a GPU."""
+    cpu: Quantity | None = None
+    """CPUs of each pod."""
+    memory: Quantity | None = None
+    """Memory of each pod."""
+    shared_memory: Quantity | None = None
+    """Size of /dev/shm."""
+    scratch: ScratchSpec = ScratchSpec()
+    """Local disk for models and checkpoints."""
+
+
+class Toleration(Model):
+    """A Kubernetes toleration."""
+
+    key: ShortText | None = None
+    """Key of the taint; absent with operator Exists: every taint."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """How key and value are compared."""
+    value: Annotated[str, Field(max_length=253)] | None = None
+    """Value of the taint."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint; absent: every effect."""
+    toleration_seconds: NotNegative | None = None
+    """How long a NoExecute taint is tolerated, in seconds."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "is required unless operator is Exists",
+            "has(self.key) || self.operator == 'Exists'",
+            lambda m: m.key is not None or m.operator == "Exists",
+            "key",
+        ),
+        Rule(
+            "must be absent when operator is Exists",
+            "!has(self.value) || self.operator == 'Equal'",
+            lambda m: m.value is None or m.operator == "Equal",
+            "value",
+        ),
+        Rule(
+            "needs effect NoExecute",
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            lambda m: m.toleration_seconds is None or m.effect == "NoExecute",
+            "tolerationSeconds",
+        ),
+    )
+
+
+class PlacementSpec(Model):
+    """Which machines the pods may run on."""
+
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
+    """Labels a machine must have."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    """Taints the pods tolerate."""
+    priority_class_name: ObjectName | None = None
+    """Priority class of the pods."""
+
+
+class RunSpec(Model):
+    """How often and how long the job may try. These fields may change while it runs."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Attempts before the job is Failed; suspension and preemption do not count."""
+    suspend: bool = False
+    """Stop the pods and keep the job for later."""
+    active_deadline_seconds: Positive | None = None
+    """Seconds the job may take over all attempts."""
+    ttl_seconds_after_finished: NotNegative | None = None
+    """Seconds after which the pods of a finished job are deleted."""
+
+
+class HubSpec(Model):
+    """The Hugging Face hub or a mirror."""
+
+    endpoint: Url | None = None
+    """Address of a mirror."""
+    offline: bool = False
+    """Never ask a hub."""
+    token_secret_ref: SecretKeyRef | None = None
+    """Token for gated models."""
+
+
+class WandbSpec(Model):
+    """Weights & Biases."""
+
+    project: ShortText
+    """Project the run belongs to."""
+    run_name: ShortText | None = None
+    """Name of the run; the job's name if absent."""
+    entity: ShortText | None = None
+    """Team or user."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """API key; absent: the run is recorded offline and kept with the logs."""
+
+
+class TrackingSpec(Model):
+    """Where metrics go besides metrics.jsonl."""
+
+    tensorboard: bool = True
+    """Write TensorBoard files under logs/."""
+    wandb: WandbSpec | None = None
+    """Report to Weights & Biases."""
+
+
+class JobSpec(Model):
+    """The fields all three kinds have."""
+
+    storage: StorageSpec = StorageSpec()
+    """How S3 is reached."""
+    output: OutputSpec
+    """Where results go."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """What each pod gets."""
+    placement: PlacementSpec = PlacementSpec()
+    """Which machines the pods may run on."""
+    runtime: ShortName = "default"
+    """Name of a training image the administrator offers."""
+    run: RunSpec = RunSpec()
+    """Attempts, deadline, suspension."""
+    hub: HubSpec = HubSpec()
+    """The Hugging Face hub or a mirror."""
+    tracking: TrackingSpec = TrackingSpec()
+    """Where metrics go besides metrics.jsonl."""
+
+
+def offline_rule(field: str) -> Rule:
+    """`hub.offline` with a model that only the hub has can never work."""
+    return Rule(
+        "is on the hub, but hub.offline is true; put the model into s3:// or file://",
+        f"!(self.hub.offline && has(self.{field}.uri) && self.{field}.uri.startsWith('hf://'))",
+        lambda m: not (m.hub.offline and (getattr(m, field).uri or "").startswith("hf://")),
+        f"{field}.uri",
+    )
+
+
+def inside(uri: str | None, folder: str) -> bool:
+    """Whether `uri` is `folder` or lies below it."""
+    return uri is not None and (uri.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
+

@@ -1,0 +1,274 @@
+"""Datasets, prompts and validation: where records come from and which format they have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tunesmith.api.base import (
+    Model,
+    NotNegative,
+    Positive,
+    Rule,
+    Seed,
+    ShortText,
+    StorageUri,
+    Text,
+    has,
+    one_of,
+)
+from tunesmith.api.common import FromJob
+
+
+class ChatFormat(Model):
+    """Conversations: OpenAI messages, ShareGPT, pairs, or OASST trees."""
+
+    train_on: Literal["lastAssistant", "allAssistant"] = "allAssistant"
+    """Which replies are learned."""
+
+
+class InstructionFormat(Model):
+    """Alpaca records: instruction, input, output."""
+
+
+class TextFormat(Model):
+    """Plain text in which every token is a label."""
+
+
+class HistorySpec(Model):
+    """What the user said in other dialogues."""
+
+    max_items: Annotated[int, Field(ge=0, le=1000)] = 15
+    """Utterances at most, the newest kept."""
+    max_characters: Annotated[int, Field(ge=1, le=100000)] = 200
+    """Characters of one utterance at most."""
+
+
+class UserSimulationFormat(Model):
+    """A user's next utterance from profile, history and dialogue."""
+
+    expand: bool = False
+    """Also make a sample of every earlier turn of the simulated user."""
+    max_samples_per_user: Positive | None = None
+    """Samples of one user at most, drawn by sampleSeed and the user alone."""
+    one_sample_per_user: bool = False
+    """Only the user's last item."""
+    sample_seed: Seed = 42
+    """Seed of the draw."""
+    ablation_config: Literal[
+        "profile_and_history_and_context",
+        "profile_and_history",
+        "profile_and_context",
+        "history_and_context",
+        "profile_only",
+        "history_only",
+        "context_only",
+    ] = "profile_and_context"
+    """Which parts the prompt shows."""
+    prompt_style: Literal["simple", "detailed", "flat"] = "simple"
+    """How the prompt is written."""
+    history: HistorySpec = HistorySpec()
+    """How much history the prompt shows."""
+    use_history: bool | None = None
+    """Show history; follows ablationConfig if absent."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "cannot be set together with oneSamplePerUser",
+            "!(has(self.maxSamplesPerUser) && self.oneSamplePerUser)",
+            lambda m: m.max_samples_per_user is None or not m.one_sample_per_user,
+            "maxSamplesPerUser",
+        ),
+    )
+
+
+class CharacterFormat(Model):
+    """A character's settings and dialogue."""
+
+    name: ShortText
+    """The character's name."""
+    speakers: Annotated[list[ShortText], Field(min_length=1, max_length=64)] | None = None
+    """Speakers whose lines are used, or [any]; the character's name alone if absent."""
+    background_keys: Annotated[list[ShortText], Field(max_length=64)] | None = None
+    """Values of `input` that mark a background record."""
+    background_instruction: Text | None = None
+    """Instruction of background records."""
+    settings_instruction: Text | None = None
+    """Instruction of settings questions."""
+    imitation_instruction: Text | None = None
+    """Instruction of imitation records."""
+
+
+class SampledFormat(Model):
+    """Replies kept by a RejectionSampleJob; each weighs 1/n for its prompt."""
+
+
+class LegalJudgementFormat(Model):
+    """Cases with facts and articles; the reply ends with charge and prison term."""
+
+    articles_uri: StorageUri
+    """File of the articles: {id: text} or [{id, content}]."""
+    label: Literal["NV", "V", "TU", "TD", "XT", "NX", "original"] | None = None
+    """Direction of the whole file, for direction metrics."""
+
+
+class SubsetSpec(Model):
+    """A seeded part of the records."""
+
+    ratio: Annotated[float, Field(gt=0, le=1)]
+    """Share of the records that is kept."""
+    seed: Seed = 42
+    """Seed of the choice."""
+
+
+DATASET_FORMATS = ("chat", "instruction", "text", "user_simulation", "character", "sampled")
+# Which format a job's output can be read as.
+UPSTREAM_FORMATS = {"RejectionSampleJob": "sampled", "DialogueGenJob": "chat"}
+
+
+def _from_job_formats(model: Any) -> bool:
+    if model.from_job is None:
+        return True
+    fmt = UPSTREAM_FORMATS.get(model.from_job.kind)
+    return fmt is not None and has(model, fmt)
+
+
+class DatasetSpec(Model):
+    """One training dataset."""
+
+    uri: StorageUri | None = None
+    """File or folder: s3://bucket/key or file:///path."""
+    from_job: FromJob | None = None
+    """Output of a RejectionSampleJob (as sampled) or a DialogueGenJob (as chat)."""
+    chat: ChatFormat | None = None
+    """Conversations: OpenAI messages, ShareGPT, pairs, or OASST trees."""
+    instruction: InstructionFormat | None = None
+    """Alpaca records."""
+    text: TextFormat | None = None
+    """Plain text."""
+    user_simulation: UserSimulationFormat | None = None
+    """Users with profile, history and dialogues."""
+    character: CharacterFormat | None = None
+    """A character's settings and dialogue."""
+    sampled: SampledFormat | None = None
+    """Replies kept by a RejectionSampleJob."""
+    repeat: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often the dataset is seen in an epoch; may be a fraction."""
+    subset: SubsetSpec | None = None
+    """A seeded part of the records."""
+    limit: Positive | None = None
+    """Records read at most."""
+    system_prompt: Text | None = None
+    """System message of conversations that have none."""
+    max_bad_records: NotNegative = 0
+    """Bad records that do not fail the job."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        one_of("uri", "from_job"),
+        one_of(*DATASET_FORMATS),
+        Rule(
+            "a RejectionSampleJob gives sampled data and a DialogueGenJob gives chat; "
+            "set that format, or name a job of that kind",
+            "!has(self.fromJob) || (self.fromJob.kind == 'RejectionSampleJob' && has(self.sampled)) || "
+            "(self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
+            _from_job_formats,
+            "fromJob.kind",
+        ),
+    )
+
+    @property
+    def format(self) -> str:
+        """Name of the format block that is set, in snake case."""
+        return next(name for name in DATASET_FORMATS if has(self, name))
+
+
+class ValidationSpec(Model):
+    """What the model is judged on while it trains."""
+
+    ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the data set aside."""
+    uri: StorageUri | None = None
+    """File or folder of its own, instead of a share."""
+    chat: ChatFormat | None = None
+    """Format of uri: conversations."""
+    instruction: InstructionFormat | None = None
+    """Format of uri: Alpaca records."""
+    text: TextFormat | None = None
+    """Format of uri: plain text."""
+    user_simulation: UserSimulationFormat | None = None
+    """Format of uri: users with profile, history and dialogues."""
+    character: CharacterFormat | None = None
+    """Format of uri: a character's settings and dialogue."""
+    sampled: SampledFormat | None = None
+    """Format of uri: replies kept by a RejectionSampleJob."""
+    by: Literal["user", "sample"] | None = None
+    """What is set aside whole: users (default where users exist) or samples."""
+    seed: Seed = 42
+    """Seed of the choice."""
+    limit: Positive | None = None
+    """Records read at most."""
+    system_prompt: Text | None = None
+    """System message of conversations that have none."""
+    max_bad_records: NotNegative = 0
+    """Bad records that do not fail the job."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "cannot be set together with uri; use one of the two",
+            "!(has(self.uri) && self.ratio > 0.0)",
+            lambda m: m.uri is None or m.ratio == 0,
+            "ratio",
+        ),
+        Rule(
+            "set exactly one format with uri (chat, instruction, text, …), and none without it",
+            " + ".join(
+                f"(has(self.{name}) ? 1 : 0)"
+                for name in ("chat", "instruction", "text", "userSimulation", "character", "sampled")
+            )
+            + " == (has(self.uri) ? 1 : 0)",
+            lambda m: sum(has(m, name) for name in DATASET_FORMATS) == (m.uri is not None),
+        ),
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is set aside at all."""
+        return self.uri is not None or self.ratio > 0
+
+    @property
+    def format(self) -> str:
+        """Name of the format block that is set, in snake case; only with `uri`."""
+        return next(name for name in DATASET_FORMATS if has(self, name))
+
+
+class PromptsSpec(Model):
+    """Prompts to sample replies for."""
+
+    uri: StorageUri | None = None
+    """File or folder: s3://bucket/key or file:///path."""
+    from_job: FromJob | None = None
+    """Output of a DialogueGenJob, as chat."""
+    legal_judgement: LegalJudgementFormat | None = None
+    """Cases with facts and articles."""
+    chat: ChatFormat | None = None
+    """Conversations; the last reply, if any, is the reference."""
+    instruction: InstructionFormat | None = None
+    """Alpaca records; output is the reference."""
+    limit: Positive | None = None
+    """Records read at most."""
+    system_prompt: Text | None = None
+    """System message of prompts that have none."""
+    max_bad_records: NotNegative = 0
+    """Bad records that do not fail the job."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        one_of("uri", "from_job"),
+        one_of("legal_judgement", "chat", "instruction"),
+        Rule(
+            "only a DialogueGenJob gives prompts, and they are chat",
+            "!has(self.fromJob) || (self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
+            lambda m: m.from_job is None or (m.from_job.kind == "DialogueGenJob" and m.chat is not None),
+            "fromJob.kind",
+        ),
+    )

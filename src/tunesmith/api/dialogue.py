@@ -1,0 +1,210 @@
+"""DialogueGenJob: grow multi-turn dialogues from single turns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from tunesmith.api.base import (
+    JsonObject,
+    Model,
+    NotNegative,
+    Positive,
+    Rule,
+    Seed,
+    ShortName,
+    ShortText,
+    StorageUri,
+    Url,
+    one_of,
+)
+from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, inside
+from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
+
+
+class SeedsSpec(Model):
+    """Single turns the dialogues grow from."""
+
+    uri: StorageUri
+    """File or folder of {question, answer, correction}, Alpaca or chat records."""
+    limit: Positive | None = None
+    """Records read at most."""
+    shuffle_seed: Seed | None = None
+    """Seed of the order; the file's own if absent."""
+    max_bad_records: NotNegative = 0
+    """Bad records that do not fail the job."""
+
+
+class ContextSpec(Model):
+    """How much of a dialogue the models see."""
+
+    max_messages: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Messages at most, the newest kept; the system message is not counted."""
+
+
+class OpenAIEndpoint(Model):
+    """Anything that speaks OpenAI's chat API."""
+
+    base_url: Url
+    """Address up to /v1 or its like."""
+    model: ShortText
+    """Name of the model there."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """API key."""
+    extra_body: JsonObject = {}
+    """Further fields of each request."""
+
+
+class VllmEndpoint(VllmEngine):
+    """A vLLM engine in the pod."""
+
+    model: ModelSource
+    """The model."""
+
+
+class TransformersEndpoint(TransformersEngine):
+    """transformers' generate in the pod."""
+
+    model: ModelSource
+    """The model."""
+
+
+class LimitsSpec(Model):
+    """What an endpoint may be asked."""
+
+    max_parallel_requests: Annotated[int, Field(ge=1, le=10000)] = 16
+    """Requests under way at once."""
+    requests_per_minute: Positive | None = None
+    """Requests a minute."""
+    tokens_per_minute: Positive | None = None
+    """Tokens a minute, prompt and reply together."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
+    """Seconds until a request is given up."""
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 6
+    """Tries after the first."""
+
+
+class PriceSpec(Model):
+    """What tokens cost."""
+
+    input_per_million: Annotated[float, Field(ge=0)]
+    """USD for a million tokens of prompt."""
+    output_per_million: Annotated[float, Field(ge=0)]
+    """USD for a million tokens of reply."""
+
+
+class EndpointSpec(Model):
+    """A model that answers."""
+
+    openai: OpenAIEndpoint | None = None
+    """Anything that speaks OpenAI's chat API."""
+    vllm: VllmEndpoint | None = None
+    """A vLLM engine in the pod."""
+    transformers: TransformersEndpoint | None = None
+    """transformers' generate in the pod."""
+    limits: LimitsSpec = LimitsSpec()
+    """What the endpoint may be asked."""
+    price: PriceSpec | None = None
+    """What tokens cost."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (one_of("openai", "vllm", "transformers"),)
+
+
+class RoleSpec(Model):
+    """Who plays a role, and how."""
+
+    endpoint: ShortName
+    """Name of an endpoint."""
+    temperature: Temperature = 0.7
+    """0 takes the likeliest token each time."""
+    max_tokens: Annotated[int, Field(ge=1, le=1048576)] = 512
+    """Tokens of a message at most."""
+    prompt_uri: StorageUri | None = None
+    """A file with the role's prompt, instead of the one that comes with Tunesmith."""
+
+
+class RolesSpec(Model):
+    """The three roles."""
+
+    question: RoleSpec
+    """Asks the follow-up."""
+    answer: RoleSpec
+    """Answers from the history."""
+    correction: RoleSpec
+    """Corrects the answer."""
+
+
+class BudgetSpec(Model):
+    """A wall for spending."""
+
+    max_usd: Annotated[float, Field(gt=0)]
+    """USD that are never exceeded."""
+
+
+class DialogueResources(ResourcesSpec):
+    """What the pod gets; a DialogueGenJob is one pod."""
+
+    nodes: Annotated[int, Field(ge=1, le=1)] = 1
+    """Always 1."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
+    """GPUs of the pod."""
+
+
+def _roles(m: Any) -> tuple[RoleSpec, ...]:
+    return (m.roles.question, m.roles.answer, m.roles.correction)
+
+
+def _role_rule(role: str) -> Rule:
+    return Rule(
+        "must be the name of one of endpoints",
+        f"self.roles.{role}.endpoint in self.endpoints",
+        lambda m: getattr(m.roles, role).endpoint in m.endpoints,
+        f"roles.{role}.endpoint",
+    )
+
+
+def _priced(m: Any) -> bool:
+    used = [m.endpoints[role.endpoint] for role in _roles(m) if role.endpoint in m.endpoints]
+    return m.budget is None or all(endpoint.openai is None or endpoint.price for endpoint in used)
+
+
+class DialogueGenSpec(JobSpec):
+    """Grow multi-turn dialogues from single turns."""
+
+    seeds: SeedsSpec
+    """Single turns the dialogues grow from."""
+    rounds: Annotated[int, Field(ge=1, le=100)]
+    """Rounds of each dialogue; the first is the seed."""
+    context: ContextSpec = ContextSpec()
+    """How much of a dialogue the models see."""
+    endpoints: Annotated[dict[ShortName, EndpointSpec], Field(min_length=1, max_length=16)]
+    """Models that answer, by name."""
+    roles: RolesSpec
+    """Who plays which role."""
+    budget: BudgetSpec | None = None
+    """A wall for spending."""
+    dry_run: bool = False
+    """Send nothing; show the first requests and the expected cost."""
+    resources: DialogueResources = DialogueResources()
+    """What the pod gets."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _role_rule("question"),
+        _role_rule("answer"),
+        _role_rule("correction"),
+        Rule(
+            "needs a price for every openai endpoint that a role uses",
+            "!has(self.budget) || [self.roles.question.endpoint, self.roles.answer.endpoint, "
+            "self.roles.correction.endpoint].all(e, !(e in self.endpoints) || !has(self.endpoints[e].openai) || "
+            "has(self.endpoints[e].price))",
+            _priced,
+            "budget",
+        ),
+        Rule(
+            "must not hold the seeds, which it would overwrite",
+            "!(self.seeds.uri + '/').startsWith(self.output.uri + '/')",
+            lambda m: not inside(m.seeds.uri, m.output.uri),
+            "output.uri",
+        ),
+    )

@@ -1,0 +1,231 @@
+"""FineTuneJob: tune a model on one or more datasets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tunesmith.api.base import BoolOrAuto, IntOrAuto, JsonObject, Model, NotNegative, Positive, Rule, Seed, ShortText, one_of
+from tunesmith.api.common import JobSpec, ModelSource, inside, offline_rule
+from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
+from tunesmith.api.generation import EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
+
+
+class FullMethod(Model):
+    """Every weight is trained."""
+
+
+class LoraMethod(Model):
+    """Low-rank adapters."""
+
+    r: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Rank."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Scale: the adapter's output is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout before the adapter."""
+    target_modules: ShortText = "all-linear"
+    """all-linear, or names of modules with commas between them."""
+
+
+class QloraMethod(LoraMethod):
+    """Low-rank adapters over 4-bit weights."""
+
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    """4-bit type."""
+    double_quant: bool = True
+    """Quantise the quantisation constants too."""
+
+
+class MethodSpec(Model):
+    """What is trained."""
+
+    full: FullMethod | None = None
+    """Every weight."""
+    lora: LoraMethod | None = None
+    """Low-rank adapters."""
+    qlora: QloraMethod | None = None
+    """Low-rank adapters over 4-bit weights."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (one_of("full", "lora", "qlora"),)
+
+
+class EarlyStopping(Model):
+    """Stop when the validation loss no longer falls."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Evaluations without improvement before training stops."""
+    threshold: Annotated[float, Field(ge=0)] = 0.0
+    """How much lower the loss must be to count."""
+
+
+class TrainingSpec(Model):
+    """Hyperparameters, by Hugging Face's names."""
+
+    num_train_epochs: Annotated[float, Field(gt=0, le=10000)] = 3.0
+    """Passes over the data."""
+    max_steps: Positive | None = None
+    """Optimizer steps at most, instead of numTrainEpochs."""
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=4096)] = 2
+    """Samples of one device in one micro-batch."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Micro-batches of one optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
+    """Highest learning rate."""
+    lr_scheduler: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+    ] = "cosine"
+    """Course of the learning rate."""
+    warmup_steps: NotNegative = 100
+    """Steps until the highest learning rate; never more than a tenth of the run."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
+    """Weight decay."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Longest gradient; 0 does not clip."""
+    optimizer: Literal["auto", "adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"] = "auto"
+    """auto: paged AdamW for QLoRA on a GPU, fused AdamW else."""
+    max_length: Annotated[int, Field(ge=8, le=4194304)] = 4096
+    """Tokens of a sample at most."""
+    packing: Literal["tree", "none"] = "tree"
+    """tree computes shared prefixes once; same loss, same gradients."""
+    shuffle: Literal["group", "sample"] = "group"
+    """Unit of shuffling: samples that share a case or dialogue, or single samples."""
+    tokens_per_device: IntOrAuto = "auto"
+    """Tokens of one device in one micro-batch; auto: chosen by memory."""
+    loss_reduction: Literal["tokenMean", "sampleMean"] = "tokenMean"
+    """Whether each token or each sample weighs the same."""
+    truncate_reply: bool = False
+    """Cut a reply that alone is longer than maxLength, instead of calling the record bad."""
+    gradient_checkpointing: BoolOrAuto = "auto"
+    """Compute activations twice to save memory."""
+    seed: Seed = 42
+    """Seed of order, initial adapter and dropout."""
+    logging_steps: Positive = 10
+    """Steps between two lines of metrics."""
+    save_steps: Positive = 100
+    """Steps between two checkpoints."""
+    save_total_limit: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Checkpoints kept."""
+    eval_steps: Positive | None = None
+    """Steps between two evaluations; each epoch if absent."""
+    early_stopping: EarlyStopping | None = None
+    """Stop when the validation loss no longer falls."""
+
+
+class DeepSpeedSpec(Model):
+    """DeepSpeed: a ZeRO stage, or a whole configuration."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
+    """0 none, 1 optimizer, 2 and gradients, 3 and weights are shared out."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What is kept in main memory."""
+    config: JsonObject | None = None
+    """A whole DeepSpeed configuration, instead."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        one_of("zero_stage", "config"),
+        Rule(
+            "cannot be set together with config",
+            "!has(self.config) || self.offload == 'none'",
+            lambda m: m.config is None or m.offload == "none",
+            "offload",
+        ),
+        Rule(
+            "all needs zeroStage 3, optimizer needs zeroStage 1 or more",
+            "!has(self.zeroStage) || self.offload == 'none' || (self.offload == 'optimizer' && self.zeroStage >= 1)"
+            " || self.zeroStage == 3",
+            lambda m: (
+                m.zero_stage is None
+                or m.zero_stage >= {"none": 0, "optimizer": 1, "all": 3}[m.offload]
+            ),
+            "offload",
+        ),
+    )
+
+
+class EvaluationSpec(Model):
+    """A test set that base and tuned model answer after training."""
+
+    name: ShortText
+    """Name of the evaluation."""
+    prompts: PromptsSpec
+    """Prompts to answer."""
+    verifier: VerifierSpec | None = None
+    """Which replies are right; the task's own if absent."""
+    sampling: EvaluationSampling = EvaluationSampling()
+    """How replies are drawn."""
+    engine: EngineSpec | None = None
+    """What generates; vLLM where it is installed, else transformers."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "is required, since only legalJudgement prompts bring their own",
+            "has(self.verifier) || has(self.prompts.legalJudgement)",
+            lambda m: m.verifier is not None or m.prompts.legal_judgement is not None,
+            "verifier",
+        ),
+    )
+
+
+def _names_unique(field: str, camel: str) -> Rule:
+    return Rule(
+        "must have different names",
+        f"self.{camel}.all(a, self.{camel}.exists_one(b, a.name == b.name))",
+        lambda m: len({item.name for item in getattr(m, field)}) == len(getattr(m, field)),
+        camel,
+    )
+
+
+def _output_apart(m: Any) -> bool:
+    inputs = [m.model.uri, m.validation.uri, *(dataset.uri for dataset in m.datasets)]
+    return not any(inside(uri, m.output.uri) for uri in inputs)
+
+
+class FineTuneSpec(JobSpec):
+    """Tune a model on one or more datasets."""
+
+    model: ModelSource
+    """The model to start from."""
+    datasets: Annotated[list[DatasetSpec], Field(min_length=1, max_length=64)]
+    """What it learns from."""
+    validation: ValidationSpec = ValidationSpec()
+    """What it is judged on while it trains."""
+    method: MethodSpec
+    """What is trained."""
+    training: TrainingSpec = TrainingSpec()
+    """Hyperparameters."""
+    deepspeed: DeepSpeedSpec | None = None
+    """DeepSpeed."""
+    evaluation: Annotated[list[EvaluationSpec], Field(max_length=16)] = []
+    """Test sets that base and tuned model answer after training."""
+    previews: Annotated[list[PreviewSpec], Field(max_length=32)] = []
+    """Prompts answered before and after training."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "needs a validation set; set validation.ratio or validation.uri",
+            "!has(self.training.earlyStopping) || has(self.validation.uri) || self.validation.ratio > 0.0",
+            lambda m: m.training.early_stopping is None or m.validation.active,
+            "training.earlyStopping",
+        ),
+        Rule(
+            "needs a validation set; set validation.ratio or validation.uri",
+            "!has(self.training.evalSteps) || has(self.validation.uri) || self.validation.ratio > 0.0",
+            lambda m: m.training.eval_steps is None or m.validation.active,
+            "training.evalSteps",
+        ),
+        Rule(
+            "must not hold the model or a dataset, which it would overwrite",
+            "!((self.datasets.exists(d, has(d.uri) && (d.uri + '/').startsWith(self.output.uri + '/')))"
+            " || (has(self.model.uri) && (self.model.uri + '/').startsWith(self.output.uri + '/'))"
+            " || (has(self.validation.uri) && (self.validation.uri + '/').startsWith(self.output.uri + '/')))",
+            _output_apart,
+            "output.uri",
+        ),
+        offline_rule("model"),
+        _names_unique("evaluation", "evaluation"),
+        _names_unique("previews", "previews"),
+    )
+
+

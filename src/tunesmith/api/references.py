@@ -1,0 +1,107 @@
+"""Rules across manifests: names that stand twice, `fromJob` to what is not there, cycles; and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from tunesmith.api.common import FromJob
+from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.api.manifest import Job
+from tunesmith.api.rejection import RejectionSampleSpec
+from tunesmith.errors import Problem
+from tunesmith.names import Kind
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One `fromJob` of a job: the field it stands in, and the job it names."""
+
+    path: str
+    target: FromJob
+
+
+def references(job: Job) -> Iterator[Reference]:
+    """Every `fromJob` of a job, in the order of the fields."""
+    match job.spec:
+        case FineTuneSpec() as spec:
+            yield from _reference("spec.model.fromJob", spec.model.from_job)
+            for i, dataset in enumerate(spec.datasets):
+                yield from _reference(f"spec.datasets[{i}].fromJob", dataset.from_job)
+            for i, evaluation in enumerate(spec.evaluation):
+                yield from _reference(f"spec.evaluation[{i}].prompts.fromJob", evaluation.prompts.from_job)
+        case RejectionSampleSpec() as spec:
+            yield from _reference("spec.model.fromJob", spec.model.from_job)
+            yield from _reference("spec.prompts.fromJob", spec.prompts.from_job)
+        case DialogueGenSpec() as spec:
+            for name, endpoint in spec.endpoints.items():
+                for engine in ("vllm", "transformers"):
+                    part = getattr(endpoint, engine)
+                    if part is not None:
+                        yield from _reference(
+                            f"spec.endpoints.{name}.{engine}.model.fromJob", part.model.from_job
+                        )
+
+
+def _reference(path: str, target: FromJob | None) -> Iterator[Reference]:
+    if target is not None:
+        yield Reference(path, target)
+
+
+def target_key(job: Job, reference: Reference) -> Key:
+    """Key of the job a reference names: always of the same namespace."""
+    return (job.metadata.namespace, Kind(reference.target.kind), reference.target.name)
+
+
+def _problem(job: Job, path: str, message: str) -> Problem:
+    return Problem(job.source, job.document, job.subject, path, message)
+
+
+def duplicate_problems(jobs: Sequence[Job]) -> list[Problem]:
+    """Jobs of one kind, name and namespace that stand more than once, and outputs written by two jobs."""
+    problems, seen, outputs = [], {}, {}
+    for job in jobs:
+        if job.key in seen:
+            problems.append(_problem(job, "metadata.name", f"stands already in {seen[job.key].source}"))
+        elif job.spec.output.uri.rstrip("/") in outputs:
+            other = outputs[job.spec.output.uri.rstrip("/")]
+            problems.append(_problem(job, "spec.output.uri", f"is the output of {other.subject} too"))
+        seen.setdefault(job.key, job)
+        outputs.setdefault(job.spec.output.uri.rstrip("/"), job)
+    return problems
+
+
+def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
+    """References to jobs that are not among `jobs`: errors for `run`, warnings for `validate`."""
+    keys = {job.key for job in jobs}
+    return [
+        _problem(
+            job,
+            ref.path,
+            f"{ref.target.kind} {ref.target.name} is not in these files (namespace {job.metadata.namespace})",
+        )
+        for job in jobs
+        for ref in references(job)
+        if target_key(job, ref) not in keys
+    ]
+
+
+def in_order(jobs: Sequence[Job]) -> tuple[list[Job], list[Problem]]:
+    """Jobs with those they wait for first, else in the order given; or the cycle, as a problem."""
+    by_key = {job.key: job for job in jobs}
+    graph = {
+        job.key: {key for key in (target_key(job, ref) for ref in references(job)) if key in by_key}
+        for job in jobs
+    }
+    try:
+        return [by_key[key] for key in TopologicalSorter(graph).static_order()], []
+    except CycleError as error:
+        cycle = error.args[1]
+        names = " → ".join(f"{kind} {name}" for _, kind, name in reversed(cycle))
+        job = by_key[cycle[-1]]
+        path = next(ref.path for ref in references(job) if target_key(job, ref) in cycle)
+        return [], [_problem(job, path, f"these jobs wait for each other: {names}")]
