@@ -1,0 +1,117 @@
+"""From a typed job to everything one attempt needs: run.json in a ConfigMap, and a PyTorchJob.
+
+Pure: no clock, no randomness, no client. `tunesmith run`, `tunesmith render` and the operator all call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith import __version__, names
+from tunesmith.api.manifest import Job
+from tunesmith.api.references import Key
+from tunesmith.errors import ManifestError, Problem
+from tunesmith.plan.pytorchjob import pytorchjob
+from tunesmith.plan.run import Run, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """What an administrator decides: images by runtime name, and the pods' service account."""
+
+    runtimes: Mapping[str, str] = field(
+        default_factory=lambda: {"default": f"tunesmith-training:{__version__}"}
+    )
+    service_account: str = "tunesmith-job"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One attempt: the resolved run, and the two objects that carry it out on a cluster."""
+
+    run: Run
+    config_map: dict[str, Any]
+    pytorch_job: dict[str, Any]
+
+
+def _metadata(job: Job, attempt: int, owner_uid: str | None) -> dict[str, Any]:
+    labels = {
+        names.LABEL_NAME: "tunesmith",
+        names.LABEL_MANAGED_BY: "tunesmith-operator",
+        names.LABEL_JOB: job.name,
+        names.LABEL_KIND: str(job.kind),
+        names.LABEL_ATTEMPT: str(attempt),
+    }
+    metadata: dict[str, Any] = {
+        "name": names.child_name(job.kind, job.name, attempt),
+        "namespace": job.metadata.namespace,
+        "labels": labels,
+    }
+    if owner_uid:
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": str(job.kind),
+                "name": job.name,
+                "uid": owner_uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+    return metadata
+
+
+def _image(job: Job, settings: PlanSettings) -> str:
+    if job.spec.runtime not in settings.runtimes:
+        offered = ", ".join(sorted(settings.runtimes))
+        problem = Problem(
+            job.source, job.document, job.subject, "spec.runtime", f"is not offered here; offered: {offered}"
+        )
+        raise ManifestError([problem])
+    return settings.runtimes[job.spec.runtime]
+
+
+def build(
+    job: Job,
+    outputs: Mapping[Key, str],
+    *,
+    attempt: int = 1,
+    settings: PlanSettings | None = None,
+    owner_uid: str | None = None,
+) -> Plan:
+    """Plan one attempt of `job`. `outputs` maps the jobs it may refer to to their output.uri.
+
+    Raises ManifestError when a reference or the runtime is not known.
+    """
+    settings = settings or PlanSettings()
+    run = resolve(job, outputs)
+    metadata = _metadata(job, attempt, owner_uid)
+    queue = {
+        key: job.metadata.labels[key]
+        for key in (names.QUEUE_LABEL, names.PRIORITY_LABEL)
+        if key in job.metadata.labels
+    }
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "immutable": True,
+        "data": {names.RUN_JSON: run.to_json()},
+    }
+    job_metadata = {**metadata, "labels": {**metadata["labels"], **queue}}
+    pytorch_job = pytorchjob(
+        job.kind,
+        job.spec,
+        metadata=job_metadata,
+        image=_image(job, settings),
+        service_account=settings.service_account,
+        attempt=attempt,
+    )
+    return Plan(run, config_map, pytorch_job)
+
+
+def output_uris(jobs: list[Job]) -> dict[Key, str]:
+    """Where each of `jobs` puts its output."""
+    return {job.key: job.spec.output.uri for job in jobs}

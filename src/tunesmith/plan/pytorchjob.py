@@ -1,0 +1,191 @@
+"""The only file that knows what a PyTorchJob looks like (kubeflow.org/v1, training operator 1.9).
+
+One PyTorchJob is one attempt: pods never restart by themselves (`restartPolicy: Never`), and whether to try
+again is decided elsewhere. Values of the manifest reach the pod only inside run.json; names of Secrets,
+quantities and placement are the exceptions, since Kubernetes itself must read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tunesmith import names
+from tunesmith.api.common import JobSpec, ResourcesSpec, ScratchSpec, SecretKeyRef
+from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.names import Kind
+
+API_VERSION = "kubeflow.org/v1"
+KIND = "PyTorchJob"
+PORT = 23456
+USER_ID = 10001
+GRACE_SECONDS = 120
+
+
+def secret_keys(spec: JobSpec) -> Iterator[SecretKeyRef]:
+    """Every key of a Secret the job names, storage credentials apart."""
+    if spec.hub.token_secret_ref:
+        yield spec.hub.token_secret_ref
+    if spec.tracking.wandb and spec.tracking.wandb.api_key_secret_ref:
+        yield spec.tracking.wandb.api_key_secret_ref
+    if isinstance(spec, DialogueGenSpec):
+        for endpoint in spec.endpoints.values():
+            if endpoint.openai and endpoint.openai.api_key_secret_ref:
+                yield endpoint.openai.api_key_secret_ref
+
+
+def _secret_variable(variable: str, name: str, key: str, optional: bool = False) -> dict[str, Any]:
+    ref: dict[str, Any] = {"name": name, "key": key}
+    if optional:
+        ref["optional"] = True
+    return {"name": variable, "valueFrom": {"secretKeyRef": ref}}
+
+
+def _environment(spec: JobSpec, attempt: int) -> list[dict[str, Any]]:
+    """Constants, and Secrets by reference."""
+    fixed = {
+        names.ENV_ATTEMPT: str(attempt),
+        names.ENV_SCRATCH: names.SCRATCH_DIR,
+        names.ENV_PROGRESS_PORT: str(names.PROGRESS_PORT),
+        names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
+        "HOME": f"{names.SCRATCH_DIR}/home",
+        "TMPDIR": "/tmp",
+    }
+    variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
+    if spec.storage.secret_ref:
+        secret = spec.storage.secret_ref.name
+        variables.append(_secret_variable("AWS_ACCESS_KEY_ID", secret, "AWS_ACCESS_KEY_ID"))
+        variables.append(_secret_variable("AWS_SECRET_ACCESS_KEY", secret, "AWS_SECRET_ACCESS_KEY"))
+        variables.append(_secret_variable("AWS_SESSION_TOKEN", secret, "AWS_SESSION_TOKEN", optional=True))
+    secrets = {names.secret_env(ref.name, ref.key): ref for ref in secret_keys(spec)}
+    variables += [_secret_variable(variable, ref.name, ref.key) for variable, ref in secrets.items()]
+    return variables
+
+
+def _resources(resources: ResourcesSpec) -> dict[str, Any]:
+    wanted = {"cpu": resources.cpu, "memory": resources.memory}
+    limits = {key: str(value) for key, value in wanted.items() if value is not None}
+    if resources.gpus_per_node:
+        limits[resources.gpu_resource] = str(resources.gpus_per_node)
+    return {"limits": limits, "requests": dict(limits)} if limits else {}
+
+
+def _scratch_volume(scratch: ScratchSpec) -> dict[str, Any]:
+    size = None if scratch.size is None else str(scratch.size)
+    if scratch.storage_class_name is None:
+        return {"name": "scratch", "emptyDir": {"sizeLimit": size} if size else {}}
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": scratch.storage_class_name,
+        "resources": {"requests": {"storage": size}},
+    }
+    return {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+
+
+def _volumes(spec: JobSpec, config_map: str) -> list[dict[str, Any]]:
+    shared: dict[str, Any] = {"medium": "Memory"}
+    if spec.resources.shared_memory is not None:
+        shared["sizeLimit"] = str(spec.resources.shared_memory)
+    return [
+        {"name": "run", "configMap": {"name": config_map}},
+        _scratch_volume(spec.resources.scratch),
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shared-memory", "emptyDir": shared},
+    ]
+
+
+def _container(spec: JobSpec, image: str, attempt: int) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": names.CONTAINER,
+        "image": image,
+        "command": ["torchrun", "-m", "tunesmith.jobs", f"{names.RUN_JSON_DIR}/{names.RUN_JSON}"],
+        "env": _environment(spec, attempt),
+        "ports": [
+            {"name": "pytorchjob-port", "containerPort": PORT},
+            {"name": "progress", "containerPort": names.PROGRESS_PORT},
+        ],
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [
+            {"name": "run", "mountPath": names.RUN_JSON_DIR, "readOnly": True},
+            {"name": "scratch", "mountPath": names.SCRATCH_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+        ],
+    }
+    resources = _resources(spec.resources)
+    return {**container, "resources": resources} if resources else container
+
+
+def _pod_spec(
+    spec: JobSpec, image: str, service_account: str, config_map: str, attempt: int
+) -> dict[str, Any]:
+    placement = spec.placement
+    pod: dict[str, Any] = {
+        "serviceAccountName": service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(spec, image, attempt)],
+        "volumes": _volumes(spec, config_map),
+    }
+    if placement.node_selector:
+        pod["nodeSelector"] = dict(placement.node_selector)
+    if placement.tolerations:
+        pod["tolerations"] = [toleration.to_json() for toleration in placement.tolerations]
+    if placement.priority_class_name:
+        pod["priorityClassName"] = placement.priority_class_name
+    return pod
+
+
+def processes_per_node(kind: Kind, spec: JobSpec) -> int:
+    """Processes torchrun starts in a pod: one a GPU for training, else one, which starts engines itself."""
+    return max(1, spec.resources.gpus_per_node) if kind == Kind.FINE_TUNE else 1
+
+
+def pytorchjob(
+    kind: Kind,
+    spec: JobSpec,
+    *,
+    metadata: dict[str, Any],
+    image: str,
+    service_account: str,
+    attempt: int,
+) -> dict[str, Any]:
+    """The PyTorchJob of one attempt. `metadata` (name, namespace, labels, …) serves the ConfigMap too."""
+
+    def replica(count: int) -> dict[str, Any]:
+        return {
+            "replicas": count,
+            "restartPolicy": "Never",
+            "template": {
+                "metadata": {"labels": dict(metadata["labels"])},
+                "spec": _pod_spec(spec, image, service_account, metadata["name"], attempt),
+            },
+        }
+
+    replicas = {"Master": replica(1)}
+    if spec.resources.nodes > 1:
+        replicas["Worker"] = replica(spec.resources.nodes - 1)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": metadata,
+        "spec": {
+            "nprocPerNode": str(processes_per_node(kind, spec)),
+            "runPolicy": {"cleanPodPolicy": "Running"},
+            "pytorchReplicaSpecs": replicas,
+        },
+    }

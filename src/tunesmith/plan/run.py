@@ -1,0 +1,107 @@
+"""run.json: what the pod's program reads, and nothing else.
+
+The same bytes are written for a laptop and for a cluster: no endpoint of a local server, no port, no device
+count. The program parses it with the same classes as the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.api.common import JobSpec
+from tunesmith.api.manifest import SPECS, Job
+from tunesmith.api.references import Key, references, target_key
+from tunesmith.errors import ManifestError, Problem
+from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
+
+# Parts of a spec that say where and how often it runs, not what it does.
+_OUTSIDE = ("resources", "placement", "runtime", "run")
+# Parts that change nothing in the result; the rest makes up the fingerprint.
+_OPERATIONAL = ("storage", "hub", "tracking", "output")
+
+# What another job's output is read as.
+UPSTREAM_KEYS = {
+    Kind.FINE_TUNE: FINAL_MODEL,
+    Kind.REJECTION_SAMPLE: SAMPLED_DATA_KEY,
+    Kind.DIALOGUE_GEN: MESSAGES_KEY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The resolved job as the pod sees it."""
+
+    kind: Kind
+    name: str
+    namespace: str
+    spec: JobSpec
+
+    def to_json(self) -> str:
+        """Canonical JSON text of run.json."""
+        document = {
+            "version": 1,
+            "kind": self.kind,
+            "name": self.name,
+            "namespace": self.namespace,
+            "spec": {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE},
+        }
+        return canonical(document) + "\n"
+
+    def result_fields(self) -> dict[str, Any]:
+        """Everything of the spec that changes results, as plain JSON values."""
+        spec = self.spec.to_json()
+        return {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spare spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def parse_run(text: str | bytes) -> Run:
+    """The Run that `to_json` wrote."""
+    document = json.loads(text)
+    kind = Kind(document["kind"])
+    spec = SPECS[kind].model_validate(document["spec"])
+    return Run(kind, document["name"], document["namespace"], spec)
+
+
+def _resolve(node: Any, uris: Mapping[tuple[str, str], str]) -> Any:
+    """Replace every `fromJob` by the `uri` it stands for."""
+    if isinstance(node, list):
+        return [_resolve(item, uris) for item in node]
+    if not isinstance(node, dict):
+        return node
+    resolved = {key: _resolve(value, uris) for key, value in node.items() if key != "fromJob"}
+    if "fromJob" in node:
+        resolved["uri"] = uris[node["fromJob"]["kind"], node["fromJob"]["name"]]
+    return resolved
+
+
+def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
+    """The job with every `fromJob` replaced by an address; `outputs` maps jobs to their output.uri.
+
+    Raises ManifestError when a job it refers to is not in `outputs`.
+    """
+    uris, problems = {}, []
+    for ref in references(job):
+        key = target_key(job, ref)
+        if key in outputs:
+            part = UPSTREAM_KEYS[Kind(ref.target.kind)]
+            uris[ref.target.kind, ref.target.name] = f"{outputs[key].rstrip('/')}/{part}"
+        else:
+            message = f"the output of {ref.target.kind} {ref.target.name} is not known"
+            problems.append(Problem(job.source, job.document, job.subject, ref.path, message))
+    if problems:
+        raise ManifestError(problems)
+    spec = type(job.spec).model_validate(_resolve(job.spec.to_json(), uris))
+    return Run(job.kind, job.name, job.metadata.namespace, spec)
