@@ -39,7 +39,9 @@ class Reason(StrEnum):
     BAD_MODEL = "BadModel"
     BAD_LABELS = "BadLabels"
     OUTPUT_CONFLICT = "OutputConflict"
+    SECRET_MISSING = "SecretMissing"
     DIVERGED = "Diverged"
+    HUB_UNAVAILABLE = "HubUnavailable"
     STORAGE_REFUSED = "StorageRefused"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     CORRUPT_OBJECT = "CorruptObject"
@@ -63,6 +65,7 @@ USER_REASONS = frozenset(
         Reason.BAD_MODEL,
         Reason.BAD_LABELS,
         Reason.OUTPUT_CONFLICT,
+        Reason.SECRET_MISSING,
         Reason.STORAGE_REFUSED,
         Reason.NOT_IMPLEMENTED,
         Reason.DEPENDENCY_NOT_FOUND,
@@ -79,7 +82,7 @@ FINAL_MODEL = "final_model"
 LOGS = "logs"
 CHECKPOINT_PREFIX = "checkpoint-"
 FINGERPRINT_KEY = "fingerprint.json"
-PREVIEWS_BEFORE_KEY = "previews_before.json"
+BEFORE_KEY = "before.json"
 SAMPLES_PREVIEW_KEY = "training_samples_preview.txt"
 TRAINING_LOG_KEY = "training_logs/detailed_training_log.txt"
 SAMPLED_DATA_KEY = "sampled_data.json"
@@ -95,6 +98,8 @@ PROGRESS_PORT = 8080
 ENV_SCRATCH = "TUNESMITH_SCRATCH"
 ENV_TERMINATION_LOG = "TUNESMITH_TERMINATION_LOG"
 ENV_PROGRESS_PORT = "TUNESMITH_PROGRESS_PORT"
+ENV_PROGRESS_HOST = "TUNESMITH_PROGRESS_HOST"
+ENV_LOG_DIR = "TUNESMITH_LOG_DIR"
 ENV_ATTEMPT = "TUNESMITH_ATTEMPT"
 SECRET_ENV_PREFIX = "TUNESMITH_SECRET_"
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
-from tunesmith.api.base import (
-    Model,
-    ModelUri,
+from tunesmith.api.addresses import ModelUri, OutputUri, Url, inside, inside_cel
+from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.scalars import (
+    JobName,
+    LabelValue,
     NotNegative,
     ObjectName,
-    OutputUri,
     Positive,
     Quantity,
     ResourceName,
-    Rule,
     SecretKey,
     ShortName,
     ShortText,
-    Url,
-    one_of,
 )
 from tunesmith.names import Kind
 
@@ -46,7 +45,7 @@ class FromJob(Model):
 
     kind: Literal["FineTuneJob", "RejectionSampleJob", "DialogueGenJob"]
     """Kind of the other job."""
-    name: ShortName
+    name: JobName
     """Name of the other job."""
 
 
@@ -89,8 +88,8 @@ class StorageSpec(Model):
     """How S3 is reached."""
 
     secret_ref: SecretRef | None = None
-    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN; absent: the pod's own
-    identity."""
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN;
+    absent: the pod's own identity."""
     endpoint_url: Url | None = None
     """Address of an S3 server other than AWS."""
     region: ShortName | None = None
@@ -184,9 +183,9 @@ class Toleration(Model):
 class PlacementSpec(Model):
     """Which machines the pods may run on."""
 
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default={})
     """Labels a machine must have."""
-    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(default=[])
     """Taints the pods tolerate."""
     priority_class_name: ObjectName | None = None
     """Priority class of the pods."""
@@ -259,17 +258,40 @@ class JobSpec(Model):
     """Where metrics go besides metrics.jsonl."""
 
 
-def offline_rule(field: str) -> Rule:
-    """`hub.offline` with a model that only the hub has can never work."""
+def _offline_rule(field: str, attribute: str) -> Rule:
     return Rule(
         "is on the hub, but hub.offline is true; put the model into s3:// or file://",
-        f"!(self.hub.offline && has(self.{field}.uri) && self.{field}.uri.startsWith('hf://'))",
-        lambda m: not (m.hub.offline and (getattr(m, field).uri or "").startswith("hf://")),
-        f"{field}.uri",
+        f"!(self.hub.offline && has(self.model.{field}) && self.model.{field}.startsWith('hf://'))",
+        lambda m: not (m.hub.offline and (getattr(m.model, attribute) or "").startswith("hf://")),
+        f"model.{field}",
     )
 
 
-def inside(uri: str | None, folder: str) -> bool:
-    """Whether `uri` is `folder` or lies below it."""
-    return uri is not None and (uri.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
+# `hub.offline` with a model that only the hub has can never work.
+OFFLINE_RULES = (_offline_rule("uri", "uri"), _offline_rule("adapterUri", "adapter_uri"))
 
+
+def output_apart(message: str, *inputs: str) -> Rule:
+    """The output holds none of the inputs (snake case, dotted): else it would overwrite them."""
+    return Rule(
+        message,
+        " && ".join(f"!({_set_cel(field)}{inside_cel(_camel_path(field))})" for field in inputs),
+        lambda m: not any(inside(_at(m, field), m.output.uri) for field in inputs),
+        "output.uri",
+    )
+
+
+def _camel_path(field: str) -> str:
+    return "self." + ".".join(to_camel(part) for part in field.split("."))
+
+
+def _set_cel(field: str) -> str:
+    """`has(…) && ` for every optional part of the path, all but the first being optional."""
+    parts = _camel_path(field).split(".")
+    return "".join(f"has({'.'.join(parts[: i + 1])}) && " for i in range(2, len(parts)))
+
+
+def _at(model: Any, field: str) -> Any:
+    for part in field.split("."):
+        model = model and getattr(model, part)
+    return model

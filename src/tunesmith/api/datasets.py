@@ -6,19 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith.api.base import (
-    Model,
-    NotNegative,
-    Positive,
-    Rule,
-    Seed,
-    ShortText,
-    StorageUri,
-    Text,
-    has,
-    one_of,
-)
+from tunesmith.api.addresses import StorageUri
+from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
+from tunesmith.api.scalars import NotNegative, Positive, Seed, ShortText, Text
 
 
 class ChatFormat(Model):
@@ -122,13 +113,15 @@ class SubsetSpec(Model):
     """Seed of the choice."""
 
 
+# Blocks of which exactly one says how a dataset is read.
 DATASET_FORMATS = ("chat", "instruction", "text", "user_simulation", "character", "sampled")
+FORMAT_COUNT = one_of(*DATASET_FORMATS).cel.removesuffix(" == 1")
 # Which format a job's output can be read as.
 UPSTREAM_FORMATS = {"RejectionSampleJob": "sampled", "DialogueGenJob": "chat"}
 
 
 def _from_job_formats(model: Any) -> bool:
-    if model.from_job is None:
+    if model.from_job is None or not any(has(model, name) for name in DATASET_FORMATS):
         return True
     fmt = UPSTREAM_FORMATS.get(model.from_job.kind)
     return fmt is not None and has(model, fmt)
@@ -170,7 +163,8 @@ class DatasetSpec(Model):
         Rule(
             "a RejectionSampleJob gives sampled data and a DialogueGenJob gives chat; "
             "set that format, or name a job of that kind",
-            "!has(self.fromJob) || (self.fromJob.kind == 'RejectionSampleJob' && has(self.sampled)) || "
+            f"!has(self.fromJob) || {FORMAT_COUNT} == 0 || "
+            "(self.fromJob.kind == 'RejectionSampleJob' && has(self.sampled)) || "
             "(self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
             _from_job_formats,
             "fromJob.kind",
@@ -222,11 +216,7 @@ class ValidationSpec(Model):
         ),
         Rule(
             "set exactly one format with uri (chat, instruction, text, …), and none without it",
-            " + ".join(
-                f"(has(self.{name}) ? 1 : 0)"
-                for name in ("chat", "instruction", "text", "userSimulation", "character", "sampled")
-            )
-            + " == (has(self.uri) ? 1 : 0)",
+            f"{FORMAT_COUNT} == (has(self.uri) ? 1 : 0)",
             lambda m: sum(has(m, name) for name in DATASET_FORMATS) == (m.uri is not None),
         ),
     )
@@ -240,6 +230,9 @@ class ValidationSpec(Model):
     def format(self) -> str:
         """Name of the format block that is set, in snake case; only with `uri`."""
         return next(name for name in DATASET_FORMATS if has(self, name))
+
+
+PROMPT_FORMATS = ("legal_judgement", "chat", "instruction")
 
 
 class PromptsSpec(Model):
@@ -264,11 +257,16 @@ class PromptsSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("uri", "from_job"),
-        one_of("legal_judgement", "chat", "instruction"),
+        one_of(*PROMPT_FORMATS),
         Rule(
             "only a DialogueGenJob gives prompts, and they are chat",
-            "!has(self.fromJob) || (self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
-            lambda m: m.from_job is None or (m.from_job.kind == "DialogueGenJob" and m.chat is not None),
+            "!has(self.fromJob) || !(has(self.chat) || has(self.legalJudgement) || has(self.instruction))"
+            " || (self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
+            lambda m: (
+                m.from_job is None
+                or not any(has(m, name) for name in PROMPT_FORMATS)
+                or (m.from_job.kind == "DialogueGenJob" and m.chat is not None)
+            ),
             "fromJob.kind",
         ),
     )

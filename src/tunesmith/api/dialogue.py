@@ -6,21 +6,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from tunesmith.api.base import (
-    JsonObject,
-    Model,
-    NotNegative,
-    Positive,
-    Rule,
-    Seed,
-    ShortName,
-    ShortText,
-    StorageUri,
-    Url,
-    one_of,
-)
-from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, inside
+from tunesmith.api.addresses import StorageUri, Url
+from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, output_apart
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
+from tunesmith.api.scalars import JsonObject, NotNegative, Positive, Seed, ShortName, ShortText
 
 
 class SeedsSpec(Model):
@@ -52,7 +42,7 @@ class OpenAIEndpoint(Model):
     """Name of the model there."""
     api_key_secret_ref: SecretKeyRef | None = None
     """API key."""
-    extra_body: JsonObject = {}
+    extra_body: JsonObject = Field(default={})
     """Further fields of each request."""
 
 
@@ -164,9 +154,25 @@ def _role_rule(role: str) -> Rule:
     )
 
 
+def _on_hub(endpoint: EndpointSpec) -> bool:
+    engine = endpoint.vllm or endpoint.transformers
+    return engine is not None and (engine.model.uri or "").startswith("hf://")
+
+
+def _on_hub_cel(engine: str) -> str:
+    part = f"self.endpoints[e].{engine}"
+    return f"(has({part}) && has({part}.model.uri) && {part}.model.uri.startsWith('hf://'))"
+
+
 def _priced(m: Any) -> bool:
     used = [m.endpoints[role.endpoint] for role in _roles(m) if role.endpoint in m.endpoints]
     return m.budget is None or all(endpoint.openai is None or endpoint.price for endpoint in used)
+
+
+def _priced_cel(role: str) -> str:
+    name = f"self.roles.{role}.endpoint"
+    endpoint = f"self.endpoints[{name}]"
+    return f"(!({name} in self.endpoints) || !has({endpoint}.openai) || has({endpoint}.price))"
 
 
 class DialogueGenSpec(JobSpec):
@@ -190,21 +196,29 @@ class DialogueGenSpec(JobSpec):
     """What the pod gets."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "must have names of at most 63 letters, digits, '-', '_' and '.'",
+            "self.endpoints.all(e, e.size() <= 63 && "
+            "e.matches('^[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$'))",
+            lambda m: all(len(name) <= 63 for name in m.endpoints),
+            "endpoints",
+        ),
         _role_rule("question"),
         _role_rule("answer"),
         _role_rule("correction"),
         Rule(
             "needs a price for every openai endpoint that a role uses",
-            "!has(self.budget) || [self.roles.question.endpoint, self.roles.answer.endpoint, "
-            "self.roles.correction.endpoint].all(e, !(e in self.endpoints) || !has(self.endpoints[e].openai) || "
-            "has(self.endpoints[e].price))",
+            "!has(self.budget) || (" + " && ".join(map(_priced_cel, RolesSpec.model_fields)) + ")",
             _priced,
             "budget",
         ),
         Rule(
-            "must not hold the seeds, which it would overwrite",
-            "!(self.seeds.uri + '/').startsWith(self.output.uri + '/')",
-            lambda m: not inside(m.seeds.uri, m.output.uri),
-            "output.uri",
+            "is true, but a model of endpoints is on the hub; put it into s3:// or file://",
+            "!self.hub.offline || self.endpoints.all(e, "
+            + " && ".join(f"!{_on_hub_cel(engine)}" for engine in ("vllm", "transformers"))
+            + ")",
+            lambda m: not (m.hub.offline and any(map(_on_hub, m.endpoints.values()))),
+            "hub.offline",
         ),
+        output_apart("must not hold the seeds, which it would overwrite", "seeds.uri"),
     )

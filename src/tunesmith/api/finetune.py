@@ -6,10 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith.api.base import BoolOrAuto, IntOrAuto, JsonObject, Model, NotNegative, Positive, Rule, Seed, ShortText, one_of
-from tunesmith.api.common import JobSpec, ModelSource, inside, offline_rule
+from tunesmith.api.addresses import inside, inside_cel
+from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
-from tunesmith.api.generation import EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
+from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
+from tunesmith.api.scalars import BoolOrAuto, IntOrAuto, JsonObject, NotNegative, Positive, Seed, ShortText
 
 
 class FullMethod(Model):
@@ -83,7 +85,9 @@ class TrainingSpec(Model):
     """Weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Longest gradient; 0 does not clip."""
-    optimizer: Literal["auto", "adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"] = "auto"
+    optimizer: Literal[
+        "auto", "adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"
+    ] = "auto"
     """auto: paged AdamW for QLoRA on a GPU, fused AdamW else."""
     max_length: Annotated[int, Field(ge=8, le=4194304)] = 4096
     """Tokens of a sample at most."""
@@ -133,11 +137,10 @@ class DeepSpeedSpec(Model):
         ),
         Rule(
             "all needs zeroStage 3, optimizer needs zeroStage 1 or more",
-            "!has(self.zeroStage) || self.offload == 'none' || (self.offload == 'optimizer' && self.zeroStage >= 1)"
-            " || self.zeroStage == 3",
+            "!has(self.zeroStage) || self.offload == 'none' || self.zeroStage == 3 || "
+            "(self.offload == 'optimizer' && self.zeroStage >= 1)",
             lambda m: (
-                m.zero_stage is None
-                or m.zero_stage >= {"none": 0, "optimizer": 1, "all": 3}[m.offload]
+                m.zero_stage is None or m.zero_stage >= {"none": 0, "optimizer": 1, "all": 3}[m.offload]
             ),
             "offload",
         ),
@@ -158,14 +161,7 @@ class EvaluationSpec(Model):
     engine: EngineSpec | None = None
     """What generates; vLLM where it is installed, else transformers."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "is required, since only legalJudgement prompts bring their own",
-            "has(self.verifier) || has(self.prompts.legalJudgement)",
-            lambda m: m.verifier is not None or m.prompts.legal_judgement is not None,
-            "verifier",
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (VERIFIER_RULE,)
 
 
 def _names_unique(field: str, camel: str) -> Rule:
@@ -177,9 +173,14 @@ def _names_unique(field: str, camel: str) -> Rule:
     )
 
 
-def _output_apart(m: Any) -> bool:
-    inputs = [m.model.uri, m.validation.uri, *(dataset.uri for dataset in m.datasets)]
-    return not any(inside(uri, m.output.uri) for uri in inputs)
+def _datasets_apart(m: Any) -> bool:
+    prompts = (evaluation.prompts.uri for evaluation in m.evaluation)
+    return not any(inside(uri, m.output.uri) for uri in (*prompts, *(d.uri for d in m.datasets)))
+
+
+def _parallel_divides(m: Any) -> bool:
+    sizes = [e.engine.vllm.tensor_parallel_size for e in m.evaluation if e.engine and e.engine.vllm]
+    return m.resources.gpus_per_node == 0 or all(m.resources.gpus_per_node % size == 0 for size in sizes)
 
 
 class FineTuneSpec(JobSpec):
@@ -197,9 +198,9 @@ class FineTuneSpec(JobSpec):
     """Hyperparameters."""
     deepspeed: DeepSpeedSpec | None = None
     """DeepSpeed."""
-    evaluation: Annotated[list[EvaluationSpec], Field(max_length=16)] = []
+    evaluation: Annotated[list[EvaluationSpec], Field(max_length=16)] = Field(default=[])
     """Test sets that base and tuned model answer after training."""
-    previews: Annotated[list[PreviewSpec], Field(max_length=32)] = []
+    previews: Annotated[list[PreviewSpec], Field(max_length=32)] = Field(default=[])
     """Prompts answered before and after training."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -215,17 +216,27 @@ class FineTuneSpec(JobSpec):
             lambda m: m.training.eval_steps is None or m.validation.active,
             "training.evalSteps",
         ),
+        output_apart(
+            "must not hold the model or the validation set, which it would overwrite",
+            "model.uri",
+            "model.adapter_uri",
+            "validation.uri",
+        ),
         Rule(
-            "must not hold the model or a dataset, which it would overwrite",
-            "!((self.datasets.exists(d, has(d.uri) && (d.uri + '/').startsWith(self.output.uri + '/')))"
-            " || (has(self.model.uri) && (self.model.uri + '/').startsWith(self.output.uri + '/'))"
-            " || (has(self.validation.uri) && (self.validation.uri + '/').startsWith(self.output.uri + '/')))",
-            _output_apart,
+            "must not hold a dataset or the prompts of an evaluation, which it would overwrite",
+            f"!self.datasets.exists(d, has(d.uri) && {inside_cel('d.uri')})"
+            f" && !self.evaluation.exists(e, has(e.prompts.uri) && {inside_cel('e.prompts.uri')})",
+            _datasets_apart,
             "output.uri",
         ),
-        offline_rule("model"),
+        Rule(
+            "each engine.vllm.tensorParallelSize must divide resources.gpusPerNode",
+            "self.resources.gpusPerNode == 0 || self.evaluation.all(e, !has(e.engine) || !has(e.engine.vllm)"
+            " || self.resources.gpusPerNode % e.engine.vllm.tensorParallelSize == 0)",
+            _parallel_divides,
+            "evaluation",
+        ),
+        *OFFLINE_RULES,
         _names_unique("evaluation", "evaluation"),
         _names_unique("previews", "previews"),
     )
-
-

@@ -6,18 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith.api.base import (
+from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.scalars import (
     DottedFunction,
     IntOrAuto,
     JsonObject,
-    Model,
     Positive,
-    Rule,
     Seed,
     ShortText,
     StopTokens,
     Text,
-    one_of,
 )
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -40,7 +38,7 @@ class SamplingSpec(Model):
     """Tokens of a reply at most."""
     seed: Seed = 0
     """Seed of the job."""
-    stop_tokens: StopTokens = []
+    stop_tokens: StopTokens = Field(default=[])
     """Texts that end a reply, besides the model's own end of turn."""
     stop_after_accepted: Positive | None = None
     """Stop sampling a prompt after this many accepted replies."""
@@ -75,7 +73,7 @@ class VllmEngine(Model):
     """Share of a GPU's memory the engine may take."""
     max_model_len: Positive | None = None
     """Longest prompt and reply together; the model's own if absent."""
-    extra: JsonObject = {}
+    extra: JsonObject = Field(default={})
     """Further engine arguments, by vLLM's names."""
 
 
@@ -164,6 +162,14 @@ class VerifierSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (one_of(*VERIFIERS),)
 
 
+VERIFIER_RULE = Rule(
+    "is required, since only legalJudgement prompts bring their own",
+    "has(self.verifier) || has(self.prompts.legalJudgement)",
+    lambda m: m.verifier is not None or m.prompts.legal_judgement is not None,
+    "verifier",
+)
+
+
 class PreviewGeneration(Model):
     """How a preview is generated."""
 
@@ -175,7 +181,7 @@ class PreviewGeneration(Model):
     """Nucleus sampling."""
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Above 1: repeated tokens become less likely."""
-    stop_tokens: StopTokens = []
+    stop_tokens: StopTokens = Field(default=[])
     """Texts that end the reply, besides the model's own end of turn."""
 
 
@@ -220,5 +226,3 @@ class PreviewSpec(Model):
             "system",
         ),
     )
-
-

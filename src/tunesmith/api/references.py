@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -63,7 +64,9 @@ def _problem(job: Job, path: str, message: str) -> Problem:
 
 def duplicate_problems(jobs: Sequence[Job]) -> list[Problem]:
     """Jobs of one kind, name and namespace that stand more than once, and outputs written by two jobs."""
-    problems, seen, outputs = [], {}, {}
+    problems: list[Problem] = []
+    seen: dict[Key, Job] = {}
+    outputs: dict[str, Job] = {}
     for job in jobs:
         if job.key in seen:
             problems.append(_problem(job, "metadata.name", f"stands already in {seen[job.key].source}"))
@@ -90,18 +93,33 @@ def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
     ]
 
 
+def _cycle_problem(jobs: dict[Key, Job], cycle: Sequence[Key]) -> Problem:
+    message = f"{cycle[0][1]} {cycle[0][2]} waits for itself"
+    if len(cycle) > 2:
+        names = " → ".join(f"{kind} {name}" for _, kind, name in reversed(cycle))
+        message = f"these jobs wait for each other: {names}"
+    job = jobs[cycle[-1]]
+    path = next(ref.path for ref in references(job) if target_key(job, ref) in cycle)
+    return _problem(job, path, message)
+
+
 def in_order(jobs: Sequence[Job]) -> tuple[list[Job], list[Problem]]:
     """Jobs with those they wait for first, else in the order given; or the cycle, as a problem."""
     by_key = {job.key: job for job in jobs}
-    graph = {
-        job.key: {key for key in (target_key(job, ref) for ref in references(job)) if key in by_key}
-        for job in jobs
-    }
+    sorter: TopologicalSorter[Key] = TopologicalSorter()
+    for job in jobs:
+        sorter.add(job.key, *(key for key in (target_key(job, r) for r in references(job)) if key in by_key))
     try:
-        return [by_key[key] for key in TopologicalSorter(graph).static_order()], []
+        sorter.prepare()
     except CycleError as error:
-        cycle = error.args[1]
-        names = " → ".join(f"{kind} {name}" for _, kind, name in reversed(cycle))
-        job = by_key[cycle[-1]]
-        path = next(ref.path for ref in references(job) if target_key(job, ref) in cycle)
-        return [], [_problem(job, path, f"these jobs wait for each other: {names}")]
+        return [], [_cycle_problem(by_key, error.args[1])]
+    position = {key: i for i, key in enumerate(by_key)}
+    keys, ordered = list(by_key), []
+    ready = sorted(position[key] for key in sorter.get_ready())
+    while ready:
+        key = keys[heapq.heappop(ready)]
+        ordered.append(by_key[key])
+        sorter.done(key)
+        for next_key in sorter.get_ready():
+            heapq.heappush(ready, position[next_key])
+    return ordered, []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tunesmith.api.base import Rule
-from tunesmith.api.common import JobSpec, ModelSource, inside, offline_rule
+from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.api.generation import EngineSpec, SamplingSpec, VerifierSpec, VllmEngine
+from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, SamplingSpec, VerifierSpec, VllmEngine
 
 
 class RejectionSampleSpec(JobSpec):
@@ -25,12 +25,7 @@ class RejectionSampleSpec(JobSpec):
     """What generates."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "is required, since only legalJudgement prompts bring their own",
-            "has(self.verifier) || has(self.prompts.legalJudgement)",
-            lambda m: m.verifier is not None or m.prompts.legal_judgement is not None,
-            "verifier",
-        ),
+        VERIFIER_RULE,
         Rule(
             "must divide resources.gpusPerNode",
             "!has(self.engine.vllm) || self.resources.gpusPerNode == 0 || "
@@ -40,12 +35,12 @@ class RejectionSampleSpec(JobSpec):
             ),
             "engine.vllm.tensorParallelSize",
         ),
-        Rule(
+        output_apart(
             "must not hold the model or the prompts, which it would overwrite",
-            "!((has(self.prompts.uri) && (self.prompts.uri + '/').startsWith(self.output.uri + '/'))"
-            " || (has(self.model.uri) && (self.model.uri + '/').startsWith(self.output.uri + '/')))",
-            lambda m: not any(inside(uri, m.output.uri) for uri in (m.prompts.uri, m.model.uri)),
-            "output.uri",
+            "model.uri",
+            "model.adapter_uri",
+            "prompts.uri",
+            "prompts.legal_judgement.articles_uri",
         ),
-        offline_rule("model"),
+        *OFFLINE_RULES,
     )

@@ -1,13 +1,13 @@
-"""YAML as Kubernetes reads it: the YAML 1.2 core schema.
+"""YAML as Kubernetes reads it: the YAML 1.2 core schema, and only values that JSON has too.
 
-`2e-4` is a number, `no` and `2024-01-01` are texts, a repeated key is an error. Built on PyYAML's safe
-parser; only the table of what plain scalars mean is ours.
+`2e-4` is a number and `1.0` the same as `1` (the API server is sent JSON, which knows one kind of
+number); `no` and `2024-01-01` are texts, a repeated key is an error, anchors and merge keys work. Where
+versions of YAML read a number differently (`010`), it is refused. Built on PyYAML's safe parser.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
 from typing import Any
 
 import yaml
@@ -18,45 +18,109 @@ from tunesmith.errors import ManifestError, Problem
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_VALUES = 200_000
+MAX_DEPTH = 100
+_TOO_DEEP = f"is nested more than {MAX_DEPTH} deep"
+_BIGGEST_INT_DIGITS = 18
+_TAG = "tag:yaml.org,2002:"
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Resolvers = dict[str | None, list[tuple[str, re.Pattern[str]]]]
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        self.flatten_mapping(node)
-        mapping: dict[Hashable, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise ConstructorError(None, None, f"a key must be text, not {key!r}", key_node.start_mark)
-            if key in mapping:
-                raise ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-            mapping[key] = self.construct_object(value_node, deep=True)
-        return mapping
+    yaml_implicit_resolvers: _Resolvers = {}  # noqa: RUF012
+    yaml_constructors: dict[str | None, Any] = {}  # noqa: RUF012
 
 
-def _construct_map(loader: Any, node: MappingNode) -> Any:
-    return loader.construct_mapping(node, deep=True)
+def _refuse(node: Node, message: str) -> ConstructorError:
+    return ConstructorError(None, None, message, node.start_mark)
 
 
-def _construct_int(loader: Any, node: Node) -> int:
-    text = loader.construct_scalar(node)
-    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    return int(text[2:] if base != 10 else text, base)
+def _construct_map(loader: Any, node: MappingNode) -> dict[str, Any]:
+    if not isinstance(node, MappingNode):
+        raise _refuse(node, "must be an object")
+    merged: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        value = loader.construct_object(value_node, deep=True)
+        if key_node.tag == _TAG + "merge":
+            parts = value if isinstance(value, list) else [value]
+            if not all(isinstance(part, dict) for part in parts):
+                raise _refuse(value_node, "'<<' merges objects only")
+            for part in parts:
+                merged = {**part, **merged}
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise _refuse(key_node, f"a key must be text; put {_short(key)} into quotes")
+        if key in own:
+            raise _refuse(key_node, f'the key "{_short(key)}" stands twice')
+        own[key] = value
+    return {**merged, **own}
 
 
-def _construct_float(loader: Any, node: Node) -> float:
+def _short(value: object) -> str:
+    return str(value)[:40]
+
+
+def _construct_list(loader: Any, node: Node) -> Any:
+    return loader.construct_sequence(node, deep=True)
+
+
+def _construct_text(loader: Any, node: Node) -> Any:
+    return loader.construct_scalar(node)
+
+
+def _construct_null(loader: Any, node: Node) -> None:
+    loader.construct_scalar(node)
+
+
+def _construct_bool(loader: Any, node: Node) -> bool:
     text = loader.construct_scalar(node).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    if text not in ("true", "false"):
+        raise _refuse(node, f'"{_short(text)}" is not true or false')
+    return bool(text == "true")
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_map)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-for _tag, _pattern, _first in (
+def _construct_int(loader: Any, node: Node) -> int | float:
+    text = loader.construct_scalar(node)
+    if re.fullmatch(r"[-+]?0[0-9]+", text):
+        message = f"{_short(text)} is another number to some programs; leave out the 0 in front"
+        raise _refuse(node, message)
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    if base == 10 and len(text) > _BIGGEST_INT_DIGITS:
+        return _construct_float(loader, node)
+    try:
+        return int(text[2:] if base != 10 else text, base)
+    except ValueError:
+        raise _refuse(node, f'"{_short(text)}" is not a whole number') from None
+
+
+def _construct_float(loader: Any, node: Node) -> int | float:
+    text = loader.construct_scalar(node).lower()
+    try:
+        number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        raise _refuse(node, f'"{_short(text)}" is not a number') from None
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _construct_unknown(_loader: Any, node: Node) -> None:
+    raise _refuse(node, f"the tag {_short(node.tag.replace(_TAG, '!!'))} has no meaning in a manifest")
+
+
+for _name, _constructor in (
+    ("map", _construct_map),
+    ("seq", _construct_list),
+    ("str", _construct_text),
+    ("null", _construct_null),
+    ("bool", _construct_bool),
+    ("int", _construct_int),
+    ("float", _construct_float),
+):
+    _Loader.add_constructor(_TAG + _name, _constructor)
+_Loader.add_constructor(None, _construct_unknown)
+for _name, _pattern, _first in (
     ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
     ("int", r"^([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", list("-+0123456789")),
@@ -67,29 +131,62 @@ for _tag, _pattern, _first in (
     ),
     ("merge", r"^<<$", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), _first)
 
 
 def _error(source: str, document: int, error: yaml.YAMLError) -> ManifestError:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+    if "cannot start any token" in what:
+        what = "a tab, '@', '%' or '`' cannot begin a text; indent with spaces, put such a text into quotes"
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     return ManifestError([Problem(source, document, "", "", f"{where}not readable as YAML: {what}")])
 
 
-def _count(value: Any, left: int) -> int:
-    """Values left of `left` after walking `value`, aliases written out; stops below zero."""
+class _TooMuchError(Exception):
+    """A document is larger than any manifest."""
+
+
+def _count(value: Any, left: int, depth: int = 0) -> int:
+    """Values left of `left` after walking `value`, aliases written out. Raises _TooMuchError."""
     left -= 1
-    children: Iterator[Any] = iter(())
-    if isinstance(value, dict):
-        children = iter(value.values())
-    elif isinstance(value, list):
-        children = iter(value)
+    if left < 0 or depth > MAX_DEPTH:
+        raise _TooMuchError("holds too many values" if left < 0 else _TOO_DEEP)
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:
-        if left < 0:
-            break
-        left = _count(child, left)
+        left = _count(child, left, depth + 1)
     return left
+
+
+def _check_depth(text: str, source: str) -> None:
+    """The parser below recurses in C and would take the process with it: so depth is looked at first."""
+    depth, document = 0, 1
+    try:
+        for event in yaml.parse(text, Loader=_Base):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            elif isinstance(event, yaml.DocumentEndEvent):
+                document += 1
+            if depth > MAX_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                message = f"line {line}: {_TOO_DEEP}"
+                raise ManifestError([Problem(source, document, "", "", message)])
+    except yaml.YAMLError as error:
+        raise _error(source, document, error) from None
+
+
+def _decode(text: bytes | str, source: str) -> str:
+    if len(text) > MAX_BYTES:
+        raise ManifestError([Problem(source, 0, "", "", f"is larger than {MAX_BYTES // 1024**2} MiB")])
+    try:
+        decoded = text.decode() if isinstance(text, bytes) else text
+        decoded.encode()
+    except UnicodeError as error:
+        at = getattr(error, "start", 0)
+        raise ManifestError([Problem(source, 0, "", "", f"is not UTF-8 text (byte {at})")]) from None
+    return decoded.removeprefix("\ufeff")
 
 
 def load_documents(text: bytes | str, source: str) -> list[Any]:
@@ -97,24 +194,21 @@ def load_documents(text: bytes | str, source: str) -> list[Any]:
 
     Raises ManifestError naming `source`, line and column.
     """
-    if len(text) > MAX_BYTES:
-        raise ManifestError([Problem(source, 0, "", "", f"larger than {MAX_BYTES // 1024**2} MiB")])
-    try:
-        decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-    except UnicodeDecodeError as error:
-        raise ManifestError([Problem(source, 0, "", "", f"not UTF-8 text (byte {error.start})")]) from None
+    decoded = _decode(text, source)
     documents: list[Any] = []
-    loader = _Loader(decoded)
     try:
-        while loader.check_data():
-            document = loader.get_data()
-            if _count(document, MAX_VALUES) < 0:
-                raise ManifestError([Problem(source, len(documents) + 1, "", "", "holds too many values")])
-            documents.append(document)
+        _check_depth(decoded, source)
+        loader = _Loader(decoded)
+        try:
+            while loader.check_data():
+                document = loader.get_data()
+                _count(document, MAX_VALUES)
+                documents.append(document)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         raise _error(source, len(documents) + 1, error) from None
-    except RecursionError:
-        raise ManifestError([Problem(source, len(documents) + 1, "", "", "is nested too deep")]) from None
-    finally:
-        loader.dispose()
+    except (_TooMuchError, RecursionError) as error:
+        message = _TOO_DEEP if isinstance(error, RecursionError) else str(error)
+        raise ManifestError([Problem(source, len(documents) + 1, "", "", message)]) from None
     return documents

@@ -1,1 +1,1 @@
-"""Chat templates, tokens, labels and cutting to length: one rendering for training, preview, chat and sampling."""
+"""Chat templates, tokens, labels, cutting: one rendering for training, preview, chat and sampling."""

@@ -1,0 +1,119 @@
+"""Field types for addresses: files and folders (S3 or local), models, outputs and web addresses.
+
+Each has a check that says what is wrong in words, and a pattern and CEL rules that refuse the same
+texts on the API server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+MAX_URI = 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_S3 = re.compile(rf"{_BUCKET}(/.*)?")
+_HUB = r"hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
+_URL = r"^https?://[^@/?#\x00-\x20\x7f]+([/?#][^\x00-\x20\x7f]*)?$"
+
+
+def _check_path(uri: str) -> str:
+    if _CONTROL.search(uri):
+        raise ValueError("must not contain control characters")
+    if len(uri) > MAX_URI:
+        raise ValueError(f"must be at most {MAX_URI} characters")
+    path = uri.split("://", 1)[-1]
+    if ".." in path.split("/"):
+        raise ValueError("must not contain '..'")
+    if "//" in path:
+        raise ValueError("must not contain '//' after the scheme")
+    return uri
+
+
+def _check_storage_uri(uri: str) -> str:
+    _check_path(uri)
+    if uri.startswith("s3://"):
+        if not _S3.fullmatch(uri):
+            raise ValueError("is not an S3 address; write s3://bucket/key with a lower-case bucket name")
+    elif uri.startswith("file://"):
+        if not uri.startswith("file:///"):
+            raise ValueError("needs an absolute path; write file:///path")
+    elif not uri.startswith("/"):
+        raise ValueError("is not an address; write s3://bucket/key or file:///path")
+    if uri in ("/", "file:///"):
+        raise ValueError("needs a path; write file:///path")
+    return uri
+
+
+def _check_model_uri(uri: str) -> str:
+    if uri.startswith("hf://"):
+        _check_path(uri)
+        if not re.fullmatch(_HUB, uri):
+            raise ValueError("is not a model on the hub; write hf://organisation/name")
+        return uri
+    try:
+        return _check_storage_uri(uri)
+    except ValueError as error:
+        raise ValueError(str(error).replace("write s3", "write hf://organisation/name, s3")) from None
+
+
+def _check_output_uri(uri: str) -> str:
+    _check_storage_uri(uri)
+    if uri.startswith("s3://") and not uri.removeprefix("s3://").partition("/")[2]:
+        raise ValueError("needs a folder below the bucket; write s3://bucket/folder")
+    return uri
+
+
+def _check_url(url: str) -> str:
+    if len(url) > MAX_URI:
+        raise ValueError(f"must be at most {MAX_URI} characters")
+    if _CONTROL.search(url) or " " in url:
+        raise ValueError("must not contain spaces or control characters")
+    if re.match(r"https?://[^/?#]*@", url):
+        raise ValueError("must not hold a user name or password; name a Secret instead")
+    if not re.match(_URL, url):
+        raise ValueError("is not a web address; write https://host/path")
+    return url
+
+
+def _uri_schema(pattern: str) -> WithJsonSchema:
+    rules = [
+        {"rule": "!self.matches('(^|/)[.][.](/|$)')", "message": "must not contain '..'"},
+        {
+            "rule": "!self.matches('^([a-z0-9]+:/)?/.*//')",
+            "message": "must not contain '//' after the scheme",
+        },
+        {"rule": "!self.matches('[[:cntrl:]]')", "message": "must not contain control characters"},
+    ]
+    return WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": MAX_URI,
+            "pattern": f"^({pattern})$",
+            "x-kubernetes-validations": rules,
+        }
+    )
+
+
+_FILE = r"(file://)?/[^/].*"
+StorageUri = Annotated[str, AfterValidator(_check_storage_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}")]
+OutputUri = Annotated[str, AfterValidator(_check_output_uri), _uri_schema(rf"{_BUCKET}/[^/].*|{_FILE}")]
+ModelUri = Annotated[str, AfterValidator(_check_model_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}|{_HUB}")]
+Url = Annotated[
+    str,
+    AfterValidator(_check_url),
+    WithJsonSchema({"type": "string", "maxLength": MAX_URI, "pattern": _URL}),
+]
+
+
+def inside(uri: str | None, folder: str) -> bool:
+    """Whether `uri` is `folder` or lies below it."""
+    return uri is not None and (uri + "/").startswith(folder.rstrip("/") + "/")
+
+
+def inside_cel(field: str, folder: str = "self.output.uri") -> str:
+    """The same as `inside`, for a field that is set (no conditional text: its size has no estimate)."""
+    below = f"({field} + '/').startsWith"
+    return f"({folder}.endsWith('/') ? {below}({folder}) : {below}({folder} + '/'))"

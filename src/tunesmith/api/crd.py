@@ -1,0 +1,139 @@
+"""The CustomResourceDefinitions of the three kinds, generated from the models that read manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.api.manifest import SPECS
+from tunesmith.api.openapi import structural_schema
+from tunesmith.api.scalars import JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME
+from tunesmith.api.status import JobStatus
+from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
+
+HEADER = "# Generated from src/tunesmith/api by `make generate`; do not edit.\n"
+# The spec's parts that may change after creation.
+MUTABLE = ("run",)
+
+_NAME_RULE = {
+    "message": f"metadata.name {JOB_NAME_WORDS}",
+    "rule": f"self.metadata.name.size() <= {MAX_JOB_NAME} && self.metadata.name.matches('^{JOB_NAME}$')",
+}
+_KIND_COLUMN = {
+    Kind.FINE_TUNE: ("Loss", "number", ".status.progress.loss", "Last training loss"),
+    Kind.REJECTION_SAMPLE: ("Accepted", "integer", ".status.progress.accepted", "Replies accepted"),
+    Kind.DIALOGUE_GEN: ("Spent", "number", ".status.progress.spentUsd", "USD spent"),
+}
+
+
+def _columns(kind: Kind) -> list[dict[str, Any]]:
+    rows = [
+        ("Phase", "string", ".status.phase", "Where the job is in its life"),
+        ("Progress", "string", ".status.progress.text", "Done and all"),
+        _KIND_COLUMN[kind],
+        ("ETA", "string", ".status.progress.eta", "Expected time left"),
+        ("Attempts", "integer", ".status.attempts", "Attempts that counted"),
+        ("Age", "date", ".metadata.creationTimestamp", "Time since the job was made"),
+    ]
+    return [
+        {"name": name, "type": type_, "jsonPath": path, "description": text}
+        for name, type_, path, text in rows
+    ]
+
+
+def _unchangeable(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Transition rules: each part of the spec but `run` stays as created; `has` sees one added or removed."""
+    rules = []
+    for name, node in spec["properties"].items():
+        if name in MUTABLE:
+            continue
+        same = f"self.{name} == oldSelf.{name}"
+        if name not in spec.get("required", []) and "default" not in node:
+            same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
+        message = "cannot be changed after creation; delete the job or create another"
+        rules.append({"fieldPath": f".{name}", "message": message, "rule": same})
+    return rules
+
+
+def _schema(kind: Kind) -> dict[str, Any]:
+    spec = structural_schema(SPECS[kind], "spec")
+    spec["x-kubernetes-validations"] = [*spec.get("x-kubernetes-validations", []), *_unchangeable(spec)]
+    about = spec["description"]
+    spec["description"] = "What the job shall do; all but run stays as created."
+    return {
+        "description": about,
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"description": f"{GROUP}/{VERSION}", "type": "string"},
+            "kind": {"description": str(kind), "type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": structural_schema(JobStatus, "status"),
+        },
+        "x-kubernetes-validations": [_NAME_RULE],
+    }
+
+
+def crd(kind: Kind) -> dict[str, Any]:
+    """The CustomResourceDefinition of one kind, as plain values."""
+    plural, name = PLURALS[kind], str(kind)
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": _columns(kind),
+        "schema": {"openAPIV3Schema": _schema(kind)},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": plural,
+                "singular": name.lower(),
+                "shortNames": [SHORT_NAMES[kind]],
+                "categories": [CATEGORY],
+            },
+            "versions": [version],
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML without anchors, lists indented below their key."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always: the same part is written out each time."""
+        del data
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Indent lists too."""
+        del indentless
+        super().increase_indent(flow, False)
+
+
+def crd_text(kind: Kind) -> str:
+    """The CustomResourceDefinition as YAML, the same text each time."""
+    body = yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+    return f"{HEADER}---\n{body}"
+
+
+def write_crds(folder: Path) -> list[Path]:
+    """Write all three, named as controller-gen names them; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind in Kind:
+        path = folder / f"{GROUP}_{PLURALS[kind]}.yaml"
+        path.write_text(crd_text(kind), encoding="utf-8")
+        paths.append(path)
+    return paths

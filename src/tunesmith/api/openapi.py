@@ -1,0 +1,182 @@
+"""From a pydantic model to the structural OpenAPI v3.0 schema that the API server wants of a CRD.
+
+pydantic's own JSON Schema generator, with its keywords narrowed to those the API server takes: references
+written out, `T | None` as T, `const` as `enum`, exclusive bounds as flags, rules as CEL. What cannot be said
+in a structural schema (unions, tuples), and what has no bound (CEL costs are estimated from bounds), is an
+error here, so that it cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import textwrap
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from tunesmith.api.base import Model, Rule
+
+Schema = dict[str, Any]
+# A node has its keywords in this order, those not named here last.
+_ORDER = (
+    "description",
+    "type",
+    "format",
+    "default",
+    "enum",
+    "required",
+    "properties",
+    "items",
+    "additionalProperties",
+)
+_DROPPED = ("title",)
+
+
+class SchemaError(Exception):
+    """A model says what a structural schema cannot."""
+
+
+@functools.cache
+def _docs(cls: type[BaseModel]) -> dict[str, str]:
+    """The docstring below each field of a class itself, read from its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    docs: dict[str, str] = {}
+    name = ""
+    for node in getattr(body, "body", []):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            docs[name] = " ".join(str(node.value.value).split())
+            name = ""
+        else:
+            name = ""
+    return docs
+
+
+def _doc(model: type[BaseModel], name: str) -> str | None:
+    """The words for a field: those of the class that last says something about it."""
+    for cls in model.__mro__:
+        if cls in (BaseModel, Model) or not issubclass(cls, BaseModel):
+            continue
+        if name in _docs(cls):
+            return _docs(cls)[name]
+    return None
+
+
+def _validation(rule: Rule) -> Schema:
+    path = {"fieldPath": f".{rule.field}"} if rule.field else {}
+    return {**path, "message": rule.message, "rule": rule.cel}
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's generator, refusing what has no structural form."""
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:
+        """An object with its fields' words and its rules."""
+        model: type[Model] = schema["cls"]
+        node = super().model_schema(schema)
+        for name, field in model.model_fields.items():
+            doc = _doc(model, name)
+            if doc:
+                node["properties"][field.alias]["description"] = doc
+            _keep_default(node["properties"][field.alias], field)
+        if model.rules:
+            node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules]
+        return node
+
+    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
+        """`T | None` is T: the field may be absent, and a null counts as absent."""
+        return self.generate_inner(schema["schema"])
+
+    def dict_schema(self, schema: Any) -> JsonSchemaValue:
+        """A map; what its names look like is a rule's task, since a CRD has no keyword for it."""
+        node: Schema = {
+            "type": "object",
+            "additionalProperties": self.generate_inner(schema["values_schema"]),
+        }
+        bounds = {"minProperties": schema.get("min_length"), "maxProperties": schema.get("max_length")}
+        return node | {key: value for key, value in bounds.items() if value is not None}
+
+    def literal_schema(self, schema: Any) -> JsonSchemaValue:
+        """One of some texts."""
+        if not all(isinstance(value, str) for value in schema["expected"]):
+            raise SchemaError(f"only texts can be enumerated, not {schema['expected']}")
+        return {"type": "string", "enum": [str(value) for value in schema["expected"]]}
+
+    def union_schema(self, schema: Any) -> JsonSchemaValue:
+        """Refused."""
+        raise SchemaError(f"a union has no structural schema: {schema['choices']}")
+
+    def tagged_union_schema(self, schema: Any) -> JsonSchemaValue:
+        """Refused."""
+        return self.union_schema(schema)
+
+    def tuple_schema(self, schema: Any) -> JsonSchemaValue:
+        """Refused."""
+        raise SchemaError(f"a tuple has no structural schema: {schema['items_schema']}")
+
+
+def _keep_default(node: Schema, field: FieldInfo) -> None:
+    """A default as a user would write it: of an object, what differs from its own defaults."""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    node.pop("default", None)
+    if field.is_required() or value is None:
+        return
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    node["default"] = value
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    """The same with every `$ref` replaced by its target, the node's own words winning."""
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    own = {key: value for key, value in node.items() if key != "$ref"}
+    if "$ref" in node:
+        own = {**definitions[node["$ref"].rsplit("/", 1)[-1]], **own}
+    return {key: value if key == "default" else _inlined(value, definitions) for key, value in own.items()}
+
+
+def _narrowed(node: Schema, where: str) -> Schema:
+    """A node and those below it with only the keywords a structural schema has, in order."""
+    node = {key: value for key, value in node.items() if key not in _DROPPED}
+    for bound, flag in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if flag in node:
+            node |= {bound: node[flag], flag: True}
+    if node.get("type") == "object" and "properties" in node:
+        node.pop("additionalProperties", None)
+        node["properties"] = {
+            name: _narrowed(child, f"{where}.{name}") for name, child in node["properties"].items()
+        }
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            node[key] = _narrowed(node[key], f"{where}[]")
+    _check_bounds(node, where)
+    return {key: node[key] for key in sorted(node, key=lambda k: (_ORDER.index(k) if k in _ORDER else 99, k))}
+
+
+def _check_bounds(node: Schema, where: str) -> None:
+    """Every text, list and map says how large it may be."""
+    free = node.get("x-kubernetes-preserve-unknown-fields")
+    needed = {
+        "string": "maxLength" if "enum" not in node else None,
+        "array": "maxItems",
+        "object": "maxProperties"
+        if "properties" not in node and not free and "additionalProperties" in node
+        else None,
+    }.get(node.get("type", ""))
+    if needed and needed not in node:
+        raise SchemaError(f"{where} has no {needed}")
+
+
+def structural_schema(model: type[Model], where: str) -> Schema:
+    """The structural schema of a model; `where` begins the path in errors. Raises SchemaError."""
+    schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
+    definitions = schema.pop("$defs", {})
+    return _narrowed(_inlined(schema, definitions), where)

@@ -1,0 +1,117 @@
+"""The status of a job: what the operator writes and `kubectl get` shows, strict and bounded.
+
+Texts have bounds that the writer must keep (`MAX_MESSAGE`); the API server refuses longer ones.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.api.base import Model
+from tunesmith.api.scalars import NotNegative, ShortText
+
+MAX_MESSAGE = 4096
+_Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
+_Address = Annotated[str, Field(max_length=2048)]
+_Amount = Annotated[float, Field(ge=0)]
+
+Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
+ConditionType = Literal["Accepted", "Running", "Succeeded", "Failed", "Suspended"]
+
+
+class Condition(Model):
+    """One aspect of the job's state, in the shape all of Kubernetes uses."""
+
+    type: ConditionType
+    """What it is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    observed_generation: NotNegative | None = None
+    """Generation of the job that this was said about."""
+    last_transition_time: _Time
+    """When status last changed."""
+    reason: Annotated[
+        str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")
+    ]
+    """Why, in one word for programs."""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
+    """Why, in words for people."""
+
+
+class ProgressStatus(Model):
+    """How far the job is; which fields are set depends on its kind."""
+
+    text: ShortText | None = None
+    """Done and all, such as 1200/4000."""
+    eta: ShortText | None = None
+    """Time left, such as 1h5m."""
+    step: NotNegative | None = None
+    """Optimizer steps, prompts or dialogues done."""
+    total: NotNegative | None = None
+    """How many there are."""
+    epoch: _Amount | None = None
+    """Passes over the data done."""
+    loss: float | None = None
+    """Last training loss."""
+    tokens_per_second: _Amount | None = None
+    """Tokens a second over all devices."""
+    seconds_left: _Amount | None = None
+    """Expected time left, in seconds."""
+    prompts: NotNegative | None = None
+    """Prompts sampled."""
+    accepted: NotNegative | None = None
+    """Replies accepted."""
+    acceptance_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Accepted replies of all replies."""
+    dialogues: NotNegative | None = None
+    """Dialogues finished."""
+    spent_usd: _Amount | None = None
+    """USD spent."""
+
+
+class OutputsStatus(Model):
+    """What the job made, once it is published."""
+
+    uri: _Address
+    """Folder of everything the job made."""
+    manifest_digest: Annotated[str, Field(max_length=128)] | None = None
+    """SHA-256 of manifest.json, which lists every file with size and digest."""
+    model: _Address | None = None
+    """Folder of the tuned model."""
+    report: _Address | None = None
+    """The report."""
+
+
+class JobStatus(Model):
+    """What the operator has seen."""
+
+    phase: Phase | None = None
+    """Where the job is in its life; a terminal phase is never left."""
+    reason: ShortText | None = None
+    """Why it is in this phase, in one word for programs."""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = None
+    """Why it is in this phase, in words for people."""
+    observed_generation: NotNegative | None = None
+    """Generation of the job that this status is about."""
+    attempts: NotNegative | None = None
+    """Attempts that counted; suspension and preemption do not."""
+    start_time: _Time | None = None
+    """When the first attempt began."""
+    completion_time: _Time | None = None
+    """When the job succeeded or failed for good."""
+    failed_pod: ShortText | None = None
+    """Pod that ended first in the last failed attempt."""
+    progress: ProgressStatus | None = None
+    """How far the job is."""
+    outputs: OutputsStatus | None = None
+    """What the job made."""
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = Field(default=[])
+    """Aspects of the job's state, one of each type."""

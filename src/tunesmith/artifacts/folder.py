@@ -1,0 +1,137 @@
+"""A folder as a store: the same promises as S3, kept with temporary files, fsync and rename.
+
+Keys cannot leave the root: `..` is refused, and so is a linked folder that leads out of it. A link to a
+single file is followed when read (Hugging Face's cache is made of them).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tunesmith.artifacts import local_files
+from tunesmith.artifacts.local_files import CHUNK, explained
+from tunesmith.artifacts.location import FolderLocation, check_key, check_prefix
+from tunesmith.artifacts.store import Entry, Progress
+from tunesmith.errors import StoragePermanentError
+
+
+class FolderStore:
+    """See `store.Store`. `uri` is a file:// URI; the folder is made by the first write."""
+
+    def __init__(self, location: FolderLocation) -> None:
+        self.uri = location.uri
+        self._root = location.path
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object whose key begins with `prefix`."""
+        check_prefix(prefix)
+        base, _, _ = prefix.rpartition("/")
+        found = []
+        with explained("list", self._root / base):
+            for key, path in local_files.walk_files(self._root / base):
+                full = f"{base}/{key}" if base else key
+                if full.startswith(prefix):
+                    size = _size(path)
+                    if size is not None:
+                        found.append(Entry(full, size))
+        return iter(sorted(found, key=lambda entry: entry.key))
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the file, None when there is none."""
+        path = self._path(key)
+        with explained("look at", path):
+            return _size(path)
+
+    def exists(self, key: str) -> bool:
+        """True when there is a file of this key."""
+        return self.size(key) is not None
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a file for reading."""
+        path = self._path(key)
+        with explained("read", path):
+            return path.open("rb")
+
+    def read(self, key: str) -> bytes:
+        """The whole file."""
+        path = self._path(key)
+        with explained("read", path):
+            return path.read_bytes()
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Write a file; with `if_absent`, False when there is one."""
+        path = self._path(key)
+        with explained("write", path):
+            if if_absent and path.exists():
+                return False
+            with local_files.finished_temp(path) as temp:
+                local_files.write_synced(temp, data)
+                if if_absent:
+                    return local_files.link_new(temp, path)
+                local_files.replace(temp, path)
+        return True
+
+    def put_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+        """Copy a local file in."""
+        with explained("read", path):
+            source = path.open("rb")
+        with source:
+            _copy(source, self._path(key), progress)
+
+    def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+        """Copy a file out."""
+        with self.open(key) as source:
+            _copy(source, path, progress)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove files, and the folders that are empty then."""
+        for key in keys:
+            path = self._path(key)
+            with explained("delete", path):
+                try:
+                    path.unlink(missing_ok=True)
+                except (NotADirectoryError, IsADirectoryError):
+                    continue  # no object of this key
+                self._remove_empty_parents(path)
+
+    def _remove_empty_parents(self, path: Path) -> None:
+        # S3 has no folders: what holds nothing must not be there.
+        for parent in path.parents:
+            if parent == self._root or not parent.is_relative_to(self._root):
+                return
+            try:
+                parent.rmdir()
+            except OSError:
+                return
+
+    def _path(self, key: str) -> Path:
+        path = self._root / check_key(key)
+        if not path.parent.resolve().is_relative_to(self._root.resolve()):
+            raise StoragePermanentError(
+                f"{path} leads out of {self._root} by a symbolic link. Put the files there themselves."
+            )
+        return path
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of the file behind `path`; None when there is none, or something else than a file."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _copy(source: BinaryIO, path: Path, progress: Progress | None) -> None:
+    with explained("write", path), local_files.finished_temp(path) as temp:
+        with temp.open("xb") as target:
+            if progress is None:
+                shutil.copyfileobj(source, target, CHUNK)
+            else:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    progress(len(chunk))
+            local_files.sync(target)
+        local_files.replace(temp, path)

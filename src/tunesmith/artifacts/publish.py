@@ -1,0 +1,145 @@
+"""Atomic publishing: files first, `manifest.json` last. An output without its manifest is not there.
+
+The manifest names every file with size and SHA-256, and is written only where there is none, so that of two
+attempts one wins. Refuses to know what the files are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tunesmith.artifacts import local_files, transfer
+from tunesmith.artifacts.location import folder_prefix, join_key
+from tunesmith.artifacts.manifest import Manifest, decode, digest_of, encode
+from tunesmith.artifacts.store import Progress, Store
+from tunesmith.artifacts.transfer import FileInfo
+from tunesmith.errors import CorruptObjectError, OutputConflictError, StoragePermanentError, UsageError
+from tunesmith.names import MANIFEST_KEY
+
+__all__ = [
+    "FileInfo",
+    "Manifest",
+    "fetch_verified",
+    "publish",
+    "publish_manifest",
+    "read_manifest",
+    "unpublish",
+]
+
+_NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
+
+
+def publish(
+    store: Store,
+    prefix: str,
+    folder: Path,
+    *,
+    extra: Mapping[str, Any] = _NO_EXTRA,
+    progress: Progress | None = None,
+) -> str:
+    """Upload everything in `folder` below `prefix` and finish it with a manifest; the manifest's SHA-256.
+
+    The same content published before: nothing is sent. Something else there: OutputConflictError, and
+    nothing is overwritten.
+    """
+    files = transfer.describe(folder)
+    if any(file.key == MANIFEST_KEY for file in files):
+        raise UsageError(f"{folder / MANIFEST_KEY} is in the way: publishing writes a file of that name.")
+    there = read_manifest(store, prefix)
+    if there is None:
+        transfer.put_files(store, folder, prefix, files, progress)
+    return publish_manifest(store, prefix, files, extra)
+
+
+def publish_manifest(
+    store: Store, prefix: str, files: Sequence[FileInfo], extra: Mapping[str, Any] = _NO_EXTRA
+) -> str:
+    """Finish an output whose files are uploaded; the manifest's SHA-256."""
+    data, key = encode(files, extra), folder_prefix(prefix) + MANIFEST_KEY
+    if not store.put(key, data, if_absent=True) and store.read(key) != data:
+        raise OutputConflictError(
+            f"{join_key(store.uri, prefix)} holds the finished result of something else. "
+            "Choose another output.uri, or set output.onExisting: replace."
+        )
+    return digest_of(data)
+
+
+def read_manifest(store: Store, prefix: str) -> Manifest | None:
+    """The manifest of a finished output, None when it is not finished."""
+    key = folder_prefix(prefix) + MANIFEST_KEY
+    if not store.exists(key):
+        return None
+    return decode(store.read(key), join_key(store.uri, key))
+
+
+def fetch_verified(store: Store, prefix: str, folder: Path, progress: Progress | None = None) -> Manifest:
+    """Download the files of a finished output to `folder`, each checked by size and SHA-256.
+
+    `folder` appears complete or not at all. When it holds these very files already, nothing is
+    downloaded; when it holds anything else, OutputConflictError. Anything wrong in the store is a
+    CorruptObjectError that names the object; no manifest at all is a StoragePermanentError.
+    """
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        raise StoragePermanentError(
+            f"There is no finished result at {join_key(store.uri, prefix)}: it has no {MANIFEST_KEY}."
+        )
+    with local_files.explained("read", folder):
+        if folder.exists() and any(folder.iterdir()):
+            _check_present(manifest, folder)
+            return manifest
+    with local_files.explained("write", folder):
+        _fetch(store, prefix, manifest, folder, transfer.one_at_a_time(progress))
+    return manifest
+
+
+def _check_present(manifest: Manifest, folder: Path) -> None:
+    if not folder.is_dir() or tuple(transfer.describe(folder)) != manifest.files:
+        raise OutputConflictError(f"{folder} holds something else than what is to be put there. Remove it.")
+
+
+def _fetch(store: Store, prefix: str, manifest: Manifest, folder: Path, progress: Progress | None) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temp = local_files.temp_sibling(folder)
+    temp.mkdir()
+    try:
+        transfer.for_each(manifest.files, lambda file: _fetch_one(store, prefix, file, temp, progress))
+        temp.rename(folder)
+        local_files.sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _fetch_one(store: Store, prefix: str, file: FileInfo, folder: Path, progress: Progress | None) -> None:
+    key, path = folder_prefix(prefix) + file.key, folder / file.key
+    where = join_key(store.uri, key)
+    size = store.size(key)
+    if size != file.size:
+        found = "is missing" if size is None else f"has {size} bytes"
+        raise CorruptObjectError(f"{where} {found}; the manifest says {file.size} bytes.")
+    digest = hashlib.sha256()
+    with local_files.explained("write", path), store.open(key) as source:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as target:
+            while chunk := source.read(local_files.CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
+                if progress is not None:
+                    progress(len(chunk))
+            local_files.sync(target)
+    if digest.hexdigest() != file.sha256:
+        raise CorruptObjectError(
+            f"{where} differs from the SHA-256 in the manifest: it was changed or damaged."
+        )
+
+
+def unpublish(store: Store, prefix: str) -> None:
+    """Remove an output: its manifest first, so that what is half gone never looks finished."""
+    start = folder_prefix(prefix)
+    store.delete([start + MANIFEST_KEY])
+    store.delete(entry.key for entry in store.list(start))

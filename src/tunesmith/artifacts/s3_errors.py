@@ -1,0 +1,196 @@
+"""What boto3's errors mean to a person. Names credentials by variable, never by value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tunesmith.errors import (
+    CorruptObjectError,
+    StoragePermanentError,
+    StorageTemporaryError,
+    TunesmithError,
+    UsageError,
+)
+
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+
+_MISSING_BUCKET = {"NoSuchBucket"}
+_MISSING_OBJECT = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
+_DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem", "UnauthorizedAccess"}
+_BAD_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthFailure", "InvalidClientTokenId"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"}
+_REGION = {"PermanentRedirect", "301", "307", "IllegalLocationConstraintException", "BadRegion"}
+_REGION_OR_HEADER = {"AuthorizationHeaderMalformed"}
+_CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
+_DAMAGED = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What was being reached: the bucket, the object's or prefix's URI, and the server's address."""
+
+    bucket: str
+    uri: str
+    endpoint: str
+
+
+def credential_source() -> str:
+    """Where the credentials come from, by the name of the variable that decides it."""
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment"
+    for name in (
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    ):
+        if os.environ.get(name):
+            return f"what {name} points to"
+    return "the shared credentials file or the machine's role (AWS_ACCESS_KEY_ID is not set)"
+
+
+def without_secrets(text: str) -> str:
+    """The text with the values of the credential variables blotted out."""
+    for name in _SECRETS:
+        value = os.environ.get(name)
+        if value and len(value) >= 4:
+            text = text.replace(value, f"<{name}>")
+    return text
+
+
+def shown_endpoint(url: str | None) -> str:
+    """A server's address without user and password."""
+    if not url:
+        return "Amazon S3"
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+@contextmanager
+def explained(operation: str, target: Target) -> Iterator[None]:
+    """Raise what `explain` makes of a boto3, botocore or s3transfer error inside."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError, TransferNotDoneError
+
+    try:
+        yield
+    except RetriesExceededError as error:
+        raise explain(error.last_exception, operation, target) from error
+    except (Boto3Error, BotoCoreError, ClientError, TransferNotDoneError) as error:
+        raise explain(error, operation, target) from error
+
+
+def explain(error: BaseException, operation: str, target: Target) -> TunesmithError:
+    """Turn an error of botocore into ours. `operation` is a verb: "read", "write", "list", "delete"."""
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        return _explain_answer(error.response, operation, target)
+    return _explain_no_answer(error, operation, target)
+
+
+def _explain_no_answer(error: BaseException, operation: str, target: Target) -> TunesmithError:
+    """The request was never sent, or its answer never came or broke off."""
+    from botocore import exceptions as botocore
+
+    what = f"Cannot {operation} {target.uri}"
+    match error:
+        case botocore.NoCredentialsError() | botocore.PartialCredentialsError():
+            return StoragePermanentError(
+                f"{what}: there are no complete credentials. Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
+                "in the cluster, name a Secret in storage.secretRef."
+            )
+        case botocore.ProfileNotFound() | botocore.SSOError() | botocore.TokenRetrievalError():
+            return StoragePermanentError(
+                f"{what}: the credentials cannot be used ({credential_source()}). "
+                "Log in again or correct them."
+            )
+        case botocore.SSLError():
+            return StoragePermanentError(
+                f"{what}: no trusted TLS connection to {target.endpoint}. Check http:// or https://, "
+                "the clock, and AWS_CA_BUNDLE for a certificate of your own."
+            )
+        case botocore.IncompleteReadError() | botocore.FlexibleChecksumError() | botocore.ChecksumError():
+            return CorruptObjectError(f"{target.uri} ended early or differs from its checksum.")
+        case botocore.ParamValidationError() | botocore.InvalidRegionError() | ValueError():
+            return UsageError(f"{what}: {without_secrets(str(error))}")
+        case botocore.HTTPClientError() | botocore.ConnectionError():
+            return StorageTemporaryError(
+                f"{what}: no answer from {target.endpoint} ({type(error).__name__}). "
+                "Check storage.endpointUrl or AWS_ENDPOINT_URL, and that the server runs."
+            )
+    return StorageTemporaryError(f"{what}: {type(error).__name__}: {without_secrets(str(error))}")
+
+
+def _explain_answer(response: Any, operation: str, target: Target) -> TunesmithError:
+    """The server answered with an error."""
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    what = f"Cannot {operation} {target.uri}"
+    if code in _MISSING_BUCKET:
+        return missing_bucket(target)
+    if code in _MISSING_OBJECT:
+        return StoragePermanentError(f"There is no object {target.uri} to {operation}. Check bucket and key.")
+    if code in _CHANGED:
+        return CorruptObjectError(f"{target.uri} changed while it was being read.")
+    if code in _DAMAGED:
+        return StorageTemporaryError(f"{what}: the data was damaged on its way ({code}).")
+    known = _explain_credentials(code, response, what, target)
+    if known:
+        return known
+    said = without_secrets(f"{code} {response.get('Error', {}).get('Message', '')}".strip())
+    if code in _DENIED or status == 403:
+        return StoragePermanentError(
+            f"{what}: access denied by {target.endpoint} ({said}). The credentials in use come from "
+            f"{credential_source()}; check them and what they may do."
+        )
+    if status >= 500 or status in (408, 409, 429) or code in ("SlowDown", "RequestTimeout", "Throttling"):
+        return StorageTemporaryError(
+            f"{what}: {target.endpoint} failed again and again (HTTP {status}, {said})."
+        )
+    return StoragePermanentError(f"{what}: {target.endpoint} refused (HTTP {status}, {said}).")
+
+
+def _explain_credentials(code: str, response: Any, what: str, target: Target) -> TunesmithError | None:
+    """Wrong keys, an expired token, a wrong clock, a wrong region; None for anything else."""
+    if code in _BAD_KEYS:
+        return StoragePermanentError(
+            f"{what}: {target.endpoint} does not accept the credentials ({code}). "
+            f"They come from {credential_source()}."
+        )
+    if code in _EXPIRED:
+        return StoragePermanentError(
+            f"{what}: the session's credentials have expired ({code}). Renew them; they come from "
+            f"{credential_source()}, with AWS_SESSION_TOKEN."
+        )
+    if code == "RequestTimeTooSkewed":
+        return StoragePermanentError(
+            f"{what}: this machine's clock differs from the server's. Set the clock."
+        )
+    right = response.get("Error", {}).get("Region") or _header(response, "x-amz-bucket-region")
+    if code in _REGION or (code in _REGION_OR_HEADER and right):
+        advice = (
+            f"Set storage.region or AWS_REGION to {right}." if right else "Set storage.region or AWS_REGION."
+        )
+        return StoragePermanentError(f"{what}: the bucket {target.bucket} is in another region. {advice}")
+    return None
+
+
+def _header(response: Any, name: str) -> str:
+    return str(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name, ""))
+
+
+def missing_bucket(target: Target) -> StoragePermanentError:
+    """The message for a bucket that is not there."""
+    return StoragePermanentError(
+        f"There is no bucket {target.bucket} at {target.endpoint}. Make it with "
+        f"`aws s3 mb s3://{target.bucket}` (`tunesmith run --seed` makes it in the embedded S3), "
+        "or check the name and storage.endpointUrl."
+    )

@@ -1,0 +1,255 @@
+"""The `tunesmith` command. Each command reads its arguments, calls one function and ends with its exit code.
+
+Exit codes: 0 done, 1 a job failed, 2 the user's mistake. Heavy imports stand inside the commands.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunesmith import __version__
+from tunesmith.errors import ManifestError, PermanentError, Problem, TunesmithError, UsageError
+
+if TYPE_CHECKING:
+    from tunesmith.api.manifest import Job
+
+app = typer.Typer(
+    name="tunesmith",
+    help="LLM post-training as Kubernetes resources, and the same manifest on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Files = Annotated[
+    list[Path],
+    typer.Option("--file", "-f", help="A manifest, a folder of them, or - for standard input; may be repeated."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field below spec for this call; may be repeated."),
+]
+WorkDirectory = Annotated[
+    Path, typer.Option("--work-dir", help="Embedded S3, logs and results; the next run finds them here.")
+]
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _documents(path: Path, problems: list[Problem]) -> list[Any]:
+    from tunesmith.api.yaml12 import load_documents
+
+    try:
+        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return load_documents(text, str(path))
+    except ManifestError as error:
+        problems += error.problems
+    except OSError as error:
+        problems.append(Problem(str(path), 0, "", "", f"cannot be read: {error.strerror}"))
+    return []
+
+
+def _load(paths: list[Path], overrides: list[str] | None = None) -> list[Job]:
+    """The jobs of the files, in order of dependency. Raises ManifestError with every problem found."""
+    from tunesmith.api.manifest import manifest_files, parse_documents
+    from tunesmith.api.references import duplicate_problems, in_order
+    from tunesmith.local.overrides import apply_override, parse_override
+
+    files, problems = manifest_files(paths)
+    loaded = {path: _documents(path, problems) for path in files}
+    for text in overrides or []:
+        every = [document for documents in loaded.values() for document in documents]
+        apply_override(every, *parse_override(text))
+    jobs: list[Job] = []
+    for path, documents in loaded.items():
+        if not documents and any(problem.source == str(path) for problem in problems):
+            continue
+        found, wrong = parse_documents(documents, str(path))
+        jobs += found
+        problems += wrong
+    problems += duplicate_problems(jobs)
+    ordered, cycle = in_order(jobs)
+    if problems or cycle:
+        raise ManifestError(problems + cycle)
+    return ordered
+
+
+@app.command()
+def validate(files: Files, overrides: Sets = None) -> None:
+    """Check manifests: one line a mistake, with the field and what would be right.
+
+    [dim]tunesmith validate -f job.yaml
+    tunesmith validate -f experiments/[/dim]
+    """
+    from tunesmith.api.references import missing_problems
+
+    jobs = _load(files, overrides)
+    for problem in missing_problems(jobs):
+        _say(f"warning: {problem}")
+    for job in jobs:
+        typer.echo(f"{job.source}: {job.subject} is right")
+
+
+@app.command()
+def render(files: Files, overrides: Sets = None, attempt: Annotated[int, typer.Option(min=1)] = 1) -> None:
+    """Print the ConfigMap and PyTorchJob that a manifest becomes, as YAML.
+
+    [dim]tunesmith render -f job.yaml | less[/dim]
+    """
+    from tunesmith.plan.build import build, output_uris
+    from tunesmith.plan.show import as_yaml
+
+    jobs = _load(files, overrides)
+    plans = [build(job, output_uris(jobs), attempt=attempt) for job in jobs]
+    typer.echo(as_yaml([item for plan in plans for item in (plan.config_map, plan.pytorch_job)]), nl=False)
+
+
+@app.command()
+def run(
+    files: Files,
+    work_dir: WorkDirectory = Path(".tunesmith"),
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Run jobs that do not depend on one that failed.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=64, help="Processes a job, instead of one a GPU.")
+    ] = None,
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option("--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."),
+    ] = None,
+    overrides: Sets = None,
+) -> None:
+    """Run manifests on this machine. Run the same command again to go on after a stop.
+
+    [dim]tunesmith run -f job.yaml
+    tunesmith run -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
+    tunesmith run -f job.yaml --set model.uri=./my-model --set training.maxSteps=10[/dim]
+    """
+    from rich.console import Console
+
+    from tunesmith.api.references import missing_problems
+    from tunesmith.jobs.support import unsupported
+    from tunesmith.local.storage import parse_seed
+
+    jobs = _load(files, overrides)
+    problems = missing_problems(jobs)
+    for job in jobs:
+        reason = unsupported(job.kind, job.spec)
+        if reason:
+            problems.append(Problem(job.source, job.document, job.subject, "", reason))
+    if problems:
+        raise ManifestError(problems)
+    parsed = [parse_seed(seed) for seed in seeds or []]
+    _need("torch", "train", "tunesmith run")
+    from tunesmith.local.run import LocalRun, RunOptions
+
+    options = RunOptions(work_dir, keep_going, processes, parsed)
+    raise typer.Exit(LocalRun(jobs, options, Console()).run())
+
+
+@app.command()
+def preview(
+    files: Files,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Samples shown of each job.")] = 3,
+    work_dir: WorkDirectory = Path(".tunesmith"),
+    overrides: Sets = None,
+) -> None:
+    """Show what a FineTuneJob would learn from: messages, tokens, labels, lengths, bad records. Trains nothing.
+
+    [dim]tunesmith preview -f job.yaml
+    tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
+    """
+    _need("transformers", "data", "tunesmith preview")
+    from rich.console import Console
+
+    from tunesmith.local.preview import preview_jobs
+
+    raise typer.Exit(preview_jobs(_load(files, overrides), count, work_dir, Console()))
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")],
+    base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
+    ] = "balanced",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 512,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="A text that ends a reply; may be repeated.")] = None,
+    work_dir: WorkDirectory = Path(".tunesmith"),
+) -> None:
+    """Talk to a model, with the prompt it was trained on. An empty line or Ctrl-D ends, /reset begins anew.
+
+    [dim]tunesmith chat --model .tunesmith/jobs/default/quickstart-ftj/output/final_model --base .demo/model
+    tunesmith chat --model s3://models/quickstart/final_model[/dim]
+    """
+    _need("torch", "train", "tunesmith chat")
+    from tunesmith.local.chat import ChatOptions, talk
+
+    raise typer.Exit(talk(ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)))
+
+
+@app.command()
+def crds(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("crds"),
+) -> None:
+    """Write the three CustomResourceDefinitions.
+
+    [dim]tunesmith crds --output crds/ && kubectl apply --server-side -f crds/[/dim]
+    """
+    from tunesmith.api.crd import write_crds
+
+    for path in write_crds(output):
+        typer.echo(path)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"tunesmith {__version__}")
+
+
+def _need(module: str, extra: str, command: str) -> None:
+    """Raises UsageError naming the extra when a package is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise UsageError(f"`{command}` needs more packages: pip install 'tunesmith[{extra}]'")
+
+
+def main() -> None:
+    """The console script: errors made on purpose become one line (or one line a problem) and an exit code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except ManifestError as error:
+        for problem in error.problems:
+            _say(str(problem))
+        code = 2
+    except TunesmithError as error:
+        _say(f"tunesmith: {error.message}")
+        code = 2 if isinstance(error, PermanentError) else 1
+    except KeyboardInterrupt:
+        _say("Stopped. Run the same command again to go on.")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    else:
+        return
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

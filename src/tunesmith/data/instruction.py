@@ -1,0 +1,65 @@
+"""Format `instruction`: an Alpaca record becomes a conversation. Knows nothing of files or templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunesmith.data.chat import LISTS, conversation
+from tunesmith.data.fields import optional_text, present, text_field
+from tunesmith.data.json_text import type_name
+from tunesmith.data.place import RecordProblem
+from tunesmith.tokens.conversation import Conversation, Message
+
+
+def conversation_from_instruction(
+    value: Mapping[str, Any], *, system_prompt: str | None = None
+) -> Conversation:
+    r"""Fields `instruction`, `output` (or `response`); optional `input`, `system`, `history: [[q, a], …]`.
+
+    The question is `instruction` and `input` joined by "\n", as LLaMA-Factory and ms-swift do; an empty one
+    of the two is left out. The history's replies are learnt too. In a CSV cell the history is JSON text.
+    Raises RecordProblem, whose message names the field.
+    """
+    if "instruction" not in value:
+        raise RecordProblem(_no_instruction(value))
+    parts = (text_field(value, "instruction"), optional_text(value, "input"))
+    question = "\n".join(part for part in parts if part)
+    if not question.strip():
+        raise RecordProblem("instruction is empty")
+    answer = "response" if value.get("output") is None and "response" in value else "output"
+    reply = text_field(value, answer)
+    if not reply.strip():
+        raise RecordProblem(f"{answer} is empty")
+    system = optional_text(value, "system")
+    messages = [Message("system", system)] if system else []
+    messages += _history(value.get("history"))
+    messages += [Message("user", question), Message("assistant", reply)]
+    return conversation(messages, system_prompt)
+
+
+def _history(history: object) -> Iterator[Message]:
+    if isinstance(history, str) and history:
+        try:
+            history = json.loads(history)
+        except ValueError:
+            raise RecordProblem("history is text, but not a JSON list") from None
+    if not isinstance(history or [], list):
+        raise RecordProblem(f"history is {type_name(history)}, not a list")
+    pairs: list[Any] = history or []  # type: ignore[assignment]
+    for index, pair in enumerate(pairs):
+        match pair:
+            case [str(question), str(reply)] if reply.strip():
+                yield Message("user", question)
+                yield Message("assistant", reply)
+            case _:
+                raise RecordProblem(f"history[{index}] is not a pair [question, reply] of texts")
+
+
+def _no_instruction(value: Mapping[str, Any]) -> str:
+    if any(name in value for name in LISTS):
+        return "this is a chat record; use the format chat: {}"
+    if "chosen" in value or "rejected" in value:
+        return "this is a preference record (chosen, rejected), which fine-tuning cannot use"
+    return f"instruction is missing: {present(value)}"

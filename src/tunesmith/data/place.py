@@ -1,0 +1,59 @@
+"""What every reader hands out: a record and its place, or what is wrong there.
+
+Knows nothing of files, formats or training; it is apart from `records` only so that the readers of single
+containers can use these names without a circle of imports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record stands: `where` is "line 3" (1-based), "index 5" (0-based) or "" (the whole file)."""
+
+    file: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.where}" if self.where else self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One well-formed record: a JSON object, a CSV row as column to cell, or `{"text": line}`."""
+
+    place: Place
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that cannot be used, and why.
+
+    `fatal` says that it stands for an unknown number of records (the rest of a broken list, a file cut
+    short), so that no `maxBadRecords` can allow it.
+    """
+
+    place: Place
+    reason: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+class RecordProblem(DataError):  # noqa: N818 - named like errors.Problem
+    """One record is wrong. The message is the reason only: the reader knows the place."""
+
+
+class FileProblem(DataError):  # noqa: N818
+    """The file, or what is left of it, cannot be read. `where` is as in `Place`."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where

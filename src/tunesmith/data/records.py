@@ -1,0 +1,203 @@
+"""Records out of stored files, whatever their container.
+
+Streams: never more than a record and a few megabytes in memory. Knows containers (JSON, JSON lines, CSV,
+plain text, each also .gz or .zst) and nothing of what the records mean.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import BinaryIO, Protocol
+
+from tunesmith.artifacts.store import Entry
+from tunesmith.data.json_lines import read_json_lines
+from tunesmith.data.json_list import read_json_list, read_json_object
+from tunesmith.data.place import BadRecord, FileProblem, Place, Record, RecordProblem
+from tunesmith.data.plain_lines import read_csv, read_text_lines
+from tunesmith.data.streams import RECORD_LIMIT, open_chunks
+from tunesmith.errors import DataError
+
+__all__ = [
+    "BadRecord",
+    "FileProblem",
+    "Opener",
+    "Place",
+    "Record",
+    "RecordProblem",
+    "SkippedFile",
+    "choose_files",
+    "read_records",
+]
+
+_LOG = logging.getLogger(__name__)
+_KINDS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".txt": "text",
+    ".md": "text",
+}
+_PACKED = (".gz", ".zst")
+# Most likely data: passing over such a file would train on less than the user thinks.
+_TABLES = (".parquet", ".arrow", ".feather", ".avro", ".tsv", ".xls", ".xlsx")
+_UNREADABLE = (*_TABLES, ".pkl", ".tar", ".tgz", ".zip", ".bz2", ".xz", ".7z", ".rar")
+
+
+class Opener(Protocol):
+    """The one thing readers need of an `artifacts` store."""
+
+    def open(self, key: str, /) -> BinaryIO:
+        """Stream an object."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file of a folder that is not data; shown to the user, never an error."""
+
+    file: str
+    reason: str
+
+
+def read_records(
+    store: Opener, entries: Sequence[Entry], *, plain_text: bool = False
+) -> Iterator[Record | BadRecord]:
+    """All records of the files in the order of their keys.
+
+    With `plain_text`, .txt and .md are read line by line; else they are no data. A single entry is read
+    whatever its name is; among several, files that are no data are skipped and logged (`choose_files` lists
+    them). What makes a file, or the rest of it, unreadable comes as one BadRecord with `fatal` set, and the
+    next file is read all the same, so that the user sees every mistake at once.
+
+    Raises DataError when there is no file to read, and the store's own errors.
+    """
+    chosen, skipped = choose_files(entries, plain_text=plain_text)
+    for file in skipped:
+        _LOG.warning("%s is skipped: %s", file.file, file.reason)
+    if not chosen:
+        names = ", ".join(file.file for file in skipped[:5])
+        raise DataError(
+            "There is no data: the location holds no .json, .jsonl, .ndjson or .csv file"
+            + (", .txt or .md file" if plain_text else "")
+            + (f", only {names}." if names else ".")
+        )
+    for entry in chosen:
+        yield from _read_entry(store, entry, plain_text)
+
+
+def choose_files(
+    entries: Sequence[Entry], *, plain_text: bool = False
+) -> tuple[list[Entry], list[SkippedFile]]:
+    """Which of a location's files are read, sorted by key, and which are not, with the reason."""
+    files = sorted((entry for entry in entries if not entry.key.endswith("/")), key=lambda entry: entry.key)
+    if len(files) == 1:
+        return files, []
+    chosen: list[Entry] = []
+    skipped: list[SkippedFile] = []
+    for entry in files:
+        reason = _skip_reason(entry.key, plain_text)
+        if reason:
+            skipped.append(SkippedFile(entry.key, reason))
+        else:
+            chosen.append(entry)
+    return chosen, skipped
+
+
+def _skip_reason(key: str, plain_text: bool) -> str:
+    name, ending = PurePosixPath(key).name, _ending(key)
+    if name.startswith("."):
+        return "a hidden file"
+    if ending in _UNREADABLE or _KINDS.get(ending) in ("json", "csv"):
+        return ""
+    if _KINDS.get(ending) == "text":
+        return "" if plain_text else "plain text is read with the format text only"
+    return "not a data file, by its name"
+
+
+def _ending(key: str) -> str:
+    path = PurePosixPath(key.lower())
+    return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
+
+
+def _read_entry(store: Opener, entry: Entry, plain_text: bool) -> Iterator[Record | BadRecord]:
+    seen = False
+    try:
+        if _ending(entry.key) in _UNREADABLE:
+            raise FileProblem(f"{_ending(entry.key)} files cannot be read; convert the file to .jsonl")
+        with store.open(entry.key) as stream:
+            for record in _read_stream(entry.key, stream, plain_text):
+                seen = True
+                yield record
+        if not seen:
+            raise FileProblem("the file holds no record")
+    except FileProblem as problem:
+        yield BadRecord(Place(entry.key, problem.where), problem.message, fatal=True)
+
+
+def _read_stream(file: str, stream: BinaryIO, plain_text: bool) -> Iterator[Record | BadRecord]:
+    chunks = open_chunks(stream)
+    head = _first_text(chunks)
+    if not head:
+        raise FileProblem("the file is empty")
+    chunks = chain([head], chunks)
+    match _container(file, head, plain_text):
+        case "list":
+            return read_json_list(file, chunks)
+        case "object":
+            return read_json_object(file, chunks)
+        case "lines":
+            return read_json_lines(file, chunks)
+        case "csv":
+            return read_csv(file, chunks)
+        case _:
+            return read_text_lines(file, chunks)
+
+
+def _first_text(chunks: Iterable[bytes]) -> bytes:
+    """The file's beginning up to the first chunk that is not blank; b"" when all are."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if chunk.strip():
+            return head
+        if len(head) > RECORD_LIMIT:
+            raise FileProblem("the file begins with nothing but white space")
+    return b""
+
+
+def _container(file: str, head: bytes, plain_text: bool) -> str:
+    """The real container: the name is believed for .csv and text, for JSON the first bytes decide."""
+    ending = _ending(file)
+    kind = _KINDS.get(ending)
+    start = head.lstrip()[:1]
+    if kind == "csv" or (kind == "text" and plain_text):
+        return kind
+    if kind != "json" and start not in (b"{", b"["):
+        if plain_text:
+            return "text"
+        raise FileProblem(
+            "this is neither JSON nor CSV; name the file .jsonl, .json or .csv after its content"
+        )
+    if start == b"[":
+        return "list"
+    if ending in (".jsonl", ".ndjson") or (start == b"{" and _is_json_lines(head)):
+        return "lines"
+    return "object"
+
+
+def _is_json_lines(head: bytes) -> bool:
+    """Whether the first line holds a whole object, or looks as if it should and the second does too."""
+    first, _, rest = head.lstrip().partition(b"\n")
+    if not rest:
+        return True
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+    return True

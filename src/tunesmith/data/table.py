@@ -1,0 +1,103 @@
+"""Samples on disk as flat arrays, so that training reads them without holding them in memory.
+
+A folder of raw little-endian arrays: `ids` int32 (tokens,), `weights` float32 (tokens,), `offsets` int64
+(samples + 1,), `groups` int64 (samples,) and `copies` int32 (samples,). A table without `offsets` was not
+finished and is not a table. Knows nothing of where samples come from.
+"""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.tokens.conversation import Sample
+
+_COLUMNS = {"ids": "<i4", "weights": "<f4", "groups": "<i8", "copies": "<i4", "offsets": "<i8"}
+
+
+class TableWriter:
+    """Writes one table; the folder must be new. Use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._files = {name: (folder / name).open("wb") for name in _COLUMNS if name != "offsets"}
+        self._offsets = array("q", [0])
+
+    def add(self, sample: Sample, *, group: int, copies: int = 1) -> None:
+        """Append a sample. `group` is shared by samples that belong together, `copies` how often it is seen."""
+        self._files["ids"].write(array("i", sample.ids).tobytes())
+        self._files["weights"].write(array("f", sample.weights).tobytes())
+        self._files["groups"].write(array("q", [group]).tobytes())
+        self._files["copies"].write(array("i", [copies]).tobytes())
+        self._offsets.append(self._offsets[-1] + len(sample.ids))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        if error is None:
+            (self._folder / "offsets").write_bytes(self._offsets.tobytes())
+
+
+class Table:
+    """A finished table, read through the page cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ids = _column(folder, "ids")
+        self._weights = _column(folder, "weights")
+        self.offsets: npt.NDArray[np.int64] = _column(folder, "offsets")
+        self.groups: npt.NDArray[np.int64] = _column(folder, "groups")
+        self.copies: npt.NDArray[np.int32] = _column(folder, "copies")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sample, shape (samples,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def label_tokens(self) -> int:
+        """Tokens with a weight above zero, all samples together."""
+        return int(np.count_nonzero(self._weights))
+
+    def ids(self, index: int) -> npt.NDArray[np.int32]:
+        """Token ids of one sample, shape (n,)."""
+        return np.asarray(self._ids[self.offsets[index] : self.offsets[index + 1]])
+
+    def weights(self, index: int) -> npt.NDArray[np.float32]:
+        """Label weights of one sample, shape (n,); see `tokens.conversation.Sample`."""
+        return np.asarray(self._weights[self.offsets[index] : self.offsets[index + 1]])
+
+    def sample(self, index: int) -> Sample:
+        """One sample as plain lists."""
+        return Sample(self.ids(index).tolist(), self.weights(index).tolist())
+
+    def columns(self) -> list[npt.NDArray[Any]]:
+        """Every array, in a fixed order."""
+        return [self._ids, self._weights, self.offsets, self.groups, self.copies]
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """Indices of one pass, each as often as its `copies` say, in reading order."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.copies)
+
+
+def _column(folder: Path, name: str) -> Any:
+    path = folder / name
+    if path.stat().st_size == 0:
+        return np.zeros(0, dtype=_COLUMNS[name])
+    return np.memmap(path, dtype=_COLUMNS[name], mode="r")

@@ -1,0 +1,1 @@
+"""What generates: engines behind one small seam, and loading models for them."""

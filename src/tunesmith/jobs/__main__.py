@@ -1,0 +1,81 @@
+"""The pod's program: `torchrun -m tunesmith.jobs /etc/tunesmith/run.json`.
+
+Reads the resolved run, does it, and says how it ended. The only catch-all of the jobs is here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from tunesmith.errors import TunesmithError
+from tunesmith.jobs.progress import Progress, serve
+from tunesmith.jobs.support import refuse_unsupported
+from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
+from tunesmith.jobs.world import World, die_with_parent, read_world
+from tunesmith.plan.run import Run, parse_run
+
+log = logging.getLogger("tunesmith")
+
+
+def _log_to(world: World) -> None:
+    """Everything a rank prints goes to its own file where a folder is given, else to the pod's log."""
+    if world.log_dir is not None:
+        world.log_dir.mkdir(parents=True, exist_ok=True)
+        path = world.log_dir / f"rank-{world.rank}.log"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s rank {world.rank} %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _run(run: Run, world: World, progress: Progress) -> str:
+    """Do the job; returns the digest of the published manifest."""
+    refuse_unsupported(run.kind, run.spec)
+    from tunesmith.jobs.finetune import fine_tune
+
+    return fine_tune(run, world, progress)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0: done, 1: not done; the termination log says why."""
+    parser = argparse.ArgumentParser(prog="python -m tunesmith.jobs", description=__doc__)
+    parser.add_argument("run_json", type=Path, help="the resolved run, as `tunesmith render` shows it")
+    path = parser.parse_args(arguments).run_json
+    die_with_parent()
+    world = read_world(os.environ)
+    _log_to(world)
+    progress = Progress()
+    if world.rank == 0 and world.progress_port:
+        serve(progress, world.progress_host, world.progress_port)
+    try:
+        digest = _run(parse_run(path.read_bytes()), world, progress)
+    except BaseException as error:  # noqa: BLE001  the process's edge
+        termination = of_error(error)
+        if isinstance(error, TunesmithError):
+            log.error("%s: %s", termination.reason, error.message)
+        else:
+            log.exception("The program ended with an error.")
+        write_termination(world.termination_log, termination)
+        return 1
+    if world.rank == 0:
+        done = Termination(SUCCEEDED, manifest=digest, progress=progress.snapshot())
+        write_termination(world.termination_log, done)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Other threads (uploads, process groups) must not hold up or change the end.
+    os._exit(code)

@@ -1,0 +1,97 @@
+"""What is at the output already, and what that means for this attempt.
+
+An output holds a fingerprint: everything that changes results. The same fingerprint is gone on with; another
+is refused, naming what changed, unless the manifest says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from tunesmith.api.common import OutputSpec
+from tunesmith.artifacts.publish import read_manifest
+from tunesmith.artifacts.store import Store
+from tunesmith.errors import OutputConflictError
+from tunesmith.names import FINGERPRINT_KEY, MANIFEST_KEY
+from tunesmith.plan.run import canonical
+
+Fingerprint = Mapping[str, Any]
+
+
+class State(Enum):
+    """What to do with the output."""
+
+    NEW = "new"
+    RESUME = "resume"
+    REPLACE = "replace"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The state of an output, and the digest of its manifest if it is finished."""
+
+    state: State
+    digest: str = ""
+
+
+def changed(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted paths at which two plain values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [p for k in keys for p in changed(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [p for i, (a, b) in pairs for p in changed(a, b, f"{path}[{i}]")]
+    return [] if old == new else [path]
+
+
+def _conflict(store: Store, what: str) -> OutputConflictError:
+    return OutputConflictError(
+        f"output.uri {store.uri} {what}. Choose another output.uri, or set output.onExisting: replace."
+    )
+
+
+def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, attempt: int) -> Found:
+    """Look at the output; changes nothing. Raises OutputConflictError."""
+    manifest = read_manifest(store, "")
+    there = store.exists(FINGERPRINT_KEY)
+    if manifest is None and not there:
+        if next(iter(store.list()), None) is None:
+            return Found(State.NEW)
+        if output.on_existing == "replace" and attempt == 1:
+            return Found(State.REPLACE)
+        raise _conflict(store, "holds files that are not of this job")
+    if attempt == 1 and output.on_existing == "replace":
+        return Found(State.REPLACE)
+    if attempt == 1 and output.on_existing == "fail":
+        raise _conflict(store, "holds something already, and output.onExisting is fail")
+    fields = _changed_fields(store, spec_fields) if there else []
+    if fields:
+        raise _conflict(store, f"is the output of a job with other settings: {', '.join(fields)}")
+    return Found(State.FINISHED, manifest.digest) if manifest else Found(State.RESUME)
+
+
+def _changed_fields(store: Store, spec_fields: Fingerprint) -> list[str]:
+    old = json.loads(store.read(FINGERPRINT_KEY))
+    return [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))]
+
+
+def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
+    """Make the output this job's: wipe it if it is to be replaced, write or check the fingerprint."""
+    if found.state is State.REPLACE:
+        store.delete([MANIFEST_KEY])
+        store.delete([entry.key for entry in store.list()])
+    data = canonical(fingerprint).encode()
+    if store.put(FINGERPRINT_KEY, data, if_absent=True):
+        return
+    old = json.loads(store.read(FINGERPRINT_KEY))
+    different = changed(old, json.loads(data))
+    if different:
+        words = {"data": "the content of the datasets", "model": "the model's files"}
+        named = ", ".join(words.get(path, path) for path in different)
+        raise _conflict(store, f"is the output of a job with something else: {named}")

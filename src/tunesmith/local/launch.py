@@ -1,0 +1,134 @@
+"""Start a job's processes as the training operator would: torchrun, and the environment it sets in a pod."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith import names
+from tunesmith.local.workdir import JobFolder
+
+HOST = "127.0.0.1"
+STOP_SECONDS = 60.0
+MAX_PROGRESS_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a launch ended. `termination` is the program's own word, None if it could not say one."""
+
+    code: int
+    termination: dict[str, Any] | None
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def pod_environment(
+    folder: JobFolder, *, attempt: int, processes: int, cores: int, progress_port: int, gpus: bool
+) -> dict[str, str]:
+    """What the operator and the pod template set, with this machine's folders and ports."""
+    port = str(free_port())
+    environment = {
+        "PET_NNODES": "1",
+        "PET_NPROC_PER_NODE": str(processes),
+        "PET_NODE_RANK": "0",
+        "PET_MASTER_ADDR": HOST,
+        "PET_MASTER_PORT": port,
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "1",
+        "RANK": "0",
+        "PYTHONUNBUFFERED": "1",
+        names.ENV_ATTEMPT: str(attempt),
+        names.ENV_SCRATCH: str(folder.scratch),
+        names.ENV_TERMINATION_LOG: str(folder.termination),
+        names.ENV_PROGRESS_HOST: HOST,
+        names.ENV_PROGRESS_PORT: str(progress_port),
+        names.ENV_LOG_DIR: str(folder.logs),
+    }
+    if not gpus:
+        environment["OMP_NUM_THREADS"] = str(max(1, cores // processes))
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+class Launch:
+    """One running torchrun. It ends when this process ends, however that is."""
+
+    def __init__(self, folder: JobFolder, environment: Mapping[str, str], progress_port: int) -> None:
+        self._folder, self._port = folder, progress_port
+        folder.logs.mkdir(parents=True, exist_ok=True)
+        folder.scratch.mkdir(parents=True, exist_ok=True)
+        folder.termination.unlink(missing_ok=True)
+        log = (folder.logs / "launcher.log").open("ab")
+        command = [sys.executable, "-m", "torch.distributed.run", "-m", "tunesmith.jobs"]
+        self._process = subprocess.Popen(
+            [*command, str(folder.run_json)],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is ours to pass on
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        log.close()
+
+    def progress(self) -> dict[str, Any]:
+        """What rank 0 says of itself now; nothing if it does not answer."""
+        url = f"http://{HOST}:{self._port}/progress"
+        try:
+            with urllib.request.urlopen(url, timeout=1) as response:
+                values = json.loads(response.read(MAX_PROGRESS_BYTES))
+        except (OSError, urllib.error.URLError, ValueError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    def wait(self, tell: Callable[[dict[str, Any]], None], every: float = 0.3) -> Outcome:
+        """Wait for the end, telling of progress on the way."""
+        while True:
+            try:
+                code = self._process.wait(every)
+            except subprocess.TimeoutExpired:
+                tell(self.progress())
+                continue
+            return Outcome(code, self._last_word())
+
+    def stop(self) -> None:
+        """Ask the ranks to save and stop; after a minute, end them."""
+        if self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _last_word(self) -> dict[str, Any] | None:
+        try:
+            values = json.loads(self._folder.termination.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None

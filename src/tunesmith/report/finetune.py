@@ -1,0 +1,180 @@
+"""The report of a FineTuneJob: plain values in, one self-contained HTML page out.
+
+Refuses to know where the values come from (metrics.jsonl, previews, the data's counts) and where the page
+goes. The page asks for nothing from outside, needs no script, and shows any text it is given as text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunesmith.report import svg
+
+Row = Mapping[str, Any]
+
+DATASET_COLUMNS = (
+    ("records", "Records"),
+    ("samples", "Samples"),
+    ("tokens", "Tokens"),
+    ("label_tokens", "Label tokens"),
+    ("bad", "Bad"),
+    ("skipped", "Skipped"),
+    ("cut", "Cut"),
+)
+# Control characters, and the invisible ones that can make text read in another order than it stands.
+UNSHOWN = [*range(0x00, 0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0)]
+REORDERING = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+VISIBLE = {code: f"⟨U+{code:04X}⟩" for code in [*UNSHOWN, *REORDERING]}
+
+
+def render_finetune_report(data: Mapping[str, Any]) -> str:
+    """HTML of one report; the keys of `data`, each of which may be absent or empty:
+
+    title, notes [str], summary [(label, value)], config dict, versions {name: version},
+    metrics [{step, loss, learning_rate, grad_norm, tokens_per_second, epoch}], evals [{step, eval_loss}],
+    samples [{place, spans: [[text, is_label]]}], previews [{name, messages, before, after}],
+    datasets [{name, records, samples, tokens, label_tokens, bad, skipped, cut}],
+    lengths [{low, high, count}] (token counts from low to high, both included).
+    """
+    metrics = data.get("metrics") or []
+    values = {
+        "title": data.get("title") or "Fine-tuning report",
+        "loss_chart": loss_chart(metrics, data.get("evals") or []),
+        "small_charts": small_charts(metrics),
+        "length_chart": length_chart(data.get("lengths") or []),
+        "dataset_columns": DATASET_COLUMNS,
+        "config": as_yaml(data.get("config") or {}),
+        **{name: data.get(name) or [] for name in ("summary", "notes", "samples", "previews", "datasets")},
+        "versions": data.get("versions") or {},
+    }
+    page = environment().get_template("finetune.html.j2").render(sections=sections(values), **values)
+    return without_control_characters(page)
+
+
+def environment() -> Any:
+    """Jinja's environment for the package's templates: everything escaped, an unknown name is an error."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("tunesmith", "report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    made.filters["value"] = shown
+    return made
+
+
+def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(id, text) of the sections the page will have, for its line of links."""
+    known = [
+        ("training", "Training", True),
+        ("previews", "Before and after", values["previews"]),
+        ("samples", "Samples", values["samples"]),
+        ("data", "Data", values["datasets"] or values["length_chart"]),
+        ("configuration", "Configuration", values["config"]),
+        ("versions", "Versions", values["versions"]),
+    ]
+    return [(name, text) for name, text, present in known if present]
+
+
+def loss_chart(metrics: Sequence[Row], evals: Sequence[Row]) -> dict[str, Any] | None:
+    """Raw training loss as faint points, its smoothed line, and the validation loss; None without values."""
+    series = [*with_smooth_line("training loss", metrics, "loss")]
+    series.append(svg.Series("validation loss", "marks", points_of(evals, "eval_loss")))
+    drawn = svg.line_chart(series, x_label="step", y_label="loss", title="Loss by step", css="chart wide")
+    note = left_out(metrics, "loss") + left_out(evals, "eval_loss", "validation loss")
+    return chart("Loss", drawn, series, note)
+
+
+def small_charts(metrics: Sequence[Row]) -> list[dict[str, Any]]:
+    """Learning rate, gradient norm and speed; those that were not logged are left out."""
+    rate = [svg.Series("learning rate", "line", points_of(metrics, "learning_rate"))]
+    norm = with_smooth_line("gradient norm", metrics, "grad_norm")
+    speed = with_smooth_line("tokens per second", metrics, "tokens_per_second")
+    charts = []
+    for title, key, series in (
+        ("Learning rate", "learning_rate", rate),
+        ("Gradient norm", "grad_norm", norm),
+        ("Tokens per second", "tokens_per_second", speed),
+    ):
+        drawn = svg.line_chart(
+            series, x_label="step", y_label="", title=f"{title} by step", width=340, height=210
+        )
+        made = chart(title, drawn, [], left_out(metrics, key))
+        charts += [made] if made else []
+    return charts
+
+
+def length_chart(lengths: Sequence[Row]) -> dict[str, Any] | None:
+    """How many samples have how many tokens; None without values."""
+    bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths]
+    title = "Samples by length in tokens"
+    drawn = svg.bar_chart(bars, x_label="tokens", y_label="samples", title=title, css="chart wide")
+    return chart(title, drawn, [], "")
+
+
+def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> dict[str, Any] | None:
+    """What the template's `figure` shows; None if nothing was drawn and there is nothing to say."""
+    from markupsafe import Markup
+
+    if not drawn and not note:
+        return None
+    legend = [(one.draw, one.name) for one in series if one.name and svg.finite(one.points)]
+    return {"title": title, "svg": Markup(drawn), "legend": legend, "note": note}
+
+
+def with_smooth_line(name: str, rows: Sequence[Row], key: str) -> list[svg.Series]:
+    """The raw points, and from ten of them on a centred mean over about a twentieth of the run."""
+    points = points_of(rows, key)
+    real = svg.finite(points)
+    if len(real) < 10:
+        return [svg.Series(name, "dots", points), svg.Series("", "line", real)]
+    window = max(3, len(real) // 20) | 1
+    return [
+        svg.Series(name, "dots", points),
+        svg.Series(f"mean of {window} steps", "line", svg.smoothed(real, window)),
+    ]
+
+
+def points_of(rows: Sequence[Row], key: str) -> list[svg.Point]:
+    """(step, value) of the rows that hold the key; non-finite values are kept."""
+    return [(row["step"], float(row[key])) for row in rows if row.get(key) is not None]
+
+
+def left_out(rows: Sequence[Row], key: str, name: str = "") -> str:
+    """A sentence about values that cannot be drawn, or ""."""
+    points = points_of(rows, key)
+    steps = [step for step, value in points if not math.isfinite(value)]
+    if not steps:
+        return ""
+    what = f"{name} values" if name else "values"
+    return f"Not finite, so not drawn: {len(steps)} of {len(points)} {what}, the first at step {steps[0]:g}. "
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """YAML in the given order; through JSON first, so that enums and paths become plain strings."""
+    import yaml
+
+    if not config:
+        return ""
+    plain = json.loads(json.dumps(config, default=str))
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)).rstrip()
+
+
+def shown(value: object) -> str:
+    """Text of any value: numbers with thousands separators or four digits, a dash for nothing."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    return str(value)
+
+
+def without_control_characters(page: str) -> str:
+    """Show characters that HTML forbids or that reorder text by their codes, and lone surrogates as "?"."""
+    return page.translate(VISIBLE).encode("utf-8", "replace").decode("utf-8")

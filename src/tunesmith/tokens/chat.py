@@ -1,0 +1,208 @@
+"""A model's tokenizer and chat template: prompts as inference sends them, samples with exact labels.
+
+For each trained assistant turn the prompt is the template's own rendering with a generation prompt, the
+label region is what the rendering of the whole turn adds to it, up to and including the end-of-turn
+token. Refuses to know file formats, models and training; imports transformers only when loading.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import ModelError
+from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
+from tunesmith.tokens.cut import Cutter
+from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
+from tunesmith.tokens.plain import chunks
+from tunesmith.tokens.template import Renderer, Shape, TurnText, learn_shape, turn_text
+
+__all__ = ["ChatTokenizer", "RecordError"]
+
+
+class ChatTokenizer:
+    """One tokenizer with its chat template, for training, preview, chat and sampling alike."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._render = Renderer(tokenizer)
+        self._encoder = Encoder(tokenizer)
+
+    @classmethod
+    def load(cls, folder: Path, *, trust_remote_code: bool = False) -> ChatTokenizer:
+        """Load from local files only. Raises ModelError where there is no usable tokenizer in `folder`.
+
+        A missing chat template is an error only once something asks for it.
+        """
+        from transformers import AutoTokenizer
+
+        if not folder.is_dir():
+            raise ModelError(f"There is no model folder {folder}.")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=trust_remote_code
+            )
+        except Exception as error:  # the Rust library raises plain Exception
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first_line}") from error
+        return cls(tokenizer)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The largest id the tokenizer can give, plus one."""
+        return int(max(self.tokenizer.get_vocab().values())) + 1
+
+    @cached_property
+    def shape(self) -> Shape:
+        """How the template ends replies and opens turns. Raises ModelError where labels cannot be known."""
+        return learn_shape(self._render, self._encoder)
+
+    @property
+    def eot_ids(self) -> frozenset[int]:
+        """The ids that end a reply in labels."""
+        return frozenset({self.shape.eot_id})
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids at which generation stops: EOS, and the template's end of turn where one can be found."""
+        ids = set() if self._encoder.eos_id is None else {self._encoder.eos_id}
+        with suppress(ModelError):  # a template unfit for training may still do for generating
+            ids.add(self.shape.eot_id)
+        return frozenset(ids)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """What inference sends for `messages`, up to where the model goes on."""
+        return self._render(messages, prompt=True)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
+        return self._encoder.ids(self.prompt_text(messages))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens shown, nothing tidied."""
+        return self._encoder.decode(ids)
+
+    def samples(
+        self, conversation: Conversation, *, train_on: str, max_length: int, truncate_reply: bool = False
+    ) -> list[Sample]:
+        """Samples in which every trained reply is labelled exactly once; none is longer than `max_length`.
+
+        One sample where the turns' token sequences continue each other. Several where the template
+        rewrites history, where tokens run together across a turn's start, or where context had to be
+        cut: then each reply has as much of the context before it as fits. What follows the last trained
+        reply is left out. Raises RecordError for a record that cannot be used, ModelError for a template.
+        """
+        messages = conversation.messages
+        trained = _trained(messages, train_on)
+        for message in messages[: trained[-1] + 1]:
+            self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
+        texts = [turn_text(self._render, self.shape, messages[:at], messages[at]) for at in trained]
+        pairs = _encode_turns(self._encoder, texts)
+        cutter = Cutter(self._render, self.shape, self._encoder, messages, max_length, truncate_reply)
+        samples: list[Sample] = []
+        for at, full in zip(trained, pairs, strict=True):
+            fits = len(full.prompt) + len(full.reply) <= max_length
+            pair = full if fits else cutter.fit(at, full)
+            self._refuse_forged(pair.reply)
+            _append(samples, pair, messages[at].weight, len(full.prompt) - len(pair.prompt))
+        return samples
+
+    def document_samples(self, document: Document, *, max_length: int) -> list[Sample]:
+        """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once."""
+        if not document.text.strip():
+            raise RecordError("the text is empty")
+        self._refuse_control(document.text, "the text", self._text_control)
+        return chunks(self._encoder, document.text, max_length)
+
+    @cached_property
+    def _text_control(self) -> re.Pattern[str]:
+        return pattern_of(list(self._encoder.special))
+
+    @cached_property
+    def _chat_control(self) -> re.Pattern[str]:
+        return pattern_of([*self._encoder.special, *self.shape.markers])
+
+    @cached_property
+    def _turn_ids(self) -> frozenset[int]:
+        return self.shape.role_ids | self.eot_ids
+
+    def _refuse_control(self, text: str, where: str, control: re.Pattern[str]) -> None:
+        """Control tokens written out in a text would become real ones and could forge a turn."""
+        match = control.search(text)
+        if match:
+            raise RecordError(
+                f"{where} contains {match.group()!r}, one of the model's control tokens; remove or rewrite it"
+            )
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise RecordError(f"{where} holds half a character (a lone surrogate)") from error
+
+    def _refuse_forged(self, reply: list[int]) -> None:
+        """The same by id: a normaliser may turn look-alike text into control tokens."""
+        if not self._turn_ids.isdisjoint(reply[:-1]):
+            raise RecordError("the reply's text becomes control tokens of the model; remove or rewrite them")
+
+
+def _trained(messages: Sequence[Message], train_on: str) -> list[int]:
+    """Positions of the assistant turns to train, ascending, at least one."""
+    turns = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    if not turns:
+        raise RecordError("the conversation has no assistant turn")
+    if train_on == "lastAssistant":
+        turns = turns[-1:]
+    trained = [at for at in turns if messages[at].weight > 0]
+    if not trained:
+        which = "the last assistant turn" if train_on == "lastAssistant" else "every assistant turn"
+        raise RecordError(
+            f"{which} has weight 0 (train: false or loss_weight: 0), so nothing is left to train"
+        )
+    if any(not messages[at].content.strip() for at in trained):
+        raise RecordError("an assistant turn to be trained is empty")
+    return trained
+
+
+def _encode_turns(encoder: Encoder, texts: Sequence[TurnText]) -> list[Pair]:
+    """The ids of each turn's prompt, as inference has them, and of its reply."""
+    joined = encoder.joins and len(texts) > 1 and _encode_joined(encoder, texts)
+    return joined or [encoder.pair(text.prompt, text.reply) for text in texts]
+
+
+def _encode_joined(encoder: Encoder, texts: Sequence[TurnText]) -> list[Pair] | None:
+    """All turns at the cost of about two: None unless each prompt's ids are the turns before it, joined.
+
+    Replies end with a control token, at which tokenizers split first. So if the pieces equal the last
+    prompt encoded as a whole, they equal every earlier prompt too.
+    """
+    pieces: list[str] = []
+    done = ""
+    for text in texts:
+        if not text.prompt.startswith(done):
+            return None
+        pieces += [text.prompt[len(done) :], text.reply]
+        done = text.prompt + text.reply
+    *parts, whole = encoder.many([*pieces, texts[-1].prompt])
+    pairs: list[Pair] = []
+    ids: list[int] = []
+    for context, reply in zip(parts[::2], parts[1::2], strict=True):
+        ids = ids + context
+        pairs.append(Pair(ids, reply))
+        ids = ids + reply
+    return pairs if pairs[-1].prompt == whole else None
+
+
+def _append(samples: list[Sample], pair: Pair, weight: float, cut_tokens: int) -> None:
+    """Add a turn as a sample of its own, or to the last sample where its prompt continues that one's ids."""
+    labels = [weight] * len(pair.reply)
+    if samples and pair.prompt[: len(samples[-1].ids)] == samples[-1].ids:
+        last = samples.pop()
+        weights = last.weights + [0.0] * (len(pair.prompt) - len(last.ids)) + labels
+        cut_tokens = max(cut_tokens, last.cut_tokens)
+    else:
+        weights = [0.0] * len(pair.prompt) + labels
+    samples.append(Sample(pair.prompt + pair.reply, weights, cut_tokens))

@@ -1,0 +1,152 @@
+"""Cutting context so that a reply fits into `max_length` tokens: oldest first, the reply only if told.
+
+Every cut conversation is rendered anew by the template; nothing is cut out of rendered text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import Encoder, Pair, RecordError
+from tunesmith.tokens.template import Renderer, Shape, turn_text
+
+
+class Cutter:
+    """Cuts the context of one conversation's turns."""
+
+    def __init__(
+        self,
+        render: Renderer,
+        shape: Shape,
+        encoder: Encoder,
+        messages: tuple[Message, ...],
+        max_length: int,
+        truncate_reply: bool,
+    ) -> None:
+        self._render = render
+        self._shape = shape
+        self._encoder = encoder
+        self._messages = messages
+        self._max_length = max_length
+        self._truncate_reply = truncate_reply
+
+    @cached_property
+    def _costs(self) -> list[int]:
+        """Tokens of each message's content."""
+        return [len(ids) for ids in self._encoder.many([message.content for message in self._messages])]
+
+    @cached_property
+    def _head(self) -> int:
+        """How many system messages stand at the beginning; they are never cut."""
+        at = 0
+        while at < len(self._messages) and self._messages[at].role == "system":
+            at += 1
+        return at
+
+    def fit(self, index: int, full: Pair) -> Pair:
+        """The turn at `index`, whose uncut form `full` is too long, with as much context as fits.
+
+        First the oldest messages go, then the beginning of the one that is left. Only with
+        `truncate_reply`, and only where that is not enough, the reply loses its end and with it the
+        end-of-turn token. Raises RecordError with the numbers where nothing helps.
+        """
+        pair = self._drop_oldest(index, full)
+        last = self._last_start(index)
+        for start in range(last, index):
+            pair = pair or self._cut_first(index, start, len(full.reply))
+        if pair:
+            return pair
+        if self._truncate_reply:
+            # The reply is cut whatever is left of the question, so the question keeps up to half the room.
+            for share in (2, 4, 8):
+                pair = self._cut_first(index, last, self._max_length // share)
+                if pair:
+                    return Pair(pair.prompt, pair.reply[: self._max_length - len(pair.prompt)])
+        raise self._too_long(index, full)
+
+    def _last_start(self, index: int) -> int:
+        """Where the shortest context starts: the last user turn, or else the message before the reply."""
+        users = [at for at in range(self._head, index) if self._messages[at].role == "user"]
+        return users[-1] if users else max(self._head, index - 1)
+
+    def _encode(self, index: int, start: int, content: str | None = None) -> Pair | None:
+        """The turn with context from `start` on (its content replaced if given); None if refused."""
+        context = [*self._messages[: self._head], *self._messages[start:index]]
+        if content is not None:
+            context[self._head] = replace(context[self._head], content=content)
+        try:
+            text = turn_text(self._render, self._shape, context, self._messages[index])
+            return self._encoder.pair(text.prompt, text.reply)
+        except RecordError:
+            return None
+
+    def _drop_oldest(self, index: int, full: Pair) -> Pair | None:
+        """Drop as few of the oldest messages as needed; what is left starts with a user turn if it can."""
+        starts = list(range(self._head + 1, index))
+        if any(message.role == "user" for message in self._messages[self._head : index]):
+            starts = [at for at in starts if self._messages[at].role == "user"]
+        best: Pair | None = None
+        at = self._guess(starts, index, full)
+        while at < len(starts) and best is None:
+            best = self._fitting(index, starts[at])
+            at += 1
+        at -= 2
+        while best is not None and at >= 0 and (longer := self._fitting(index, starts[at])):
+            best = longer
+            at -= 1
+        return best
+
+    def _fitting(self, index: int, start: int) -> Pair | None:
+        pair = self._encode(index, start)
+        return pair if pair and len(pair.prompt) + len(pair.reply) <= self._max_length else None
+
+    def _guess(self, starts: list[int], index: int, full: Pair) -> int:
+        """Which of `starts` probably is the first that fits, so that few need to be rendered."""
+        excess = len(full.prompt) + len(full.reply) - self._max_length
+        overhead = max(0.0, (len(full.prompt) - sum(self._costs[:index])) / index)
+        dropped, at = 0.0, self._head
+        for position, start in enumerate(starts):
+            dropped += sum(self._costs[at:start]) + overhead * (start - at)
+            at = start
+            if dropped >= excess:
+                return position
+        return max(0, len(starts) - 1)
+
+    def _cut_first(self, index: int, start: int, room: int) -> Pair | None:
+        """Cut the beginning of the message at `start` so that the reply, or `room` of its tokens, fits."""
+
+        def excess(pair: Pair) -> int:
+            return len(pair.prompt) + min(len(pair.reply), room) - self._max_length
+
+        pair = self._encode(index, start)
+        if start >= index or pair is None or excess(pair) <= 0:
+            return pair if pair and excess(pair) <= 0 else None
+        content = self._messages[start].content
+        positions = self._encoder.cuts(content)
+        at = 0
+        while pair and excess(pair) > 0 and at < len(positions) - 1:
+            at = min(at + excess(pair), len(positions) - 1)
+            pair = self._encode(index, start, content[positions[at] :])
+        return pair if pair and excess(pair) <= 0 else None
+
+    def _too_long(self, index: int, full: Pair) -> RecordError:
+        reply, limit = len(full.reply), self._max_length
+        system = sum(self._costs[: self._head])
+        overhead = max(0, len(full.prompt) - sum(self._costs[:index])) // max(1, index)
+        if reply + overhead + 1 > limit:
+            return RecordError(
+                f"the reply alone is too long: {reply} tokens with its end of turn, {overhead} more for "
+                f"the turn's frame, maxLength is {limit}. Raise maxLength, or set truncateReply: true to cut "
+                "the reply's end"
+            )
+        if system:
+            return RecordError(
+                f"the system prompt is too long: {system} tokens beside a reply of {reply} tokens leave "
+                f"no room for any question in maxLength {limit}. Shorten the system prompt or raise maxLength"
+            )
+        return RecordError(
+            f"the reply of {reply} tokens leaves no room for what it answers in maxLength {limit}. "
+            "Raise maxLength"
+        )

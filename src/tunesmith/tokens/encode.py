@@ -1,0 +1,129 @@
+"""Text to token ids and back, so that a prompt's ids are those that inference would have.
+
+Knows the tokenizer and its control tokens; refuses to know messages, turns and labels.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from tunesmith.errors import DataError
+
+
+class RecordError(DataError):
+    """A record cannot become samples. The message is a plain reason; the caller adds file and line."""
+
+
+class Pair(NamedTuple):
+    """The ids of a prompt and of the reply after it; the two lists joined are what the model sees."""
+
+    prompt: list[int]
+    reply: list[int]
+
+
+class Encoder:
+    """A transformers tokenizer as this package uses it: no special tokens added, nothing cut, no padding."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.eos_id: int | None = tokenizer.eos_token_id
+        self.bos_id: int | None = tokenizer.bos_token_id
+        self.added: dict[str, int] = {}
+        self.special: dict[str, int] = dict(
+            zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+        )
+        for id_, token in tokenizer.added_tokens_decoder.items():
+            # Some tokenizers add runs of blanks as tokens; those are text, not control.
+            if token.content.strip():
+                self.added[token.content] = id_
+                if token.special:
+                    self.special[token.content] = id_
+        self.added |= self.special
+
+    def many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text by itself."""
+        encoded = self.tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of one text."""
+        return self.many([text])[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, control tokens shown, nothing tidied."""
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether pieces encoded one by one decode to the joined text.
+
+        True for byte-level BPE; False where each piece gets a blank of its own in front (sentencepiece).
+        """
+        pieces = ("a", " a", "\n", "你", "1")
+        before, *after = self.many(["x", *pieces])
+        return all(self.decode(before + ids) == "x" + piece for ids, piece in zip(after, pieces, strict=True))
+
+    @cached_property
+    def starts_with_bos(self) -> bool:
+        """Whether the tokenizer itself puts BOS before a plain text."""
+        ids: list[int] = self.tokenizer("x")["input_ids"]
+        return self.bos_id is not None and bool(ids) and ids[0] == self.bos_id
+
+    def pair(self, prompt: str, reply: str) -> Pair:
+        """Ids of a prompt exactly as inference has them, and ids of the reply that follows.
+
+        Raises RecordError where the tokenizer has no ids that continue the prompt with the reply's text.
+        """
+        if self.joins:
+            return Pair(*self.many([prompt, reply]))
+        prompt_ids, whole = self.many([prompt, prompt + reply])
+        rest = whole[len(prompt_ids) :]
+        if whole[: len(prompt_ids)] == prompt_ids and self._reads_as(rest, reply):
+            return Pair(prompt_ids, rest)
+        # After a control token most such tokenizers add no blank, so the reply stands as it is.
+        guarded = self.ids(str(self.tokenizer.eos_token) + reply)[1:]
+        if self._reads_as(guarded, reply):
+            return Pair(prompt_ids, guarded)
+        raise RecordError(
+            "the tokenizer cannot separate this reply from its prompt: their tokens run into each other "
+            f"or lose text, at {prompt[-20:]!r} followed by {reply[:20]!r}"
+        )
+
+    def _reads_as(self, ids: list[int], text: str) -> bool:
+        # A token before it keeps the decoder from taking away a leading blank. Tokenizers may
+        # normalise characters (NFC, NFKC), and inference reads them just so.
+        guard = [self.eos_id] if self.eos_id is not None else []
+        read = self.decode(guard + ids)[len(self.decode(guard)) :]
+        return read == text or unicodedata.normalize("NFKC", read) == unicodedata.normalize("NFKC", text)
+
+    def cuts(self, text: str) -> list[int]:
+        """At k: the position (in characters) from which `text` is at most k tokens shorter.
+
+        Tokens that are parts of one character share its position, so no cut splits a character.
+        """
+        if not self.tokenizer.is_fast:
+            return list(range(len(text)))
+        encoded = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return [start for start, _ in encoded["offset_mapping"]]
+
+
+def pattern_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    """A pattern that finds any of `tokens`, the longest first; it never matches where there are none."""
+    ordered = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")

@@ -1,0 +1,64 @@
+"""Samples for people: which text is context, which is label. Needs neither torch nor a model."""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import groupby
+
+from rich.text import Text
+
+from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.conversation import Sample
+
+# Control characters in data must not steer a terminal; they are shown as their Unicode pictures.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_VISIBLE |= dict.fromkeys(range(128, 160), 0xFFFD)
+
+
+def spans(sample: Sample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
+    """The sample's text as runs of (text, is label); joined they are the decoded sample.
+
+    A character whose bytes lie on both sides of a boundary belongs to the later run.
+    """
+    whole = tokenizer.decode(sample.ids)
+    runs: list[tuple[str, bool]] = []
+    tokens = done = 0
+    for is_label, group in groupby(weight > 0 for weight in sample.weights):
+        tokens += len(list(group))
+        # An unfinished character decodes to U+FFFD at the end, where it leaves the whole text.
+        last = tokens == len(sample.ids)
+        end = len(whole) if last else _shared(tokenizer.decode(sample.ids[:tokens]), whole)
+        if end > done:
+            runs.append((whole[done:end], is_label))
+        done = max(done, end)
+    return runs
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts have in common from the start."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return at
+    return min(len(one), len(other))
+
+
+def as_text(sample: Sample, tokenizer: ChatTokenizer) -> Text:
+    """For a terminal: labels bold green, context dim."""
+    text = Text()
+    for run, is_label in spans(sample, tokenizer):
+        text.append(run.translate(_VISIBLE), style="bold green" if is_label else "dim")
+    return text
+
+
+def as_html(sample: Sample, tokenizer: ChatTokenizer) -> str:
+    """A `<pre>` with labels in `<mark>`; everything from the data is escaped."""
+    parts = []
+    for run, is_label in spans(sample, tokenizer):
+        safe = escape(run.translate(_VISIBLE))
+        parts.append(f'<mark class="label">{safe}</mark>' if is_label else f"<span>{safe}</span>")
+    return f'<pre class="sample">{"".join(parts)}</pre>'
+
+
+def as_plain(sample: Sample, tokenizer: ChatTokenizer) -> str:
+    """For a file: labels between « and »."""
+    return "".join(f"«{run}»" if is_label else run for run, is_label in spans(sample, tokenizer))

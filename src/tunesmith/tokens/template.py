@@ -1,0 +1,178 @@
+"""Rendering by the model's own chat template, and what made-up conversations tell about that template.
+
+transformers' `apply_chat_template` is the truth. Refuses to know any template by name, and never looks
+for markers in a record's text: where a reply starts and ends is known from renderings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.errors import ModelError
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
+
+# Words no template writes itself; letters only, so that trimming leaves them whole.
+ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
+THOUGHT = "<think>\nqtunesmiththoughtq\n</think>\n\n"
+
+
+class Renderer:
+    """Messages to the text the model sees."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
+
+        Raises RecordError with the template's own message where it refuses, ModelError without a template.
+        """
+        from jinja2.exceptions import TemplateError
+
+        if not self._tokenizer.chat_template:
+            raise ModelError(
+                "The model's tokenizer has no chat template. Use an instruction-tuned model, put a "
+                "chat_template.jinja beside the tokenizer, or train on plain text."
+            )
+        if not messages:
+            raise RecordError(
+                "nothing stands before the assistant's first turn, so there is no prompt to answer"
+            )
+        turns = [message.as_dict() for message in messages]
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=prompt
+            )
+        except (TemplateError, TypeError) as error:
+            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a template ends a reply and opens a turn.
+
+    `tail` is the text after the last reply, `closing` the part that is still the reply's own: up to and
+    including the end-of-turn token `eot_id`. `role_ids` are the tokens that open a turn (empty where
+    the template marks roles by plain words); `markers` the texts of all these tokens.
+    """
+
+    tail: str
+    closing: str
+    eot_id: int
+    role_ids: frozenset[int]
+    markers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnText:
+    """A prompt byte for byte as inference sends it, and the reply with its end of turn."""
+
+    prompt: str
+    reply: str
+
+
+def turn_text(render: Renderer, shape: Shape, context: Sequence[Message], reply: Message) -> TurnText:
+    """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
+    prompt = render(context, prompt=True)
+    full = render([*context, reply], prompt=False)
+    end = len(full) - len(shape.tail)
+    if not full.startswith(prompt):
+        raise RecordError(
+            "the chat template renders this reply in a way inference never could: the prompt ends with "
+            f"{prompt[-30:]!r}, the rendered conversation goes on differently there. Models that always "
+            "think first need replies that start with '<think>'"
+        )
+    if not full.endswith(shape.tail) or end < len(prompt):
+        raise RecordError(f"the chat template does not end this reply with {shape.tail!r} as it ends others")
+    rendered = full[len(prompt) : end]
+    if not rendered.strip():
+        raise RecordError("nothing of an assistant's reply is left once the chat template has rendered it")
+    return TurnText(prompt, rendered + shape.closing)
+
+
+def learn_shape(render: Renderer, encoder: Encoder) -> Shape:
+    """Find a template's shape from made-up conversations. Raises ModelError where labels cannot be known."""
+    try:
+        return _learn(render, encoder)
+    except RecordError as error:
+        raise ModelError(
+            f"The model's chat template cannot render a question and an answer: {error}."
+        ) from error
+
+
+def _learn(render: Renderer, encoder: Encoder) -> Shape:
+    asked = [Message("user", ASKED)]
+    prompt = render(asked, prompt=True)
+    full = _render_reply(render, asked, prompt)
+    lead, found, tail = full[len(prompt) :].rpartition(REPLIED)
+    if not found:
+        raise ModelError("The model's chat template leaves out the assistant's reply.")
+    if lead.strip() and prompt == render(asked, prompt=False):
+        raise ModelError(
+            "The model's chat template ignores add_generation_prompt: inference would send a prompt without "
+            f"{lead!r}, which must come before a reply. Mend the template."
+        )
+    closing, eot = _closing(render, encoder, tail)
+    role_tokens = _role_tokens(render, encoder, prompt, eot)
+    # Some formats let the model itself write tokens that also stand in headers (harmony's <|message|>).
+    role_tokens -= set(pattern_of(list(encoder.added)).findall(lead + closing))
+    return Shape(
+        tail=tail,
+        closing=closing,
+        eot_id=encoder.added[eot],
+        role_ids=frozenset(encoder.added[token] for token in role_tokens),
+        markers=frozenset({*role_tokens, eot}),
+    )
+
+
+def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
+    """A rendering of a made-up reply that starts with `prompt`: a plain one, or one that thinks first."""
+    for reply in (REPLIED, THOUGHT + REPLIED):
+        full = render([*asked, Message("assistant", reply)], prompt=False)
+        if full.startswith(prompt):
+            return full
+    raise ModelError(
+        "The model's chat template contradicts itself: the prompt it makes for generation ends with "
+        f"{prompt[-30:]!r}, but no rendered reply continues that, so training would teach what "
+        "inference never asks. Mend the template's generation prompt or its rendering of replies."
+    )
+
+
+def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
+    """What ends a reply, with its end-of-turn token: from the tail, or from what stands between turns."""
+    control = pattern_of(list(encoder.added))
+    match = control.search(tail)
+    if match:
+        return tail[: match.end()], match.group()
+    turns = [Message("user", ASKED), Message("assistant", REPLIED), Message("user", ASKED_AGAIN)]
+    between = render(turns, prompt=True).partition(REPLIED)[2].partition(ASKED_AGAIN)[0]
+    match = control.search(between)
+    if match and encoder.added[match.group()] == encoder.eos_id:
+        return between[: match.end()], match.group()
+    raise ModelError(
+        f"The model's chat template writes no end-of-turn token after a reply (only {tail!r}), so the model "
+        "would never learn to stop. Add the tokenizer's EOS after the assistant's content in the template."
+    )
+
+
+def _role_tokens(render: Renderer, encoder: Encoder, prompt: str, eot: str) -> set[str]:
+    """Control tokens that open a turn: all before a question, and those of the generation prompt.
+
+    Of the generation prompt's tokens that are not special only the first counts: '<think>' may follow it.
+    """
+    control = pattern_of(list(encoder.added))
+    before, _, after = prompt.partition(ASKED)
+    plain = {eot, *(token for token, id_ in encoder.added.items() if id_ in (encoder.bos_id, encoder.eos_id))}
+    opening = [token for token in control.findall(after) if token not in plain]
+    found = {token for at, token in enumerate(opening) if at == 0 or token in encoder.special}
+    found |= set(control.findall(before))
+    try:
+        with_system = render([Message("system", REPLIED), Message("user", ASKED)], prompt=True)
+        found |= set(control.findall(with_system.partition(ASKED)[0]))
+    except RecordError:
+        pass  # the template knows no system role
+    return found - plain

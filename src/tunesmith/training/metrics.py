@@ -1,0 +1,190 @@
+"""What a run tells of itself: metrics.jsonl, TensorBoard, Weights & Biases, and the progress of the moment.
+
+Every line of metrics.jsonl but its times follows from the data and the seed, so the window that is not yet
+written travels with the checkpoint, and a resumed run writes the very lines of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunesmith.names import METRICS_KEY
+
+STATE = "window.json"
+Row = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Takes rows as they are written."""
+
+    def write(self, row: Row) -> None:
+        """One row of metrics.jsonl."""
+
+    def close(self) -> None:
+        """Everything is written."""
+
+
+@dataclass(slots=True)
+class Window:
+    """What happened since the last line of training metrics."""
+
+    steps: int = 0
+    loss: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step, as it is known on every rank."""
+
+    step: int
+    epoch: float
+    loss: float
+    tokens: int
+    learning_rate: float
+    grad_norm: float
+
+
+class Metrics:
+    """Writes metrics.jsonl and feeds the sinks. Rank 0 has one; the others have none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        total: int,
+        sinks: list[Sink],
+        memory: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / METRICS_KEY
+        self.rows: list[Row] = []
+        self._every, self._total, self._sinks = every, total, sinks
+        self._memory, self._clock = memory, clock
+        self._window = Window()
+        self._since = clock()
+        self.path.write_text("")
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from the lines and the window that were saved with a checkpoint."""
+        text = (checkpoint / METRICS_KEY).read_text("utf-8")
+        self.path.write_text(text, "utf-8")
+        self.rows = [json.loads(line) for line in text.splitlines()]
+        self._window = Window(**json.loads((checkpoint / STATE).read_text("utf-8")))
+        for row in self.rows:
+            self._feed(row)
+
+    def save(self, checkpoint: Path) -> None:
+        """Put lines and window beside a checkpoint's weights."""
+        (checkpoint / METRICS_KEY).write_bytes(self.path.read_bytes())
+        (checkpoint / STATE).write_text(json.dumps(asdict(self._window)), "utf-8")
+
+    def start_clock(self) -> None:
+        """Time before this moment counts for no step."""
+        self._since = self._clock()
+
+    def step(self, step: Step) -> None:
+        """Count one optimizer step; writes a line when the window is full or the run ends."""
+        window = self._window
+        window.steps += 1
+        window.loss += step.loss
+        window.tokens += step.tokens
+        if step.step % self._every and step.step != self._total:
+            return
+        now = self._clock()
+        row = {
+            "step": step.step,
+            "epoch": round(step.epoch, 6),
+            "loss": window.loss / window.steps,
+            "learning_rate": step.learning_rate,
+            "grad_norm": step.grad_norm,
+            "tokens": window.tokens,
+            "tokens_per_second": round(window.tokens / max(now - self._since, 1e-9), 1),
+            "memory_bytes": self._memory(),
+        }
+        self._window, self._since = Window(), now
+        self._append(row)
+
+    def evaluation(self, step: int, epoch: float, loss: float) -> None:
+        """Write the validation loss of a step."""
+        self._append({"step": step, "epoch": round(epoch, 6), "eval_loss": loss})
+        self._since = self._clock()
+
+    def close(self) -> None:
+        """Close the sinks."""
+        for sink in self._sinks:
+            sink.close()
+
+    def _append(self, row: Row) -> None:
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._feed(row)
+
+    def _feed(self, row: Row) -> None:
+        for sink in self._sinks:
+            sink.write(row)
+
+
+class TensorBoard:
+    """Event files under logs/; a resumed run writes one whole new file."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def write(self, row: Row) -> None:
+        """One scalar a number."""
+        for key, value in _numbers(row).items():
+            group = "eval" if key == "eval_loss" else "train"
+            self._writer.add_scalar(f"{group}/{key.removeprefix('eval_')}", value, row["step"])
+
+    def flush(self) -> None:
+        """Everything so far is in the file."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Everything is written."""
+        self._writer.close()
+
+
+class Wandb:
+    """One run of Weights & Biases; without a key it is recorded offline, under the folder."""
+
+    def __init__(
+        self, folder: Path, *, project: str, name: str, entity: str | None, key: str | None, config: Mapping[str, Any]
+    ) -> None:
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        if key:
+            wandb.login(key=key)
+        self._run = wandb.init(
+            project=project,
+            name=name,
+            entity=entity,
+            id=name,
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+            mode="online" if key else "offline",
+        )
+
+    def write(self, row: Row) -> None:
+        """One point a row."""
+        self._run.log(_numbers(row), step=row["step"])
+
+    def close(self) -> None:
+        """Everything is sent or written."""
+        self._run.finish()
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    return {key: value for key, value in row.items() if key != "step"}

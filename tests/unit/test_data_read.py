@@ -1,0 +1,139 @@
+import io
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from tunesmith.artifacts.store import Entry
+from tunesmith.data.read import SHOWN, BadRecords, Item, collect_bad, read_dataset
+from tunesmith.data.records import BadRecord, Place
+from tunesmith.errors import DataError
+from tunesmith.tokens.conversation import Conversation, Document, Message
+
+
+@dataclass(frozen=True)
+class Memory:
+    files: dict[str, bytes]
+
+    def open(self, key):
+        return io.BytesIO(self.files[key])
+
+
+def read(fmt, *records, system_prompt=None, limit=None):
+    data = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records).encode()
+    store = Memory({"x.jsonl": data})
+    return list(
+        read_dataset(store, [Entry("x.jsonl", len(data))], fmt, system_prompt=system_prompt, limit=limit)
+    )
+
+
+def chat(question, **extra):
+    return {
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "a"}],
+        **extra,
+    }
+
+
+def test_formats():
+    replies = (Message("user", "q"), Message("assistant", "a"))
+    for fmt, record in [("chat", chat("q")), ("instruction", {"instruction": "q", "output": "a"})]:
+        (item,) = read(fmt, record)
+        assert item.content == Conversation(replies)
+        (item,) = read(fmt, record, system_prompt="P")
+        assert item.content == Conversation((Message("system", "P"), *replies))
+    (item,) = read("text", {"text": "q"}, system_prompt="P")
+    assert (item.content, item.place) == (Document("q"), Place("x.jsonl", "line 1"))
+
+
+def test_bad_records_keep_their_place():
+    first, second, third = read("chat", chat("q"), {"messages": []}, "oops")
+    assert isinstance(first, Item)
+    assert str(second) == "x.jsonl, line 2: messages is empty"
+    assert str(third).startswith("x.jsonl, line 3: invalid JSON at column 1")
+
+
+def test_a_key_is_the_id_or_the_content_never_the_position():
+    a, b, c = read("chat", chat("q", id="one"), chat("q", id=7), chat("q"))
+    assert (a.key, b.key) == ("one", "7")
+    (other, third, again) = read("chat", chat("r"), chat("q", x=1), {"x": 1, **chat("q")})
+    assert again.key == third.key
+    assert len({c.key, other.key, third.key}) == 3
+    assert len(c.key) == 32
+    for unusable in ("", None, True, 1.5, ["x"]):
+        (item,) = read("chat", chat("q", id=unusable))
+        assert len(item.key) == 32
+
+
+def test_a_key_does_not_change_with_the_system_prompt():
+    assert read("chat", chat("q"))[0].key == read("chat", chat("q"), system_prompt="P")[0].key
+
+
+def test_items_of_one_record_share_its_key():
+    replies = [{"role": "assistant", "text": text} for text in "ab"]
+    tree = {"id": "t", "prompt": {"role": "prompter", "text": "q", "replies": replies}}
+    assert [item.key for item in read("chat", tree)] == ["t#0", "t#1"]
+    assert [item.record_key for item in read("chat", tree)] == ["t", "t"]
+
+
+@pytest.mark.parametrize(("limit", "kinds"), [(1, "i"), (2, "ib"), (3, "ibi"), (9, "ibi"), (None, "ibi")])
+def test_limit_counts_records_good_or_bad(limit, kinds):
+    results = read("chat", chat("q"), "oops", chat("r"), limit=limit)
+    assert "".join("b" if isinstance(r, BadRecord) else "i" for r in results) == kinds
+
+
+def test_limit_counts_records_not_items():
+    replies = [{"role": "assistant", "text": text} for text in "ab"]
+    tree = {"prompt": {"role": "prompter", "text": "q", "replies": replies}}
+    assert len(read("chat", tree, tree, limit=1)) == 2
+
+
+def test_nesting_that_only_the_reader_survives_is_a_bad_record():
+    deep = '{"text": "x", "deep": ' + "[" * 5000 + "]" * 5000 + "}"
+    results = read("text", deep, {"text": "y"})
+    assert "too deeply" in results[0].reason
+    assert results[1].content == Document("y")
+
+
+def bad(line, *, fatal=False):
+    return BadRecord(Place("train.jsonl", f"line {line}"), "it is wrong", fatal)
+
+
+def test_bad_records_within_the_limit_are_counted():
+    found = BadRecords()
+    assert list(collect_bad(["a", bad(2), "b"], 1, found)) == ["a", "b"]
+    assert (found.count, found.first) == (1, [bad(2)])
+
+
+def test_too_many_bad_records_are_told_together_after_all_was_read():
+    items = collect_bad(["a", bad(2), bad(3), "b", bad(5)], 0)
+    assert [next(items), next(items)] == ["a", "b"]
+    with pytest.raises(DataError) as caught:
+        next(items)
+    assert caught.value.message == (
+        "3 bad records, 0 allowed by maxBadRecords:\n"
+        "train.jsonl, line 2: it is wrong\n"
+        "train.jsonl, line 3: it is wrong\n"
+        "train.jsonl, line 5: it is wrong"
+    )
+
+
+def test_one_bad_record_is_one():
+    with pytest.raises(DataError, match=r"^1 bad record, 0 allowed"):
+        list(collect_bad([bad(1)], 0))
+
+
+def test_many_bad_records_are_not_all_told():
+    found = BadRecords()
+    with pytest.raises(DataError, match=r"50 bad records, 49 allowed.*\n(.*\n){5}… and 45 more"):
+        list(collect_bad([bad(n) for n in range(50)], 49, found))
+    assert (found.count, len(found.first)) == (50, SHOWN)
+
+
+def test_a_fatal_one_is_never_allowed_and_told_first():
+    results = [*(bad(n) for n in range(30)), bad(99, fatal=True)]
+    with pytest.raises(DataError) as caught:
+        list(collect_bad(results, 1000))
+    lines = caught.value.message.split("\n")
+    assert lines[0] == "31 bad records, 1000 allowed by maxBadRecords:"
+    assert lines[1] == "train.jsonl, line 99: it is wrong"
+    assert lines[-1] == "maxBadRecords cannot allow a file that could not be read to its end."

@@ -1,0 +1,711 @@
+"""The table of wrong manifests: what is wrong, which path must be named, and words that must be said.
+
+`OBJECTS` are single objects, which the CRDs must refuse too; `LOCAL` those that only Tunesmith's own reading
+can refuse; `TEXTS` are files that do not even give an object; `SETS` go wrong only together.
+"""
+
+from typing import Any, NamedTuple
+
+from good_manifests import DIALOGUE, FINE_TUNE, REMOVED, SAMPLE, changed
+
+
+class Wrong(NamedTuple):
+    id: str
+    document: Any
+    path: str
+    words: str
+
+
+def ft(id_, changes, path, words):
+    return Wrong(id_, changed(FINE_TUNE, changes), path, words)
+
+
+def rs(id_, changes, path, words):
+    return Wrong(id_, changed(SAMPLE, changes), path, words)
+
+
+def dg(id_, changes, path, words):
+    return Wrong(id_, changed(DIALOGUE, changes), path, words)
+
+
+MODEL, DATA, OUT = "spec.model.uri", "spec.datasets[0].uri", "spec.output.uri"
+FROM = "spec.datasets[0].fromJob"
+PREVIEW = {"name": "a", "user": "hello"}
+EVALUATION = {
+    "name": "e",
+    "prompts": {"uri": "s3://data/e.json", "chat": {}},
+    "verifier": {"exactMatch": {"field": "x"}},
+}
+
+OBJECTS = [
+    # names of fields
+    ft(
+        "unknown-field-near",
+        {"spec.training.learningrate": 1},
+        "spec.training.learningrate",
+        '"learningRate"',
+    ),
+    ft("unknown-field-far", {"spec.output.zzz": 1}, "spec.output.zzz", "known here: onExisting, uri"),
+    ft("unknown-field-null", {"spec.output.zzz": None}, "spec.output.zzz", "unknown field"),
+    ft("snake-case-field", {"spec.training.max_length": 9}, "spec.training.max_length", '"maxLength"'),
+    ft("unknown-at-top-of-spec", {"spec.dataset": []}, "spec.dataset", '"datasets"'),
+    ft("unknown-beside-spec", {"specs": {}}, "specs", '"spec"'),
+    ft(
+        "unknown-in-list",
+        {"spec.datasets[0].sytemPrompt": "x"},
+        "spec.datasets[0].sytemPrompt",
+        '"systemPrompt"',
+    ),
+    dg("unknown-in-map", {"spec.endpoints.big.limit": {}}, "spec.endpoints.big.limit", '"limits"'),
+    ft(
+        "field-of-empty-block",
+        {"spec.method": {"full": {"r": 1}}},
+        "spec.method.full.r",
+        "none is known here",
+    ),
+    # exactly one of
+    ft("two-methods", {"spec.method.full": {}}, "spec.method", "exactly one of full, lora and qlora"),
+    ft("no-method", {"spec.method": {}}, "spec.method", "exactly one of full, lora and qlora"),
+    ft("method-with-null", {"spec.method": {"full": None}}, "spec.method", "write full: {}"),
+    ft("method-missing", {"spec.method": REMOVED}, "spec.method", "is required"),
+    ft(
+        "uri-and-from-job",
+        {"spec.model.fromJob": {"kind": "FineTuneJob", "name": "other"}},
+        "spec.model",
+        "exactly one of uri and fromJob",
+    ),
+    ft("no-model", {"spec.model": {}}, "spec.model", "exactly one of uri and fromJob"),
+    ft(
+        "two-formats",
+        {"spec.datasets[0].text": {}},
+        "spec.datasets[0]",
+        "exactly one of chat, instruction, text",
+    ),
+    ft("no-format", {"spec.datasets[0].chat": REMOVED}, "spec.datasets[0]", "exactly one of chat"),
+    dg(
+        "endpoint-with-two-engines",
+        {"spec.endpoints.big.vllm": {"model": {"uri": "hf://a/b"}}},
+        "spec.endpoints.big",
+        "exactly one of openai, vllm and transformers",
+    ),
+    rs(
+        "two-engines", {"spec.engine": {"vllm": {}, "transformers": {}}}, "spec.engine", "exactly one of vllm"
+    ),
+    rs("no-engine", {"spec.engine": {}}, "spec.engine", "exactly one of vllm and transformers"),
+    rs(
+        "two-verifiers",
+        {"spec.verifier": {"python": {"function": "a:b"}, "legalJudgement": {}}},
+        "spec.verifier",
+        "one of",
+    ),
+    rs(
+        "no-verifier",
+        {"spec.prompts.legalJudgement": REMOVED, "spec.prompts.chat": {}},
+        "spec.verifier",
+        "is required, since only legalJudgement",
+    ),
+    rs(
+        "no-prompt-format",
+        {"spec.prompts.legalJudgement": REMOVED},
+        "spec.prompts",
+        "exactly one of legalJudgement",
+    ),
+    ft(
+        "deepspeed-stage-and-config",
+        {"spec.deepspeed": {"zeroStage": 2, "config": {}}},
+        "spec.deepspeed",
+        "exactly one",
+    ),
+    ft("deepspeed-nothing", {"spec.deepspeed": {}}, "spec.deepspeed", "exactly one of zeroStage and config"),
+    # numbers
+    ft(
+        "negative-epochs",
+        {"spec.training.numTrainEpochs": -1},
+        "spec.training.numTrainEpochs",
+        "more than 0, not -1",
+    ),
+    ft(
+        "zero-batch",
+        {"spec.training.perDeviceTrainBatchSize": 0},
+        "spec.training.perDeviceTrainBatchSize",
+        "at least 1, not 0",
+    ),
+    ft("negative-nodes", {"spec.resources.nodes": -1}, "spec.resources.nodes", "at least 1, not -1"),
+    ft("limit-zero", {"spec.datasets[0].limit": 0}, "spec.datasets[0].limit", "at least 1, not 0"),
+    ft("repeat-zero", {"spec.datasets[0].repeat": 0}, "spec.datasets[0].repeat", "more than 0, not 0"),
+    ft(
+        "subset-ratio-2",
+        {"spec.datasets[0].subset": {"ratio": 2}},
+        "spec.datasets[0].subset.ratio",
+        "at most 1, not 2",
+    ),
+    ft("validation-ratio-1", {"spec.validation.ratio": 1}, "spec.validation.ratio", "less than 1, not 1"),
+    ft("huge-seed", {"spec.training.seed": 2**40}, "spec.training.seed", "at most 4294967295"),
+    ft(
+        "fraction-for-count",
+        {"spec.training.maxSteps": 1.5},
+        "spec.training.maxSteps",
+        "whole number, not 1.5",
+    ),
+    ft(
+        "text-for-number",
+        {"spec.training.learningRate": "fast"},
+        "spec.training.learningRate",
+        'a number, not "fast"',
+    ),
+    ft(
+        "number-in-quotes",
+        {"spec.training.maxLength": "4096"},
+        "spec.training.maxLength",
+        'whole number, not "4096"',
+    ),
+    ft("bool-for-number", {"spec.training.seed": True}, "spec.training.seed", "whole number, not true"),
+    ft("number-for-text", {"spec.runtime": 5}, "spec.runtime", "must be text, not 5"),
+    ft("text-for-bool", {"spec.hub.offline": "yes"}, "spec.hub.offline", 'true or false, not "yes"'),
+    ft("number-for-bool", {"spec.run.suspend": 1}, "spec.run.suspend", "true or false, not 1"),
+    ft(
+        "auto-misspelt",
+        {"spec.training.tokensPerDevice": "auot"},
+        "spec.training.tokensPerDevice",
+        "auto or a whole number",
+    ),
+    ft(
+        "auto-zero",
+        {"spec.training.tokensPerDevice": 0},
+        "spec.training.tokensPerDevice",
+        "auto or a whole number",
+    ),
+    ft(
+        "auto-or-bool",
+        {"spec.training.gradientCheckpointing": 1},
+        "spec.training.gradientCheckpointing",
+        "auto, true or false",
+    ),
+    ft("quantity-words", {"spec.resources.memory": "512 GB"}, "spec.resources.memory", "is not a quantity"),
+    ft("quantity-fraction", {"spec.resources.cpu": 0.5}, "spec.resources.cpu", 'text such as "0.5"'),
+    ft("quantity-negative", {"spec.resources.cpu": -1}, "spec.resources.cpu", "is not a quantity"),
+    # one of some words
+    ft("dtype-near", {"spec.model.dtype": "bfloat"}, "spec.model.dtype", 'did you mean "bfloat16"'),
+    ft("packing", {"spec.training.packing": True}, "spec.training.packing", "must be tree or none, not true"),
+    ft(
+        "kind-of-from-job",
+        {"spec.model": {"fromJob": {"kind": "FineTune", "name": "a"}}},
+        "spec.model.fromJob.kind",
+        "FineTuneJob",
+    ),
+    # addresses
+    ft("data-on-hub", {DATA: "hf://org/data"}, DATA, "write s3://bucket/key or file:///path"),
+    ft("http-model", {MODEL: "https://x/y"}, MODEL, "write hf://organisation/name, s3://"),
+    ft("hub-without-organisation", {MODEL: "hf://model"}, MODEL, "hf://organisation/name"),
+    ft("relative-path", {DATA: "data/train.json"}, DATA, "is not an address"),
+    ft("file-relative", {DATA: "file://data/x"}, DATA, "absolute path"),
+    ft("dots", {DATA: "s3://data/../other"}, DATA, "'..'"),
+    ft("double-slash", {DATA: "s3://data//x"}, DATA, "'//'"),
+    ft("double-slash-file", {DATA: "file:///a//x"}, DATA, "'//'"),
+    ft("control-character", {DATA: "s3://data/a\nb"}, DATA, "control characters"),
+    ft("escape-character", {DATA: "s3://data/a\x1bb"}, DATA, "control characters"),
+    ft("bucket-capitals", {DATA: "s3://Data/x"}, DATA, "lower-case bucket"),
+    ft("bucket-short", {DATA: "s3://ab/x"}, DATA, "is not an S3 address"),
+    ft("output-is-bucket", {OUT: "s3://models"}, OUT, "needs a folder below the bucket"),
+    ft("output-on-hub", {OUT: "hf://a/b"}, OUT, "is not an address"),
+    ft("uri-too-long", {DATA: "s3://data/" + "x" * 1100}, DATA, "at most 1024 characters"),
+    ft("uri-empty", {DATA: ""}, DATA, "is not an address"),
+    dg(
+        "password-in-url",
+        {"spec.endpoints.big.openai.baseUrl": "https://u:p@h/v1"},
+        "spec.endpoints.big.openai.baseUrl",
+        "name a Secret",
+    ),
+    dg(
+        "url-scheme",
+        {"spec.endpoints.big.openai.baseUrl": "ftp://h/v1"},
+        "spec.endpoints.big.openai.baseUrl",
+        "web address",
+    ),
+    dg(
+        "url-space",
+        {"spec.endpoints.big.openai.baseUrl": "https://h/v 1"},
+        "spec.endpoints.big.openai.baseUrl",
+        "spaces",
+    ),
+    ft(
+        "endpoint-without-host",
+        {"spec.storage.endpointUrl": "http://"},
+        "spec.storage.endpointUrl",
+        "web address",
+    ),
+    # names
+    ft("name-too-long", {"metadata.name": "a" * 41}, "metadata.name", "at most 40 characters"),
+    ft("name-digit-first", {"metadata.name": "1a"}, "metadata.name", "begin with a letter"),
+    ft("name-capitals", {"metadata.name": "Tune"}, "metadata.name", "a-z, 0-9"),
+    ft("name-hyphen-last", {"metadata.name": "tune-"}, "metadata.name", "end with a letter or digit"),
+    ft(
+        "secret-name",
+        {"spec.storage.secretRef": {"name": "My Secret"}},
+        "spec.storage.secretRef.name",
+        "Kubernetes name",
+    ),
+    ft(
+        "secret-key",
+        {"spec.hub.tokenSecretRef": {"name": "a", "key": "a b"}},
+        "spec.hub.tokenSecretRef.key",
+        "key of a Secret",
+    ),
+    ft(
+        "secret-without-key",
+        {"spec.hub.tokenSecretRef": {"name": "a"}},
+        "spec.hub.tokenSecretRef.key",
+        "is required",
+    ),
+    ft("gpu-resource", {"spec.resources.gpuResource": "gpu"}, "spec.resources.gpuResource", "nvidia.com/gpu"),
+    ft(
+        "from-job-name",
+        {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "A"}}},
+        "spec.model.fromJob.name",
+        "40 characters",
+    ),
+    dg(
+        "endpoint-name",
+        {"spec.endpoints.a b": {"transformers": {"model": {"uri": "hf://a/b"}}}},
+        "spec.endpoints.a b",
+        "63 letters",
+    ),
+    rs(
+        "function",
+        {"spec.verifier": {"python": {"function": "judge"}}},
+        "spec.verifier.python.function",
+        "package.module:function",
+    ),
+    # fields against each other
+    ft(
+        "model-from-sampling",
+        {"spec.model": {"fromJob": {"kind": "RejectionSampleJob", "name": "a"}}},
+        "spec.model.fromJob.kind",
+        "FineTuneJob",
+    ),
+    ft(
+        "from-job-wrong-kind-for-format",
+        {"spec.datasets[0]": {"fromJob": {"kind": "DialogueGenJob", "name": "a"}, "sampled": {}}},
+        f"{FROM}.kind",
+        "a DialogueGenJob gives chat",
+    ),
+    ft(
+        "from-job-that-trains",
+        {"spec.datasets[0]": {"fromJob": {"kind": "FineTuneJob", "name": "a"}, "chat": {}}},
+        f"{FROM}.kind",
+        "sampled",
+    ),
+    ft(
+        "from-job-without-format",
+        {"spec.datasets[0]": {"fromJob": {"kind": "DialogueGenJob", "name": "a"}}},
+        "spec.datasets[0]",
+        "one of chat",
+    ),
+    rs(
+        "prompts-from-sampling",
+        {
+            "spec.prompts": {"fromJob": {"kind": "RejectionSampleJob", "name": "a"}, "chat": {}},
+            "spec.verifier": {"legalJudgement": {}},
+        },
+        "spec.prompts.fromJob.kind",
+        "only a DialogueGenJob",
+    ),
+    ft(
+        "early-stopping-without-validation",
+        {"spec.training.earlyStopping": {}},
+        "spec.training.earlyStopping",
+        "validation.ratio",
+    ),
+    ft(
+        "eval-steps-without-validation",
+        {"spec.training.evalSteps": 5},
+        "spec.training.evalSteps",
+        "needs a validation set",
+    ),
+    ft(
+        "validation-ratio-and-uri",
+        {"spec.validation": {"ratio": 0.1, "uri": "s3://data/v", "chat": {}}},
+        "spec.validation.ratio",
+        "with uri",
+    ),
+    ft(
+        "validation-uri-without-format",
+        {"spec.validation": {"uri": "s3://data/v"}},
+        "spec.validation",
+        "one format with uri",
+    ),
+    ft(
+        "validation-format-without-uri",
+        {"spec.validation": {"ratio": 0.1, "chat": {}}},
+        "spec.validation",
+        "none without it",
+    ),
+    ft(
+        "offload-all-at-stage-2",
+        {"spec.deepspeed": {"zeroStage": 2, "offload": "all"}},
+        "spec.deepspeed.offload",
+        "zeroStage 3",
+    ),
+    ft(
+        "offload-with-config",
+        {"spec.deepspeed": {"config": {}, "offload": "all"}},
+        "spec.deepspeed.offload",
+        "together with config",
+    ),
+    ft(
+        "two-limits-per-user",
+        {
+            "spec.datasets[0]": {
+                "uri": "s3://d-d/x",
+                "userSimulation": {"maxSamplesPerUser": 2, "oneSamplePerUser": True},
+            }
+        },
+        "spec.datasets[0].userSimulation.maxSamplesPerUser",
+        "oneSamplePerUser",
+    ),
+    ft(
+        "revision-without-hub",
+        {MODEL: "s3://models/m", "spec.model.revision": "main"},
+        "spec.model.revision",
+        "hf://",
+    ),
+    ft("offline-on-hub", {"spec.hub.offline": True}, MODEL, "hub.offline is true"),
+    ft(
+        "offline-adapter",
+        {MODEL: "s3://models/m", "spec.hub.offline": True, "spec.model.adapterUri": "hf://a/b"},
+        "spec.model.adapterUri",
+        "hub",
+    ),
+    dg(
+        "offline-endpoint",
+        {"spec.hub.offline": True},
+        "spec.hub.offline",
+        "a model of endpoints is on the hub",
+    ),
+    rs("output-over-prompts", {OUT: "s3://data/cases.json"}, OUT, "would overwrite"),
+    rs(
+        "output-over-articles",
+        {OUT: "s3://data/a/", "spec.prompts.legalJudgement.articlesUri": "s3://data/a/x"},
+        OUT,
+        "overwrite",
+    ),
+    ft(
+        "output-over-dataset",
+        {OUT: "s3://data/x", DATA: "s3://data/x/train.json"},
+        OUT,
+        "must not hold a dataset",
+    ),
+    ft("output-over-model", {OUT: "s3://models/m/", MODEL: "s3://models/m"}, OUT, "must not hold the model"),
+    ft(
+        "output-over-validation",
+        {OUT: "s3://d-d/v", "spec.validation": {"uri": "s3://d-d/v", "chat": {}}},
+        OUT,
+        "validation",
+    ),
+    dg("output-over-seeds", {OUT: "s3://data/seeds.jsonl"}, OUT, "must not hold the seeds"),
+    rs(
+        "accepted-over-samples",
+        {"spec.sampling": {"numSamples": 2, "stopAfterAccepted": 3}},
+        "spec.sampling.stopAfterAccepted",
+        "numSamples",
+    ),
+    rs(
+        "parallel-does-not-divide",
+        {"spec.resources.gpusPerNode": 3, "spec.engine.vllm.tensorParallelSize": 2},
+        "spec.engine.vllm.tensorParallelSize",
+        "must divide resources.gpusPerNode",
+    ),
+    ft(
+        "evaluation-parallel",
+        {"spec.evaluation": [EVALUATION | {"engine": {"vllm": {"tensorParallelSize": 2}}}]},
+        "spec.evaluation",
+        "tensorParallelSize must divide",
+    ),
+    ft(
+        "evaluation-verifier",
+        {"spec.evaluation": [{k: v for k, v in EVALUATION.items() if k != "verifier"}]},
+        "spec.evaluation[0].verifier",
+        "is required",
+    ),
+    ft(
+        "evaluations-of-one-name",
+        {"spec.evaluation": [EVALUATION, EVALUATION]},
+        "spec.evaluation",
+        "different names",
+    ),
+    ft("previews-of-one-name", {"spec.previews": [PREVIEW, PREVIEW]}, "spec.previews", "different names"),
+    ft(
+        "preview-user-and-messages",
+        {"spec.previews": [PREVIEW | {"messages": [{"role": "user", "content": "x"}]}]},
+        "spec.previews[0]",
+        "exactly one of user and messages",
+    ),
+    ft(
+        "preview-ends-with-assistant",
+        {"spec.previews": [{"name": "a", "messages": [{"role": "assistant", "content": "x"}]}]},
+        "spec.previews[0].messages",
+        "end with a message of the user",
+    ),
+    ft(
+        "preview-two-systems",
+        {
+            "spec.previews": [
+                {
+                    "name": "a",
+                    "system": "s",
+                    "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}],
+                }
+            ]
+        },
+        "spec.previews[0].system",
+        "cannot be set together",
+    ),
+    dg(
+        "role-without-endpoint",
+        {"spec.roles.answer.endpoint": "medium"},
+        "spec.roles.answer.endpoint",
+        "one of endpoints",
+    ),
+    dg(
+        "role-question",
+        {"spec.roles.question.endpoint": "x"},
+        "spec.roles.question.endpoint",
+        "one of endpoints",
+    ),
+    dg(
+        "role-correction",
+        {"spec.roles.correction.endpoint": "x"},
+        "spec.roles.correction.endpoint",
+        "one of endpoints",
+    ),
+    dg("role-missing", {"spec.roles.answer": REMOVED}, "spec.roles.answer", "is required"),
+    dg("budget-without-price", {"spec.endpoints.big.price": REMOVED}, "spec.budget", "needs a price"),
+    dg("budget-zero", {"spec.budget.maxUsd": 0}, "spec.budget.maxUsd", "more than 0"),
+    dg("two-nodes", {"spec.resources.nodes": 2}, "spec.resources.nodes", "at most 1, not 2"),
+    dg("no-endpoints", {"spec.endpoints": {}, "spec.budget": REMOVED}, "spec.endpoints", "at least 1 entry"),
+    ft(
+        "scratch-class-without-size",
+        {"spec.resources.scratch.storageClassName": "fast"},
+        "spec.resources.scratch.size",
+        "is required",
+    ),
+    ft(
+        "toleration-without-key",
+        {"spec.placement.tolerations": [{}]},
+        "spec.placement.tolerations[0].key",
+        "is required unless",
+    ),
+    ft(
+        "toleration-value",
+        {"spec.placement.tolerations": [{"operator": "Exists", "value": "x"}]},
+        "spec.placement.tolerations[0].value",
+        "absent",
+    ),
+    ft(
+        "toleration-seconds",
+        {"spec.placement.tolerations": [{"operator": "Exists", "tolerationSeconds": 5}]},
+        "spec.placement.tolerations[0].tolerationSeconds",
+        "NoExecute",
+    ),
+    ft(
+        "selector-value",
+        {"spec.placement.nodeSelector": {"a": "b c"}},
+        "spec.placement.nodeSelector.a",
+        "label's value",
+    ),
+    # shapes
+    ft("datasets-empty", {"spec.datasets": []}, "spec.datasets", "at least 1 entry"),
+    ft("datasets-object", {"spec.datasets": {"uri": "x"}}, "spec.datasets", "must be a list, not an object"),
+    ft("dataset-text", {"spec.datasets": ["s3://a"]}, "spec.datasets[0]", "must be an object"),
+    ft("dataset-null", {"spec.datasets": [None]}, "spec.datasets[0]", "must be an object, not null"),
+    ft("model-text", {"spec.model": "hf://a/b"}, "spec.model", 'must be an object, not "hf://a/b"'),
+    ft("text-object", {"spec.runtime": {"a": 1}}, "spec.runtime", "must be text, not an object"),
+    ft(
+        "stop-tokens-text",
+        {"spec.previews": [PREVIEW | {"generation": {"stopTokens": "x"}}]},
+        "spec.previews[0].generation.stopTokens",
+        "a list",
+    ),
+    ft("config-list", {"spec.deepspeed": {"config": []}}, "spec.deepspeed.config", "must be an object"),
+    ft("spec-missing", {"spec": REMOVED}, "spec", "is required"),
+    ft("spec-null", {"spec": None}, "spec", "is required"),
+    ft("spec-list", {"spec": []}, "spec", "must be an object, not []"),
+    ft(
+        "long-system-prompt",
+        {"spec.datasets[0].systemPrompt": "x" * 20000},
+        "spec.datasets[0].systemPrompt",
+        "at most 16384 characters",
+    ),
+    ft(
+        "too-many-previews",
+        {"spec.previews": [PREVIEW | {"name": f"p{i}"} for i in range(33)]},
+        "spec.previews",
+        "at most 32 entries",
+    ),
+    ft(
+        "api-version",
+        {"apiVersion": "tunesmith.dev/v1"},
+        "apiVersion",
+        'must be tunesmith.dev/v1alpha1, not "tunesmith.dev/v1"',
+    ),
+    ft("api-version-missing", {"apiVersion": REMOVED}, "apiVersion", "must be tunesmith.dev/v1alpha1"),
+]
+
+LOCAL = [
+    ft("kind-typo", {"kind": "FinetuneJob"}, "kind", 'did you mean "FineTuneJob"?'),
+    ft("kind-missing", {"kind": REMOVED}, "kind", "is required: FineTuneJob"),
+    ft("kind-list", {"kind": []}, "kind", "must be FineTuneJob"),
+    Wrong(
+        "other-object",
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}},
+        "kind",
+        'not "Secret"',
+    ),
+    ft("metadata-missing", {"metadata": REMOVED}, "metadata", "is required"),
+    ft("name-missing", {"metadata.name": REMOVED}, "metadata.name", "is required"),
+    ft("generate-name", {"metadata": {"generateName": "a-"}}, "metadata.name", "is required"),
+    ft("metadata-typo", {"metadata.label": {}}, "metadata.label", '"labels"'),
+    ft("namespace", {"metadata.namespace": "My"}, "metadata.namespace", "must be a namespace"),
+    ft("label-value", {"metadata.labels": {"a": "b c"}}, "metadata.labels.a", "label's value"),
+    ft("label-number", {"metadata.labels": {"a": 1}}, "metadata.labels.a", "must be text, not 1"),
+    ft("spec-too-large", {"spec.deepspeed": {"config": {"x": "é" * 40000}}}, "spec", "at most 64 KiB"),
+    ft("nul", {DATA: "s3://data/a\x00b"}, DATA, "control characters"),
+    ft("nan", {"spec.training.learningRate": float("nan")}, "spec.training.learningRate", "finite number"),
+    ft("infinite", {"spec.training.weightDecay": float("inf")}, "spec.training.weightDecay", "finite number"),
+    ft(
+        "nan-in-config",
+        {"spec.deepspeed": {"config": {"a": [float("nan")]}}},
+        "spec.deepspeed.config",
+        "finite numbers",
+    ),
+    Wrong("document-list", [1], "", "must be an object with apiVersion, kind, metadata and spec, not a list"),
+    Wrong("document-text", "hello", "", 'not "hello"'),
+    Wrong("document-number", 5, "", "not 5"),
+]
+
+GOOD_TEXT = """\
+apiVersion: tunesmith.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: tune}
+spec:
+  model: {uri: hf://org/model}
+  datasets: [{uri: s3://data/x, chat: {}}]
+  method: {lora: {}}
+  output: {uri: s3://models/tune}
+"""
+
+
+def bomb():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    return "\n".join(lines)
+
+
+# id, text, path, words
+TEXTS = [
+    ("empty", "", "", "holds no manifest"),
+    ("only-comment", "# nothing\n", "", "holds no manifest"),
+    ("only-separators", "---\n---\n", "", "holds no manifest"),
+    (
+        "duplicate-key",
+        GOOD_TEXT + "kind: FineTuneJob\n",
+        "",
+        'line 9, column 1: not readable as YAML: the key "kind" stands twice',
+    ),
+    (
+        "duplicate-key-deep",
+        GOOD_TEXT.replace("{lora: {}}", "{lora: {}, lora: {}}"),
+        "",
+        'the key "lora" stands twice',
+    ),
+    ("tab", GOOD_TEXT.replace("  model", "\tmodel"), "", "line 5, column 1: not readable as YAML: a tab"),
+    ("unclosed", "a: [1, 2", "", "not readable as YAML"),
+    ("unclosed-quote", 'a: "x', "", "not readable as YAML"),
+    ("bad-indent", "a:\n  b: 1\n c: 2\n", "", "line 3"),
+    ("json-broken", '{"a": 1,, }', "", "not readable as YAML"),
+    ("number-key", "1: x", "", "a key must be text; put 1 into quotes"),
+    ("list-key", "[a]: x", "", "a key must be text"),
+    ("unknown-alias", "a: *b", "", "undefined alias"),
+    ("alias-of-itself", "a: &a [*a]", "", "recursive"),
+    ("python-tag", "a: !!python/object:os.system {}", "", "has no meaning in a manifest"),
+    ("binary-tag", "a: !!binary aGk=", "", "the tag !!binary has no meaning"),
+    ("own-tag", "a: !secret x", "", "the tag !secret has no meaning"),
+    ("int-tag-on-text", "a: !!int x", "", '"x" is not a whole number'),
+    ("float-tag-on-text", "a: !!float x", "", '"x" is not a number'),
+    ("bool-tag-on-text", "a: !!bool x", "", '"x" is not true or false'),
+    ("octal-or-not", "a: 010", "", "010 is another number to some programs"),
+    ("merge-of-text", "a: {<<: x}", "", "merges objects only"),
+    ("bomb", bomb(), "", "holds too many values"),
+    ("deep-lists", "a: " + "[" * 5000, "", "nested more than 100 deep"),
+    ("deep-objects", "{a: " * 5000, "", "nested more than 100 deep"),
+    (
+        "deep-by-alias",
+        "\n".join(["- &a0 [x]"] + [f"- &a{i} [*a{i - 1}]" for i in range(1, 300)]),
+        "",
+        "nested more than 100 deep",
+    ),
+    ("latin-1", b"a: \xe9", "", "is not UTF-8 text (byte 3)"),
+    ("utf-16", "a: b".encode("utf-16"), "", "is not UTF-8 text"),
+    ("nul-byte", b"a: \x00", "", "not readable as YAML"),
+    ("five-mebibytes", b"#" * (5 * 1024**2), "", "is larger than 4 MiB"),
+]
+
+FT_FROM = {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "tune"}}}
+OTHER = {"metadata.name": "other", OUT: "s3://models/other"}
+THIRD = {"metadata.name": "third", OUT: "s3://models/third"}
+
+
+def _from(name):
+    return {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": name}}}
+
+
+# id, documents, path, words
+SETS = [
+    (
+        "duplicate-job",
+        [FINE_TUNE, changed(FINE_TUNE, {OUT: "s3://models/b"})],
+        "metadata.name",
+        "stands already in file.yaml",
+    ),
+    (
+        "one-output",
+        [FINE_TUNE, changed(FINE_TUNE, {"metadata.name": "b"})],
+        OUT,
+        "is the output of FineTuneJob tune too",
+    ),
+    (
+        "one-output-slash",
+        [FINE_TUNE, changed(FINE_TUNE, {"metadata.name": "b", OUT: "s3://models/tune/"})],
+        OUT,
+        "too",
+    ),
+    (
+        "not-there",
+        [changed(FINE_TUNE, OTHER | FT_FROM)],
+        "spec.model.fromJob",
+        "FineTuneJob tune is not in these files (namespace research)",
+    ),
+    (
+        "other-namespace",
+        [changed(FINE_TUNE, {"metadata.namespace": "x"}), changed(FINE_TUNE, OTHER | FT_FROM)],
+        "spec.model.fromJob",
+        "is not in these files",
+    ),
+    ("cycle-of-one", [changed(FINE_TUNE, FT_FROM)], "spec.model.fromJob", "waits for itself"),
+    (
+        "cycle-of-two",
+        [changed(FINE_TUNE, _from("other")), changed(FINE_TUNE, OTHER | _from("tune"))],
+        "spec.model.fromJob",
+        "these jobs wait for each other: ",
+    ),
+    (
+        "cycle-of-three",
+        [
+            changed(FINE_TUNE, _from("other")),
+            changed(FINE_TUNE, OTHER | _from("third")),
+            changed(FINE_TUNE, THIRD | _from("tune")),
+        ],
+        "spec.model.fromJob",
+        "these jobs wait for each other: ",
+    ),
+]
