@@ -30,11 +30,15 @@ app = typer.Typer(
 
 Files = Annotated[
     list[Path],
-    typer.Option("--file", "-f", help="A manifest, a folder of them, or - for standard input; may be repeated."),
+    typer.Option(
+        "--file", "-f", help="A manifest, a folder of them, or - for standard input; may be repeated."
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field below spec for this call; may be repeated."),
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Replace a field below spec for this call; may be repeated."
+    ),
 ]
 WorkDirectory = Annotated[
     Path, typer.Option("--work-dir", help="Embedded S3, logs and results; the next run finds them here.")
@@ -125,7 +129,9 @@ def run(
     ] = None,
     seeds: Annotated[
         list[str] | None,
-        typer.Option("--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."),
+        typer.Option(
+            "--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."
+        ),
     ] = None,
     overrides: Sets = None,
 ) -> None:
@@ -164,7 +170,7 @@ def preview(
     work_dir: WorkDirectory = Path(".tunesmith"),
     overrides: Sets = None,
 ) -> None:
-    """Show what a FineTuneJob would learn from: messages, tokens, labels, lengths, bad records. Trains nothing.
+    """Show what a FineTuneJob would learn from: messages, tokens, labels, lengths, bad records; train nothing.
 
     [dim]tunesmith preview -f job.yaml
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
@@ -179,14 +185,18 @@ def preview(
 
 @app.command()
 def chat(
-    model: Annotated[str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")],
+    model: Annotated[
+        str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")
+    ],
     base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
     ] = "balanced",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 512,
-    stop: Annotated[list[str] | None, typer.Option("--stop", help="A text that ends a reply; may be repeated.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="A text that ends a reply; may be repeated.")
+    ] = None,
     work_dir: WorkDirectory = Path(".tunesmith"),
 ) -> None:
     """Talk to a model, with the prompt it was trained on. An empty line or Ctrl-D ends, /reset begins anew.

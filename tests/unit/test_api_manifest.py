@@ -11,7 +11,7 @@ from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wrong_manifests import GOOD_TEXT
+from wrong_texts import GOOD_TEXT
 
 from tunesmith.api.crd import crd
 from tunesmith.api.manifest import SPECS, load_files, parse_text

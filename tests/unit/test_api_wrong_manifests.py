@@ -4,7 +4,8 @@ import pytest
 import yaml
 from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE
-from wrong_manifests import GOOD_TEXT, LOCAL, OBJECTS, SETS, TEXTS
+from wrong_objects import OBJECTS
+from wrong_texts import GOOD_TEXT, LOCAL, SETS, TEXTS
 
 from tunesmith.api.crd import crd
 from tunesmith.api.manifest import parse_text

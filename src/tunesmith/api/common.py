@@ -140,7 +140,7 @@ class ResourcesSpec(Model):
     """Memory of each pod."""
     shared_memory: Quantity | None = None
     """Size of /dev/shm."""
-    scratch: ScratchSpec = ScratchSpec()
+    scratch: ScratchSpec = Field(default_factory=ScratchSpec)
     """Local disk for models and checkpoints."""
 
 
@@ -240,21 +240,21 @@ class TrackingSpec(Model):
 class JobSpec(Model):
     """The fields all three kinds have."""
 
-    storage: StorageSpec = StorageSpec()
+    storage: StorageSpec = Field(default_factory=StorageSpec)
     """How S3 is reached."""
     output: OutputSpec
     """Where results go."""
-    resources: ResourcesSpec = ResourcesSpec()
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     """What each pod gets."""
-    placement: PlacementSpec = PlacementSpec()
+    placement: PlacementSpec = Field(default_factory=PlacementSpec)
     """Which machines the pods may run on."""
     runtime: ShortName = "default"
     """Name of a training image the administrator offers."""
-    run: RunSpec = RunSpec()
+    run: RunSpec = Field(default_factory=RunSpec)
     """Attempts, deadline, suspension."""
-    hub: HubSpec = HubSpec()
+    hub: HubSpec = Field(default_factory=HubSpec)
     """The Hugging Face hub or a mirror."""
-    tracking: TrackingSpec = TrackingSpec()
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     """Where metrics go besides metrics.jsonl."""
 
 

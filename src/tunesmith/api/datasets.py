@@ -59,7 +59,7 @@ class UserSimulationFormat(Model):
     """Which parts the prompt shows."""
     prompt_style: Literal["simple", "detailed", "flat"] = "simple"
     """How the prompt is written."""
-    history: HistorySpec = HistorySpec()
+    history: HistorySpec = Field(default_factory=HistorySpec)
     """How much history the prompt shows."""
     use_history: bool | None = None
     """Show history; follows ablationConfig if absent."""

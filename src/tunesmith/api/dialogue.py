@@ -93,7 +93,7 @@ class EndpointSpec(Model):
     """A vLLM engine in the pod."""
     transformers: TransformersEndpoint | None = None
     """transformers' generate in the pod."""
-    limits: LimitsSpec = LimitsSpec()
+    limits: LimitsSpec = Field(default_factory=LimitsSpec)
     """What the endpoint may be asked."""
     price: PriceSpec | None = None
     """What tokens cost."""
@@ -182,7 +182,7 @@ class DialogueGenSpec(JobSpec):
     """Single turns the dialogues grow from."""
     rounds: Annotated[int, Field(ge=1, le=100)]
     """Rounds of each dialogue; the first is the seed."""
-    context: ContextSpec = ContextSpec()
+    context: ContextSpec = Field(default_factory=ContextSpec)
     """How much of a dialogue the models see."""
     endpoints: Annotated[dict[ShortName, EndpointSpec], Field(min_length=1, max_length=16)]
     """Models that answer, by name."""
@@ -192,7 +192,7 @@ class DialogueGenSpec(JobSpec):
     """A wall for spending."""
     dry_run: bool = False
     """Send nothing; show the first requests and the expected cost."""
-    resources: DialogueResources = DialogueResources()
+    resources: DialogueResources = Field(default_factory=DialogueResources)
     """What the pod gets."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -156,7 +156,7 @@ class EvaluationSpec(Model):
     """Prompts to answer."""
     verifier: VerifierSpec | None = None
     """Which replies are right; the task's own if absent."""
-    sampling: EvaluationSampling = EvaluationSampling()
+    sampling: EvaluationSampling = Field(default_factory=EvaluationSampling)
     """How replies are drawn."""
     engine: EngineSpec | None = None
     """What generates; vLLM where it is installed, else transformers."""
@@ -190,11 +190,11 @@ class FineTuneSpec(JobSpec):
     """The model to start from."""
     datasets: Annotated[list[DatasetSpec], Field(min_length=1, max_length=64)]
     """What it learns from."""
-    validation: ValidationSpec = ValidationSpec()
+    validation: ValidationSpec = Field(default_factory=ValidationSpec)
     """What it is judged on while it trains."""
     method: MethodSpec
     """What is trained."""
-    training: TrainingSpec = TrainingSpec()
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
     """Hyperparameters."""
     deepspeed: DeepSpeedSpec | None = None
     """DeepSpeed."""

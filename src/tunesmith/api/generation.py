@@ -207,7 +207,7 @@ class PreviewSpec(Model):
     """The user's message."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=64)] | None = None
     """A whole conversation that ends with the user, instead of user."""
-    generation: PreviewGeneration = PreviewGeneration()
+    generation: PreviewGeneration = Field(default_factory=PreviewGeneration)
     """How the reply is generated."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -64,7 +64,7 @@ class Job:
     @property
     def name(self) -> str:
         """The job's name."""
-        return str(self.metadata.name)
+        return self.metadata.name
 
     @property
     def subject(self) -> str:

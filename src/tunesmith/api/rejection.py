@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from tunesmith.api.base import Rule
 from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import PromptsSpec
@@ -19,9 +21,9 @@ class RejectionSampleSpec(JobSpec):
     """What it replies to."""
     verifier: VerifierSpec | None = None
     """Which replies are right; the task's own if absent."""
-    sampling: SamplingSpec = SamplingSpec()
+    sampling: SamplingSpec = Field(default_factory=SamplingSpec)
     """How replies are drawn."""
-    engine: EngineSpec = EngineSpec(vllm=VllmEngine())
+    engine: EngineSpec = Field(default_factory=lambda: EngineSpec(vllm=VllmEngine()))
     """What generates."""
 
     rules: ClassVar[tuple[Rule, ...]] = (

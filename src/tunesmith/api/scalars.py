@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 _QUANTITY = r"^([0-9]+([.][0-9]*)?|[.][0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
 
@@ -92,16 +94,30 @@ JsonObject = Annotated[
 ]
 
 
-def _matching(pattern: str, message: str, max_length: int, min_length: int = 1) -> Any:
-    compiled = re.compile(pattern, re.ASCII)
+@dataclass(frozen=True, slots=True)
+class _Matching:
+    """A text that matches a pattern as a whole; `message` says what it must be."""
 
-    def check(value: str) -> str:
-        if not min_length <= len(value) <= max_length or not compiled.fullmatch(value):
-            raise ValueError(message)
+    pattern: str
+    message: str
+    max_length: int
+    min_length: int = 1
+
+    def check(self, value: str) -> str:
+        """The value itself. Raises ValueError."""
+        fits = self.min_length <= len(value) <= self.max_length
+        if not fits or not re.fullmatch(self.pattern, value, re.ASCII):
+            raise ValueError(self.message)
         return value
 
-    schema = {"type": "string", "minLength": min_length, "maxLength": max_length, "pattern": f"^({pattern})$"}
-    return Annotated[str, AfterValidator(check), WithJsonSchema(schema)]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        bounds = {"minLength": self.min_length, "maxLength": self.max_length}
+        return {"type": "string", **bounds, "pattern": f"^({self.pattern})$"}
 
 
 MAX_JOB_NAME = 40
@@ -110,39 +126,59 @@ JOB_NAME_WORDS = (
     f"must be at most {MAX_JOB_NAME} characters of a-z, 0-9 and '-', "
     "begin with a letter and end with a letter or digit"
 )
-JobName = _matching(JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME)
-Namespace = _matching(
-    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?",
-    "must be a namespace: at most 63 characters of a-z, 0-9 and '-'",
-    63,
-)
-ObjectName = _matching(
-    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-    "must be a Kubernetes name: at most 253 characters of a-z, 0-9, '-' and '.'",
-    253,
-)
-SecretKey = _matching(r"[-._a-zA-Z0-9]+", "must be a key of a Secret: letters, digits, '-', '_' and '.'", 253)
-ShortName = _matching(
-    r"[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?",
-    "must be at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
-    63,
-)
-LabelValue = _matching(
-    r"([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?",
-    "must be a label's value: at most 63 letters, digits, '-', '_' and '.'",
-    63,
-    0,
-)
-DottedFunction = _matching(
-    r"[A-Za-z_]\w*([.][A-Za-z_]\w*)*:[A-Za-z_]\w*",
-    "must be an import path such as package.module:function",
-    253,
-)
-ResourceName = _matching(
-    r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
-    "must be an extended resource such as nvidia.com/gpu",
-    253,
-)
+JobName = Annotated[str, _Matching(JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME)]
+Namespace = Annotated[
+    str,
+    _Matching(
+        r"[a-z0-9]([-a-z0-9]*[a-z0-9])?",
+        "must be a namespace: at most 63 characters of a-z, 0-9 and '-'",
+        63,
+    ),
+]
+ObjectName = Annotated[
+    str,
+    _Matching(
+        r"[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+        "must be a Kubernetes name: at most 253 characters of a-z, 0-9, '-' and '.'",
+        253,
+    ),
+]
+SecretKey = Annotated[
+    str, _Matching(r"[-._a-zA-Z0-9]+", "must be a key of a Secret: letters, digits, '-', '_' and '.'", 253)
+]
+ShortName = Annotated[
+    str,
+    _Matching(
+        r"[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?",
+        "must be at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+        63,
+    ),
+]
+LabelValue = Annotated[
+    str,
+    _Matching(
+        r"([a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?)?",
+        "must be a label's value: at most 63 letters, digits, '-', '_' and '.'",
+        63,
+        0,
+    ),
+]
+DottedFunction = Annotated[
+    str,
+    _Matching(
+        r"[A-Za-z_]\w*([.][A-Za-z_]\w*)*:[A-Za-z_]\w*",
+        "must be an import path such as package.module:function",
+        253,
+    ),
+]
+ResourceName = Annotated[
+    str,
+    _Matching(
+        r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
+        "must be an extended resource such as nvidia.com/gpu",
+        253,
+    ),
+]
 Text = Annotated[str, Field(max_length=16384)]
 ShortText = Annotated[str, Field(min_length=1, max_length=253)]
 StopTokens = Annotated[list[ShortText], Field(max_length=16)]

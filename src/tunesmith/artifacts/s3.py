@@ -176,7 +176,7 @@ def _subscribers(progress: Progress | None, head: HeadObjectOutputTypeDef | None
                 future.meta.provide_transfer_size(head["ContentLength"])
                 future.meta.provide_object_etag(head["ETag"])
 
-        def on_progress(self, future: Any, bytes_transferred: int, **_: Any) -> None:  # noqa: ARG002
+        def on_progress(self, future: Any, bytes_transferred: int, **_: Any) -> None:
             if progress is not None:
                 progress(bytes_transferred)
 

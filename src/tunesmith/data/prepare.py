@@ -93,6 +93,7 @@ class _Part:
         tokenizer: ChatTokenizer,
         options: StorageOptions,
         shown: Callable[[int], None],
+        vocab_size: int | None,
     ) -> None:
         if dataset.format not in FORMATS_HERE:
             raise PermanentError(
@@ -103,7 +104,7 @@ class _Part:
         self.dataset, self.spec, self.tokenizer = dataset, spec, tokenizer
         self.report = DatasetReport(name)
         self._found = BadRecords()
-        self._shown = shown
+        self._shown, self._vocab_size = shown, vocab_size
         assert dataset.uri is not None  # plan has resolved every fromJob
         self._store, self._entries = find_files(dataset.uri, options)
 
@@ -127,9 +128,7 @@ class _Part:
         """Wanted items with their samples; bad records, also those found by the tokenizer, are collected."""
         yield from collect_bad(self._tokenised(wanted), self.dataset.max_bad_records, self._found)
 
-    def _tokenised(
-        self, wanted: Callable[[str], bool]
-    ) -> Iterator[tuple[Item, list[Sample]] | BadRecord]:
+    def _tokenised(self, wanted: Callable[[str], bool]) -> Iterator[tuple[Item, list[Sample]] | BadRecord]:
         for number, item in enumerate(self.items(), 1):
             if number % 200 == 0:
                 self._shown(number)
@@ -159,7 +158,13 @@ class _Part:
         kind = "text" if isinstance(item.content, Document) else "chat"
         for sample in samples:
             try:
-                check_sample(sample, self.tokenizer, kind)
+                check_sample(
+                    sample,
+                    self.tokenizer,
+                    kind,
+                    truncate_reply=self.spec.training.truncate_reply,
+                    vocab_size=self._vocab_size,
+                )
             except LabelError as error:
                 raise LabelError(f"{item.place}: {error.message}") from None
         return samples
@@ -221,8 +226,11 @@ def prepare(
     progress: Progress = lambda name, records: None,
     *,
     first: int = FIRST_SAMPLES,
+    vocab_size: int | None = None,
 ) -> Prepared:
     """Read, check and tokenise everything into `folder`, which must not exist; keeps the `first` samples.
+
+    `vocab_size` is the model's number of embeddings, where it is known.
 
     Raises DataError naming the records that cannot be used, when there are more than allowed.
     """
@@ -232,7 +240,7 @@ def prepare(
     with TableWriter(folder / "train") as train, TableWriter(folder / "validation") as held_out:
         for index, dataset in enumerate(spec.datasets):
             name = f"datasets[{index}] {dataset.uri}"
-            part = _Part(name, dataset, spec, tokenizer, options, _named(progress, name))
+            part = _Part(name, dataset, spec, tokenizer, options, _named(progress, name), vocab_size)
             choice = _choose(part, dataset, spec.validation, spec.training.seed)
             for item, samples in part.samples(choice.wanted):
                 part.count(samples)
@@ -243,7 +251,7 @@ def prepare(
                 shown += _first(item, samples[: first - len(shown)])
             reports.append(part.finish())
         if spec.validation.uri is not None:
-            reports.append(_read_validation(spec, tokenizer, options, held_out, progress))
+            reports.append(_read_validation(spec, tokenizer, options, held_out, progress, vocab_size))
     return _finished(spec, folder, reports, shown)
 
 
@@ -268,9 +276,10 @@ def _read_validation(
     options: StorageOptions,
     table: TableWriter,
     progress: Progress,
+    vocab_size: int | None,
 ) -> DatasetReport:
     name = f"validation {spec.validation.uri}"
-    part = _Part(name, spec.validation, spec, tokenizer, options, _named(progress, name))
+    part = _Part(name, spec.validation, spec, tokenizer, options, _named(progress, name), vocab_size)
     for item, samples in part.samples(lambda key: True):
         part.count(samples)
         _write(table, item, samples, 1)

@@ -30,7 +30,7 @@ class TableWriter:
         self._offsets = array("q", [0])
 
     def add(self, sample: Sample, *, group: int, copies: int = 1) -> None:
-        """Append a sample. `group` is shared by samples that belong together, `copies` how often it is seen."""
+        """Append a sample. `group` is shared by those that belong together, `copies` how often it is seen."""
         self._files["ids"].write(array("i", sample.ids).tobytes())
         self._files["weights"].write(array("f", sample.weights).tobytes())
         self._files["groups"].write(array("q", [group]).tobytes())

@@ -102,6 +102,14 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
+def vocabulary_size(folder: Path) -> int | None:
+    """Number of embeddings as the model's configuration says, None where it does not."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
 def resolve_dtype(folder: Path, dtype: str) -> torch.dtype:
     """`auto` is the checkpoint's type where the device has it, float32 on a CPU."""
     import torch

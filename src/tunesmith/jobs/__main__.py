@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         serve(progress, world.progress_host, world.progress_port)
     try:
         digest = _run(parse_run(path.read_bytes()), world, progress)
-    except BaseException as error:  # noqa: BLE001  the process's edge
+    except BaseException as error:  # the process's edge
         termination = of_error(error)
         if isinstance(error, TunesmithError):
             log.error("%s: %s", termination.reason, error.message)

@@ -81,7 +81,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
         return found.digest
     stop = StopFlag()
     stop.listen()
-    inputs = gather_inputs(spec, world, progress)
+    inputs = gather_inputs(spec, world, progress, found.day)
     stop.check()
     folder = world.node_folder / "output"
     folder.mkdir(exist_ok=True)
@@ -250,9 +250,7 @@ def _before(session: Session, trainer: Any, results: Results, ranks: Ranks) -> N
     set_seed(session.spec.training.seed + session.world.rank)
 
 
-def _finish(
-    session: Session, trainer: Any, checkpoints: Checkpoints, results: Results, ranks: Ranks
-) -> str:
+def _finish(session: Session, trainer: Any, checkpoints: Checkpoints, results: Results, ranks: Ranks) -> str:
     """Load the best weights if they were asked for, then write and publish everything."""
     best = trainer.state.best_global_step
     use_best = session.spec.training.early_stopping is not None and best not in (
@@ -275,5 +273,3 @@ def _finish(
         log.info("Published %s.", session.store.uri)
     ranks.gather(None)
     return digest
-
-

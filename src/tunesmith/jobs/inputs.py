@@ -13,15 +13,18 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tunesmith.api.common import StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import Prepared, prepare
 from tunesmith.data.table import Table
-from tunesmith.engines.load import fetch_model, is_adapter
+from tunesmith.engines.load import fetch_model, is_adapter, vocabulary_size
 from tunesmith.errors import PermanentError
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.world import World
@@ -51,14 +54,14 @@ def hub_token(spec: FineTuneSpec) -> str | None:
     return os.environ.get(secret_env(ref.name, ref.key)) if ref else os.environ.get("HF_TOKEN")
 
 
-def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress) -> Inputs:
-    """Fetch and prepare, or wait for the rank that does."""
+def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: date) -> Inputs:
+    """Fetch and prepare, or wait for the rank that does. `day` is for templates that print the date."""
     folder = world.node_folder
     ready = folder / "ready.json"
     if world.local_rank == 0:
         _clean(world)
         folder.mkdir(parents=True, exist_ok=True)
-        inputs = _make(spec, folder, progress)
+        inputs = _make(spec, folder, progress, day)
         temp = ready.with_suffix(".tmp")
         temp.write_text(json.dumps({"model": str(inputs.model)}), "utf-8")
         temp.rename(ready)
@@ -68,7 +71,7 @@ def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress) -> Input
     model = Path(json.loads(ready.read_text("utf-8"))["model"])
     samples = folder / "samples"
     held_out = Table(samples / "validation") if spec.validation.active else None
-    tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code)
+    tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code, today=day)
     return Inputs(model, tokenizer, Prepared(Table(samples / "train"), held_out, [], []))
 
 
@@ -79,7 +82,7 @@ def _clean(world: World) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _make(spec: FineTuneSpec, folder: Path, progress: Progress) -> Inputs:
+def _make(spec: FineTuneSpec, folder: Path, progress: Progress, day: date) -> Inputs:
     options = storage_options(spec.storage)
     progress.update(phase="fetching the model")
     model = fetch_model(spec.model, spec.hub, options, folder / "model", hub_token(spec))
@@ -88,13 +91,13 @@ def _make(spec: FineTuneSpec, folder: Path, progress: Progress) -> Inputs:
             f"model.uri {spec.model.uri} is a LoRA adapter; this version starts from whole models only.",
             reason=Reason.NOT_IMPLEMENTED,
         )
-    tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code)
+    tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code, today=day)
     progress.update(phase="preparing the data")
 
     def tell(name: str, records: int) -> None:
         progress.update(records=records)
 
-    prepared = prepare(spec, tokenizer, options, folder / "samples", tell)
+    prepared = prepare(spec, tokenizer, options, folder / "samples", tell, vocab_size=vocabulary_size(model))
     for report in prepared.reports:
         log.info(
             "%s: %d records, %d samples, %d tokens of which %d labels, %d bad, %d with context cut",
@@ -111,7 +114,7 @@ def data_digest(prepared: Prepared) -> str:
     for table in (prepared.train, prepared.validation):
         if table is not None:
             for column in table.columns():
-                digest.update(memoryview(column).cast("B") if len(column) else b"")
+                digest.update(np.ascontiguousarray(column).view(np.uint8).data)
                 digest.update(b"|")
     return digest.hexdigest()
 

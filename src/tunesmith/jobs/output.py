@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from enum import Enum
 from typing import Any
 
@@ -33,10 +34,11 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The state of an output, and the digest of its manifest if it is finished."""
+    """The state of an output, the digest of its manifest if it is finished, and the day it was begun."""
 
     state: State
     digest: str = ""
+    day: date = field(default_factory=date.today)
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:
@@ -73,7 +75,8 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, attempt:
     fields = _changed_fields(store, spec_fields) if there else []
     if fields:
         raise _conflict(store, f"is the output of a job with other settings: {', '.join(fields)}")
-    return Found(State.FINISHED, manifest.digest) if manifest else Found(State.RESUME)
+    day = date.fromisoformat(json.loads(store.read(FINGERPRINT_KEY))["day"]) if there else date.today()
+    return Found(State.FINISHED if manifest else State.RESUME, manifest.digest if manifest else "", day)
 
 
 def _changed_fields(store: Store, spec_fields: Fingerprint) -> list[str]:
@@ -86,7 +89,7 @@ def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
     if found.state is State.REPLACE:
         store.delete([MANIFEST_KEY])
         store.delete([entry.key for entry in store.list()])
-    data = canonical(fingerprint).encode()
+    data = canonical({**fingerprint, "day": found.day.isoformat()}).encode()
     if store.put(FINGERPRINT_KEY, data, if_absent=True):
         return
     old = json.loads(store.read(FINGERPRINT_KEY))

@@ -43,7 +43,7 @@ def _handler(snapshot: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHand
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *args: Any) -> None:
             """Requests are not worth a line."""
 
     return Handler

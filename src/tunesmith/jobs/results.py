@@ -63,7 +63,9 @@ class Results:
         text = samples_preview(first, self._inputs)
         log.info("The first samples, labels between « and »:\n%s", text)
         if self._session.spec.training.packing == "tree":
-            log.info("packing: tree is not in this version; samples are computed one by one, with the same loss.")
+            log.info(
+                "packing: tree is not in this version; samples are computed one by one, with the same loss."
+            )
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
         self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
 
@@ -154,7 +156,10 @@ class Results:
                 "metrics": [row for row in self.metrics.rows if "loss" in row],
                 "evals": [row for row in self.metrics.rows if "eval_loss" in row],
                 "samples": [
-                    {"place": s.place, "spans": [list(span) for span in spans(s.sample, self._inputs.tokenizer)]}
+                    {
+                        "place": s.place,
+                        "spans": [list(span) for span in spans(s.sample, self._inputs.tokenizer)],
+                    }
                     for s in prepared.first
                 ],
                 "previews": result["previews"],
@@ -187,7 +192,10 @@ class Results:
             f"Made by Tunesmith {result['versions']['tunesmith']}: {result['method']} on {result['model']}, "
             f"{result['steps']} steps.",
             "",
-            *(f"- {d['name']}: {d['samples']} samples, {d['label_tokens']} label tokens" for d in result["datasets"]),
+            *(
+                f"- {d['name']}: {d['samples']} samples, {d['label_tokens']} label tokens"
+                for d in result["datasets"]
+            ),
         ]
         if loss["before"] is not None:
             lines += ["", f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after."]

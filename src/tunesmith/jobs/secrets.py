@@ -10,7 +10,7 @@ from tunesmith.names import Reason, secret_env
 
 
 def secret(ref: SecretKeyRef | None) -> str | None:
-    """The value of one key of a Secret; None if the manifest names none. Raises PermanentError if it is not set."""
+    """One key of a Secret; None if the manifest names none. Raises PermanentError if it is not set."""
     if ref is None:
         return None
     variable = secret_env(ref.name, ref.key)

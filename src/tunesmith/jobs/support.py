@@ -1,4 +1,4 @@
-"""What this version runs. The manifests may ask for more: that is validated and rendered, and refused here."""
+"""What this version runs. Manifests may ask for more: that is validated and rendered, and refused here."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ def _load(options: ChatOptions, folder: Path) -> tuple[Any, ChatTokenizer]:
     if base_folder != model_folder:
         model = load_adapter(model, model_folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    has_template = any((model_folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    has_template = any(
+        (model_folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
+    )
     tokenizer = ChatTokenizer.load(model_folder if has_template else base_folder)
     return model.to(device).eval(), tokenizer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,13 @@ def apply_override(documents: list[Any], path: list[str | int], value: Any) -> N
 
 def _put(document: Any, path: list[str | int], value: Any) -> bool:
     node = document.get("spec") if isinstance(document, dict) else None
-    for part, following in zip(path[:-1], path[1:], strict=True):
-        if isinstance(node, dict) and part not in node and isinstance(part, str) and isinstance(following, str):
+    for part, following in pairwise(path):
+        if (
+            isinstance(node, dict)
+            and part not in node
+            and isinstance(part, str)
+            and isinstance(following, str)
+        ):
             node[part] = {}
         try:
             node = node[part]  # type: ignore[index]

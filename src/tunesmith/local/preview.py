@@ -14,7 +14,7 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import DatasetReport, Prepared, prepare
-from tunesmith.engines.load import fetch_model
+from tunesmith.engines.load import fetch_model, vocabulary_size
 from tunesmith.errors import DataError
 from tunesmith.local.storage import credentials, embedded_if_needed, s3_uris
 from tunesmith.local.workdir import WorkDir
@@ -62,6 +62,7 @@ def _preview(job: Job, jobs: Sequence[Job], count: int, console: Console) -> int
                     folder / "samples",
                     lambda name, records: status.update(f"{name}: {records:,} records"),
                     first=count,
+                    vocab_size=vocabulary_size(model),
                 )
             except DataError as error:
                 console.print(Text(error.message, style="red"), soft_wrap=True)

@@ -173,7 +173,9 @@ class LocalRun:
     def _explain(self, job: Job, folder: JobFolder, outcome: Outcome) -> int:
         word = outcome.termination
         if word is None or word.get("reason") == "Succeeded":
-            how = f"a process was ended by signal or died without a word (launcher's exit code {outcome.code})"
+            how = (
+                f"a process was ended by signal or died without a word (launcher's exit code {outcome.code})"
+            )
             self._fail(job, Reason.PROCESS_DIED, f"{how}. Run it again to go on.", folder)
             return 1
         if word.get("permanent"):
@@ -190,5 +192,3 @@ class LocalRun:
         if folder is not None:
             log = folder.logs / "rank-0.log"
             self._say(f"log: {log if log.exists() else folder.logs / 'launcher.log'}")
-
-

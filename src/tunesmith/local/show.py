@@ -109,7 +109,8 @@ def show_result(console: Console, result: dict[str, Any], folder: JobFolder, uri
     loss = result["validationLoss"]
     if loss["before"] is not None and loss["after"] is not None:
         console.print(
-            f"Validation loss  [dim]{loss['before']:.4f} before[/dim]  →  [bold green]{loss['after']:.4f} after"
+            f"Validation loss  [dim]{loss['before']:.4f} before[/dim]"
+            f"  →  [bold green]{loss['after']:.4f} after"
         )
     name = "Model" if result["method"] == "full" else "Adapter"
     _where(console, name, folder.output / "final_model")

@@ -93,7 +93,8 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
 
     Raises ManifestError when a job it refers to is not in `outputs`.
     """
-    uris, problems = {}, []
+    uris: dict[tuple[str, str], str] = {}
+    problems = []
     for ref in references(job):
         key = target_key(job, ref)
         if key in outputs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ __all__ = ["ChatTokenizer", "RecordError"]
 class ChatTokenizer:
     """One tokenizer with its chat template, for training, preview, chat and sampling alike."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, today: date | None = None) -> None:
         self.tokenizer = tokenizer
-        self._render = Renderer(tokenizer)
+        self._render = Renderer(tokenizer, today or date.today())
         self._encoder = Encoder(tokenizer)
 
     @classmethod
-    def load(cls, folder: Path, *, trust_remote_code: bool = False) -> ChatTokenizer:
+    def load(
+        cls, folder: Path, *, trust_remote_code: bool = False, today: date | None = None
+    ) -> ChatTokenizer:
         """Load from local files only. Raises ModelError where there is no usable tokenizer in `folder`.
 
-        A missing chat template is an error only once something asks for it.
+        A missing chat template is an error only once something asks for it. `today` is what templates
+        that print the date print; a run that goes on tomorrow must still see the same tokens.
         """
         from transformers import AutoTokenizer
 
@@ -49,7 +53,7 @@ class ChatTokenizer:
         except Exception as error:  # the Rust library raises plain Exception
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first_line}") from error
-        return cls(tokenizer)
+        return cls(tokenizer, today=today)
 
     @cached_property
     def vocab_size(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from tunesmith.errors import ModelError
@@ -20,10 +21,10 @@ THOUGHT = "<think>\nqtunesmiththoughtq\n</think>\n\n"
 
 
 class Renderer:
-    """Messages to the text the model sees."""
+    """Messages to the text the model sees. `today` is the date for templates that print it."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, today: date) -> None:
+        self._tokenizer, self._today = tokenizer, today
 
     def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
         """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
@@ -44,7 +45,10 @@ class Renderer:
         turns = [message.as_dict() for message in messages]
         try:
             text: str = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=prompt
+                turns,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                strftime_now=self._today.strftime,
             )
         except (TemplateError, TypeError) as error:
             raise RecordError(f"the model's chat template refuses this conversation: {error}") from error

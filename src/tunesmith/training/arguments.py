@@ -21,9 +21,7 @@ def plan_steps(spec: FineTuneSpec, table: Table, world: int, rank: int) -> StepP
     """All optimizer steps of the run."""
     training, step = spec.training, sizes(spec, world)
     steps = total_steps(len(table.order()), step, training.num_train_epochs, training.max_steps)
-    return StepPlan(
-        table, step, seed=training.seed, shuffle=training.shuffle, steps=steps, rank=rank
-    )
+    return StepPlan(table, step, seed=training.seed, shuffle=training.shuffle, steps=steps, rank=rank)
 
 
 def warmup(spec: FineTuneSpec, steps: int) -> int:

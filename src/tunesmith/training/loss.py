@@ -25,15 +25,13 @@ def token_weights(weights: npt.NDArray[np.float32], reduction: str) -> npt.NDArr
     """Weight of each token in the sum; `sampleMean` shares a sample's mean weight out over its labels."""
     if reduction == "tokenMean":
         return weights
-    labels = np.count_nonzero(weights)
-    return weights / np.float32(max(labels, 1))
+    labels = max(int(np.count_nonzero(weights)), 1)
+    return (weights / np.float32(labels)).astype(np.float32)
 
 
 def denominator(table: Table, indices: npt.NDArray[np.int64], reduction: str) -> float:
     """Σ v over the samples: what these add to D."""
-    return float(
-        sum(token_weights(table.weights(int(i)), reduction).sum(dtype=np.float64) for i in indices)
-    )
+    return float(sum(token_weights(table.weights(int(i)), reduction).sum(dtype=np.float64) for i in indices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,10 @@ def weighted_sum(model: Any, batch: Batch, device: torch.device) -> torch.Tensor
     wanted = weights[:, kept].to(device)
     rows = wanted != 0
     if not bool(rows.any()):
-        return logits.float().sum() * 0.0
+        nothing: torch.Tensor = logits.float().sum() * 0.0
+        return nothing
     losses = functional.cross_entropy(
         logits[rows].float(), targets[:, kept].to(device)[rows], reduction="none"
     )
-    return (losses * wanted[rows]).sum()
+    total: torch.Tensor = (losses * wanted[rows]).sum()
+    return total

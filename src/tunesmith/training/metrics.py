@@ -159,7 +159,14 @@ class Wandb:
     """One run of Weights & Biases; without a key it is recorded offline, under the folder."""
 
     def __init__(
-        self, folder: Path, *, project: str, name: str, entity: str | None, key: str | None, config: Mapping[str, Any]
+        self,
+        folder: Path,
+        *,
+        project: str,
+        name: str,
+        entity: str | None,
+        key: str | None,
+        config: Mapping[str, Any],
     ) -> None:
         import wandb
 

@@ -47,7 +47,7 @@ def _with_lora(model: Any, method: LoraMethod) -> Any:
         targets = [name.strip() for name in method.target_modules.split(",") if name.strip()]
     config = LoraConfig(
         r=method.r,
-        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_alpha=method.alpha,
         lora_dropout=method.dropout,
         target_modules=targets,
         task_type=TaskType.CAUSAL_LM,
@@ -64,7 +64,9 @@ def base_name(source: ModelSource) -> str:
     return source.uri.removeprefix("hf://")
 
 
-def save_final(model: Any, tokenizer: ChatTokenizer, spec: FineTuneSpec, dtype: torch.dtype, folder: Path) -> None:
+def save_final(
+    model: Any, tokenizer: ChatTokenizer, spec: FineTuneSpec, dtype: torch.dtype, folder: Path
+) -> None:
     """Adapter or full weights as safetensors, tokenizer and chat template: what plain transformers loads."""
     folder.mkdir(parents=True, exist_ok=True)
     if spec.method.full is not None:

@@ -38,18 +38,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._started, self._first = time.monotonic(), 0
         self.trainer: StepTrainer | None = None
 
-    def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Start the clocks, after everything slow."""
         self._started, self._first = time.monotonic(), state.global_step
         if self._metrics:
             self._metrics.start_clock()
         self._tell(phase="training", step=state.global_step, total=state.max_steps)
 
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the step down."""
         trainer = self.trainer
         if trainer is None or self._metrics is None:
@@ -81,9 +77,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             trainer.last_learning_rate, trainer.last_grad_norm,
         )  # fmt: skip
 
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the validation loss down."""
         loss = kwargs["metrics"]["eval_loss"]
         if self._metrics:

@@ -83,6 +83,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         self._steps, self._validation = steps, validation
         self._reduction, self._pad_id, self._eval_batch = reduction, pad_id, eval_batch
         self._stop_asked = stop_asked
+        self.control: TrainerControl
         self.stopping = False
         self.last_step = StepResult(math.nan, 0)
         self.last_learning_rate = self.last_grad_norm = math.nan
