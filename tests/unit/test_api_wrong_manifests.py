@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 from admission import refusals
-from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE
+from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
 from wrong_objects import OBJECTS
 from wrong_texts import GOOD_TEXT, LOCAL, SETS, TEXTS
 
@@ -92,6 +92,22 @@ def test_a_bad_document_does_not_hide_the_others():
     jobs, problems = parse_text(f"{GOOD_TEXT}---\nkind: x\n---\n{GOOD_TEXT}", "file.yaml")
     assert [job.document for job in jobs] == [1, 3]
     assert [problem.document for problem in problems] == [2]
+
+
+SECRETS = {
+    "password": {"spec.storage.endpointUrl": "https://user:hunter2@host"},
+    "password-as-data": {"spec.datasets[0].uri": "https://user:hunter2@host/x"},
+    "key-for-reference": {"spec.hub.tokenSecretRef": "hunter2"},
+    "key-for-name": {"spec.hub.tokenSecretRef": {"name": "hunter2_", "key": "a"}},
+    "key-for-unknown-field": {"spec.hub.token": "hunter2"},
+}
+
+
+@pytest.mark.parametrize("changes", SECRETS.values(), ids=SECRETS)
+def test_no_secret_stands_in_a_message(changes):
+    problems = parse_text(dump(changed(FINE_TUNE, changes)), "file.yaml")[1]
+    assert len(problems) == 1
+    assert "hunter2" not in str(problems[0])
 
 
 def test_a_problem_says_where_it_is():

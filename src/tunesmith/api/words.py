@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,11 +49,18 @@ def path_of(loc: Loc) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as JSON, cut to a readable length; an object or list only by what it is."""
+    """A value as JSON, cut to a readable length and without a URL's password; a large one by its kind."""
     if isinstance(value, dict | list) and value:
         return "an object" if isinstance(value, dict) else "a list"
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = re.sub(r"://[^/?#]*@", "://…@", json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _show_at(loc: Loc, value: Any) -> str:
+    """The same, but not what stands where a Secret is named: it may be the secret itself."""
+    if isinstance(value, str) and any("secret" in str(part).lower() for part in loc):
+        return "what stands there"
+    return show(value)
 
 
 def near(word: object, known: Sequence[str]) -> str:
@@ -104,25 +112,24 @@ def _plain(bound: float) -> float:
 
 def _message(model: type[BaseModel], error: Any) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    shown = _show_at(error["loc"], value)
     if kind == "extra_forbidden":
         return _unknown(model, error["loc"])
     if kind == "missing":
         return "is required"
     if kind == "literal_error":
         expected = context["expected"].replace("'", "")
-        return (
-            f"must be {expected}, not {show(value)}{near(value, expected.replace(' or ', ', ').split(', '))}"
-        )
+        return f"must be {expected}, not {shown}{near(value, expected.replace(' or ', ', ').split(', '))}"
     if kind in _TYPES:
-        return f"{_TYPES[kind]}, not {show(value)}"
+        return f"{_TYPES[kind]}, not {shown}"
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         return words.format(_plain(context[name])) + (
-            "" if isinstance(value, str | list | dict) else f", not {show(value)}"
+            "" if isinstance(value, str | list | dict) else f", not {shown}"
         )
     if kind == "value_error":
-        return f"{context['error']}; it is {show(value)}"
-    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {show(value)}"
+        return f"{context['error']}; it is {shown}"
+    return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shown}"
 
 
 def _empty_blocks(document: Any, loc: Loc, message: str) -> str:

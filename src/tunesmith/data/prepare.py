@@ -70,7 +70,7 @@ class Prepared:
         lengths = self.train.lengths
         if not len(lengths):
             return []
-        edges = np.unique(np.linspace(0, int(lengths.max()) + 1, bins + 1).astype(int))
+        edges = np.unique(np.linspace(int(lengths.min()), int(lengths.max()) + 1, bins + 1).astype(int))
         counts, edges = np.histogram(lengths, edges)
         return [
             {"low": int(low), "high": int(high) - 1, "count": int(count)}

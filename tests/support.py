@@ -1,0 +1,150 @@
+"""The real command on small manifests: what integration tests of every kind start from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.local.storage import AWS_VARIABLES
+from tunesmith.names import METRICS_KEY
+
+TIMES = ("tokens_per_second", "memory_bytes")
+CODE = "import sys; from tunesmith.cli import main; sys.argv[0] = 'tunesmith'; main()"
+
+
+def chat_records(count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Conversations of unequal lengths, some of several turns."""
+    words = ("river", "lamp", "old town", "weather", "apple", "公园", "dance")
+    records = []
+    for number in range(start, start + count):
+        messages = []
+        for turn in range(1 + number % 3):
+            word = words[(number + turn) % len(words)]
+            messages.append({"role": "user", "content": f"What is {word} number {number}?" * (1 + turn)})
+            messages.append({"role": "assistant", "content": f"{word} is {number} " * (1 + number % 4)})
+        records.append({"id": f"r{number}", "messages": messages})
+    return records
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> Path:
+    """Write one JSON value a line; a text is written as it is."""
+    lines = [r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    return path
+
+
+def finetune(
+    name: str,
+    *,
+    model: Path | str,
+    data: Path | str,
+    output: Path | str,
+    training: Mapping[str, Any] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:
+    """A FineTuneJob for the tiny model: six steps, a checkpoint every two. Keywords replace parts of the spec."""
+    small = {
+        "maxSteps": 6, "saveSteps": 2, "loggingSteps": 1, "perDeviceTrainBatchSize": 2,
+        "gradientAccumulationSteps": 2, "learningRate": 1e-2, "warmupSteps": 0, "maxLength": 256,
+    }  # fmt: skip
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": _uri(model)},
+            "datasets": [{"uri": _uri(data), "chat": {}}],
+            "method": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}},
+            "output": {"uri": _uri(output)},
+            "resources": {"gpusPerNode": 0},
+            "tracking": {"tensorboard": False},
+            **spec,
+            "training": {**small, **(training or {})},
+        },
+    }
+
+
+def _uri(place: Path | str) -> str:
+    return f"file://{place}" if isinstance(place, Path) else place
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call of the command ended; `text` is all it printed."""
+
+    code: int
+    text: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's, without an S3 or a width of its own, and with no way to the hub."""
+    kept = {k: v for k, v in os.environ.items() if k not in AWS_VARIABLES and not k.startswith("TUNESMITH_")}
+    return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(extra or {})}
+
+
+def start_cli(
+    *arguments: str | Path, folder: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start the command in `folder`, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, *map(str, arguments)],
+        cwd=folder,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_cli(
+    *arguments: str | Path, folder: Path, env: Mapping[str, str] | None = None, timeout: float = 240
+) -> Ended:
+    """Call the command in `folder` and wait."""
+    process = start_cli(*arguments, folder=folder, env=env)
+    try:
+        text, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Ended(process.returncode, text)
+
+
+def write_manifest(folder: Path, *documents: Mapping[str, Any]) -> Path:
+    """Write a manifest file named after its first job."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{documents[0]['metadata']['name']}.yaml"
+    path.write_text(yaml.safe_dump_all(documents, allow_unicode=True), "utf-8")
+    return path
+
+
+def run_job(
+    folder: Path,
+    document: Mapping[str, Any],
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 240,
+) -> Ended:
+    """`tunesmith run` of one job, with `folder` as its home."""
+    path = write_manifest(folder, document)
+    return run_cli("run", "-f", path.name, *arguments, folder=folder, env=env, timeout=timeout)
+
+
+def metrics_of(output: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what depends on the machine."""
+    lines = (output / METRICS_KEY).read_text("utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def logs_of(folder: Path) -> str:
+    """Everything the jobs below `folder` logged, for an assertion's message."""
+    return "\n".join(p.read_text("utf-8", "replace")[-4000:] for p in sorted(folder.rglob("jobs/*/*/logs/*.log")))
