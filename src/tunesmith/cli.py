@@ -144,13 +144,13 @@ def run(
     from rich.console import Console
 
     from tunesmith.api.references import missing_problems
-    from tunesmith.jobs.support import unsupported
+    from tunesmith.jobs.support import unsupported_among
     from tunesmith.local.storage import parse_seed
 
     jobs = _load(files, overrides)
     problems = missing_problems(jobs)
     for job in jobs:
-        reason = unsupported(job.kind, job.spec)
+        reason = unsupported_among(job, jobs)
         if reason:
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
@@ -170,7 +170,7 @@ def preview(
     work_dir: WorkDirectory = Path(".tunesmith"),
     overrides: Sets = None,
 ) -> None:
-    """Show what a FineTuneJob would learn from: messages, tokens, labels, lengths, bad records; train nothing.
+    """Show what a FineTuneJob would learn from: messages, labels, lengths, bad records; train nothing.
 
     [dim]tunesmith preview -f job.yaml
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]

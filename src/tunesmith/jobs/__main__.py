@@ -56,7 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     _log_to(world)
     progress = Progress()
     if world.rank == 0 and world.progress_port:
-        serve(progress, world.progress_host, world.progress_port)
+        try:
+            serve(progress, world.progress_host, world.progress_port)
+        except OSError as error:
+            log.warning("Progress is not served: port %s: %s", world.progress_port, error.strerror)
     try:
         digest = _run(parse_run(path.read_bytes()), world, progress)
     except BaseException as error:  # the process's edge

@@ -152,6 +152,7 @@ def _sinks(session: Session, folder: Path) -> list[Sink]:
         sinks.append(
             Wandb(
                 folder / LOGS,
+                run_id=session.store.uri,
                 project=tracking.wandb.project,
                 name=tracking.wandb.run_name or session.run.name,
                 entity=tracking.wandb.entity,

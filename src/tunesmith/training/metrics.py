@@ -6,7 +6,9 @@ written travels with the checkpoint, and a resumed run writes the very lines of 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -156,12 +158,15 @@ class TensorBoard:
 
 
 class Wandb:
-    """One run of Weights & Biases; without a key it is recorded offline, under the folder."""
+    """One run of Weights & Biases; without a key it is recorded offline, under the folder.
+
+    `run_id` is what makes a later attempt the same run."""
 
     def __init__(
         self,
         folder: Path,
         *,
+        run_id: str,
         project: str,
         name: str,
         entity: str | None,
@@ -172,12 +177,12 @@ class Wandb:
 
         folder.mkdir(parents=True, exist_ok=True)
         if key:
-            wandb.login(key=key)
+            os.environ["WANDB_API_KEY"] = key  # `wandb.login` would write it to a file
         self._run = wandb.init(
             project=project,
             name=name,
             entity=entity,
-            id=name,
+            id=hashlib.sha256(run_id.encode()).hexdigest()[:16],
             resume="allow",
             dir=str(folder),
             config=dict(config),
