@@ -161,13 +161,13 @@ class Toleration(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "is required unless operator is Exists",
-            "has(self.key) || self.operator == 'Exists'",
+            "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
             lambda m: m.key is not None or m.operator == "Exists",
             "key",
         ),
         Rule(
             "must be absent when operator is Exists",
-            "!has(self.value) || self.operator == 'Equal'",
+            "!has(self.value) || !has(self.operator) || self.operator == 'Equal'",
             lambda m: m.value is None or m.operator == "Equal",
             "value",
         ),

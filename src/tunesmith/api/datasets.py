@@ -67,7 +67,7 @@ class UserSimulationFormat(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "cannot be set together with oneSamplePerUser",
-            "!(has(self.maxSamplesPerUser) && self.oneSamplePerUser)",
+            "!(has(self.maxSamplesPerUser) && has(self.oneSamplePerUser) && self.oneSamplePerUser)",
             lambda m: m.max_samples_per_user is None or not m.one_sample_per_user,
             "maxSamplesPerUser",
         ),

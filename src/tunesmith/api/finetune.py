@@ -232,6 +232,7 @@ class FineTuneSpec(JobSpec):
         Rule(
             "each engine.vllm.tensorParallelSize must divide resources.gpusPerNode",
             "self.resources.gpusPerNode == 0 || self.evaluation.all(e, !has(e.engine) || !has(e.engine.vllm)"
+            " || !has(e.engine.vllm.tensorParallelSize)"
             " || self.resources.gpusPerNode % e.engine.vllm.tensorParallelSize == 0)",
             _parallel_divides,
             "evaluation",

@@ -48,7 +48,8 @@ class SamplingSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "must not be more than numSamples",
-            "!has(self.stopAfterAccepted) || self.stopAfterAccepted <= self.numSamples",
+            "!has(self.stopAfterAccepted) || "
+            "self.stopAfterAccepted <= (has(self.numSamples) ? self.numSamples : 1)",
             lambda m: m.stop_after_accepted is None or m.stop_after_accepted <= m.num_samples,
             "stopAfterAccepted",
         ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import json
 import textwrap
 from typing import Any
 
@@ -143,20 +144,36 @@ def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
     return {key: value if key == "default" else _inlined(value, definitions) for key, value in own.items()}
 
 
-def _narrowed(node: Schema, where: str) -> Schema:
+def _without_default(node: Schema) -> Schema:
+    """The same with its default told in words only.
+
+    kubectl and GitOps tools compare lists as wholes: a default filled into an item would make every later
+    `kubectl apply` of the same file a change. The programs that read a spec fill these defaults in.
+    """
+    if "default" not in node:
+        return node
+    words = json.dumps(node["default"], ensure_ascii=False)
+    described = f"{node.get('description', '').rstrip('.')}. Default: {words}."
+    return {key: value for key, value in node.items() if key != "default"} | {"description": described}
+
+
+def _narrowed(node: Schema, where: str, in_list: bool = False) -> Schema:
     """A node and those below it with only the keywords a structural schema has, in order."""
     node = {key: value for key, value in node.items() if key not in _DROPPED}
+    if in_list:
+        node = _without_default(node)
     for bound, flag in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if flag in node:
             node |= {bound: node[flag], flag: True}
     if node.get("type") == "object" and "properties" in node:
         node.pop("additionalProperties", None)
         node["properties"] = {
-            name: _narrowed(child, f"{where}.{name}") for name, child in node["properties"].items()
+            name: _narrowed(child, f"{where}.{name}", in_list)
+            for name, child in node["properties"].items()
         }
     for key in ("items", "additionalProperties"):
         if isinstance(node.get(key), dict):
-            node[key] = _narrowed(node[key], f"{where}[]")
+            node[key] = _narrowed(node[key], f"{where}[]", in_list or key == "items")
     _check_bounds(node, where)
     return {key: node[key] for key in sorted(node, key=lambda k: (_ORDER.index(k) if k in _ORDER else 99, k))}
 

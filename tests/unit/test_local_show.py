@@ -1,0 +1,155 @@
+"""What people see of a run: times, progress that may be nonsense, previews that may be hostile."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tunesmith.local.show import (
+    JobProgress,
+    details,
+    duration,
+    preview_table,
+    read_moment,
+    show_result,
+    visible,
+)
+from tunesmith.local.workdir import JobFolder
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"), (-5, "0s"), (0.4, "0s"), (59.4, "59s"), (59.6, "1m00s"), (60, "1m00s"), (200, "3m20s"),
+        (3599.4, "59m59s"), (3600, "1h00m"), (7500, "2h05m"), (360000, "100h00m"),
+    ],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_details():
+    values = {"loss": 1.23456, "evalLoss": 2, "tokensPerSecond": 12345.6, "secondsLeft": 61}
+    assert details(values) == "loss 1.2346  val 2.0000  12,346 tok/s  1m01s left"
+    assert details({}) == ""
+
+
+ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400, 1e300, "[/bold]", -1]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_odd_numbers_are_left_out(odd):
+    names = ("loss", "evalLoss", "tokensPerSecond", "secondsLeft")
+    for name in names:
+        assert details({name: odd, "loss": 1.0}).startswith("loss 1.0000") or name == "loss"
+    moment = read_moment({"phase": "training", "step": odd, "total": odd, "records": odd, "loss": 0.5})
+    assert moment.text == "loss 0.5000"
+    assert (moment.step, moment.total, moment.steps) == (0, None, "")
+
+
+@pytest.mark.parametrize("phase", [None, 3, "", "  ", [], {"a": 1}])
+def test_without_a_phase_there_is_nothing_to_say(phase):
+    assert read_moment({"phase": phase, "step": 1}) is None
+    assert read_moment({}) is None
+
+
+def test_a_hostile_phase_is_one_short_line():
+    moment = read_moment({"phase": "a\n\x1b[2Jb" + "x" * 1000})
+    assert len(moment.phase) <= 60
+    assert "\x1b" not in moment.phase
+    assert "\n" not in moment.phase
+
+
+def console(**options):
+    return Console(file=io.StringIO(), width=80, **options)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = ["phase", "step", "total", "loss", "evalLoss", "tokensPerSecond", "secondsLeft", "records"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), json_values | st.sampled_from(["training", "[/red]", "[x"])))
+def test_no_progress_stops_the_run(values):
+    for terminal in (False, True):
+        with JobProgress(console(force_terminal=terminal), "job[/bold]") as bar:
+            bar.tell(values)
+
+
+def test_elsewhere_than_on_a_terminal_a_line_a_phase():
+    shown = console()
+    with JobProgress(shown, "job") as bar:
+        for phase in ("starting", "starting", "training", "training"):
+            bar.tell({"phase": phase, "step": 3, "total": 10, "loss": 0.5})
+    assert shown.file.getvalue() == "job  3/10  starting\njob  3/10  loss 0.5000\n"
+
+
+def preview(**texts):
+    values = {"prompt": "Hi", "before": "a", "after": "b", **texts}
+    return {"messages": [{"role": "user", "content": values.pop("prompt")}], **values}
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_long_previews_are_shown_whole(width):
+    shown = Console(file=io.StringIO(), width=width)
+    long = "word " * 60 + "x" * 300 + "字" * 50
+    shown.print(preview_table([preview(prompt=long, before="[/bold] [red]", after=long)]))
+    lines = shown.file.getvalue().splitlines()
+    from rich.cells import cell_len
+
+    assert max(map(cell_len, lines)) <= width
+    assert shown.file.getvalue().count("字") == 100
+    assert shown.file.getvalue().count("x") == 600
+
+
+def test_replies_do_not_steer_the_terminal():
+    shown = console(force_terminal=True)
+    shown.print(preview_table([preview(after="\x1b[2J\x1b]0;owned\x07\x9b31m")]))
+    text = shown.file.getvalue()
+    assert "\x1b[2J" not in text
+    assert "\x1b]0" not in text
+    assert "\x9b" not in text
+    assert "␛" in text
+
+
+@given(st.text())
+def test_visible_text_has_no_control_characters(text):
+    shown = visible(text)
+    assert len(shown) == len(text)
+    assert not any((c < " " and c not in "\n\t") or "\x7f" <= c <= "\x9f" for c in shown)
+
+
+RESULT = {
+    "previews": [preview()], "validationLoss": {"before": 2.0, "after": 1.5}, "method": "lora", "seconds": 75,
+}  # fmt: skip
+
+
+def test_the_end_of_a_run_says_where_things_are_and_what_to_do_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = JobFolder(tmp_path / "my jobs/a")
+    (folder.output / "final_model").mkdir(parents=True)
+    (folder.output / "report.html").touch()
+    shown = console()
+    show_result(shown, RESULT, folder, "s3://out/a", " --work-dir w")
+    text = shown.file.getvalue()
+    assert "Validation loss  2.0000 before  →  1.5000 after\n" in text
+    assert "Adapter  my jobs/a/output/final_model\n" in text
+    assert "Report   my jobs/a/output/report.html\n" in text
+    assert "Output   s3://out/a\n" in text
+    assert "Time     1m15s\n" in text
+    assert "Try it   tunesmith chat --model 'my jobs/a/output/final_model' --work-dir w\n" in text
+
+
+def test_files_that_are_not_there_are_not_named(tmp_path):
+    shown = console()
+    nothing = {"before": None, "after": None}
+    result = {**RESULT, "previews": [], "method": "full", "validationLoss": nothing}
+    show_result(shown, result, JobFolder(tmp_path), "s3://out/a/")
+    assert shown.file.getvalue() == (
+        "Output   s3://out/a/\nTime     1m15s\nTry it   tunesmith chat --model s3://out/a/final_model\n"
+    )

@@ -1,0 +1,112 @@
+"""metrics.jsonl: a resumed run writes the very lines of an uninterrupted one."""
+
+import json
+
+import pytest
+
+from tunesmith.training.metrics import Metrics, Step, TensorBoard
+
+TOTAL = 7
+
+
+class Clock:
+    """Each look is a second later."""
+
+    def __init__(self, start=0.0):
+        self.now = start
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+class Kept:
+    """A sink that keeps rows."""
+
+    def __init__(self):
+        self.rows, self.closed = [], False
+
+    def write(self, row):
+        self.rows.append(row)
+
+    def close(self):
+        self.closed = True
+
+
+def make(folder, every=3, start=0.0):
+    sink = Kept()
+    return Metrics(folder, every, TOTAL, [sink], lambda: 100, Clock(start)), sink
+
+
+def a_step(number):
+    return Step(number, number / 4, loss=1 / number, tokens=10 * number, learning_rate=0.1, grad_norm=2.0)
+
+
+def go(metrics, first, last):
+    for number in range(first, last + 1):
+        metrics.step(a_step(number))
+        if number % 4 == 0:
+            metrics.evaluation(number, number / 4, 0.5)
+
+
+def plain(path):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
+
+
+def test_windows(tmp_path):
+    metrics, sink = make(tmp_path)
+    go(metrics, 1, TOTAL)
+    metrics.close()
+    rows = plain(metrics.path)
+    assert [row["step"] for row in rows] == [3, 4, 6, 7]  # every third, the evaluation, the last
+    assert rows[0]["loss"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    assert rows[0]["tokens"] == 60
+    assert rows[1] == {"step": 4, "epoch": 1.0, "eval_loss": 0.5}
+    assert rows[3]["tokens"] == 70
+    assert sink.rows == metrics.rows
+    assert sink.closed
+
+
+@pytest.mark.parametrize("at", range(TOTAL + 1))
+def test_restored_at_any_step_gives_the_same_lines(tmp_path, at):
+    whole, whole_sink = make(tmp_path / "whole")
+    go(whole, 1, TOTAL)
+    first, _ = make(tmp_path / "first")
+    go(first, 1, at)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    first.save(checkpoint)
+    go(first, at + 1, TOTAL)  # what is lost when it is killed
+
+    second, sink = make(tmp_path / "second", start=1000.0)
+    second.restore(checkpoint)
+    go(second, at + 1, TOTAL)
+    assert plain(second.path) == plain(whole.path)
+    assert [row["step"] for row in sink.rows] == [row["step"] for row in whole_sink.rows]
+    assert second.rows == sink.rows
+
+
+def test_time_spent_evaluating_and_saving_is_not_training(tmp_path):
+    clock = Clock()
+    metrics = Metrics(tmp_path, 1, TOTAL, [], lambda: 0, clock)
+    metrics.start_clock()
+    clock.now += 1000
+    metrics.evaluation(0, 0.0, 1.0)
+    metrics.step(a_step(1))
+    assert metrics.rows[-1]["tokens_per_second"] == pytest.approx(10.0)
+
+
+def test_tensorboard_gets_every_number(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = TensorBoard(tmp_path / "logs")
+    metrics = Metrics(tmp_path, 3, TOTAL, [board], lambda: 100)
+    go(metrics, 1, TOTAL)
+    metrics.close()
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    names = {"loss", "epoch", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory_bytes"}
+    assert {f"train/{name}" for name in names} | {"eval/loss"} == set(events.Tags()["scalars"])
+    assert [(e.step, e.value) for e in events.Scalars("eval/loss")] == [(4, 0.5)]
+    assert [e.step for e in events.Scalars("train/loss")] == [3, 6, 7]
