@@ -54,6 +54,28 @@ class Reason(StrEnum):
     DEPENDENCY_CYCLE = "DependencyCycle"
     PROCESS_DIED = "ProcessDied"
     INTERNAL_ERROR = "InternalError"
+    PREEMPTED = "Preempted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    NO_RESULT = "NoResult"
+    NAME_TAKEN = "NameTaken"
+    NOT_ALLOWED = "NotAllowed"
+    # Why a job is where it is, when nothing is wrong.
+    STARTING = "Starting"
+    RUNNING = "Running"
+    WAITING_FOR_JOB = "WaitingForJob"
+    QUEUED = "Queued"
+    SUSPENDED = "Suspended"
+    PUBLISHED = "Published"
+
+
+class Phase(StrEnum):
+    """Where a job is in its life."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
 
 
 # Reasons that are the user's to mend: `tunesmith run` ends with exit code 2 for them, 1 for the others.

@@ -191,9 +191,7 @@ def test_every_field_is_described(kind):
 
 @pytest.mark.parametrize("kind", Kind)
 def test_nothing_is_filled_into_lists_or_a_second_apply_would_change_them(kind):
-    filled_in = [
-        where for where, node in nodes(schema(kind)["spec"]) if "default" in node and "[]." in where
-    ]
+    filled_in = [where for where, node in nodes(schema(kind)["spec"]) if "default" in node and "[]." in where]
     assert [where for where in filled_in if not where.startswith(".endpoints[]")] == []
 
 

@@ -168,8 +168,7 @@ def _narrowed(node: Schema, where: str, in_list: bool = False) -> Schema:
     if node.get("type") == "object" and "properties" in node:
         node.pop("additionalProperties", None)
         node["properties"] = {
-            name: _narrowed(child, f"{where}.{name}", in_list)
-            for name, child in node["properties"].items()
+            name: _narrowed(child, f"{where}.{name}", in_list) for name, child in node["properties"].items()
         }
     for key in ("items", "additionalProperties"):
         if isinstance(node.get(key), dict):

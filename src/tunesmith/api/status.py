@@ -97,6 +97,8 @@ class JobStatus(Model):
     """Generation of the job that this status is about."""
     attempts: NotNegative | None = None
     """Attempts that counted; suspension and preemption do not."""
+    launches: NotNegative | None = None
+    """PyTorchJobs made, whether they counted as attempts or not."""
     start_time: _Time | None = None
     """When the first attempt began."""
     completion_time: _Time | None = None

@@ -5,15 +5,16 @@ Pure: no clock, no randomness, no client. `tunesmith run`, `tunesmith render` an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith import __version__, names
+from tunesmith.api.common import SecretKeyRef
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.plan.pytorchjob import pytorchjob
+from tunesmith.plan.pytorchjob import pytorchjob, secret_keys
 from tunesmith.plan.run import Run, resolve
 
 
@@ -73,6 +74,19 @@ def _image(job: Job, settings: PlanSettings) -> str:
     return settings.runtimes[job.spec.runtime]
 
 
+def _refuse_shared_variables(job: Job) -> None:
+    """Two Secrets whose environment variables have one name would get each other's value."""
+    seen: dict[str, SecretKeyRef] = {}
+    for ref in secret_keys(job.spec):
+        other = seen.setdefault(names.secret_env(ref.name, ref.key), ref)
+        if other != ref:
+            message = (
+                f"key {ref.key} of Secret {ref.name} and key {other.key} of Secret {other.name} would be the "
+                f"same variable {names.secret_env(ref.name, ref.key)}; rename one of them"
+            )
+            raise ManifestError([Problem(job.source, job.document, job.subject, "spec", message)])
+
+
 def build(
     job: Job,
     outputs: Mapping[Key, str],
@@ -83,9 +97,10 @@ def build(
 ) -> Plan:
     """Plan one attempt of `job`. `outputs` maps the jobs it may refer to to their output.uri.
 
-    Raises ManifestError when a reference or the runtime is not known.
+    Raises ManifestError when a reference or the runtime is not known, or two Secrets cannot be told apart.
     """
     settings = settings or PlanSettings()
+    _refuse_shared_variables(job)
     run = resolve(job, outputs)
     metadata = _metadata(job, attempt, owner_uid)
     queue = {
@@ -112,6 +127,6 @@ def build(
     return Plan(run, config_map, pytorch_job)
 
 
-def output_uris(jobs: list[Job]) -> dict[Key, str]:
+def output_uris(jobs: Iterable[Job]) -> dict[Key, str]:
     """Where each of `jobs` puts its output."""
     return {job.key: job.spec.output.uri for job in jobs}

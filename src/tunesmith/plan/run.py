@@ -101,7 +101,7 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
             part = UPSTREAM_KEYS[Kind(ref.target.kind)]
             uris[ref.target.kind, ref.target.name] = f"{outputs[key].rstrip('/')}/{part}"
         else:
-            message = f"the output of {ref.target.kind} {ref.target.name} is not known"
+            message = f"{ref.target.kind} {ref.target.name} is not among the manifests given"
             problems.append(Problem(job.source, job.document, job.subject, ref.path, message))
     if problems:
         raise ManifestError(problems)

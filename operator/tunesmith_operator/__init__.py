@@ -1,0 +1,1 @@
+"""The Kubernetes operator: sees only `plan`, `api`, `names` and `errors` of Tunesmith."""

@@ -1,0 +1,39 @@
+"""`python -m tunesmith_operator`: run the operator until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import kopf
+
+from tunesmith_operator import handlers
+from tunesmith_operator.settings import read_settings
+
+
+def main() -> int:
+    """Exit code 0 when told to stop, 2 when a setting is wrong."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = read_settings(os.environ)
+    except ValueError as error:
+        print(f"tunesmith_operator: {error}", file=sys.stderr)
+        return 2
+    kopf.run(
+        registry=kopf.get_default_registry(),
+        clusterwide=not settings.namespaces,
+        namespaces=list(settings.namespaces),
+        standalone=True,
+        liveness_endpoint=f"http://0.0.0.0:{settings.port}/healthz",
+    )
+    return 0
+
+
+__all__ = ["handlers", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The only file that calls the Kubernetes API, apart from kopf's watches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import lightkube
+from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import create_namespaced_resource
+from lightkube.types import PatchType
+
+from tunesmith import names
+from tunesmith.api.manifest import Job
+from tunesmith.names import Kind
+from tunesmith.plan.pods import get
+
+log = logging.getLogger(__name__)
+FIELD_MANAGER = "tunesmith-operator"
+CONFLICT, NOT_FOUND = 409, 404
+
+_PLURALS = names.PLURALS
+JOBS: dict[str, Any] = {
+    kind: create_namespaced_resource(names.GROUP, names.VERSION, str(kind), _PLURALS[kind]) for kind in Kind
+}
+PYTORCH_JOB: Any = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs")
+CONFIG_MAP: Any = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
+EVENT: Any = create_namespaced_resource("", "v1", "Event", "events")
+
+
+class NameTakenError(Exception):
+    """An object of that name belongs to somebody else."""
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON merge patch from `old` to `new`; empty if they are equal."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            inner = merge_patch(before, value)
+            if inner:
+                patch[key] = inner
+        elif value != before:
+            patch[key] = value
+    return patch
+
+
+class Cluster:
+    """Writes: children, status, events. Each is one request."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls = 0
+        self.errors = 0
+
+    @classmethod
+    def connect(cls) -> Cluster:
+        """As kubectl would: in-cluster, or by KUBECONFIG."""
+        return cls(lightkube.AsyncClient(field_manager=FIELD_MANAGER))
+
+    async def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        try:
+            return await getattr(self._client, method)(*arguments, **options)
+        except ApiError:
+            self.errors += 1
+            raise
+
+    async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
+        """Create a ConfigMap or PyTorchJob once; one of ours that is there already is fine.
+
+        Raises NameTakenError when the name belongs to another owner.
+        """
+        kind = CONFIG_MAP if body["kind"] == "ConfigMap" else PYTORCH_JOB
+        name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+        try:
+            created: dict[str, Any] = await self._call("create", kind(body), namespace=namespace)
+        except ApiError as error:
+            if error.status.code != CONFLICT:
+                raise
+            created = await self._call("get", kind, name, namespace=namespace)
+            owners = get(created, "metadata", "ownerReferences") or []
+            if not any(owner.get("uid") == uid for owner in owners):
+                raise NameTakenError(f"{body['kind']} {name} exists and is not of this job") from None
+        return created
+
+    async def suspend(self, namespace: str, name: str, wanted: bool) -> dict[str, Any]:
+        """Patch the one field of a PyTorchJob that is ours to change."""
+        patch = {"spec": {"runPolicy": {"suspend": wanted}}}
+        done: dict[str, Any] = await self._call(
+            "patch", PYTORCH_JOB, name, patch, namespace=namespace, patch_type=PatchType.MERGE
+        )
+        return done
+
+    async def delete_child(self, namespace: str, name: str) -> None:
+        """Delete a PyTorchJob and its ConfigMap; gone already is fine."""
+        for kind in (PYTORCH_JOB, CONFIG_MAP):
+            try:
+                await self._call("delete", kind, name, namespace=namespace)
+            except ApiError as error:
+                if error.status.code != NOT_FOUND:
+                    raise
+
+    async def write_status(
+        self, job: Job, old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """One patch with what changed; None when the job is gone."""
+        patch = {"status": merge_patch(old, new)}
+        try:
+            body: dict[str, Any] = await self._call(
+                "patch",
+                JOBS[job.kind].Status,
+                job.name,
+                patch,
+                namespace=job.metadata.namespace,
+                patch_type=PatchType.MERGE,
+            )
+        except ApiError as error:
+            if error.status.code == NOT_FOUND:
+                return None
+            raise
+        return {"apiVersion": names.API_VERSION, "kind": str(job.kind), **body}
+
+    async def event(self, job: Job, uid: str, reason: str, message: str, warning: bool) -> None:
+        """Tell people; a lost event harms nothing."""
+        now = datetime.now(UTC)
+        namespace = job.metadata.namespace
+        body = {
+            "metadata": {"generateName": f"{job.name}-", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": str(job.kind),
+                "name": job.name,
+                "namespace": namespace,
+                "uid": uid,
+            },
+            "reason": reason,
+            "message": message[:1024],
+            "type": "Warning" if warning else "Normal",
+            "source": {"component": FIELD_MANAGER},
+            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "count": 1,
+        }
+        try:
+            await self._call("create", EVENT(body), namespace=namespace)
+        except ApiError as error:
+            log.warning("An event of %s could not be written: %s", job.subject, error)

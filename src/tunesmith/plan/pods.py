@@ -1,0 +1,154 @@
+"""What the pods of one attempt tell: why it failed, what it published, why it does not start.
+
+Reads Kubernetes objects as plain dicts; every field of them may be missing. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.names import CONTAINER, Reason
+
+Object = Mapping[str, Any]
+REPLICA_TYPE = "training.kubeflow.org/replica-type"
+REPLICA_INDEX = "training.kubeflow.org/replica-index"
+JOB_NAME = "training.kubeflow.org/job-name"
+MAX_TERMINATION = 4096
+# The pod was taken away; the job did nothing wrong.
+_TAKEN = ("Evicted", "Preempting", "Preempted", "Terminated", "NodeLost", "NodeShutdown", "Shutdown")
+_STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError")
+_OOM_KILLED = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an attempt ended. `counts` is False when the pod was taken away by the cluster."""
+
+    reason: str
+    message: str
+    permanent: bool = False
+    counts: bool = True
+    pod: str = ""
+
+
+def get(node: Any, *path: str | int) -> Any:
+    """The value at a path of plain objects, None where anything is missing."""
+    for part in path:
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        elif isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int):
+            node = node[part] if part < len(node) else None
+        else:
+            return None
+    return node
+
+
+def of_job(pods: Sequence[Object], name: str) -> list[Object]:
+    """The pods of one PyTorchJob."""
+    return [pod for pod in pods if get(pod, "metadata", "labels", JOB_NAME) == name]
+
+
+def is_master(pod: Object) -> bool:
+    """Whether this is the pod of rank 0."""
+    return bool(get(pod, "metadata", "labels", REPLICA_TYPE) == "master")
+
+
+def _states(pod: Object) -> Iterator[Mapping[str, Any]]:
+    for status in get(pod, "status", "containerStatuses") or []:
+        if isinstance(status, Mapping) and isinstance(status.get("state"), Mapping):
+            yield status
+
+
+def last_word(pod: Object) -> dict[str, Any]:
+    """The JSON our program left in the termination message; empty if it left none."""
+    for status in _states(pod):
+        text = get(status, "state", "terminated", "message")
+        if status.get("name") == CONTAINER and isinstance(text, str) and len(text) <= 4 * MAX_TERMINATION:
+            try:
+                values = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(values, dict):
+                return values
+    return {}
+
+
+def _ended(pod: Object) -> tuple[str, int, str] | None:
+    """When the container failed, its exit code and the kubelet's reason; None while it has not."""
+    for status in _states(pod):
+        terminated = get(status, "state", "terminated")
+        if isinstance(terminated, Mapping) and terminated.get("exitCode"):
+            return (
+                str(terminated.get("finishedAt", "")),
+                int(terminated["exitCode"]),
+                str(terminated.get("reason", "")),
+            )
+    return None
+
+
+def _taken(pod: Object) -> str:
+    """How the cluster took the pod away, or nothing."""
+    reason = get(pod, "status", "reason")
+    if reason in _TAKEN:
+        return str(get(pod, "status", "message") or reason)
+    for condition in get(pod, "status", "conditions") or []:
+        if get(condition, "type") == "DisruptionTarget" and get(condition, "status") == "True":
+            return str(get(condition, "message") or get(condition, "reason") or "disrupted")
+    return ""
+
+
+def cause_of_failure(pods: Sequence[Object]) -> Cause:
+    """Why an attempt failed: the container that ended first says it, unless a pod was taken away."""
+    for pod in pods:
+        taken = _taken(pod)
+        if taken:
+            name = str(get(pod, "metadata", "name"))
+            return Cause(Reason.PREEMPTED, f"Pod {name} was taken away: {taken}", counts=False, pod=name)
+    ended = sorted(
+        ((*end, str(get(pod, "metadata", "name")), pod) for pod in pods if (end := _ended(pod))),
+        key=lambda item: (item[0], item[3]),
+    )
+    if not ended:
+        return Cause(Reason.PROCESS_DIED, "The pods are gone; nothing says why.")
+    _, code, reason, name, pod = ended[0]
+    return _cause_of_pod(pod, name, code, reason)
+
+
+def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
+    if reason == "OOMKilled":
+        message = f"Pod {name} used more memory than resources.memory allows."
+        return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
+    word = last_word(pod)
+    if word.get("reason") and word["reason"] != "Succeeded":
+        return Cause(
+            str(word["reason"])[:128], str(word.get("message", "")), word.get("permanent") is True, pod=name
+        )
+    how = "was killed" if code == _OOM_KILLED else f"ended with exit code {code}"
+    return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)
+
+
+def why_pending(pods: Sequence[Object]) -> tuple[str, str] | None:
+    """Reason and message for pods that cannot start, None if nothing is wrong."""
+    for pod in pods:
+        name = get(pod, "metadata", "name")
+        for status in [*_states(pod), *(get(pod, "status", "initContainerStatuses") or [])]:
+            waiting = get(status, "state", "waiting", "reason")
+            if waiting in _STUCK:
+                detail = get(status, "state", "waiting", "message") or ""
+                return str(waiting), f"Pod {name}: {detail}"[:1024]
+        for condition in get(pod, "status", "conditions") or []:
+            if get(condition, "type") == "PodScheduled" and get(condition, "reason") == "Unschedulable":
+                return "Unschedulable", f"Pod {name}: {get(condition, 'message') or ''}"[:1024]
+    return None
+
+
+def published(pods: Sequence[Object]) -> dict[str, Any] | None:
+    """The last word of rank 0 if it says that a manifest was published."""
+    for pod in pods:
+        word = last_word(pod) if is_master(pod) else {}
+        if word.get("reason") == "Succeeded" and isinstance(word.get("manifest"), str) and word["manifest"]:
+            return word
+    return None
