@@ -50,7 +50,7 @@ $(VENV)/.demo: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet -e '.[train,wandb,dev]'
+	$(BIN)/pip install --quiet -e '.[train,wandb,operator,dev]'
 	touch $@
 
 .demo/model/config.json: $(VENV)/.demo examples/quickstart/prepare_model.py

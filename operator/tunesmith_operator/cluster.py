@@ -13,7 +13,6 @@ from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
 from tunesmith import names
-from tunesmith.api.manifest import Job
 from tunesmith.names import Kind
 from tunesmith.plan.pods import get
 
@@ -105,37 +104,37 @@ class Cluster:
                     raise
 
     async def write_status(
-        self, job: Job, old: Mapping[str, Any], new: Mapping[str, Any]
+        self, job: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """One patch with what changed; None when the job is gone."""
         patch = {"status": merge_patch(old, new)}
         try:
             body: dict[str, Any] = await self._call(
                 "patch",
-                JOBS[job.kind].Status,
-                job.name,
+                JOBS[job["kind"]].Status,
+                job["metadata"]["name"],
                 patch,
-                namespace=job.metadata.namespace,
+                namespace=job["metadata"]["namespace"],
                 patch_type=PatchType.MERGE,
             )
         except ApiError as error:
             if error.status.code == NOT_FOUND:
                 return None
             raise
-        return {"apiVersion": names.API_VERSION, "kind": str(job.kind), **body}
+        return {"apiVersion": names.API_VERSION, "kind": job["kind"], **body}
 
-    async def event(self, job: Job, uid: str, reason: str, message: str, warning: bool) -> None:
+    async def event(self, job: Mapping[str, Any], reason: str, message: str, warning: bool) -> None:
         """Tell people; a lost event harms nothing."""
         now = datetime.now(UTC)
-        namespace = job.metadata.namespace
+        name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
         body = {
-            "metadata": {"generateName": f"{job.name}-", "namespace": namespace},
+            "metadata": {"generateName": f"{name}-", "namespace": namespace},
             "involvedObject": {
                 "apiVersion": names.API_VERSION,
-                "kind": str(job.kind),
-                "name": job.name,
+                "kind": job["kind"],
+                "name": name,
                 "namespace": namespace,
-                "uid": uid,
+                "uid": job["metadata"]["uid"],
             },
             "reason": reason,
             "message": message[:1024],
@@ -148,4 +147,4 @@ class Cluster:
         try:
             await self._call("create", EVENT(body), namespace=namespace)
         except ApiError as error:
-            log.warning("An event of %s could not be written: %s", job.subject, error)
+            log.warning("An event of %s %s could not be written: %s", job["kind"], name, error)

@@ -64,19 +64,19 @@ class Reconciler:
             return None
         reason = denied(job, self._settings)
         if reason and not is_terminal(get(body, "status") or {}):
-            await self._refuse(body, Reason.NOT_ALLOWED, f"{reason}.", job)
+            await self._refuse(body, Reason.NOT_ALLOWED, f"{reason}.")
             return None
         seen = self._sight.seen(job, body, self._now())
         following = observe(seen)
         try:
             await self._apply(job, seen.uid, following)
         except NameTakenError as error:
-            await self._refuse(body, Reason.NAME_TAKEN, f"{error}.", job)
+            await self._refuse(body, Reason.NAME_TAKEN, f"{error}.")
             return MOST_SECONDS
         except ManifestError as error:
-            await self._refuse(body, Reason.INVALID_MANIFEST, error.problems[0].message, job)
+            await self._refuse(body, Reason.INVALID_MANIFEST, error.problems[0].message)
             return None
-        await self._write(job, body, following.status)
+        await self._write(body, following.status)
         return following.again
 
     async def _apply(self, job: Job, uid: str, following: Next) -> None:
@@ -92,25 +92,21 @@ class Reconciler:
         for name in following.delete:
             await self._cluster.delete_child(namespace, name)
 
-    async def _write(self, job: Job, body: Mapping[str, Any], status: dict[str, Any]) -> None:
+    async def _write(self, body: Mapping[str, Any], status: dict[str, Any]) -> None:
         old = get(body, "status") or {}
         if status == old:
             return
-        written = await self._cluster.write_status(job, old, status)
+        written = await self._cluster.write_status(body, old, status)
         if written is None:
             return
         self._sight.put_job(written)
         if (status.get("phase"), status.get("reason")) != (old.get("phase"), old.get("reason")):
-            uid = str(get(body, "metadata", "uid"))
             warning = status["phase"] == Phase.FAILED
-            await self._cluster.event(job, uid, status.get("reason", ""), status.get("message", ""), warning)
+            await self._cluster.event(body, status.get("reason", ""), status.get("message", ""), warning)
 
-    async def _refuse(
-        self, body: Mapping[str, Any], reason: str, message: str, job: Job | None = None
-    ) -> None:
+    async def _refuse(self, body: Mapping[str, Any], reason: str, message: str) -> None:
         """Say in the status that the job cannot be run as it is."""
-        job = job or _stub(body)
-        if job is None or is_terminal(get(body, "status") or {}):
+        if is_terminal(get(body, "status") or {}):
             return
         old = dict(get(body, "status") or {})
         condition = {
@@ -133,22 +129,13 @@ class Reconciler:
             "observedGeneration": int(get(body, "metadata", "generation") or 0),
             "conditions": [before[name] for name in sorted(before)],
         }
-        await self._write(job, body, status)
+        await self._write(body, status)
 
 
 def _manifest(body: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps({key: value for key, value in body.items() if key != "status"}, default=str))
-
-
-def _stub(body: Mapping[str, Any]) -> Job | None:
-    """Enough of a job to write the status of one that cannot be parsed."""
-    from tunesmith.api.common import JobSpec
-    from tunesmith.api.manifest import Metadata
-    from tunesmith.names import Kind
-
-    metadata = body["metadata"]
-    named = Metadata.model_construct(name=metadata["name"], namespace=metadata["namespace"], labels={})
-    return Job(Kind(body["kind"]), named, JobSpec.model_construct())
+    plain: dict[str, Any] = json.loads(json.dumps(dict(body), default=str))
+    plain.pop("status", None)
+    return plain
 
 
 class Queue:
