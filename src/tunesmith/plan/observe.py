@@ -195,7 +195,6 @@ def _start(seen: Seen, draft: _Draft, *, counted: bool = True) -> Next:
     draft.status["launches"] = number
     draft.status["attempts"] = int(draft.status.get("attempts", 0)) + (1 if counted else 0)
     draft.status.setdefault("startTime", draft.now)
-    draft.status.pop("failedPod", None)
     draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {number} is starting.")
     return Next(draft.status, create=number, again=_until_deadline(seen))
 

@@ -1,0 +1,242 @@
+"""The operator as a process against the API server; PyTorchJobs and pods are moved by the test."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from world import OperatorProcess, World
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTORCHJOB_CRD = ROOT.parent / "shared" / "data" / "crds" / "kubeflow.org_pytorchjobs.yaml"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def pytorchjobs(cluster):
+    if cluster("get", "crd", "pytorchjobs.kubeflow.org", check=False).returncode:
+        if not PYTORCHJOB_CRD.is_file():
+            pytest.skip("the cluster has no PyTorchJobs, and their CRD is not at hand")
+        cluster("apply", "--server-side", "-f", str(PYTORCHJOB_CRD))
+        cluster("wait", "--for=condition=Established", "--timeout=60s", "-f", str(PYTORCHJOB_CRD))
+
+
+@pytest.fixture
+def world(namespace, pytorchjobs):
+    return World(namespace)
+
+
+@pytest.fixture
+def operator(namespace, world, tmp_path):
+    running = OperatorProcess(namespace.namespace, free_port(), tmp_path / "operator.log")
+    yield running
+    running.kill()
+    assert "could not be dealt with" not in (tmp_path / "operator.log").read_text()
+
+
+def fine_tune(name="tune", **spec):
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": "s3://models/base"},
+            "datasets": [{"uri": "s3://data/train.jsonl", "chat": {}}],
+            "method": {"lora": {}},
+            "output": {"uri": f"s3://models/{name}"},
+        }
+        | spec,
+    }
+
+
+def apply(world, *documents):
+    world.kubectl("apply", "-f", "-", stdin="\n".join(json.dumps(d) for d in documents))
+
+
+def patch_run(world, name, **run):
+    world.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": {"run": run}}))
+
+
+def conditions(status):
+    return {c["type"]: c["status"] for c in status["conditions"]}
+
+
+def test_from_apply_to_succeeded(world, operator):
+    apply(world, fine_tune())
+    child = world.until_child("tune-ftj-1")
+    owner = child["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["name"], owner["controller"]) == ("FineTuneJob", "tune", True)
+    run = json.loads(world.get("configmap", "tune-ftj-1")["data"]["run.json"])
+    assert run["spec"]["model"]["uri"] == "s3://models/base"
+    assert world.until_phase("ftj", "tune", "Pending")["attempts"] == 1
+    world.condition("tune-ftj-1", "Running")
+    world.until_phase("ftj", "tune", "Running")
+    world.succeed("tune-ftj-1", "ab" * 32)
+    status = world.until_phase("ftj", "tune", "Succeeded")
+    assert status["outputs"]["manifestDigest"] == "ab" * 32
+    assert status["outputs"]["model"] == "s3://models/tune/final_model"
+    assert conditions(status) == {"Accepted": "True", "Running": "False", "Succeeded": "True"}
+    assert status["completionTime"]
+
+
+def test_success_without_a_published_result_is_tried_again(world, operator):
+    apply(world, fine_tune(run={"maxAttempts": 2}))
+    world.until_child("tune-ftj-1")
+    world.condition("tune-ftj-1", "Succeeded")
+    world.until_child("tune-ftj-2")
+    world.condition("tune-ftj-2", "Succeeded")
+    world.until_phase("ftj", "tune", "Failed", "NoResult")
+
+
+def test_a_failure_is_tried_again_and_a_permanent_one_is_not(world, operator):
+    apply(world, fine_tune())
+    world.until_child("tune-ftj-1")
+    world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
+    world.until_child("tune-ftj-2")
+    assert world.status("ftj", "tune")["failedPod"] == "tune-ftj-1-master-0"
+    message = "train.jsonl, line 3: not JSON"
+    world.fail("tune-ftj-2", word={"reason": "BadData", "message": message, "permanent": True})
+    status = world.until_phase("ftj", "tune", "Failed", "BadData")
+    assert message in status["message"]
+    assert status["attempts"] == 2
+    patch_run(world, "tune", maxAttempts=9)
+    time.sleep(1)
+    assert world.status("ftj", "tune")["phase"] == "Failed"
+
+
+def test_a_pod_taken_away_does_not_count(world, operator):
+    apply(world, fine_tune(run={"maxAttempts": 1}))
+    world.until_child("tune-ftj-1")
+    world.fail("tune-ftj-1", exit_code=137, pod_reason="Evicted")
+    world.until_child("tune-ftj-2")
+    assert world.until_phase("ftj", "tune", "Pending")["attempts"] == 1
+    world.fail("tune-ftj-2", exit_code=1)
+    assert world.until_phase("ftj", "tune", "Failed")["attempts"] == 1
+
+
+def test_suspend_and_resume_keep_the_attempt(world, operator):
+    apply(world, fine_tune())
+    world.until_child("tune-ftj-1")
+    patch_run(world, "tune", suspend=True)
+    world.until_phase("ftj", "tune", "Suspended")
+    world.until(
+        lambda: world.get("pytorchjob", "tune-ftj-1")["spec"]["runPolicy"].get("suspend") is True, "suspend"
+    )
+    patch_run(world, "tune", suspend=False)
+    world.until(
+        lambda: world.get("pytorchjob", "tune-ftj-1")["spec"]["runPolicy"]["suspend"] is False, "resume"
+    )
+    world.until_phase("ftj", "tune", "Pending")
+    assert world.children() == ["tune-ftj-1"]
+
+
+def test_a_job_that_begins_suspended_makes_nothing(world, operator):
+    apply(world, fine_tune(run={"suspend": True}))
+    world.until_phase("ftj", "tune", "Suspended")
+    assert world.children() == []
+
+
+def test_deadline_and_ttl(world, operator):
+    apply(world, fine_tune(run={"activeDeadlineSeconds": 2, "ttlSecondsAfterFinished": 2}))
+    world.until_child("tune-ftj-1")
+    world.until_phase("ftj", "tune", "Failed", "DeadlineExceeded")
+    world.until(lambda: world.children() == [], "deletion of the children")
+    assert world.get("ftj", "tune")["status"]["phase"] == "Failed"
+
+
+def test_the_whole_experiment_in_one_apply(world, operator):
+    documents = [
+        document
+        for document in yaml.safe_load_all((ROOT / "examples" / "02-rejection-sample-legal.yaml").read_text())
+    ]
+    for document in documents:
+        document["metadata"].pop("namespace")
+    apply(world, *reversed(documents))
+    world.until_child("lawshift-sample-rsj-1")
+    world.until_phase("ftj", "lawshift-sft", "Pending", "WaitingForJob")
+    assert world.children() == ["lawshift-sample-rsj-1"]
+    world.succeed("lawshift-sample-rsj-1")
+    world.until_child("lawshift-sft-ftj-1")
+    run = json.loads(world.get("configmap", "lawshift-sft-ftj-1")["data"]["run.json"])
+    assert run["spec"]["datasets"][0]["uri"] == "s3://datasets/lawshift/sampled/sampled_data.json"
+
+
+def test_a_job_that_waits_for_one_that_failed_fails(world, operator):
+    second = fine_tune("second", model={"fromJob": {"kind": "FineTuneJob", "name": "first"}})
+    apply(world, second)
+    world.until_phase("ftj", "second", "Pending", "DependencyNotFound")
+    apply(world, fine_tune("first", run={"maxAttempts": 1}))
+    world.until_child("first-ftj-1")
+    world.fail("first-ftj-1")
+    world.until_phase("ftj", "second", "Failed", "DependencyFailed")
+
+
+def test_jobs_that_wait_for_each_other_fail(world, operator):
+    def job(name, other):
+        return fine_tune(name, model={"fromJob": {"kind": "FineTuneJob", "name": other}})
+
+    apply(world, job("one", "two"), job("two", "one"))
+    world.until_phase("ftj", "one", "Failed")
+    world.until_phase("ftj", "two", "Failed")
+
+
+def test_a_name_that_is_taken_is_left_alone(world, operator):
+    taken = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "tune-ftj-1"},
+        "data": {"mine": "yes"},
+    }
+    world.kubectl("apply", "-f", "-", stdin=json.dumps(taken))
+    apply(world, fine_tune())
+    status = world.until_phase("ftj", "tune", "Pending", "NameTaken")
+    assert conditions(status)["Accepted"] == "False"
+    assert world.get("configmap", "tune-ftj-1")["data"] == {"mine": "yes"}
+
+
+def test_what_was_missed_while_it_was_down_is_done_at_the_start(world, namespace, tmp_path):
+    apply(world, fine_tune("missed"))
+    first = OperatorProcess(namespace.namespace, free_port(), tmp_path / "operator.log")
+    world.until_child("missed-ftj-1")
+    first.kill()
+    world.succeed("missed-ftj-1")
+    second = OperatorProcess(namespace.namespace, free_port(), tmp_path / "operator.log")
+    try:
+        world.until_phase("ftj", "missed", "Succeeded")
+        assert world.children() == ["missed-ftj-1"]
+    finally:
+        second.kill()
+
+
+def test_two_operators_at_once_make_one_set_of_children(world, namespace, tmp_path):
+    both = [
+        OperatorProcess(namespace.namespace, free_port(), tmp_path / f"operator-{i}.log") for i in range(2)
+    ]
+    try:
+        apply(world, *(fine_tune(f"job{i}") for i in range(8)))
+        world.until(lambda: len(world.children()) == 8, "eight children")
+        for i in range(8):
+            world.fail(f"job{i}-ftj-1")
+        world.until(lambda: len(world.children()) == 16, "second attempts")
+        time.sleep(2)
+        assert world.children() == sorted(f"job{i}-ftj-{n}" for i in range(8) for n in (1, 2))
+        assert {world.status("ftj", f"job{i}")["attempts"] for i in range(8)} == {2}
+    finally:
+        for process in both:
+            process.kill()
+
+
+def test_quiet_when_nothing_happens(world, operator):
+    apply(world, fine_tune())
+    world.until_child("tune-ftj-1")
+    time.sleep(2)
+    before = world.get("ftj", "tune")["metadata"]["resourceVersion"]
+    time.sleep(5)
+    assert world.get("ftj", "tune")["metadata"]["resourceVersion"] == before

@@ -1,0 +1,148 @@
+"""Plays the training operator and the kubelet where there is none: writes PyTorchJob and pod status."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MASTER = {"training.kubeflow.org/replica-type": "master", "training.kubeflow.org/replica-index": "0"}
+
+
+class OperatorProcess:
+    """`python -m tunesmith_operator` as a process of its own."""
+
+    def __init__(self, namespace, port, log, **settings):
+        environment = os.environ | {"TUNESMITH_NAMESPACES": namespace, "TUNESMITH_PORT": str(port)}
+        environment |= {key: json.dumps(value) for key, value in settings.items()}
+        self.log = open(log, "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tunesmith_operator"], env=environment, stdout=self.log, stderr=self.log
+        )
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+        self.log.close()
+
+
+class World:
+    """One namespace, seen and moved through kubectl."""
+
+    def __init__(self, kubectl):
+        self.kubectl = kubectl
+
+    def until(self, look, what, seconds=30):
+        """The first true value `look` gives."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = look()
+            if found:
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"{what} did not happen within {seconds} s")
+
+    def get(self, kind, name):
+        done = self.kubectl("get", kind, name, "-o", "json", check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def status(self, kind, name):
+        return (self.get(kind, name) or {}).get("status", {})
+
+    def until_phase(self, kind, name, phase, reason=None):
+        def look():
+            status = self.status(kind, name)
+            right = status.get("phase") == phase and reason in (None, status.get("reason"))
+            return status if right else None
+
+        return self.until(look, f"{kind} {name} {phase} {reason or ''}")
+
+    def children(self):
+        return sorted(item["metadata"]["name"] for item in self.kubectl.json("get", "pytorchjobs")["items"])
+
+    def until_child(self, name):
+        return self.until(lambda: self.get("pytorchjob", name), f"PyTorchJob {name}")
+
+    def condition(self, child, kind, message=""):
+        """Give a PyTorchJob one true condition more, and take away Running when it ends."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        old = (self.get("pytorchjob", child).get("status") or {}).get("conditions", [])
+        kept = [c for c in old if c["type"] not in (kind, "Running" if kind != "Created" else "")]
+        new = {
+            "type": kind,
+            "status": "True",
+            "reason": f"PyTorchJob{kind}",
+            "message": message,
+            "lastTransitionTime": now,
+            "lastUpdateTime": now,
+        }
+        patch = json.dumps({"status": {"conditions": [*kept, new], "replicaStatuses": {}}})
+        self.kubectl("patch", "pytorchjob", child, "--subresource=status", "--type=merge", "-p", patch)
+
+    def pod(self, child, *, word=None, exit_code=0, reason=None, pod_reason=None):
+        """A rank-0 pod of a PyTorchJob, ended with a last word."""
+        job = self.get("pytorchjob", child)
+        template = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+        name = f"{child}-master-0"
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "labels": template["metadata"]["labels"] | MASTER | {"training.kubeflow.org/job-name": child},
+                "ownerReferences": [
+                    {
+                        "apiVersion": job["apiVersion"],
+                        "kind": "PyTorchJob",
+                        "name": child,
+                        "uid": job["metadata"]["uid"],
+                        "controller": True,
+                    }
+                ],
+            },
+            "spec": {
+                "containers": [{"name": "pytorch", "image": "x"}],
+                "automountServiceAccountToken": False,
+            },
+        }
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        terminated = {
+            "exitCode": exit_code,
+            "finishedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "reason": reason or ("Completed" if exit_code == 0 else "Error"),
+        }
+        if word is not None:
+            terminated["message"] = json.dumps(word)
+        status = {
+            "phase": "Succeeded" if exit_code == 0 else "Failed",
+            "containerStatuses": [
+                {
+                    "name": "pytorch",
+                    "image": "x",
+                    "imageID": "",
+                    "ready": False,
+                    "restartCount": 0,
+                    "state": {"terminated": terminated},
+                }
+            ],
+        }
+        if pod_reason:
+            status["reason"] = pod_reason
+        self.kubectl(
+            "patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+        )
+
+    def succeed(self, child, digest="0" * 64):
+        self.pod(child, word={"reason": "Succeeded", "manifest": digest, "progress": {}})
+        self.condition(child, "Succeeded")
+
+    def fail(self, child, **how):
+        self.pod(child, exit_code=how.pop("exit_code", 1), **how)
+        self.condition(child, "Failed")
