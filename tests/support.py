@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from tunesmith.local.storage import AWS_VARIABLES
 from tunesmith.names import METRICS_KEY
 
 TIMES = ("tokens_per_second", "memory_bytes")
@@ -47,11 +46,11 @@ def finetune(
     *,
     model: Path | str,
     data: Path | str,
-    output: Path | str,
+    output: Path | str | Mapping[str, Any],
     training: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> dict[str, Any]:
-    """A FineTuneJob for the tiny model: six steps, a checkpoint every two. Keywords replace parts of the spec."""
+    """Six steps of the tiny model, a checkpoint every two. Keywords replace parts of the spec."""
     small = {
         "maxSteps": 6, "saveSteps": 2, "loggingSteps": 1, "perDeviceTrainBatchSize": 2,
         "gradientAccumulationSteps": 2, "learningRate": 1e-2, "warmupSteps": 0, "maxLength": 256,
@@ -64,7 +63,7 @@ def finetune(
             "model": {"uri": _uri(model)},
             "datasets": [{"uri": _uri(data), "chat": {}}],
             "method": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}},
-            "output": {"uri": _uri(output)},
+            "output": output if isinstance(output, Mapping) else {"uri": _uri(output)},
             "resources": {"gpusPerNode": 0},
             "tracking": {"tensorboard": False},
             **spec,
@@ -87,7 +86,7 @@ class Ended:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's, without an S3 or a width of its own, and with no way to the hub."""
-    kept = {k: v for k, v in os.environ.items() if k not in AWS_VARIABLES and not k.startswith("TUNESMITH_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "TUNESMITH_", "WANDB_"))}
     return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(extra or {})}
 
 
@@ -147,4 +146,6 @@ def metrics_of(output: Path) -> list[dict[str, Any]]:
 
 def logs_of(folder: Path) -> str:
     """Everything the jobs below `folder` logged, for an assertion's message."""
-    return "\n".join(p.read_text("utf-8", "replace")[-4000:] for p in sorted(folder.rglob("jobs/*/*/logs/*.log")))
+    return "\n".join(
+        p.read_text("utf-8", "replace")[-4000:] for p in sorted(folder.rglob("jobs/*/*/logs/*.log"))
+    )

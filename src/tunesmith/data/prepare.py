@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,10 @@ class _Part:
             limit=self.dataset.limit,
         )
 
-    def ranks(self, seed: int, purpose: str, below: int = 2**64, subset_seed: int = 0) -> array[int]:
-        """Ranks of the readable records whose subset rank is at most `below`."""
+    def ranks(self, seed: int, purpose: str, wanted: Callable[[str], bool] = lambda key: True) -> array[int]:
+        """Ranks of the readable records that are wanted."""
         keys = (item.record_key for item in self.items() if isinstance(item, Item))
-        return array(
-            "Q", (rank(seed, purpose, key) for key in keys if rank(subset_seed, "subset", key) <= below)
-        )
+        return array("Q", (rank(seed, purpose, key) for key in keys if wanted(key)))
 
     def samples(self, wanted: Callable[[str], bool]) -> Iterator[tuple[Item, list[Sample]]]:
         """Wanted items with their samples; bad records, also those found by the tokenizer, are collected."""
@@ -200,22 +198,27 @@ class _Choice:
     def wanted(self, key: str) -> bool:
         return self.subset >= 2**64 or rank(self.subset_seed, "subset", key) <= self.subset
 
+    def trains(self, key: str) -> bool:
+        return self.wanted(key) and not self.validates(key)
+
     def copies(self, key: str) -> int:
         return self.whole + (self.extra >= 0 and rank(self.repeat_seed, "repeat", key) <= self.extra)
 
 
 def _choose(part: _Part, dataset: DatasetSpec, validation: ValidationSpec, seed: int) -> _Choice:
     subset_seed = dataset.subset.seed if dataset.subset else 0
-    subset, split, extra = 2**64, -1, -1
+    whole, fraction = int(dataset.repeat), dataset.repeat % 1
+    choice = _Choice(subset_seed, 2**64, validation.seed, -1, seed, whole, -1)
     if dataset.subset and dataset.subset.ratio < 1:
         subset = threshold(part.ranks(subset_seed, "subset"), dataset.subset.ratio, at_least=1)
+        choice = replace(choice, subset=subset)
     if validation.ratio > 0:
-        ranks = part.ranks(validation.seed, "split", subset, subset_seed)
+        ranks = part.ranks(validation.seed, "split", choice.wanted)
         split = threshold(ranks, validation.ratio, at_least=1 if len(ranks) > 1 else 0)
-    whole, fraction = int(dataset.repeat), dataset.repeat % 1
+        choice = replace(choice, split=split)
     if fraction:
-        extra = threshold(part.ranks(seed, "repeat", subset, subset_seed), fraction)
-    return _Choice(subset_seed, subset, validation.seed, split, seed, whole, extra)
+        choice = replace(choice, extra=threshold(part.ranks(seed, "repeat", choice.trains), fraction))
+    return choice
 
 
 def prepare(

@@ -133,7 +133,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     resume = None if newest is None else checkpoints_folder / checkpoint_key(newest)
     trainer = _trainer(session, inputs, model, plan, every, arguments, checkpoints, results, resume)
     _before(session, trainer, results, ranks)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    trainer.go_on(resume)
     if trainer.stopping:
         step = trainer.state.global_step
         raise StoppedError(f"Stopped after step {step}, which is saved. Run it again to go on from there.")

@@ -21,6 +21,8 @@ from tunesmith.names import FINGERPRINT_KEY, MANIFEST_KEY
 from tunesmith.plan.run import canonical
 
 Fingerprint = Mapping[str, Any]
+# In the fingerprint while an output is being wiped, so that an attempt after a kill goes on with wiping.
+_REPLACING = "replacing"
 
 
 class State(Enum):
@@ -72,23 +74,23 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, attempt:
         return Found(State.REPLACE)
     if attempt == 1 and output.on_existing == "fail":
         raise _conflict(store, "holds something already, and output.onExisting is fail")
-    fields = _changed_fields(store, spec_fields) if there else []
+    old = json.loads(store.read(FINGERPRINT_KEY)) if there else {}
+    if _REPLACING in old:
+        return Found(State.REPLACE)
+    fields = [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))] if there else []
     if fields:
         raise _conflict(store, f"is the output of a job with other settings: {', '.join(fields)}")
-    day = date.fromisoformat(json.loads(store.read(FINGERPRINT_KEY))["day"]) if there else date.today()
+    day = date.fromisoformat(old["day"]) if there else date.today()
     return Found(State.FINISHED if manifest else State.RESUME, manifest.digest if manifest else "", day)
-
-
-def _changed_fields(store: Store, spec_fields: Fingerprint) -> list[str]:
-    old = json.loads(store.read(FINGERPRINT_KEY))
-    return [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))]
 
 
 def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
     """Make the output this job's: wipe it if it is to be replaced, write or check the fingerprint."""
     if found.state is State.REPLACE:
+        store.put(FINGERPRINT_KEY, canonical({_REPLACING: True}).encode())
         store.delete([MANIFEST_KEY])
-        store.delete([entry.key for entry in store.list()])
+        store.delete([entry.key for entry in store.list() if entry.key != FINGERPRINT_KEY])
+        store.delete([FINGERPRINT_KEY])
     data = canonical({**fingerprint, "day": found.day.isoformat()}).encode()
     if store.put(FINGERPRINT_KEY, data, if_absent=True):
         return

@@ -6,6 +6,7 @@ torchrun ends with 1 whatever its children returned; this is where the truth is.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -32,7 +33,8 @@ class Termination:
     def to_json(self) -> bytes:
         """At most 4,096 bytes; a long message is cut in the middle."""
         values = asdict(self)
-        while len(text := json.dumps(values, ensure_ascii=False).encode()) > MAX_BYTES:
+        # Half a surrogate pair, as file names may hold, is no reason to say nothing.
+        while len(text := json.dumps(values, ensure_ascii=False).encode(errors="replace")) > MAX_BYTES:
             message = values["message"]
             keep = max(0, (len(message) - max(64, (len(text) - MAX_BYTES))) // 2)
             values["message"] = f"{message[:keep]} … {message[len(message) - keep :]}" if keep else ""
@@ -70,12 +72,12 @@ def of_error(error: BaseException) -> Termination:
 
 def write_termination(path: Path, termination: Termination) -> None:
     """Write it whole; the first process of a pod to fail wins, since the others only follow."""
-    flags = os.O_WRONLY | os.O_CREAT
     try:
-        if path.exists() and path.stat().st_size > 0 and termination.reason != SUCCEEDED:
-            return
-        descriptor = os.open(path, flags | os.O_TRUNC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     except OSError:
         return  # no termination log here: there is nobody to tell
     with os.fdopen(descriptor, "wb") as file:
-        file.write(termination.to_json())
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        if os.fstat(descriptor).st_size == 0 or termination.reason == SUCCEEDED:
+            file.truncate(0)
+            file.write(termination.to_json())

@@ -48,6 +48,7 @@ class Checkpoints:
 
     def __init__(self, store: Store, keep: int, ranks: Ranks) -> None:
         self._store, self._keep, self._ranks = store, keep, ranks
+        self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
         """Steps of published checkpoints, newest first."""
@@ -62,8 +63,11 @@ class Checkpoints:
     def publish(self, step: int, folder: Path, best: int | None) -> None:
         """Upload what the ranks wrote into `folder`, publish it, then delete what is over the limit.
 
+        One of this step that is there already (damaged, or of an attempt that was thought dead) makes way.
         Called by every rank; returns when the checkpoint is there for all.
         """
+        if self._ranks.rank == 0:
+            unpublish(self._store, checkpoint_key(step))
         self._ranks.gather(None)  # all ranks have written
         mine: Sequence[FileInfo] = []
         if self._ranks.local_rank == 0:
@@ -73,14 +77,17 @@ class Checkpoints:
             extra = {"step": step, "world": self._ranks.world}
             prefix = checkpoint_key(step)
             publish_manifest(self._store, prefix, _within(prefix, everyone), extra)
+            self._damaged.discard(step)
             self._delete_old(best)
             log.info("Checkpoint %s is published.", prefix)
         self._ranks.gather(None)
 
     def _delete_old(self, best: int | None) -> None:
-        for step in self.steps()[self._keep :]:
+        whole = [step for step in self.steps() if step not in self._damaged]
+        for step in [*self._damaged, *whole[self._keep :]]:
             if step != best:
                 unpublish(self._store, checkpoint_key(step))
+        self._damaged.clear()
 
     def fetch(self, step: int, folder: Path) -> None:
         """One checkpoint, verified, into `folder`. Raises CorruptObjectError."""
@@ -90,7 +97,8 @@ class Checkpoints:
     def newest(self, folder: Path) -> int | None:
         """Fetch the newest checkpoint that is whole into `folder/checkpoint-<step>`; its step, or None.
 
-        A damaged one is passed over, saying so. Rank 0's word decides; the first rank of each node fetches.
+        A damaged one is passed over, saying so, and deleted once another is published. Rank 0's word decides;
+        the first rank of each node fetches.
         Raises OutputConflictError when it was made by another number of processes.
         """
         step = self._newest_here(folder) if self._ranks.rank == 0 else None
@@ -107,6 +115,7 @@ class Checkpoints:
                 self.fetch(step, folder / checkpoint_key(step))
             except CorruptObjectError as error:
                 log.warning("Checkpoint %s is damaged and is passed over: %s", step, error.message)
+                self._damaged.add(step)
                 continue
             return step
         return None

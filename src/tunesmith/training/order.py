@@ -46,14 +46,17 @@ def total_steps(samples: int, sizes: Sizes, epochs: float, max_steps: int | None
 def epoch_order(table: Table, seed: int, epoch: int, shuffle: str) -> Indices:
     """Sample indices of one epoch, shape (samples with copies,).
 
-    `shuffle` "sample" shuffles samples singly; "group" shuffles the groups and keeps siblings together.
+    `shuffle` "sample" shuffles samples singly; "group" shuffles the groups and keeps siblings together. What
+    is repeated comes back at another place: each copy of a group is shuffled for itself.
     """
     order = table.order()
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
     if shuffle == "sample":
         return generator.permutation(order)
-    groups, inverse = np.unique(table.groups[order], return_inverse=True)
-    place = generator.permutation(len(groups))[inverse]
+    _, group = np.unique(table.groups[order], return_inverse=True)
+    copy = np.arange(len(order)) - np.repeat(np.cumsum(table.copies) - table.copies, table.copies)
+    units, unit = np.unique(group * (copy.max() + 1) + copy, return_inverse=True)
+    place = generator.permutation(len(units))[unit]
     return order[np.argsort(place, kind="stable")]
 
 

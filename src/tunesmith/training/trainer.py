@@ -11,12 +11,14 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from tunesmith.data.table import Table
@@ -61,6 +63,16 @@ class StepDataset(Dataset[StepData]):
         return StepData(batches, sum(denominator(self._table, m, self._reduction) for m in micro))
 
 
+def _stopped_early(checkpoint: Path) -> bool:
+    """Whether early stopping had no patience left when the checkpoint was written."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    early = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
+    if not early:
+        return False
+    waited = early["attributes"]["early_stopping_patience_counter"]
+    return bool(waited >= early["args"]["early_stopping_patience"])
+
+
 def _alone(items: list[StepData]) -> StepData:
     return items[0]
 
@@ -88,6 +100,18 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         self.last_step = StepResult(math.nan, 0)
         self.last_learning_rate = self.last_grad_norm = math.nan
         self.tokens_seen = 0
+
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a checkpoint where there is one; not a step more where the run ended there.
+
+        The Trainer itself forgets on resume that early stopping has struck.
+        """
+        folder = None if checkpoint is None else str(checkpoint)
+        if checkpoint is not None and _stopped_early(checkpoint):
+            self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            self._load_from_checkpoint(folder)
+        else:
+            self.train(resume_from_checkpoint=folder)
 
     def get_train_dataloader(self) -> DataLoader[StepData]:
         """One item a step, in order; not prepared by accelerate, since each rank has its own items."""

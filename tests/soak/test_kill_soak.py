@@ -1,0 +1,65 @@
+"""Killed at ten moments nobody chose, a job comes to the result of an uninterrupted one."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.faulty_proxy import Fault, Seen
+from tests.integration.kills import Jobs, Started, forget_logs, jobs_in, proxied, started
+
+from tunesmith.local.embedded_s3 import EmbeddedS3
+
+pytestmark = pytest.mark.soak
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def jobs(s3: EmbeddedS3, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    with jobs_in(s3, tmp_path_factory.mktemp("soak"), tiny_model, steps=90, save=4) as made:
+        yield made
+
+
+class AtRequest:
+    """Kills at the n-th request to the S3 server, before or after it is done."""
+
+    def __init__(self, number: int, how: str) -> None:
+        self.number, self.how = number, how
+        self.run: Started | None = None
+
+    def __call__(self, seen: Seen) -> Fault | None:
+        if seen.number == self.number and self.run is not None:
+            self.run.kill(self.how)
+        return None
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(jobs: Jobs, processes: int, seed: int) -> None:
+    draw = random.Random(f"{processes} {seed}")
+    name = f"random-{processes}-{seed}"
+    folder, reached = jobs.folder(name), 0
+    for number in range(KILLS):
+        how = draw.choice(["tree", "tree", "cli", "launcher", "worker"])
+        plan = AtRequest(draw.randint(1, 120) if draw.random() < 0.5 else -1, how)
+        step, pause = reached + draw.randint(0, jobs.steps // KILLS), draw.random() * 0.2
+        proxy, environment = proxied(jobs.env, plan)
+        arguments = ("--processes", str(processes))
+        with proxy, started(folder, jobs.document(name), *arguments, env=environment()) as run:
+            plan.run = run
+            while run.process.poll() is None and (plan.number >= 0 or run.step() < step):
+                run.pids()
+                time.sleep(0.005)
+            if run.process.poll() is None:
+                time.sleep(pause)
+                run.kill(how)
+            ended = run.ended()
+            reached = run.step() or reached
+        print(f"{number}: {how} at request {plan.number} or step {step}: {ended.code}, reached {reached}")
+        assert ended.code != 2, ended.text
+    forget_logs(folder)
+    jobs.finish(name, processes)
