@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 
 generate: $(VENV)/.dev ## write crds/ and the golden renders anew; tests check that nothing changes
 	$(BIN)/tunesmith crds --output crds/
-	$(BIN)/python -m tests.update_golden
+	$(BIN)/python -m tests.golden.update
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/cli/bench.py

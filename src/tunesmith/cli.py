@@ -5,10 +5,13 @@ Exit codes: 0 done, 1 a job failed, 2 the user's mistake. Heavy imports stand in
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +19,7 @@ from tunesmith import __version__
 from tunesmith.errors import ManifestError, PermanentError, Problem, TunesmithError, UsageError
 
 if TYPE_CHECKING:
-    from tunesmith.api.manifest import Job
+    pass
 
 app = typer.Typer(
     name="tunesmith",
@@ -45,46 +48,16 @@ WorkDirectory = Annotated[
 ]
 
 
+INTERRUPTED = 130
+# What the system says when a path on the command line cannot be meant; else it may work later.
+_WRONG_PATH = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def _documents(path: Path, problems: list[Problem]) -> list[Any]:
-    from tunesmith.api.yaml12 import load_documents
-
-    try:
-        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return load_documents(text, str(path))
-    except ManifestError as error:
-        problems += error.problems
-    except OSError as error:
-        problems.append(Problem(str(path), 0, "", "", f"cannot be read: {error.strerror}"))
-    return []
-
-
-def _load(paths: list[Path], overrides: list[str] | None = None) -> list[Job]:
-    """The jobs of the files, in order of dependency. Raises ManifestError with every problem found."""
-    from tunesmith.api.manifest import manifest_files, parse_documents
-    from tunesmith.api.references import duplicate_problems, in_order
-    from tunesmith.local.overrides import apply_override, parse_override
-
-    files, problems = manifest_files(paths)
-    loaded = {path: _documents(path, problems) for path in files}
-    for text in overrides or []:
-        every = [document for documents in loaded.values() for document in documents]
-        apply_override(every, *parse_override(text))
-    jobs: list[Job] = []
-    for path, documents in loaded.items():
-        if not documents and any(problem.source == str(path) for problem in problems):
-            continue
-        found, wrong = parse_documents(documents, str(path))
-        jobs += found
-        problems += wrong
-    problems += duplicate_problems(jobs)
-    ordered, cycle = in_order(jobs)
-    if problems or cycle:
-        raise ManifestError(problems + cycle)
-    return ordered
 
 
 @app.command()
@@ -95,8 +68,9 @@ def validate(files: Files, overrides: Sets = None) -> None:
     tunesmith validate -f experiments/[/dim]
     """
     from tunesmith.api.references import missing_problems
+    from tunesmith.local.manifests import load_jobs
 
-    jobs = _load(files, overrides)
+    jobs = load_jobs(files, overrides)
     for problem in missing_problems(jobs):
         _say(f"warning: {problem}")
     for job in jobs:
@@ -109,10 +83,11 @@ def render(files: Files, overrides: Sets = None, attempt: Annotated[int, typer.O
 
     [dim]tunesmith render -f job.yaml | less[/dim]
     """
+    from tunesmith.local.manifests import load_jobs
     from tunesmith.plan.build import build, output_uris
     from tunesmith.plan.show import as_yaml
 
-    jobs = _load(files, overrides)
+    jobs = load_jobs(files, overrides)
     plans = [build(job, output_uris(jobs), attempt=attempt) for job in jobs]
     typer.echo(as_yaml([item for plan in plans for item in (plan.config_map, plan.pytorch_job)]), nl=False)
 
@@ -135,19 +110,17 @@ def run(
     ] = None,
     overrides: Sets = None,
 ) -> None:
-    """Run manifests on this machine. Run the same command again to go on after a stop.
+    """Run manifests on this machine. After a stop, the same command goes on from the last checkpoint.
 
     [dim]tunesmith run -f job.yaml
     tunesmith run -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
     tunesmith run -f job.yaml --set model.uri=./my-model --set training.maxSteps=10[/dim]
     """
-    from rich.console import Console
-
     from tunesmith.api.references import missing_problems
     from tunesmith.jobs.support import unsupported_among
-    from tunesmith.local.storage import parse_seed
+    from tunesmith.local.manifests import load_jobs
 
-    jobs = _load(files, overrides)
+    jobs = load_jobs(files, overrides)
     problems = missing_problems(jobs)
     for job in jobs:
         reason = unsupported_among(job, jobs)
@@ -155,12 +128,24 @@ def run(
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
         raise ManifestError(problems)
-    parsed = [parse_seed(seed) for seed in seeds or []]
     _need("torch", "train", "tunesmith run")
-    from tunesmith.local.run import LocalRun, RunOptions
+    from rich.console import Console
 
-    options = RunOptions(work_dir, keep_going, processes, parsed)
-    raise typer.Exit(LocalRun(jobs, options, Console()).run())
+    from tunesmith.local.run import LocalRun, RunOptions
+    from tunesmith.local.storage import parse_seed
+
+    parsed = [parse_seed(seed) for seed in seeds or []]
+
+    # A polite kill and a closed terminal are as good as Ctrl-C: save and stop. nohup stays nohup.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        code = LocalRun(jobs, RunOptions(work_dir, keep_going, processes, parsed), Console()).run()
+    except KeyboardInterrupt:
+        _say("Stopped. Run the same command again to go on.")
+        code = INTERRUPTED
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -178,9 +163,22 @@ def preview(
     _need("transformers", "data", "tunesmith preview")
     from rich.console import Console
 
+    from tunesmith.jobs.support import unsupported_among
+    from tunesmith.local.manifests import load_jobs
     from tunesmith.local.preview import preview_jobs
 
-    raise typer.Exit(preview_jobs(_load(files, overrides), count, work_dir, Console()))
+    jobs = load_jobs(files, overrides)
+    code = preview_jobs(jobs, count, work_dir, Console(highlight=False))
+    if code == 0 and not any(unsupported_among(job, jobs) for job in jobs):
+        _say(f"To train on this: {_again('run', files, work_dir, overrides)}")
+    raise typer.Exit(code)
+
+
+def _again(command: str, files: list[Path], work_dir: Path, overrides: list[str] | None) -> str:
+    """Another command on the same files, as one would type it."""
+    words = ["tunesmith", command, *(word for path in files for word in ("-f", str(path)))]
+    words += [] if work_dir == Path(".tunesmith") else ["--work-dir", str(work_dir)]
+    return shlex.join(words + [word for text in overrides or [] for word in ("--set", text)])
 
 
 @app.command()
@@ -205,9 +203,12 @@ def chat(
     tunesmith chat --model s3://models/quickstart/final_model[/dim]
     """
     _need("torch", "train", "tunesmith chat")
+    from rich.console import Console
+
     from tunesmith.local.chat import ChatOptions, talk
 
-    raise typer.Exit(talk(ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)))
+    options = ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)
+    raise typer.Exit(talk(options, Console(highlight=False)))
 
 
 @app.command()
@@ -250,12 +251,14 @@ def main() -> None:
     except TunesmithError as error:
         _say(f"tunesmith: {error.message}")
         code = 2 if isinstance(error, PermanentError) else 1
-    except KeyboardInterrupt:
-        _say("Stopped. Run the same command again to go on.")
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(f"tunesmith: {os.fsdecode(error.filename)}: {error.strerror}.")
+        code = 2 if error.errno in _WRONG_PATH else 1
     else:
         return
     sys.exit(code)

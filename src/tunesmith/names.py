@@ -122,6 +122,7 @@ ENV_TERMINATION_LOG = "TUNESMITH_TERMINATION_LOG"
 ENV_PROGRESS_PORT = "TUNESMITH_PROGRESS_PORT"
 ENV_PROGRESS_HOST = "TUNESMITH_PROGRESS_HOST"
 ENV_LOG_DIR = "TUNESMITH_LOG_DIR"
+ENV_JOB_UID = "TUNESMITH_JOB_UID"
 ENV_ATTEMPT = "TUNESMITH_ATTEMPT"
 SECRET_ENV_PREFIX = "TUNESMITH_SECRET_"
 
@@ -130,6 +131,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_JOB = f"{GROUP}/job"
 LABEL_KIND = f"{GROUP}/kind"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
+# On a PyTorchJob that the operator has suspended, so that it never resumes what a queue holds back.
+ANNOTATION_SUSPENDED = f"{GROUP}/suspended"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 

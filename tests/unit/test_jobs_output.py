@@ -24,7 +24,7 @@ def store(tmp_path):
 
 def begun(store, spec=SPEC):
     """An attempt of `spec` has claimed the output and saved something."""
-    claim(store, Found(State.NEW, day=DAY), {"spec": spec, **FACTS})
+    claim(store, Found(State.NEW, day=DAY, owner="me"), {"spec": spec, **FACTS})
     store.put("checkpoint-2/model.safetensors", b"weights")
 
 
@@ -43,13 +43,13 @@ SETUPS["other finished"] = lambda store: finished(store, OTHER)
 FOREIGN, FAIL = "holds files that are not of this job", "output.onExisting is fail"
 FIELDS = r"other settings: spec\.datasets\[0\]\.uri, spec\.training\.learningRate"
 CASES = [
-    # there, onExisting, first attempt, later attempt: a State or the message of a refusal
+    # there, onExisting, for another job, for the job that began it: a State or the message of a refusal
     ("nothing", "resume", State.NEW, State.NEW),
     ("nothing", "replace", State.NEW, State.NEW),
     ("nothing", "fail", State.NEW, State.NEW),
     ("foreign", "resume", FOREIGN, FOREIGN),
-    ("foreign", "replace", State.REPLACE, FOREIGN),
-    ("foreign", "fail", FOREIGN, FOREIGN),
+    ("foreign", "replace", State.REPLACE, State.REPLACE),
+    ("foreign", "fail", FAIL, FAIL),
     ("begun", "resume", State.RESUME, State.RESUME),
     ("begun", "replace", State.REPLACE, State.RESUME),
     ("begun", "fail", FAIL, State.RESUME),
@@ -65,26 +65,26 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("uid", ["another", "me", ""])
 @pytest.mark.parametrize(
-    ("there", "on_existing", "first", "later"), CASES, ids=lambda v: v if v in SETUPS else None
+    ("there", "on_existing", "another", "mine"), CASES, ids=lambda v: v if v in SETUPS else None
 )
-def test_every_case(store, there, on_existing, first, later, attempt):
+def test_every_case(store, there, on_existing, another, mine, uid):
     SETUPS[there](store)
     before = {entry.key: store.read(entry.key) for entry in store.list()}
     output = OutputSpec(uri=store.uri, on_existing=on_existing)
-    expected = first if attempt == 1 else later
+    expected = mine if uid == "me" else another
     if isinstance(expected, State):
-        assert examine(store, output, SPEC, attempt).state is expected
+        assert examine(store, output, SPEC, uid).state is expected
     else:
         with pytest.raises(OutputConflictError, match=expected):
-            examine(store, output, SPEC, attempt)
+            examine(store, output, SPEC, uid)
     assert {entry.key: store.read(entry.key) for entry in store.list()} == before
 
 
 def test_the_day_and_the_digest_are_the_first_attempts(store):
     finished(store)
-    found = examine(store, OutputSpec(uri=store.uri), SPEC, 1)
+    found = examine(store, OutputSpec(uri=store.uri), SPEC, "another")
     assert found.day == DAY
     assert len(found.digest) == 64
 
@@ -92,7 +92,7 @@ def test_the_day_and_the_digest_are_the_first_attempts(store):
 def test_replacing_leaves_the_new_fingerprint_only(store):
     finished(store, OTHER)
     foreign(store)
-    found = examine(store, OutputSpec(uri=store.uri, on_existing="replace"), SPEC, 1)
+    found = examine(store, OutputSpec(uri=store.uri, on_existing="replace"), SPEC, "another")
     claim(store, found, {"spec": SPEC, **FACTS})
     assert [entry.key for entry in store.list()] == ["fingerprint.json"]
     assert json.loads(store.read("fingerprint.json"))["spec"] == SPEC
@@ -120,15 +120,15 @@ def test_replacing_that_was_interrupted_is_gone_on_with(store, setup, deletions)
                 store.delete([key])
 
     try:
-        claim(Killed(), examine(store, output, SPEC, 1), {"spec": SPEC, **FACTS})
+        claim(Killed(), examine(store, output, SPEC, "new"), {"spec": SPEC, **FACTS})
         died = False
     except KeyboardInterrupt:
         died = True
-    found = examine(store, output, SPEC, 2)
+    found = examine(store, output, SPEC, "new")
     assert found.state is (State.REPLACE if died else State.RESUME)
     claim(store, found, {"spec": SPEC, **FACTS})
     assert [entry.key for entry in store.list()] == ["fingerprint.json"]
-    assert examine(store, output, SPEC, 3).state is State.RESUME
+    assert examine(store, output, SPEC, "new").state is State.RESUME
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_replacing_that_was_interrupted_is_gone_on_with(store, setup, deletions)
 )
 def test_other_data_or_another_model_is_refused(store, facts, words):
     begun(store)
-    found = examine(store, OutputSpec(uri=store.uri), SPEC, 2)
+    found = examine(store, OutputSpec(uri=store.uri), SPEC, "me")
     claim(store, found, {"spec": SPEC, **FACTS})  # the same is fine
     with pytest.raises(OutputConflictError, match=words):
         claim(store, found, {"spec": SPEC, **facts})

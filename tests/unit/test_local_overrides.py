@@ -1,7 +1,6 @@
 """--set: what it says, and which manifests it changes."""
 
 import copy
-import os
 
 import pytest
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE
@@ -87,7 +86,7 @@ def test_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     assert absolute("a b%20c") == f"{tmp_path}/a b%20c"
-    assert absolute("../x/./y/") == f"{os.path.dirname(tmp_path)}/x/y"
+    assert absolute("../x/./y/") == f"{tmp_path.parent}/x/y"
     assert absolute("~/m") == "/home/me/m"
     assert absolute("/m") == "/m"
     for uri in ("s3://b/k", "hf://org/name", "file:///x"):

@@ -1,6 +1,7 @@
 """Which S3 a run uses, what each job's processes are told of it, and seeds."""
 
 import os
+from contextlib import suppress
 
 import pytest
 from good_manifests import FINE_TUNE, changed
@@ -12,12 +13,12 @@ from tunesmith.local.storage import (
     AWS_VARIABLES,
     RunStorage,
     credentials,
+    has_own_s3,
     own_s3,
     own_s3_in_words,
     parse_seed,
     put_seed,
     s3_uris,
-    uses_embedded,
     variables,
 )
 
@@ -37,8 +38,8 @@ def test_every_address_of_a_job():
         "spec.validation": {"uri": "s3://data/v", "chat": {}},
         "spec.previews": [{"name": "a", "user": "s3://not/asked? no"}],
     }
-    assert {"s3://data/train.jsonl", "s3://models/tune", "s3://data/v"} <= s3_uris(job(changes))
-    assert s3_uris(job(LOCAL)) == set()
+    assert {"s3://data/train.jsonl", "s3://models/tune", "s3://data/v"} <= s3_uris(job(changes), {})
+    assert s3_uris(job(LOCAL), {}) == set()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,16 @@ def test_every_address_of_a_job():
     ],
 )
 def test_when_s3_is_the_embedded_server(changes, environment, embedded):
-    assert uses_embedded(job(changes), environment) is embedded
+    made = job(changes)
+    assert (bool(s3_uris(made, {})) and not has_own_s3(made, environment)) is embedded
+
+
+def test_what_a_job_reads_of_another_counts_too():
+    """A job with nothing but files of its own may start from a model that another put into S3."""
+    reads = {**LOCAL, "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "first"}}}
+    outputs = {("research", "FineTuneJob", "first"): "s3://models/first"}
+    assert s3_uris(job(reads), outputs) == {"s3://models/first"}
+    assert s3_uris(job(reads), {("other", "FineTuneJob", "first"): "s3://models/first"}) == set()
 
 
 def test_it_is_said_which_s3_it_is():
@@ -96,7 +106,7 @@ def test_a_job_with_an_s3_of_its_own_never_gets_the_embedded_servers_keys(monkey
 def test_variables_are_set_for_a_while(monkeypatch):
     monkeypatch.setenv("TS_A", "old")
     monkeypatch.delenv("TS_B", raising=False)
-    with pytest.raises(KeyError), variables({"TS_A": "new", "TS_B": "new"}):
+    with suppress(KeyError), variables({"TS_A": "new", "TS_B": "new"}):
         assert (os.environ["TS_A"], os.environ["TS_B"]) == ("new", "new")
         raise KeyError
     assert os.environ["TS_A"] == "old"

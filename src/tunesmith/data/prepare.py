@@ -9,10 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic.alias_generators import to_camel
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
@@ -97,7 +99,7 @@ class _Part:
     ) -> None:
         if dataset.format not in FORMATS_HERE:
             raise PermanentError(
-                f"{name}: the format {dataset.format} is not read by this version yet; "
+                f"{name}: the format {to_camel(dataset.format)} is not read by this version yet; "
                 f"it reads {', '.join(FORMATS_HERE)}.",
                 reason=Reason.NOT_IMPLEMENTED,
             )
@@ -118,9 +120,10 @@ class _Part:
         )
 
     def ranks(self, seed: int, purpose: str, wanted: Callable[[str], bool] = lambda key: True) -> array[int]:
-        """Ranks of the readable records that are wanted."""
+        """Ranks of the readable records that are wanted; items of one record count once."""
         keys = (item.record_key for item in self.items() if isinstance(item, Item))
-        return array("Q", (rank(seed, purpose, key) for key in keys if wanted(key)))
+        records = (key for key, _ in groupby(keys))
+        return array("Q", (rank(seed, purpose, key) for key in records if wanted(key)))
 
     def samples(self, wanted: Callable[[str], bool]) -> Iterator[tuple[Item, list[Sample]]]:
         """Wanted items with their samples; bad records, also those found by the tokenizer, are collected."""
@@ -205,20 +208,34 @@ class _Choice:
         return self.whole + (self.extra >= 0 and rank(self.repeat_seed, "repeat", key) <= self.extra)
 
 
-def _choose(part: _Part, dataset: DatasetSpec, validation: ValidationSpec, seed: int) -> _Choice:
+def _subset(part: _Part, dataset: DatasetSpec, spec: FineTuneSpec) -> _Choice:
     subset_seed = dataset.subset.seed if dataset.subset else 0
-    whole, fraction = int(dataset.repeat), dataset.repeat % 1
-    choice = _Choice(subset_seed, 2**64, validation.seed, -1, seed, whole, -1)
+    seed, split_seed = spec.training.seed, spec.validation.seed
+    choice = _Choice(subset_seed, 2**64, split_seed, -1, seed, int(dataset.repeat), -1)
     if dataset.subset and dataset.subset.ratio < 1:
         subset = threshold(part.ranks(subset_seed, "subset"), dataset.subset.ratio, at_least=1)
         choice = replace(choice, subset=subset)
-    if validation.ratio > 0:
-        ranks = part.ranks(validation.seed, "split", choice.wanted)
-        split = threshold(ranks, validation.ratio, at_least=1 if len(ranks) > 1 else 0)
-        choice = replace(choice, split=split)
-    if fraction:
-        choice = replace(choice, extra=threshold(part.ranks(seed, "repeat", choice.trains), fraction))
     return choice
+
+
+def _choose(parts: list[_Part], spec: FineTuneSpec) -> list[_Choice]:
+    """What of each dataset is used, held out, and seen once more.
+
+    The split is one choice over all datasets, so that a record that stands in two is on one side only.
+    """
+    choices = [_subset(part, dataset, spec) for part, dataset in zip(parts, spec.datasets, strict=True)]
+    if spec.validation.ratio > 0:
+        ranks = array("Q")
+        for part, choice in zip(parts, choices, strict=True):
+            ranks += part.ranks(spec.validation.seed, "split", choice.wanted)
+        split = threshold(ranks, spec.validation.ratio, at_least=1 if len(ranks) > 1 else 0)
+        choices = [replace(choice, split=split) for choice in choices]
+    for index, (part, dataset) in enumerate(zip(parts, spec.datasets, strict=True)):
+        fraction, choice = dataset.repeat % 1, choices[index]
+        if fraction:
+            ranks = part.ranks(spec.training.seed, "repeat", choice.trains)
+            choices[index] = replace(choice, extra=threshold(ranks, fraction))
+    return choices
 
 
 def prepare(
@@ -241,16 +258,19 @@ def prepare(
     reports: list[DatasetReport] = []
     shown: list[FirstSample] = []
     with TableWriter(folder / "train") as train, TableWriter(folder / "validation") as held_out:
-        for index, dataset in enumerate(spec.datasets):
-            name = f"datasets[{index}] {dataset.uri}"
-            part = _Part(name, dataset, spec, tokenizer, options, _named(progress, name), vocab_size)
-            choice = _choose(part, dataset, spec.validation, spec.training.seed)
+        names = [f"datasets[{index}] {dataset.uri}" for index, dataset in enumerate(spec.datasets)]
+        parts = [
+            _Part(name, dataset, spec, tokenizer, options, _named(progress, name), vocab_size)
+            for name, dataset in zip(names, spec.datasets, strict=True)
+        ]
+        for part, choice in zip(parts, _choose(parts, spec), strict=True):
             for item, samples in part.samples(choice.wanted):
                 part.count(samples)
+                group = group_of(f"{part.report.name}\0{item.record_key}")
                 if choice.validates(item.record_key):
-                    _write(held_out, item, samples, 1)
+                    _write(held_out, group, samples, 1)
                     continue
-                _write(train, item, samples, choice.copies(item.record_key))
+                _write(train, group, samples, choice.copies(item.record_key))
                 shown += _first(item, samples[: first - len(shown)])
             reports.append(part.finish())
         if spec.validation.uri is not None:
@@ -267,8 +287,7 @@ def _named(progress: Progress, name: str) -> Callable[[int], None]:
     return lambda records: progress(name, records)
 
 
-def _write(table: TableWriter, item: Item, samples: list[Sample], copies: int) -> None:
-    group = group_of(item.record_key)
+def _write(table: TableWriter, group: int, samples: list[Sample], copies: int) -> None:
     for sample in samples:
         table.add(sample, group=group, copies=copies)
 
@@ -285,7 +304,7 @@ def _read_validation(
     part = _Part(name, spec.validation, spec, tokenizer, options, _named(progress, name), vocab_size)
     for item, samples in part.samples(lambda key: True):
         part.count(samples)
-        _write(table, item, samples, 1)
+        _write(table, group_of(item.record_key), samples, 1)
     return part.finish()
 
 

@@ -72,7 +72,7 @@ class _Stream:
         self.finished = end is not None
         self.text = text if end is None else text[:end]
         limit = len(self.text) if self.finished else self._stop.safe(self.text)
-        self._show(limit if not self.text[:limit].endswith("\ufffd") else limit - 1)
+        self._show(len(self.text[:limit].rstrip("\ufffd")))  # a character of which bytes are still missing
 
     def end(self) -> None:
         """Show what was held back."""

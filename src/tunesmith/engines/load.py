@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.common import HubSpec, ModelSource
-from tunesmith.artifacts.store import StorageOptions, find_files, open_store
+from tunesmith.artifacts.location import FolderLocation, split_uri
+from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
 from tunesmith.names import Reason
@@ -20,14 +22,15 @@ if TYPE_CHECKING:
     import torch
 
 ADAPTER_CONFIG = "adapter_config.json"
-_FROM_HUB = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
 def local_path(uri: str) -> Path | None:
     """The folder itself where `uri` is one of this machine, else None."""
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    return Path(uri) if uri.startswith("/") else None
+    if uri.startswith(("file://", "/")):
+        location = split_uri(uri)
+        return location.path if isinstance(location, FolderLocation) else None
+    return None
 
 
 def fetch_model(
@@ -38,39 +41,49 @@ def fetch_model(
     token: str | None = None,
     *,
     tokenizer_only: bool = False,
+    named: str = "model.uri",
 ) -> Path:
-    """Bring a model to this machine; a local folder is used where it is. Returns its folder."""
+    """Bring a model to this machine; a local folder is used where it is. Returns its folder.
+
+    `named` is what errors call the address: a field, or a command's option.
+    """
     assert source.uri is not None  # plan has resolved every fromJob
     path = local_path(source.uri)
     if path is not None:
         if not path.is_dir():
-            raise ModelError(f"model.uri {source.uri}: there is no such folder.")
+            raise ModelError(f"{named} {source.uri}: there is no such folder.")
         return path
     if source.uri.startswith("hf://"):
-        return _from_hub(source, hub, token, tokenizer_only)
+        return _from_hub(source, hub, token, tokenizer_only, named)
     shutil.rmtree(folder, ignore_errors=True)
-    if tokenizer_only:
-        store, entries = find_files(source.uri, options)
-        for entry in entries:
-            if not entry.key.endswith((".safetensors", ".bin", ".gguf", ".pt")):
-                store.get_file(entry.key, folder / entry.key)
-        return folder
     try:
-        get_tree(open_store(source.uri, options), "", folder)
+        store = open_store(source.uri, options)
+        if tokenizer_only:
+            _get_small(store, folder)
+        else:
+            get_tree(store, "", folder)
     except StoragePermanentError as error:
-        raise StoragePermanentError(f"model.uri {source.uri}: {error.message}") from error
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise StoragePermanentError(f"model.uri {source.uri}: there is nothing at this address.")
+        raise StoragePermanentError(f"{named} {source.uri}: {error.message}") from error
     return folder
 
 
-def _from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_only: bool) -> Path:
+def _get_small(store: Store, folder: Path) -> None:
+    """Tokenizer and configuration, without weights."""
+    found = list(store.list())
+    if not found:
+        raise StoragePermanentError(f"There is nothing at {store.uri}. Check the location.")
+    for entry in found:
+        if any(fnmatch(entry.key, pattern) for pattern in _SMALL):
+            store.get_file(entry.key, folder / entry.key)
+
+
+def _from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_only: bool, named: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     assert source.uri is not None
     name = source.uri.removeprefix("hf://")
-    patterns = [p for p in _FROM_HUB if not (tokenizer_only and p == "*.safetensors")]
+    patterns = _SMALL if tokenizer_only else ["*.safetensors", *_SMALL]
     try:
         return Path(
             snapshot_download(
@@ -83,16 +96,17 @@ def _from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_on
             )
         )
     except GatedRepoError:
-        raise ModelError(f"model.uri {source.uri} is gated; set hub.tokenSecretRef to a token.") from None
+        raise ModelError(f"{named} {source.uri} is gated; set hub.tokenSecretRef to a token.") from None
     except RevisionNotFoundError:
         raise ModelError(f"model.revision {source.revision} does not exist at {source.uri}.") from None
     except RepositoryNotFoundError:
-        raise ModelError(f"model.uri {source.uri} does not exist on the hub, or is private.") from None
+        raise ModelError(f"{named} {source.uri} does not exist on the hub, or is private.") from None
+    except ValueError as error:  # a name the hub cannot have
+        raise ModelError(f"{named} {source.uri}: {_first_line(error)}") from None
     except OSError as error:
-        first = str(error).splitlines()[0]
         raise TemporaryError(
-            f"model.uri {source.uri} could not be had from the hub: {first}. Is the hub reachable from here? "
-            "If not, put the model into s3:// or file://.",
+            f"{named} {source.uri} could not be had from the hub: {_first_line(error)}. "
+            "Is the hub reachable from here? If not, put the model into s3:// or file://.",
             reason=Reason.HUB_UNAVAILABLE,
         ) from error
 
@@ -102,11 +116,27 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """One of a model's JSON files; empty where there is none. Raises ModelError when it is not an object."""
+    try:
+        config = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a JSON object; the model's files are damaged.")
+    return config
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """The model's config.json; empty where there is none."""
+    return read_config(folder / "config.json")
+
+
 def vocabulary_size(folder: Path) -> int | None:
     """Number of embeddings as the model's configuration says, None where it does not."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    config = model_config(folder)
+    text = config.get("text_config")
+    size = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
     return size if isinstance(size, int) else None
 
 
@@ -118,7 +148,7 @@ def resolve_dtype(folder: Path, dtype: str) -> torch.dtype:
         return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[dtype]
     if not torch.cuda.is_available():
         return torch.float32
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = model_config(folder)
     stored = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     if stored == "float16":
         return torch.float16
@@ -129,32 +159,49 @@ def load_model(
     folder: Path, *, dtype: torch.dtype, attention: str = "auto", trust_remote_code: bool = False
 ) -> Any:
     """A causal language model from safetensors, on the CPU, in evaluation mode. Raises ModelError."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
-    if not (folder / "config.json").is_file():
+    if not model_config(folder):
         raise ModelError(f"{folder} holds no model: config.json is missing.")
+    disable_progress_bar()  # who shows progress is for the caller to say
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa" if attention == "auto" else attention,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"The model in {folder} cannot be loaded: {first}") from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would go on with random values there
+        raise ModelError(
+            f"The model in {folder} is not whole: {len(missing)} weights are missing, {missing[0]} for one."
+        )
+    return model
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
     """The model with a LoRA adapter on top. Raises ModelError when they do not belong together."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if not is_adapter(folder):
         raise ModelError(f"{folder} holds no adapter: {ADAPTER_CONFIG} is missing.")
     try:
         return PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"The adapter in {folder} does not fit its base model: {first}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelError(
+            f"The adapter in {folder} does not fit its base model: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """The first line that says something; libraries write essays."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0].rstrip(".")

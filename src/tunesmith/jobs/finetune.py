@@ -74,7 +74,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     """Do a FineTuneJob. Returns the digest of the published manifest."""
     spec = cast(FineTuneSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
-    found = examine(store, spec.output, run.result_fields(), world.attempt)
+    found = examine(store, spec.output, run.result_fields(), world.job_uid)
     if found.state is State.FINISHED:
         log.info("%s is finished already; nothing is done.", spec.output.uri)
         progress.update(phase="finished already")

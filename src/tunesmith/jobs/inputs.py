@@ -27,8 +27,9 @@ from tunesmith.data.table import Table
 from tunesmith.engines.load import fetch_model, is_adapter, vocabulary_size
 from tunesmith.errors import PermanentError
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.world import World
-from tunesmith.names import Reason, secret_env
+from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,8 @@ def storage_options(storage: StorageSpec) -> StorageOptions:
 
 
 def hub_token(spec: FineTuneSpec) -> str | None:
-    """The hub's token from the Secret the manifest names."""
-    ref = spec.hub.token_secret_ref
-    return os.environ.get(secret_env(ref.name, ref.key)) if ref else os.environ.get("HF_TOKEN")
+    """The hub's token from the Secret the manifest names, else what the hub's own variable holds."""
+    return secret(spec.hub.token_secret_ref) or os.environ.get("HF_TOKEN")
 
 
 def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: date) -> Inputs:

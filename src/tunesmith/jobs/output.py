@@ -36,11 +36,12 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The state of an output, the digest of its manifest if it is finished, and the day it was begun."""
+    """The state of an output, the digest of its manifest if it is finished, when and by whom it was begun."""
 
     state: State
     digest: str = ""
     day: date = field(default_factory=date.today)
+    owner: str = ""
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:
@@ -60,38 +61,40 @@ def _conflict(store: Store, what: str) -> OutputConflictError:
     )
 
 
-def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, attempt: int) -> Found:
-    """Look at the output; changes nothing. Raises OutputConflictError."""
+def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str) -> Found:
+    """Look at the output; changes nothing. Raises OutputConflictError.
+
+    `uid` is the job's own, the same for all its attempts: what this very job began it goes on with,
+    whatever `onExisting` says.
+    """
     manifest = read_manifest(store, "")
-    there = store.exists(FINGERPRINT_KEY)
-    if manifest is None and not there:
-        if next(iter(store.list()), None) is None:
-            return Found(State.NEW)
-        if output.on_existing == "replace" and attempt == 1:
-            return Found(State.REPLACE)
-        raise _conflict(store, "holds files that are not of this job")
-    if attempt == 1 and output.on_existing == "replace":
-        return Found(State.REPLACE)
-    if attempt == 1 and output.on_existing == "fail":
+    old = json.loads(store.read(FINGERPRINT_KEY)) if store.exists(FINGERPRINT_KEY) else None
+    if manifest is None and old is None and next(iter(store.list()), None) is None:
+        return Found(State.NEW, owner=uid)
+    old = old or {}
+    ours = bool(uid) and old.get("uid") == uid
+    if (ours and _REPLACING in old) or (not ours and output.on_existing == "replace"):
+        return Found(State.REPLACE, owner=uid)
+    if not ours and output.on_existing == "fail":
         raise _conflict(store, "holds something already, and output.onExisting is fail")
-    old = json.loads(store.read(FINGERPRINT_KEY)) if there else {}
-    if _REPLACING in old:
-        return Found(State.REPLACE)
-    fields = [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))] if there else []
+    if "spec" not in old:
+        raise _conflict(store, "holds files that are not of this job")
+    fields = [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))]
     if fields:
         raise _conflict(store, f"is the output of a job with other settings: {', '.join(fields)}")
-    day = date.fromisoformat(old["day"]) if there else date.today()
-    return Found(State.FINISHED if manifest else State.RESUME, manifest.digest if manifest else "", day)
+    state = State.FINISHED if manifest else State.RESUME
+    day = date.fromisoformat(old["day"])
+    return Found(state, manifest.digest if manifest else "", day, str(old.get("uid", "")))
 
 
 def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
     """Make the output this job's: wipe it if it is to be replaced, write or check the fingerprint."""
     if found.state is State.REPLACE:
-        store.put(FINGERPRINT_KEY, canonical({_REPLACING: True}).encode())
+        store.put(FINGERPRINT_KEY, canonical({_REPLACING: True, "uid": found.owner}).encode())
         store.delete([MANIFEST_KEY])
         store.delete([entry.key for entry in store.list() if entry.key != FINGERPRINT_KEY])
         store.delete([FINGERPRINT_KEY])
-    data = canonical({**fingerprint, "day": found.day.isoformat()}).encode()
+    data = canonical({**fingerprint, "day": found.day.isoformat(), "uid": found.owner}).encode()
     if store.put(FINGERPRINT_KEY, data, if_absent=True):
         return
     old = json.loads(store.read(FINGERPRINT_KEY))

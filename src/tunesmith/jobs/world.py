@@ -23,6 +23,8 @@ class World:
     local_rank: int
     size: int
     attempt: int
+    job_uid: str
+    """The same for all attempts of a job, different for a new job of the same name."""
     scratch: Path
     termination_log: Path
     progress_host: str
@@ -46,6 +48,7 @@ def read_world(environment: Mapping[str, str]) -> World:
         local_rank=int(environment.get("LOCAL_RANK", "0")),
         size=int(environment.get("WORLD_SIZE", "1")),
         attempt=int(environment.get(names.ENV_ATTEMPT, "1")),
+        job_uid=environment.get(names.ENV_JOB_UID, ""),
         scratch=Path(environment.get(names.ENV_SCRATCH, names.SCRATCH_DIR)),
         termination_log=Path(environment.get(names.ENV_TERMINATION_LOG, names.TERMINATION_LOG)),
         progress_host=environment.get(names.ENV_PROGRESS_HOST, ""),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import sys
 import tempfile
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
@@ -21,13 +23,16 @@ from tunesmith.engines.load import (
     is_adapter,
     load_adapter,
     load_model,
+    model_config,
+    read_config,
     resolve_dtype,
 )
 from tunesmith.errors import ModelError, UsageError
-from tunesmith.local.overrides import as_uri
-from tunesmith.local.storage import embedded_if_needed
+from tunesmith.local.overrides import absolute
+from tunesmith.local.show import visible
+from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
-from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Message
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -35,6 +40,8 @@ PRESETS: dict[str, dict[str, float]] = {
     "balanced": {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.05},
     "creative": {"temperature": 1.0, "top_p": 0.95, "repetition_penalty": 1.1},
 }
+ENDINGS = ("", "/exit", "/quit", "/bye")
+HELP = "An empty line or Ctrl-D ends, /reset begins a new conversation, Ctrl-C cuts a reply short."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,114 +49,174 @@ class ChatOptions:
     """The command's arguments."""
 
     model: str
-    base: str | None
-    system: str | None
-    preset: str
-    max_new_tokens: int
-    stop: list[str]
-    work_dir: Path
+    base: str | None = None
+    system: str | None = None
+    preset: str = "balanced"
+    max_new_tokens: int = 512
+    stop: list[str] = field(default_factory=list)
+    work_dir: Path = Path(".tunesmith")
 
 
 def generation(options: ChatOptions) -> PreviewGeneration:
-    """The preset as settings. Raises UsageError naming the presets."""
+    """The preset as settings. Raises UsageError naming the presets, or what else is wrong."""
     if options.preset not in PRESETS:
         raise UsageError(f"--preset {options.preset}: there are {', '.join(PRESETS)}.")
-    return PreviewGeneration(
-        max_new_tokens=options.max_new_tokens, stop_tokens=options.stop, **PRESETS[options.preset]
-    )
-
-
-def _fetch(text: str, folder: Path, what: str) -> Path:
-    from pydantic import ValidationError
-
     try:
-        source = ModelSource(uri=as_uri(text))
+        return PreviewGeneration(
+            max_new_tokens=options.max_new_tokens, stop_tokens=options.stop, **PRESETS[options.preset]
+        )
     except ValidationError as error:
-        raise UsageError(f"--{what} {text}: {error.errors()[0]['msg']}") from None
-    return fetch_model(source, HubSpec(), StorageOptions(), folder)
+        first = error.errors()[0]
+        option = "--stop" if str(first["loc"][0]).startswith("stop") else "--max-new-tokens"
+        raise UsageError(f"{option}: {first['msg']}.") from None
 
 
-def _load(options: ChatOptions, folder: Path) -> tuple[Any, ChatTokenizer]:
+def source(text: str, named: str) -> ModelSource:
+    """The model an option names. Raises UsageError."""
+    try:
+        return ModelSource(uri=absolute(text))
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{named} {text}: {message}.") from None
+
+
+def base_of(adapter: Path) -> str:
+    """Address of the model an adapter says it belongs to. Raises ModelError where it says nothing usable."""
+    named = read_config(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise ModelError(
+            f"The adapter in {adapter} does not say what its base model is; name it with --base."
+        )
+    return named if "://" in named or named.startswith("/") else f"hf://{named}"
+
+
+def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer]:
     """Model and tokenizer; for an adapter, the base it names unless --base names another."""
     import torch
 
-    model_folder = _fetch(options.model, folder / "model", "model")
-    base_folder = model_folder
+    def fetch(text: str, place: Path, named: str) -> Path:
+        found = source(text, named)
+        assert found.uri is not None
+        stack.enter_context(embedded_for(found.uri, WorkDir(options.work_dir).s3))
+        return fetch_model(found, HubSpec(), StorageOptions(), place, named=named)
+
+    model_folder = base_folder = fetch(options.model, folder / "model", "--model")
     if is_adapter(model_folder):
-        named = json.loads((model_folder / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
-        base = options.base or (named if "://" in named or named.startswith("/") else f"hf://{named}")
-        base_folder = _fetch(base, folder / "base", "base")
+        named = "--base" if options.base else "the adapter's base model"
+        base_folder = fetch(options.base or base_of(model_folder), folder / "base", named)
     elif options.base:
         raise UsageError(f"--base is for adapters; {options.model} is a whole model.")
-    if not (base_folder / "config.json").is_file():
-        raise ModelError(f"{options.base or options.model} holds no model: config.json is missing.")
+    if is_adapter(base_folder):
+        raise UsageError(f"--base {options.base}: this is an adapter, not a whole model.")
+    if not model_config(base_folder):
+        raise ModelError(f"{base_folder} holds no model: config.json is missing.")
+    tokenizer = ChatTokenizer.load(model_folder if _has_tokenizer(model_folder) else base_folder)
+    tokenizer.prompt_ids([Message("user", "?")])  # without a chat template it is better to say so now
     model = load_model(base_folder, dtype=resolve_dtype(base_folder, "auto"))
     if base_folder != model_folder:
         model = load_adapter(model, model_folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    has_template = any(
-        (model_folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
-    )
-    tokenizer = ChatTokenizer.load(model_folder if has_template else base_folder)
-    return model.to(device).eval(), tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
-def talk(options: ChatOptions) -> int:
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
+def talk(options: ChatOptions, console: Console) -> int:
     """The conversation, until an empty line or the end of input. Returns the exit code."""
-    console = Console(highlight=False)
     settings = generation(options)
-    uris = [options.model, options.base or ""]
-    with (
-        tempfile.TemporaryDirectory(prefix="tunesmith-chat-") as temp,
-        embedded_if_needed(uris, None, WorkDir(options.work_dir).s3),
-    ):
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunesmith-chat-")))
         with console.status("loading the model"):
-            model, tokenizer = _load(options, Path(temp))
-        return _converse(console, model, tokenizer, settings, options.system)
+            model, tokenizer = _load(options, folder, stack)
+        stack.close()  # the model is in memory; a run may have the embedded S3
+    if console.is_terminal:
+        console.print(Text(HELP, style="dim"))
+    Conversation(console, model, tokenizer, settings, options.system).run()
+    return 0
 
 
-def _converse(
-    console: Console, model: Any, tokenizer: ChatTokenizer, settings: PreviewGeneration, system: str | None
-) -> int:
-    opening = [Message("system", system)] if system else []
-    messages = list(opening)
-    turn = 0
-    while True:
+class Conversation:
+    """Turns of a person and a model, on a console."""
+
+    def __init__(
+        self,
+        console: Console,
+        model: Any,
+        tokenizer: ChatTokenizer,
+        settings: PreviewGeneration,
+        system: str | None,
+    ) -> None:
+        self._console, self._model, self._tokenizer, self._settings = console, model, tokenizer, settings
+        self._opening = [Message("system", system)] if system else []
+        self._messages = list(self._opening)
+        self._turn = 0
+        self._prompt = "you> "
+        if console.is_terminal and sys.stdin.isatty():
+            import readline  # noqa: F401  (gives `input` its line editing)
+
+            self._prompt = "\x01\x1b[1;36m\x02you>\x01\x1b[0m\x02 "
+        self._context = context_length(model)
+
+    def run(self) -> None:
+        """Ask and answer until the end of input."""
+        while True:
+            try:
+                text = input(self._prompt).strip()
+            except (EOFError, KeyboardInterrupt):
+                self._console.print()
+                return
+            except UnicodeDecodeError:
+                self._note("that was not UTF-8 text")
+                continue
+            if text in ENDINGS:
+                return
+            if text == "/reset":
+                self._messages = list(self._opening)
+                self._note("a new conversation")
+            elif text == "/help":
+                self._note(HELP)
+            else:
+                self._exchange(text)
+
+    def _exchange(self, text: str) -> None:
+        messages = [*self._messages, Message("user", text)]
         try:
-            text = console.input("[bold cyan]you>[/bold cyan] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return 0
-        if not text:
-            return 0
-        if text == "/reset":
-            messages = list(opening)
-            console.print("[dim]a new conversation[/dim]")
-            continue
-        messages.append(Message("user", text))
-        turn += 1
-        answer = _answer(console, model, tokenizer, messages, settings, turn)
-        messages.append(Message("assistant", answer))
+            used = len(self._tokenizer.prompt_ids(messages))
+        except RecordError as error:
+            self._note(f"the model cannot be asked this: {error.message}")
+            return
+        room = self._settings.max_new_tokens if self._context is None else self._context - used
+        if room < 1:
+            self._note(
+                f"the conversation is longer than the model's {self._context} tokens; /reset begins anew"
+            )
+            return
+        self._turn += 1
+        limit = min(room, self._settings.max_new_tokens)
+        answer = self._answer(messages, self._settings.model_copy(update={"max_new_tokens": limit}))
+        self._messages = [*messages, Message("assistant", answer)]
+
+    def _answer(self, messages: list[Message], settings: PreviewGeneration) -> str:
+        self._console.print("[bold green]model>[/bold green] ", end="")
+        pieces: list[str] = []
+
+        def show(piece: str) -> None:
+            pieces.append(piece)
+            self._console.print(Text(visible(piece)), end="", soft_wrap=True)
+
+        try:
+            answer = reply(self._model, self._tokenizer, messages, settings, seed=self._turn, on_text=show)
+        except KeyboardInterrupt:
+            answer = "".join(pieces)
+        self._console.print(Text("" if pieces else "(nothing)", style="dim"))
+        return answer
+
+    def _note(self, text: str) -> None:
+        self._console.print(Text(text, style="dim"))
 
 
-def _answer(
-    console: Console,
-    model: Any,
-    tokenizer: ChatTokenizer,
-    messages: list[Message],
-    settings: PreviewGeneration,
-    turn: int,
-) -> str:
-    console.print("[bold green]model>[/bold green] ", end="")
-    pieces: list[str] = []
-
-    def show(piece: str) -> None:
-        pieces.append(piece)
-        console.print(Text(piece), end="", soft_wrap=True)
-
-    try:
-        answer = reply(model, tokenizer, messages, settings, seed=turn, on_text=show)
-    except KeyboardInterrupt:
-        answer = "".join(pieces)
-    console.print()
-    return answer
+def context_length(model: Any) -> int | None:
+    """Tokens the model can look at, where its configuration says so."""
+    length = getattr(model.config, "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None

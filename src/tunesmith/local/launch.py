@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import http.client
 import json
 import os
 import signal
@@ -10,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ from tunesmith.local.workdir import JobFolder
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 60.0
-MAX_PROGRESS_BYTES = 65536
+MAX_BYTES = 65536
+# This machine's own processes are never reached through a proxy, whatever the environment says.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,15 @@ class Outcome:
 
     code: int
     termination: dict[str, Any] | None
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """A JSON object; nothing if it is anything else."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def free_port() -> int:
@@ -56,6 +67,7 @@ def pod_environment(
         "RANK": "0",
         "PYTHONUNBUFFERED": "1",
         names.ENV_ATTEMPT: str(attempt),
+        names.ENV_JOB_UID: folder.uid(),
         names.ENV_SCRATCH: str(folder.scratch),
         names.ENV_TERMINATION_LOG: str(folder.termination),
         names.ENV_PROGRESS_HOST: HOST,
@@ -74,12 +86,14 @@ def _die_with_parent() -> None:
 
 
 class Launch:
-    """One running torchrun. It ends when this process ends, however that is."""
+    """One running torchrun. It ends when this process ends, however that is, and holds `lock` until then."""
 
-    def __init__(self, folder: JobFolder, environment: Mapping[str, str], progress_port: int) -> None:
+    def __init__(
+        self, folder: JobFolder, environment: Mapping[str, str], progress_port: int, lock: int
+    ) -> None:
         self._folder, self._port = folder, progress_port
         folder.logs.mkdir(parents=True, exist_ok=True)
-        folder.scratch.mkdir(parents=True, exist_ok=True)
+        folder.empty_scratch()
         folder.termination.unlink(missing_ok=True)
         log = (folder.logs / "launcher.log").open("ab")
         command = [sys.executable, "-m", "torch.distributed.run", "-m", "tunesmith.jobs"]
@@ -89,6 +103,7 @@ class Launch:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C is ours to pass on
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -98,11 +113,10 @@ class Launch:
         """What rank 0 says of itself now; nothing if it does not answer."""
         url = f"http://{HOST}:{self._port}/progress"
         try:
-            with urllib.request.urlopen(url, timeout=1) as response:
-                values = json.loads(response.read(MAX_PROGRESS_BYTES))
-        except (OSError, urllib.error.URLError, ValueError):
+            with _DIRECT.open(url, timeout=1) as response:
+                return read_object(response.read(MAX_BYTES))
+        except (OSError, http.client.HTTPException):
             return {}
-        return values if isinstance(values, dict) else {}
 
     def wait(self, tell: Callable[[dict[str, Any]], None], every: float = 0.3) -> Outcome:
         """Wait for the end, telling of progress on the way."""
@@ -128,7 +142,7 @@ class Launch:
 
     def _last_word(self) -> dict[str, Any] | None:
         try:
-            values = json.loads(self._folder.termination.read_bytes())
-        except (OSError, ValueError):
+            with self._folder.termination.open("rb") as file:
+                return read_object(file.read(MAX_BYTES)) or None
+        except OSError:
             return None
-        return values if isinstance(values, dict) else None

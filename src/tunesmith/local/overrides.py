@@ -2,99 +2,102 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+from tunesmith.api.manifest import SPECS
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, UsageError
+from tunesmith.names import Kind
 
-_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+FieldPath = list[str | int]
+_NAME = r"[^.\[\]\s]+(?:\[[0-9]+\])*"
+_FIELD = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 
 
-def parse_override(text: str) -> tuple[list[str | int], Any]:
+def parse_override(text: str) -> tuple[FieldPath, Any]:
     """`datasets[0].limit=100` as a path below spec and a value; VALUE is read as YAML.
 
-    Where the field is a `uri`, a path of this machine becomes absolute.
+    Where the field is a `uri`, a path of this machine becomes absolute. An empty VALUE removes the field.
     """
     field, equals, value = text.partition("=")
-    path = _path(field.strip().removeprefix("spec."))
-    if not equals or not path:
-        raise UsageError(f'--set {text}: write FIELD=VALUE, such as "training.maxSteps=10".')
+    field = field.strip().removeprefix("spec.")
+    if not equals or not _FIELD.fullmatch(field):
+        raise UsageError(f"--set {text}: write FIELD=VALUE, such as training.maxSteps=10 or model.uri=PATH.")
+    parts = re.findall(r"\[([0-9]+)\]|([^.\[\]]+)", field)
+    path: FieldPath = [int(number) if number else name for number, name in parts]
     try:
         documents = load_documents(value, "--set") or [None]
     except ManifestError as error:
-        raise UsageError(f"--set {text}: the value is not readable as YAML ({error.message}).") from None
-    parsed = documents[0]
-    name = path[-1]
+        raise UsageError(f"--set {text}: {error.problems[0].message}.") from None
+    parsed, name = documents[0], path[-1]
     if isinstance(parsed, str) and isinstance(name, str) and name.lower().endswith("uri"):
-        parsed = as_uri(parsed)
+        parsed = absolute(parsed)
     return path, parsed
 
 
-def as_uri(text: str) -> str:
-    """An address as it is; a path of this machine as file:///…"""
-    return text if "://" in text else f"file://{Path(text).expanduser().absolute()}"
+def absolute(text: str) -> str:
+    """An address as it is; a path of this machine from the root on."""
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
 
 
-def _path(field: str) -> list[str | int]:
-    parts: list[str | int] = []
-    position = 0
-    while position < len(field):
-        match = _PART.match(field, position)
-        if match is None:
-            return []
-        parts.append(match[1] if match[1] is not None else int(match[2]))
-        position = match.end()
-        if field[position : position + 1] == ".":
-            position += 1
-    return parts
+def _manifests(documents: list[Any]) -> Iterator[dict[str, Any]]:
+    """The objects with a spec; a `kind: List` stands for its items."""
+    for document in documents:
+        if not isinstance(document, dict):
+            continue
+        if document.get("kind") == "List" and isinstance(document.get("items"), list):
+            yield from _manifests(document["items"])
+        else:
+            yield document
 
 
-def _parent(document: Any, path: list[str | int]) -> Any:
-    node = document.get("spec") if isinstance(document, dict) else None
-    for part in path[:-1]:
+def _knows(document: dict[str, Any], field: str | int) -> bool:
+    """Whether the manifest's kind has such a field directly below spec."""
+    kind = document.get("kind")
+    if kind not in list(Kind):
+        return False
+    return field in {info.alias for info in SPECS[Kind(kind)].model_fields.values()}
+
+
+def _has(document: dict[str, Any], path: FieldPath) -> bool:
+    node: Any = document.get("spec")
+    for part in path:
         try:
-            node = node[part]  # type: ignore[index]
+            node = node[part]
         except (KeyError, IndexError, TypeError):
-            return None
-    return node
+            return False
+    return True
 
 
-def _has(document: Any, path: list[str | int]) -> bool:
-    parent, last = _parent(document, path), path[-1]
-    if isinstance(last, int):
-        return isinstance(parent, list) and last < len(parent)
-    return isinstance(parent, dict) and last in parent
-
-
-def apply_override(documents: list[Any], path: list[str | int], value: Any) -> None:
-    """Replace the field in every document that has it; where none has it, add it to all.
+def apply_override(documents: list[Any], path: FieldPath, value: Any) -> None:
+    """Replace the field in every manifest that has it; where none has it, add it to all that may have it.
 
     Raises UsageError when there is nowhere to put it.
     """
-    having = [document for document in documents if _has(document, path)]
-    done = False
-    for document in having or documents:
-        done = _put(document, path, value) or done
-    if not done:
+    manifests = list(_manifests(documents))
+    wanted = (
+        [document for document in manifests if _has(document, path)]
+        or [document for document in manifests if _knows(document, path[0])]
+        or manifests
+    )
+    done = [_put(document, path, value) for document in wanted]
+    if manifests and not any(done):
         shown = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
         raise UsageError(f"--set {shown}: no manifest has a place for this field.")
 
 
-def _put(document: Any, path: list[str | int], value: Any) -> bool:
-    node = document.get("spec") if isinstance(document, dict) else None
+def _put(document: dict[str, Any], path: FieldPath, value: Any) -> bool:
+    node: Any = document.get("spec")
     for part, following in pairwise(path):
-        if (
-            isinstance(node, dict)
-            and part not in node
-            and isinstance(part, str)
-            and isinstance(following, str)
-        ):
+        names = isinstance(part, str) and isinstance(following, str)
+        if isinstance(node, dict) and names and node.get(part) is None:
             node[part] = {}
         try:
-            node = node[part]  # type: ignore[index]
+            node = node[part]
         except (KeyError, IndexError, TypeError):
             return False
     last = path[-1]

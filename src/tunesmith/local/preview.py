@@ -2,104 +2,169 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
+from pydantic.alias_generators import to_camel
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.padding import Padding
+from rich.table import Table as Grid
 from rich.text import Text
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
-from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.prepare import DatasetReport, Prepared, prepare
+from tunesmith.api.references import references
+from tunesmith.data.prepare import FORMATS_HERE, DatasetReport, FirstSample, Prepared, prepare
 from tunesmith.engines.load import fetch_model, vocabulary_size
-from tunesmith.errors import DataError
-from tunesmith.local.storage import credentials, embedded_if_needed, s3_uris
+from tunesmith.errors import ManifestError, PermanentError, Problem, StoragePermanentError, TunesmithError
+from tunesmith.local.show import visible
+from tunesmith.local.storage import run_storage, storage_options, variables
 from tunesmith.local.workdir import WorkDir
-from tunesmith.names import Kind
+from tunesmith.names import Kind, secret_env
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.show import as_text
+from tunesmith.tokens.show import as_plain, as_text
 
 BAR_WIDTH = 40
+BINS = 12
 
 
 def preview_jobs(jobs: Sequence[Job], count: int, work_dir: Path, console: Console) -> int:
-    """Show every FineTuneJob of the files. Returns the exit code: 2 when data is bad."""
-    code = 0
+    """Show every FineTuneJob of the files. Returns the exit code: the worst of all jobs."""
+    wanted = [job for job in jobs if job.kind == Kind.FINE_TUNE]
     for job in jobs:
-        if job.kind != Kind.FINE_TUNE:
-            console.print(Text(f"{job.subject}: this version previews FineTuneJobs only.", style="yellow"))
-            continue
-        console.rule(Text(job.subject))
-        endpoint = job.spec.storage.endpoint_url
-        with embedded_if_needed(s3_uris(job), endpoint, WorkDir(work_dir).s3):
-            code = max(code, _preview(job, jobs, count, console))
+        if job not in wanted:
+            _print(console, f"{job.subject}: only FineTuneJobs can be previewed", "yellow")
+    problems = [problem for job in wanted for problem in _unread(job)]
+    if problems:
+        raise ManifestError(problems)
+    code = 0 if wanted else 2
+    with run_storage(wanted, (), WorkDir(work_dir).s3) as storage:
+        for job in wanted:
+            console.rule(Text(job.subject))
+            try:
+                with variables(storage.environment(job)):
+                    _preview(job, jobs, count, console)
+            except StoragePermanentError as error:
+                code = max(code, _failed(console, error))
+                _hint(console, job, embedded=job.key in storage.embedded)
+            except TunesmithError as error:
+                code = max(code, _failed(console, error))
     return code
 
 
-def _preview(job: Job, jobs: Sequence[Job], count: int, console: Console) -> int:
-    import os
+def _unread(job: Job) -> list[Problem]:
+    """The datasets whose format this version cannot read."""
+    spec = cast(FineTuneSpec, job.spec)
+    parts = [(f"spec.datasets[{i}]", dataset.format) for i, dataset in enumerate(spec.datasets)]
+    if spec.validation.uri is not None:
+        parts.append(("spec.validation", spec.validation.format))
+    message = f"is not read by this version yet; it reads {', '.join(FORMATS_HERE)}"
+    return [
+        Problem(job.source, job.document, job.subject, f"{path}.{to_camel(fmt)}", message)
+        for path, fmt in parts
+        if fmt not in FORMATS_HERE
+    ]
 
-    os.environ.update(credentials(job))
-    spec = resolve(job, output_uris(list(jobs))).spec
-    assert isinstance(spec, FineTuneSpec)
-    storage = spec.storage
-    options = StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
-    with tempfile.TemporaryDirectory(prefix="tunesmith-preview-") as temp:
+
+def _failed(console: Console, error: TunesmithError) -> int:
+    _print(console, error.message, "red")
+    return 2 if isinstance(error, PermanentError) else 1
+
+
+def _hint(console: Console, job: Job, *, embedded: bool) -> None:
+    """What to do about an address with nothing there."""
+    names = ", ".join(f"{ref.target.kind} {ref.target.name}" for ref in references(job))
+    if names:
+        _print(console, f"It reads what {names} makes; that must have run before.", "dim")
+    elif embedded:
+        _print(
+            console,
+            "s3:// is the embedded S3, which holds what jobs and `tunesmith run --seed` put there; "
+            "--set FIELD=PATH uses a file or folder instead, as in --set model.uri=PATH.",
+            "dim",
+        )
+
+
+def _preview(job: Job, jobs: Sequence[Job], count: int, console: Console) -> None:
+    spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
+    options = storage_options(job)
+    token = spec.hub.token_secret_ref
+    variable = secret_env(token.name, token.key) if token else "HF_TOKEN"
+    with tempfile.TemporaryDirectory(prefix="tunesmith-preview-") as temp, ExitStack() as stack:
         folder = Path(temp)
-        model = fetch_model(spec.model, spec.hub, options, folder / "model", tokenizer_only=True)
+        status = stack.enter_context(console.status("fetching the tokenizer"))
+        model = fetch_model(
+            spec.model, spec.hub, options, folder / "model", os.environ.get(variable), tokenizer_only=True
+        )
+        vocabulary = vocabulary_size(model)
         tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code)
-        with console.status("reading") as status:
-            try:
-                prepared = prepare(
-                    spec,
-                    tokenizer,
-                    options,
-                    folder / "samples",
-                    lambda name, records: status.update(f"{name}: {records:,} records"),
-                    first=count,
-                    vocab_size=vocabulary_size(model),
-                )
-            except DataError as error:
-                console.print(Text(error.message, style="red"), soft_wrap=True)
-                return 2
+        prepared = prepare(
+            spec,
+            tokenizer,
+            options,
+            folder / "samples",
+            lambda name, records: status.update(Text(f"{name}: {records:,} records")),
+            first=count,
+            vocab_size=vocabulary,
+        )
+        status.stop()
         show(prepared, tokenizer, console)
-    return 0
 
 
 def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None:
     """First samples, datasets, bad records, lengths."""
     for number, first in enumerate(prepared.first, 1):
-        title = f"sample {number}: {first.place}, {len(first.sample.ids)} tokens"
-        console.print(Text(title, style="bold"))
-        for message in first.messages:
-            console.print(Text(f"{message.role:>10}  {message.content}", style="cyan"))
-        console.print(Text("  as tokens, labels in green:", style="dim"))
-        console.print(as_text(first.sample, tokenizer), soft_wrap=True)
-    console.print(dataset_table(prepared.reports))
+        show_sample(number, first, tokenizer, console)
     for report in prepared.reports:
-        for bad in report.bad_records:
-            console.print(Text(f"bad record: {bad}", style="red"), soft_wrap=True)
-    histogram(prepared.lengths(), console)
+        show_report(report, console)
+    histogram(prepared.lengths(BINS), console)
 
 
-def dataset_table(reports: Sequence[DatasetReport]) -> RichTable:
-    """What became of each dataset."""
-    table = RichTable(title="Datasets")
-    table.add_column("dataset", overflow="fold")
-    for name in ("records", "samples", "tokens", "labels", "bad", "skipped", "context cut"):
-        table.add_column(name, justify="right")
-    for report in reports:
-        numbers = (
-            report.records, report.samples, report.tokens, report.label_tokens,
-            report.bad, report.skipped, report.cut,
-        )  # fmt: skip
-        table.add_row(Text(report.name), *(f"{number:,}" for number in numbers))
-    return table
+def show_sample(number: int, first: FirstSample, tokenizer: ChatTokenizer, console: Console) -> None:
+    """The messages as read, and the text the model sees with the labels marked."""
+    weights = first.sample.weights
+    size = f"{len(weights):,} tokens, {sum(1 for weight in weights if weight):,} of them labels"
+    _print(console, f"Sample {number}: {first.place}, {size}", "bold")
+    grid = Grid.grid(padding=(0, 2))
+    grid.add_column(justify="right", style="cyan")
+    grid.add_column(overflow="fold")
+    for message in first.messages:
+        grid.add_row(Text(message.role), Text(visible(message.content)))
+    if first.messages:
+        console.print(Padding(grid, (0, 0, 0, 2)))
+    coloured = console.color_system is not None
+    _print(console, f"  What the model sees, labels {'in green' if coloured else 'between « and »'}:", "dim")
+    if coloured:
+        console.print(as_text(first.sample, tokenizer), soft_wrap=True)
+    else:
+        console.print(Text(visible(as_plain(first.sample, tokenizer))), soft_wrap=True)
+    console.print()
+
+
+def show_report(report: DatasetReport, console: Console) -> None:
+    """What became of one dataset, in a sentence; what is zero is left out."""
+    _print(console, report.name, "bold")
+    share = f" ({report.label_tokens / report.tokens:.0%})" if report.tokens else ""
+    parts = [
+        f"{report.records:,} records → {report.samples:,} samples",
+        f"{report.tokens:,} tokens, {report.label_tokens:,} of them labels{share}",
+    ]
+    cut = f"{report.cut:,} sample{'s' if report.cut > 1 else ''} with context cut to fit maxLength"
+    parts += [cut] if report.cut else []
+    parts += [f"{report.skipped:,} skipped"] if report.skipped else []
+    parts += [f"{report.bad:,} bad, which maxBadRecords allows:"] if report.bad else []
+    for part in parts:
+        _print(console, f"  {part}", "red" if " bad, " in part else "")
+    for bad in report.bad_records:
+        _print(console, f"    {bad}", "red")
+    if report.bad > len(report.bad_records):
+        _print(console, f"    … and {report.bad - len(report.bad_records):,} more", "red")
 
 
 def histogram(lengths: Sequence[dict[str, int]], console: Console) -> None:
@@ -107,7 +172,14 @@ def histogram(lengths: Sequence[dict[str, int]], console: Console) -> None:
     most = max((bin_["count"] for bin_ in lengths), default=0)
     if not most:
         return
-    console.print(Text("Tokens of a sample", style="bold"))
+    _print(console, "Samples by number of tokens", "bold")
+    wide = len(f"{lengths[-1]['high']}")
     for bin_ in lengths:
         bar = "█" * round(bin_["count"] / most * BAR_WIDTH) or ("▏" if bin_["count"] else "")
-        console.print(Text(f"{bin_['low']:>7}–{bin_['high']:<7} {bar} {bin_['count']}"))
+        number = f" {bin_['count']:,}" if bin_["count"] else ""
+        low, high = f"{bin_['low']:>{wide}}", f"{bin_['high']:<{wide}}"
+        _print(console, f"  {low}–{high}  {bar}{number}")
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(visible(text), style=style), soft_wrap=True)

@@ -6,11 +6,12 @@ what the processes do inside.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -18,37 +19,38 @@ from rich.text import Text
 
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.artifacts.store import StorageOptions, open_store
-from tunesmith.local.embedded_s3 import EmbeddedS3
+from tunesmith.artifacts.store import open_store
 from tunesmith.local.launch import Launch, Outcome, free_port, pod_environment
-from tunesmith.local.show import JobProgress, show_result
+from tunesmith.local.show import JobProgress, show_result, visible
 from tunesmith.local.storage import (
-    credentials,
-    make_buckets,
-    own_s3,
-    put_seed,
-    s3_uris,
-    uses_embedded,
+    RunStorage,
+    Seed,
+    own_s3_in_words,
+    run_storage,
+    storage_options,
+    variables,
 )
-from tunesmith.local.workdir import JobFolder, WorkDir, result_of
+from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
 from tunesmith.names import RESULT_KEY, USER_REASONS, Kind, Reason
 from tunesmith.plan.build import build, output_uris
 from tunesmith.plan.pytorchjob import processes_per_node
+
+DEFAULT_WORK_DIR = Path(".tunesmith")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How to run."""
 
-    work_dir: Path
+    work_dir: Path = DEFAULT_WORK_DIR
     keep_going: bool = False
     processes: int | None = None
-    seeds: Sequence[tuple[str, Path]] = ()
+    seeds: Sequence[Seed] = ()
 
 
 @dataclass(slots=True)
 class LocalRun:
-    """One call of `tunesmith run`."""
+    """One call of `tunesmith run`. `jobs` are in order: those that others wait for come first."""
 
     jobs: list[Job]
     options: RunOptions
@@ -58,59 +60,56 @@ class LocalRun:
     def run(self) -> int:
         """Run everything in order. Returns the exit code: 0, 1 (a job failed) or 2 (the user's mistake)."""
         work = WorkDir(self.options.work_dir)
-        with ExitStack() as stack:
-            environment = self._storage(work, stack)
+        done = 0
+        with run_storage(self.jobs, self.options.seeds, work.s3) as storage:
+            self._tell_storage(storage, work)
             for job in self.jobs:
-                code = self._one(job, work.job(job), environment)
+                done += 1
+                code = self._one(job, work.job(job), storage)
                 if code:
                     self.failed[job.key] = code
                     if not self.options.keep_going:
                         break
+        self._sum_up(self.jobs[done:])
         return max(self.failed.values(), default=0)
 
-    def _storage(self, work: WorkDir, stack: ExitStack) -> dict[str, str]:
-        """Start the embedded S3 if it is meant, and put the seeds. Returns its environment."""
-        using = [job for job in self.jobs if uses_embedded(job, os.environ)]
-        environment: dict[str, str] = {}
-        seeded = [uri for uri, _ in self.options.seeds]
-        options = StorageOptions()
-        if using or (seeded and not own_s3(os.environ) and not self._endpoint()):
-            server = stack.enter_context(EmbeddedS3(work.s3))
-            make_buckets(server, {uri for job in using for uri in s3_uris(job)} | set(seeded))
-            environment = server.environment()
-            self._say(f"s3:// is the embedded S3 at {server.endpoint_url}, data in {work.s3}")
-        elif any(s3_uris(job) for job in self.jobs):
-            where = self._endpoint() or f"what {own_s3(os.environ)} says"
-            self._say(f"s3:// is {where}")
-            options = StorageOptions(self._endpoint())
-        os.environ.update(environment)  # for our own reading and writing, in this process
+    def _tell_storage(self, storage: RunStorage, work: WorkDir) -> None:
+        if storage.server is not None:
+            url = storage.server.endpoint_url
+            self._say(f"s3:// is the embedded S3 at {url}, data in {shown_path(work.s3)}")
+        if storage.other is not None:
+            of_job = f" for {storage.other.subject}" if storage.server is not None else ""
+            self._say(f"s3:// is {own_s3_in_words(storage.other, os.environ)}{of_job}")
+        storage.put(self.options.seeds)
         for uri, path in self.options.seeds:
-            put_seed(uri, path, options)
             self._say(f"seeded {uri} from {path}")
-        return environment
-
-    def _endpoint(self) -> str | None:
-        return next((j.spec.storage.endpoint_url for j in self.jobs if j.spec.storage.endpoint_url), None)
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text, style="dim"), soft_wrap=True)
 
-    def _one(self, job: Job, folder: JobFolder, environment: Mapping[str, str]) -> int:
+    def _one(self, job: Job, folder: JobFolder, storage: RunStorage) -> int:
         blocked = [ref for ref in references(job) if target_key(job, ref) in self.failed]
         if blocked:
             target = blocked[0].target
             self._fail(job, Reason.DEPENDENCY_FAILED, f"{target.kind} {target.name} failed", None)
             return 1
-        with folder.locked():
-            outcome = self._launch(job, folder, environment)
+        environment = storage.environment(job)
+        with folder.locked() as lock:
+            outcome = self._launch(job, folder, environment, lock)
             word = outcome.termination or {}
             if outcome.code == 0 and word.get("reason") == "Succeeded":
                 folder.ended()
-                self._succeed(job, folder)
+                self._succeed(job, folder, environment)
                 return 0
-            return self._explain(job, folder, outcome)
+            code = self._explain(job, folder, outcome)
+        if word.get("reason") == Reason.STORAGE_REFUSED and job.key in storage.embedded:
+            self._say(
+                "The embedded S3 holds what earlier jobs and --seed s3://bucket/key=PATH put there; "
+                "--set FIELD=PATH uses a file or folder instead, as in --set model.uri=PATH."
+            )
+        return code
 
-    def _launch(self, job: Job, folder: JobFolder, environment: Mapping[str, str]) -> Outcome:
+    def _launch(self, job: Job, folder: JobFolder, environment: Mapping[str, str], lock: int) -> Outcome:
         plan = build(job, output_uris(self.jobs))
         folder.run_json.write_text(plan.run.to_json(), "utf-8")
         processes, gpus = self._devices(job)
@@ -123,59 +122,50 @@ class LocalRun:
             progress_port=port,
             gpus=gpus,
         )
-        launch = Launch(folder, {**environment, **credentials(job), **pod}, port)
+        launch = Launch(folder, {**environment, **pod}, port, lock)
         with JobProgress(self.console, job.name) as bar:
             try:
                 return launch.wait(bar.tell)
             except KeyboardInterrupt:
                 self.console.print(f"Stopping {job.subject}: the step under way is finished and saved.")
-                launch.stop()
                 raise
+            finally:
+                launch.stop()
 
     def _devices(self, job: Job) -> tuple[int, bool]:
         """How many processes, and whether they have GPUs; the manifest's numbers are a wish here."""
         import torch
 
-        wanted = processes_per_node(job.kind, job.spec) * job.spec.resources.nodes
-        available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if available and job.spec.resources.gpus_per_node:
-            processes = self.options.processes or min(wanted, available)
-        else:
-            processes = self.options.processes or 1
-        gpus = available > 0 and job.spec.resources.gpus_per_node > 0
         asked = job.spec.resources
+        wanted = processes_per_node(job.kind, job.spec) * asked.nodes
+        available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = available > 0 and asked.gpus_per_node > 0
+        processes = self.options.processes or (min(wanted, available) if gpus else 1)
         if (asked.gpus_per_node or asked.nodes > 1) and not (gpus and processes == wanted):
-            here = f"{processes} of this machine's {available} GPUs" if gpus else "the CPU"
+            used = f"{processes} of this machine's {available} GPUs" if gpus else "the CPU"
             self._say(
-                f"{job.subject} asks for {asked.nodes} × {asked.gpus_per_node} GPUs; "
-                f"using {here} with {processes} process{'es' if processes > 1 else ''}"
+                f"{job.subject} asks for {_wish(asked.nodes, asked.gpus_per_node)}; "
+                f"using {used} with {processes} process{'es' if processes > 1 else ''}"
             )
         return processes, gpus
 
-    def _succeed(self, job: Job, folder: JobFolder) -> None:
-        new = any(folder.scratch.glob("launch-*/output"))
-        folder.keep_output() if new else None
+    def _succeed(self, job: Job, folder: JobFolder, environment: Mapping[str, str]) -> None:
+        new = folder.keep_output()
         ending = "succeeded" if new else "was finished already; nothing was done"
-        self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"))
+        self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"), soft_wrap=True)
         if job.kind != Kind.FINE_TUNE:
             return
-        result = result_of(folder) or self._fetch_result(job)
-        show_result(self.console, result, folder, job.spec.output.uri)
-
-    def _fetch_result(self, job: Job) -> dict[str, Any]:
-        import json
-
-        storage = job.spec.storage
-        options = StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
-        result: dict[str, Any] = json.loads(open_store(job.spec.output.uri, options).read(RESULT_KEY))
-        return result
+        with variables(environment):
+            store = open_store(job.spec.output.uri, storage_options(job))
+            result: dict[str, Any] = json.loads(store.read(RESULT_KEY))
+        work = self.options.work_dir
+        options = "" if work == DEFAULT_WORK_DIR else f" --work-dir {quote(str(work))}"
+        show_result(self.console, result, folder, job.spec.output.uri, options)
 
     def _explain(self, job: Job, folder: JobFolder, outcome: Outcome) -> int:
         word = outcome.termination
         if word is None or word.get("reason") == "Succeeded":
-            how = (
-                f"a process was ended by signal or died without a word (launcher's exit code {outcome.code})"
-            )
+            how = f"a process was killed or died without a word (the launcher ended with {outcome.code})"
             self._fail(job, Reason.PROCESS_DIED, f"{how}. Run it again to go on.", folder)
             return 1
         if word.get("permanent"):
@@ -185,10 +175,22 @@ class LocalRun:
         return 2 if reason in USER_REASONS else 1
 
     def _fail(self, job: Job, reason: str, message: str, folder: JobFolder | None) -> None:
-        self.console.print(
-            Text.assemble(("✘ ", "bold red"), f"{job.subject} failed: ", (reason, "bold"), f": {message}"),
-            soft_wrap=True,
-        )
+        cross, why = ("✘ ", "bold red"), (visible(reason), "bold")
+        text = Text.assemble(cross, f"{job.subject} failed: ", why, f": {visible(message)}")
+        self.console.print(text, soft_wrap=True)
         if folder is not None:
             log = folder.logs / "rank-0.log"
-            self._say(f"log: {log if log.exists() else folder.logs / 'launcher.log'}")
+            self._say(f"log: {shown_path(log if log.exists() else folder.logs / 'launcher.log')}")
+
+    def _sum_up(self, left: Sequence[Job]) -> None:
+        """What became of several jobs, where not all of them succeeded."""
+        if left:
+            names = ", ".join(job.subject for job in left)
+            self._say(f"not started: {names} (--keep-going runs what does not depend on a failed job)")
+        elif self.failed and len(self.jobs) > 1:
+            self._say(f"{len(self.jobs) - len(self.failed)} of {len(self.jobs)} jobs succeeded")
+
+
+def _wish(nodes: int, gpus: int) -> str:
+    each = f"{gpus} GPU{'s' if gpus != 1 else ''}"
+    return each if nodes == 1 else f"{nodes} nodes of {each}"

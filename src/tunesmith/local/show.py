@@ -1,9 +1,10 @@
-"""What a local run shows: a progress bar while it goes, a table of what it did at the end."""
+"""What commands show: a progress bar while a job goes, what it did at the end, texts of unknown origin."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -11,9 +12,18 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.local.workdir import JobFolder
+from tunesmith.local.workdir import JobFolder, shown_path
 
 LINE_SECONDS = 10.0
+PHASE_CHARACTERS = 60
+# Control characters in data or replies must not steer a terminal; they are shown as their Unicode pictures.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_VISIBLE |= dict.fromkeys(range(128, 160), 0xFFFD)
+
+
+def visible(text: str) -> str:
+    """The text with control characters made visible; line breaks and tabs stay."""
+    return text.translate(_VISIBLE)
 
 
 def duration(seconds: float) -> str:
@@ -26,18 +36,56 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def _number(values: dict[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < 1e15 else None  # neither NaN nor infinity is below
+
+
+def _count(values: dict[str, Any], name: str) -> int | None:
+    number = _number(values, name)
+    return int(number) if number is not None and number >= 0 else None
+
+
 def details(values: dict[str, Any]) -> str:
-    """Loss, tokens a second and time left, as far as they are known."""
-    parts = []
-    if "loss" in values:
-        parts.append(f"loss {values['loss']:.4f}")
-    if "evalLoss" in values:
-        parts.append(f"val {values['evalLoss']:.4f}")
-    if "tokensPerSecond" in values:
-        parts.append(f"{values['tokensPerSecond']:,.0f} tok/s")
-    if "secondsLeft" in values:
-        parts.append(f"{duration(values['secondsLeft'])} left")
-    return "  ".join(parts)
+    """Loss, tokens a second and time left, as far as they are known and are numbers."""
+    words = {
+        "loss": lambda x: f"loss {x:.4f}",
+        "evalLoss": lambda x: f"val {x:.4f}",
+        "tokensPerSecond": lambda x: f"{x:,.0f} tok/s",
+        "secondsLeft": lambda x: f"{duration(x)} left",
+    }
+    numbers = {name: _number(values, name) for name in words}
+    return "  ".join(words[name](number) for name, number in numbers.items() if number is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What rank 0 says of itself, as far as it is sensible."""
+
+    phase: str
+    step: int
+    total: int | None
+    text: str
+
+    @property
+    def steps(self) -> str:
+        """`12/24`, or nothing where there are no steps yet."""
+        return f"{self.step}/{self.total}" if self.total else ""
+
+
+def read_moment(values: dict[str, Any]) -> Moment | None:
+    """Read /progress; it is not trusted to say anything sensible. None when it says nothing."""
+    phase = values.get("phase")
+    if not isinstance(phase, str) or not phase.strip():
+        return None
+    phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
+    text = (phase == "training" and details(values)) or phase
+    records = _count(values, "records")
+    if records:
+        text += f" ({records:,} records)"
+    return Moment(phase, _count(values, "step") or 0, _count(values, "total") or None, text)
 
 
 class JobProgress:
@@ -48,10 +96,10 @@ class JobProgress:
         self._last_line, self._last_phase = time.monotonic(), ""
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[steps]}"),
-            TextColumn("{task.fields[details]}", style="cyan"),
+            TextColumn("{task.fields[steps]}", markup=False),
+            TextColumn("{task.fields[details]}", style="cyan", markup=False),
             console=console,
             transient=True,
         )
@@ -63,62 +111,62 @@ class JobProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def tell(self, values: dict[str, Any]) -> None:
-        """Show what rank 0 says of itself; it is not trusted to say anything sensible."""
-        try:
-            phase, step, total = str(values.get("phase", "")), values.get("step"), values.get("total")
-            text = details(values)
-        except (TypeError, ValueError):
+        """Show what rank 0 says of itself now."""
+        moment = read_moment(values)
+        if moment is None:
             return
-        if not phase:
-            return
-        shown = text if phase == "training" and text else phase
-        if values.get("records"):
-            shown += f" ({values['records']:,} records)"
-        steps = f"{step}/{total}" if step is not None and total else ""
-        self._bar.update(self._task, total=total, completed=step or 0, steps=steps, details=shown)
-        self._line(phase, f"{self._name}  {steps}  {shown}".replace("    ", "  "))
+        self._bar.update(
+            self._task, total=moment.total, completed=moment.step, steps=moment.steps, details=moment.text
+        )
+        self._line(moment)
 
-    def _line(self, phase: str, text: str) -> None:
+    def _line(self, moment: Moment) -> None:
         if self._console.is_terminal:
             return
         due = time.monotonic() - self._last_line >= LINE_SECONDS
-        if due or phase != self._last_phase:
-            self._console.print(Text(text), soft_wrap=True)
-            self._last_line, self._last_phase = time.monotonic(), phase
+        if due or moment.phase != self._last_phase:
+            parts = [self._name, moment.steps, moment.text]
+            self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
+            self._last_line, self._last_phase = time.monotonic(), moment.phase
 
 
 def preview_table(previews: list[dict[str, Any]]) -> Table:
     """Previews before and after, side by side."""
     table = Table(title="Previews", show_lines=True, expand=True)
-    table.add_column("prompt", ratio=2)
-    table.add_column("before", ratio=3, style="dim")
-    table.add_column("after", ratio=3, style="green")
+    table.add_column("prompt", ratio=2, overflow="fold")
+    table.add_column("before", ratio=3, style="dim", overflow="fold")
+    table.add_column("after", ratio=3, style="green", overflow="fold")
     for preview in previews:
-        prompt = preview["messages"][-1]["content"]
-        table.add_row(*(Text(text) for text in (prompt, preview["before"], preview["after"])))
+        texts = (preview["messages"][-1]["content"], preview["before"], preview["after"])
+        table.add_row(*(Text(visible(text)) for text in texts))
     return table
 
 
-def show_result(console: Console, result: dict[str, Any], folder: JobFolder, uri: str) -> None:
-    """What a finished FineTuneJob did, and where things are."""
+def show_result(
+    console: Console, result: dict[str, Any], folder: JobFolder, uri: str, chat_options: str = ""
+) -> None:
+    """What a finished FineTuneJob did, where things are, and how to talk to the model."""
     if result["previews"]:
         console.print(preview_table(result["previews"]))
     loss = result["validationLoss"]
     if loss["before"] is not None and loss["after"] is not None:
-        console.print(
-            f"Validation loss  [dim]{loss['before']:.4f} before[/dim]"
-            f"  →  [bold green]{loss['after']:.4f} after"
-        )
+        before = (f"{loss['before']:.4f} before", "dim")
+        after = (f"{loss['after']:.4f} after", "bold green")
+        console.print(Text.assemble("Validation loss  ", before, "  →  ", after), soft_wrap=True)
     name = "Model" if result["method"] == "full" else "Adapter"
-    _where(console, name, folder.output / "final_model")
-    _where(console, "Report", folder.output / "report.html")
-    console.print(Text(f"{'Output':9}{uri}"), soft_wrap=True)
-    console.print(f"{'Time':9}{duration(result['seconds'])}")
+    for word, path in ((name, folder.output / "final_model"), ("Report", folder.output / "report.html")):
+        if path.exists():
+            _line(console, word, shown_path(path))
+    _line(console, "Output", uri)
+    _line(console, "Time", duration(result["seconds"]))
+    model = folder.output / "final_model"
+    address = shown_path(model) if model.exists() else f"{uri.rstrip('/')}/final_model"
+    _line(console, "Try it", f"tunesmith chat --model {quote(address)}{chat_options}")
 
 
-def _where(console: Console, name: str, path: Path) -> None:
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    console.print(Text(f"{name:9}{shown}"), soft_wrap=True)
+def _line(console: Console, name: str, text: str) -> None:
+    console.print(Text(f"{name:9}{text}"), soft_wrap=True)

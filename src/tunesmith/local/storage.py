@@ -1,19 +1,25 @@
-"""Which S3 a local run uses, and putting seeds there."""
+"""Which S3 a command on this machine uses, and putting seeds there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from tunesmith.api.addresses import OutputUri
 from tunesmith.api.manifest import Job
+from tunesmith.api.references import Key, references, target_key
 from tunesmith.artifacts.store import StorageOptions, open_store
 from tunesmith.artifacts.transfer import put_tree
 from tunesmith.errors import UsageError
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import secret_env
+from tunesmith.plan.build import output_uris
 
 # Any of these says that the user has an S3 of their own.
 AWS_VARIABLES = (
@@ -26,6 +32,7 @@ AWS_VARIABLES = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+Seed = tuple[str, Path]
 
 
 def own_s3(environment: Mapping[str, str]) -> str | None:
@@ -44,14 +51,123 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def s3_uris(job: Job) -> set[str]:
-    """Every s3:// address in a job's spec."""
-    return {text for text in _texts(job.spec.to_json()) if text.startswith("s3://")}
+def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
+    """Every s3:// address in a job's spec, and of the jobs it refers to; `outputs` are their output.uri."""
+    others = [outputs.get(target_key(job, ref), "") for ref in references(job)]
+    return {text for text in [*_texts(job.spec.to_json()), *others] if text.startswith("s3://")}
 
 
-def uses_embedded(job: Job, environment: Mapping[str, str]) -> bool:
-    """Whether this job's s3:// addresses mean the embedded server."""
-    return bool(s3_uris(job)) and job.spec.storage.endpoint_url is None and not own_s3(environment)
+def credentials(job: Job, environment: Mapping[str, str]) -> dict[str, str]:
+    """Storage credentials given as a Secret's variables, under the names the S3 client knows."""
+    ref = job.spec.storage.secret_ref
+    if ref is None:
+        return {}
+    given = {key: environment.get(secret_env(ref.name, key)) for key in _KEYS}
+    return {key: value for key, value in given.items() if value}
+
+
+def storage_options(job: Job) -> StorageOptions:
+    """How the job's manifest reaches S3; what it leaves open comes from the environment."""
+    storage = job.spec.storage
+    return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
+
+
+def has_own_s3(job: Job, environment: Mapping[str, str]) -> bool:
+    """Whether anything says that s3:// is not the embedded server for this job."""
+    return bool(job.spec.storage.endpoint_url or own_s3(environment) or credentials(job, environment))
+
+
+def own_s3_in_words(job: Job, environment: Mapping[str, str]) -> str:
+    """Where s3:// leads for a job that does not use the embedded server, and what says so."""
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    where = job.spec.storage.endpoint_url or endpoint or "AWS"
+    if job.spec.storage.endpoint_url:
+        return f"{where} (storage.endpointUrl)"
+    name = own_s3(environment)
+    return f"{where} ({name} is set)" if name else f"{where} (the Secret of storage.secretRef is set)"
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables set for a while: this is how S3 clients of this process find their server."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def parse_seed(text: str) -> Seed:
+    """`s3://bucket/key=PATH` as address and path. Raises UsageError."""
+    uri, _, place = text.partition("=")
+    if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[2] or not place:
+        raise UsageError(f"--seed {text}: write s3://bucket/key=PATH.")
+    try:
+        TypeAdapter(OutputUri).validate_python(uri)
+    except ValidationError as error:
+        raise UsageError(f"--seed {text}: {error.errors()[0]['ctx']['error']}.") from None
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise UsageError(f"--seed {text}: there is no file or folder {path}.")
+    return uri, path
+
+
+def put_seed(uri: str, path: Path, options: StorageOptions) -> None:
+    """Put a file, or the files of a folder, at an address; a file goes into an address ending with `/`."""
+    if path.is_dir():
+        put_tree(open_store(uri, options), path, "")
+        return
+    parent, _, name = uri.rpartition("/")
+    open_store(parent, options).put_file(name or path.name, path)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStorage:
+    """The S3 of a run: the embedded server if any job means it, and which jobs those are."""
+
+    server: EmbeddedS3 | None
+    embedded: frozenset[Key]
+    other: Job | None
+    """The first job whose s3:// addresses lead elsewhere."""
+
+    def environment(self, job: Job) -> dict[str, str]:
+        """Variables by which this job's processes find their S3. Nobody else's credentials are in it."""
+        if self.server is not None and job.key in self.embedded:
+            return self.server.environment()
+        return credentials(job, os.environ)
+
+    def put(self, seeds: Iterable[Seed]) -> None:
+        """Put seeds into the embedded server, or where the other jobs' s3:// addresses lead."""
+        given: Mapping[str, str] = {}
+        options = StorageOptions()
+        if self.server is not None:
+            given = self.server.environment()
+        elif self.other is not None:
+            given, options = credentials(self.other, os.environ), storage_options(self.other)
+        with variables(given):
+            for uri, path in seeds:
+                put_seed(uri, path, options)
+
+
+@contextmanager
+def run_storage(jobs: Sequence[Job], seeds: Sequence[Seed], folder: Path) -> Iterator[RunStorage]:
+    """The storage of some jobs; where one means the embedded server, that runs and has their buckets."""
+    outputs = output_uris(jobs)
+    uris = {job.key: s3_uris(job, outputs) for job in jobs}
+    others = [job for job in jobs if uris[job.key] and has_own_s3(job, os.environ)]
+    embedded = [job for job in jobs if uris[job.key] and job not in others]
+    alone = bool(seeds) and not others and not own_s3(os.environ)
+    with EmbeddedS3(folder) if embedded or alone else nullcontext() as server:
+        if server is not None:
+            make_buckets(
+                server, {uri for job in embedded for uri in uris[job.key]} | {uri for uri, _ in seeds}
+            )
+        yield RunStorage(server, frozenset(job.key for job in embedded), others[0] if others else None)
 
 
 def make_buckets(server: EmbeddedS3, uris: Iterable[str]) -> None:
@@ -60,53 +176,13 @@ def make_buckets(server: EmbeddedS3, uris: Iterable[str]) -> None:
         server.create_bucket(bucket)
 
 
-def parse_seed(text: str) -> tuple[str, Path]:
-    """`s3://bucket/key=PATH` as address and path. Raises UsageError."""
-    uri, equals, path = text.partition("=")
-    if not equals or not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[2]:
-        raise UsageError(f"--seed {text}: write s3://bucket/key=PATH.")
-    if not Path(path).exists():
-        raise UsageError(f"--seed {text}: there is no {path}.")
-    return uri, Path(path)
-
-
-def put_seed(uri: str, path: Path, options: StorageOptions) -> None:
-    """Put a file, or the files of a folder, at an address."""
-    if path.is_dir():
-        put_tree(open_store(uri, options), path, "")
-        return
-    parent, _, name = uri.rpartition("/")
-    if not name:
-        parent, name = uri.rstrip("/"), path.name
-    open_store(parent, options).put_file(name, path)
-
-
-def credentials(job: Job) -> dict[str, str]:
-    """Storage credentials given as a Secret's variables, under the names the S3 client knows."""
-    ref = job.spec.storage.secret_ref
-    if ref is None:
-        return {}
-    given = {key: os.environ.get(secret_env(ref.name, key)) for key in _KEYS}
-    return {key: value for key, value in given.items() if value}
-
-
 @contextmanager
-def embedded_if_needed(
-    uris: Iterable[str], endpoint_url: str | None, folder: Path
-) -> Iterator[EmbeddedS3 | None]:
-    """The embedded server while reading, where these s3:// addresses mean it; None where they do not.
-
-    Its variables are set in this process, so that every client finds it.
-    """
-    s3 = [uri for uri in uris if uri.startswith("s3://")]
-    if not s3 or endpoint_url is not None or own_s3(os.environ):
-        yield None
+def embedded_for(uri: str, folder: Path) -> Iterator[None]:
+    """The embedded server while reading `uri`, where that is an s3:// address that means it."""
+    if not uri.startswith("s3://") or own_s3(os.environ):
+        yield
         return
     with EmbeddedS3(folder) as server:
-        make_buckets(server, s3)
-        os.environ.update(server.environment())
-        try:
-            yield server
-        finally:
-            for name in server.environment():
-                os.environ.pop(name, None)
+        make_buckets(server, [uri])
+        with variables(server.environment()):
+            yield

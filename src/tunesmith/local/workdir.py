@@ -1,19 +1,25 @@
-"""The work directory of `tunesmith run`: embedded storage, and a folder for each job."""
+"""The working directory of `tunesmith run`: embedded storage, and a folder for each job."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from tunesmith.api.manifest import Job
 from tunesmith.errors import UsageError
 from tunesmith.names import RUN_JSON, SHORT_NAMES
+
+# torchrun ends ranks that are still saving after half a minute.
+END_SECONDS = 45.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +53,91 @@ class JobFolder:
         """What the job published, as files."""
         return self.path / "output"
 
+    @property
+    def _attempt(self) -> Path:
+        return self.path / "attempt.json"
+
     def attempt(self) -> int:
         """Number of this attempt: 1, or one more than the last that did not end."""
-        path = self.path / "attempt.json"
-        last = json.loads(path.read_text())["attempt"] if path.exists() else 0
-        path.write_text(json.dumps({"attempt": last + 1}))
-        return int(last) + 1
+        number = 1
+        if self._attempt.exists():
+            try:
+                number = int(json.loads(self._attempt.read_text("utf-8"))["attempt"]) + 1
+            except (ValueError, KeyError, TypeError):
+                number = 2  # there was one; a first attempt might wipe what it has saved
+        temp = self._attempt.with_suffix(".new")
+        temp.write_text(json.dumps({"attempt": number}), "utf-8")
+        temp.replace(self._attempt)
+        return number
+
+    def uid(self) -> str:
+        """What stands for the custom resource's uid: the same until the job ends, then another."""
+        path = self.path / "uid"
+        if not path.exists():
+            temp = path.with_suffix(".new")
+            temp.write_text(uuid.uuid4().hex, "ascii")
+            temp.replace(path)
+        return path.read_text("ascii", "replace")
 
     def ended(self) -> None:
-        """The job is done or failed for good: the next attempt is a first one."""
-        (self.path / "attempt.json").unlink(missing_ok=True)
+        """The job is done or failed for good: the next attempt is the first one of another job."""
+        self._attempt.unlink(missing_ok=True)
+        (self.path / "uid").unlink(missing_ok=True)
 
-    def keep_output(self) -> None:
-        """Move the finished files out of the scratch folder, which is then emptied."""
-        for made in self.scratch.glob("launch-*/output"):
+    def empty_scratch(self) -> None:
+        """Remove what an earlier attempt left on the pod's disk: a pod begins with an empty one too."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
+
+    def keep_output(self) -> bool:
+        """Move the finished files out of the scratch folder, which is then emptied. False: there are none."""
+        made = next(self.scratch.glob("launch-*/output"), None)
+        if made is not None:
             shutil.rmtree(self.output, ignore_errors=True)
             made.rename(self.output)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        return made is not None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Refuse to run one job twice at once. Raises UsageError."""
+    def locked(self) -> Iterator[int]:
+        """Refuse to run one job twice at once. Raises UsageError.
+
+        Gives the lock's descriptor, for the processes of the job: they hold the lock as long as they live.
+        Where those of a run that was killed are still saving, waits for them.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"Another `tunesmith run` has this job under way ({self.path}).") from None
-            yield
+        with (self.path / "lock").open("a+") as file:
+            deadline = time.monotonic() + END_SECONDS
+            while not _try_lock(file):
+                if _holder_lives(file) or time.monotonic() > deadline:
+                    where = shown_path(self.path)
+                    raise UsageError(f"Another `tunesmith run` has this job under way ({where}).")
+                time.sleep(0.2)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield file.fileno()
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder_lives(file: IO[str]) -> bool:
+    """Whether the `tunesmith run` that took the lock is still there."""
+    file.seek(0)
+    text = file.read(32)
+    try:
+        os.kill(int(text), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +157,8 @@ class WorkDir:
         return JobFolder((self.path / "jobs" / job.metadata.namespace / name).absolute())
 
 
-def result_of(folder: JobFolder) -> dict[str, Any] | None:
-    """result.json of a finished job, where its output was kept."""
-    path = folder.output / "result.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+def shown_path(path: Path) -> str:
+    """The path as people would type it here: relative where it lies below the current folder."""
+    here = Path.cwd()
+    path = path.absolute()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -14,7 +14,7 @@ from tunesmith.api.common import SecretKeyRef
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.plan.pytorchjob import pytorchjob, secret_keys
+from tunesmith.plan.pytorchjob import Attempt, pytorchjob, secret_keys
 from tunesmith.plan.run import Run, resolve
 
 
@@ -122,7 +122,7 @@ def build(
         metadata=job_metadata,
         image=_image(job, settings),
         service_account=settings.service_account,
-        attempt=attempt,
+        attempt=Attempt(attempt, owner_uid or ""),
     )
     return Plan(run, config_map, pytorch_job)
 

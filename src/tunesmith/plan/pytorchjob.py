@@ -8,6 +8,7 @@ quantities and placement are the exceptions, since Kubernetes itself must read t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import names
@@ -41,10 +42,19 @@ def _secret_variable(variable: str, name: str, key: str, optional: bool = False)
     return {"name": variable, "valueFrom": {"secretKeyRef": ref}}
 
 
-def _environment(spec: JobSpec, attempt: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Which attempt of which job: `uid` is the custom resource's, empty where there is none."""
+
+    number: int
+    uid: str
+
+
+def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
     """Constants, and Secrets by reference."""
     fixed = {
-        names.ENV_ATTEMPT: str(attempt),
+        names.ENV_ATTEMPT: str(attempt.number),
+        names.ENV_JOB_UID: attempt.uid,
         names.ENV_SCRATCH: names.SCRATCH_DIR,
         names.ENV_PROGRESS_PORT: str(names.PROGRESS_PORT),
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
@@ -94,7 +104,7 @@ def _volumes(spec: JobSpec, config_map: str) -> list[dict[str, Any]]:
     ]
 
 
-def _container(spec: JobSpec, image: str, attempt: int) -> dict[str, Any]:
+def _container(spec: JobSpec, image: str, attempt: Attempt) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": names.CONTAINER,
         "image": image,
@@ -123,7 +133,7 @@ def _container(spec: JobSpec, image: str, attempt: int) -> dict[str, Any]:
 
 
 def _pod_spec(
-    spec: JobSpec, image: str, service_account: str, config_map: str, attempt: int
+    spec: JobSpec, image: str, service_account: str, config_map: str, attempt: Attempt
 ) -> dict[str, Any]:
     placement = spec.placement
     pod: dict[str, Any] = {
@@ -162,7 +172,7 @@ def pytorchjob(
     metadata: dict[str, Any],
     image: str,
     service_account: str,
-    attempt: int,
+    attempt: Attempt,
 ) -> dict[str, Any]:
     """The PyTorchJob of one attempt. `metadata` (name, namespace, labels, …) serves the ConfigMap too."""
 

@@ -23,6 +23,7 @@ from tunesmith.tokens.plain import chunks
 from tunesmith.tokens.template import Renderer, Shape, TurnText, learn_shape, turn_text
 
 __all__ = ["ChatTokenizer", "RecordError"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
 class ChatTokenizer:
@@ -51,8 +52,11 @@ class ChatTokenizer:
                 str(folder), local_files_only=True, trust_remote_code=trust_remote_code
             )
         except Exception as error:  # the Rust library raises plain Exception
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first_line}") from error
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            said = (lines or [type(error).__name__])[0]
+            if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+                said = f"there is none (no {', no '.join(TOKENIZER_FILES)})"
+            raise ModelError(f"The tokenizer in {folder} cannot be loaded: {said}") from error
         return cls(tokenizer, today=today)
 
     @cached_property

@@ -1,0 +1,45 @@
+"""Keeps a server alive exactly as long as the process that started it: `python -m tunesmith.local.guard`.
+
+A process of its own, with one thread, so that the kernel's parent-death signal means this process: in a
+program with threads it would come when the thread that forked ends. Refuses to know which server it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+PR_SET_PDEATHSIG = 1
+STOP_SECONDS = 10
+
+
+def guard(lock: int, command: Sequence[str]) -> int:
+    """Run the server until standard input ends, that is until its other end stops or dies."""
+    parent = os.getpid()
+    server = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, pass_fds=[lock], preexec_fn=lambda: _die_with(parent)
+    )
+    while server.poll() is None:
+        if select.select([sys.stdin], [], [], 0.5)[0]:
+            server.terminate()
+            try:
+                server.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+    return server.wait()
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.abort()
+
+
+if __name__ == "__main__":
+    sys.exit(guard(int(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,268 @@
+"""`tunesmith chat` with the tiny model: it talks nonsense, but the talking is real."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.support import CODE, chat_records, environment, finetune, run_cli, write_jsonl, write_manifest
+
+from tunesmith.errors import ModelError, StoragePermanentError, UsageError
+from tunesmith.local import chat
+from tunesmith.local.chat import PRESETS, ChatOptions, talk
+
+Talk = Callable[..., tuple[str, list[list[dict[str, str]]]]]
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Talk:
+    """A conversation in this process: what was shown, and the messages of each question."""
+    asked: list[list[dict[str, str]]] = []
+    answer = chat.reply
+
+    def spied(model: Any, tokenizer: Any, messages: Any, *arguments: Any, **options: Any) -> str:
+        asked.append([message.as_dict() for message in messages])
+        return answer(model, tokenizer, messages, *arguments, **options)
+
+    def do(lines: list[str], model: Path | str, **options: Any) -> tuple[str, list[list[dict[str, str]]]]:
+        text = "".join(line + "\n" for line in lines)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        monkeypatch.setattr(chat, "reply", spied)
+        console = Console(file=io.StringIO(), width=80, highlight=False)
+        settings = {"max_new_tokens": 8, "preset": "creative", "work_dir": tmp_path / "work", **options}
+        assert talk(ChatOptions(str(model), **settings), console) == 0
+        return console.file.getvalue(), asked  # type: ignore[attr-defined]
+
+    return do
+
+
+def test_a_conversation_and_a_new_one(say: Talk, tiny_model: Path) -> None:
+    _, asked = say(["Hi", "And?", "/reset", "Hi", ""], tiny_model, system="Be brief.")
+    system, first = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}
+    assert asked[0] == [system, first]
+    assert [message["role"] for message in asked[1]] == ["system", "user", "assistant", "user"]
+    assert asked[2] == [system, first]
+
+
+@pytest.mark.parametrize(
+    "ending", [[], [""], ["/exit"], ["/quit"], ["  "]], ids=["eof", "empty", "exit", "quit", "blank"]
+)
+def test_endings(say: Talk, tiny_model: Path, ending: list[str]) -> None:
+    _, asked = say(["Hi", *ending, *(["not asked"] if ending else [])], tiny_model)
+    assert len(asked) == 1
+
+
+def test_help_and_blanks_are_no_messages(say: Talk, tiny_model: Path) -> None:
+    shown, asked = say(["/help", "  Hi  "], tiny_model)
+    assert "/reset begins a new conversation" in " ".join(shown.split())
+    assert [messages[-1]["content"] for messages in asked] == ["Hi"]
+
+
+def test_what_is_shown_is_the_reply(say: Talk, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown piece by piece, and the whole of it goes into the next question."""
+    pieces: list[str] = []
+    translate = chat.visible
+    monkeypatch.setattr(chat, "visible", lambda text: pieces.append(text) or translate(text))
+    _, asked = say(["Hi", "And?"], tiny_model, max_new_tokens=16)
+    assert len(pieces) > 4
+    assert asked[1][-2]["content"] in "".join(pieces)
+
+
+def test_the_same_question_has_the_same_answer(say: Talk, tiny_model: Path) -> None:
+    """The likeliest tokens, and with a seed for each turn also the drawn ones."""
+    for preset in PRESETS:
+        runs = [say(["Hi", "And?"], tiny_model, preset=preset)[0] for _ in range(2)]
+        assert runs[0] == runs[1]
+
+
+def test_a_stop_text_ends_the_reply(say: Talk, tiny_model: Path) -> None:
+    _, asked = say(["Hi", "And?"], tiny_model, max_new_tokens=16)
+    whole = asked[1][-2]["content"]
+    stop = whole[len(whole) // 2 :][:2]
+    asked.clear()
+    shown, asked = say(["Hi", "And?"], tiny_model, max_new_tokens=16, stop=[stop])
+    assert asked[1][-2]["content"] == whole[: whole.index(stop)].strip()
+    assert stop not in shown.splitlines()[0]
+
+
+def test_a_conversation_too_long_for_the_model(say: Talk, tiny_model: Path) -> None:
+    shown, asked = say(["word " * 600, "Hi"], tiny_model)
+    assert "the conversation is longer than the model's 512 tokens; /reset begins anew" in shown
+    assert [messages[-1]["content"] for messages in asked] == ["Hi"]
+
+
+def test_what_the_template_refuses_is_a_remark(say: Talk, tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "strict")
+    template = (folder / "chat_template.jinja").read_text()
+    refusal = "{% if messages|length > 1 %}{{ raise_exception('one message only') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(refusal + template)
+    shown, asked = say(["Hi", "And?", "/reset", "Hi"], folder)
+    assert "the model cannot be asked this" in shown
+    assert "one message only" in shown
+    assert len(asked) == 2
+
+
+def test_replies_do_not_steer_the_terminal(
+    say: Talk, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hostile(*arguments: Any, on_text: Any, **options: Any) -> str:
+        on_text("[/red]\x1b[2J")
+        return "x"
+
+    monkeypatch.setattr(chat, "reply", hostile)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\n")))
+    console = Console(file=io.StringIO(), force_terminal=True)
+    talk(ChatOptions(str(tiny_model)), console)
+    assert "[/red]␛[2J" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_ctrl_c_cuts_a_reply_short(say: Talk, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, on_text: Any, **options: Any) -> str:
+        on_text("part")
+        raise KeyboardInterrupt
+
+    asked: list[Any] = []
+    answers = iter([interrupted, lambda model, tokenizer, messages, *a, **o: asked.append(messages) or "x"])
+    monkeypatch.setattr(chat, "reply", lambda *a, **o: next(answers)(*a, **o))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\nAnd?\n")))
+    talk(ChatOptions(str(tiny_model)), Console(file=io.StringIO()))
+    assert [message.content for message in asked[0]] == ["Hi", "part", "And?"]
+
+
+# --- Models -----------------------------------------------------------------------------------------------
+
+
+def refusal(model: Path | str, tmp_path: Path, **options: Any) -> str:
+    with pytest.raises((UsageError, ModelError, StoragePermanentError)) as caught:
+        talk(ChatOptions(str(model), work_dir=tmp_path / "work", **options), Console(file=io.StringIO()))
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("config.json", "holds no model: config.json is missing"),
+        ("model.safetensors", "cannot be loaded"),
+        ("tokenizer.json", "tokenizer"),
+    ],
+)
+def test_a_file_is_missing(tiny_model: Path, tmp_path: Path, missing: str, words: str) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "broken")
+    (folder / missing).unlink()
+    assert words in refusal(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", b"{", "config.json is not a JSON object; the model's files are damaged"),
+        ("config.json", b"[]", "config.json is not a JSON object"),
+        ("config.json", b'{"model_type": "nonsense"}', "cannot be loaded"),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}", "cannot be loaded"),
+        ("model.safetensors", b"short", "cannot be loaded"),
+        ("tokenizer.json", b"{", "The tokenizer in"),
+    ],
+    ids=["config-cut", "config-list", "unknown-type", "weights-cut", "weights-short", "tokenizer-cut"],
+)
+def test_a_file_is_damaged(tiny_model: Path, tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "broken")
+    (folder / name).write_bytes(content)
+    assert words in refusal(folder, tmp_path)
+
+
+def test_without_a_chat_template(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    assert "has no chat template" in refusal(folder, tmp_path)
+
+
+def test_base_belongs_to_adapters(tiny_model: Path, tmp_path: Path) -> None:
+    assert "is a whole model" in refusal(tiny_model, tmp_path, base=str(tiny_model))
+
+
+# --- An adapter, trained and kept in the embedded S3 ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A home whose `.tunesmith` holds a base model and an adapter on it, in S3 and as files."""
+    home = tmp_path_factory.mktemp("trained")
+    data = write_jsonl(home / "data/a.jsonl", chat_records(4))
+    document = finetune(
+        "ada", model="s3://models/tiny", data="s3://data/folder/", output="s3://models/ada",
+        training={"maxSteps": 2, "saveSteps": 2, "learningRate": 0.5},
+    )  # fmt: skip
+    path = write_manifest(home, document)
+    seeds = ["--seed", f"s3://models/tiny={tiny_model}", "--seed", f"s3://data/folder/={data}"]
+    ended = run_cli("run", "-f", path, *seeds, folder=home)
+    assert ended.code == 0, ended.text
+    assert f"seeded s3://models/tiny from {tiny_model}\n" in ended.text
+    assert "Adapter  .tunesmith/jobs/default/ada-ftj/output/final_model\n" in ended.text
+    return home
+
+
+def last(asked: list[list[dict[str, str]]]) -> str:
+    return asked[-1][-2]["content"]
+
+
+def test_an_adapter_with_its_base_from_s3(say: Talk, trained: Path, tiny_model: Path) -> None:
+    """From files or from S3, with the base it names or another address of it: always the same model."""
+    files = trained / ".tunesmith/jobs/default/ada-ftj/output/final_model"
+    work = {"work_dir": trained / ".tunesmith", "max_new_tokens": 16}
+    replies = [
+        last(say(["Hi", "And?"], model, base=base, **work)[1])
+        for model, base in [
+            (files, None), ("s3://models/ada/final_model", str(tiny_model)),
+        ]
+    ]  # fmt: skip
+    assert len(set(replies)) == 1
+    assert replies[0] != last(say(["Hi", "And?"], tiny_model, **work)[1])
+    assert not [name for name in os.environ if name.startswith("AWS_") and "ENDPOINT" in name]
+
+
+def test_an_adapter_without_a_usable_base(trained: Path, tiny_model: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(
+        trained / ".tunesmith/jobs/default/ada-ftj/output/final_model", tmp_path / "adapter"
+    )
+    assert "this is an adapter, not a whole model" in refusal(adapter, tmp_path, base=str(adapter))
+    assert "--base gone: there is no such folder" in refusal(adapter, tmp_path, base="gone").replace(
+        f"{Path.cwd()}/", ""
+    )
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for named, words in [
+        (None, "does not say what its base model is; name it with --base"),
+        ("/no/such/folder", "the adapter's base model /no/such/folder: there is no such folder"),
+        ("just-a-name", "is not a model on the hub"),
+    ]:
+        path.write_text(json.dumps({**config, "base_model_name_or_path": named}))
+        assert words in refusal(adapter, tmp_path)
+    (adapter / "adapter_model.safetensors").write_bytes(b"cut")
+    assert "does not fit its base model" in refusal(adapter, tmp_path, base=str(tiny_model))
+
+
+def test_nothing_in_s3(trained: Path) -> None:
+    with pytest.raises(StoragePermanentError, match=r"--model s3://models/gone: There is nothing"):
+        talk(ChatOptions("s3://models/gone", work_dir=trained / ".tunesmith"), Console(file=io.StringIO()))
+
+
+def test_the_command_itself(tiny_model: Path, tmp_path: Path) -> None:
+    """In a process of its own: a pipe in, nothing but the conversation out, and no noise of libraries."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "chat", "--model", tiny_model, "--max-new-tokens", "4"],
+        cwd=tmp_path, env=environment(), input="Hi\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("you> model> ")
+    assert done.stdout.endswith("\nyou> \n")
