@@ -52,10 +52,11 @@ def describe(folder: Path) -> list[FileInfo]:
         if not folder.is_dir():
             raise FileNotFoundError(2, "no such folder", str(folder))
         found = sorted(local_files.walk_files(folder), key=lambda item: item[0])
-    return for_each(found, lambda item: _describe_one(*item))
+    return for_each(found, lambda item: describe_file(item[1], item[0]))
 
 
-def _describe_one(key: str, path: Path) -> FileInfo:
+def describe_file(path: Path, key: str) -> FileInfo:
+    """Read and hash one file that is to have this key."""
     with local_files.explained("read", path):
         return FileInfo(check_key(key), *local_files.sha256_of(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from tunesmith.api.addresses import OutputUri
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.artifacts.store import StorageOptions, open_store
-from tunesmith.artifacts.transfer import put_tree
+from tunesmith.artifacts.store import StorageOptions, Store, open_store
+from tunesmith.artifacts.transfer import FileInfo, describe, describe_file, put_files
 from tunesmith.errors import UsageError
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import secret_env
@@ -118,12 +119,28 @@ def parse_seed(text: str) -> Seed:
 
 
 def put_seed(uri: str, path: Path, options: StorageOptions) -> None:
-    """Put a file, or the files of a folder, at an address; a file goes into an address ending with `/`."""
+    """Put a file, or the files of a folder, at an address; a file goes into an address ending with `/`.
+
+    What is there already is not sent again.
+    """
     if path.is_dir():
-        put_tree(open_store(uri, options), path, "")
+        store = open_store(uri, options)
+        put_files(store, path, "", [file for file in describe(path) if not _is_there(store, file)])
         return
     parent, _, name = uri.rpartition("/")
-    open_store(parent, options).put_file(name or path.name, path)
+    store = open_store(parent, options)
+    if not _is_there(store, describe_file(path, name or path.name)):
+        store.put_file(name or path.name, path)
+
+
+def _is_there(store: Store, file: FileInfo) -> bool:
+    if store.size(file.key) != file.size:
+        return False
+    digest = hashlib.sha256()
+    with store.open(file.key) as source:
+        while chunk := source.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest() == file.sha256
 
 
 @dataclass(frozen=True, slots=True)
