@@ -16,6 +16,8 @@ from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 HEADER = "# Generated from src/tunesmith/api by `make generate`; do not edit.\n"
 # The spec's parts that may change after creation.
 MUTABLE = ("run",)
+# The Helm chart's place beside crds/.
+CHART = Path("charts/tunesmith")
 
 _NAME_RULE = {
     "message": f"metadata.name {JOB_NAME_WORDS}",
@@ -128,12 +130,29 @@ def crd_text(kind: Kind) -> str:
     return f"{HEADER}---\n{body}"
 
 
+def chart_text(kind: Kind) -> str:
+    """The same as a template of the Helm chart, which may be switched off and outlives an uninstall."""
+    name = f"  name: {PLURALS[kind]}.{GROUP}\n"
+    keep = "{{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n{{- end }}\n"
+    # Helm would take two opening braces for its own; so they are written as text.
+    before, after = (part.replace("{{", '{{ "{{" }}') for part in crd_text(kind).split(name, 1))
+    return f"{{{{- if .Values.crds.enabled }}}}\n{before}{name}{keep}{after}{{{{- end }}}}\n"
+
+
 def write_crds(folder: Path) -> list[Path]:
-    """Write all three, named as controller-gen names them; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write all three, named as controller-gen names them; returns the files.
+
+    Where the chart lies beside `folder`, as in this repository, its templates are written too.
+    """
+    targets = [(folder, crd_text)]
+    chart = folder.parent / CHART
+    if chart.is_dir():
+        targets.append((chart / "templates" / "crds", chart_text))
     paths = []
-    for kind in Kind:
-        path = folder / f"{GROUP}_{PLURALS[kind]}.yaml"
-        path.write_text(crd_text(kind), encoding="utf-8")
-        paths.append(path)
+    for target, text in targets:
+        target.mkdir(parents=True, exist_ok=True)
+        for kind in Kind:
+            path = target / f"{GROUP}_{PLURALS[kind]}.yaml"
+            path.write_text(text(kind), encoding="utf-8")
+            paths.append(path)
     return paths

@@ -1,0 +1,77 @@
+{{- define "tunesmith.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "tunesmith.operator" -}}
+{{- include "tunesmith.fullname" . }}-operator
+{{- end -}}
+
+{{/* Job pods are named "tunesmith"; the operator must not match what selects them. */}}
+{{- define "tunesmith.selector" -}}
+app.kubernetes.io/name: tunesmith-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "tunesmith.labels" -}}
+{{ include "tunesmith.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: tunesmith
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "tunesmith.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "tunesmith.operator" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed if serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tunesmith.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default .Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* Namespaces the operator looks after, as JSON; an empty list means all. */}}
+{{- define "tunesmith.namespaces" -}}
+{{- $own := .Values.rbac.namespaced | ternary (list .Release.Namespace) list -}}
+{{- default $own .Values.namespaces | uniq | toJson -}}
+{{- end -}}
+
+{{/* Kubernetes replaces $(NAME) in the value of a variable; $$( stands for the plain text. */}}
+{{- define "tunesmith.literal" -}}
+{{- . | replace "$(" "$$(" | quote -}}
+{{- end -}}
+
+{{/* All that the operator may do. */}}
+{{- define "tunesmith.rules" -}}
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs, rejectionsamplejobs, dialoguegenjobs]
+  verbs: [get, list, watch, patch]
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs/status, rejectionsamplejobs/status, dialoguegenjobs/status]
+  verbs: [patch]
+# Where owner references are checked (OpenShift), who sets one must be able to do this.
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs/finalizers, rejectionsamplejobs/finalizers, dialoguegenjobs/finalizers]
+  verbs: [update]
+- apiGroups: [kubeflow.org]
+  resources: [pytorchjobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}

@@ -1,0 +1,157 @@
+"""What the pages on running a cluster tell people to write is right: values, health checks, commands."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunesmith.api.manifest import parse_document
+from tunesmith.plan.build import build
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("install", "gitops", "kueue", "airgapped", "multitenancy")
+CHART = ROOT / "charts" / "tunesmith"
+PHASES = ("Pending", "Running", "Suspended", "Succeeded", "Failed")
+
+
+def blocks(page, language):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def document(page, kind):
+    return next(d for d in map(yaml.safe_load, blocks(page, "yaml")) if d.get("kind") == kind)
+
+
+VALUES = {
+    f"{page} {n}": text
+    for page in PAGES
+    for n, text in enumerate(blocks(page, "yaml"))
+    if "# values.yaml" in text
+}
+
+
+@pytest.mark.parametrize("text", VALUES.values(), ids=VALUES)
+def test_values_are_taken(text):
+    helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
+    with helm.Chart.load(CHART) as chart:
+        chart.render(yaml.safe_load(text), name="tunesmith", namespace="ops")
+
+
+def test_values_in_commands_and_words_exist():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    parts = "crds|rbac|networkPolicy|metrics|image|jobServiceAccount"
+    named = set()
+    for page in PAGES:
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        named |= set(re.findall(r"--set '?([A-Za-z.]+)=", text)) | set(
+            re.findall(rf"`((?:{parts})\.\w+)", text)
+        )
+    assert len(named) > 8
+    for name in named:
+        node = schema
+        for part in name.split("."):
+            inner = node.get("properties", {}).get(part) or node.get("additionalProperties")
+            assert inner, name
+            node = inner
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            assert (ROOT / "docs" / target).is_file(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [
+        (None, "Progressing"),
+        ({"phase": "Pending", "reason": "Queued", "message": "m"}, "Progressing"),
+        ({"phase": "Running", "progress": {"text": "3/9"}}, "Progressing"),
+        ({"phase": "Suspended", "reason": "Suspended"}, "Suspended"),
+        ({"phase": "Succeeded", "reason": "Published"}, "Healthy"),
+        ({"phase": "Failed", "reason": "BadData", "message": "line 3"}, "Degraded"),
+    ],
+    ids=lambda value: str(value["phase"]) if isinstance(value, dict) else str(value),
+)
+def test_argo_cd_sees_the_health_of_a_job(status, health):
+    lupa = pytest.importorskip("lupa.lua51", reason="lupa is not installed")
+    customizations = yaml.safe_load(document("gitops", "ConfigMap")["data"]["resource.customizations"])
+    lua = lupa.LuaRuntime()
+    lua.globals().obj = lua.table_from({"status": status} if status else {}, recursive=True)
+    said = lua.execute(customizations["tunesmith.dev/*"]["health.lua"])
+    assert said.status == health
+    if status and "message" in status:
+        assert status["reason"] in said.message
+    if status and "progress" in status:
+        assert said.message == "3/9"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_flux_sees_the_health_of_a_job(phase):
+    cel = pytest.importorskip("cel_expr_python.cel", reason="cel-expr-python is not installed")
+    environment = cel.NewEnv(variables={"status": cel.Type.Map(cel.Type.STRING, cel.Type.DYN)})
+    check = document("gitops", "Kustomization")["spec"]["healthCheckExprs"][0]
+
+    def true(name, status):
+        return environment.compile(check[name]).eval(data={"status": status}).value()
+
+    assert true("inProgress", {})
+    status = {"phase": phase}
+    found = [name for name in ("inProgress", "failed", "current") if true(name, status)]
+    assert found == (["failed"] if phase == "Failed" else ["current"])
+
+
+def test_a_queue_label_reaches_the_pytorchjob():
+    job = parse_document(document("kueue", "FineTuneJob"), "kueue.md", 0)
+    labels = build(job, {}).pytorch_job["metadata"]["labels"]
+    wanted = {key: value for key, value in job.metadata.labels.items() if key.startswith("kueue")}
+    assert len(wanted) == 2
+    assert wanted.items() <= labels.items()
+
+
+@pytest.mark.cluster
+def test_the_init_container_of_the_page_is_let_into_a_restricted_namespace():
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("no cluster: set KUBECONFIG")
+    kubectl = shutil.which("kubectl") or str(Path(sys.executable).parent / "kubectl")
+    config_map = next(text for text in blocks("install", "yaml") if "initContainer.yaml" in text)
+    template = yaml.safe_load(config_map)["data"]["initContainer.yaml"]
+    for name, value in {
+        "InitContainerImage": "alpine:3.10",
+        "MasterAddr": "a-master-0",
+        "MaxTries": "100",
+    }.items():
+        template = template.replace("{{." + name + "}}", value)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "worker"},
+        "spec": {"initContainers": yaml.safe_load(template), "containers": []},
+    }
+    job = parse_document(document("kueue", "FineTuneJob"), "kueue.md", 0)
+    master = build(job, {}).pytorch_job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    pod["spec"] = {**master, "initContainers": pod["spec"]["initContainers"], "serviceAccountName": "default"}
+
+    def run(*arguments, stdin=None):
+        return subprocess.run([kubectl, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+
+    namespace = f"tunesmith-chart-docs-{os.getpid()}"
+    run("create", "namespace", namespace)
+    try:
+        run("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        run("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=30s")
+        create = ("create", "--dry-run=server", "-n", namespace, "-f", "-")
+        taken = run(*create, stdin=json.dumps(pod))
+        assert taken.returncode == 0, taken.stderr
+        pod["spec"]["initContainers"][0].pop("securityContext")
+        assert "violates PodSecurity" in run(*create, stdin=json.dumps(pod)).stderr
+    finally:
+        run("delete", "namespace", namespace, "--wait=false")
