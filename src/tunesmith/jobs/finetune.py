@@ -126,6 +126,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     ranks.gather(None)
     checkpoints = Checkpoints(session.store, spec.training.save_total_limit, ranks)
     newest = checkpoints.newest(checkpoints_folder)
+    log.info("Starting at the first step." if newest is None else f"Going on after step {newest}.")
     model = build_model(spec, inputs.model)
     results = Results(session, inputs, model, dtype)
     if session.first:

@@ -140,6 +140,8 @@ def _pod_spec(
         "serviceAccountName": service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # With torchrun as process 1, SIGTERM would be ignored while it waits for other nodes.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
