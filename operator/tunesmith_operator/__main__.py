@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
 import kopf
 
-from tunesmith_operator import handlers
+from tunesmith_operator import handlers, logs
 from tunesmith_operator.settings import read_settings
 
 
 def main() -> int:
-    """Exit code 0 when told to stop, 2 when a setting is wrong."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    """Exit code 0 when told to stop, 2 when a setting is wrong, 3 when a part of the operator has died."""
+    logs.set_up()
     try:
         settings = read_settings(os.environ)
     except ValueError as error:

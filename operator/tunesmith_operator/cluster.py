@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 import lightkube
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
@@ -14,11 +15,13 @@ from lightkube.types import PatchType
 
 from tunesmith import names
 from tunesmith.names import Kind
-from tunesmith.plan.pods import get
+from tunesmith.plan.pods import get, items
+from tunesmith_operator.metrics import API_CALLS, API_ERRORS
+from tunesmith_operator.settings import OURS
 
 log = logging.getLogger(__name__)
 FIELD_MANAGER = "tunesmith-operator"
-CONFLICT, NOT_FOUND = 409, 404
+CONFLICT, NOT_FOUND, INVALID = 409, 404, 422
 
 _PLURALS = names.PLURALS
 JOBS: dict[str, Any] = {
@@ -26,7 +29,11 @@ JOBS: dict[str, Any] = {
 }
 PYTORCH_JOB: Any = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs")
 CONFIG_MAP: Any = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
+POD: Any = create_namespaced_resource("", "v1", "Pod", "pods")
 EVENT: Any = create_namespaced_resource("", "v1", "Event", "events")
+# What a request to the API server may end with.
+TROUBLE = (ApiError, httpx2.HTTPError)
+_PAGE = 500
 
 
 class NameTakenError(Exception):
@@ -47,13 +54,19 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     return patch
 
 
+class ConflictError(Exception):
+    """Somebody else wrote first: look again."""
+
+
+class RefusedError(Exception):
+    """The API server takes no status for an object that its present CRD would refuse."""
+
+
 class Cluster:
-    """Writes: children, status, events. Each is one request."""
+    """Writes: children, status, events. Each is one request. And one list of everything."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.calls = 0
-        self.errors = 0
 
     @classmethod
     def connect(cls) -> Cluster:
@@ -61,12 +74,32 @@ class Cluster:
         return cls(lightkube.AsyncClient(field_manager=FIELD_MANAGER))
 
     async def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        self.calls += 1
+        API_CALLS.labels(method).inc()
         try:
             return await getattr(self._client, method)(*arguments, **options)
-        except ApiError:
-            self.errors += 1
+        except TROUBLE:
+            API_ERRORS.labels(method).inc()
             raise
+
+    async def _list(self, resource: Any, namespace: str, labels: Any = None) -> list[dict[str, Any]]:
+        API_CALLS.labels("list").inc()
+        found = self._client.list(resource, namespace=namespace, chunk_size=_PAGE, labels=labels)
+        return [dict(body) async for body in found]
+
+    async def list_everything(
+        self, namespaces: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+        """Jobs, then their PyTorchJobs, then the pods: what an earlier one speaks of is in a later one."""
+        jobs, children, pods = [], [], []
+        for kind, resource in JOBS.items():
+            for namespace in namespaces or ("*",):
+                found = await self._list(resource, namespace)
+                jobs += [{**body, "apiVersion": names.API_VERSION, "kind": str(kind)} for body in found]
+        labels = dict([OURS.split("=")])
+        for namespace in namespaces or ("*",):
+            children += await self._list(PYTORCH_JOB, namespace, labels)
+            pods += await self._list(POD, namespace, labels)
+        return jobs, children, pods
 
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
         """Create a ConfigMap or PyTorchJob once; one of ours that is there already is fine.
@@ -81,22 +114,23 @@ class Cluster:
             if error.status.code != CONFLICT:
                 raise
             created = await self._call("get", kind, name, namespace=namespace)
-            owners = get(created, "metadata", "ownerReferences") or []
-            if not any(owner.get("uid") == uid for owner in owners):
+            owners = items(get(created, "metadata", "ownerReferences"))
+            if not any(get(owner, "uid") == uid for owner in owners):
                 raise NameTakenError(f"{body['kind']} {name} exists and is not of this job") from None
         return created
 
     async def suspend(self, namespace: str, name: str, wanted: bool) -> dict[str, Any]:
-        """Patch the one field of a PyTorchJob that is ours to change."""
-        patch = {"spec": {"runPolicy": {"suspend": wanted}}}
+        """Patch the one field of a PyTorchJob that is ours to change, and note that it was us."""
+        mark = {names.ANNOTATION_SUSPENDED: "true" if wanted else None}
+        patch = {"metadata": {"annotations": mark}, "spec": {"runPolicy": {"suspend": wanted}}}
         done: dict[str, Any] = await self._call(
             "patch", PYTORCH_JOB, name, patch, namespace=namespace, patch_type=PatchType.MERGE
         )
         return done
 
     async def delete_child(self, namespace: str, name: str) -> None:
-        """Delete a PyTorchJob and its ConfigMap; gone already is fine."""
-        for kind in (PYTORCH_JOB, CONFIG_MAP):
+        """Delete a ConfigMap, then the PyTorchJob, which is what is looked for; gone already is fine."""
+        for kind in (CONFIG_MAP, PYTORCH_JOB):
             try:
                 await self._call("delete", kind, name, namespace=namespace)
             except ApiError as error:
@@ -106,8 +140,12 @@ class Cluster:
     async def write_status(
         self, job: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """One patch with what changed; None when the job is gone."""
-        patch = {"status": merge_patch(old, new)}
+        """One patch with what changed; None when the job is gone.
+
+        Raises ConflictError when somebody else wrote first, RefusedError when no status can be written.
+        """
+        version = {"resourceVersion": get(job, "metadata", "resourceVersion")}
+        patch = {"metadata": version, "status": merge_patch(old, new)}
         try:
             body: dict[str, Any] = await self._call(
                 "patch",
@@ -120,6 +158,10 @@ class Cluster:
         except ApiError as error:
             if error.status.code == NOT_FOUND:
                 return None
+            if error.status.code == CONFLICT:
+                raise ConflictError from None
+            if error.status.code == INVALID:
+                raise RefusedError(str(error)) from None
             raise
         return {"apiVersion": names.API_VERSION, "kind": job["kind"], **body}
 
@@ -146,5 +188,5 @@ class Cluster:
         }
         try:
             await self._call("create", EVENT(body), namespace=namespace)
-        except ApiError as error:
+        except TROUBLE as error:
             log.warning("An event of %s %s could not be written: %s", job["kind"], name, error)

@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import os
+import random
+from collections.abc import Iterator
 from typing import Any
 
-import aiohttp
 import kopf
 
 from tunesmith import names
-from tunesmith_operator.cluster import Cluster
-from tunesmith_operator.progress import read_all
-from tunesmith_operator.reconcile import Queue, Reconciler
-from tunesmith_operator.settings import Settings, read_settings
-from tunesmith_operator.sight import Sight
-
-log = logging.getLogger(__name__)
-OURS = f"{names.LABEL_MANAGED_BY}=tunesmith-operator"
+from tunesmith_operator.operator import Operator
+from tunesmith_operator.settings import OURS, read_settings
 
 
-class Operator:
-    """The parts, and the tasks that run beside kopf's."""
+class Backoffs:
+    """Seconds between tries of a request, without end: 1, 2, 4, … 30, each up to half shorter by chance."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.sight = Sight()
-        self.cluster = Cluster.connect()
-        self.reconciler = Reconciler(self.sight, self.cluster, settings)
-        self.queue = Queue(self.reconciler.reconcile, settings.workers)
-        self.tasks: list[asyncio.Task[Any]] = []
-
-    def start(self) -> None:
-        """Begin to work and to tick."""
-        self.tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._read_progress())]
-
-    def stop(self) -> None:
-        """End the tasks."""
-        for task in self.tasks:
-            task.cancel()
-
-    async def _read_progress(self) -> None:
-        async with aiohttp.ClientSession() as session:
-            while True:
-                await asyncio.sleep(self.settings.progress_seconds)
-                self.queue.add(await read_all(self.sight, session))
+    def __iter__(self) -> Iterator[float]:
+        return (min(30.0, 2.0 ** min(n, 5)) * random.uniform(0.5, 1.0) for n in itertools.count())
 
 
-@kopf.on.startup()
-async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Set kopf up as docs/ says, and start our own tasks."""
+def set_up(settings: kopf.OperatorSettings) -> None:
+    """kopf as we want it: watches that end and come back, no events of its own, no scanning."""
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
     settings.persistence.finalizer = f"{names.GROUP}/finalizer"
     settings.watching.server_timeout = 600
@@ -59,17 +33,34 @@ async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) ->
     settings.watching.label_selectors["v1", "pods"] = OURS
     settings.watching.label_selectors["kubeflow.org", "v1", "pytorchjobs"] = OURS
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = Backoffs()
     settings.queueing.worker_limit = 50
+    settings.queueing.idle_timeout = 1
     settings.posting.level = logging.WARNING
     settings.scanning.disabled = True
-    memo.operator = Operator(read_settings(os.environ))
-    memo.operator.start()
+
+
+@kopf.on.startup()
+async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
+    """See what there is, before any watch tells of it, and start our own tasks."""
+    set_up(settings)
+    memo.operator = Operator.connect(read_settings(os.environ))
+    await memo.operator.start()
 
 
 @kopf.on.cleanup()
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     """End our own tasks."""
     memo.operator.stop()
+
+
+@kopf.on.probe(id="alive", errors=kopf.ErrorsMode.PERMANENT)
+async def alive(memo: kopf.Memo, **_: Any) -> str:
+    """Fails, and /healthz with it, when a watcher or a task of ours is gone."""
+    missing = memo.operator.liveness.missing()
+    if missing:
+        raise kopf.PermanentError(", ".join(missing))
+    return "yes"
 
 
 @kopf.on.event(names.GROUP, names.VERSION, kopf.EVERYTHING)

@@ -4,54 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from typing import Any
 
 import aiohttp
 
 from tunesmith.api.references import Key
-from tunesmith.names import PROGRESS_PORT, Phase
+from tunesmith.names import PROGRESS_PORT
 from tunesmith.plan.pods import get, is_master
 from tunesmith.plan.progress import to_status
 from tunesmith_operator.sight import Sight
 
-log = logging.getLogger(__name__)
 MAX_BYTES = 16384
 TIMEOUT = aiohttp.ClientTimeout(total=3)
 AT_ONCE = 20
 
 
 def _address(sight: Sight, key: Key) -> str | None:
-    for pod in sight.masters(key):
+    for pod in sight.pods(key):
         ip = get(pod, "status", "podIP")
         if is_master(pod) and get(pod, "status", "phase") == "Running" and isinstance(ip, str):
             return f"[{ip}]" if ":" in ip else ip
     return None
 
 
-async def _ask(session: aiohttp.ClientSession, address: str) -> dict[str, Any] | None:
+def parse(text: bytes) -> dict[str, Any]:
+    """The progress that a pod tells of, as the status has it; empty if it makes no sense."""
     try:
-        url = f"http://{address}:{PROGRESS_PORT}/progress"
-        async with session.get(url, allow_redirects=False, timeout=TIMEOUT) as response:
-            if response.status != 200:
-                return None
-            said = json.loads(await response.content.read(MAX_BYTES))
-    except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError):
-        return None
-    return to_status(said) if isinstance(said, dict) else None
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return to_status(said) if isinstance(said, dict) else {}
 
 
-async def read_all(sight: Sight, session: aiohttp.ClientSession) -> list[Key]:
-    """Ask every running job once; returns those with news."""
+async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str, Any]:
+    """One request: no redirects, no compression, a few seconds, a few kilobytes."""
+    try:
+        url = f"http://{address}:{port}/progress"
+        async with http.get(url, allow_redirects=False, timeout=TIMEOUT) as response:
+            text = b""
+            async for part in response.content.iter_any():
+                text += part
+                if len(text) > MAX_BYTES:
+                    return {}
+            return parse(text) if response.status == 200 else {}
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return {}
+
+
+async def read_all(
+    sight: Sight, http: aiohttp.ClientSession, port: int = PROGRESS_PORT
+) -> dict[Key, dict[str, Any]]:
+    """Ask every running job once."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(key: Key) -> Key | None:
+    async def one(key: Key) -> dict[str, Any]:
         address = _address(sight, key)
         if address is None:
-            return None
+            return {}
         async with gate:
-            progress = await _ask(session, address)
-        return key if progress and sight.set_progress(key, progress) else None
+            return await _ask(http, address, port)
 
-    running = [key for key in sight.jobs() if get(sight.job(key), "status", "phase") == Phase.RUNNING]
-    return [key for key in await asyncio.gather(*(one(key) for key in running)) if key is not None]
+    keys = sight.running()
+    answers = await asyncio.gather(*(one(key) for key in keys))
+    return {key: progress for key, progress in zip(keys, answers, strict=True) if progress}

@@ -2,98 +2,140 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from typing import Any
 
-from tunesmith.api.addresses import inside
-from tunesmith.api.manifest import Job
+from tunesmith import names
 from tunesmith.plan.build import PlanSettings
-from tunesmith.plan.pytorchjob import secret_keys
 
 PREFIX = "TUNESMITH_"
+# Label selector of what the operator makes.
+OURS = f"{names.LABEL_MANAGED_BY}=tunesmith-operator"
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What jobs of some namespaces may use. Patterns as in a shell; addresses by their beginning."""
+    """What jobs of some namespaces may use.
+
+    `namespaces`, `secrets` and `runtimes` are patterns as in a shell; `uris` and `endpoints` are
+    beginnings of addresses, `*` stands for all; `remote_code` names models (`hf://org/model`, or what
+    begins so) that may bring code of their own.
+    """
 
     namespaces: tuple[str, ...] = ("*",)
     uris: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ("*",)
     endpoints: tuple[str, ...] = ("*",)
+    runtimes: tuple[str, ...] = ("*",)
+    remote_code: tuple[str, ...] = ()
+
+    def speaks_of(self, namespace: str) -> bool:
+        """Whether the rule is about a namespace."""
+        return any(fnmatchcase(namespace, pattern) for pattern in self.namespaces)
+
+
+EVERYTHING = Allowed(uris=("*",))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. No rule in `allowed` means that everything is."""
+    """All settings. No rule in `allowed` means everything but remote code."""
 
     plan: PlanSettings = field(default_factory=PlanSettings)
     namespaces: tuple[str, ...] = ()
     allowed: tuple[Allowed, ...] = ()
+    port: int = 8081
+    metrics_port: int = 8082
     workers: int = 20
-    tick_seconds: float = 5.0
+    tick_seconds: float = 60.0
+    resync_seconds: float = 600.0
     progress_seconds: float = 15.0
     patches_per_second: float = 20.0
-    port: int = 8081
+
+
+_ALLOWED_KEYS = {
+    "namespaces": "namespaces",
+    "uris": "uris",
+    "secrets": "secrets",
+    "endpoints": "endpoints",
+    "runtimes": "runtimes",
+    "remoteCode": "remote_code",
+}
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings as the environment gives them. Raises ValueError naming the variable."""
+
+    def read(name: str, default: str, parse: Any) -> Any:
+        try:
+            return parse(environment.get(PREFIX + name) or default)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{PREFIX}{name} is not right: {error}") from error
+
+    runtimes = read("RUNTIMES", "{}", _runtimes) or PlanSettings().runtimes
+    account = read("JOB_SERVICE_ACCOUNT", PlanSettings().service_account, str)
+    defaults = {item.name: item.default for item in fields(Settings)}
+    numbers = {name: read(name.upper(), str(defaults[name]), kind) for name, kind in _NUMBERS.items()}
+    return Settings(
+        PlanSettings(runtimes, account),
+        read("NAMESPACES", "", _list),
+        read("ALLOWED", "[]", _rules),
+        **numbers,
+    )
 
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings as the environment gives them. Raises ValueError naming the variable."""
-
-    def value(name: str, default: str = "") -> str:
-        return environment.get(PREFIX + name, default)
-
-    try:
-        runtimes = json.loads(value("RUNTIMES", "{}")) or PlanSettings().runtimes
-        allowed = tuple(_allowed(rule) for rule in json.loads(value("ALLOWED", "[]")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{PREFIX}RUNTIMES or {PREFIX}ALLOWED is not right: {error}") from error
-    plan = PlanSettings(runtimes, value("JOB_SERVICE_ACCOUNT", "tunesmith-job"))
-    return Settings(plan, _list(value("NAMESPACES")), allowed, port=int(value("PORT", "8081")))
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is not a port")
+    return port
 
 
-def _allowed(rule: Mapping[str, Any]) -> Allowed:
-    unknown = set(rule) - {"namespaces", "uris", "secrets", "endpoints"}
-    if unknown:
-        raise ValueError(f"unknown key {sorted(unknown)[0]}")
-    return Allowed(**{key: tuple(values) for key, values in rule.items()})
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise ValueError(f"{text} is not a number above 0")
+    return number
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
+_NUMBERS: dict[str, Any] = {
+    "port": _port,
+    "metrics_port": _port,
+    "workers": lambda text: int(_positive(text)),
+    "tick_seconds": _positive,
+    "resync_seconds": _positive,
+    "progress_seconds": _positive,
+    "patches_per_second": _positive,
+}
 
 
-def denied(job: Job, settings: Settings) -> str:
-    """What of a job its namespace may not use, in words; empty if all is allowed."""
-    if not settings.allowed:
-        return ""
-    namespace = job.metadata.namespace
-    rules = [r for r in settings.allowed if any(fnmatch.fnmatchcase(namespace, n) for n in r.namespaces)]
-    if not rules:
-        return f"namespace {namespace} may not run jobs"
-    for text in _texts(job.spec.to_json()):
-        if text.startswith(("s3://", "hf://", "file://")) and not any(
-            inside(text, prefix) for rule in rules for prefix in rule.uris
-        ):
-            return f"{text} is not among the addresses namespace {namespace} may use"
-    secrets = [ref.name for ref in secret_keys(job.spec)]
-    if job.spec.storage.secret_ref:
-        secrets.append(job.spec.storage.secret_ref.name)
-    for name in secrets:
-        if not any(fnmatch.fnmatchcase(name, p) for rule in rules for p in rule.secrets):
-            return f"Secret {name} is not among those namespace {namespace} may use"
-    return ""
+def _runtimes(text: str) -> dict[str, str]:
+    runtimes = json.loads(text)
+    if not isinstance(runtimes, dict) or not all(isinstance(image, str) for image in runtimes.values()):
+        raise ValueError("it must be an object of names and images")
+    return runtimes
+
+
+def _rules(text: str) -> tuple[Allowed, ...]:
+    rules = json.loads(text)
+    if not isinstance(rules, list):
+        raise ValueError("it must be a list of rules")
+    return tuple(_allowed(rule) for rule in rules)
+
+
+def _allowed(rule: Any) -> Allowed:
+    if not isinstance(rule, dict):
+        raise ValueError("a rule must be an object")
+    for key, values in rule.items():
+        if key not in _ALLOWED_KEYS:
+            raise ValueError(f"unknown key {key}")
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{key} must be a list of texts")
+    return Allowed(**{_ALLOWED_KEYS[key]: tuple(values) for key, values in rule.items()})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from tunesmith import names
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.names import Kind, Reason
+from tunesmith.names import Kind, Phase, Reason
+from tunesmith.plan.draft import is_terminal
 from tunesmith.plan.observe import Seen
-from tunesmith.plan.pods import get
+from tunesmith.plan.pods import get, items
 
 Object = Mapping[str, Any]
 Name = tuple[str, str]
@@ -23,10 +24,15 @@ def key_of(body: Object) -> Key:
     return (get(body, "metadata", "namespace"), body["kind"], get(body, "metadata", "name"))
 
 
+def generation_of(body: Object) -> int:
+    """Which version of the spec this is; 0 if it does not say."""
+    number = get(body, "metadata", "generation")
+    return number if isinstance(number, int) and 0 <= number < 2**31 else 0
+
+
 def owner_key(body: Object) -> Key | None:
     """The job that a labelled child belongs to."""
-    labels = get(body, "metadata", "labels") or {}
-    kind, name = labels.get(names.LABEL_KIND), labels.get(names.LABEL_JOB)
+    kind, name = (get(body, "metadata", "labels", key) for key in (names.LABEL_KIND, names.LABEL_JOB))
     if kind not in list(Kind) or not name:
         return None
     return (get(body, "metadata", "namespace"), kind, name)
@@ -35,6 +41,12 @@ def owner_key(body: Object) -> Key | None:
 def _version(body: Object) -> int:
     text = str(get(body, "metadata", "resourceVersion") or "0")
     return int(text) if text.isdigit() else 0
+
+
+def _lean(body: Object) -> Object:
+    """Without the part of the metadata that is long and that nobody here reads."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    return {**body, "metadata": metadata}
 
 
 def _newer(old: Object | None, new: Object) -> bool:
@@ -52,34 +64,68 @@ class Sight:
         self._pods: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         self._progress: dict[Key, dict[str, Any]] = {}
+        # While everything is listed: what was known before, and what has gone since.
+        self._before: set[str] = set()
+        self._gone: set[str] = set()
 
     def put_job(self, body: Object, gone: bool = False) -> set[Key]:
         """Take note of a job; returns whom to look at: itself and those that wait for it."""
         key = key_of(body)
-        if gone:
-            for known in (self._jobs, self._children, self._pods, self._progress):
-                known.pop(key, None)
-        elif _newer(self._jobs.get(key), body):
-            self._jobs[key] = body
+        self._put(self._jobs, key, body, gone)
+        if key not in self._jobs:
+            self._progress.pop(key, None)
         return {key} | self._waiting.get(key, set())
 
     def put_child(self, body: Object, gone: bool = False) -> set[Key]:
         """Take note of a PyTorchJob."""
-        return self._put(self._children, body, gone)
+        return self._put_owned(self._children, body, gone)
 
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
         """Take note of a pod."""
-        return self._put(self._pods, body, gone)
+        return self._put_owned(self._pods, body, gone)
 
-    def _put(self, known: dict[Key, dict[str, Object]], body: Object, gone: bool) -> set[Key]:
-        key, name = owner_key(body), get(body, "metadata", "name")
+    def _put_owned(self, known: dict[Key, dict[str, Object]], body: Object, gone: bool) -> set[Key]:
+        key = owner_key(body)
         if key is None:
             return set()
-        if gone:
-            known[key].pop(name, None)
-        elif _newer(known[key].get(name), body):
-            known[key][name] = body
+        self._put(known[key], str(get(body, "metadata", "name")), body, gone)
+        if not known[key]:
+            del known[key]
         return {key}
+
+    def _put(self, known: dict[Any, Object], name: Any, body: Object, gone: bool) -> None:
+        """Watches of two objects of one name may tell of them in any order: the UID says which is meant."""
+        old, uid = known.get(name), get(body, "metadata", "uid")
+        if gone:
+            self._gone.add(str(uid))
+            if old is not None and get(old, "metadata", "uid") == uid:
+                del known[name]
+        elif _newer(old, body):
+            known[name] = _lean(body)
+
+    def begin_listing(self) -> None:
+        """Everything will be listed: remember what is known now."""
+        self._gone.clear()
+        self._before = {str(get(body, "metadata", "uid")) for _, body in self._everything()}
+
+    def end_listing(self, jobs: list[Any], children: list[Any], pods: list[Any]) -> set[Key]:
+        """Take in the lists; drop what was known before and is not in them. Returns whom to look at."""
+        listed = {str(get(body, "metadata", "uid")) for body in (*jobs, *children, *pods)}
+        touched: set[Key] = set()
+        for put, body in list(self._everything()):
+            uid = str(get(body, "metadata", "uid"))
+            if uid in self._before and uid not in listed:
+                touched |= put(body, True)
+        for put, bodies in ((self.put_job, jobs), (self.put_child, children), (self.put_pod, pods)):
+            for body in bodies:
+                if str(get(body, "metadata", "uid")) not in self._gone:
+                    touched |= put(body, False)
+        return touched
+
+    def _everything(self) -> Iterator[tuple[Callable[[Object, bool], set[Key]], Object]]:
+        yield from ((self.put_job, body) for body in self._jobs.values())
+        for put, known in ((self.put_child, self._children), (self.put_pod, self._pods)):
+            yield from ((put, body) for bodies in known.values() for body in bodies.values())
 
     def set_progress(self, key: Key, progress: dict[str, Any]) -> bool:
         """Take note of progress; whether it is news."""
@@ -91,13 +137,26 @@ class Sight:
         """A job as it was last seen."""
         return self._jobs.get(key)
 
-    def jobs(self) -> list[Key]:
-        """All jobs."""
-        return list(self._jobs)
+    def unfinished(self) -> list[Key]:
+        """Jobs that have neither succeeded nor failed."""
+        return [key for key, body in self._jobs.items() if not is_terminal(get(body, "status"))]
 
-    def masters(self, key: Key) -> Iterator[Object]:
+    def running(self) -> list[Key]:
+        """Jobs that run."""
+        return [key for key, body in self._jobs.items() if get(body, "status", "phase") == Phase.RUNNING]
+
+    def phases(self) -> list[tuple[str, str]]:
+        """Kind and phase of every job; may be called from another thread."""
+        bodies = list(self._jobs.values())
+        return [(str(body["kind"]), str(get(body, "status", "phase") or "New")) for body in bodies]
+
+    def has_children(self, key: Key) -> bool:
+        """Whether there is any PyTorchJob of that job."""
+        return bool(self._children.get(key))
+
+    def pods(self, key: Key) -> list[Object]:
         """Pods of a job."""
-        yield from self._pods.get(key, {}).values()
+        return list(self._pods.get(key, {}).values())
 
     def output_uri(self, key: Key) -> str | None:
         """Where another job puts its output."""
@@ -130,18 +189,18 @@ class Sight:
     def seen(self, job: Job, body: Object, now: datetime) -> Seen:
         """All that is known of one job."""
         uid = str(get(body, "metadata", "uid"))
-        owned = [c for c in self._children[job.key].values() if _owned(c, uid)]
+        owned = [c for c in self._children.get(job.key, {}).values() if _owned(c, uid)]
         own_names = {get(child, "metadata", "name") for child in owned}
         pods = [
             pod
-            for pod in self._pods[job.key].values()
-            if any(ref.get("name") in own_names for ref in get(pod, "metadata", "ownerReferences") or [])
+            for pod in self._pods.get(job.key, {}).values()
+            if any(get(ref, "name") in own_names for ref in items(get(pod, "metadata", "ownerReferences")))
         ]
         return Seen(
             job=job,
             uid=uid,
-            generation=int(get(body, "metadata", "generation") or 0),
-            status=get(body, "status") or {},
+            generation=generation_of(body),
+            status=get(body, "status"),
             children=owned,
             pods=pods,
             others=self._phases(job),
@@ -151,7 +210,7 @@ class Sight:
 
 
 def _owned(child: Object, uid: str) -> bool:
-    return any(ref.get("uid") == uid for ref in get(child, "metadata", "ownerReferences") or [])
+    return any(get(ref, "uid") == uid for ref in items(get(child, "metadata", "ownerReferences")))
 
 
 def _named(body: Object | None, namespace: str) -> list[Key]:

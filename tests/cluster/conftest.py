@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTORCHJOB_CRD = ROOT.parent / "shared" / "data" / "crds" / "kubeflow.org_pytorchjobs.yaml"
 KUBECTL = shutil.which("kubectl") or str(Path(sys.executable).parent / "kubectl")
 
 
@@ -58,3 +59,12 @@ def namespace(cluster):
     cluster("create", "namespace", name)
     yield Kubectl(name)
     cluster("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def pytorchjobs(cluster):
+    if cluster("get", "crd", "pytorchjobs.kubeflow.org", check=False).returncode:
+        if not PYTORCHJOB_CRD.is_file():
+            pytest.skip("the cluster has no PyTorchJobs, and their CRD is not at hand")
+        cluster("apply", "--server-side", "-f", str(PYTORCHJOB_CRD))
+        cluster("wait", "--for=condition=Established", "--timeout=60s", "-f", str(PYTORCHJOB_CRD))

@@ -1,31 +1,14 @@
 """The operator as a process against the API server; PyTorchJobs and pods are moved by the test."""
 
 import json
-import socket
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from world import OperatorProcess, World
+from world import OperatorProcess, World, apply, fine_tune, free_port, patch_run
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTORCHJOB_CRD = ROOT.parent / "shared" / "data" / "crds" / "kubeflow.org_pytorchjobs.yaml"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def pytorchjobs(cluster):
-    if cluster("get", "crd", "pytorchjobs.kubeflow.org", check=False).returncode:
-        if not PYTORCHJOB_CRD.is_file():
-            pytest.skip("the cluster has no PyTorchJobs, and their CRD is not at hand")
-        cluster("apply", "--server-side", "-f", str(PYTORCHJOB_CRD))
-        cluster("wait", "--for=condition=Established", "--timeout=60s", "-f", str(PYTORCHJOB_CRD))
 
 
 @pytest.fixture
@@ -39,29 +22,6 @@ def operator(namespace, world, tmp_path):
     yield running
     running.kill()
     assert "could not be dealt with" not in (tmp_path / "operator.log").read_text()
-
-
-def fine_tune(name="tune", **spec):
-    return {
-        "apiVersion": "tunesmith.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": name},
-        "spec": {
-            "model": {"uri": "s3://models/base"},
-            "datasets": [{"uri": "s3://data/train.jsonl", "chat": {}}],
-            "method": {"lora": {}},
-            "output": {"uri": f"s3://models/{name}"},
-        }
-        | spec,
-    }
-
-
-def apply(world, *documents):
-    world.kubectl("apply", "-f", "-", stdin="\n".join(json.dumps(d) for d in documents))
-
-
-def patch_run(world, name, **run):
-    world.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": {"run": run}}))
 
 
 def conditions(status):
@@ -152,10 +112,7 @@ def test_deadline_and_ttl(world, operator):
 
 
 def test_the_whole_experiment_in_one_apply(world, operator):
-    documents = [
-        document
-        for document in yaml.safe_load_all((ROOT / "examples" / "02-rejection-sample-legal.yaml").read_text())
-    ]
+    documents = list(yaml.safe_load_all((ROOT / "examples" / "02-rejection-sample-legal.yaml").read_text()))
     for document in documents:
         document["metadata"].pop("namespace")
     apply(world, *reversed(documents))

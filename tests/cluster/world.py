@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,9 @@ class OperatorProcess:
 
     def __init__(self, namespace, port, log, **settings):
         environment = os.environ | {"TUNESMITH_NAMESPACES": namespace, "TUNESMITH_PORT": str(port)}
-        environment |= {key: json.dumps(value) for key, value in settings.items()}
-        self.log = open(log, "ab")  # noqa: SIM115
+        environment |= {"TUNESMITH_METRICS_PORT": "0"}
+        environment |= {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+        self.log = Path(log).open("ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tunesmith_operator"], env=environment, stdout=self.log, stderr=self.log
         )
@@ -39,7 +41,7 @@ class World:
     def __init__(self, kubectl):
         self.kubectl = kubectl
 
-    def until(self, look, what, seconds=30):
+    def until(self, look, what, seconds=60):
         """The first true value `look` gives."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -146,3 +148,40 @@ class World:
     def fail(self, child, **how):
         self.pod(child, exit_code=how.pop("exit_code", 1), **how)
         self.condition(child, "Failed")
+
+    def is_suspended(self, child):
+        return (self.get("pytorchjob", child) or {})["spec"]["runPolicy"].get("suspend") is True
+
+    def config_maps(self):
+        """Names of the ConfigMaps the operator made."""
+        ours = ("get", "configmaps", "-l", "app.kubernetes.io/managed-by=tunesmith-operator")
+        return sorted(item["metadata"]["name"] for item in self.kubectl.json(*ours)["items"])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def fine_tune(name="tune", **spec):
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": "s3://models/base"},
+            "datasets": [{"uri": "s3://data/train.jsonl", "chat": {}}],
+            "method": {"lora": {}},
+            "output": {"uri": f"s3://models/{name}"},
+        }
+        | spec,
+    }
+
+
+def apply(world, *documents):
+    world.kubectl("apply", "-f", "-", stdin="\n".join(json.dumps(d) for d in documents))
+
+
+def patch_run(world, name, **run):
+    world.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": {"run": run}}))

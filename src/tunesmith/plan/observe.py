@@ -8,19 +8,31 @@ that a crash between the two is seen and made good at the next look.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tunesmith import names
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.api.status import MAX_MESSAGE
 from tunesmith.names import Kind, Phase, Reason
-from tunesmith.plan.pods import Cause, Object, cause_of_failure, get, of_job, published, why_pending
+from tunesmith.plan.draft import Draft, Status, is_terminal, moment
+from tunesmith.plan.pods import (
+    Cause,
+    Object,
+    cause_of_failure,
+    get,
+    has_ended,
+    items,
+    of_job,
+    published,
+    why_pending,
+)
+from tunesmith.plan.progress import to_status
 
-Status = dict[str, Any]
 NO_DIGEST = "The pods ended well but said nothing of a published result."
+# The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
+SETTLE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ class Seen:
     job: Job
     uid: str
     generation: int
-    status: Mapping[str, Any]
+    status: Any
     children: Sequence[Object]
     pods: Sequence[Object]
     others: Mapping[Key, str]
@@ -52,92 +64,42 @@ class Next:
     again: float | None = None
 
 
-@dataclass(slots=True)
-class _Draft:
-    """A status being written: remembers when conditions changed, and leaves out what did not."""
-
-    seen: Seen
-    status: Status = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.status = {k: v for k, v in self.seen.status.items() if v is not None}
-        self.status["observedGeneration"] = self.seen.generation
-
-    @property
-    def now(self) -> str:
-        return stamp(self.seen.now)
-
-    def condition(self, kind: str, holds: bool, reason: str, message: str) -> None:
-        """Set one condition; its time changes only with its truth."""
-        old = {c["type"]: c for c in self.status.get("conditions", [])}
-        truth = "True" if holds else "False"
-        if kind not in old and not holds and kind != "Accepted":
-            return
-        same = kind in old and old[kind]["status"] == truth
-        old[kind] = {
-            "type": kind,
-            "status": truth,
-            "observedGeneration": self.seen.generation,
-            "lastTransitionTime": old[kind]["lastTransitionTime"] if same else self.now,
-            "reason": reason,
-            "message": message[:MAX_MESSAGE],
-        }
-        self.status["conditions"] = [old[name] for name in sorted(old)]
-
-    def phase(self, phase: Phase, reason: str, message: str = "") -> None:
-        """Set the phase, and every condition that goes with it."""
-        self.status |= {"phase": str(phase), "reason": reason, "message": message[:MAX_MESSAGE]}
-        self.condition("Accepted", True, "Valid", "")
-        for kind in (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED):
-            self.condition(str(kind), phase == kind, reason, message)
-        if phase in (Phase.SUCCEEDED, Phase.FAILED):
-            self.status.setdefault("completionTime", self.now)
-
-
-def stamp(moment: datetime) -> str:
-    """A moment as Kubernetes writes it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
 def holds(child: Object, kind: str) -> bool:
     """Whether a condition of a PyTorchJob is true."""
-    conditions = get(child, "status", "conditions") or []
-    return any(get(c, "type") == kind and get(c, "status") == "True" for c in conditions)
+    return _condition(child, kind) is not None
+
+
+def _condition(child: Object, kind: str) -> Object | None:
+    conditions = items(get(child, "status", "conditions"))
+    return next((c for c in conditions if get(c, "type") == kind and get(c, "status") == "True"), None)
+
+
+def _done(child: Object) -> bool:
+    return holds(child, "Succeeded") or holds(child, "Failed")
 
 
 def attempt_of(child: Object) -> int:
     """Number of the attempt a PyTorchJob is, 0 if it does not say."""
     text = str(get(child, "metadata", "labels", names.LABEL_ATTEMPT) or "")
-    return int(text) if text.isdigit() and len(text) < 7 else 0
-
-
-def is_terminal(status: Mapping[str, Any]) -> bool:
-    """Whether a job has succeeded or failed for good."""
-    return status.get("phase") in (Phase.SUCCEEDED, Phase.FAILED)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
 
 
 def observe(seen: Seen) -> Next:
     """The next status of a job, and what to do."""
-    draft = _Draft(seen)
-    if is_terminal(seen.status):
+    draft = Draft(seen.status, seen.generation, seen.now)
+    if is_terminal(draft.before):
         return _finished(seen, draft)
-    if _overdue(seen):
+    child = max(seen.children, key=attempt_of, default=None)
+    _adopt(seen, draft)
+    word = None if child is None else published(of_job(seen.pods, _name(child)))
+    if child is not None and holds(child, "Succeeded") and word is not None:
+        return _succeeded(seen, draft, word)
+    if draft.before.get("phase") != Phase.SUSPENDED and _until_deadline(seen, draft) == 0.0:
         seconds = seen.job.spec.run.active_deadline_seconds
         draft.phase(Phase.FAILED, Reason.DEADLINE_EXCEEDED, f"Not done within {seconds} seconds.")
-        return Next(draft.status, delete=tuple(_name(child) for child in seen.children))
-    child = max(seen.children, key=attempt_of, default=None)
-    _adopt(seen, draft, child)
-    if child is not None and holds(child, "Succeeded"):
-        return _succeeded(seen, draft, child)
-    if child is not None and holds(child, "Failed"):
-        return _failed(seen, draft, child)
+        return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
+    if child is not None and _done(child):
+        return _ended(seen, draft, child)
     if seen.job.spec.run.suspend:
         return _suspended(draft, child)
     if child is None:
@@ -149,54 +111,68 @@ def _name(child: Object) -> str:
     return str(get(child, "metadata", "name"))
 
 
-def _finished(seen: Seen, draft: _Draft) -> Next:
+def _strays(seen: Seen, *, all_of_them: bool = False) -> tuple[str, ...]:
+    """Children to delete: those that still run, or all; not those that are going already."""
+    return tuple(
+        _name(child)
+        for child in seen.children
+        if (all_of_them or not _done(child)) and not get(child, "metadata", "deletionTimestamp")
+    )
+
+
+def _finished(seen: Seen, draft: Draft) -> Next:
     """Nothing changes any more, but the children go when their time is over."""
     ttl = seen.job.spec.run.ttl_seconds_after_finished
-    ended = _moment(seen.status.get("completionTime"))
-    if ttl is None or ended is None or not seen.children:
-        return Next(draft.status)
-    left = (ended + timedelta(seconds=ttl) - seen.now).total_seconds()
-    if left > 0:
-        return Next(draft.status, again=left)
-    return Next(draft.status, delete=tuple(_name(child) for child in seen.children))
+    draft.status.setdefault("completionTime", draft.now)
+    left = None if ttl is None else ttl - (draft.seconds_since("completionTime") or 0.0)
+    if left is not None and left <= 0:
+        return Next(draft.status, delete=_strays(seen, all_of_them=True))
+    return Next(draft.status, delete=_strays(seen), again=left if seen.children else None)
 
 
-def _overdue(seen: Seen) -> bool:
-    return seen.status.get("phase") != Phase.SUSPENDED and _until_deadline(seen) == 0.0
+def _until_deadline(seen: Seen, draft: Draft) -> float | None:
+    seconds, passed = seen.job.spec.run.active_deadline_seconds, draft.seconds_since("startTime")
+    return None if seconds is None or passed is None else max(0.0, seconds - passed)
 
 
-def _until_deadline(seen: Seen) -> float | None:
-    seconds, started = seen.job.spec.run.active_deadline_seconds, _moment(seen.status.get("startTime"))
-    if seconds is None or started is None:
-        return None
-    return max(0.0, (started + timedelta(seconds=seconds) - seen.now).total_seconds())
+def _counts(seen: Seen, draft: Draft, before: int) -> bool:
+    """Whether the PyTorchJob that follows attempt `before` counts as an attempt.
+
+    Not after one that the cluster took away, nor after one that was deleted to suspend the job.
+    """
+    child = next((c for c in seen.children if attempt_of(c) == before), None)
+    if before == 0 or (child is not None and holds(child, "Succeeded")):
+        return True
+    if child is None:
+        return bool(draft.before.get("phase") != Phase.SUSPENDED)
+    return cause_of_failure(of_job(seen.pods, _name(child))).counts
 
 
-def _adopt(seen: Seen, draft: _Draft, child: Object | None) -> None:
+def _adopt(seen: Seen, draft: Draft) -> None:
     """Make good a crash between creating an attempt and writing so."""
-    made, known = (0 if child is None else attempt_of(child)), int(draft.status.get("launches", 0))
-    if made <= known:
-        return
-    before = next((c for c in seen.children if attempt_of(c) == known), None)
-    uncounted = before is not None and not cause_of_failure(of_job(seen.pods, _name(before))).counts
-    draft.status["launches"] = made
-    draft.status["attempts"] = int(draft.status.get("attempts", 0)) + (0 if uncounted else 1)
-    draft.status.setdefault("startTime", draft.now)
+    for number in sorted(attempt_of(child) for child in seen.children):
+        if number > draft.launches:
+            counted = _counts(seen, draft, draft.launches)
+            draft.status |= {"launches": number, "attempts": draft.attempts + counted}
+            draft.status.setdefault("startTime", draft.now)
 
 
-def _start(seen: Seen, draft: _Draft, *, counted: bool = True) -> Next:
+def _start(seen: Seen, draft: Draft) -> Next:
     """Create the next attempt, once everything the job waits for is there."""
     waiting = _waiting(seen)
     if waiting is not None:
-        phase, reason, message = waiting
-        draft.phase(phase, reason, message)
+        draft.phase(*waiting)
         return Next(draft.status)
-    number = int(draft.status.get("launches", 0)) + 1
-    draft.status["launches"] = number
-    draft.status["attempts"] = int(draft.status.get("attempts", 0)) + (1 if counted else 0)
+    number = draft.launches + 1
+    counted = _counts(seen, draft, draft.launches)
+    if counted and draft.attempts >= seen.job.spec.run.max_attempts:
+        message = f"The PyTorchJob of attempt {draft.launches} was deleted, and no attempt is left."
+        draft.phase(Phase.FAILED, Reason.PROCESS_DIED, message)
+        return Next(draft.status)
+    draft.status |= {"launches": number, "attempts": draft.attempts + counted}
     draft.status.setdefault("startTime", draft.now)
     draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {number} is starting.")
-    return Next(draft.status, create=number, again=_until_deadline(seen))
+    return Next(draft.status, create=number, again=_until_deadline(seen, draft))
 
 
 def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
@@ -209,80 +185,84 @@ def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
         if phase == Phase.FAILED:
             return Phase.FAILED, Reason.DEPENDENCY_FAILED, f"{name} ({ref.path}) failed."
         if phase == Reason.DEPENDENCY_CYCLE:
-            return (
-                Phase.FAILED,
-                Reason.DEPENDENCY_CYCLE,
-                f"This job and {name} ({ref.path}) wait for each other.",
-            )
+            message = f"This job and {name} ({ref.path}) wait for each other."
+            return Phase.FAILED, Reason.DEPENDENCY_CYCLE, message
         if phase != Phase.SUCCEEDED:
             return Phase.PENDING, Reason.WAITING_FOR_JOB, f"Waiting for {name} ({ref.path})."
     return None
 
 
-def _succeeded(seen: Seen, draft: _Draft, child: Object) -> Next:
-    word = published(of_job(seen.pods, _name(child)))
-    if word is None:
-        return _retry(seen, draft, Cause(Reason.NO_RESULT, NO_DIGEST))
+def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     output = seen.job.spec.output.uri
-    outputs = {"uri": output, "manifestDigest": word["manifest"][:128]}
+    outputs = {"uri": output, "manifestDigest": word["manifest"]}
     if seen.job.kind == Kind.FINE_TUNE:
         outputs |= {
             "model": f"{output.rstrip('/')}/{names.FINAL_MODEL}",
             "report": f"{output.rstrip('/')}/{names.REPORT_KEY}",
         }
     draft.status["outputs"] = outputs
-    if seen.progress:
-        draft.status["progress"] = dict(seen.progress)
+    last = word.get("progress")
+    progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
+    if progress:
+        draft.status["progress"] = progress
     draft.phase(Phase.SUCCEEDED, Reason.PUBLISHED, f"The result is at {output}.")
-    return Next(draft.status, again=seen.job.spec.run.ttl_seconds_after_finished)
+    return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
 
 
-def _failed(seen: Seen, draft: _Draft, child: Object) -> Next:
-    return _retry(seen, draft, cause_of_failure(of_job(seen.pods, _name(child))))
+def _ended(seen: Seen, draft: Draft, child: Object) -> Next:
+    """An attempt is over and did not publish: wait for the pods' last word, then say why."""
+    pods, good = of_job(seen.pods, _name(child)), holds(child, "Succeeded")
+    cause = Cause(Reason.NO_RESULT, NO_DIGEST) if good else cause_of_failure(pods)
+    told = any(has_ended(pod) for pod in pods) if good else bool(cause.pod)
+    ended = moment(get(_condition(child, "Succeeded" if good else "Failed"), "lastTransitionTime"))
+    age = SETTLE if ended is None else (seen.now - ended).total_seconds()
+    if not told and abs(age) < SETTLE:
+        return Next(draft.status, again=SETTLE - age)
+    return _retry(seen, draft, cause)
 
 
-def _retry(seen: Seen, draft: _Draft, cause: Cause) -> Next:
+def _retry(seen: Seen, draft: Draft, cause: Cause) -> Next:
     """Try again where that can help and is allowed, else fail for good."""
-    attempts = int(draft.status.get("attempts", 0))
     if cause.pod:
-        draft.status["failedPod"] = cause.pod[:253]
-    if not cause.counts:
-        if seen.job.spec.run.suspend:
-            return _suspended(draft, None)
-        return _start(seen, draft, counted=False)
-    if cause.permanent or attempts >= seen.job.spec.run.max_attempts:
+        draft.status["failedPod"] = cause.pod
+    if cause.counts and (cause.permanent or draft.attempts >= seen.job.spec.run.max_attempts):
         draft.phase(Phase.FAILED, cause.reason, cause.message)
-        return Next(draft.status, again=seen.job.spec.run.ttl_seconds_after_finished)
+        return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
     if seen.job.spec.run.suspend:
         return _suspended(draft, None)
     following = _start(seen, draft)
     if following.create is not None:
         draft.phase(Phase.PENDING, cause.reason, f"Attempt {following.create} follows: {cause.message}")
-        return Next(draft.status, create=following.create, again=following.again)
     return following
 
 
-def _suspended(draft: _Draft, child: Object | None) -> Next:
-    """Have the training operator take the pods away; the attempt goes on when it is resumed."""
-    if child is not None and get(child, "spec", "runPolicy", "suspend") is not True:
+def _suspended(draft: Draft, child: Object | None) -> Next:
+    """Have the pods taken away. A queue would start a suspended PyTorchJob again: there it is deleted."""
+    if child is not None and get(child, "metadata", "labels", names.QUEUE_LABEL):
+        draft.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
+        going = get(child, "metadata", "deletionTimestamp")
+        return Next(draft.status, delete=() if going else (_name(child),))
+    if child is not None and not _suspended_by_us(child):
         draft.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
         return Next(draft.status, suspend=(_name(child), True))
     draft.phase(Phase.SUSPENDED, Reason.SUSPENDED, "Set run.suspend to false to go on.")
     return Next(draft.status)
 
 
-def _under_way(seen: Seen, draft: _Draft, child: Object) -> Next:
-    again = _until_deadline(seen)
-    if get(child, "spec", "runPolicy", "suspend") is True:
-        if seen.status.get("phase") == Phase.SUSPENDED:
-            draft.status["startTime"] = draft.now  # time spent suspended does not count
-            draft.phase(Phase.PENDING, Reason.STARTING, "The job goes on.")
-            return Next(draft.status, suspend=(_name(child), False), again=again)
+def _suspended_by_us(child: Object) -> bool:
+    asked = get(child, "metadata", "annotations", names.ANNOTATION_SUSPENDED) == "true"
+    return asked and get(child, "spec", "runPolicy", "suspend") is True
+
+
+def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
+    suspend = None
+    stuck = why_pending(of_job(seen.pods, _name(child)))
+    if _suspended_by_us(child):
+        draft.phase(Phase.PENDING, Reason.STARTING, "The job goes on.")
+        suspend = (_name(child), False)
+    elif get(child, "spec", "runPolicy", "suspend") is True:
         draft.phase(Phase.PENDING, Reason.QUEUED, "A queue has not admitted the job yet.")
-        return Next(draft.status, again=again)
-    pods = of_job(seen.pods, _name(child))
-    stuck = why_pending(pods)
-    if stuck is not None:
+    elif stuck is not None:
         draft.phase(Phase.PENDING, *stuck)
     elif holds(child, "Running"):
         if seen.progress:
@@ -290,4 +270,4 @@ def _under_way(seen: Seen, draft: _Draft, child: Object) -> Next:
         draft.phase(Phase.RUNNING, Reason.RUNNING, f"Attempt {attempt_of(child)} is running.")
     else:
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")
-    return Next(draft.status, again=again)
+    return Next(draft.status, suspend=suspend, again=_until_deadline(seen, draft))

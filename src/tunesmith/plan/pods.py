@@ -6,11 +6,13 @@ Reads Kubernetes objects as plain dicts; every field of them may be missing. Dec
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.names import CONTAINER, Reason
+from tunesmith.plan.draft import clean
 
 Object = Mapping[str, Any]
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
@@ -20,7 +22,9 @@ MAX_TERMINATION = 4096
 # The pod was taken away; the job did nothing wrong.
 _TAKEN = ("Evicted", "Preempting", "Preempted", "Terminated", "NodeLost", "NodeShutdown", "Shutdown")
 _STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError")
-_OOM_KILLED = 137
+_KILLED = 137
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,15 @@ def get(node: Any, *path: str | int) -> Any:
     return node
 
 
+def items(value: Any) -> list[Any]:
+    """A list as it is; empty for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def _name(pod: Object) -> str:
+    return clean(get(pod, "metadata", "name") or "", 253)
+
+
 def of_job(pods: Sequence[Object], name: str) -> list[Object]:
     """The pods of one PyTorchJob."""
     return [pod for pod in pods if get(pod, "metadata", "labels", JOB_NAME) == name]
@@ -57,9 +70,14 @@ def is_master(pod: Object) -> bool:
 
 
 def _states(pod: Object) -> Iterator[Mapping[str, Any]]:
-    for status in get(pod, "status", "containerStatuses") or []:
-        if isinstance(status, Mapping) and isinstance(status.get("state"), Mapping):
+    for status in items(get(pod, "status", "containerStatuses")):
+        if isinstance(get(status, "state"), Mapping):
             yield status
+
+
+def has_ended(pod: Object) -> bool:
+    """Whether our container has ended, well or not."""
+    return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in _states(pod))
 
 
 def last_word(pod: Object) -> dict[str, Any]:
@@ -69,7 +87,7 @@ def last_word(pod: Object) -> dict[str, Any]:
         if status.get("name") == CONTAINER and isinstance(text, str) and len(text) <= 4 * MAX_TERMINATION:
             try:
                 values = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(values, dict):
                 return values
@@ -80,12 +98,9 @@ def _ended(pod: Object) -> tuple[str, int, str] | None:
     """When the container failed, its exit code and the kubelet's reason; None while it has not."""
     for status in _states(pod):
         terminated = get(status, "state", "terminated")
-        if isinstance(terminated, Mapping) and terminated.get("exitCode"):
-            return (
-                str(terminated.get("finishedAt", "")),
-                int(terminated["exitCode"]),
-                str(terminated.get("reason", "")),
-            )
+        code = get(terminated, "exitCode")
+        if isinstance(code, int) and code:
+            return str(get(terminated, "finishedAt") or ""), code, str(get(terminated, "reason") or "")
     return None
 
 
@@ -94,7 +109,7 @@ def _taken(pod: Object) -> str:
     reason = get(pod, "status", "reason")
     if reason in _TAKEN:
         return str(get(pod, "status", "message") or reason)
-    for condition in get(pod, "status", "conditions") or []:
+    for condition in items(get(pod, "status", "conditions")):
         if get(condition, "type") == "DisruptionTarget" and get(condition, "status") == "True":
             return str(get(condition, "message") or get(condition, "reason") or "disrupted")
     return ""
@@ -105,10 +120,10 @@ def cause_of_failure(pods: Sequence[Object]) -> Cause:
     for pod in pods:
         taken = _taken(pod)
         if taken:
-            name = str(get(pod, "metadata", "name"))
+            name = _name(pod)
             return Cause(Reason.PREEMPTED, f"Pod {name} was taken away: {taken}", counts=False, pod=name)
     ended = sorted(
-        ((*end, str(get(pod, "metadata", "name")), pod) for pod in pods if (end := _ended(pod))),
+        ((*end, _name(pod), pod) for pod in pods if (end := _ended(pod))),
         key=lambda item: (item[0], item[3]),
     )
     if not ended:
@@ -122,24 +137,23 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
         message = f"Pod {name} used more memory than resources.memory allows."
         return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
     word = last_word(pod)
-    if word.get("reason") and word["reason"] != "Succeeded":
-        return Cause(
-            str(word["reason"])[:128], str(word.get("message", "")), word.get("permanent") is True, pod=name
-        )
-    how = "was killed" if code == _OOM_KILLED else f"ended with exit code {code}"
+    said = word.get("reason")
+    if isinstance(said, str) and _WORD.fullmatch(said) and said != "Succeeded":
+        return Cause(said, str(word.get("message", "")), word.get("permanent") is True, pod=name)
+    how = "was killed" if code == _KILLED else f"ended with exit code {code}"
     return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)
 
 
 def why_pending(pods: Sequence[Object]) -> tuple[str, str] | None:
     """Reason and message for pods that cannot start, None if nothing is wrong."""
     for pod in pods:
-        name = get(pod, "metadata", "name")
-        for status in [*_states(pod), *(get(pod, "status", "initContainerStatuses") or [])]:
+        name = _name(pod)
+        for status in [*_states(pod), *items(get(pod, "status", "initContainerStatuses"))]:
             waiting = get(status, "state", "waiting", "reason")
             if waiting in _STUCK:
                 detail = get(status, "state", "waiting", "message") or ""
                 return str(waiting), f"Pod {name}: {detail}"[:1024]
-        for condition in get(pod, "status", "conditions") or []:
+        for condition in items(get(pod, "status", "conditions")):
             if get(condition, "type") == "PodScheduled" and get(condition, "reason") == "Unschedulable":
                 return "Unschedulable", f"Pod {name}: {get(condition, 'message') or ''}"[:1024]
     return None
@@ -149,6 +163,7 @@ def published(pods: Sequence[Object]) -> dict[str, Any] | None:
     """The last word of rank 0 if it says that a manifest was published."""
     for pod in pods:
         word = last_word(pod) if is_master(pod) else {}
-        if word.get("reason") == "Succeeded" and isinstance(word.get("manifest"), str) and word["manifest"]:
+        digest = word.get("manifest")
+        if word.get("reason") == "Succeeded" and isinstance(digest, str) and _DIGEST.fullmatch(digest):
             return word
     return None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd")
 _MOST = 2**53
+_MOST_WHOLE = 2**31 - 1  # what the status can hold
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and abs(value) <= _MOST else None
+    return value if abs(value) <= _MOST else None  # false for NaN; whole numbers of any size compare well
 
 
 def eta(seconds: float) -> str:
@@ -32,7 +32,7 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key in _WHOLE:
         number = _number(said.get(key))
-        if number is not None and number >= 0:
+        if number is not None and 0 <= number <= _MOST_WHOLE:
             values[key] = int(number)
     for key in _AMOUNTS:
         number = _number(said.get(key))

@@ -1,0 +1,29 @@
+"""What kopf's own tutorial would do: a create handler that makes one object. No status, no retries."""
+
+import asyncio
+import os
+
+import kopf
+import lightkube
+from lightkube.generic_resource import create_namespaced_resource
+
+CONFIG_MAP = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
+
+
+@kopf.on.startup()
+async def startup(memo, settings, **_):
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.queueing.worker_limit = 50
+    memo.client = lightkube.AsyncClient()
+
+
+@kopf.on.create("tunesmith.dev", "v1alpha1", "finetunejobs")
+async def created(name, namespace, body, memo, **_):
+    child = {"metadata": {"name": f"{name}-peer", "labels": {"bench": "peer"}}, "data": {"run.json": "{}"}}
+    kopf.append_owner_reference(child, owner=body)
+    await memo.client.create(CONFIG_MAP(child), namespace=namespace)
+
+
+if __name__ == "__main__":
+    asyncio.run(kopf.operator(namespaces=[os.environ["TUNESMITH_NAMESPACES"]], standalone=True))

@@ -1,0 +1,69 @@
+"""Whether everything that must run does: kopf's watchers and our own tasks.
+
+A watcher that has died leaves an operator that looks well and sees nothing. Since everything worth
+keeping stands in the cluster, the remedy is to end the process at once and let Kubernetes start it
+again. The liveness probe asks the same question, in case that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tunesmith.names import PLURALS
+
+log = logging.getLogger(__name__)
+EXIT_CODE = 3
+RESOURCES = (*PLURALS.values(), "pytorchjobs", "pods")
+# kopf names its tasks so: `watcher for <plural>.<version>.<group>@<namespace or None>`.
+WATCHER = "watcher for "
+
+
+def watchers_missing(names: Iterable[str], namespaces: Sequence[str]) -> list[str]:
+    """Which watchers are not among the names of running tasks."""
+    running = [name.removeprefix(WATCHER) for name in names if name.startswith(WATCHER)]
+    return [
+        f"watcher for {resource} in {namespace or 'all namespaces'}"
+        for resource, namespace in itertools.product(RESOURCES, namespaces or (None,))
+        if not any(n.startswith(f"{resource}.") and n.endswith(f"@{namespace}") for n in running)
+    ]
+
+
+class Liveness:
+    """Looks every few seconds; watchers have `patience` seconds to come up, then none may be missing."""
+
+    def __init__(
+        self,
+        namespaces: Sequence[str],
+        own_tasks: Callable[[], Iterable[asyncio.Task[Any]]],
+        *,
+        patience: float = 60.0,
+        die: Callable[[int], Any] = os._exit,
+    ) -> None:
+        self._namespaces, self._own_tasks, self._die = namespaces, own_tasks, die
+        self._until = time.monotonic() + patience
+        self._complete = False
+
+    def missing(self) -> list[str]:
+        """What does not run but should."""
+        gone = [f"task {task.get_name()}" for task in self._own_tasks() if task.done()]
+        names = [task.get_name() for task in asyncio.all_tasks() if not task.done()]
+        watchers = watchers_missing(names, self._namespaces)
+        self._complete = self._complete or not watchers
+        starting = not self._complete and time.monotonic() < self._until
+        return gone if starting else gone + watchers
+
+    async def run(self, every: float = 2.0) -> None:
+        """End the process when something is missing."""
+        while True:
+            await asyncio.sleep(every)
+            missing = self.missing()
+            if missing:
+                log.critical("The process ends, since this does not run: %s", ", ".join(missing))
+                logging.shutdown()
+                self._die(EXIT_CODE)

@@ -1,0 +1,47 @@
+"""Log lines as JSON, one a line, with the job they are about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from tunesmith.api.references import Key
+
+# They tell of every request, and of every object that kopf hands on.
+_NOISY = ("httpx", "httpx2", "httpcore", "kopf.objects", "aiohttp.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, and namespace, kind and job where known."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        values: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        key = getattr(record, "key", None)
+        if key is not None:
+            values |= dict(zip(("namespace", "kind", "job"), key, strict=True))
+        if record.exc_info:
+            values["trace"] = self.formatException(record.exc_info)
+        return json.dumps(values, default=str)
+
+
+def about(key: Key) -> dict[str, Any]:
+    """`extra` for a log line about a job."""
+    return {"key": key}
+
+
+def set_up() -> None:
+    """Write to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,97 @@
+"""The parts of the operator put together, and the tasks that run beside kopf's watches.
+
+A watch never tells what it has missed, and the watches do not wait for each other. So everything is listed
+once before the first job is looked at, and again every few minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+import aiohttp
+
+from tunesmith_operator import metrics
+from tunesmith_operator.cluster import TROUBLE, Cluster
+from tunesmith_operator.liveness import Liveness
+from tunesmith_operator.progress import read_all
+from tunesmith_operator.queue import Queue
+from tunesmith_operator.reconcile import Reconciler
+from tunesmith_operator.settings import Settings
+from tunesmith_operator.sight import Sight
+
+log = logging.getLogger(__name__)
+
+
+def jittered(seconds: float) -> float:
+    """A fifth more or less, so that nothing beats in time."""
+    return seconds * random.uniform(0.8, 1.2)
+
+
+class Operator:
+    """Sight, queue and cluster, and the tasks between them."""
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self.settings, self.cluster = settings, cluster
+        self.sight = Sight()
+        self.reconciler = Reconciler(self.sight, cluster, settings)
+        self.queue = Queue(self.reconciler.reconcile, settings.workers)
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.liveness = Liveness(settings.namespaces, lambda: self.tasks)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Operator:
+        """With a client as kubectl would have it."""
+        return cls(settings, Cluster.connect())
+
+    async def start(self) -> None:
+        """Look at the whole cluster once, then begin to work."""
+        while not await self.list_everything():
+            await asyncio.sleep(jittered(5))
+        metrics.serve(self.settings.metrics_port, self.sight.phases)
+        work = {
+            "queue": self.queue.run(),
+            "tick": self._tick(),
+            "resync": self._resync(),
+            "progress": self._read_progress(),
+            "liveness": self.liveness.run(),
+        }
+        self.tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()]
+
+    def stop(self) -> None:
+        """End the tasks."""
+        for task in self.tasks:
+            task.cancel()
+
+    async def list_everything(self) -> bool:
+        """Bring the sight up to date with a list of everything; False if that did not work."""
+        try:
+            self.sight.begin_listing()
+            jobs, children, pods = await self.cluster.list_everything(self.settings.namespaces)
+        except TROUBLE as error:
+            log.warning("The cluster cannot be listed (are all CRDs there?): %s", error)
+            return False
+        self.queue.add(self.sight.end_listing(jobs, children, pods))
+        return True
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(jittered(self.settings.resync_seconds))
+            await self.list_everything()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(jittered(self.settings.tick_seconds))
+            self.queue.add(self.sight.unfinished())
+
+    async def _read_progress(self) -> None:
+        pause = 1 / self.settings.patches_per_second
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as http:
+            while True:
+                await asyncio.sleep(jittered(self.settings.progress_seconds * 1.25))
+                for key, progress in (await read_all(self.sight, http)).items():
+                    if self.sight.set_progress(key, progress):
+                        self.queue.add([key])
+                        await asyncio.sleep(pause)

@@ -1,0 +1,19 @@
+"""The operator killed before and after every one of its writes, in every scenario."""
+
+import pytest
+from tests.cluster.conftest import cluster, namespace, pytorchjobs
+from tests.cluster.killing import WRITES, check
+
+__all__ = ["cluster", "namespace", "pytorchjobs"]
+pytestmark = [pytest.mark.soak, pytest.mark.cluster]
+
+
+PLACES = [(name, at + 1) for name, writes in WRITES.items() for at in range(writes)]
+
+
+@pytest.mark.parametrize("forward", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("scenario", "at"), [(name, at + 1) for name, n in WRITES.items() for at in range(n)]
+)
+def test_killed_at_every_write(namespace, pytorchjobs, tmp_path, scenario, at, forward):
+    print(scenario, at, forward, check(namespace, tmp_path, scenario, at, forward))

@@ -1,0 +1,114 @@
+"""Jobs, PyTorchJobs and pods as `observe` sees them, and an operator's loop without a cluster."""
+
+import copy
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+from admission import refusals
+from good_manifests import FINE_TUNE, changed
+
+from tunesmith import names
+from tunesmith.api.manifest import parse_document
+from tunesmith.api.status import JobStatus
+from tunesmith.plan.observe import Seen, observe
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+DIGEST = "ab" * 32
+PUBLISHED = {"reason": "Succeeded", "manifest": DIGEST, "progress": {"step": 9, "total": 9}}
+ROOT = Path(__file__).parents[2]
+CRD = yaml.safe_load((ROOT / "crds" / "tunesmith.dev_finetunejobs.yaml").read_text())
+
+
+def job(**run):
+    return parse_document(changed(FINE_TUNE, {f"spec.run.{key}": value for key, value in run.items()}), "", 0)
+
+
+def stamp(seconds=0.0):
+    return (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def child(attempt=1, *true, at=-60, suspend=None, ours=False, labels=None):
+    """A PyTorchJob with these conditions, true since `at` seconds from NOW."""
+    return {
+        "metadata": {
+            "name": f"tune-ftj-{attempt}",
+            "uid": f"child-{attempt}",
+            "labels": {names.LABEL_ATTEMPT: str(attempt), **(labels or {})},
+            "annotations": {names.ANNOTATION_SUSPENDED: "true"} if ours else {},
+        },
+        "spec": {"runPolicy": {} if suspend is None else {"suspend": suspend}},
+        "status": {
+            "conditions": [
+                {"type": "Created", "status": "True", "lastTransitionTime": stamp(at)},
+                *({"type": t, "status": "True", "lastTransitionTime": stamp(at)} for t in true),
+            ]
+        },
+    }
+
+
+def pod(attempt=1, *, word=None, code=0, reason="", kind="master", index=0, at=-60, state=None, **status):
+    """A pod that has ended, unless `state` says otherwise."""
+    terminated = {"exitCode": code, "reason": reason, "finishedAt": stamp(at)}
+    if word is not None:
+        terminated["message"] = word if isinstance(word, str) else json.dumps(word)
+    name = f"tune-ftj-{attempt}"
+    return {
+        "metadata": {
+            "name": f"{name}-{kind}-{index}",
+            "labels": {
+                "training.kubeflow.org/job-name": name,
+                "training.kubeflow.org/replica-type": kind,
+            },
+        },
+        "status": {
+            "containerStatuses": [{"name": "pytorch", "state": state or {"terminated": terminated}}],
+            **status,
+        },
+    }
+
+
+def seen(status=None, *, children=(), pods=(), others=None, progress=None, at=0.0, generation=1, **run):
+    return Seen(
+        job=job(**run),
+        uid="uid",
+        generation=generation,
+        status=status or {},
+        children=list(children),
+        pods=list(pods),
+        others=others or {},
+        progress=progress,
+        now=NOW + timedelta(seconds=at),
+    )
+
+
+def look(*arguments, **options):
+    """`observe`, with a check that its status is right and that looking again changes nothing more."""
+    sight = seen(*arguments, **options)
+    before = copy.deepcopy(sight.status)
+    following = observe(sight)
+    assert sight.status == before
+    check(following.status)
+    if following.create is None:
+        again = observe(dataclasses.replace(sight, status=following.status))
+        assert again.status == following.status
+        assert again.create is None
+    return following
+
+
+def check(status):
+    """A status is right by the model and by the CRD."""
+    JobStatus.model_validate(status, by_alias=True, by_name=False)
+    document = {**copy.deepcopy(FINE_TUNE), "status": json.loads(json.dumps(status))}
+    assert refusals(CRD, document) == []
+    json.dumps(status, ensure_ascii=False).encode()
+
+
+def truths(status):
+    return {c["type"]: c["status"] == "True" for c in status["conditions"]}
+
+
+def times(status):
+    return {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}

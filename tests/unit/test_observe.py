@@ -1,0 +1,342 @@
+"""From a sighting to the next status and action: every transition, conditions, crashes between two writes."""
+
+import pytest
+from good_manifests import FINE_TUNE, changed
+from sightings import DIGEST, NOW, PUBLISHED, child, look, pod, stamp, times, truths
+
+from tunesmith.names import QUEUE_LABEL
+from tunesmith.plan.draft import refused
+
+RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
+SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
+OOM = pod(code=137, reason="OOMKilled")
+EVICTED = pod(code=137, reason="Error", at=-50) | {"status": {"reason": "Evicted", "message": "node is low"}}
+BAD_DATA = {"reason": "BadData", "message": "line 3", "permanent": True}
+
+# id: status before, what is seen, phase, reason, create, suspend, delete
+STEPS = {
+    "new": ({}, {}, "Pending", "Starting", 1, None, ()),
+    "new, to be suspended": ({}, {"suspend": True}, "Suspended", "Suspended", None, None, ()),
+    "created": (look().status, {"children": [child()]}, "Pending", "Starting", None, None, ()),
+    "runs": (look().status, {"children": [child(1, "Running")]}, "Running", "Running", None, None, ()),
+    "no longer runs": (RUNNING, {"children": [child()]}, "Pending", "Starting", None, None, ()),
+    "queued": (look().status, {"children": [child(suspend=True)]}, "Pending", "Queued", None, None, ()),
+    "image cannot be pulled": (
+        look().status,
+        {
+            "children": [child()],
+            "pods": [pod(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})],
+        },
+        *("Pending", "ImagePullBackOff", None, None, ()),
+    ),
+    "unschedulable": (
+        look().status,
+        {
+            "children": [child()],
+            "pods": [pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}])],
+        },
+        *("Pending", "Unschedulable", None, None, ()),
+    ),
+    "published": (
+        RUNNING,
+        {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED)]},
+        *("Succeeded", "Published", None, None, ()),
+    ),
+    "ended well, word not seen yet": (
+        RUNNING,
+        {"children": [child(1, "Succeeded", at=-2)], "pods": [pod(state={"running": {}})]},
+        *("Running", "Running", None, None, ()),
+    ),
+    "ended well without a word": (
+        RUNNING,
+        {"children": [child(1, "Succeeded", at=-2)], "pods": [pod()]},
+        *("Pending", "NoResult", 2, None, ()),
+    ),
+    "ended well, pods gone": (
+        RUNNING,
+        {"children": [child(1, "Succeeded", at=-20)]},
+        *("Pending", "NoResult", 2, None, ()),
+    ),
+    "failed, pods not seen yet": (
+        RUNNING,
+        {"children": [child(1, "Failed", at=-2)]},
+        *("Running", "Running", None, None, ()),
+    ),
+    "failed, pods gone": (
+        RUNNING,
+        {"children": [child(1, "Failed", at=-20)]},
+        *("Pending", "ProcessDied", 2, None, ()),
+    ),
+    "out of memory": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [OOM]},
+        *("Pending", "OutOfMemory", 2, None, ()),
+    ),
+    "last attempt": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [OOM], "maxAttempts": 1},
+        *("Failed", "OutOfMemory", None, None, ()),
+    ),
+    "permanent": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [pod(word=BAD_DATA, code=1)]},
+        *("Failed", "BadData", None, None, ()),
+    ),
+    "evicted at the last attempt": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [EVICTED], "maxAttempts": 1},
+        *("Pending", "Preempted", 2, None, ()),
+    ),
+    "evicted and to be suspended": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [EVICTED], "suspend": True},
+        *("Suspended", "Suspended", None, None, ()),
+    ),
+    "failed and to be suspended": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [OOM], "suspend": True},
+        *("Suspended", "Suspended", None, None, ()),
+    ),
+    "suspend": (
+        RUNNING,
+        {"children": [child(1, "Running")], "suspend": True},
+        *("Suspended", "Suspended", None, ("tune-ftj-1", True), ()),
+    ),
+    "suspend what a queue holds": (
+        RUNNING,
+        {"children": [child(1, suspend=True, labels={QUEUE_LABEL: "q"})], "suspend": True},
+        *("Suspended", "Suspended", None, None, ("tune-ftj-1",)),
+    ),
+    "stays suspended": (
+        SUSPENDED,
+        {"children": [child(1, suspend=True, ours=True)], "suspend": True},
+        *("Suspended", "Suspended", None, None, ()),
+    ),
+    "resume": (
+        SUSPENDED,
+        {"children": [child(1, suspend=True, ours=True)]},
+        *("Pending", "Starting", None, ("tune-ftj-1", False), ()),
+    ),
+    "resume after a crash before the status was written": (
+        RUNNING,
+        {"children": [child(1, suspend=True, ours=True)]},
+        *("Pending", "Starting", None, ("tune-ftj-1", False), ()),
+    ),
+    "resumed before the status was written": (
+        SUSPENDED,
+        {"children": [child(1, "Running", suspend=False)]},
+        *("Running", "Running", None, None, ()),
+    ),
+    "resume what was deleted to suspend it": (SUSPENDED, {}, "Pending", "Starting", 2, None, ()),
+    "child deleted by hand": (RUNNING, {}, "Pending", "Starting", 2, None, ()),
+    "child of the last attempt deleted by hand": (
+        RUNNING,
+        {"maxAttempts": 1},
+        *("Failed", "ProcessDied", None, None, ()),
+    ),
+    "deadline": (
+        RUNNING,
+        {"children": [child(1, "Running")], "activeDeadlineSeconds": 30, "at": 31},
+        *("Failed", "DeadlineExceeded", None, None, ("tune-ftj-1",)),
+    ),
+    "deadline while suspended": (
+        SUSPENDED,
+        {"children": [child(1, suspend=True, ours=True)]}
+        | {"activeDeadlineSeconds": 30, "at": 99, "suspend": True},
+        *("Suspended", "Suspended", None, None, ()),
+    ),
+    "deadline passed while nobody looked, but it had published": (
+        RUNNING,
+        {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED)]}
+        | {"activeDeadlineSeconds": 30, "at": 99},
+        *("Succeeded", "Published", None, None, ()),
+    ),
+    "created, but the status was not written": (
+        {},
+        {"children": [child(1, "Running")]},
+        *("Running", "Running", None, None, ()),
+    ),
+    "status lost": (
+        {},
+        {"children": [child(1, "Failed"), child(2, "Running")], "pods": [OOM]},
+        *("Running", "Running", None, None, ()),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "sight", "phase", "reason", "create", "suspend", "delete"), STEPS.values(), ids=STEPS
+)
+def test_a_step(status, sight, phase, reason, create, suspend, delete):
+    following = look(status, **sight)
+    assert (following.status["phase"], following.status["reason"]) == (phase, reason)
+    assert (following.create, following.suspend, following.delete) == (create, suspend, delete)
+    assert truths(following.status)["Accepted"]
+    assert {t for t, true in truths(following.status).items() if true} - {"Accepted"} == {phase} - {"Pending"}
+
+
+ATTEMPTS = {
+    "first": ({}, {}, 1, 1),
+    "second": (RUNNING, {"children": [child(1, "Failed")], "pods": [OOM]}, 2, 2),
+    "after an eviction": (RUNNING, {"children": [child(1, "Failed")], "pods": [EVICTED]}, 2, 1),
+    "after suspension by deletion": (SUSPENDED, {}, 2, 1),
+    "after a deletion by hand": (RUNNING, {}, 2, 2),
+    "second, not written": (
+        RUNNING,
+        {"children": [child(1, "Failed"), child(2)], "pods": [OOM]},
+        *(2, 2),
+    ),
+    "after an eviction, not written": (
+        RUNNING,
+        {"children": [child(1, "Failed"), child(2)], "pods": [EVICTED]},
+        *(2, 1),
+    ),
+    "all of it lost": (
+        {},
+        {"children": [child(1, "Failed"), child(2, "Failed"), child(3)]}
+        | {"pods": [EVICTED, pod(2, code=1)]},
+        *(3, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "sight", "launches", "attempts"), ATTEMPTS.values(), ids=ATTEMPTS)
+def test_attempts_are_counted(status, sight, launches, attempts):
+    following = look(status, **sight).status
+    assert (following["launches"], following["attempts"]) == (launches, attempts)
+
+
+def test_what_is_said_on_success():
+    sight = {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED)], "progress": {"step": 4}}
+    status = look(RUNNING, **sight).status
+    assert status["outputs"] == {
+        "uri": "s3://models/tune",
+        "manifestDigest": DIGEST,
+        "model": "s3://models/tune/final_model",
+        "report": "s3://models/tune/report.html",
+    }
+    assert status["progress"] == {"step": 9, "total": 9, "text": "9/9"}
+    assert status["completionTime"] == stamp()
+
+
+def test_times_of_conditions_change_only_with_their_truth():
+    later = look(RUNNING, children=[child(1, "Running")], at=500, generation=2).status
+    assert times(later) == times(RUNNING)
+    assert {c["observedGeneration"] for c in later["conditions"]} == {2}
+    ended = look(later, children=[child(1, "Failed")], pods=[OOM], at=900, maxAttempts=1).status
+    assert times(ended) == times(RUNNING) | {"Running": stamp(900), "Failed": stamp(900)}
+
+
+def test_time_spent_suspended_does_not_count():
+    sight = {"children": [child(1, suspend=True, ours=True)], "activeDeadlineSeconds": 30}
+    resumed = look(SUSPENDED, **sight, at=500)
+    assert resumed.status["startTime"] == stamp(500)
+    assert resumed.again == 30
+    anew = look(SUSPENDED, activeDeadlineSeconds=30, at=500)
+    assert (anew.create, anew.again, anew.status["startTime"]) == (2, 30, stamp(500))
+
+
+TERMINAL = {
+    "Succeeded": look(RUNNING, children=[child(1, "Succeeded")], pods=[pod(word=PUBLISHED)]).status,
+    "Failed": look(RUNNING, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status,
+}
+LATER = {
+    "more attempts": {"children": [child(1, "Failed")], "maxAttempts": 99},
+    "suspend": {"children": [child(1, "Failed")], "suspend": True},
+    "children gone": {},
+    "deadline": {"children": [child(1, "Failed")], "activeDeadlineSeconds": 1, "at": 99},
+}
+
+
+@pytest.mark.parametrize("sight", LATER.values(), ids=LATER)
+@pytest.mark.parametrize("phase", TERMINAL)
+def test_a_terminal_phase_is_never_left(phase, sight):
+    following = look(TERMINAL[phase], **sight)
+    assert following.status == TERMINAL[phase]
+    assert (following.create, following.suspend, following.delete) == (None, None, ())
+
+
+TTL = {
+    "not yet": ({"children": [child(1, "Failed")], "at": 10}, (), 10),
+    "now": (
+        {"children": [child(1, "Failed"), child(2, "Failed")], "at": 20},
+        ("tune-ftj-1", "tune-ftj-2"),
+        None,
+    ),
+    "over": ({"at": 99}, (), None),
+    "a stray runs": ({"children": [child(1, "Failed"), child(2, "Running")], "at": 10}, ("tune-ftj-2",), 10),
+}
+
+
+@pytest.mark.parametrize(("sight", "delete", "again"), TTL.values(), ids=TTL)
+def test_children_go_when_their_time_is_over(sight, delete, again):
+    following = look(TERMINAL["Failed"], **sight, ttlSecondsAfterFinished=20)
+    assert (following.delete, following.again) == (delete, again)
+
+
+OTHERS = {
+    "not there": ({}, "Pending", "DependencyNotFound", None),
+    "waits": ({"phase": "Running"}, "Pending", "WaitingForJob", None),
+    "failed": ({"phase": "Failed"}, "Failed", "DependencyFailed", None),
+    "cycle": ({"phase": "DependencyCycle"}, "Failed", "DependencyCycle", None),
+    "done": ({"phase": "Succeeded"}, "Pending", "Starting", 1),
+}
+
+
+@pytest.mark.parametrize(("other", "phase", "reason", "create"), OTHERS.values(), ids=OTHERS)
+def test_a_job_that_refers_to_another(monkeypatch, other, phase, reason, create):
+    import sightings
+
+    ref = {"kind": "FineTuneJob", "name": "first"}
+    monkeypatch.setattr(sightings, "FINE_TUNE", changed(FINE_TUNE, {"spec.model": {"fromJob": ref}}))
+    others = {("research", "FineTuneJob", "first"): other["phase"]} if other else {}
+    following = look(others=others)
+    assert (following.status["phase"], following.status["reason"]) == (phase, reason)
+    assert following.create == create
+
+
+WRONG = {
+    "no object": "Pending",
+    "unknown field": {"phase": "Pending", "lunch": "noon"},
+    "text for a number": {"launches": "many", "attempts": "1"},
+    "unknown phase": {"phase": "Exploded", "reason": "Big"},
+    "conditions of another shape": {"phase": "Running", "conditions": {"Running": True}},
+    "condition of another type": {"conditions": [{"type": "Ready", "status": "True"}]},
+    "time in other words": {"startTime": "yesterday"},
+    "null": {"phase": None, "conditions": None},
+}
+
+
+@pytest.mark.parametrize("status", WRONG.values(), ids=WRONG)
+def test_a_status_of_another_version_is_made_good(status):
+    following = look(status, children=[child(1, "Running")], activeDeadlineSeconds=99)
+    assert (following.status["phase"], following.status["launches"]) == ("Running", 1)
+
+
+def test_a_deadline_is_kept_whatever_its_size():
+    following = look(RUNNING, children=[child(1, "Running")], activeDeadlineSeconds=2**31 - 1)
+    assert following.status["phase"] == "Running"
+
+
+REFUSALS = {
+    "name taken": ({}, "NameTaken", "Pending", False),
+    "name taken, retry": (RUNNING, "NameTaken", "Pending", False),
+    "not allowed": ({}, "NotAllowed", "Failed", False),
+    "not readable": ({}, "InvalidManifest", "Failed", False),
+    "not readable, but it runs": (RUNNING, "InvalidManifest", "Running", False),
+    "over": (TERMINAL["Succeeded"], "InvalidManifest", "Succeeded", True),
+}
+
+
+@pytest.mark.parametrize(("status", "reason", "phase", "accepted"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal(status, reason, phase, accepted):
+    first = refused(status, 1, NOW, reason, "no\ud800\x00")
+    assert (first["phase"], truths(first)["Accepted"]) == (phase, accepted)
+    assert refused(first, 1, NOW.replace(year=2027), reason, "no\ud800\x00") == first
+
+
+def test_a_taken_name_that_becomes_free_is_used():
+    status = refused({}, 1, NOW, "NameTaken", "taken")
+    following = look(status)
+    assert following.create == 1
+    assert truths(following.status)["Accepted"]

@@ -1,0 +1,143 @@
+"""One look at a job, with a cluster that only notes what is asked of it."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import pytest
+from good_manifests import FINE_TUNE, SAMPLE, changed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sightings import check
+
+pytest.importorskip("kopf")
+
+from tunesmith_operator.cluster import ConflictError, NameTakenError, RefusedError
+from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, Reconciler
+from tunesmith_operator.settings import Allowed, Settings
+from tunesmith_operator.sight import Sight, key_of
+
+
+class Notes:
+    """Stands for the cluster: notes writes, and fails when told."""
+
+    def __init__(self, fail=None):
+        self.made, self.statuses, self.events, self.fail = [], [], [], fail
+
+    async def create_child(self, body, uid):
+        if self.fail == "taken":
+            raise NameTakenError("taken")
+        self.made.append((body["kind"], body["metadata"]["name"]))
+        return body | {"metadata": body["metadata"] | {"uid": "c", "resourceVersion": "1"}}
+
+    async def write_status(self, job, old, new):
+        if self.fail == "conflict":
+            raise ConflictError
+        if self.fail == "refused":
+            raise RefusedError("spec is invalid")
+        json.dumps(new, ensure_ascii=False).encode()
+        self.statuses.append(new)
+        return {**job, "status": new}
+
+    async def event(self, job, reason, message, warning):
+        self.events.append(reason)
+
+
+def body(document=FINE_TUNE, **more):
+    metadata = {"uid": "a", "resourceVersion": "1", "generation": 1}
+    return document | {"metadata": document["metadata"] | metadata} | more
+
+
+def reconcile(document, notes, settings=Settings(), times=1):  # noqa: B008
+    sight = Sight()
+    sight.put_job(document)
+    reconciler = Reconciler(sight, notes, settings, now=lambda: datetime(2026, 5, 1, tzinfo=UTC))
+    for _ in range(times):
+        seconds = asyncio.run(reconciler.reconcile(key_of(document)))
+    return seconds
+
+
+def test_the_first_look_creates_and_the_second_does_nothing():
+    notes = Notes()
+    reconcile(body(), notes, times=3)
+    assert notes.made == [("ConfigMap", "tune-ftj-1"), ("PyTorchJob", "tune-ftj-1")]
+    assert [s["reason"] for s in notes.statuses] == ["Starting"]
+    assert notes.events == ["Starting"]
+
+
+def test_a_taken_name_is_tried_again():
+    notes = Notes("taken")
+    assert reconcile(body(), notes, times=3) == NAME_TAKEN_SECONDS
+    assert [s["reason"] for s in notes.statuses] == ["NameTaken"]
+    notes.fail = None
+    reconcile(body(status=notes.statuses[0]), notes)
+    assert notes.statuses[-1]["reason"] == "Starting"
+
+
+def test_somebody_else_wrote_first():
+    assert reconcile(body(), Notes("conflict")) == CONFLICT_SECONDS
+
+
+def test_a_job_that_takes_no_status_is_left_alone_until_it_changes():
+    notes = Notes("refused")
+    assert reconcile(body({**FINE_TUNE, "spec": {}}), notes, times=3) is None
+    assert notes.events == ["InvalidManifest"]
+
+
+RULES = Settings(allowed=(Allowed(uris=("s3://other",)),))
+
+
+WAITS = {"phase": "Pending", "reason": "DependencyNotFound"}
+
+
+@pytest.mark.parametrize("status", [{}, WAITS], ids=["new", "waits"])
+def test_what_is_not_allowed_is_refused(status):
+    notes = Notes()
+    reconcile(body(status=status), notes, RULES, times=2)
+    assert notes.made == []
+    assert [(s["phase"], s["reason"]) for s in notes.statuses] == [("Failed", "NotAllowed")]
+
+
+def test_rules_that_come_later_do_not_stop_what_runs():
+    notes = Notes()
+    reconcile(body(), notes)
+    sight = Sight()
+    sight.put_job(body(status=notes.statuses[0]))
+    child = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"}
+    labels = {"tunesmith.dev/kind": "FineTuneJob", "tunesmith.dev/job": "tune", "tunesmith.dev/attempt": "1"}
+    metadata = {"name": "tune-ftj-1", "namespace": "research", "uid": "c", "ownerReferences": [{"uid": "a"}]}
+    running = {"conditions": [{"type": "Running", "status": "True"}]}
+    sight.put_child(child | {"metadata": metadata | {"labels": labels}, "status": running})
+    later = Notes()
+    asyncio.run(Reconciler(sight, later, RULES).reconcile(key_of(body())))
+    assert [s["phase"] for s in later.statuses] == ["Running"]
+
+
+def test_a_runtime_that_is_not_offered():
+    notes = Notes()
+    reconcile(body(changed(FINE_TUNE, {"spec.runtime": "other"})), notes)
+    assert notes.statuses[0]["reason"] == "InvalidManifest"
+    assert "spec.runtime" in notes.statuses[0]["message"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+PATHS = ["spec", "status", "spec.model", "spec.datasets", "spec.run", "spec.output", "spec.resources"]
+PATHS += ["metadata.labels", "metadata.annotations", "metadata.generation", "metadata.ownerReferences"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    document=st.sampled_from([FINE_TUNE, SAMPLE]),
+    changes=st.dictionaries(st.sampled_from(PATHS[2:]), ANYTHING, min_size=1, max_size=2)
+    | st.dictionaries(st.sampled_from(PATHS[:2]), ANYTHING, min_size=1, max_size=1),
+)
+def test_an_object_of_any_shape_gets_a_status_or_is_left_alone(document, changes):
+    """Whatever an older CRD let through: no exception, and a right status."""
+    notes = Notes()
+    reconcile(changed(body(document), changes), notes)
+    for status in notes.statuses:
+        check(status)
