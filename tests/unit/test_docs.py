@@ -1,0 +1,66 @@
+"""What README and docs tell people to type exists: commands, options, make targets, manifests, links."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from tunesmith.api.manifest import parse_text
+from tunesmith.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMANDS = typer.main.get_command(app).commands
+
+
+def blocks(page, *languages):
+    return [text for language, text in BLOCK.findall(page.read_text()) if language in languages]
+
+
+def command_lines(page):
+    text = "\n".join(blocks(page, "sh", "bash", "console")).replace("\\\n", " ")
+    text += "\n" + "\n".join(re.findall(r"`((?:tunesmith|make) [^`]+)`", page.read_text()))
+    return [line.strip().removeprefix("$ ") for line in text.splitlines()]
+
+
+def tunesmith_calls(page):
+    for line in command_lines(page):
+        for part in re.split(r"&&|\|", line.split(" #")[0]):
+            if part.strip().startswith("tunesmith "):
+                yield shlex.split(part)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_tunesmith_commands_and_options_exist(page):
+    for words in tunesmith_calls(page):
+        assert words[1] in COMMANDS or words[1].startswith("-"), words
+        if words[1] in COMMANDS:
+            known = {option for param in COMMANDS[words[1]].params for option in param.opts} | {"--help"}
+            unknown = [
+                w for w in words[2:] if w.startswith("-") and w != "-" and w.split("=")[0] not in known
+            ]
+            assert not unknown, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = [line.split()[1] for line in command_lines(page) if line.startswith("make ")]
+    assert [name for name in named if name not in targets] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_shows_commands_and_a_right_manifest():
+    readme = PAGES[0]
+    assert len(list(tunesmith_calls(readme))) >= 8
+    jobs, problems = parse_text("---\n".join(blocks(readme, "yaml")), "README.md")
+    assert [str(problem) for problem in problems] == []
+    assert [job.name for job in jobs] == ["quickstart"]
