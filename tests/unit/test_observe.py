@@ -128,11 +128,11 @@ STEPS = {
         *("Running", "Running", None, None, ()),
     ),
     "resume what was deleted to suspend it": (SUSPENDED, {}, "Pending", "Starting", 2, None, ()),
-    "child deleted by hand": (RUNNING, {}, "Pending", "Starting", 2, None, ()),
-    "child of the last attempt deleted by hand": (
-        RUNNING,
-        {"maxAttempts": 1},
-        *("Failed", "ProcessDied", None, None, ()),
+    "child deleted by hand, or not seen yet": (RUNNING, {}, "Running", "Running", 1, None, ()),
+    "second child not seen yet": (
+        RUNNING | {"launches": 2, "attempts": 2},
+        {"children": [child(1, "Failed")], "pods": [OOM]},
+        *("Running", "Running", 2, None, ()),
     ),
     "deadline": (
         RUNNING,
@@ -180,7 +180,7 @@ ATTEMPTS = {
     "second": (RUNNING, {"children": [child(1, "Failed")], "pods": [OOM]}, 2, 2),
     "after an eviction": (RUNNING, {"children": [child(1, "Failed")], "pods": [EVICTED]}, 2, 1),
     "after suspension by deletion": (SUSPENDED, {}, 2, 1),
-    "after a deletion by hand": (RUNNING, {}, 2, 2),
+    "after a deletion by hand": (RUNNING, {}, 1, 1),
     "second, not written": (
         RUNNING,
         {"children": [child(1, "Failed"), child(2)], "pods": [OOM]},

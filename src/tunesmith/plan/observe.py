@@ -98,6 +98,8 @@ def observe(seen: Seen) -> Next:
         seconds = seen.job.spec.run.active_deadline_seconds
         draft.phase(Phase.FAILED, Reason.DEADLINE_EXCEEDED, f"Not done within {seconds} seconds.")
         return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
+    if _out_of_sight(seen, draft, child):
+        return Next(draft.status, create=draft.launches, again=_until_deadline(seen, draft))
     if child is not None and _done(child):
         return _ended(seen, draft, child)
     if seen.job.spec.run.suspend:
@@ -105,6 +107,16 @@ def observe(seen: Seen) -> Next:
     if child is None:
         return _start(seen, draft)
     return _under_way(seen, draft, child)
+
+
+def _out_of_sight(seen: Seen, draft: Draft, child: Object | None) -> bool:
+    """Whether the status speaks of an attempt that is not seen: told late, or deleted by hand.
+
+    Creating it again is right for both: what is there already is left as it is.
+    """
+    newest = 0 if child is None else attempt_of(child)
+    suspended = seen.job.spec.run.suspend or draft.before.get("phase") == Phase.SUSPENDED
+    return draft.launches > newest and not suspended
 
 
 def _name(child: Object) -> str:
