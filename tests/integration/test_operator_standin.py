@@ -1,0 +1,173 @@
+"""The scenarios of `tests/cluster` without a cluster, and what a cluster fails with only now and then.
+
+The API server is `tests/standin`; the operator is the real process.
+"""
+
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from tests.standin.client import FakeKubectl, Standin
+
+CLUSTER = Path(__file__).resolve().parents[1] / "cluster"
+if str(CLUSTER) not in sys.path:
+    sys.path.append(str(CLUSTER))  # the cluster tests import `world` so
+pytest.register_assert_rewrite("tests.cluster.test_operator", "world")
+
+from tests.cluster import test_operator as scenarios  # noqa: E402
+from world import OperatorProcess, World, apply, fine_tune, free_port  # noqa: E402
+
+pytestmark = pytest.mark.slow
+WRITES = {"configmaps": "create", "pytorchjobs": "create", "/status": "patch"}
+WRITE_FAULTS = ["500", "drop-before", "drop-after", "truncate", "bad-utf8"]
+WATCH_FAULTS = ["410", "error-410", "drop-before", "drop-after", "truncate"]
+operator = scenarios.operator
+globals().update({name: test for name, test in vars(scenarios).items() if name.startswith("test_")})
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory):
+    server = Standin(tmp_path_factory.mktemp("standin"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(server.kubeconfig))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def namespace(standin):
+    kubectl = FakeKubectl(standin, f"tunesmith-test-{uuid.uuid4().hex[:8]}")
+    kubectl("create", "namespace", kubectl.namespace)
+    yield kubectl
+    standin.control("DELETE", "faults")
+    kubectl("delete", "namespace", kubectl.namespace, "--wait=false")
+
+
+@pytest.fixture
+def world(namespace):
+    return World(namespace)
+
+
+class Kept:
+    """An operator that is started again whenever it ends, as Kubernetes would."""
+
+    def __init__(self, namespace, log):
+        self.namespace, self.log, self.restarts = namespace, log, -1
+        self.start()
+
+    def start(self):
+        self.operator = OperatorProcess(self.namespace, free_port(), self.log)
+        self.restarts += 1
+
+    def look_after(self):
+        code = self.operator.process.poll()
+        if code is not None:
+            assert code != 0, "a failed operator must not look as if it had been told to stop"
+            self.start()
+
+
+@pytest.fixture(scope="module")
+def kept(standin, tmp_path_factory):
+    """One for all faults, in a namespace of its own."""
+    kubectl = FakeKubectl(standin, "tunesmith-test-faults")
+    kubectl("create", "namespace", kubectl.namespace)
+    kept = Kept(kubectl.namespace, tmp_path_factory.mktemp("faults") / "operator.log")
+    yield kept
+    kept.operator.kill()
+
+
+@pytest.fixture
+def faulty(standin, kept):
+    """The world of that operator."""
+    standin.control("DELETE", "faults")
+    yield World(FakeKubectl(standin, kept.namespace))
+    standin.control("DELETE", "faults")
+
+
+def has_all(world, *names):
+    """Whether the attempts of these names are there, and each status tells of its own."""
+
+    def look():
+        told = [(world.status("ftj", n.rpartition("-ftj-")[0]).get("attempts")) for n in names]
+        return told == [int(n.rpartition("-")[2]) for n in names] and set(names) <= set(world.children())
+
+    return look
+
+
+@pytest.mark.parametrize("action", WRITE_FAULTS)
+def test_writes_that_fail_leave_nothing_twice(standin, faulty, kept, action):
+    """Each of the three writes fails twice, of whichever of four jobs."""
+    jobs = [f"w{action}-{i}" for i in range(4)]
+    for path, verb in WRITES.items():
+        standin.fault(f"/{kept.namespace}/.*{path}$", verb, action, times=2)
+    apply(faulty, *(fine_tune(job) for job in jobs))
+    children = [f"{job}-ftj-1" for job in jobs]
+    faulty.until(has_all(faulty, *children), f"four jobs in spite of {action}", 60)
+    assert standin.hits() == 2 * len(WRITES)
+    of_these = [name for name in faulty.children() if name.startswith(jobs[0][:-1])]
+    assert of_these == children
+    assert set(children) <= set(faulty.config_maps())
+    assert kept.operator.process.poll() is None
+    for child in children:
+        owner = faulty.get("pytorchjob", child)["metadata"]["ownerReferences"][0]
+        assert owner["uid"] == faulty.get("ftj", child.removesuffix("-ftj-1"))["metadata"]["uid"]
+
+
+def sees_on(world, kept, name, spoil):
+    """After `spoil`, a job that runs and a new one are seen, by the operator or the one after it."""
+    old, new = f"{name}-old", f"{name}-new"
+    apply(world, fine_tune(old))
+    world.until(has_all(world, f"{old}-ftj-1"), "the first")
+    spoil()
+    world.condition(f"{old}-ftj-1", "Running")
+    apply(world, fine_tune(new))
+
+    def look():
+        kept.look_after()
+        return world.status("ftj", old).get("phase") == "Running" and has_all(world, f"{new}-ftj-1")()
+
+    world.until(look, f"recovery from {name}", 60)
+    world.fail(f"{old}-ftj-1")
+    world.until(has_all(world, f"{old}-ftj-2"), "a second attempt", 60)
+    made = [child for child in world.children() if child.startswith(name)]
+    assert made == [f"{new}-ftj-1", f"{old}-ftj-1", f"{old}-ftj-2"]
+    assert [one for one in world.config_maps() if one.startswith(name)] == made
+
+
+@pytest.mark.parametrize("action", WATCH_FAULTS)
+def test_a_watch_that_fails(standin, faulty, kept, action):
+    def spoil():
+        for plural in ("finetunejobs", "pytorchjobs"):
+            path = f"/{kept.namespace}/{plural}$"
+            standin.fault(path, "watch", action)
+            standin.cut(path)
+        faulty.until(lambda: standin.hits() >= 1, "the fault")
+
+    sees_on(faulty, kept, f"v{action}", spoil)
+
+
+def test_a_version_that_is_forgotten(standin, faulty, kept):
+    """The watches end, and while they are away so much happens that they cannot go on where they were."""
+
+    def spoil():
+        standin.fault(f"/{kept.namespace}/", "watch", "drop-before", times=1000)
+        standin.cut(f"/{kept.namespace}/")
+        faulty.until(lambda: standin.hits() >= 5, "all watches away")
+        apply(faulty, fine_tune("forgotten", run={"suspend": True}))
+        standin.control("POST", "compact")
+        standin.control("DELETE", "faults")
+
+    sees_on(faulty, kept, "late", spoil)
+    faulty.until_phase("ftj", "forgotten", "Suspended")
+
+
+def test_children_go_with_their_job(standin, faulty, kept):
+    apply(faulty, fine_tune("brief"))
+    faulty.until(has_all(faulty, "brief-ftj-1"), "the child")
+    faulty.pod("brief-ftj-1", word={"reason": "Succeeded"})
+    faulty.kubectl("delete", "ftj", "brief")
+    faulty.until(lambda: not faulty.get("pod", "brief-ftj-1-master-0"), "garbage collection")
+    assert not faulty.get("pytorchjob", "brief-ftj-1")
+    assert not faulty.get("configmap", "brief-ftj-1")
