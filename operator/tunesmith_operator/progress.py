@@ -10,6 +10,7 @@ import aiohttp
 
 from tunesmith.api.references import Key
 from tunesmith.names import PROGRESS_PORT
+from tunesmith.plan.observe import attempt_of
 from tunesmith.plan.pods import get, is_master
 from tunesmith.plan.progress import to_status
 from tunesmith_operator.sight import Sight
@@ -20,11 +21,14 @@ AT_ONCE = 20
 
 
 def _address(sight: Sight, key: Key) -> str | None:
+    """Where the newest attempt's rank 0 answers; not one that is going."""
+    newest: tuple[int, str] = (-1, "")
     for pod in sight.pods(key):
-        ip = get(pod, "status", "podIP")
-        if is_master(pod) and get(pod, "status", "phase") == "Running" and isinstance(ip, str):
-            return f"[{ip}]" if ":" in ip else ip
-    return None
+        ip, going = get(pod, "status", "podIP"), get(pod, "metadata", "deletionTimestamp")
+        runs = get(pod, "status", "phase") == "Running" and not going
+        if is_master(pod) and runs and isinstance(ip, str):
+            newest = max(newest, (attempt_of(pod), f"[{ip}]" if ":" in ip else ip))
+    return newest[1] or None
 
 
 def parse(text: bytes) -> dict[str, Any]:

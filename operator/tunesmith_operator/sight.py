@@ -190,11 +190,11 @@ class Sight:
         """All that is known of one job."""
         uid = str(get(body, "metadata", "uid"))
         owned = [c for c in self._children.get(job.key, {}).values() if _owned(c, uid)]
-        own_names = {get(child, "metadata", "name") for child in owned}
+        own_uids = {get(child, "metadata", "uid") for child in owned}
         pods = [
             pod
             for pod in self._pods.get(job.key, {}).values()
-            if any(get(ref, "name") in own_names for ref in items(get(pod, "metadata", "ownerReferences")))
+            if any(get(ref, "uid") in own_uids for ref in items(get(pod, "metadata", "ownerReferences")))
         ]
         return Seen(
             job=job,
