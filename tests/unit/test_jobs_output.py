@@ -40,7 +40,7 @@ def foreign(store):
 SETUPS = {"nothing": lambda store: None, "foreign": foreign, "begun": begun, "finished": finished}
 SETUPS["other begun"] = lambda store: begun(store, OTHER)
 SETUPS["other finished"] = lambda store: finished(store, OTHER)
-FOREIGN, FAIL = "holds files that are not of this job", "output.onExisting is fail"
+FOREIGN, FAIL = "holds files that are not of Tunesmith", "output.onExisting is fail"
 FIELDS = r"other settings: spec\.datasets\[0\]\.uri, spec\.training\.learningRate"
 CASES = [
     # there, onExisting, for another job, for the job that began it: a State or the message of a refusal
@@ -48,8 +48,8 @@ CASES = [
     ("nothing", "replace", State.NEW, State.NEW),
     ("nothing", "fail", State.NEW, State.NEW),
     ("foreign", "resume", FOREIGN, FOREIGN),
-    ("foreign", "replace", State.REPLACE, State.REPLACE),
-    ("foreign", "fail", FAIL, FAIL),
+    ("foreign", "replace", FOREIGN, FOREIGN),
+    ("foreign", "fail", FOREIGN, FOREIGN),
     ("begun", "resume", State.RESUME, State.RESUME),
     ("begun", "replace", State.REPLACE, State.RESUME),
     ("begun", "fail", FAIL, State.RESUME),
@@ -94,12 +94,12 @@ def test_replacing_leaves_the_new_fingerprint_only(store):
     foreign(store)
     found = examine(store, OutputSpec(uri=store.uri, on_existing="replace"), SPEC, "another")
     claim(store, found, {"spec": SPEC, **FACTS})
-    assert [entry.key for entry in store.list()] == ["fingerprint.json"]
+    assert [entry.key for entry in store.list()] == ["fingerprint.json", "photos/cat.jpg"]
     assert json.loads(store.read("fingerprint.json"))["spec"] == SPEC
 
 
 @pytest.mark.parametrize("deletions", range(4))
-@pytest.mark.parametrize("setup", ["foreign", "finished", "other begun", "other finished"])
+@pytest.mark.parametrize("setup", ["finished", "other begun", "other finished"])
 def test_replacing_that_was_interrupted_is_gone_on_with(store, setup, deletions):
     """Killed in the middle of wiping: the next attempt wipes the rest, and trains nothing on top of it."""
     SETUPS[setup](store)

@@ -67,6 +67,10 @@ def conversation(messages: list[Message], system_prompt: str | None) -> Conversa
     return Conversation(tuple(messages))
 
 
+# Weights are float32 in training; beyond these a step's sum would be 0 or infinite.
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
+
+
 def _turns(value: Mapping[str, Any]) -> list[Message]:
     field = next((name for name in LISTS if value.get(name) is not None), None)
     if field is None:
@@ -111,6 +115,9 @@ def _turn(turn: object, name: str) -> Iterator[Message]:
     refuse_fields(turn, _LOST_IN_TURN, name)
     asking = "human" if "human" in turn else "user"
     if asking in turn and "assistant" in turn:
+        system = optional_text(turn, "system")
+        if system:
+            yield Message("system", system)
         yield Message("user", text_field(turn, asking, name))
         yield _reply(text_field(turn, "assistant", name), _weight(turn, name), f"{name}.assistant")
         return
@@ -167,11 +174,17 @@ def _weight(turn: Mapping[str, Any], name: str) -> float:
         if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < math.inf:
             raise RecordProblem(f"{named(field, name)} is {given!r}; it must be a number, 0 or more")
         weight = float(given)
+        if weight and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise RecordProblem(
+                f"{named(field, name)} is {given!r}; it must be 0 or between {LEAST_WEIGHT} and {MOST_WEIGHT}"
+            )
         break
-    train = turn.get("train")
-    if train is not None and not isinstance(train, bool):
-        raise RecordProblem(f"{name}.train is {type_name(train)}; it must be true or false")
-    return 0.0 if train is False else weight
+    for field in ("train", "loss"):  # `loss` is what ms-swift calls it
+        learned = turn.get(field)
+        if learned is not None and not isinstance(learned, bool):
+            raise RecordProblem(f"{name}.{field} is {type_name(learned)}; it must be true or false")
+        weight = 0.0 if learned is False else weight
+    return weight
 
 
 def _no_chat(value: Mapping[str, Any]) -> str:

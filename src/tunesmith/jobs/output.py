@@ -17,12 +17,31 @@ from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts.publish import read_manifest
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import OutputConflictError
-from tunesmith.names import FINGERPRINT_KEY, MANIFEST_KEY
+from tunesmith.names import (
+    BEFORE_KEY,
+    CHECKPOINT_PREFIX,
+    FINAL_MODEL,
+    FINGERPRINT_KEY,
+    LOGS,
+    MANIFEST_KEY,
+    METRICS_KEY,
+    REPORT_KEY,
+    RESULT_KEY,
+    SAMPLES_PREVIEW_KEY,
+    TRAINING_LOG_KEY,
+)
 from tunesmith.plan.run import canonical
 
 Fingerprint = Mapping[str, Any]
 # In the fingerprint while an output is being wiped, so that an attempt after a kill goes on with wiping.
 _REPLACING = "replacing"
+_FILES = frozenset(
+    key.partition("/")[0]
+    for key in (
+        BEFORE_KEY, FINAL_MODEL, LOGS, MANIFEST_KEY, METRICS_KEY, REPORT_KEY, RESULT_KEY,
+        SAMPLES_PREVIEW_KEY, TRAINING_LOG_KEY,
+    )
+)  # fmt: skip
 
 
 class State(Enum):
@@ -72,13 +91,18 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str
     if manifest is None and old is None and next(iter(store.list()), None) is None:
         return Found(State.NEW, owner=uid)
     old = old or {}
+    if "spec" not in old and _REPLACING not in old:
+        raise OutputConflictError(
+            f"output.uri {store.uri} holds files that are not of Tunesmith. Choose another output.uri; "
+            "nothing of theirs is ever deleted."
+        )
     ours = bool(uid) and old.get("uid") == uid
     if (ours and _REPLACING in old) or (not ours and output.on_existing == "replace"):
         return Found(State.REPLACE, owner=uid)
     if not ours and output.on_existing == "fail":
         raise _conflict(store, "holds something already, and output.onExisting is fail")
     if "spec" not in old:
-        raise _conflict(store, "holds files that are not of this job")
+        raise _conflict(store, "was being replaced by another job")
     fields = [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))]
     if fields:
         raise _conflict(store, f"is the output of a job with other settings: {', '.join(fields)}")
@@ -87,18 +111,24 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str
     return Found(state, manifest.digest if manifest else "", day, str(old.get("uid", "")))
 
 
+def _written_here(key: str) -> bool:
+    """Whether a file is of those a job writes; nothing else is ever deleted. The fingerprint goes last."""
+    first = key.partition("/")[0]
+    return first in _FILES or (first.startswith(CHECKPOINT_PREFIX) and "/" in key)
+
+
 def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
     """Make the output this job's: wipe it if it is to be replaced, write or check the fingerprint."""
     if found.state is State.REPLACE:
         store.put(FINGERPRINT_KEY, canonical({_REPLACING: True, "uid": found.owner}).encode())
         store.delete([MANIFEST_KEY])
-        store.delete([entry.key for entry in store.list() if entry.key != FINGERPRINT_KEY])
+        store.delete([entry.key for entry in store.list() if _written_here(entry.key)])
         store.delete([FINGERPRINT_KEY])
     data = canonical({**fingerprint, "day": found.day.isoformat(), "uid": found.owner}).encode()
     if store.put(FINGERPRINT_KEY, data, if_absent=True):
         return
     old = json.loads(store.read(FINGERPRINT_KEY))
-    different = changed(old, json.loads(data))
+    different = [path for path in changed(old, json.loads(data)) if path not in ("uid", "day")]
     if different:
         words = {"data": "the content of the datasets", "model": "the model's files"}
         named = ", ".join(words.get(path, path) for path in different)

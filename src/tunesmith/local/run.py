@@ -19,7 +19,8 @@ from rich.text import Text
 
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.launch import Launch, Outcome, free_port, pod_environment
 from tunesmith.local.show import JobProgress, show_result, visible
 from tunesmith.local.storage import (
@@ -31,7 +32,7 @@ from tunesmith.local.storage import (
     variables,
 )
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
-from tunesmith.names import RESULT_KEY, USER_REASONS, Kind, Reason
+from tunesmith.names import FINAL_MODEL, REPORT_KEY, RESULT_KEY, USER_REASONS, Kind, Reason
 from tunesmith.plan.build import build, output_uris
 from tunesmith.plan.pytorchjob import processes_per_node
 
@@ -158,6 +159,8 @@ class LocalRun:
         with variables(environment):
             store = open_store(job.spec.output.uri, storage_options(job))
             result: dict[str, Any] = json.loads(store.read(RESULT_KEY))
+            if not folder.output.exists():
+                _fetch_output(store, result, folder)
         work = self.options.work_dir
         options = "" if work == DEFAULT_WORK_DIR else f" --work-dir {quote(str(work))}"
         show_result(self.console, result, folder, job.spec.output.uri, options)
@@ -194,3 +197,12 @@ class LocalRun:
 def _wish(nodes: int, gpus: int) -> str:
     each = f"{gpus} GPU{'s' if gpus != 1 else ''}"
     return each if nodes == 1 else f"{nodes} nodes of {each}"
+
+
+def _fetch_output(store: Store, result: Mapping[str, Any], folder: JobFolder) -> None:
+    """What people look at, where the run that made it could not keep it: the report, and an adapter."""
+    folder.output.mkdir()
+    for key in (RESULT_KEY, REPORT_KEY):
+        store.get_file(key, folder.output / key)
+    if result.get("method") != "full":
+        get_tree(store, FINAL_MODEL, folder.output / FINAL_MODEL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from tunesmith.names import METRICS_KEY
 
+log = logging.getLogger(__name__)
 STATE = "window.json"
 Row = dict[str, Any]
 
@@ -178,16 +180,21 @@ class Wandb:
         folder.mkdir(parents=True, exist_ok=True)
         if key:
             os.environ["WANDB_API_KEY"] = key  # `wandb.login` would write it to a file
-        self._run = wandb.init(
-            project=project,
-            name=name,
-            entity=entity,
-            id=hashlib.sha256(run_id.encode()).hexdigest()[:16],
-            resume="allow",
-            dir=str(folder),
-            config=dict(config),
-            mode="online" if key else "offline",
-        )
+        settings: dict[str, Any] = {
+            "project": project,
+            "name": name,
+            "entity": entity,
+            "id": hashlib.sha256(run_id.encode()).hexdigest()[:16],
+            "resume": "allow",
+            "dir": str(folder),
+            "config": dict(config),
+        }
+        online = bool(key) and os.environ.get("WANDB_MODE", "online") == "online"
+        try:
+            self._run = wandb.init(**settings, mode="online" if online else "offline")
+        except wandb.errors.Error as error:
+            log.warning("Weights & Biases cannot be reached; the run is recorded offline: %s", error)
+            self._run = wandb.init(**settings, mode="offline")
 
     def write(self, row: Row) -> None:
         """One point a row."""
