@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a job failed, 2 the user's mistake. Heavy imports stand in
 from __future__ import annotations
 
 import errno
+import errno
 import os
 import shlex
 import signal
@@ -255,9 +256,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        if error.filename is None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.filename is None and not full:
             raise
-        _say(f"tunesmith: {os.fsdecode(error.filename)}: {error.strerror}.")
+        where = os.fsdecode(error.filename) if error.filename else "the disk of --work-dir"
+        _say(f"tunesmith: {where}: {error.strerror}.")
         code = 2 if error.errno in _WRONG_PATH else 1
     else:
         return
