@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a job failed, 2 the user's mistake. Heavy imports stand in
 from __future__ import annotations
 
 import errno
-import errno
 import os
 import shlex
 import signal
