@@ -27,7 +27,7 @@ def key_of(body: Object) -> Key:
 def generation_of(body: Object) -> int:
     """Which version of the spec this is; 0 if it does not say."""
     number = get(body, "metadata", "generation")
-    return number if isinstance(number, int) and 0 <= number < 2**31 else 0
+    return number if type(number) is int and 0 <= number < 2**31 else 0
 
 
 def owner_key(body: Object) -> Key | None:
