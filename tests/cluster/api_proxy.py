@@ -15,11 +15,14 @@ import yaml
 from lightkube.config.client_adapter import Client, ConnectionParams
 
 
-def api_client():
-    """A plain HTTP client of the API server that KUBECONFIG names."""
+def api_server():
+    """Address of the API server that KUBECONFIG names, and a maker of HTTP clients for it.
+
+    Each request gets a client of its own: one that threads share now and then hands a stream to nobody.
+    """
     config = lightkube.KubeConfig.from_env().get()
-    client = Client(config, ConnectionParams(timeout=httpx2.Timeout(30)))
-    return str(config.cluster.server).rstrip("/"), client
+    address = str(config.cluster.server).rstrip("/")
+    return address, lambda: Client(config, ConnectionParams(timeout=httpx2.Timeout(30)))
 
 
 class Request:
@@ -63,7 +66,7 @@ class ApiProxy:
 
     def __enter__(self):
         proxy = self
-        self.upstream, self.client = api_client()
+        self.upstream, self.connect = api_server()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -87,7 +90,6 @@ class ApiProxy:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
-        self.client.close()
 
     def kubeconfig(self, path):
         """Write a configuration that leads here; returns its path."""
@@ -115,13 +117,15 @@ class ApiProxy:
         }
         url = self.upstream + http.path
         if fault is None:
-            with self.client.stream(
-                request.method, url, content=body, headers=headers, timeout=None
-            ) as answer:
+            with (
+                self.connect() as client,
+                client.stream(request.method, url, content=body, headers=headers, timeout=None) as answer,
+            ):
                 self.pass_on(http, request, answer)
         elif isinstance(fault, Kill):
             if fault.forward:
-                self.client.request(request.method, url, content=body, headers=headers)
+                with self.connect() as client:
+                    client.request(request.method, url, content=body, headers=headers)
             fault.kill()
             http.close_connection = True
         elif isinstance(fault, int):

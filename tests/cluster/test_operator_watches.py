@@ -81,7 +81,7 @@ def test_a_watch_that_fails(namespace, pytorchjobs, tmp_path, fault, plural):
                 if operator.process.poll() is not None or health(port) >= 500:
                     return "dead"
                 sees = world.get("pytorchjob", "after-ftj-1")
-                return "sees" if sees and world.status("ftj", "before")["phase"] == "Running" else None
+                return "sees" if sees and world.status("ftj", "before").get("phase") == "Running" else None
 
             outcome = world.until(recovered_or_dead, f"recovery or death after {fault}", 30)
             print(f"{plural}: {fault!r}: {outcome}")

@@ -150,7 +150,10 @@ class World:
         self.condition(child, "Failed")
 
     def is_suspended(self, child):
-        return (self.get("pytorchjob", child) or {})["spec"]["runPolicy"].get("suspend") is True
+        return self.get_now("pytorchjob", child)["spec"]["runPolicy"].get("suspend") is True
+
+    def get_now(self, kind, name):
+        return self.kubectl.json("get", kind, name)
 
     def config_maps(self):
         """Names of the ConfigMaps the operator made."""
