@@ -32,9 +32,7 @@ class Life(RuleBasedStateMachine):
         assert not (following.create and following.delete)
         if following.create is not None:
             known = max([self.status.get("launches", 0), *self.children])
-            assert following.create == known + 1 or (
-                following.create == known and known not in self.children
-            )
+            assert following.create == known + 1 or (following.create == known and known not in self.children)
         return following
 
     def carry_out(self, following):
