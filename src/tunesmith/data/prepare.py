@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic.alias_generators import to_camel
 
-from tunesmith.api.datasets import DatasetSpec, ValidationSpec
+from tunesmith.api.datasets import FORMATS_READ, DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
@@ -30,7 +30,6 @@ from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Document, Message, Sample
 
 FIRST_SAMPLES = 3
-FORMATS_HERE = ("chat", "instruction", "text")
 Progress = Callable[[str, int], None]
 
 
@@ -97,10 +96,10 @@ class _Part:
         shown: Callable[[int], None],
         vocab_size: int | None,
     ) -> None:
-        if dataset.format not in FORMATS_HERE:
+        if dataset.format not in FORMATS_READ:
             raise PermanentError(
                 f"{name}: the format {to_camel(dataset.format)} is not read by this version yet; "
-                f"it reads {', '.join(FORMATS_HERE)}.",
+                f"it reads {', '.join(FORMATS_READ)}.",
                 reason=Reason.NOT_IMPLEMENTED,
             )
         self.dataset, self.spec, self.tokenizer = dataset, spec, tokenizer

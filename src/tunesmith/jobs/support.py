@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pydantic.alias_generators import to_camel
 
 from tunesmith.api.common import JobSpec
+from tunesmith.api.datasets import FORMATS_READ
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.errors import PermanentError
 from tunesmith.names import Kind, Reason
-
-FORMATS = ("chat", "instruction", "text")
 
 
 def unsupported(kind: Kind, spec: JobSpec) -> str:
@@ -28,7 +27,9 @@ def unsupported(kind: Kind, spec: JobSpec) -> str:
     }
     fields = [name for name, used in asked.items() if used]
     fields += [
-        f"datasets[{i}].{to_camel(d.format)}" for i, d in enumerate(spec.datasets) if d.format not in FORMATS
+        f"datasets[{i}].{to_camel(d.format)}"
+        for i, d in enumerate(spec.datasets)
+        if d.format not in FORMATS_READ
     ]
     if not fields:
         return ""
