@@ -15,10 +15,11 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from tunesmith.api.datasets import FORMATS_READ
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
-from tunesmith.data.prepare import FORMATS_HERE, DatasetReport, FirstSample, Prepared, prepare
+from tunesmith.data.prepare import DatasetReport, FirstSample, Prepared, prepare
 from tunesmith.engines.load import fetch_model, vocabulary_size
 from tunesmith.errors import ManifestError, PermanentError, Problem, StoragePermanentError, TunesmithError
 from tunesmith.local.show import visible
@@ -64,11 +65,11 @@ def _unread(job: Job) -> list[Problem]:
     parts = [(f"spec.datasets[{i}]", dataset.format) for i, dataset in enumerate(spec.datasets)]
     if spec.validation.uri is not None:
         parts.append(("spec.validation", spec.validation.format))
-    message = f"is not read by this version yet; it reads {', '.join(FORMATS_HERE)}"
+    message = f"is not read by this version yet; it reads {', '.join(FORMATS_READ)}"
     return [
         Problem(job.source, job.document, job.subject, f"{path}.{to_camel(fmt)}", message)
         for path, fmt in parts
-        if fmt not in FORMATS_HERE
+        if fmt not in FORMATS_READ
     ]
 
 
