@@ -47,6 +47,22 @@ class BadRecord:
         return f"{self.place}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Well-formed, and left out by a rule of its format. `reason` is one of few texts: they are counted."""
+
+    place: Place
+    reason: str
+
+
+class RecordSkipped(Exception):  # noqa: N818 - not an error
+    """Raised by a format for a well-formed record that a rule leaves out; the reader makes it a `Skipped`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class RecordProblem(DataError):  # noqa: N818 - named like errors.Problem
     """One record is wrong. The message is the reason only: the reader knows the place."""
 
