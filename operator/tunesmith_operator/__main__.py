@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
 import kopf
 
 from tunesmith_operator import handlers, logs
+from tunesmith_operator.liveness import EXIT_CODE
 from tunesmith_operator.settings import read_settings
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -19,13 +23,18 @@ def main() -> int:
     except ValueError as error:
         print(f"tunesmith_operator: {error}", file=sys.stderr)
         return 2
-    kopf.run(
-        registry=kopf.get_default_registry(),
-        clusterwide=not settings.namespaces,
-        namespaces=list(settings.namespaces),
-        standalone=True,
-        liveness_endpoint=f"http://0.0.0.0:{settings.port}/healthz",
-    )
+    try:
+        kopf.run(
+            registry=kopf.get_default_registry(),
+            clusterwide=not settings.namespaces,
+            namespaces=list(settings.namespaces),
+            standalone=True,
+            liveness_endpoint=f"http://0.0.0.0:{settings.port}/healthz",
+        )
+    except Exception as error:  # noqa: BLE001 the edge of the process; a watch that fails for good ends here
+        kind = type(error).__name__
+        log.critical("The process ends, since a part of it has failed: %s: %s", kind, error)
+        return EXIT_CODE
     return 0
 
 

@@ -86,20 +86,19 @@ class Cluster:
         found = self._client.list(resource, namespace=namespace, chunk_size=_PAGE, labels=labels)
         return [dict(body) async for body in found]
 
-    async def list_everything(
-        self, namespaces: Sequence[str]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-        """Jobs, then their PyTorchJobs, then the pods: what an earlier one speaks of is in a later one."""
-        jobs, children, pods = [], [], []
+    async def list_everything(self, namespaces: Sequence[str]) -> tuple[list[dict[str, Any]], ...]:
+        """Jobs, then PyTorchJobs, pods and ConfigMaps: what an earlier one speaks of is in a later one."""
+        jobs: list[dict[str, Any]] = []
+        owned: dict[Any, list[dict[str, Any]]] = {PYTORCH_JOB: [], POD: [], CONFIG_MAP: []}
         for kind, resource in JOBS.items():
             for namespace in namespaces or ("*",):
                 found = await self._list(resource, namespace)
                 jobs += [{**body, "apiVersion": names.API_VERSION, "kind": str(kind)} for body in found]
         labels = dict([OURS.split("=")])
-        for namespace in namespaces or ("*",):
-            children += await self._list(PYTORCH_JOB, namespace, labels)
-            pods += await self._list(POD, namespace, labels)
-        return jobs, children, pods
+        for resource, found in owned.items():
+            for namespace in namespaces or ("*",):
+                found += await self._list(resource, namespace, labels)
+        return jobs, *owned.values()
 
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
         """Create a ConfigMap or PyTorchJob once; one of ours that is there already is fine.

@@ -30,7 +30,9 @@ def set_up(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 25
     settings.watching.label_selectors["v1", "pods"] = OURS
+    settings.watching.label_selectors["v1", "configmaps"] = OURS
     settings.watching.label_selectors["kubeflow.org", "v1", "pytorchjobs"] = OURS
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = Backoffs()
@@ -82,3 +84,10 @@ async def pod_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A pod of ours is there, has changed, or is gone."""
     operator: Operator = memo.operator
     operator.queue.add(operator.sight.put_pod(event["object"], event["type"] == "DELETED"))
+
+
+@kopf.on.event("v1", "configmaps")
+async def config_map_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
+    """A ConfigMap of ours is there, or is gone."""
+    operator: Operator = memo.operator
+    operator.queue.add(operator.sight.put_config_map(event["object"], event["type"] == "DELETED"))

@@ -19,7 +19,7 @@ from tunesmith.names import PLURALS
 
 log = logging.getLogger(__name__)
 EXIT_CODE = 3
-RESOURCES = (*PLURALS.values(), "pytorchjobs", "pods")
+RESOURCES = (*PLURALS.values(), "pytorchjobs", "pods", "configmaps")
 # kopf names its tasks so: `watcher for <plural>.<version>.<group>@<namespace or None>`.
 WATCHER = "watcher for "
 

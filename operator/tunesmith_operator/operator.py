@@ -69,11 +69,11 @@ class Operator:
         """Bring the sight up to date with a list of everything; False if that did not work."""
         try:
             self.sight.begin_listing()
-            jobs, children, pods = await self.cluster.list_everything(self.settings.namespaces)
+            found = await self.cluster.list_everything(self.settings.namespaces)
         except TROUBLE as error:
             log.warning("The cluster cannot be listed (are all CRDs there?): %s", error)
             return False
-        self.queue.add(self.sight.end_listing(jobs, children, pods))
+        self.queue.add(self.sight.end_listing(*found))
         return True
 
     async def _resync(self) -> None:

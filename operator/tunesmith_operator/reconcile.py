@@ -96,7 +96,7 @@ class Reconciler:
             keys = [target_key(job, ref) for ref in references(job)]
             outputs = {key: uri for key in keys if (uri := self._sight.output_uri(key))}
             plan = build(job, outputs, attempt=following.create, settings=self._settings.plan, owner_uid=uid)
-            await self._cluster.create_child(plan.config_map, uid)
+            self._sight.put_config_map(await self._cluster.create_child(plan.config_map, uid))
             self._sight.put_child(await self._cluster.create_child(plan.pytorch_job, uid))
             ATTEMPTS.labels(str(job.kind)).inc()
         if following.suspend is not None:

@@ -56,12 +56,13 @@ def _newer(old: Object | None, new: Object) -> bool:
 
 
 class Sight:
-    """Jobs, their PyTorchJobs and pods, and who waits for whom."""
+    """Jobs, their PyTorchJobs, pods and ConfigMaps, and who waits for whom."""
 
     def __init__(self) -> None:
         self._jobs: dict[Key, Object] = {}
         self._children: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._pods: dict[Key, dict[str, Object]] = defaultdict(dict)
+        self._config_maps: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         self._progress: dict[Key, dict[str, Any]] = {}
         # While everything is listed: what was known before, and what has gone since.
@@ -83,6 +84,11 @@ class Sight:
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
         """Take note of a pod."""
         return self._put_owned(self._pods, body, gone)
+
+    def put_config_map(self, body: Object, gone: bool = False) -> set[Key]:
+        """Take note of a ConfigMap, not of what is in it; only its end is a reason to look."""
+        touched = self._put_owned(self._config_maps, {"metadata": body["metadata"]}, gone)
+        return touched if gone else set()
 
     def _put_owned(self, known: dict[Key, dict[str, Object]], body: Object, gone: bool) -> set[Key]:
         key = owner_key(body)
@@ -108,15 +114,23 @@ class Sight:
         self._gone.clear()
         self._before = {str(get(body, "metadata", "uid")) for _, body in self._everything()}
 
-    def end_listing(self, jobs: list[Any], children: list[Any], pods: list[Any]) -> set[Key]:
+    def end_listing(
+        self, jobs: list[Any], children: list[Any], pods: list[Any], config_maps: list[Any]
+    ) -> set[Key]:
         """Take in the lists; drop what was known before and is not in them. Returns whom to look at."""
-        listed = {str(get(body, "metadata", "uid")) for body in (*jobs, *children, *pods)}
+        found = {
+            self.put_job: jobs,
+            self.put_child: children,
+            self.put_pod: pods,
+            self.put_config_map: config_maps,
+        }
+        listed = {str(get(body, "metadata", "uid")) for bodies in found.values() for body in bodies}
         touched: set[Key] = set()
         for put, body in list(self._everything()):
             uid = str(get(body, "metadata", "uid"))
             if uid in self._before and uid not in listed:
                 touched |= put(body, True)
-        for put, bodies in ((self.put_job, jobs), (self.put_child, children), (self.put_pod, pods)):
+        for put, bodies in found.items():
             for body in bodies:
                 if str(get(body, "metadata", "uid")) not in self._gone:
                     touched |= put(body, False)
@@ -124,7 +138,12 @@ class Sight:
 
     def _everything(self) -> Iterator[tuple[Callable[[Object, bool], set[Key]], Object]]:
         yield from ((self.put_job, body) for body in self._jobs.values())
-        for put, known in ((self.put_child, self._children), (self.put_pod, self._pods)):
+        owned = (
+            (self.put_child, self._children),
+            (self.put_pod, self._pods),
+            (self.put_config_map, self._config_maps),
+        )
+        for put, known in owned:
             yield from ((put, body) for bodies in known.values() for body in bodies.values())
 
     def set_progress(self, key: Key, progress: dict[str, Any]) -> bool:
@@ -191,11 +210,12 @@ class Sight:
         uid = str(get(body, "metadata", "uid"))
         owned = [c for c in self._children.get(job.key, {}).values() if _owned(c, uid)]
         own_uids = {get(child, "metadata", "uid") for child in owned}
-        pods = [
-            pod
-            for pod in self._pods.get(job.key, {}).values()
-            if any(get(ref, "uid") in own_uids for ref in items(get(pod, "metadata", "ownerReferences")))
-        ]
+        config_maps = self._config_maps.get(job.key, {})
+        pods: list[Object] = []
+        strangers: list[Object] = []
+        for pod in self.pods(job.key):
+            owners = {get(ref, "uid") for ref in items(get(pod, "metadata", "ownerReferences"))}
+            (pods if owners & own_uids else strangers).append(pod)
         return Seen(
             job=job,
             uid=uid,
@@ -203,6 +223,8 @@ class Sight:
             status=get(body, "status"),
             children=owned,
             pods=pods,
+            strangers=strangers,
+            config_maps={name for name, one in config_maps.items() if _owned(one, uid)},
             others=self._phases(job),
             progress=self._progress.get(job.key),
             now=now,

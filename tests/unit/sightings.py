@@ -70,7 +70,21 @@ def pod(attempt=1, *, word=None, code=0, reason="", kind="master", index=0, at=-
     }
 
 
-def seen(status=None, *, children=(), pods=(), others=None, progress=None, at=0.0, generation=1, **run):
+def seen(
+    status=None,
+    *,
+    children=(),
+    pods=(),
+    strangers=(),
+    config_maps=None,
+    others=None,
+    progress=None,
+    at=0.0,
+    generation=1,
+    **run,
+):
+    """A sight of one job; without a word each child has its ConfigMap."""
+    names = {child["metadata"]["name"] for child in children} if config_maps is None else config_maps
     return Seen(
         job=job(**run),
         uid="uid",
@@ -78,6 +92,8 @@ def seen(status=None, *, children=(), pods=(), others=None, progress=None, at=0.
         status=status or {},
         children=list(children),
         pods=list(pods),
+        strangers=list(strangers),
+        config_maps=names,
         others=others or {},
         progress=progress,
         now=NOW + timedelta(seconds=at),

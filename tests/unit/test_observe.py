@@ -10,7 +10,11 @@ from tunesmith.plan.draft import refused
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
 OOM = pod(code=137, reason="OOMKilled")
-EVICTED = pod(code=137, reason="Error", at=-50) | {"status": {"reason": "Evicted", "message": "node is low"}}
+EVICTED = pod(code=137, reason="Error", at=-50) | {
+    "status": {"phase": "Failed", "reason": "Evicted", "message": "node is low"}
+}
+ALIVE = pod(state={"running": {}}, phase="Running", kind="worker")
+TERMINATING = pod(state={"running": {}}, conditions=[{"type": "DisruptionTarget", "status": "True"}])
 BAD_DATA = {"reason": "BadData", "message": "line 3", "permanent": True}
 
 # id: status before, what is seen, phase, reason, create, suspend, delete
@@ -72,6 +76,31 @@ STEPS = {
         {"children": [child(1, "Failed")], "pods": [OOM]},
         *("Pending", "OutOfMemory", 2, None, ()),
     ),
+    "out of memory, another pod still runs": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [OOM, ALIVE]},
+        *("Pending", "OutOfMemory", None, None, ()),
+    ),
+    "a pod that waits to run": (
+        RUNNING,
+        {"children": [child(1, "Failed")], "pods": [OOM, pod(state={"waiting": {}}, phase="Pending")]},
+        *("Pending", "OutOfMemory", None, None, ()),
+    ),
+    "published nothing, a pod still runs": (
+        RUNNING,
+        {"children": [child(1, "Succeeded", at=-20)], "pods": [ALIVE]},
+        *("Pending", "NoResult", None, None, ()),
+    ),
+    "new, pods of a job of that name before still run": (
+        {},
+        {"strangers": [ALIVE]},
+        *("Pending", "Starting", None, None, ()),
+    ),
+    "new, pods of a job of that name before have ended": (
+        {},
+        {"strangers": [pod(phase="Succeeded"), EVICTED]},
+        *("Pending", "Starting", 1, None, ()),
+    ),
     "last attempt": (
         RUNNING,
         {"children": [child(1, "Failed")], "pods": [OOM], "maxAttempts": 1},
@@ -126,6 +155,26 @@ STEPS = {
         SUSPENDED,
         {"children": [child(1, "Running", suspend=False)]},
         *("Running", "Running", None, None, ()),
+    ),
+    "resume what was deleted to suspend it, its pods are going": (
+        SUSPENDED,
+        {"strangers": [ALIVE]},
+        *("Suspended", "Starting", None, None, ()),
+    ),
+    "ConfigMap deleted by hand": (
+        RUNNING,
+        {"children": [child(1, "Running")], "config_maps": {"tune-ftj-7"}},
+        *("Running", "Running", 1, None, ()),
+    ),
+    "ConfigMap deleted by hand, the PyTorchJob is over": (
+        RUNNING,
+        {"children": [child(1, "Failed", at=-20)], "pods": [OOM], "config_maps": (), "maxAttempts": 1},
+        *("Failed", "OutOfMemory", None, None, ()),
+    ),
+    "ConfigMap deleted by hand, suspended": (
+        SUSPENDED,
+        {"children": [child(1, suspend=True, ours=True)], "config_maps": (), "suspend": True},
+        *("Suspended", "Suspended", None, None, ()),
     ),
     "resume what was deleted to suspend it": (SUSPENDED, {}, "Pending", "Starting", 2, None, ()),
     "child deleted by hand, or not seen yet": (RUNNING, {}, "Running", "Running", 1, None, ()),
@@ -204,6 +253,25 @@ ATTEMPTS = {
 def test_attempts_are_counted(status, sight, launches, attempts):
     following = look(status, **sight).status
     assert (following["launches"], following["attempts"]) == (launches, attempts)
+
+
+@pytest.mark.parametrize("pods", [[EVICTED], [TERMINATING]], ids=["ended", "terminating"])
+def test_an_eviction_does_not_count_though_the_pod_has_gone_when_the_next_attempt_may_start(pods):
+    children = [child(1, "Failed")]
+    waits = look(RUNNING, children=children, pods=[*pods, ALIVE], maxAttempts=1)
+    assert (waits.create, waits.status["reason"]) == (None, "Preempted")
+    assert "follows when pod" in waits.status["message"]
+    anew = look(waits.status, children=children, maxAttempts=1)
+    assert (anew.create, anew.status["attempts"], anew.status["launches"]) == (2, 1, 2)
+    crashed = look(waits.status, children=[*children, child(2)], maxAttempts=1)
+    assert (crashed.status["attempts"], crashed.status["launches"]) == (1, 2)
+
+
+def test_a_failure_counts_though_the_pod_has_gone_when_the_next_attempt_may_start():
+    waits = look(RUNNING, children=[child(1, "Failed")], pods=[OOM, ALIVE])
+    anew = look(waits.status, children=[child(1, "Failed")])
+    assert (anew.create, anew.status["reason"], anew.status["attempts"]) == (2, "OutOfMemory", 2)
+    assert anew.status["message"] == "Attempt 2 follows: Pod tune-ftj-1-master-0 is gone."
 
 
 def test_what_is_said_on_success():

@@ -9,6 +9,7 @@ from sightings import PUBLISHED, check, child, pod, seen
 
 from tunesmith import names
 from tunesmith.plan.observe import observe
+from tunesmith.plan.pods import may_write
 
 TERMINAL = ("Succeeded", "Failed")
 
@@ -20,22 +21,34 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.status, self.children, self.pods = {}, {}, []
         self.run, self.time, self.launches, self.end = {}, 0.0, 0, None
+        self.config_maps = set()
         self.created = 0
 
     def look(self):
         """One look; what it asks for, for the rules to carry out."""
         children = list(self.children.values())
         following = observe(
-            seen(copy.deepcopy(self.status), children=children, pods=self.pods, at=self.time, **self.run)
+            seen(
+                copy.deepcopy(self.status),
+                children=children,
+                pods=self.pods,
+                config_maps=self.config_maps,
+                at=self.time,
+                **self.run,
+            )
         )
         check(following.status)
         assert not (following.create and following.delete)
         if following.create is not None:
             known = max([self.status.get("launches", 0), *self.children])
-            assert following.create == known + 1 or (following.create == known and known not in self.children)
+            lost = known not in self.children or f"tune-ftj-{known}" not in self.config_maps
+            assert following.create == known + 1 or (following.create == known and lost)
+            assert following.create == known or not any(may_write(one) for one in self.pods)
         return following
 
     def carry_out(self, following):
+        if following.create is not None:
+            self.config_maps.add(f"tune-ftj-{following.create}")
         if following.create is not None and following.create not in self.children:
             self.children[following.create] = child(following.create, at=self.time)
             self.created += 1
@@ -46,6 +59,7 @@ class Life(RuleBasedStateMachine):
             body["metadata"]["annotations"] = {names.ANNOTATION_SUSPENDED: "true"} if wanted else {}
         for name in following.delete:
             self.children.pop(int(name.rsplit("-", 1)[1]), None)
+            self.config_maps.discard(name)
 
     @rule(seconds=st.sampled_from([0, 1, 30, 1000]))
     def operator(self, seconds):
@@ -85,7 +99,13 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.children)
     @rule()
     def pod_is_taken(self):
-        self.pods.append(pod(self.newest(), code=137, at=self.time) | {"status": {"reason": "Evicted"}})
+        taken = {"status": {"phase": "Failed", "reason": "Evicted"}}
+        self.pods.append(pod(self.newest(), code=137, at=self.time) | taken)
+
+    @precondition(lambda self: self.children)
+    @rule()
+    def pod_runs(self):
+        self.pods.append(pod(self.newest(), state={"running": {}}, kind="worker"))
 
     @rule()
     def pods_are_gone(self):
@@ -95,6 +115,10 @@ class Life(RuleBasedStateMachine):
     @rule()
     def somebody_deletes_the_child(self):
         del self.children[self.newest()]
+
+    @rule()
+    def somebody_deletes_config_maps(self):
+        self.config_maps = set()
 
     @rule(
         run=st.fixed_dictionaries(

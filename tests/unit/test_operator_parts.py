@@ -88,8 +88,23 @@ def test_a_list_makes_good_what_the_watches_missed():
     sight.begin_listing()
     sight.put_child(owned("tune-ftj-2", "c2"))  # made while everything was listed
     sight.put_child(owned("tune-ftj-3", "c3"), gone=True)  # listed, and gone before the list was taken in
-    assert sight.end_listing([body()], [owned("tune-ftj-3", "c3")], []) == {KEY}
+    assert sight.end_listing([body()], [owned("tune-ftj-3", "c3")], [], []) == {KEY}
     assert children(sight) == ["tune-ftj-2"]
+
+
+def test_pods_whose_owner_is_gone_are_strangers_and_config_maps_are_names():
+    sight = Sight()
+    sight.put_child(owned())
+    sight.put_pod(owned("tune-ftj-1-master-0", "p1", owner="c1"))
+    sight.put_pod(owned("tune-ftj-1-worker-0", "p2", owner="c0"))
+    assert sight.put_config_map(owned("tune-ftj-1", "m1") | {"data": {"run.json": "long"}}) == set()
+    sight.put_config_map(owned("tune-ftj-2", "m2", owner="somebody"))
+    seen = sight.seen(parse_document(FINE_TUNE, "", 0), body("a"), None)
+    assert [pod["metadata"]["uid"] for pod in seen.pods] == ["p1"]
+    assert [pod["metadata"]["uid"] for pod in seen.strangers] == ["p2"]
+    assert seen.config_maps == {"tune-ftj-1"}
+    assert sight.put_config_map(owned("tune-ftj-1", "m1"), gone=True) == {KEY}
+    assert sight.seen(parse_document(FINE_TUNE, "", 0), body("a"), None).config_maps == set()
 
 
 def test_who_waits_is_looked_at_when_the_other_changes():
@@ -115,13 +130,14 @@ WATCHERS = [
     "watcher for dialoguegenjobs.v1alpha1.tunesmith.dev@research",
     "watcher for pytorchjobs.v1.kubeflow.org@research",
     "watcher for pods.v1@research",
+    "watcher for configmaps.v1@research",
 ]
 
 
 def test_watchers_are_known_by_name():
     assert watchers_missing(WATCHERS, ["research"]) == []
     assert watchers_missing(WATCHERS[1:], ["research"]) == ["watcher for finetunejobs in research"]
-    assert len(watchers_missing(WATCHERS, [])) == 5
+    assert len(watchers_missing(WATCHERS, [])) == 6
     everywhere = [name.replace("@research", "@None") for name in WATCHERS]
     assert watchers_missing(everywhere, ()) == []
 
@@ -154,7 +170,7 @@ def test_the_process_ends_when_a_task_of_its_own_is_gone():
         starting = Liveness(["research"], lambda: [own])
         assert starting.missing() == ["task progress"]
         late = Liveness(["research"], lambda: [own], patience=-1)
-        assert len(late.missing()) == 6
+        assert len(late.missing()) == 7
         own.exception()
 
     asyncio.run(scene())

@@ -108,6 +108,7 @@ def test_rules_that_come_later_do_not_stop_what_runs():
     metadata = {"name": "tune-ftj-1", "namespace": "research", "uid": "c", "ownerReferences": [{"uid": "a"}]}
     running = {"conditions": [{"type": "Running", "status": "True"}]}
     sight.put_child(child | {"metadata": metadata | {"labels": labels}, "status": running})
+    sight.put_config_map({"metadata": metadata | {"labels": labels, "uid": "m"}})
     later = Notes()
     asyncio.run(Reconciler(sight, later, RULES).reconcile(key_of(body())))
     assert [s["phase"] for s in later.statuses] == ["Running"]

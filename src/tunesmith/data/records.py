@@ -1,7 +1,7 @@
 """Records out of stored files, whatever their container.
 
 Streams: never more than a record and a few megabytes in memory. Knows containers (JSON, JSON lines, CSV,
-plain text, each also .gz or .zst) and nothing of what the records mean.
+Parquet, plain text, each also .gz or .zst) and nothing of what the records mean.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.json_lines import read_json_lines
 from tunesmith.data.json_list import read_json_list, read_json_object
+from tunesmith.data.parquet import MAGIC, read_parquet
 from tunesmith.data.place import BadRecord, FileProblem, Place, Record, RecordProblem
 from tunesmith.data.plain_lines import read_csv, read_text_lines
 from tunesmith.data.streams import RECORD_LIMIT, open_chunks
@@ -40,12 +41,13 @@ _KINDS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".csv": "csv",
+    ".parquet": "parquet",
     ".txt": "text",
     ".md": "text",
 }
 _PACKED = (".gz", ".zst")
 # Most likely data: passing over such a file would train on less than the user thinks.
-_TABLES = (".parquet", ".arrow", ".feather", ".avro", ".tsv", ".xls", ".xlsx")
+_TABLES = (".arrow", ".feather", ".avro", ".tsv", ".xls", ".xlsx")
 _UNREADABLE = (*_TABLES, ".pkl", ".tar", ".tgz", ".zip", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -83,7 +85,7 @@ def read_records(
     if not chosen:
         names = ", ".join(file.file for file in skipped[:5])
         raise DataError(
-            "There is no data: the location holds no .json, .jsonl, .ndjson or .csv file"
+            "There is no data: the location holds no .json, .jsonl, .ndjson, .csv or .parquet file"
             + (", .txt or .md file" if plain_text else "")
             + (f", only {names}." if names else ".")
         )
@@ -113,7 +115,7 @@ def _skip_reason(key: str, plain_text: bool) -> str:
     name, ending = PurePosixPath(key).name, _ending(key)
     if name.startswith("."):
         return "a hidden file"
-    if ending in _UNREADABLE or _KINDS.get(ending) in ("json", "csv"):
+    if ending in _UNREADABLE or _KINDS.get(ending) in ("json", "csv", "parquet"):
         return ""
     if _KINDS.get(ending) == "text":
         return "" if plain_text else "plain text is read with the format text only"
@@ -155,6 +157,8 @@ def _read_stream(file: str, stream: BinaryIO, plain_text: bool) -> Iterator[Reco
             return read_json_lines(file, chunks)
         case "csv":
             return read_csv(file, chunks)
+        case "parquet":
+            return read_parquet(file, chunks)
         case _:
             return read_text_lines(file, chunks)
 
@@ -172,10 +176,12 @@ def _first_text(chunks: Iterable[bytes]) -> bytes:
 
 
 def _container(file: str, head: bytes, plain_text: bool) -> str:
-    """The real container: the name is believed for .csv and text, for JSON the first bytes decide."""
+    """The real container: the name is believed for .csv and text, else the first bytes decide."""
     ending = _ending(file)
     kind = _KINDS.get(ending)
     start = head.lstrip()[:1]
+    if kind == "parquet" or head.startswith(MAGIC):
+        return "parquet"
     if kind == "csv" or (kind == "text" and plain_text):
         return kind
     if kind != "json" and start not in (b"{", b"["):

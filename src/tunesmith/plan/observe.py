@@ -7,7 +7,7 @@ that a crash between the two is seen and made good at the next look.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,8 @@ from tunesmith.plan.pods import (
     get,
     has_ended,
     items,
+    may_write,
+    name_of,
     of_job,
     published,
     why_pending,
@@ -39,7 +41,8 @@ SETTLE = 10.0
 class Seen:
     """Everything known of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
 
-    `others` maps the jobs it refers to to their phase; a job that is not there is missing.
+    `strangers` are pods of PyTorchJobs that are gone, or of another job of that name before; `config_maps`
+    names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing.
     """
 
     job: Job
@@ -48,6 +51,8 @@ class Seen:
     status: Any
     children: Sequence[Object]
     pods: Sequence[Object]
+    strangers: Sequence[Object]
+    config_maps: Collection[str]
     others: Mapping[Key, str]
     progress: Mapping[str, Any] | None
     now: datetime
@@ -157,7 +162,16 @@ def _counts(seen: Seen, draft: Draft, before: int) -> bool:
         return True
     if child is None:
         return bool(draft.before.get("phase") != Phase.SUSPENDED)
-    return cause_of_failure(of_job(seen.pods, _name(child))).counts
+    return _cause(seen, draft, child).counts
+
+
+def _cause(seen: Seen, draft: Draft, child: Object) -> Cause:
+    """Why an attempt failed. If its pods have gone since, the status still says whether it counts."""
+    cause = cause_of_failure(of_job(seen.pods, _name(child)))
+    reason, pod = draft.before.get("reason"), draft.before.get("failedPod", "")
+    if cause.pod or draft.before.get("phase") != Phase.PENDING or not pod.startswith(f"{_name(child)}-"):
+        return cause
+    return Cause(reason, f"Pod {pod} is gone.", counts=reason != Reason.PREEMPTED, pod=pod)
 
 
 def _adopt(seen: Seen, draft: Draft) -> None:
@@ -169,8 +183,8 @@ def _adopt(seen: Seen, draft: Draft) -> None:
             draft.status.setdefault("startTime", draft.now)
 
 
-def _start(seen: Seen, draft: Draft) -> Next:
-    """Create the next attempt, once everything the job waits for is there."""
+def _start(seen: Seen, draft: Draft, cause: Cause | None = None) -> Next:
+    """Create the next attempt, once what the job waits for is there and nobody else writes to its output."""
     waiting = _waiting(seen)
     if waiting is not None:
         draft.phase(*waiting)
@@ -181,9 +195,17 @@ def _start(seen: Seen, draft: Draft) -> Next:
         message = f"The PyTorchJob of attempt {draft.launches} was deleted, and no attempt is left."
         draft.phase(Phase.FAILED, Reason.PROCESS_DIED, message)
         return Next(draft.status)
+    reason = cause.reason if cause else Reason.STARTING
+    why = f": {cause.message}" if cause else "."
+    writer = next((name_of(pod) for pod in (*seen.pods, *seen.strangers) if may_write(pod)), None)
+    if writer is not None:
+        # Still suspended: else its PyTorchJob, deleted for that, would be missed and made again.
+        held = Phase.SUSPENDED if draft.before.get("phase") == Phase.SUSPENDED else Phase.PENDING
+        draft.phase(held, reason, f"Attempt {number} follows when pod {writer} has ended{why}")
+        return Next(draft.status, again=_until_deadline(seen, draft))
     draft.status |= {"launches": number, "attempts": draft.attempts + counted}
     draft.status.setdefault("startTime", draft.now)
-    draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {number} is starting.")
+    draft.phase(Phase.PENDING, reason, f"Attempt {number} {'follows' if cause else 'is starting'}{why}")
     return Next(draft.status, create=number, again=_until_deadline(seen, draft))
 
 
@@ -224,7 +246,7 @@ def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
 def _ended(seen: Seen, draft: Draft, child: Object) -> Next:
     """An attempt is over and did not publish: wait for the pods' last word, then say why."""
     pods, good = of_job(seen.pods, _name(child)), holds(child, "Succeeded")
-    cause = Cause(Reason.NO_RESULT, NO_DIGEST) if good else cause_of_failure(pods)
+    cause = Cause(Reason.NO_RESULT, NO_DIGEST) if good else _cause(seen, draft, child)
     told = any(has_ended(pod) for pod in pods) if good else bool(cause.pod)
     ended = moment(get(_condition(child, "Succeeded" if good else "Failed"), "lastTransitionTime"))
     age = SETTLE if ended is None else (seen.now - ended).total_seconds()
@@ -242,10 +264,7 @@ def _retry(seen: Seen, draft: Draft, cause: Cause) -> Next:
         return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
     if seen.job.spec.run.suspend:
         return _suspended(draft, None)
-    following = _start(seen, draft)
-    if following.create is not None:
-        draft.phase(Phase.PENDING, cause.reason, f"Attempt {following.create} follows: {cause.message}")
-    return following
+    return _start(seen, draft, cause)
 
 
 def _suspended(draft: Draft, child: Object | None) -> Next:
@@ -282,4 +301,12 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
         draft.phase(Phase.RUNNING, Reason.RUNNING, f"Attempt {attempt_of(child)} is running.")
     else:
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")
-    return Next(draft.status, suspend=suspend, again=_until_deadline(seen, draft))
+    return Next(draft.status, _without_config(seen, child), suspend, again=_until_deadline(seen, draft))
+
+
+def _without_config(seen: Seen, child: Object) -> int | None:
+    """The attempt that somebody took the ConfigMap from: without it its pods could not start."""
+    number, name = attempt_of(child), _name(child)
+    ours = number > 0 and name == names.child_name(seen.job.kind, seen.job.name, number)
+    going = get(child, "metadata", "deletionTimestamp")
+    return number if ours and not going and name not in seen.config_maps else None

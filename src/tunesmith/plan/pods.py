@@ -55,7 +55,8 @@ def items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _name(pod: Object) -> str:
+def name_of(pod: Object) -> str:
+    """Its name, fit for a status."""
     return clean(get(pod, "metadata", "name") or "", 253)
 
 
@@ -78,6 +79,11 @@ def _states(pod: Object) -> Iterator[Mapping[str, Any]]:
 def has_ended(pod: Object) -> bool:
     """Whether our container has ended, well or not."""
     return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in _states(pod))
+
+
+def may_write(pod: Object) -> bool:
+    """Whether our program may still run in it, or begin to."""
+    return get(pod, "status", "phase") not in ("Succeeded", "Failed") and not has_ended(pod)
 
 
 def last_word(pod: Object) -> dict[str, Any]:
@@ -120,10 +126,10 @@ def cause_of_failure(pods: Sequence[Object]) -> Cause:
     for pod in pods:
         taken = _taken(pod)
         if taken:
-            name = _name(pod)
+            name = name_of(pod)
             return Cause(Reason.PREEMPTED, f"Pod {name} was taken away: {taken}", counts=False, pod=name)
     ended = sorted(
-        ((*end, _name(pod), pod) for pod in pods if (end := _ended(pod))),
+        ((*end, name_of(pod), pod) for pod in pods if (end := _ended(pod))),
         key=lambda item: (item[0], item[3]),
     )
     if not ended:
@@ -147,7 +153,7 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
 def why_pending(pods: Sequence[Object]) -> tuple[str, str] | None:
     """Reason and message for pods that cannot start, None if nothing is wrong."""
     for pod in pods:
-        name = _name(pod)
+        name = name_of(pod)
         for status in [*_states(pod), *items(get(pod, "status", "initContainerStatuses"))]:
             waiting = get(status, "state", "waiting", "reason")
             if waiting in _STUCK:
