@@ -20,7 +20,8 @@ from tunesmith.tokens.conversation import Conversation, Document, Message, Sampl
 from tunesmith.tokens.cut import Cutter
 from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
 from tunesmith.tokens.plain import chunks
-from tunesmith.tokens.template import Renderer, Shape, TurnText, learn_shape, turn_text
+from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text
+from tunesmith.tokens.turns import encode_turns
 
 __all__ = ["ChatTokenizer", "RecordError"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -101,23 +102,47 @@ class ChatTokenizer:
 
         One sample where the turns' token sequences continue each other. Several where the template
         rewrites history, where tokens run together across a turn's start, or where context had to be
-        cut: then each reply has as much of the context before it as fits. What follows the last trained
-        reply is left out. Raises RecordError for a record that cannot be used, ModelError for a template.
+        cut: then each reply has as much of the context before it as fits; and one a reply where the
+        conversation says `merge=False`. What follows the last trained reply is left out. Raises
+        RecordError for a record that cannot be used, ModelError for a template.
         """
-        messages = conversation.messages
+        messages = self._opened(conversation)
         trained = _trained(messages, train_on)
         for message in messages[: trained[-1] + 1]:
             self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
         texts = [turn_text(self._render, self.shape, messages[:at], messages[at]) for at in trained]
-        pairs = _encode_turns(self._encoder, texts)
-        cutter = Cutter(self._render, self.shape, self._encoder, messages, max_length, truncate_reply)
+        pairs = encode_turns(self._encoder, texts, self.shape.eot)
+        cutter = Cutter(
+            self._render, self.shape, self._encoder, messages, conversation.system, max_length, truncate_reply
+        )
         samples: list[Sample] = []
         for at, full in zip(trained, pairs, strict=True):
             fits = len(full.prompt) + len(full.reply) <= max_length
             pair = full if fits else cutter.fit(at, full)
             self._refuse_forged(pair.reply)
-            _append(samples, pair, messages[at].weight, len(full.prompt) - len(pair.prompt))
+            cut = len(full.prompt) - len(pair.prompt)
+            if conversation.merge:
+                _append(samples, pair, messages[at].weight, cut)
+            else:
+                samples.append(_alone(pair, messages[at].weight, cut))
         return samples
+
+    def _opened(self, conversation: Conversation) -> tuple[Message, ...]:
+        """The messages, with the conversation's opening where the template needs one."""
+        messages = conversation.messages
+        at = next((n for n, message in enumerate(messages) if message.role != "system"), 0)
+        first = not conversation.opening or messages[at].role != "assistant"
+        if first or (at and self._may_begin):
+            return messages
+        return (*messages[:at], Message("user", conversation.opening), *messages[at:])
+
+    @cached_property
+    def _may_begin(self) -> bool:
+        """Whether the template lets the assistant speak first, after a system message."""
+        with suppress(RecordError):
+            turn_text(self._render, self.shape, [Message("system", "x")], Message("assistant", "x"))
+            return True
+        return False
 
     def document_samples(self, document: Document, *, max_length: int) -> list[Sample]:
         """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once."""
@@ -175,33 +200,8 @@ def _trained(messages: Sequence[Message], train_on: str) -> list[int]:
     return trained
 
 
-def _encode_turns(encoder: Encoder, texts: Sequence[TurnText]) -> list[Pair]:
-    """The ids of each turn's prompt, as inference has them, and of its reply."""
-    joined = encoder.joins and len(texts) > 1 and _encode_joined(encoder, texts)
-    return joined or [encoder.pair(text.prompt, text.reply) for text in texts]
-
-
-def _encode_joined(encoder: Encoder, texts: Sequence[TurnText]) -> list[Pair] | None:
-    """All turns at the cost of about two: None unless each prompt's ids are the turns before it, joined.
-
-    Replies end with a control token, at which tokenizers split first. So if the pieces equal the last
-    prompt encoded as a whole, they equal every earlier prompt too.
-    """
-    pieces: list[str] = []
-    done = ""
-    for text in texts:
-        if not text.prompt.startswith(done):
-            return None
-        pieces += [text.prompt[len(done) :], text.reply]
-        done = text.prompt + text.reply
-    *parts, whole = encoder.many([*pieces, texts[-1].prompt])
-    pairs: list[Pair] = []
-    ids: list[int] = []
-    for context, reply in zip(parts[::2], parts[1::2], strict=True):
-        ids = ids + context
-        pairs.append(Pair(ids, reply))
-        ids = ids + reply
-    return pairs if pairs[-1].prompt == whole else None
+def _alone(pair: Pair, weight: float, cut_tokens: int) -> Sample:
+    return Sample(pair.prompt + pair.reply, [0.0] * len(pair.prompt) + [weight] * len(pair.reply), cut_tokens)
 
 
 def _append(samples: list[Sample], pair: Pair, weight: float, cut_tokens: int) -> None:
@@ -212,5 +212,6 @@ def _append(samples: list[Sample], pair: Pair, weight: float, cut_tokens: int) -
         weights = last.weights + [0.0] * (len(pair.prompt) - len(last.ids)) + labels
         cut_tokens = max(cut_tokens, last.cut_tokens)
     else:
-        weights = [0.0] * len(pair.prompt) + labels
+        samples.append(_alone(pair, weight, cut_tokens))
+        return
     samples.append(Sample(pair.prompt + pair.reply, weights, cut_tokens))

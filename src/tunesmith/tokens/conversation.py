@@ -21,10 +21,60 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """A titled part of a system message.
+
+    `cut` 0 keeps it whole; else its lines may go, the oldest first, from the block with the lowest `cut`
+    first, until `keep` are left. A block without lines is not shown.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    cut: int = 0
+    keep: int = 0
+
+    def text(self, dropped: int = 0) -> str:
+        """Title and lines without the first `dropped` ones; empty where no line is left."""
+        lines = self.lines[dropped:]
+        return "\n".join([self.title, *lines] if self.title else lines) if lines else ""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemText:
+    """A system message made of blocks, some of which may be shortened where room is short."""
+
+    blocks: tuple[Block, ...]
+
+    def text(self, dropped: int = 0) -> str:
+        """The message without its first `dropped` droppable lines."""
+        left = dict.fromkeys(range(len(self.blocks)), 0)
+        for at in sorted(left, key=lambda at: self.blocks[at].cut):
+            block = self.blocks[at]
+            if block.cut:
+                left[at] = min(dropped, max(0, len(block.lines) - block.keep))
+                dropped -= left[at]
+        parts = [block.text(left[at]) for at, block in enumerate(self.blocks)]
+        return "\n\n".join(part for part in parts if part)
+
+    @property
+    def droppable(self) -> int:
+        """How many lines may go."""
+        return sum(max(0, len(block.lines) - block.keep) for block in self.blocks if block.cut)
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns in order. At least one assistant turn has a weight above zero."""
+    """Turns in order. At least one assistant turn has a weight above zero.
+
+    `system` is what the first message was made of, where it may be shortened. With `merge` false every
+    trained reply is a sample of its own, though the turns' token sequences continue each other. `opening`
+    is said before an assistant's first turn where the model's template refuses to begin with one.
+    """
 
     messages: tuple[Message, ...]
+    system: SystemText | None = None
+    merge: bool = True
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)

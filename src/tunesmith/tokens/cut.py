@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.conversation import Message, SystemText
 from tunesmith.tokens.encode import Encoder, Pair, RecordError
 from tunesmith.tokens.template import Renderer, Shape, turn_text
 
@@ -22,6 +22,7 @@ class Cutter:
         shape: Shape,
         encoder: Encoder,
         messages: tuple[Message, ...],
+        system: SystemText | None,
         max_length: int,
         truncate_reply: bool,
     ) -> None:
@@ -29,6 +30,7 @@ class Cutter:
         self._shape = shape
         self._encoder = encoder
         self._messages = messages
+        self._system = system
         self._max_length = max_length
         self._truncate_reply = truncate_reply
 
@@ -48,12 +50,12 @@ class Cutter:
     def fit(self, index: int, full: Pair) -> Pair:
         """The turn at `index`, whose uncut form `full` is too long, with as much context as fits.
 
-        First the oldest messages go, then the beginning of the one that is left. Only with
-        `truncate_reply`, and only where that is not enough, the reply loses its end and with it the
-        end-of-turn token. Raises RecordError with the numbers where nothing helps.
+        First the oldest messages go, then the system message's droppable lines, then the beginning of the
+        message that is left. Only with `truncate_reply`, and only where that is not enough, the reply loses
+        its end and with it the end-of-turn token. Raises RecordError with the numbers where nothing helps.
         """
-        pair = self._drop_oldest(index, full)
         last = self._last_start(index)
+        pair = self._drop_oldest(index, full) or self._drop_lines(index, last)
         for start in range(last, index):
             pair = pair or self._cut_first(index, start, len(full.reply))
         if pair:
@@ -66,18 +68,33 @@ class Cutter:
                     return Pair(pair.prompt, pair.reply[: self._max_length - len(pair.prompt)])
         raise self._too_long(index, full)
 
+    def _drop_lines(self, index: int, start: int) -> Pair | None:
+        """Drop as few of the system message's lines as needed; the messages before `start` are gone."""
+        if self._system is None or not self._system.droppable:
+            return None
+        low, high = 1, self._system.droppable
+        best = self._fitting(index, start, high)
+        while best is not None and low < high:
+            middle = (low + high) // 2
+            pair = self._fitting(index, start, middle)
+            low, high, best = (low, middle, pair) if pair else (middle + 1, high, best)
+        return best
+
     def _last_start(self, index: int) -> int:
         """Where the shortest context starts: the last user turn, or else the message before the reply."""
         users = [at for at in range(self._head, index) if self._messages[at].role == "user"]
         return users[-1] if users else max(self._head, index - 1)
 
-    def _encode(self, index: int, start: int, content: str | None = None) -> Pair | None:
+    def _encode(self, index: int, start: int, content: str | None = None, dropped: int = 0) -> Pair | None:
         """The turn with context from `start` on (its content replaced if given); None if refused."""
-        context = [*self._messages[: self._head], *self._messages[start:index]]
+        head, rest = list(self._messages[: self._head]), list(self._messages[start:index])
+        if dropped and self._system:
+            shorter = self._system.text(dropped)
+            head[:1] = [Message("system", shorter)] if shorter else []
         if content is not None:
-            context[self._head] = replace(context[self._head], content=content)
+            rest[0] = replace(rest[0], content=content)
         try:
-            text = turn_text(self._render, self._shape, context, self._messages[index])
+            text = turn_text(self._render, self._shape, [*head, *rest], self._messages[index])
             return self._encoder.pair(text.prompt, text.reply)
         except RecordError:
             return None
@@ -98,8 +115,8 @@ class Cutter:
             at -= 1
         return best
 
-    def _fitting(self, index: int, start: int) -> Pair | None:
-        pair = self._encode(index, start)
+    def _fitting(self, index: int, start: int, dropped: int = 0) -> Pair | None:
+        pair = self._encode(index, start, dropped=dropped)
         return pair if pair and len(pair.prompt) + len(pair.reply) <= self._max_length else None
 
     def _guess(self, starts: list[int], index: int, full: Pair) -> int:
@@ -120,7 +137,8 @@ class Cutter:
         def excess(pair: Pair) -> int:
             return len(pair.prompt) + min(len(pair.reply), room) - self._max_length
 
-        pair = self._encode(index, start)
+        dropped = self._system.droppable if self._system else 0
+        pair = self._encode(index, start, dropped=dropped)
         if start >= index or pair is None or excess(pair) <= 0:
             return pair if pair and excess(pair) <= 0 else None
         content = self._messages[start].content
@@ -128,7 +146,7 @@ class Cutter:
         at = 0
         while pair and excess(pair) > 0 and at < len(positions) - 1:
             at = min(at + excess(pair), len(positions) - 1)
-            pair = self._encode(index, start, content[positions[at] :])
+            pair = self._encode(index, start, content[positions[at] :], dropped)
         return pair if pair and excess(pair) <= 0 else None
 
     def _too_long(self, index: int, full: Pair) -> RecordError:

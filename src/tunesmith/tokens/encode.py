@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from tunesmith.errors import DataError
 
+FRAMES, FRAME_CHARACTERS = 1000, 500
+
 
 class RecordError(DataError):
     """A record cannot become samples. The message is a plain reason; the caller adds file and line."""
@@ -43,9 +45,16 @@ class Encoder:
                 if token.special:
                     self.special[token.content] = id_
         self.added |= self.special
+        self._frames: dict[str, list[int]] = {}
+        self._separates: dict[str, bool] = {}
 
     def many(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text by itself."""
+        if self.tokenizer.is_fast:
+            backend = self.tokenizer.backend_tokenizer
+            if backend.truncation is None and backend.padding is None:
+                # The same, without the offsets and masks nobody asks for here.
+                return [each.ids for each in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         encoded = self.tokenizer(
             list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
         )
@@ -72,6 +81,33 @@ class Encoder:
         pieces = ("a", " a", "\n", "你", "1")
         before, *after = self.many(["x", *pieces])
         return all(self.decode(before + ids) == "x" + piece for ids, piece in zip(after, pieces, strict=True))
+
+    def frame(self, text: str) -> list[int]:
+        """The ids of a text that stands before many replies, encoded once if it is short."""
+        if text not in self._frames:
+            if len(self._frames) >= FRAMES or len(text) > FRAME_CHARACTERS:
+                return self.ids(text)
+            self._frames[text] = self.ids(text)
+        return self._frames[text]
+
+    def separates(self, token: str) -> bool:
+        """Whether text before and after the added token `token` is always encoded by itself.
+
+        So it is where pieces join, the token is matched as it is written, takes no white space with it,
+        and no other added token can overlap it.
+        """
+        if token not in self._separates:
+            self._separates[token] = self._separates_text(token)
+        return self._separates[token]
+
+    def _separates_text(self, token: str) -> bool:
+        mine = self.tokenizer.added_tokens_decoder.get(self.added.get(token, -1))
+        if mine is None or not self.tokenizer.is_fast or not self.joins:
+            return False
+        if mine.lstrip or mine.rstrip or mine.single_word or mine.normalized:
+            return False
+        others = {added.content for added in self.tokenizer.added_tokens_decoder.values()} - {token}
+        return not any(overlap(token, other) or overlap(other, token) or token in other for other in others)
 
     @cached_property
     def starts_with_bos(self) -> bool:
@@ -121,6 +157,11 @@ class Encoder:
             verbose=False,
         )
         return [start for start, _ in encoded["offset_mapping"]]
+
+
+def overlap(left: str, right: str) -> bool:
+    """Whether some end of `left` is a beginning of `right`."""
+    return any(right.startswith(left[-size:]) for size in range(1, min(len(left), len(right)) + 1))
 
 
 def pattern_of(tokens: Sequence[str]) -> re.Pattern[str]:

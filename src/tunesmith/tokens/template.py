@@ -60,12 +60,13 @@ class Shape:
     """How a template ends a reply and opens a turn.
 
     `tail` is the text after the last reply, `closing` the part that is still the reply's own: up to and
-    including the end-of-turn token `eot_id`. `role_ids` are the tokens that open a turn (empty where
+    including the end-of-turn token `eot`, `eot_id`. `role_ids` are the tokens that open a turn (empty where
     the template marks roles by plain words); `markers` the texts of all these tokens.
     """
 
     tail: str
     closing: str
+    eot: str
     eot_id: int
     role_ids: frozenset[int]
     markers: frozenset[str]
@@ -127,6 +128,7 @@ def _learn(render: Renderer, encoder: Encoder) -> Shape:
     return Shape(
         tail=tail,
         closing=closing,
+        eot=eot,
         eot_id=encoder.added[eot],
         role_ids=frozenset(encoder.added[token] for token in role_tokens),
         markers=frozenset({*role_tokens, eot}),

@@ -1,0 +1,77 @@
+"""The ids of a conversation's turns: prompts exactly as inference has them, replies as training labels them.
+
+Knows texts and ids; refuses to know messages, templates and lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tunesmith.tokens.encode import Encoder, Pair
+from tunesmith.tokens.template import TurnText
+
+
+def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[Pair]:
+    """The ids of each turn's prompt and reply; `eot` is the token that ends replies.
+
+    Where each prompt begins with the turns before it, the last prompt is encoded once and cut: text before
+    and after a control token is encoded by itself, so every part of it is what that part's own ids are.
+    """
+    pieces = _pieces(texts) if encoder.joins and len(texts) > 1 else None
+    pairs = pieces and _cut(encoder, pieces, texts[-1], eot)
+    return pairs or [encoder.pair(text.prompt, text.reply) for text in texts]
+
+
+def _pieces(texts: Sequence[TurnText]) -> list[tuple[str, str]] | None:
+    """What each turn adds: context, then reply. None unless every prompt begins with the turns before it."""
+    pieces: list[tuple[str, str]] = []
+    done = ""
+    for text in texts:
+        if not text.prompt.startswith(done):
+            return None
+        pieces.append((text.prompt[len(done) :], text.reply))
+        done = text.prompt + text.reply
+    return pieces
+
+
+def _cut(encoder: Encoder, pieces: Sequence[tuple[str, str]], last: TurnText, eot: str) -> list[Pair] | None:
+    whole, reply = encoder.many([last.prompt, last.reply])
+    apart = encoder.separates(eot)
+    pairs = _cut_at(encoder, pieces[:-1], whole, eot) if apart else _joined(encoder, pieces, whole)
+    return [*pairs, Pair(whole, reply)] if pairs is not None else None
+
+
+def _cut_at(
+    encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int], eot: str
+) -> list[Pair] | None:
+    """Cut `whole` at the tokens that end turns; None where a reply's first token is not its own."""
+    eot_id = encoder.added[eot]
+    ends = [at for at, id_ in enumerate(whole) if id_ == eot_id]
+    pairs: list[Pair] = []
+    done = 0
+    for context, reply in pieces:
+        done += context.count(eot)
+        start = ends[done - 1] + 1 if done else 0
+        frame = encoder.frame(context.rpartition(eot)[2])
+        begin, end = start + len(frame), ends[done]
+        if reply.count(eot) != 1 or whole[start:begin] != frame or begin > end:
+            return None
+        pairs.append(Pair(whole[:begin], whole[begin : end + 1]))
+        done += 1
+    return pairs
+
+
+def _joined(encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int]) -> list[Pair] | None:
+    """For tokens that may take in what is around them: all pieces by themselves, if they join to `whole`."""
+    parts = encoder.many([piece for both in pieces for piece in both][:-1])
+    if [id_ for ids in parts for id_ in ids] != whole:
+        return None
+    return list(_pairs(parts[:-1]))
+
+
+def _pairs(parts: Sequence[list[int]]) -> Iterator[Pair]:
+    ids: list[int] = []
+    for context, reply in zip(parts[::2], parts[1::2], strict=True):
+        ids = ids + context
+        yield Pair(ids, reply)
+        ids = ids + reply
