@@ -1,0 +1,107 @@
+"""Format `character`: what a character says, and what is told about it, as instructions to answer.
+
+Which kind a record is follows from its `input` alone. Knows nothing of files, of mixing datasets or of
+templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.api.datasets import CharacterFormat
+from tunesmith.data.chat import LISTS, conversation
+from tunesmith.data.fields import optional_text, present, text_field
+from tunesmith.data.instruction import conversation_from_instruction
+from tunesmith.data.place import RecordProblem, RecordSkipped
+from tunesmith.tokens.conversation import Conversation, Message
+
+BACKGROUND_KEYS = (
+    "更多描述",
+    "角色详细",
+    *(f"角色故事{number}" for number in range(1, 6)),
+    "孤心沙龙",
+    "神之眼",
+)
+ANOTHER_SPEAKER = "another speaker"
+
+_CHINESE = {
+    "background": "请讲述{name}的背景资料，内容对应下面这一项。",
+    "settings": "请以{name}的身份和口吻，回应下面的问题或话题。",
+    "imitation": "请以{name}的身份和口吻，说一句台词。",
+    "scene": "场景：",
+}
+_ENGLISH = {
+    "background": "Tell the part of {name}'s background that is named below.",
+    "settings": "As {name}, and in {name}'s own voice, respond to the question or topic below.",
+    "imitation": "As {name}, and in {name}'s own voice, speak one line.",
+    "scene": "Scene: ",
+}
+
+
+def conversation_from_character(
+    value: Mapping[str, Any], spec: CharacterFormat, *, system_prompt: str | None = None
+) -> Conversation:
+    r"""Fields `speaker`, `text`; optional `input` or `source_title`. With `instruction`: an Alpaca record.
+
+    The question is the kind's instruction and the `input` joined by "\n"; an imitation names the scene
+    (`source_title`) instead. A record with both is told by its `input`.
+    Raises RecordSkipped for another speaker's line, and RecordProblem, whose message names the field.
+    """
+    converted = value.get("instruction") is not None
+    if not converted:
+        _check_shape(value)
+    if not _is_spoken(value, spec, must_say=not converted):
+        raise RecordSkipped(ANOTHER_SPEAKER)
+    if converted:
+        return conversation_from_instruction(value, system_prompt=system_prompt)
+    reply = text_field(value, "text")
+    if not reply.strip():
+        raise RecordProblem("text is empty")
+    return conversation([Message("user", _question(value, spec)), Message("assistant", reply)], system_prompt)
+
+
+def _check_shape(value: Mapping[str, Any]) -> None:
+    if value.get("text") is None:
+        if any(name in value for name in LISTS):
+            raise RecordProblem("this is a chat record; use the format chat: {}")
+        raise RecordProblem(f"text is missing: {present(value)}")
+    text_field(value, "text")
+    optional_text(value, "input")
+    optional_text(value, "source_title")
+
+
+def _is_spoken(value: Mapping[str, Any], spec: CharacterFormat, *, must_say: bool) -> bool:
+    """Whether the record's speaker is one of those wanted: the character, and whom `speakers` adds."""
+    speaker = optional_text(value, "speaker")
+    others = {other.strip() for other in spec.speakers or ()}
+    if "any" in others:
+        return True
+    if speaker is None and must_say:
+        raise RecordProblem(f"speaker is missing: {present(value)}")
+    return speaker is None or speaker.strip() in {spec.name.strip(), *others}
+
+
+def _question(value: Mapping[str, Any], spec: CharacterFormat) -> str:
+    topic = (value.get("input") or "").strip()
+    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
+    texts = _default_texts(spec.name.strip())
+    if not topic:
+        kind, own = "imitation", spec.imitation_instruction
+        scene = (value.get("source_title") or "").strip()
+        topic = texts["scene"] + scene if scene else ""
+    elif topic in {key.strip() for key in keys}:
+        kind, own = "background", spec.background_instruction
+    else:
+        kind, own = "settings", spec.settings_instruction
+    question = "\n".join(part for part in (texts[kind] if own is None else own, topic) if part)
+    if not question.strip():
+        raise RecordProblem(f"{kind}Instruction is empty, and the record has nothing else to answer")
+    return question
+
+
+def _default_texts(name: str) -> dict[str, str]:
+    """In Chinese where the name has a Chinese character, else in English."""
+    chinese = any("\u3400" <= character <= "\u9fff" for character in name)
+    texts = _CHINESE if chinese else _ENGLISH
+    return {kind: text.replace("{name}", name) for kind, text in texts.items()}

@@ -1,0 +1,175 @@
+"""What a reply decides, and whether that is right for its case.
+
+A reply is read by a closed set of forms; whatever else it says is None, never a guess. Knows nothing of
+prompts, models or sampling.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tunesmith.data.legal import NO_VIOLATION, XT, Case
+
+Term = int | Literal["XT"]
+
+WRONG_CHARGE, WRONG_TERM, UNPARSABLE = "wrong_charge", "wrong_term", "unparsable"
+UNKNOWN_TERM = "unknown_term"
+
+_OPEN, _CLOSE = "<answer>", "</answer>"
+# Full-width forms of ASCII, and the ideographic space.
+_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+
+# Charges have names like 生产、销售伪劣产品: both sides are cut at the same marks, and their parts compared.
+_SEPARATORS = re.compile("以及|[、,;和及与]")
+_SAME_IN_NAMES = str.maketrans("", "", "[]【】 \t")
+
+_NUMBER = "([0-9]{1,6}|[零〇一二两三四五六七八九十百]{1,8})"
+_XT_TERM = re.compile(f"{XT}|无期徒刑|死刑")
+_MONTHS_TERM = re.compile(rf"{_NUMBER}\s*(?:个月)?")
+_YEARS_TERM = re.compile(rf"{_NUMBER}\s*年(?:\s*零?\s*{_NUMBER}\s*个月)?")
+# What may stand around a term. No sign, point or tilde before it: they would change the number.
+_AROUND = "\"'`*_“”‘’「」『』《》()[]{} \t"
+_END_MARKS = ("。", ".", ",", ";", "!")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a reply decides: no charges and term None are "no violation".
+
+    `charges` are parts of names, as `charge_parts` makes them; `term` is months, or XT for life and death.
+    """
+
+    charges: frozenset[str]
+    term: Term | None
+
+
+def parse_judgement(reply: str) -> Judgement | None:
+    """The judgement in a reply's last `<answer>…</answer>`, else in its last line; None: unparsable."""
+    charge, bar, term = _last_line(_answer(reply)).translate(_HALF_WIDTH).rpartition("|")
+    if not bar:
+        return Judgement(frozenset(), None) if _bare(term) == NO_VIOLATION else None
+    months = parse_term(term)
+    if _bare(charge) == NO_VIOLATION:
+        return Judgement(frozenset(), None) if months == 0 else None
+    charges = charge_parts([charge])
+    if months is None or not charges or NO_VIOLATION in charges or _OPEN in charge:
+        return None
+    return Judgement(charges, months)
+
+
+def parse_term(text: str) -> Term | None:
+    """Months of `18`, `18个月`, `3年`, `3年6个月`, in digits or Chinese numerals; XT; None: neither."""
+    text = text.translate(_HALF_WIDTH).strip(_AROUND)
+    if text.endswith(_END_MARKS):
+        text = text[:-1].rstrip(_AROUND)
+    if _XT_TERM.fullmatch(text):
+        return XT
+    if match := _MONTHS_TERM.fullmatch(text):
+        return _number(match[1])
+    if match := _YEARS_TERM.fullmatch(text):
+        return _months(_number(match[1]), _number(match[2] or "0"))
+    return None
+
+
+def charge_parts(charges: Iterable[str]) -> frozenset[str]:
+    """The parts of the names between separators, without brackets, a last 罪 and punctuation around them."""
+    plain = (charge.translate(_HALF_WIDTH).translate(_SAME_IN_NAMES) for charge in charges)
+    parts = (_without_suffix(part) for charge in plain for part in _SEPARATORS.split(charge))
+    return frozenset(part for part in parts if part)
+
+
+def judge(case: Case, reply: str) -> str:
+    """Why a reply is not accepted; "" when charges and term are both right.
+
+    `unknown_term` where the case has a charge but no term: then no reply can be called right.
+    """
+    judgement = parse_judgement(reply)
+    if judgement is None:
+        return UNPARSABLE
+    if judgement.charges != charge_parts(case.charges):
+        return WRONG_CHARGE
+    if not case.charges:
+        return ""
+    if case.months is None:
+        return UNKNOWN_TERM
+    return "" if judgement.term == case.months else WRONG_TERM
+
+
+def direction(label: str, judgement: Judgement | None) -> bool:
+    """Whether a judgement goes where a changed law points; an unparsable one never does.
+
+    Labels as in `legal.LABELS`: TU is 120 months or more, TD at most 36, NX 36 or more but not XT, original
+    36 to 120. XT is not less than any term, so it counts as going up.
+    """
+    if judgement is None:
+        return False
+    term = judgement.term
+    match label:
+        case "NV" | "V":
+            return bool(judgement.charges) == (label == "V")
+        case "TU":
+            return term == XT or (isinstance(term, int) and term >= 120)
+        case "TD":
+            return isinstance(term, int) and term <= 36
+        case "XT":
+            return term == XT
+        case "NX":
+            return isinstance(term, int) and term >= 36
+        case "original":
+            return isinstance(term, int) and 36 <= term <= 120
+        case _:
+            raise ValueError(f"unknown label {label}")
+
+
+def _answer(reply: str) -> str:
+    start = reply.rfind(_OPEN, 0, max(reply.rfind(_CLOSE), 0))
+    if start < 0:
+        return reply
+    return reply[start + len(_OPEN) : reply.index(_CLOSE, start)]
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _bare(text: str) -> str:
+    """Without the punctuation, symbols and white space around it."""
+    inner = [at for at, sign in enumerate(text) if unicodedata.category(sign)[0] not in "PSZC"]
+    return text[inner[0] : inner[-1] + 1] if inner else ""
+
+
+def _without_suffix(part: str) -> str:
+    return _bare(_bare(part).removesuffix("罪"))
+
+
+def _months(years: int | None, months: int | None) -> int | None:
+    """None where a number is none, and for 3年36个月, which may mean three years, or six."""
+    if years is None or months is None or months >= 12:
+        return None
+    return years * 12 + months
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text[0] in "0123456789" else _NUMERALS.get(text)
+
+
+def _numerals() -> dict[str, int]:
+    """Every usual way to write 0 to 999. Loose ones (一百二 for 120, 三六 for 36) are not among them."""
+    ones = {digit: number for number, digit in enumerate("一二三四五六七八九", 1)} | {"两": 2}
+    tens = {f"{digit}十": number * 10 for digit, number in ones.items() if digit != "两"}
+    below = tens | {ten + one: tens[ten] + ones[one] for ten in tens for one in ones if one != "两"}
+    numerals = {"零": 0, "〇": 0, "十": 10, **ones, **below}
+    numerals |= {f"十{one}": 10 + number for one, number in ones.items() if one != "两"}
+    for digit, number in ones.items():
+        numerals[f"{digit}百"] = number * 100
+        numerals |= {f"{digit}百{rest}": number * 100 + value for rest, value in below.items()}
+        for zero in "零〇":
+            numerals |= {f"{digit}百{zero}{one}": number * 100 + ones[one] for one in ones if one != "两"}
+    return numerals
+
+
+_NUMERALS = _numerals()
