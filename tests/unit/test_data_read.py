@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.read import SHOWN, BadRecords, Item, collect_bad, read_dataset
+from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad
 from tunesmith.data.records import BadRecord, Place
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document, Message
@@ -19,12 +20,10 @@ class Memory:
         return io.BytesIO(self.files[key])
 
 
-def read(fmt, *records, system_prompt=None, limit=None):
+def read(fmt, *records, **settings):
     data = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records).encode()
-    store = Memory({"x.jsonl": data})
-    return list(
-        read_dataset(store, [Entry("x.jsonl", len(data))], fmt, system_prompt=system_prompt, limit=limit)
-    )
+    dataset = DatasetSpec.model_validate({"uri": "file:///x.jsonl", fmt: {}, **settings})
+    return list(Reader(Memory({"x.jsonl": data}), [Entry("x.jsonl", len(data))], dataset).items())
 
 
 def chat(question, **extra):
@@ -39,9 +38,9 @@ def test_formats():
     for fmt, record in [("chat", chat("q")), ("instruction", {"instruction": "q", "output": "a"})]:
         (item,) = read(fmt, record)
         assert item.content == Conversation(replies)
-        (item,) = read(fmt, record, system_prompt="P")
+        (item,) = read(fmt, record, systemPrompt="P")
         assert item.content == Conversation((Message("system", "P"), *replies))
-    (item,) = read("text", {"text": "q"}, system_prompt="P")
+    (item,) = read("text", {"text": "q"}, systemPrompt="P")
     assert (item.content, item.place) == (Document("q"), Place("x.jsonl", "line 1"))
 
 
@@ -54,25 +53,30 @@ def test_bad_records_keep_their_place():
 
 def test_a_key_is_the_id_or_the_content_never_the_position():
     a, b, c = read("chat", chat("q", id="one"), chat("q", id=7), chat("q"))
-    assert (a.key, b.key) == ("one", "7")
+    assert (a.group, b.group) == ("one", "7")
     (other, third, again) = read("chat", chat("r"), chat("q", x=1), {"x": 1, **chat("q")})
-    assert again.key == third.key
-    assert len({c.key, other.key, third.key}) == 3
-    assert len(c.key) == 32
+    assert again.group == third.group
+    assert len({c.group, other.group, third.group}) == 3
+    assert len(c.group) == 32
     for unusable in ("", None, True, 1.5, ["x"]):
         (item,) = read("chat", chat("q", id=unusable))
-        assert len(item.key) == 32
+        assert len(item.group) == 32
 
 
 def test_a_key_does_not_change_with_the_system_prompt():
-    assert read("chat", chat("q"))[0].key == read("chat", chat("q"), system_prompt="P")[0].key
+    assert read("chat", chat("q"))[0].group == read("chat", chat("q"), systemPrompt="P")[0].group
 
 
 def test_items_of_one_record_share_its_key():
     replies = [{"role": "assistant", "text": text} for text in "ab"]
     tree = {"id": "t", "prompt": {"role": "prompter", "text": "q", "replies": replies}}
-    assert [item.key for item in read("chat", tree)] == ["t#0", "t#1"]
-    assert [item.record_key for item in read("chat", tree)] == ["t", "t"]
+    assert [item.group for item in read("chat", tree)] == ["t", "t"]
+    assert [item.split_key for item in read("chat", tree)] == ["t", "t"]
+
+
+def test_the_same_text_has_one_split_key_whatever_else_the_record_has():
+    one, two, three = read("chat", chat("q", id="one"), chat("q", id="two", score=3), chat("r", id="one"))
+    assert one.split_key == two.split_key != three.split_key
 
 
 @pytest.mark.parametrize(("limit", "kinds"), [(1, "i"), (2, "ib"), (3, "ibi"), (9, "ibi"), (None, "ibi")])

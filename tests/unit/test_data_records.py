@@ -282,7 +282,7 @@ FILES_BAD = {
     "utf16": ("x.json", '[{"a": 1}]'.encode("utf-16"), "!: the file is UTF-16 text; save it as UTF-8"),
     "unknown": ("x.bin", b"\x00\x01\x02\x03", "!: this is neither JSON nor CSV"),
     "text": ("x.txt", b"hello", "!: this is neither JSON nor CSV"),
-    "parquet": ("x.parquet", b"PAR1....", "!: .parquet files cannot be read; convert the file to .jsonl"),
+    "parquet": ("x.parquet", b"PAR1....", "!: the Parquet data is truncated"),
     "objects-over-lines": ("x.json", b'{\n"a": 1\n}\n{\n"a": 2\n}', '{"a": 1}'),
 }
 
@@ -366,9 +366,9 @@ def test_a_folder_of_text_reads_its_text_files():
 
 
 def test_data_in_a_form_nobody_reads_is_not_skipped():
-    files = {"a.jsonl": b'{"n": 1}', "b.parquet": b"PAR1", "c.jsonl": b'{"n": 3}'}
+    files = {"a.jsonl": b'{"n": 1}', "b.arrow": b"ARROW1", "c.jsonl": b'{"n": 3}'}
     results = list(read_records(Memory(files), [Entry(key, 0) for key in files]))
-    assert_begin(shown(results), ['{"n": 1}', "!: .parquet files cannot be read", '{"n": 3}'])
+    assert_begin(shown(results), ['{"n": 1}', "!: .arrow files cannot be read", '{"n": 3}'])
 
 
 @pytest.mark.parametrize("keys", [[], ["d/"], ["LICENSE", "x.png"]], ids=["empty", "marker", "no-data"])

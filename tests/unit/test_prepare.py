@@ -9,7 +9,7 @@ from tests.support import write_jsonl
 
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import prepare
-from tunesmith.errors import DataError, LabelError, PermanentError
+from tunesmith.errors import DataError, LabelError
 
 TOKENIZER = load_family("chatml")
 
@@ -206,11 +206,6 @@ def test_an_id_outside_the_models_vocabulary_is_found(make):
 def test_nothing_left_is_said(make):
     with pytest.raises(DataError, match="No sample is left"):
         make(([chat(1)], {"repeat": 0.1}))
-
-
-def test_formats_of_later_versions_are_refused(make):
-    with pytest.raises(PermanentError, match="sampled is not read by this version"):
-        make(([chat(1)], {"sampled": {}}))
 
 
 def test_progress_and_first(make):

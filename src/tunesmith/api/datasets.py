@@ -116,8 +116,6 @@ class SubsetSpec(Model):
 # Blocks of which exactly one says how a dataset is read.
 DATASET_FORMATS = ("chat", "instruction", "text", "user_simulation", "character", "sampled")
 FORMAT_COUNT = one_of(*DATASET_FORMATS).cel.removesuffix(" == 1")
-# Formats this version reads; the others are validated and rendered.
-FORMATS_READ = ("chat", "instruction", "text")
 # Which format a job's output can be read as.
 UPSTREAM_FORMATS = {"RejectionSampleJob": "sampled", "DialogueGenJob": "chat"}
 

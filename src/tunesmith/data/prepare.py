@@ -1,51 +1,37 @@
 """From the datasets of a FineTuneJob to tables of samples, checked and ready, with a report of what was done.
 
-Order of operations: limit, subset, split, repeat; shuffling is the trainer's. Choices depend on each
+Order of operations: limit, subset, split, draw, repeat; shuffling is the trainer's. Choices depend on each
 record's key and a seed alone. No torch here: `tunesmith preview` runs the very same code.
 """
 
 from __future__ import annotations
 
-from array import array
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic.alias_generators import to_camel
 
-from tunesmith.api.datasets import FORMATS_READ, DatasetSpec, ValidationSpec
+from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
-from tunesmith.data.read import BadRecords, Item, collect_bad, read_dataset
-from tunesmith.data.records import BadRecord
-from tunesmith.data.table import Table, TableWriter
-from tunesmith.errors import DataError, LabelError, PermanentError
-from tunesmith.names import Reason
-from tunesmith.tokens.chat import ChatTokenizer, RecordError
-from tunesmith.tokens.checks import check_sample
-from tunesmith.tokens.conversation import Document, Message, Sample
+from tunesmith.data.place import BadRecord, Skipped
+from tunesmith.data.read import Choice, Item, Reader, collect_bad
+from tunesmith.data.records import choose_files
+from tunesmith.data.report import Account, DatasetReport, as_values, from_values
+from tunesmith.data.table import Table, TableWriter, see_no_more
+from tunesmith.data.tokenise import Made, Settings, Tokeniser
+from tunesmith.errors import DataError
+from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.conversation import Document, Encoded, Message, Sample
 
 FIRST_SAMPLES = 3
+REPORT = "report.json"
+ALSO_VALIDATES = "the same as a validation sample"
 Progress = Callable[[str, int], None]
-
-
-@dataclass(slots=True)
-class DatasetReport:
-    """What became of one dataset. Counts of records and samples; tokens as seen once, without `repeat`."""
-
-    name: str
-    records: int = 0
-    samples: int = 0
-    tokens: int = 0
-    label_tokens: int = 0
-    bad: int = 0
-    skipped: int = 0
-    cut: int = 0
-    bad_records: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +49,8 @@ class Prepared:
 
     train: Table
     validation: Table | None
-    reports: list[DatasetReport]
-    first: list[FirstSample]
+    reports: list[DatasetReport] = field(default_factory=list)
+    first: list[FirstSample] = field(default_factory=list)
 
     def lengths(self, bins: int = 20) -> list[dict[str, int]]:
         """Histogram of the training samples' lengths in tokens."""
@@ -80,161 +66,130 @@ class Prepared:
 
     def report(self) -> list[dict[str, Any]]:
         """The dataset reports as plain values."""
-        return [asdict(report) for report in self.reports]
-
-
-class _Part:
-    """One dataset being read: its settings, and the ranks up to which records are chosen for something."""
-
-    def __init__(
-        self,
-        name: str,
-        dataset: DatasetSpec | ValidationSpec,
-        spec: FineTuneSpec,
-        tokenizer: ChatTokenizer,
-        options: StorageOptions,
-        shown: Callable[[int], None],
-        vocab_size: int | None,
-    ) -> None:
-        if dataset.format not in FORMATS_READ:
-            raise PermanentError(
-                f"{name}: the format {to_camel(dataset.format)} is not read by this version yet; "
-                f"it reads {', '.join(FORMATS_READ)}.",
-                reason=Reason.NOT_IMPLEMENTED,
-            )
-        self.dataset, self.spec, self.tokenizer = dataset, spec, tokenizer
-        self.report = DatasetReport(name)
-        self._found = BadRecords()
-        self._shown, self._vocab_size = shown, vocab_size
-        assert dataset.uri is not None  # plan has resolved every fromJob
-        self._store, self._entries = find_files(dataset.uri, options)
-
-    def items(self) -> Iterator[Item | BadRecord]:
-        return read_dataset(
-            self._store,
-            self._entries,
-            self.dataset.format,
-            system_prompt=self.dataset.system_prompt,
-            limit=self.dataset.limit,
-        )
-
-    def ranks(self, seed: int, purpose: str, wanted: Callable[[str], bool] = lambda key: True) -> array[int]:
-        """Ranks of the readable records that are wanted; items of one record count once."""
-        keys = (item.record_key for item in self.items() if isinstance(item, Item))
-        records = (key for key, _ in groupby(keys))
-        return array("Q", (rank(seed, purpose, key) for key in records if wanted(key)))
-
-    def samples(self, wanted: Callable[[str], bool]) -> Iterator[tuple[Item, list[Sample]]]:
-        """Wanted items with their samples; bad records, also those found by the tokenizer, are collected."""
-        yield from collect_bad(self._tokenised(wanted), self.dataset.max_bad_records, self._found)
-
-    def _tokenised(self, wanted: Callable[[str], bool]) -> Iterator[tuple[Item, list[Sample]] | BadRecord]:
-        for number, item in enumerate(self.items(), 1):
-            if number % 200 == 0:
-                self._shown(number)
-            if isinstance(item, BadRecord):
-                yield item
-                continue
-            self.report.records += 1
-            if not wanted(item.record_key):
-                continue
-            try:
-                yield item, self._samples_of(item)
-            except RecordError as error:
-                yield BadRecord(item.place, error.message)
-        self._shown(self.report.records)
-
-    def _samples_of(self, item: Item) -> list[Sample]:
-        limit = self.spec.training.max_length
-        if isinstance(item.content, Document):
-            samples = self.tokenizer.document_samples(item.content, max_length=limit)
-        else:
-            samples = self.tokenizer.samples(
-                item.content,
-                train_on=self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
-                max_length=limit,
-                truncate_reply=self.spec.training.truncate_reply,
-            )
-        kind = "text" if isinstance(item.content, Document) else "chat"
-        for sample in samples:
-            try:
-                check_sample(
-                    sample,
-                    self.tokenizer,
-                    kind,
-                    truncate_reply=self.spec.training.truncate_reply,
-                    vocab_size=self._vocab_size,
-                )
-            except LabelError as error:
-                raise LabelError(f"{item.place}: {error.message}") from None
-        return samples
-
-    def count(self, samples: list[Sample]) -> None:
-        """Add kept samples to the report."""
-        self.report.samples += len(samples)
-        self.report.tokens += sum(len(sample.ids) for sample in samples)
-        self.report.label_tokens += sum(1 for sample in samples for weight in sample.weights if weight)
-        self.report.cut += sum(1 for sample in samples if sample.cut_tokens)
-
-    def finish(self) -> DatasetReport:
-        self.report.bad = self._found.count
-        self.report.bad_records = [str(bad) for bad in self._found.first]
-        return self.report
+        return as_values(self.reports)
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """Which records of a dataset train, validate, and are seen once more than the others."""
+class _Ranks:
+    """Up to which ranks keys are used, held out, and seen once more than the others."""
 
     subset_seed: int
-    subset: int
     split_seed: int
-    split: int
     repeat_seed: int
     whole: int
-    extra: int
-
-    def validates(self, key: str) -> bool:
-        return rank(self.split_seed, "split", key) <= self.split
+    subset: int = 2**64
+    split: int = -1
+    extra: int = -1
 
     def wanted(self, key: str) -> bool:
         return self.subset >= 2**64 or rank(self.subset_seed, "subset", key) <= self.subset
 
-    def trains(self, key: str) -> bool:
-        return self.wanted(key) and not self.validates(key)
+    def validates(self, key: str) -> bool:
+        return self.split >= 0 and rank(self.split_seed, "split", key) <= self.split
 
     def copies(self, key: str) -> int:
         return self.whole + (self.extra >= 0 and rank(self.repeat_seed, "repeat", key) <= self.extra)
 
 
-def _subset(part: _Part, dataset: DatasetSpec, spec: FineTuneSpec) -> _Choice:
-    subset_seed = dataset.subset.seed if dataset.subset else 0
-    seed, split_seed = spec.training.seed, spec.validation.seed
-    choice = _Choice(subset_seed, 2**64, split_seed, -1, seed, int(dataset.repeat), -1)
-    if dataset.subset and dataset.subset.ratio < 1:
-        subset = threshold(part.ranks(subset_seed, "subset"), dataset.subset.ratio, at_least=1)
-        choice = replace(choice, subset=subset)
-    return choice
+class _Part:
+    """One dataset: its reader, what is chosen of it, and the account of what became of it."""
 
+    def __init__(
+        self, name: str, dataset: DatasetSpec | ValidationSpec, spec: FineTuneSpec, make: _Make
+    ) -> None:
+        assert dataset.uri is not None  # plan has resolved every fromJob
+        self.dataset, self._spec, self._make = dataset, spec, make
+        store, entries = find_files(dataset.uri, make.options)
+        self._files = choose_files(entries, plain_text=dataset.text is not None)[1]
+        self._reader = Reader(store, entries, dataset, scratch=make.folder)
+        self.account = Account(name)
+        repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
+        subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
+        seed = spec.training.seed
+        self.ranks = _Ranks(subset.seed if subset else 0, spec.validation.seed, seed, int(repeat))
+        if subset and subset.ratio < 1:
+            keys = (rank(subset.seed, "subset", key) for key in self._reader.record_keys())
+            self.ranks = replace(self.ranks, subset=threshold(_unique(keys), subset.ratio, at_least=1))
 
-def _choose(parts: list[_Part], spec: FineTuneSpec) -> list[_Choice]:
-    """What of each dataset is used, held out, and seen once more.
+    def split_ranks(self) -> Iterator[int]:
+        """Ranks of everything that may be held out, before any draw."""
+        choice = Choice(self.ranks.wanted, by=self._spec.validation.by, draw=False)
+        for item in self._reader.items(choice):
+            if isinstance(item, Item):
+                yield rank(self._spec.validation.seed, "split", item.split_key)
 
-    The split is one choice over all datasets, so that a record that stands in two is on one side only.
-    """
-    choices = [_subset(part, dataset, spec) for part, dataset in zip(parts, spec.datasets, strict=True)]
-    if spec.validation.ratio > 0:
-        ranks = array("Q")
-        for part, choice in zip(parts, choices, strict=True):
-            ranks += part.ranks(spec.validation.seed, "split", choice.wanted)
-        split = threshold(ranks, spec.validation.ratio, at_least=1 if len(ranks) > 1 else 0)
-        choices = [replace(choice, split=split) for choice in choices]
-    for index, (part, dataset) in enumerate(zip(parts, spec.datasets, strict=True)):
-        fraction, choice = dataset.repeat % 1, choices[index]
+    def choose_repeated(self) -> None:
+        """Which groups are seen once more than the others, where `repeat` has a fraction."""
+        assert isinstance(self.dataset, DatasetSpec)
+        fraction = self.dataset.repeat % 1
         if fraction:
-            ranks = part.ranks(spec.training.seed, "repeat", choice.trains)
-            choices[index] = replace(choice, extra=threshold(ranks, fraction))
-    return choices
+            groups = (i for i in self._reader.items(self._choice()) if isinstance(i, Item))
+            trained = (i.group for i in groups if not self.ranks.validates(i.split_key))
+            seed = self.ranks.repeat_seed
+            ranks = _unique(rank(seed, "repeat", group) for group in trained)
+            self.ranks = replace(self.ranks, extra=threshold(ranks, fraction))
+
+    def samples(self) -> Iterator[tuple[Item, Encoded]]:
+        """Every item with its samples; what is bad or left out is counted."""
+        spec, account = self._spec, self.account
+        settings = Settings(
+            spec.training.max_length,
+            self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
+            spec.training.truncate_reply,
+            self._make.vocab_size,
+        )
+        everything: Iterator[Made] = self._make.tokeniser.encode(self._watched(), settings)
+        good: Iterator[tuple[Item, Encoded] | Skipped]
+        good = collect_bad(everything, self.dataset.max_bad_records, account.found)
+        for result in good:
+            if isinstance(result, Skipped):
+                account.skip(result.reason)
+            else:
+                yield result
+
+    def _watched(self) -> Iterator[Item | BadRecord | Skipped]:
+        tally, name = self.account.tally, self.account.report.name
+        for number, item in enumerate(self._reader.items(self._choice(), tally), 1):
+            if number % 200 == 0:
+                self._make.progress(name, tally.records)
+            yield item
+        self._make.progress(name, tally.records)
+
+    def _choice(self) -> Choice:
+        return Choice(self.ranks.wanted, self.ranks.validates, self._spec.validation.by)
+
+    def finish(self) -> DatasetReport:
+        return self.account.finish(self._files)
+
+
+def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Every rank once: a key that comes twice is chosen once."""
+    return np.unique(np.fromiter(ranks, np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class _Make:
+    """What the parts of one preparation share."""
+
+    options: StorageOptions
+    folder: Path
+    tokeniser: Tokeniser
+    progress: Progress
+    vocab_size: int | None
+
+
+def _choose(parts: list[_Part], spec: FineTuneSpec) -> None:
+    """What of each dataset is held out, and seen once more.
+
+    The split is one choice over all datasets, so that what stands in two is on one side only.
+    """
+    if spec.validation.ratio > 0:
+        ranks = _unique(each for part in parts for each in part.split_ranks())
+        split = threshold(ranks, spec.validation.ratio, at_least=1 if len(ranks) > 1 else 0)
+        for part in parts:
+            part.ranks = replace(part.ranks, split=split)
+    for part in parts:
+        part.choose_repeated()
 
 
 def prepare(
@@ -246,73 +201,106 @@ def prepare(
     *,
     first: int = FIRST_SAMPLES,
     vocab_size: int | None = None,
+    workers: int | None = None,
 ) -> Prepared:
     """Read, check and tokenise everything into `folder`, which must not exist; keeps the `first` samples.
 
-    `vocab_size` is the model's number of embeddings, where it is known.
+    `vocab_size` is the model's number of embeddings, where it is known; `workers` the processes that may
+    tokenise, by default one a processor.
 
     Raises DataError naming the records that cannot be used, when there are more than allowed.
     """
     folder.mkdir(parents=True)
-    reports: list[DatasetReport] = []
-    shown: list[FirstSample] = []
-    with TableWriter(folder / "train") as train, TableWriter(folder / "validation") as held_out:
-        names = [f"datasets[{index}] {dataset.uri}" for index, dataset in enumerate(spec.datasets)]
+    with Tokeniser(tokenizer, workers) as tokeniser:
+        make = _Make(options, folder, tokeniser, progress, vocab_size)
         parts = [
-            _Part(name, dataset, spec, tokenizer, options, _named(progress, name), vocab_size)
-            for name, dataset in zip(names, spec.datasets, strict=True)
+            _Part(f"datasets[{index}] {dataset.uri}", dataset, spec, make)
+            for index, dataset in enumerate(spec.datasets)
         ]
-        for part, choice in zip(parts, _choose(parts, spec), strict=True):
-            for item, samples in part.samples(choice.wanted):
-                part.count(samples)
-                group = group_of(f"{part.report.name}\0{item.record_key}")
-                if choice.validates(item.record_key):
-                    _write(held_out, group, samples, 1)
-                    continue
-                _write(train, group, samples, choice.copies(item.record_key))
-                shown += _first(item, samples[: first - len(shown)])
-            reports.append(part.finish())
+        _choose(parts, spec)
         if spec.validation.uri is not None:
-            reports.append(_read_validation(spec, tokenizer, options, held_out, progress, vocab_size))
-    return _finished(spec, folder, reports, shown)
+            parts.append(_Part(f"validation {spec.validation.uri}", spec.validation, spec, make))
+        tables = _Tables(folder, first)
+        with tables.train, tables.validation:
+            for part in parts:
+                tables.fill(part)
+    _part_from_validation(folder, tables, parts)
+    reports = _shared([part.finish() for part in parts])
+    (folder / REPORT).write_text(json.dumps({"reports": as_values(reports), "first": tables.shown}), "utf-8")
+    return _checked(spec, load_prepared(folder))
 
 
-def _first(item: Item, samples: list[Sample]) -> list[FirstSample]:
-    messages = () if isinstance(item.content, Document) else item.content.messages
-    return [FirstSample(str(item.place), sample, messages) for sample in samples]
+def load_prepared(folder: Path) -> Prepared:
+    """What `prepare` left in a folder."""
+    told = json.loads((folder / REPORT).read_text("utf-8"))
+    train, validation = Table(folder / "train"), Table(folder / "validation")
+    first = [
+        FirstSample(each["place"], train.sample(each["index"]), tuple(Message(*m) for m in each["messages"]))
+        for each in told["first"]
+    ]
+    return Prepared(train, validation if len(validation) else None, from_values(told["reports"]), first)
 
 
-def _named(progress: Progress, name: str) -> Callable[[int], None]:
-    return lambda records: progress(name, records)
+class _Tables:
+    """The tables while they are written."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        self.train, self.validation = TableWriter(folder / "train"), TableWriter(folder / "validation")
+        self.bounds = [0]
+        """Where in `train` each part begins, and the last one ends."""
+        self.shown: list[dict[str, Any]] = []
+        """Place, index and messages of the first samples."""
+        self._first = first
+
+    def fill(self, part: _Part) -> None:
+        of_its_own = isinstance(part.dataset, ValidationSpec)
+        for item, encoded in part.samples():
+            group = group_of(f"{part.account.report.name}\0{item.group}")
+            held_out = of_its_own or part.ranks.validates(item.split_key)
+            copies = 1 if held_out else part.ranks.copies(item.group)
+            part.account.count(encoded, item.user, copies, held_out=held_out)
+            if held_out:
+                self.validation.add_many(encoded, group=group)
+            else:
+                self._show(item, len(encoded.lengths))
+                self.train.add_many(encoded, group=group, copies=copies)
+        self.bounds.append(len(self.train))
+
+    def _show(self, item: Item, samples: int) -> None:
+        content, place, at = item.content, str(item.place), len(self.train)
+        said = () if isinstance(content, Document) else content.messages
+        messages = [[message.role, message.content] for message in said]
+        for index in range(at, at + min(samples, self._first - len(self.shown))):
+            self.shown.append({"place": place, "index": index, "messages": messages})
 
 
-def _write(table: TableWriter, group: int, samples: list[Sample], copies: int) -> None:
-    for sample in samples:
-        table.add(sample, group=group, copies=copies)
+def _part_from_validation(folder: Path, tables: _Tables, parts: list[_Part]) -> None:
+    """Training sees no sample that validates; also counts the equal ones of each dataset."""
+    hashes = np.asarray(tables.train.hashes)
+    also = np.isin(hashes, np.asarray(tables.validation.hashes))
+    table = Table(folder / "train")
+    for part, start, end in zip(parts, tables.bounds[:-1], tables.bounds[1:], strict=True):
+        here, report = slice(start, end), part.account.report
+        report.duplicates = (end - start) - len(np.unique(hashes[here]))
+        copies, lengths = table.copies[here][also[here]], table.lengths[here][also[here]]
+        if len(copies):
+            part.account.skip(ALSO_VALIDATES, len(copies))
+            report.seen_samples -= int(copies.sum())
+            report.seen_tokens -= int((copies * lengths).sum())
+    if also.any():
+        see_no_more(folder / "train", also)
 
 
-def _read_validation(
-    spec: FineTuneSpec,
-    tokenizer: ChatTokenizer,
-    options: StorageOptions,
-    table: TableWriter,
-    progress: Progress,
-    vocab_size: int | None,
-) -> DatasetReport:
-    name = f"validation {spec.validation.uri}"
-    part = _Part(name, spec.validation, spec, tokenizer, options, _named(progress, name), vocab_size)
-    for item, samples in part.samples(lambda key: True):
-        part.count(samples)
-        _write(table, group_of(item.record_key), samples, 1)
-    return part.finish()
+def _shared(reports: list[DatasetReport]) -> list[DatasetReport]:
+    whole = sum(report.seen_tokens for report in reports)
+    for report in reports:
+        report.share = report.seen_tokens / whole if whole else 0.0
+    return reports
 
 
-def _finished(
-    spec: FineTuneSpec, folder: Path, reports: list[DatasetReport], first: list[FirstSample]
-) -> Prepared:
-    train, held_out = Table(folder / "train"), Table(folder / "validation")
-    if not len(train.order()):
+def _checked(spec: FineTuneSpec, prepared: Prepared) -> Prepared:
+    if not len(prepared.train.order()):
         raise DataError("No sample is left to train on; see subset, limit, repeat and validation.ratio.")
-    if spec.validation.active and not len(held_out):
+    if spec.validation.active and prepared.validation is None:
         raise DataError("The validation set is empty; raise validation.ratio or give more data.")
-    return Prepared(train, held_out if spec.validation.active else None, reports, first)
+    return prepared

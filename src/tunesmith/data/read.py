@@ -1,44 +1,83 @@
-"""A dataset as its format reads it: records in, conversations or documents out, with keys that outlive order.
+"""A dataset as its format reads it: records in, items to learn from out, with keys that outlive order.
 
-The formats stand in one `match`. Knows nothing of splitting, repeating and shuffling, which `prepare` does.
+The formats stand in one `match`. Knows nothing of how records are chosen and held out, which `prepare` does:
+it asks, and reports what it leaves out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
+from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.character import conversation_from_character
 from tunesmith.data.chat import conversation_from_chat
+from tunesmith.data.grouping import Runs, together
 from tunesmith.data.instruction import conversation_from_instruction
+from tunesmith.data.movielens import is_movielens, read_movielens
+from tunesmith.data.place import RecordSkipped, Skipped
 from tunesmith.data.records import BadRecord, Opener, Place, Record, RecordProblem, read_records
+from tunesmith.data.sampled import case_key, check_counts, conversation_from_sampled, count_case
 from tunesmith.data.text import document_from_text
+from tunesmith.data.user_simulation import user_items
+from tunesmith.data.users import dialogues_of, user_of
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
 
 SHOWN = 20
 _NAMED = 5
+NOT_IN_SUBSET = "not in the subset"
+NO_DIALOGUE = "the user has no dialogue"
 
 T = TypeVar("T")
+Dataset = DatasetSpec | ValidationSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to learn from.
+    """One thing to learn from: a conversation or a document, which may give several samples.
 
-    `record_key` is the record's identity for splitting and grouping: its `id`, else a hash of the whole
-    record, never its position. `key` is the same, but where one record gives several items they are
-    "<record_key>#0", "<record_key>#1", …
+    Items of one `group` share the beginning of their prompts and are repeated together; those of one
+    `split_key` must not stand on both sides of a split. `user` is empty where there are none.
     """
 
     place: Place
-    key: str
     content: Conversation | Document
-    record_key: str = ""
+    group: str
+    split_key: str
+    user: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was read: records, good or bad; users, and records of users without `user_hash`."""
+
+    records: int = 0
+    users: int = 0
+    unnamed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is asked of a dataset while it is read."""
+
+    wanted: Callable[[str], bool] = lambda key: True
+    """Whether a record is used at all, by its key."""
+    validates: Callable[[str], bool] = lambda key: False
+    """Whether a split key is held out."""
+    by: str | None = None
+    """`validation.by`."""
+    draw: bool = True
+    """Whether to draw each user's samples; before the split is known there is nothing to draw from."""
+
+
+EVERYTHING = Choice()
 
 
 @dataclass(slots=True)
@@ -58,29 +97,132 @@ class BadRecords:
             self.fatal.append(bad)
 
 
-def read_dataset(
-    store: Opener,
-    entries: Sequence[Entry],
-    fmt: str,
-    *,
-    system_prompt: str | None = None,
-    limit: int | None = None,
-) -> Iterator[Item | BadRecord]:
-    """Every item of a location's files, in order; `fmt` is "chat", "instruction" or "text".
+class Reader:
+    """One dataset's files, read as often as asked for."""
 
-    `limit` is the number of records read, good or bad, before anything else. Feed the result to
-    `collect_bad`, which alone knows when bad records are too many. Raises DataError when there is no file.
-    """
-    for record in islice(read_records(store, entries, plain_text=fmt == "text"), limit):
-        if isinstance(record, BadRecord):
-            yield record
-            continue
-        try:
-            yield from _items(record, fmt, system_prompt)
-        except RecordProblem as problem:
-            yield BadRecord(record.place, problem.message)
-        except RecursionError:
-            yield BadRecord(record.place, "the record is nested too deeply")
+    def __init__(
+        self, store: Opener, entries: Sequence[Entry], dataset: Dataset, *, scratch: Path | None = None
+    ) -> None:
+        self._store, self._entries, self._dataset, self._scratch = store, entries, dataset, scratch
+        self._movielens = dataset.format == "user_simulation" and is_movielens(entries)
+
+    def record_keys(self) -> Iterator[str]:
+        """The key of every record, by which a subset is chosen."""
+        return (record_key(each.value) for each in self._records() if isinstance(each, Record))
+
+    def items(
+        self, choice: Choice = EVERYTHING, tally: Tally | None = None
+    ) -> Iterator[Item | BadRecord | Skipped]:
+        """Every item, in order; what is bad or left out, with its place and the reason.
+
+        Feed the result to `collect_bad`, which alone knows when bad records are too many. Raises DataError
+        when there is no file.
+        """
+        tally = Tally() if tally is None else tally
+        if self._dataset.user_simulation is not None:
+            return self._users(choice, tally)
+        return self._plain(choice, tally)
+
+    def _records(self) -> Iterator[Record | BadRecord]:
+        """Records up to `limit`, good or bad, before anything else."""
+        if self._movielens:
+            return islice(read_movielens(self._store, self._entries), self._dataset.limit)
+        return islice(self._every_record(), self._dataset.limit)
+
+    def _every_record(self) -> Iterator[Record | BadRecord]:
+        return read_records(self._store, self._entries, plain_text=self._dataset.text is not None)
+
+    def _plain(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
+        check = self._counter() if self._dataset.sampled is not None else _no_check
+        for record in self._records():
+            tally.records += 1
+            if isinstance(record, BadRecord):
+                yield record
+            elif not choice.wanted(key := record_key(record.value)):
+                yield Skipped(record.place, NOT_IN_SUBSET)
+            else:
+                yield from _guarded(record.place, lambda r=record, k=key: self._items(r, k, check))  # type: ignore[misc]
+
+    def _items(self, record: Record, key: str, check: Callable[[Record], None]) -> list[Item]:
+        check(record)
+        contents = contents_of(record.value, self._dataset)
+        split = _split_key(contents, key) if self._dataset.sampled is None else case_key(record.value)
+        group = key if self._dataset.sampled is None else split
+        return [Item(record.place, content, group, split) for content in contents]
+
+    def _counter(self) -> Callable[[Record], None]:
+        """Checks that the file holds as many replies of a case as each of them says."""
+        counts: dict[int, int] = {}
+        for record in self._every_record():
+            if isinstance(record, Record) and isinstance(record.value, Mapping):
+                count_case(counts, record.place.file, record.value)
+        return lambda record: check_counts(counts, record.place.file, record.value)
+
+    def _users(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
+        runs = Runs()
+        for record in self._records():
+            tally.records += 1
+            if isinstance(record, BadRecord):
+                yield record
+            elif not choice.wanted(record_key(record.value)):
+                yield Skipped(record.place, NOT_IN_SUBSET)
+            else:
+                user, named = user_of(record.value)
+                tally.unnamed += not named
+                runs.add(user)
+        good = lambda: (  # noqa: E731
+            r for r in self._records() if isinstance(r, Record) and choice.wanted(record_key(r.value))
+        )
+        for records in together(good, lambda r: user_of(r.value)[0], runs.side_by_side, self._scratch):
+            tally.users += 1
+            yield from self._user(user_of(records[0].value)[0], records, choice)
+
+    def _user(
+        self, user: str, records: Sequence[Record], choice: Choice
+    ) -> Iterator[Item | BadRecord | Skipped]:
+        fmt = self._dataset.user_simulation
+        assert fmt is not None
+        if not choice.draw:
+            fmt = fmt.model_copy(update={"max_samples_per_user": None, "one_sample_per_user": False})
+        dialogues = []
+        for record in records:
+            for found in _guarded(record.place, lambda r=record: dialogues_of(r.place, r.value) or _none()):  # type: ignore[misc]
+                if isinstance(found, BadRecord | Skipped):
+                    yield found
+                else:
+                    dialogues.append(found)
+        for item in user_items(
+            user,
+            dialogues,
+            fmt,
+            by=choice.by,
+            validates=choice.validates,
+            system_prompt=self._dataset.system_prompt,
+        ):
+            if isinstance(item, Skipped):
+                yield item
+            else:
+                yield Item(item.dialogue.place, item.content, item.group, item.split_key, user)
+
+
+def _none() -> list[Any]:
+    raise RecordSkipped(NO_DIALOGUE)
+
+
+def _no_check(record: Record) -> None:
+    pass
+
+
+def _guarded(place: Place, make: Callable[[], Sequence[T]]) -> Iterator[T | BadRecord | Skipped]:
+    """What `make` makes of a record, or what is wrong with it."""
+    try:
+        yield from make()
+    except RecordProblem as problem:
+        yield BadRecord(place, problem.message)
+    except RecordSkipped as skipped:
+        yield Skipped(place, skipped.reason)
+    except RecursionError:
+        yield BadRecord(place, "the record is nested too deeply")
 
 
 def collect_bad(
@@ -101,34 +243,46 @@ def collect_bad(
         raise DataError(_too_many(found, max_bad))
 
 
-def _items(record: Record, fmt: str, system_prompt: str | None) -> Iterator[Item]:
-    contents = _contents(record.value, fmt, system_prompt)
-    key = _key(record.value)
-    for number, content in enumerate(contents):
-        yield Item(record.place, f"{key}#{number}" if len(contents) > 1 else key, content, key)
-
-
-def _contents(
-    value: Mapping[str, Any], fmt: str, system_prompt: str | None
-) -> Sequence[Conversation | Document]:
-    match fmt:
+def contents_of(value: Any, dataset: Dataset) -> Sequence[Conversation | Document]:
+    """What one record of a format other than user simulation holds. Raises RecordProblem, RecordSkipped."""
+    prompt = dataset.system_prompt
+    match dataset.format:
         case "chat":
-            return conversation_from_chat(value, system_prompt=system_prompt)
+            return conversation_from_chat(value, system_prompt=prompt)
         case "instruction":
-            return [conversation_from_instruction(value, system_prompt=system_prompt)]
+            return [conversation_from_instruction(value, system_prompt=prompt)]
         case "text":
             return [document_from_text(value)]
-        case _:
-            raise ValueError(f"unknown format {fmt}")
+        case "character":
+            assert dataset.character is not None
+            return [conversation_from_character(value, dataset.character, system_prompt=prompt)]
+        case "sampled":
+            return [conversation_from_sampled(value, system_prompt=prompt)]
+        case other:
+            raise ValueError(f"unknown format {other}")
 
 
-def _key(value: Mapping[str, Any]) -> str:
+def record_key(value: Any) -> str:
     """The `id` (a text or whole number), else 128 bits of a hash that the fields' order does not change."""
-    given = value.get("id")
+    given = value.get("id") if isinstance(value, Mapping) else None
     if (isinstance(given, str) and given) or type(given) is int:
         return str(given)
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _split_key(contents: Sequence[Conversation | Document], key: str) -> str:
+    """What is learned, whatever else the record has: the same text is never on both sides of a split."""
+    if len(contents) != 1:
+        return key
+    (content,) = contents
+    said = (
+        [("", content.text)]
+        if isinstance(content, Document)
+        else [(message.role, message.content) for message in content.messages if message.role != "system"]
+    )
+    text = "\0".join(f"{role}:{part}" for role, part in said)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _too_many(found: BadRecords, max_bad: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.tokens.conversation import Sample
+from tunesmith.tokens.conversation import Encoded, Sample
 
 _COLUMNS = {"ids": "<i4", "weights": "<f4", "groups": "<i8", "copies": "<i4", "offsets": "<i8"}
 
@@ -28,14 +28,21 @@ class TableWriter:
         self._folder = folder
         self._files = {name: (folder / name).open("wb") for name in _COLUMNS if name != "offsets"}
         self._offsets = array("q", [0])
+        self.hashes = array("q")
 
     def add(self, sample: Sample, *, group: int, copies: int = 1) -> None:
         """Append a sample. `group` is shared by those that belong together, `copies` how often it is seen."""
-        self._files["ids"].write(array("i", sample.ids).tobytes())
-        self._files["weights"].write(array("f", sample.weights).tobytes())
-        self._files["groups"].write(array("q", [group]).tobytes())
-        self._files["copies"].write(array("i", [copies]).tobytes())
-        self._offsets.append(self._offsets[-1] + len(sample.ids))
+        self.add_many(Encoded.of([sample]), group=group, copies=copies)
+
+    def add_many(self, encoded: Encoded, *, group: int, copies: int = 1) -> None:
+        """Append all samples of an item. `hashes` grows by one a sample, for who looks for equal ones."""
+        self._files["ids"].write(encoded.ids)
+        self._files["weights"].write(encoded.weights)
+        for length in encoded.lengths:
+            self._offsets.append(self._offsets[-1] + length)
+        self._files["groups"].write(array("q", [group] * len(encoded.lengths)).tobytes())
+        self._files["copies"].write(array("i", [copies] * len(encoded.lengths)).tobytes())
+        self.hashes.extend(encoded.hashes)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -94,6 +101,13 @@ class Table:
     def order(self) -> npt.NDArray[np.int64]:
         """Indices of one pass, each as often as its `copies` say, in reading order."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.copies)
+
+
+def see_no_more(folder: Path, samples: npt.NDArray[np.bool_]) -> None:
+    """Set the copies of some samples of a finished table to 0."""
+    copies = np.fromfile(folder / "copies", dtype=_COLUMNS["copies"])
+    copies[samples] = 0
+    copies.tofile(folder / "copies")
 
 
 def _column(folder: Path, name: str) -> Any:

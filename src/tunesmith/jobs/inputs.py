@@ -99,11 +99,7 @@ def _make(spec: FineTuneSpec, folder: Path, progress: Progress, day: date) -> In
 
     prepared = prepare(spec, tokenizer, options, folder / "samples", tell, vocab_size=vocabulary_size(model))
     for report in prepared.reports:
-        log.info(
-            "%s: %d records, %d samples, %d tokens of which %d labels, %d bad, %d with context cut",
-            report.name, report.records, report.samples, report.tokens, report.label_tokens,
-            report.bad, report.cut,
-        )  # fmt: skip
+        log.info("%s: %s", report.name, "; ".join(report.sentences()))
     progress.update(phase="loading the model", records=None)
     return Inputs(model, tokenizer, prepared)
 

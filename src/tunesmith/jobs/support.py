@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic.alias_generators import to_camel
-
 from tunesmith.api.common import JobSpec
-from tunesmith.api.datasets import FORMATS_READ
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.errors import PermanentError
@@ -26,11 +23,6 @@ def unsupported(kind: Kind, spec: JobSpec) -> str:
         "model.trustRemoteCode": spec.model.trust_remote_code,
     }
     fields = [name for name, used in asked.items() if used]
-    fields += [
-        f"datasets[{i}].{to_camel(d.format)}"
-        for i, d in enumerate(spec.datasets)
-        if d.format not in FORMATS_READ
-    ]
     if not fields:
         return ""
     return f"this version does not do spec.{', spec.'.join(fields)} yet; it can be validated and rendered"

@@ -9,19 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
-from pydantic.alias_generators import to_camel
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tunesmith.api.datasets import FORMATS_READ
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
-from tunesmith.data.prepare import DatasetReport, FirstSample, Prepared, prepare
+from tunesmith.data.prepare import FirstSample, Prepared, prepare
+from tunesmith.data.report import DatasetReport
 from tunesmith.engines.load import fetch_model, vocabulary_size
-from tunesmith.errors import ManifestError, PermanentError, Problem, StoragePermanentError, TunesmithError
+from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
 from tunesmith.local.show import visible
 from tunesmith.local.storage import run_storage, storage_options, variables
 from tunesmith.local.workdir import WorkDir
@@ -41,9 +40,6 @@ def preview_jobs(jobs: Sequence[Job], count: int, work_dir: Path, console: Conso
     for job in jobs:
         if job not in wanted:
             _print(console, f"{job.subject}: only FineTuneJobs can be previewed", "yellow")
-    problems = [problem for job in wanted for problem in _unread(job)]
-    if problems:
-        raise ManifestError(problems)
     code = 0 if wanted else 2
     with run_storage(wanted, (), WorkDir(work_dir).s3) as storage:
         for job in wanted:
@@ -57,20 +53,6 @@ def preview_jobs(jobs: Sequence[Job], count: int, work_dir: Path, console: Conso
             except TunesmithError as error:
                 code = max(code, _failed(console, error))
     return code
-
-
-def _unread(job: Job) -> list[Problem]:
-    """The datasets whose format this version cannot read."""
-    spec = cast(FineTuneSpec, job.spec)
-    parts = [(f"spec.datasets[{i}]", dataset.format) for i, dataset in enumerate(spec.datasets)]
-    if spec.validation.uri is not None:
-        parts.append(("spec.validation", spec.validation.format))
-    message = f"is not read by this version yet; it reads {', '.join(FORMATS_READ)}"
-    return [
-        Problem(job.source, job.document, job.subject, f"{path}.{to_camel(fmt)}", message)
-        for path, fmt in parts
-        if fmt not in FORMATS_READ
-    ]
 
 
 def _failed(console: Console, error: TunesmithError) -> int:
@@ -151,17 +133,10 @@ def show_sample(number: int, first: FirstSample, tokenizer: ChatTokenizer, conso
 def show_report(report: DatasetReport, console: Console) -> None:
     """What became of one dataset, in a sentence; what is zero is left out."""
     _print(console, report.name, "bold")
-    share = f" ({report.label_tokens / report.tokens:.0%})" if report.tokens else ""
-    parts = [
-        f"{report.records:,} records → {report.samples:,} samples",
-        f"{report.tokens:,} tokens, {report.label_tokens:,} of them labels{share}",
-    ]
-    cut = f"{report.cut:,} sample{'s' if report.cut > 1 else ''} with context cut to fit maxLength"
-    parts += [cut] if report.cut else []
-    parts += [f"{report.skipped:,} skipped"] if report.skipped else []
-    parts += [f"{report.bad:,} bad, which maxBadRecords allows:"] if report.bad else []
-    for part in parts:
-        _print(console, f"  {part}", "red" if " bad, " in part else "")
+    for sentence in report.sentences():
+        _print(console, f"  {sentence}")
+    if report.bad:
+        _print(console, f"  {report.bad:,} bad, which maxBadRecords allows:", "red")
     for bad in report.bad_records:
         _print(console, f"    {bad}", "red")
     if report.bad > len(report.bad_records):

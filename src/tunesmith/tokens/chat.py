@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +28,22 @@ __all__ = ["ChatTokenizer", "RecordError"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
+@dataclass(frozen=True, slots=True)
+class TokenizerSource:
+    """From where the same tokenizer can be loaded again, in another process."""
+
+    folder: Path
+    trusted: bool
+    today: date
+
+
 class ChatTokenizer:
     """One tokenizer with its chat template, for training, preview, chat and sampling alike."""
 
-    def __init__(self, tokenizer: Any, *, today: date | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: Any, *, today: date | None = None, source: TokenizerSource | None = None
+    ) -> None:
+        self.tokenizer, self.source = tokenizer, source
         self._render = Renderer(tokenizer, today or date.today())
         self._encoder = Encoder(tokenizer)
 
@@ -58,7 +70,8 @@ class ChatTokenizer:
             if not any((folder / name).is_file() for name in TOKENIZER_FILES):
                 said = f"there is none (no {', no '.join(TOKENIZER_FILES)})"
             raise ModelError(f"The tokenizer in {folder} cannot be loaded: {said}") from error
-        return cls(tokenizer, today=today)
+        day = today or date.today()
+        return cls(tokenizer, today=day, source=TokenizerSource(folder, trust_remote_code, day))
 
     @cached_property
     def vocab_size(self) -> int:

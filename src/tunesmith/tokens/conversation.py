@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Self
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -96,3 +100,37 @@ class Sample:
     ids: list[int]
     weights: list[float]
     cut_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Samples end to end, as they go to the disk and from one process to another.
+
+    `ids` is int32 and `weights` float32, both (tokens,) in the machine's order. For each sample: its length,
+    its number of labels, the tokens of context that were cut, and a 64-bit hash of its ids.
+    """
+
+    ids: bytes
+    weights: bytes
+    lengths: tuple[int, ...]
+    labels: tuple[int, ...]
+    cut: tuple[int, ...]
+    hashes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Self:
+        """Pack samples."""
+        ids = [array("i", sample.ids).tobytes() for sample in samples]
+        weights = [array("f", sample.weights).tobytes() for sample in samples]
+        return cls(
+            b"".join(ids),
+            b"".join(weights),
+            tuple(len(sample.ids) for sample in samples),
+            tuple(len(sample.weights) - sample.weights.count(0.0) for sample in samples),
+            tuple(sample.cut_tokens for sample in samples),
+            tuple(map(_hash, ids)),
+        )
+
+
+def _hash(ids: bytes) -> int:
+    return int.from_bytes(blake2b(ids, digest_size=8).digest(), "little", signed=True)

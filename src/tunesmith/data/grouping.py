@@ -1,0 +1,82 @@
+"""All records of one user together, wherever they stand, without holding the input in memory.
+
+Where each user's records stand side by side, as they mostly do, they only flow by. Else they are sorted
+into files on disk first, each small enough to be read whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.data.choose import group_of
+from tunesmith.data.place import Record
+
+FILES = 128
+
+
+class Runs:
+    """Watches keys go by, to say whether equal ones stood side by side. 8 bytes a change of key."""
+
+    def __init__(self) -> None:
+        self._runs = array("q")
+        self._last: str | None = None
+
+    def add(self, key: str) -> None:
+        """The next record's key."""
+        if key != self._last:
+            self._runs.append(group_of(key))
+            self._last = key
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether no key came back after another."""
+        return len(np.unique(np.asarray(self._runs))) == len(self._runs)
+
+
+def together(
+    records: Callable[[], Iterator[Record]],
+    key: Callable[[Record], str],
+    side_by_side: bool,
+    folder: Path | None = None,
+) -> Iterator[list[Record]]:
+    """The records of each key: in the order of their first records if `side_by_side`, else in a fixed one.
+
+    Files go to `folder`, else to the system's place for temporary ones.
+    """
+    if side_by_side:
+        for _, group in groupby(records(), key):
+            yield list(group)
+        return
+    with tempfile.TemporaryDirectory(prefix="tunesmith-users-", dir=folder) as temp:
+        for path in _sorted(records(), key, Path(temp)):
+            groups: dict[str, list[Record]] = {}
+            for record in _read(path):
+                groups.setdefault(key(record), []).append(record)
+            yield from groups.values()
+
+
+def _sorted(records: Iterator[Record], key: Callable[[Record], str], folder: Path) -> list[Path]:
+    paths = [folder / f"{number}" for number in range(FILES)]
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        for record in records:
+            pickle.dump(record, files[group_of(key(record)) % FILES], pickle.HIGHEST_PROTOCOL)
+    return paths
+
+
+def _read(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        while True:
+            try:
+                yield pickle.load(file)  # written by this very process
+            except EOFError:
+                return

@@ -1,0 +1,74 @@
+"""MovieLens as its authors ship it: `ratings.csv` beside `movies.csv`, as records of user simulation.
+
+Knows the columns of the two files; refuses to know what is done with the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from tunesmith.artifacts.store import Entry
+from tunesmith.data.place import BadRecord, Record
+from tunesmith.data.records import Opener, read_records
+from tunesmith.errors import DataError
+
+RATINGS, MOVIES = "ratings.csv", "movies.csv"
+TASK = "Rate each film from 0.5 to 5 stars."
+_COLUMNS = ("userId", "movieId", "rating")
+
+
+def is_movielens(entries: Sequence[Entry]) -> bool:
+    """Whether a location holds MovieLens' ratings."""
+    return any(_name(entry) == RATINGS for entry in entries)
+
+
+def read_movielens(store: Opener, entries: Sequence[Entry]) -> Iterator[Record | BadRecord]:
+    """One record a rating, in the nested shape. Raises DataError when there is no movies.csv beside it."""
+    ratings = [entry for entry in entries if _name(entry) == RATINGS]
+    movies = [entry for entry in entries if _name(entry) == MOVIES]
+    if len(ratings) != 1 or len(movies) != 1:
+        raise DataError(
+            f"{RATINGS} needs {MOVIES} beside it: give the folder that holds both, as MovieLens ships it."
+        )
+    titles: dict[str, str] = {}
+    for record in read_records(store, movies):
+        if isinstance(record, BadRecord):
+            yield record
+        elif "movieId" not in record.value or not record.value.get("title"):
+            yield BadRecord(record.place, "movieId or title is missing")
+        else:
+            titles[record.value["movieId"]] = _title(record.value)
+    for record in read_records(store, ratings):
+        yield record if isinstance(record, BadRecord) else _rating(record, titles)
+
+
+def _name(entry: Entry) -> str:
+    name = PurePosixPath(entry.key).name
+    return name.removesuffix(".gz").removesuffix(".zst")
+
+
+def _title(movie: Mapping[str, Any]) -> str:
+    genres = str(movie.get("genres") or "").replace("|", ", ")
+    return (
+        f"{movie['title']} [{genres}]" if genres and genres != "(no genres listed)" else str(movie["title"])
+    )
+
+
+def _rating(record: Record, titles: Mapping[str, str]) -> Record | BadRecord:
+    row = record.value
+    missing = [name for name in _COLUMNS if not row.get(name)]
+    if missing:
+        return BadRecord(record.place, f"{missing[0]} is missing")
+    title = titles.get(row["movieId"])
+    if title is None:
+        return BadRecord(record.place, f"movieId {row['movieId']} is not in {MOVIES}")
+    item = {
+        "context": [],
+        "continuation": row["rating"],
+        "continuation_prefix": f"{title}: ",
+        "timestamp": row.get("timestamp"),
+    }
+    task = {"description": TASK, "task_behavior_collections": [{"type": "rating", "data": [item]}]}
+    return Record(record.place, {"user_hash": row["userId"], "task": task})

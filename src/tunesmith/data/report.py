@@ -1,0 +1,143 @@
+"""What became of the datasets, in numbers for people and programs. Knows nothing of how it came about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tunesmith.data.read import BadRecords, Tally
+from tunesmith.data.records import SkippedFile
+from tunesmith.tokens.conversation import Encoded
+
+
+@dataclass(slots=True)
+class DatasetReport:
+    """What became of one dataset.
+
+    `records` were read, good or bad. `samples`, `tokens` and `label_tokens` count what they gave, each once;
+    `validation_samples` of those are held out, `seen_samples` and `seen_tokens` are what an epoch shows, with
+    `repeat`, and `share` is its part of all datasets' seen tokens. `skipped` counts by reason what rules
+    left out, `duplicates` the samples equal to an earlier one of the same dataset, `cut` those whose context
+    did not fit. `samples_per_user` maps a number of samples to the users that have so many.
+    """
+
+    name: str
+    records: int = 0
+    samples: int = 0
+    tokens: int = 0
+    label_tokens: int = 0
+    validation_samples: int = 0
+    seen_samples: int = 0
+    seen_tokens: int = 0
+    share: float = 0.0
+    bad: int = 0
+    cut: int = 0
+    duplicates: int = 0
+    users: int = 0
+    unnamed_records: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    samples_per_user: dict[int, int] = field(default_factory=dict)
+    bad_records: list[str] = field(default_factory=list)
+    skipped_files: list[str] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        """The report in words; what is zero is left out. The first one is always there."""
+        labels = f" ({self.label_tokens / self.tokens:.0%})" if self.tokens else ""
+        lines = [
+            f"{counted(self.records, 'record')} → {counted(self.samples, 'sample')}",
+            f"{counted(self.tokens, 'token')}, {self.label_tokens:,} of them labels{labels}",
+        ]
+        if self.seen_samples:
+            seen = f"{counted(self.seen_samples, 'sample')} and {counted(self.seen_tokens, 'token')}"
+            lines.append(f"an epoch shows {seen}: {self.share:.1%} of all tokens")
+        if self.users:
+            lines.append(f"{counted(self.users, 'user')}, {self._per_user()}")
+        if self.unnamed_records:
+            lines.append(
+                f"{counted(self.unnamed_records, 'record')} without user_hash: the profile's name, or "
+                "“unknown”, stands for the user"
+            )
+        if self.validation_samples:
+            lines.append(f"{counted(self.validation_samples, 'sample')} held out for validation")
+        if self.duplicates:
+            lines.append(f"{counted(self.duplicates, 'sample')} equal to an earlier one")
+        if self.cut:
+            lines.append(f"{counted(self.cut, 'sample')} with context cut to fit maxLength")
+        lines += [f"{number:,} left out: {reason}" for reason, number in sorted(self.skipped.items())]
+        lines += [f"file left out: {each}" for each in self.skipped_files]
+        return lines
+
+    def _per_user(self) -> str:
+        numbers = sorted(self.samples_per_user.items())
+        if not numbers:
+            return "none of whom has a sample"
+        low, high = numbers[0][0], numbers[-1][0]
+        return f"{low:,} to {high:,} samples each" if low != high else f"{counted(low, 'sample')} each"
+
+
+class Account:
+    """Fills in a report while a dataset is read."""
+
+    def __init__(self, name: str) -> None:
+        self.report = DatasetReport(name)
+        self.tally, self.found = Tally(), BadRecords()
+        self._skipped: Counter[str] = Counter()
+        self._per_user: Counter[int] = Counter()
+        self._user, self._of_user = "", 0
+
+    def skip(self, reason: str, number: int = 1) -> None:
+        """Something is left out."""
+        self._skipped[reason] += number
+
+    def count(self, encoded: Encoded, user: str, copies: int, *, held_out: bool) -> None:
+        """The samples of one item; items of a user follow one another."""
+        report, number = self.report, len(encoded.lengths)
+        tokens = sum(encoded.lengths)
+        report.samples += number
+        report.tokens += tokens
+        report.label_tokens += sum(encoded.labels)
+        report.cut += sum(map(bool, encoded.cut))
+        if held_out:
+            report.validation_samples += number
+        else:
+            report.seen_samples += number * copies
+            report.seen_tokens += tokens * copies
+        if user != self._user:
+            self._next_user(user)
+        self._of_user += number
+
+    def finish(self, skipped_files: list[SkippedFile]) -> DatasetReport:
+        """The report; nothing may be counted any more."""
+        self._next_user("")
+        report = self.report
+        report.records, report.users = self.tally.records, self.tally.users
+        report.unnamed_records = self.tally.unnamed
+        report.bad, report.bad_records = self.found.count, [str(bad) for bad in self.found.first]
+        report.skipped = dict(sorted(self._skipped.items()))
+        report.samples_per_user = dict(sorted(self._per_user.items()))
+        report.skipped_files = [f"{file.file}: {file.reason}" for file in skipped_files]
+        return report
+
+    def _next_user(self, user: str) -> None:
+        if self._user:
+            self._per_user[self._of_user] += 1
+        self._user, self._of_user = user, 0
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def as_values(reports: list[DatasetReport]) -> list[dict[str, Any]]:
+    """Reports as plain values."""
+    return [asdict(report) for report in reports]
+
+
+def from_values(values: list[dict[str, Any]]) -> list[DatasetReport]:
+    """What `as_values` gave, also after JSON made texts of its numbers."""
+    reports = [DatasetReport(**each) for each in values]
+    for report in reports:
+        report.samples_per_user = {int(number): users for number, users in report.samples_per_user.items()}
+    return reports

@@ -1,0 +1,66 @@
+"""The prompt of a simulated user: profile, task, history and dialogue, as the manifest asks for them.
+
+Knows one dialogue and what may be shown of it; refuses to know which of its turns are learned, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunesmith.api.datasets import UserSimulationFormat
+from tunesmith.data.users import Dialogue, Turn
+from tunesmith.tokens.conversation import Block, Message, SystemText
+
+INSTRUCTION = (
+    "You are the person described below, not an assistant.",
+    "Say what this person says next: one turn, in their own language, tone and length, and nothing else.",
+)
+# Said where a template does not let the assistant speak first.
+OPENING = "…"
+_DIALOGUE_FIRST, _THEN_HISTORY = 1, 2
+
+
+def shows(fmt: UserSimulationFormat, part: str) -> bool:
+    """Whether prompts show "profile", "history" or "context"."""
+    if part == "history" and fmt.use_history is not None:
+        return fmt.use_history
+    config = fmt.ablation_config
+    return config.startswith(f"{part}_") or f"_{part}" in config
+
+
+def system_text(
+    fmt: UserSimulationFormat, dialogue: Dialogue, history: Sequence[str], turns: Sequence[Turn]
+) -> SystemText:
+    """The system message; `turns` is the dialogue so far, which only `flat` prompts put there."""
+    persona = dialogue.persona
+    profile = persona.profile if shows(fmt, "profile") else ()
+    detailed = fmt.prompt_style == "detailed"
+    personality = persona.personality if detailed and shows(fmt, "profile") else ()
+    lines = [f"{'You' if turn.mine else 'Other'}: {turn.text}" for turn in turns]
+    return SystemText(
+        (
+            Block("", INSTRUCTION if detailed else ()),
+            Block("[Profile]", profile),
+            Block("[Personality]", personality),
+            Block("[Task]", (persona.task,) if persona.task else ()),
+            Block("[History]", tuple(history), cut=_THEN_HISTORY),
+            Block("[Dialogue]", tuple(lines), cut=_DIALOGUE_FIRST, keep=1),
+        )
+    )
+
+
+def chat_turns(turns: Sequence[Turn], learned: frozenset[int]) -> list[Message]:
+    """The dialogue as chat, the simulated user as `assistant`; `learned` are positions in `turns`."""
+    return [
+        Message("assistant", turn.text, float(at in learned)) if turn.mine else Message("user", turn.text)
+        for at, turn in enumerate(turns)
+    ]
+
+
+def asked(messages: list[Message], prefix: str) -> list[Message]:
+    """The messages, with what the target is about as the last thing the other side said."""
+    if not prefix.strip():
+        return messages
+    if messages and messages[-1].role == "user":
+        return [*messages[:-1], Message("user", f"{messages[-1].content}\n{prefix.strip()}")]
+    return [*messages, Message("user", prefix.strip())]

@@ -1,0 +1,237 @@
+"""Records of users: who somebody is, and what was said in each of their dialogues.
+
+Two shapes are read: a user's task and behaviour collections, and samples that were already extracted.
+Knows nothing of prompts, draws and splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any
+
+from tunesmith.data.fields import named, optional_text, present
+from tunesmith.data.json_text import type_name
+from tunesmith.data.place import Place, RecordProblem
+
+UNKNOWN = "unknown"
+_HASHES = ("user_hash", "hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side said; `mine` says that it was the simulated user."""
+
+    mine: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """What a prompt may tell of a user. Lines of "field: value"; the user's hash is not among them."""
+
+    profile: tuple[str, ...] = ()
+    personality: tuple[str, ...] = ()
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One data item: the turns before `target`, which the user says next; blank turns are left out.
+
+    `prefix` is what the target is about where the data gives it (the film of a review). `time` orders a
+    user's dialogues. `history` is what the record itself gives. `extracted`: the item is one sample.
+    """
+
+    place: Place
+    persona: Persona
+    turns: tuple[Turn, ...]
+    target: str
+    prefix: str = ""
+    time: float | None = None
+    history: tuple[str, ...] | None = None
+    extracted: bool = False
+
+
+def user_of(value: object) -> tuple[str, bool]:
+    """The key of a record's user, and whether that is a `user_hash`; else the profile's name or "unknown"."""
+    if not isinstance(value, Mapping):
+        return UNKNOWN, False
+    given = value.get("user_hash")
+    if (isinstance(given, str) and given.strip()) or type(given) is int:
+        return str(given), True
+    return _name(_profile(value)) or UNKNOWN, False
+
+
+def dialogues_of(place: Place, value: Mapping[str, Any]) -> list[Dialogue]:
+    """Every dialogue of a record. Raises RecordProblem, whose message names the field."""
+    if "next_question" in value:
+        return [_extracted(place, value)]
+    task = value.get("task")
+    if task is None:
+        raise RecordProblem(
+            f"neither task nor next_question is there: {present(value)}; "
+            "user simulation reads users with their task, or extracted samples"
+        )
+    return list(_nested(place, value, _object(task, "task")))
+
+
+def _nested(place: Place, value: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Dialogue]:
+    persona = _persona(value, optional_text(task, "description", "task") or "")
+    name = _name(_profile(value))
+    field = "task.task_behavior_collections"
+    if task.get("task_behavior_collections") is None:
+        raise RecordProblem(f"{field} is missing")
+    number = 0
+    for at, collection in enumerate(_list(task["task_behavior_collections"], field)):
+        inside = f"{field}[{at}]"
+        items = _object(collection, inside).get("data")
+        if items is None:
+            raise RecordProblem(f"{inside}.data is missing")
+        for index, item in enumerate(_list(items, f"{inside}.data")):
+            number += 1
+            where = Place(place.file, f"{place.where}, dialogue {number}")
+            yield _dialogue(where, persona, _object(item, f"{inside}.data[{index}]"), name, inside, index)
+
+
+def _dialogue(
+    place: Place, persona: Persona, item: Mapping[str, Any], name: str, inside: str, index: int
+) -> Dialogue:
+    field = f"{inside}.data[{index}]"
+    return Dialogue(
+        place,
+        persona,
+        tuple(_turns(item.get("context"), "source", ("user", name), f"{field}.context")),
+        _said(item, "continuation", field),
+        _said(item, "continuation_prefix", field, needed=False),
+        _time(item.get("timestamp"), f"{field}.timestamp"),
+    )
+
+
+def _extracted(place: Place, value: Mapping[str, Any]) -> Dialogue:
+    history, task = value.get("history"), value.get("task")
+    description = task.get("description") if isinstance(task, Mapping) else task
+    return Dialogue(
+        place,
+        _persona(value, description if isinstance(description, str) else ""),
+        tuple(_turns(value.get("context"), "role", ("assistant",), "context")),
+        _said(value, "next_question", ""),
+        time=_time(value.get("timestamp"), "timestamp"),
+        history=None if history is None else tuple(_utterances(history)),
+        extracted=True,
+    )
+
+
+def _utterances(history: object) -> Iterator[str]:
+    """What a record's own history says: texts, or objects with `content`."""
+    if isinstance(history, str):
+        history = history.splitlines()
+    for index, each in enumerate(_list(history, "history")):
+        text = _said(each, "content", f"history[{index}]") if isinstance(each, Mapping) else each
+        if not isinstance(text, str):
+            raise RecordProblem(f"history[{index}] is {type_name(text)}, not text")
+        if text.strip():
+            yield text
+
+
+def _turns(context: object, side: str, mine: tuple[str, ...], field: str) -> Iterator[Turn]:
+    for index, turn in enumerate([] if context is None else _list(context, field)):
+        name = f"{field}[{index}]"
+        each = _object(turn, name)
+        source = optional_text(each, side, name)
+        if source is None:
+            raise RecordProblem(f"{name}.{side} is missing")
+        text = _said(each, "content", name)
+        if text.strip():
+            who = source.strip()
+            yield Turn(who.lower() == mine[0] or who in mine[1:], text)
+
+
+def _said(value: Mapping[str, Any], field: str, inside: str, *, needed: bool = True) -> str:
+    """A text, or a number that stands for one (a rating)."""
+    given = value.get(field)
+    if isinstance(given, str):
+        return given
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return str(given)
+    if given is None and not needed:
+        return ""
+    name = named(field, inside)
+    raise RecordProblem(f"{name} is missing" if given is None else f"{name} is {type_name(given)}, not text")
+
+
+def _time(given: object, name: str) -> float | None:
+    """Seconds; a text is a number or an ISO date."""
+    if given is None or given == "":
+        return None
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return float(given)
+    if isinstance(given, str):
+        for read in (float, _date):
+            with suppress(ValueError, OverflowError):
+                seconds = read(given.strip())
+                if isfinite(seconds):
+                    return seconds
+    raise RecordProblem(f"{name} is {given!r:.40}; it must be a number or a date like 2024-05-31 12:00:00")
+
+
+def _date(text: str) -> float:
+    when = datetime.fromisoformat(text.replace("/", "-"))
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _profile(value: Mapping[str, Any]) -> Any:
+    user = value.get("user")
+    inside = user.get("profile") if isinstance(user, Mapping) else None
+    return value.get("user_profile") if inside is None else inside
+
+
+def _name(profile: object) -> str:
+    name = profile.get("name") if isinstance(profile, Mapping) else None
+    return name.strip() if isinstance(name, str) else ""
+
+
+def _persona(value: Mapping[str, Any], task: str) -> Persona:
+    user = value.get("user")
+    if user is not None and not isinstance(user, Mapping):
+        raise RecordProblem(f"user is {type_name(user)}, not an object")
+    personality = user.get("personality") if user else None
+    secret = value.get("user_hash")
+    parts = personality if isinstance(personality, Mapping) else {"unstructured": personality}
+    lines = [*_lines(parts.get("structured"), secret), *_lines(parts.get("unstructured"), secret)]
+    return Persona(tuple(_lines(_profile(value), secret)), tuple(lines), task.strip())
+
+
+def _lines(value: object, secret: object, field: str = "") -> Iterator[str]:
+    """Any JSON value as lines of "field: value", without empty ones and without the user's hash."""
+    match value:
+        case None | "" | [] | {}:
+            return
+        case dict():
+            for key, each in value.items():
+                if key not in _HASHES:
+                    yield from _lines(each, secret, named(key, field))
+        case list() if all(isinstance(each, str | int | float) for each in value):
+            yield f"{field}: {', '.join(map(str, value))}" if field else ", ".join(map(str, value))
+        case list():
+            for each in value:
+                yield from _lines(each, secret, field)
+        case _:
+            text = str(value).strip()
+            if text and not (secret is not None and text == str(secret)):
+                yield f"{field}: {text}" if field else text
+
+
+def _object(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RecordProblem(f"{name} is {type_name(value)}, not an object")
+    return value
+
+
+def _list(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RecordProblem(f"{name} is {type_name(value)}, not a list")
+    return value
