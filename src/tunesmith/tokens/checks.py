@@ -5,6 +5,8 @@ Refuses to know how samples are made: it would find a mistake in `chat.py`.
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +33,8 @@ def check_sample(
     """
     if len(sample.ids) != len(sample.weights):
         raise LabelError(f"The sample has {len(sample.ids)} ids but {len(sample.weights)} weights.")
-    ids, weights = np.asarray(sample.ids, np.int64), np.asarray(sample.weights, np.float32)
+    ids = np.frombuffer(array("q", sample.ids), np.int64)
+    weights = np.frombuffer(array("f", sample.weights), np.float32)
     _check_ids(ids, weights, min(tokenizer.vocab_size, vocab_size or tokenizer.vocab_size))
     labels = weights > 0
     if not labels.any():
@@ -69,8 +72,10 @@ def _check_roles(labels: Ids, tokenizer: ChatTokenizer) -> None:
 def _check_ends(ids: Ids, labels: npt.NDArray[np.bool_], tokenizer: ChatTokenizer, truncated: bool) -> None:
     """Every run of labels ends with the end of turn."""
     ends = tokenizer.eot_ids
-    last = np.flatnonzero(labels & ~np.append(labels[1:], truncated))
-    for at in last.tolist():
+    last = labels.copy()
+    last[:-1] &= ~labels[1:]
+    last[-1] &= not truncated
+    for at in np.flatnonzero(last).tolist():
         if int(ids[at]) not in ends:
             raise LabelError(
                 f"The reply that ends at token {at} has no end-of-turn label "

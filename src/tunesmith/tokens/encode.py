@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from tunesmith.errors import DataError
+from tunesmith.tokens.words import Words
 
 FRAMES, FRAME_CHARACTERS = 1000, 500
 
@@ -50,6 +51,15 @@ class Encoder:
 
     def many(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text by itself."""
+        if not self.tokenizer.is_fast:
+            return self._encoded(texts)
+        found = [self._by_words(text) for text in texts]
+        asked = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        answers = iter(self._encoded(asked) if asked else ())
+        return [next(answers) if ids is None else ids for ids in found]
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """What the tokenizer itself says."""
         if self.tokenizer.is_fast:
             backend = self.tokenizer.backend_tokenizer
             if backend.truncation is None and backend.padding is None:
@@ -60,6 +70,38 @@ class Encoder:
         )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def _by_words(self, text: str) -> list[int] | None:
+        """The ids by the dictionary of words; None where the tokenizer must be asked."""
+        if self._words is None:
+            return None
+        ids: list[int] = []
+        for at, part in enumerate(self._added_tokens.split(text)):
+            if at % 2:
+                ids.append(self._added_ids[part])
+            elif part:
+                found = self._words.ids(part)
+                if found is None:
+                    return None
+                ids += found
+        return ids
+
+    @cached_property
+    def _words(self) -> Words | None:
+        """None where added tokens take in text around them, or the tokenizer is not known whole."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        normalises = self.tokenizer.backend_tokenizer.normalizer is not None
+        if any(t.lstrip or t.rstrip or t.single_word or (t.normalized and normalises) for t in added):
+            return None
+        return Words.of(self.tokenizer)
+
+    @cached_property
+    def _added_ids(self) -> dict[str, int]:
+        return {token.content: id_ for id_, token in self.tokenizer.added_tokens_decoder.items()}
+
+    @cached_property
+    def _added_tokens(self) -> re.Pattern[str]:
+        return re.compile(f"({pattern_of(list(self._added_ids)).pattern})")
 
     def ids(self, text: str) -> list[int]:
         """The ids of one text."""

@@ -20,11 +20,18 @@ ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesm
 THOUGHT = "<think>\nqtunesmiththoughtq\n</think>\n\n"
 
 
+# After so many equal renderings the compiled template is used by itself.
+AGREEMENTS, NEVER = 8, -1
+
+
 class Renderer:
     """Messages to the text the model sees. `today` is the date for templates that print it."""
 
     def __init__(self, tokenizer: Any, today: date) -> None:
         self._tokenizer, self._today = tokenizer, today
+        self._agreed = 0
+        self._compiled: Any = None
+        self._values: dict[str, Any] = {}
 
     def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
         """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
@@ -44,15 +51,38 @@ class Renderer:
             )
         turns = [message.as_dict() for message in messages]
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=prompt,
-                strftime_now=self._today.strftime,
-            )
+            return self._render(turns, prompt)
         except (TemplateError, TypeError) as error:
             raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
+
+    def _render(self, turns: list[dict[str, str]], prompt: bool) -> str:
+        """transformers' rendering, which does much around the template; after some, the template alone."""
+        if self._agreed == AGREEMENTS:
+            return self._alone(turns, prompt)
+        text: str = self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=prompt, strftime_now=self._today.strftime
+        )
+        if self._compiled is None:
+            self._compile()
+        if self._agreed >= 0:
+            self._agreed = self._agreed + 1 if self._alone(turns, prompt) == text else NEVER
         return text
+
+    def _compile(self) -> None:
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        self._compiled = _compile_jinja_template(self._tokenizer.get_chat_template())
+        self._values = {
+            **self._tokenizer.special_tokens_map,
+            "tools": None,
+            "documents": None,
+            "strftime_now": self._today.strftime,
+        }
+
+    def _alone(self, turns: list[dict[str, str]], prompt: bool) -> str:
+        template = self._compiled
+        values = {**self._values, "messages": turns, "add_generation_prompt": prompt}
+        return "".join(template.root_render_func(template.new_context(values)))
 
 
 @dataclass(frozen=True, slots=True)
