@@ -6,6 +6,7 @@ single file is followed when read (Hugging Face's cache is made of them).
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,6 +49,12 @@ class FolderStore:
     def exists(self, key: str) -> bool:
         """True when there is a file of this key."""
         return self.size(key) is not None
+
+    def version(self, key: str) -> str:
+        """BLAKE2b of the file's bytes."""
+        path = self._path(key)
+        with explained("read", path), path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
 
     def open(self, key: str) -> BinaryIO:
         """Open a file for reading."""

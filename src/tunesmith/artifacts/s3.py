@@ -52,7 +52,7 @@ class S3Store:
                 for item in page.get("Contents", []):
                     key = item["Key"].removeprefix(self._root)
                     if not key.endswith("/") and not is_temporary(key):  # "folder/": a console's placeholder
-                        found.append(Entry(key, item["Size"]))
+                        found.append(Entry(key, item["Size"], item.get("ETag", "")))
         return iter(sorted(found, key=lambda entry: entry.key))
 
     def size(self, key: str) -> int | None:
@@ -63,6 +63,11 @@ class S3Store:
     def exists(self, key: str) -> bool:
         """True when there is an object of this key."""
         return self._head(key) is not None
+
+    def version(self, key: str) -> str:
+        """The object's ETag; empty when there is no object."""
+        head = self._head(key)
+        return head["ETag"] if head else ""
 
     def open(self, key: str) -> BinaryIO:
         """Stream an object; a broken connection is resumed."""

@@ -34,10 +34,14 @@ class StorageOptions:
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored object. `key` is relative to the store's root and `/`-separated; `size` in bytes."""
+    """One stored object. `key` is relative to the store's root and `/`-separated; `size` in bytes.
+
+    `version` is as in `Store.version`, where the listing tells it.
+    """
 
     key: str
     size: int
+    version: str = ""
 
 
 class Store(Protocol):
@@ -66,6 +70,10 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool:
         """True when there is an object of this key (a folder is none)."""
+        ...
+
+    def version(self, key: str) -> str:
+        """A text that changes with the object's bytes: S3's ETag, or a hash of a file."""
         ...
 
     def open(self, key: str) -> BinaryIO:

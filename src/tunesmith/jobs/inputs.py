@@ -22,7 +22,8 @@ import numpy as np
 from tunesmith.api.common import StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.prepare import Prepared, prepare
+from tunesmith.data.cache import prepare_once
+from tunesmith.data.prepare import FIRST_SAMPLES, Prepared
 from tunesmith.data.table import Table
 from tunesmith.engines.load import fetch_model, is_adapter, vocabulary_size
 from tunesmith.errors import PermanentError
@@ -41,6 +42,7 @@ class Inputs:
 
     model: Path
     tokenizer: ChatTokenizer
+    samples: Path
     prepared: Prepared
 
 
@@ -61,18 +63,19 @@ def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: dat
     if world.local_rank == 0:
         _clean(world)
         folder.mkdir(parents=True, exist_ok=True)
-        inputs = _make(spec, folder, progress, day)
+        inputs = _make(spec, folder, world.cache, progress, day)
         temp = ready.with_suffix(".tmp")
-        temp.write_text(json.dumps({"model": str(inputs.model)}), "utf-8")
+        told = {"model": str(inputs.model), "samples": str(inputs.samples)}
+        temp.write_text(json.dumps(told), "utf-8")
         temp.rename(ready)
         return inputs
     while not ready.exists():
         time.sleep(0.1)  # torchrun ends this process if the first rank fails
-    model = Path(json.loads(ready.read_text("utf-8"))["model"])
-    samples = folder / "samples"
+    told = json.loads(ready.read_text("utf-8"))
+    model, samples = Path(told["model"]), Path(told["samples"])
     held_out = Table(samples / "validation") if spec.validation.active else None
     tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code, today=day)
-    return Inputs(model, tokenizer, Prepared(Table(samples / "train"), held_out, [], []))
+    return Inputs(model, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
 
 
 def _clean(world: World) -> None:
@@ -82,7 +85,7 @@ def _clean(world: World) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _make(spec: FineTuneSpec, folder: Path, progress: Progress, day: date) -> Inputs:
+def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, day: date) -> Inputs:
     options = storage_options(spec.storage)
     progress.update(phase="fetching the model")
     model = fetch_model(spec.model, spec.hub, options, folder / "model", hub_token(spec))
@@ -97,11 +100,13 @@ def _make(spec: FineTuneSpec, folder: Path, progress: Progress, day: date) -> In
     def tell(name: str, records: int) -> None:
         progress.update(records=records)
 
-    prepared = prepare(spec, tokenizer, options, folder / "samples", tell, vocab_size=vocabulary_size(model))
+    samples, prepared = prepare_once(
+        cache, spec, tokenizer, options, tell, first=FIRST_SAMPLES, vocab_size=vocabulary_size(model)
+    )
     for report in prepared.reports:
         log.info("%s: %s", report.name, "; ".join(report.sentences()))
     progress.update(phase="loading the model", records=None)
-    return Inputs(model, tokenizer, prepared)
+    return Inputs(model, tokenizer, samples, prepared)
 
 
 def data_digest(prepared: Prepared) -> str:

@@ -26,6 +26,8 @@ class World:
     job_uid: str
     """The same for all attempts of a job, different for a new job of the same name."""
     scratch: Path
+    cache: Path
+    """Where prepared samples are kept; on a cluster no longer than the pod."""
     termination_log: Path
     progress_host: str
     progress_port: int | None
@@ -43,13 +45,15 @@ def read_world(environment: Mapping[str, str]) -> World:
     """The world as the environment tells it; a program started without torchrun is alone."""
     port = environment.get(names.ENV_PROGRESS_PORT)
     log_dir = environment.get(names.ENV_LOG_DIR)
+    scratch = Path(environment.get(names.ENV_SCRATCH, names.SCRATCH_DIR))
     return World(
         rank=int(environment.get("RANK", "0")),
         local_rank=int(environment.get("LOCAL_RANK", "0")),
         size=int(environment.get("WORLD_SIZE", "1")),
         attempt=int(environment.get(names.ENV_ATTEMPT, "1")),
         job_uid=environment.get(names.ENV_JOB_UID, ""),
-        scratch=Path(environment.get(names.ENV_SCRATCH, names.SCRATCH_DIR)),
+        scratch=scratch,
+        cache=Path(environment.get(names.ENV_CACHE) or scratch / "cache"),
         termination_log=Path(environment.get(names.ENV_TERMINATION_LOG, names.TERMINATION_LOG)),
         progress_host=environment.get(names.ENV_PROGRESS_HOST, ""),
         progress_port=int(port) if port else None,

@@ -69,6 +69,7 @@ def pod_environment(
         names.ENV_ATTEMPT: str(attempt),
         names.ENV_JOB_UID: folder.uid(),
         names.ENV_SCRATCH: str(folder.scratch),
+        names.ENV_CACHE: str(folder.cache),
         names.ENV_TERMINATION_LOG: str(folder.termination),
         names.ENV_PROGRESS_HOST: HOST,
         names.ENV_PROGRESS_PORT: str(progress_port),

@@ -17,7 +17,8 @@ from rich.text import Text
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
-from tunesmith.data.prepare import FirstSample, Prepared, prepare
+from tunesmith.data.cache import prepare_once
+from tunesmith.data.prepare import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
 from tunesmith.engines.load import fetch_model, vocabulary_size
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
@@ -46,7 +47,7 @@ def preview_jobs(jobs: Sequence[Job], count: int, work_dir: Path, console: Conso
             console.rule(Text(job.subject))
             try:
                 with variables(storage.environment(job)):
-                    _preview(job, jobs, count, console)
+                    _preview(job, jobs, count, WorkDir(work_dir).cache, console)
             except StoragePermanentError as error:
                 code = max(code, _failed(console, error))
                 _hint(console, job, embedded=job.key in storage.embedded)
@@ -74,7 +75,7 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
         )
 
 
-def _preview(job: Job, jobs: Sequence[Job], count: int, console: Console) -> None:
+def _preview(job: Job, jobs: Sequence[Job], count: int, cache: Path, console: Console) -> None:
     spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
     options = storage_options(job)
     token = spec.hub.token_secret_ref
@@ -87,11 +88,11 @@ def _preview(job: Job, jobs: Sequence[Job], count: int, console: Console) -> Non
         )
         vocabulary = vocabulary_size(model)
         tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code)
-        prepared = prepare(
+        _, prepared = prepare_once(
+            cache,
             spec,
             tokenizer,
             options,
-            folder / "samples",
             lambda name, records: status.update(Text(f"{name}: {records:,} records")),
             first=count,
             vocab_size=vocabulary,

@@ -27,6 +27,12 @@ class JobFolder:
     """Where one job keeps run.json, logs, scratch and, when it is done, its output's small copy."""
 
     path: Path
+    shared: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """Prepared samples, shared by all jobs of a work dir."""
+        return self.shared or self.path / "cache"
 
     @property
     def run_json(self) -> Path:
@@ -151,10 +157,16 @@ class WorkDir:
         """Data of the embedded S3 server."""
         return self.path / "s3"
 
+    @property
+    def cache(self) -> Path:
+        """Prepared samples of all jobs."""
+        return self.path / "cache"
+
     def job(self, job: Job) -> JobFolder:
         """The folder of one job."""
         name = f"{job.name}-{SHORT_NAMES[job.kind]}"
-        return JobFolder((self.path / "jobs" / job.metadata.namespace / name).absolute())
+        folder = self.path / "jobs" / job.metadata.namespace / name
+        return JobFolder(folder.absolute(), self.cache.absolute())
 
 
 def shown_path(path: Path) -> str:

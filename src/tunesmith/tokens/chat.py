@@ -44,7 +44,8 @@ class ChatTokenizer:
         self, tokenizer: Any, *, today: date | None = None, source: TokenizerSource | None = None
     ) -> None:
         self.tokenizer, self.source = tokenizer, source
-        self._render = Renderer(tokenizer, today or date.today())
+        self.today = today or date.today()
+        self._render = Renderer(tokenizer, self.today)
         self._encoder = Encoder(tokenizer)
 
     @classmethod

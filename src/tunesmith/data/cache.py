@@ -1,0 +1,137 @@
+"""Prepared samples, kept for the next run and found again by what they were made of.
+
+What counts: the bytes of the input, the settings that shape samples, the tokenizer, and this very code. Safe
+for several processes at once. Knows nothing of how samples are made.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tunesmith.data
+import tunesmith.tokens
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.prepare import REPORT, Prepared, Progress, load_prepared, prepare
+from tunesmith.tokens.chat import ChatTokenizer
+
+# As many of the first samples are kept as people usually look at, so that asking for fewer finds them.
+FIRST_KEPT = 20
+KEPT = 12
+SECONDS_KEPT = 7 * 24 * 3600
+# Templates that print the date say so by one of these.
+_DATED = ("strftime_now", "date_string")
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens*",
+    "added_tokens*",
+    "vocab*",
+    "merges*",
+    "chat_template*",
+    "*.model",
+    "*.py",
+)
+
+
+def prepare_once(
+    cache: Path,
+    spec: FineTuneSpec,
+    tokenizer: ChatTokenizer,
+    options: StorageOptions,
+    progress: Progress = lambda name, records: None,
+    *,
+    first: int,
+    vocab_size: int | None = None,
+) -> tuple[Path, Prepared]:
+    """As `prepare`, in a folder below `cache` that may be there already; gives that folder too.
+
+    While another process makes the same samples, waits for it.
+    """
+    kept = max(first, FIRST_KEPT)
+    key = cache_key(spec, tokenizer, options, first=kept, vocab_size=vocab_size)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder, temp = cache / key, cache / f"{key}.new"
+    with _locked(cache / f"{key}.lock"):
+        if (folder / REPORT).exists():
+            (folder / REPORT).touch()
+        else:
+            shutil.rmtree(temp, ignore_errors=True)  # of a process that was killed
+            try:
+                prepare(spec, tokenizer, options, temp, progress, first=kept, vocab_size=vocab_size)
+                temp.rename(folder)
+            finally:
+                shutil.rmtree(temp, ignore_errors=True)
+        prepared = load_prepared(folder)
+    _forget_old(cache)
+    prepared.first = prepared.first[:first]
+    return folder, prepared
+
+
+def cache_key(
+    spec: FineTuneSpec,
+    tokenizer: ChatTokenizer,
+    options: StorageOptions,
+    *,
+    first: int,
+    vocab_size: int | None,
+) -> str:
+    """A name for everything that decides what the samples are."""
+    uris = [dataset.uri for dataset in spec.datasets] + [spec.validation.uri]
+    dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
+    facts = {
+        "code": _code(),
+        "datasets": [dataset.model_dump(mode="json") for dataset in spec.datasets],
+        "validation": spec.validation.model_dump(mode="json"),
+        "training": [spec.training.max_length, spec.training.truncate_reply, spec.training.seed],
+        "tokenizer": _tokenizer(tokenizer),
+        "day": tokenizer.today.isoformat() if dated else "",
+        "shape": [first, vocab_size],
+        "inputs": [_content(uri, options) for uri in uris if uri is not None],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content(uri: str, options: StorageOptions) -> list[list[Any]]:
+    store, entries = find_files(uri, options)
+    return [[entry.key, entry.size, entry.version or store.version(entry.key)] for entry in entries]
+
+
+def _code() -> list[str]:
+    """What makes the samples, in the version at hand."""
+    digest = hashlib.sha256()
+    for package in (tunesmith.data, tunesmith.tokens):
+        for path in sorted(Path(package.__path__[0]).glob("*.py")):
+            digest.update(path.read_bytes())
+    return [digest.hexdigest(), *(version(name) for name in ("transformers", "tokenizers", "regex"))]
+
+
+def _tokenizer(tokenizer: ChatTokenizer) -> list[list[str]]:
+    assert tokenizer.source is not None
+    folder = tokenizer.source.folder
+    files = sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+    return [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _forget_old(cache: Path) -> None:
+    """Remove what was not used for a week, but for the newest. Who has a table open keeps reading it."""
+    made = sorted(cache.glob(f"*/{REPORT}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for report in made[KEPT:]:
+        if time.time() - report.stat().st_mtime > SECONDS_KEPT:
+            shutil.rmtree(report.parent, ignore_errors=True)
+            report.parent.with_suffix(".lock").unlink(missing_ok=True)
