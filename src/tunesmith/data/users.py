@@ -208,17 +208,18 @@ def _persona(value: Mapping[str, Any], task: str) -> Persona:
 def _lines(value: object, secret: object, field: str = "") -> Iterator[str]:
     """Any JSON value as lines of "field: value", without empty ones and without the user's hash."""
     match value:
-        case None | "" | [] | {}:
-            return
         case dict():
             for key, each in value.items():
                 if key not in _HASHES:
                     yield from _lines(each, secret, named(key, field))
-        case list() if all(isinstance(each, str | int | float) for each in value):
-            yield f"{field}: {', '.join(map(str, value))}" if field else ", ".join(map(str, value))
+        case list() if value and all(isinstance(each, str | int | float) for each in value):
+            text = ", ".join(str(each) for each in value if str(each) != str(secret))
+            yield f"{field}: {text}" if field else text
         case list():
             for each in value:
                 yield from _lines(each, secret, field)
+        case None:
+            return
         case _:
             text = str(value).strip()
             if text and not (secret is not None and text == str(secret)):
