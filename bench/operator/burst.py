@@ -12,18 +12,21 @@ import tempfile
 import time
 import urllib.request
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
 import lightkube
+from counting import Counting
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
 JOB = create_namespaced_resource("tunesmith.dev", "v1alpha1", "FineTuneJob", "finetunejobs")
 CHILD = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs")
 CONFIG_MAP = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
+POD = create_namespaced_resource("", "v1", "Pod", "pods")
 METRICS, HEALTH = 18092, 18091
-WRITES = ("create", "patch", "delete")
+QUIET = 60.0
 
 
 def job(i: int) -> dict:
@@ -54,12 +57,9 @@ async def in_parallel(make, count: int, at_once: int = 20) -> None:
     await asyncio.gather(*(one(i) for i in range(count)))
 
 
-async def count_of(api: lightkube.AsyncClient, kind, namespace: str) -> int:
-    return sum([1 async for _ in api.list(kind, namespace=namespace, chunk_size=500)])
-
-
-def start(namespace: str, module: list[str], log: Path) -> subprocess.Popen:
+def start(namespace: str, module: list[str], log: Path, kubeconfig: Path | str) -> subprocess.Popen:
     settings = {
+        "KUBECONFIG": str(kubeconfig),
         "TUNESMITH_NAMESPACES": namespace,
         "TUNESMITH_PORT": str(HEALTH),
         "TUNESMITH_METRICS_PORT": str(METRICS),
@@ -77,12 +77,12 @@ def metrics() -> dict[str, float]:
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line[0] != "#"}
 
 
-def calls(found: dict[str, float], verbs) -> float:
-    return sum(found.get(f'tunesmith_api_calls_total{{verb="{verb}"}}', 0) for verb in verbs)
+def attempts() -> float:
+    return sum(value for name, value in metrics().items() if name.startswith("tunesmith_attempts_total"))
 
 
-def attempts(found: dict[str, float]) -> float:
-    return sum(value for name, value in found.items() if name.startswith("tunesmith_attempts_total"))
+def in_phase(phase: str) -> float:
+    return metrics().get(f'tunesmith_jobs{{kind="FineTuneJob",phase="{phase}"}}', 0)
 
 
 def megabytes(process: subprocess.Popen) -> float:
@@ -96,7 +96,7 @@ def cpu(process: subprocess.Popen) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def quiet(process: subprocess.Popen, seconds: float = 10.0) -> float:
+async def quiet(process: subprocess.Popen, seconds: float) -> float:
     """CPU seconds used in some seconds when nothing happens."""
     before = cpu(process)
     await asyncio.sleep(seconds)
@@ -111,48 +111,120 @@ async def until(look, every: float = 0.5, most: float = 900.0) -> None:
         await asyncio.sleep(every)
 
 
-async def settled(last: dict) -> bool:
-    """Whether no call was made since the last time."""
-    before = last.get("calls")
-    last["calls"] = sum(value for name, value in metrics().items() if "api_calls_total" in name)
-    return last["calls"] > 0 and last["calls"] == before
+async def settled(proxy: Counting, last: dict) -> bool:
+    """Whether nothing was written since the last time."""
+    before, last["writes"] = last.get("writes"), proxy.writes().total()
+    return last["writes"] > 0 and last["writes"] == before
 
 
-async def burst(api, namespace: str, count: int, log: Path) -> dict:
-    process = start(namespace, [sys.executable, "-m", "tunesmith_operator"], log)
+async def still(process: subprocess.Popen, proxy: Counting) -> dict:
+    """What is used and written in a minute when nothing happens."""
+    before, used = proxy.writes(), await quiet(process, QUIET)
+    late = proxy.writes() - before
+    return {f"CPU seconds in {QUIET:.0f} quiet seconds": used, "writes in them": late.total()}
+
+
+def a_job(writes, count: int) -> dict:
+    """Writes a job, all and each kind."""
+    return {"writes a job": writes.total() / count} | {
+        f"  {name}": number / count for name, number in writes.most_common()
+    }
+
+
+class Moving:
+    """Plays the training operator and the kubelet for all jobs of a namespace."""
+
+    def __init__(self, api, namespace: str) -> None:
+        self.api, self.namespace = api, namespace
+
+    async def read(self) -> None:
+        """The PyTorchJobs there are."""
+        found = self.api.list(CHILD, namespace=self.namespace, chunk_size=500)
+        self.children = [dict(child) async for child in found]
+
+    async def condition(self, i: int, kind: str) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition = {"type": kind, "status": "True", "lastTransitionTime": now}
+        patch = {"status": {"conditions": [condition], "replicaStatuses": {}}}
+        await self._patch(CHILD.Status, self.children[i]["metadata"]["name"], patch)
+
+    async def run(self, i: int) -> None:
+        await self.condition(i, "Running")
+
+    async def succeed(self, i: int) -> None:
+        """A rank-0 pod that ended with the word of a published result, then the PyTorchJob's success."""
+        child = self.children[i]["metadata"]
+        name, pod = child["name"], pod_of(child)
+        await self.api.create(POD(pod), namespace=self.namespace)
+        word = json.dumps({"reason": "Succeeded", "manifest": "0" * 64})
+        state = {"terminated": {"exitCode": 0, "reason": "Completed", "message": word}}
+        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        status = {"phase": "Succeeded", "containerStatuses": [container | {"state": state}]}
+        await self._patch(POD.Status, f"{name}-master-0", {"status": status})
+        await self.condition(i, "Succeeded")
+
+    async def _patch(self, resource, name: str, patch: dict) -> None:
+        await self.api.patch(resource, name, patch, namespace=self.namespace, patch_type=PatchType.MERGE)
+
+
+def pod_of(child: dict) -> dict:
+    replica = {"replica-type": "master", "replica-index": "0", "job-name": child["name"]}
+    labels = child["labels"] | {f"training.kubeflow.org/{key}": value for key, value in replica.items()}
+    owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "controller": True}
+    owner |= {key: child[key] for key in ("name", "uid")}
+    spec = {"containers": [{"name": "pytorch", "image": "x"}], "automountServiceAccountToken": False}
+    return {
+        "metadata": {"name": f"{child['name']}-master-0", "labels": labels, "ownerReferences": [owner]},
+        "spec": spec,
+    }
+
+
+async def burst(api, namespace: str, count: int, log: Path, proxy: Counting) -> dict:
+    """From creation to Succeeded, all jobs together; then a quiet minute."""
+    process = start(namespace, [sys.executable, "-m", "tunesmith_operator"], log, proxy.kubeconfig)
+    moving = Moving(api, namespace)
     try:
         await until(lambda: asyncio.sleep(0, bool(metrics())))
         await asyncio.sleep(3)
         empty, begun = megabytes(process), time.monotonic()
         await in_parallel(lambda i: api.create(JOB(job(i)), namespace=namespace), count)
         applied = time.monotonic() - begun
-        await until(lambda: asyncio.sleep(0, attempts(metrics()) >= count))
-        done = time.monotonic() - begun
-        assert await count_of(api, CHILD, namespace) == count
+        await until(lambda: asyncio.sleep(0, attempts() >= count))
+        made = time.monotonic() - begun
         last: dict = {}
-        await until(lambda: settled(last), 3)
-        found, used = metrics(), cpu(process)
-        idle = await quiet(process)
+        await until(lambda: settled(proxy, last), 3)
+        launched, used = proxy.writes(), cpu(process)
+        await moving.read()
+        assert len(moving.children) == count
+        await in_parallel(moving.run, count)
+        await until(lambda: asyncio.sleep(0, in_phase("Running") >= count))
+        await in_parallel(moving.succeed, count)
+        await until(lambda: asyncio.sleep(0, in_phase("Succeeded") >= count))
+        done = time.monotonic() - begun
+        await until(lambda: settled(proxy, last), 3)
+        total, writes = cpu(process), proxy.writes()
         return {
             "jobs": count,
             "seconds to apply": applied,
-            "seconds until all have their PyTorchJob": done,
-            "writes a job": calls(found, WRITES) / count,
-            "errors": sum(v for n, v in found.items() if "api_errors_total" in n),
-            "CPU seconds": used,
+            "seconds until all have their PyTorchJob": made,
+            "seconds until all have succeeded": done,
+            "writes a job until its PyTorchJob is there": launched.total() / count,
+            **a_job(writes, count),
+            "failed requests": sum(v for n, v in metrics().items() if "api_errors_total" in n),
+            "CPU seconds until all have their PyTorchJob": used,
+            "CPU seconds": total,
             "MiB before": empty,
             "MiB after": megabytes(process),
-            "CPU seconds in 10 quiet seconds": idle,
-            "calls in 10 quiet seconds": calls(metrics(), (*WRITES, "get")) - calls(found, (*WRITES, "get")),
+            **await still(process, proxy),
         }
     finally:
         process.kill()
         process.wait()
 
 
-async def peer(api, namespace: str, count: int, log: Path) -> dict:
+async def peer(api, namespace: str, count: int, log: Path, proxy: Counting) -> dict:
     module = [sys.executable, str(Path(__file__).with_name("peer.py"))]
-    process = start(namespace, module, log)
+    process = start(namespace, module, log, proxy.kubeconfig)
     try:
         await asyncio.sleep(5)
         empty, begun = megabytes(process), time.monotonic()
@@ -164,14 +236,17 @@ async def peer(api, namespace: str, count: int, log: Path) -> dict:
             return sum([1 async for _ in found]) >= count
 
         await until(all_there, 2)
+        made, last = time.monotonic() - begun, {}
+        await until(lambda: settled(proxy, last), 3)
         return {
             "jobs": count,
             "seconds to apply": applied,
-            "seconds until all have their object": time.monotonic() - begun,
+            "seconds until all have their object": made,
+            **a_job(proxy.writes(), count),
             "CPU seconds": cpu(process),
             "MiB before": empty,
             "MiB after": megabytes(process),
-            "CPU seconds in 10 quiet seconds": await quiet(process),
+            **await still(process, proxy),
         }
     finally:
         process.kill()
@@ -189,7 +264,7 @@ FINISHED = {
 }
 
 
-async def finished(api, namespace: str, count: int, log: Path) -> dict:
+async def finished(api, namespace: str, count: int, log: Path, proxy: Counting) -> dict:
     async def make(i: int) -> None:
         await api.create(JOB(job(i)), namespace=namespace)
         patch = {"status": FINISHED}
@@ -197,7 +272,7 @@ async def finished(api, namespace: str, count: int, log: Path) -> dict:
 
     await in_parallel(make, count)
     begun = time.monotonic()
-    process = start(namespace, [sys.executable, "-m", "tunesmith_operator"], log)
+    process = start(namespace, [sys.executable, "-m", "tunesmith_operator"], log, proxy.kubeconfig)
     try:
         await until(lambda: asyncio.sleep(0, bool(metrics())), 0.2)
         listed = time.monotonic() - begun
@@ -213,10 +288,10 @@ async def finished(api, namespace: str, count: int, log: Path) -> dict:
             "jobs": count,
             "seconds until listed": listed,
             "seconds until quiet": time.monotonic() - begun,
-            "writes": calls(metrics(), WRITES),
+            "writes": proxy.writes().total(),
             "CPU seconds": cpu(process),
             "MiB": megabytes(process),
-            "CPU seconds in 10 quiet seconds": await quiet(process),
+            **await still(process, proxy),
         }
     finally:
         process.kill()
@@ -230,7 +305,8 @@ async def main() -> None:
     kubectl("create", "namespace", namespace)
     log = Path(tempfile.mkdtemp()) / "operator.log"
     try:
-        seen = await what(api, namespace, count, log)
+        with Counting(log.parent) as proxy:
+            seen = await what(api, namespace, count, log, proxy)
         print(json.dumps({name: round(value, 2) for name, value in seen.items()}, indent=1))
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")

@@ -13,11 +13,14 @@ from tunesmith_operator.liveness import EXIT_CODE
 from tunesmith_operator.settings import read_settings
 
 log = logging.getLogger(__name__)
+# The API server takes objects nested 10,000 deep. One of those in a list must not hide all the others.
+MAX_RECURSION = 20_000
 
 
 def main() -> int:
     """Exit code 0 when told to stop, 2 when a setting is wrong, 3 when a part of the operator has died."""
     logs.set_up()
+    sys.setrecursionlimit(MAX_RECURSION)
     try:
         settings = read_settings(os.environ)
     except ValueError as error:

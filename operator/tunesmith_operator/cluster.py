@@ -103,7 +103,7 @@ class Cluster:
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
         """Create a ConfigMap or PyTorchJob once; one of ours that is there already is fine.
 
-        Raises NameTakenError when the name belongs to another owner.
+        Raises NameTakenError when the name belongs to another owner, ConflictError when it is free again.
         """
         kind = CONFIG_MAP if body["kind"] == "ConfigMap" else PYTORCH_JOB
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
@@ -112,11 +112,20 @@ class Cluster:
         except ApiError as error:
             if error.status.code != CONFLICT:
                 raise
-            created = await self._call("get", kind, name, namespace=namespace)
+            created = await self._existing(kind, name, namespace)
             owners = items(get(created, "metadata", "ownerReferences"))
             if not any(get(owner, "uid") == uid for owner in owners):
                 raise NameTakenError(f"{body['kind']} {name} exists and is not of this job") from None
         return created
+
+    async def _existing(self, kind: Any, name: str, namespace: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = await self._call("get", kind, name, namespace=namespace)
+        except ApiError as error:
+            if error.status.code == NOT_FOUND:
+                raise ConflictError from None
+            raise
+        return found
 
     async def suspend(self, namespace: str, name: str, wanted: bool) -> dict[str, Any]:
         """Patch the one field of a PyTorchJob that is ours to change, and note that it was us."""

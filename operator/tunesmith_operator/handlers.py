@@ -37,7 +37,7 @@ def set_up(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = Backoffs()
     settings.queueing.worker_limit = 50
-    settings.queueing.idle_timeout = 1
+    settings.queueing.idle_timeout = 0.1
     settings.posting.level = logging.WARNING
     settings.scanning.disabled = True
 

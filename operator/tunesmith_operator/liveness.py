@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -64,6 +65,17 @@ class Liveness:
             await asyncio.sleep(every)
             missing = self.missing()
             if missing:
-                log.critical("The process ends, since this does not run: %s", ", ".join(missing))
-                logging.shutdown()
-                self._die(EXIT_CODE)
+                _end(f"this does not run: {', '.join(missing)}", self._die)
+
+
+def _end(reason: str, die: Callable[[int], Any]) -> None:
+    log.critical("The process ends, since %s", reason)
+    logging.shutdown()
+    die(EXIT_CODE)
+
+
+def end_within(seconds: float, die: Callable[[int], Any] = os._exit) -> None:
+    """End the process if it has not ended by then: on its way out kopf may wait for what is gone already."""
+    timer = threading.Timer(seconds, _end, [f"it has not ended within {seconds:g} seconds", die])
+    timer.daemon = True
+    timer.start()

@@ -15,7 +15,7 @@ import aiohttp
 
 from tunesmith_operator import metrics
 from tunesmith_operator.cluster import TROUBLE, Cluster
-from tunesmith_operator.liveness import Liveness
+from tunesmith_operator.liveness import Liveness, end_within
 from tunesmith_operator.progress import read_all
 from tunesmith_operator.queue import Queue
 from tunesmith_operator.reconcile import Reconciler
@@ -23,6 +23,7 @@ from tunesmith_operator.settings import Settings
 from tunesmith_operator.sight import Sight
 
 log = logging.getLogger(__name__)
+SECONDS_TO_END = 10.0
 
 
 def jittered(seconds: float) -> float:
@@ -61,7 +62,8 @@ class Operator:
         self.tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()]
 
     def stop(self) -> None:
-        """End the tasks."""
+        """End the tasks; kopf has some seconds to end the process."""
+        end_within(SECONDS_TO_END)
         for task in self.tasks:
             task.cancel()
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from tunesmith.api.manifest import Job, parse_document
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.errors import ManifestError
+from tunesmith.api.yaml12 import MAX_DEPTH
+from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import Phase, Reason
 from tunesmith.plan.build import build
 from tunesmith.plan.draft import is_terminal, refused
@@ -127,7 +128,23 @@ class Reconciler:
 
 
 def _manifest(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain copy without the status, which is not the user's."""
+    """A plain copy without the status, which is not the user's. Raises ManifestError if it is too deep."""
+    if _deeper(get(body, "spec"), MAX_DEPTH):
+        raise ManifestError([Problem("", 0, "", "spec", f"is nested more than {MAX_DEPTH} deep")])
     plain: dict[str, Any] = json.loads(json.dumps(dict(body), default=str))
     plain.pop("status", None)
     return plain
+
+
+def _deeper(node: Any, most: int) -> bool:
+    """Whether objects and lists are nested deeper than that. A loop, since recursion ends earlier."""
+    level = [node]
+    for _ in range(most + 1):
+        level = [child for one in level for child in _below(one)]
+    return bool(level)
+
+
+def _below(node: Any) -> Iterable[Any]:
+    if isinstance(node, Mapping):
+        return node.values()
+    return node if isinstance(node, list) else ()

@@ -57,12 +57,19 @@ class Kill:
         self.kill, self.forward = kill, forward
 
 
+class Hang:
+    """Say nothing, neither now nor later; with an `answer`, after its headers."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+
 class ApiProxy:
     """Started by `with`. `plan(request)` names a fault, or None; `seen` holds every request."""
 
     def __init__(self, plan=lambda request: None):
         self.plan, self.seen, self.streams = plan, [], []
-        self.lock = threading.Lock()
+        self.lock, self.over = threading.Lock(), threading.Event()
 
     def __enter__(self):
         proxy = self
@@ -88,6 +95,7 @@ class ApiProxy:
         return self
 
     def __exit__(self, *_):
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -128,6 +136,8 @@ class ApiProxy:
                     client.request(request.method, url, content=body, headers=headers)
             fault.kill()
             http.close_connection = True
+        elif isinstance(fault, Hang):
+            self.hang(http, fault)
         elif isinstance(fault, int):
             self.refuse(http, fault)
         else:
@@ -144,6 +154,15 @@ class ApiProxy:
             http.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             http.wfile.flush()
         http.wfile.write(b"0\r\n\r\n")
+
+    def hang(self, http, fault):
+        if fault.answer:
+            http.send_response_only(200)
+            http.send_header("Content-Type", "application/json")
+            http.send_header("Transfer-Encoding", "chunked")
+            http.end_headers()
+        self.over.wait()
+        http.close_connection = True
 
     def refuse(self, http, status):
         body = json.dumps({"kind": "Status", "status": "Failure", "code": status, "message": "injected"})

@@ -81,6 +81,34 @@ def test_a_pod_taken_away_does_not_count(world, operator):
     assert world.until_phase("ftj", "tune", "Failed")["attempts"] == 1
 
 
+def test_the_next_attempt_waits_until_no_pod_of_the_one_before_can_write(world, operator):
+    apply(world, fine_tune())
+    world.until_child("tune-ftj-1")
+    worker = world.runs("tune-ftj-1", "worker")
+    world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
+    status = world.until_phase("ftj", "tune", "Pending", "OutOfMemory")
+    assert f"when pod {worker} has ended" in status["message"]
+    time.sleep(2)
+    assert (world.children(), world.status("ftj", "tune")["attempts"]) == (["tune-ftj-1"], 1)
+    world.pod("tune-ftj-1", exit_code=1, role="worker")
+    world.until_child("tune-ftj-2")
+    world.until(lambda: world.status("ftj", "tune").get("attempts") == 2, "the second attempt")
+    assert world.status("ftj", "tune")["failedPod"] == "tune-ftj-1-master-0"
+
+
+def test_a_config_map_that_somebody_deleted_is_made_again(world, operator):
+    apply(world, fine_tune())
+    child = world.until_child("tune-ftj-1")
+    old = world.until(lambda: world.get("configmap", "tune-ftj-1"), "the ConfigMap")
+    world.until_phase("ftj", "tune", "Pending", "Starting")
+    world.kubectl("delete", "configmap", "tune-ftj-1")
+    new = world.until(lambda: world.get("configmap", "tune-ftj-1"), "the ConfigMap again")
+    assert new["data"] == old["data"]
+    assert new["metadata"]["uid"] != old["metadata"]["uid"]
+    assert world.get("pytorchjob", "tune-ftj-1")["metadata"]["uid"] == child["metadata"]["uid"]
+    assert world.status("ftj", "tune")["attempts"] == 1
+
+
 def test_suspend_and_resume_keep_the_attempt(world, operator):
     apply(world, fine_tune())
     world.until_child("tune-ftj-1")

@@ -1,11 +1,12 @@
 """A watch may fail in every way: the operator goes on seeing, or ends so that it is started again."""
 
+import json
 import time
 import urllib.error
 import urllib.request
 
 import pytest
-from api_proxy import ApiProxy, error_event
+from api_proxy import ApiProxy, Hang, error_event
 from world import OperatorProcess, World, apply, fine_tune, free_port
 
 FAULTS = {
@@ -24,6 +25,8 @@ FAULTS = {
     "bad UTF-8": b'{"type": "ADDED", "object": "\xff\xfe"}\n',
     "not an object": b"7\n",
     "an end at once": b"",
+    "no answer": Hang(answer=False),
+    "no events": Hang(answer=True),
 }
 WATCHES = ["finetunejobs", "pytorchjobs"]
 
@@ -85,7 +88,11 @@ def test_a_watch_that_fails(namespace, pytorchjobs, tmp_path, fault, plural):
 
             outcome = world.until(recovered_or_dead, f"recovery or death after {fault}", 30)
             print(f"{plural}: {fault!r}: {outcome}")
-            assert outcome == "sees" or operator.process.poll() != 0
+            if outcome == "dead":
+                assert operator.process.wait(15) == 3
+                lines = (tmp_path / "operator.log").read_text().splitlines()
+                words = [json.loads(line)["message"] for line in lines]  # one a line, no bare traceback
+                assert any(said.startswith("The process ends, since ") for said in words)
         finally:
             operator.kill()
             print((tmp_path / "operator.log").read_text()[-3000:])

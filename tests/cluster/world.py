@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MASTER = {"training.kubeflow.org/replica-type": "master", "training.kubeflow.org/replica-index": "0"}
 
 
 class OperatorProcess:
@@ -88,17 +87,19 @@ class World:
         patch = json.dumps({"status": {"conditions": [*kept, new], "replicaStatuses": {}}})
         self.kubectl("patch", "pytorchjob", child, "--subresource=status", "--type=merge", "-p", patch)
 
-    def pod(self, child, *, word=None, exit_code=0, reason=None, pod_reason=None):
-        """A rank-0 pod of a PyTorchJob, ended with a last word."""
+    def make_pod(self, child, role="master"):
+        """A pod of a PyTorchJob, its number 0; returns its name."""
         job = self.get("pytorchjob", child)
         template = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
-        name = f"{child}-master-0"
+        name = f"{child}-{role}-0"
+        replica = {"replica-type": role, "replica-index": "0", "job-name": child}
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
                 "name": name,
-                "labels": template["metadata"]["labels"] | MASTER | {"training.kubeflow.org/job-name": child},
+                "labels": template["metadata"]["labels"]
+                | {f"training.kubeflow.org/{key}": value for key, value in replica.items()},
                 "ownerReferences": [
                     {
                         "apiVersion": job["apiVersion"],
@@ -115,6 +116,24 @@ class World:
             },
         }
         self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        return name
+
+    def pod_status(self, name, phase, state, **more):
+        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        status = {"phase": phase, "containerStatuses": [container | {"state": state}], **more}
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
+
+    def runs(self, child, role="master", ip=None):
+        """A pod of a PyTorchJob runs, at an address if one is given; returns its name."""
+        name = self.make_pod(child, role)
+        address = {"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {}
+        self.pod_status(name, "Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, **address)
+        return name
+
+    def pod(self, child, *, word=None, exit_code=0, reason=None, pod_reason=None, role="master"):
+        """A pod of a PyTorchJob, ended with a last word."""
+        name = self.make_pod(child, role)
         terminated = {
             "exitCode": exit_code,
             "finishedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -122,23 +141,9 @@ class World:
         }
         if word is not None:
             terminated["message"] = json.dumps(word)
-        status = {
-            "phase": "Succeeded" if exit_code == 0 else "Failed",
-            "containerStatuses": [
-                {
-                    "name": "pytorch",
-                    "image": "x",
-                    "imageID": "",
-                    "ready": False,
-                    "restartCount": 0,
-                    "state": {"terminated": terminated},
-                }
-            ],
-        }
-        if pod_reason:
-            status["reason"] = pod_reason
-        self.kubectl(
-            "patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+        phase = "Succeeded" if exit_code == 0 else "Failed"
+        self.pod_status(
+            name, phase, {"terminated": terminated}, **({"reason": pod_reason} if pod_reason else {})
         )
 
     def succeed(self, child, digest="0" * 64):

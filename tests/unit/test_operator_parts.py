@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 
 import pytest
 from good_manifests import FINE_TUNE, SAMPLE, changed
@@ -13,7 +14,7 @@ from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith_operator.cluster import merge_patch
 from tunesmith_operator.handlers import Backoffs
-from tunesmith_operator.liveness import Liveness, watchers_missing
+from tunesmith_operator.liveness import Liveness, end_within, watchers_missing
 from tunesmith_operator.logs import JsonFormatter, about
 from tunesmith_operator.metrics import JobsByPhase
 from tunesmith_operator.progress import MAX_BYTES, _ask, parse
@@ -174,6 +175,14 @@ def test_the_process_ends_when_a_task_of_its_own_is_gone():
         own.exception()
 
     asyncio.run(scene())
+
+
+def test_a_process_that_does_not_end_is_ended():
+    died = []
+    end_within(0.05, died.append)
+    assert not died
+    time.sleep(0.3)
+    assert died == [3]
 
 
 def test_a_log_line_names_the_job():

@@ -121,6 +121,18 @@ def test_a_runtime_that_is_not_offered():
     assert "spec.runtime" in notes.statuses[0]["message"]
 
 
+@pytest.mark.parametrize("depth", [101, 5_000])
+def test_a_manifest_that_is_nested_too_deep(depth):
+    deep = []
+    for _ in range(depth):
+        deep = [deep]
+    notes, document = Notes(), body()
+    document["spec"] = {**document["spec"], "deepspeed": {"config": {"a": deep}}}
+    reconcile(document, notes)
+    assert notes.statuses[0]["reason"] == "InvalidManifest"
+    assert notes.statuses[0]["message"] == "spec: is nested more than 100 deep."
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
