@@ -152,12 +152,16 @@ def run(
 def preview(
     files: Files,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Samples shown of each job.")] = 3,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
+    ] = None,
     work_dir: WorkDirectory = Path(".tunesmith"),
     overrides: Sets = None,
 ) -> None:
     """Show what a FineTuneJob would learn from: messages, labels, lengths, bad records; train nothing.
 
     [dim]tunesmith preview -f job.yaml
+    tunesmith preview -f job.yaml --html data.html
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
     """
     _need("transformers", "data", "tunesmith preview")
@@ -168,7 +172,7 @@ def preview(
     from tunesmith.local.preview import preview_jobs
 
     jobs = load_jobs(files, overrides)
-    code = preview_jobs(jobs, count, work_dir, Console(highlight=False))
+    code = preview_jobs(jobs, count, work_dir, Console(highlight=False), html)
     if code == 0 and not any(unsupported_among(job, jobs) for job in jobs):
         _say(f"To train on this: {_again('run', files, work_dir, overrides)}")
     raise typer.Exit(code)
@@ -209,6 +213,93 @@ def chat(
 
     options = ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)
     raise typer.Exit(talk(options, Console(highlight=False)))
+
+
+data = typer.Typer(help="Look at data before training on it, and convert it.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+DataPath = Annotated[
+    str, typer.Argument(metavar="PATH", help="A file or folder: a path, s3://… or file:///…")
+]
+CharacterName = Annotated[str | None, typer.Option("--name", help="The character, for the format character.")]
+DataSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="An option of the format, as in manifests; repeatable."),
+]
+_DATA_FORMATS = "chat, instruction, text, userSimulation, character, sampled, legalJudgement or seeds"
+
+
+@data.command("check")
+def data_check(
+    path: DataPath,
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help=f"{_DATA_FORMATS}; guessed if absent.")
+    ] = None,
+    name: CharacterName = None,
+    options: DataSets = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="DIR", help="Count tokens, by this model's tokenizer.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=8, help="Tokens of a sample at most; 4096 if absent.")
+    ] = None,
+    work_dir: WorkDirectory = Path(".tunesmith"),
+) -> None:
+    """Read everything and say what it is: records, bad ones with their place, what is left out and why.
+
+    [dim]tunesmith data check train.jsonl
+    tunesmith data check lines/ --format character --name Paimon
+    tunesmith data check train.jsonl --model ./my-model --max-length 2048[/dim]
+    """
+    _need("boto3", "data", "tunesmith data check")
+    if model is not None:
+        _need("transformers", "data", "tunesmith data check --model")
+    elif max_length is not None:
+        raise UsageError("--max-length needs --model, whose tokens are counted.")
+    from rich.console import Console
+
+    from tunesmith.local.data import Asked
+    from tunesmith.local.data_check import check
+
+    asked = Asked(format_, name, options or [])
+    raise typer.Exit(check(path, asked, model, max_length or 4096, work_dir, Console(highlight=False)))
+
+
+@data.command("convert")
+def data_convert(
+    path: Annotated[str, typer.Argument(metavar="IN", help="A file or folder: a path, s3://… or file:///…")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A .jsonl or .json file, also .gz or .zst.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="openai, sharegpt or alpaca.")],
+    from_: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="auto, chat, instruction, userSimulation, character or sampled.",
+        ),
+    ] = "auto",
+    name: CharacterName = None,
+    options: DataSets = None,
+    max_bad: Annotated[
+        int, typer.Option("--max-bad-records", min=0, help="Records that may be left out.")
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
+    work_dir: WorkDirectory = Path(".tunesmith"),
+) -> None:
+    """Write conversations as OpenAI messages, ShareGPT or Alpaca; what has no room there is refused.
+
+    [dim]tunesmith data convert alpaca.json train.jsonl --to openai
+    tunesmith data convert trees.jsonl.gz train.json --from chat --to sharegpt --max-bad-records 5[/dim]
+    """
+    _need("boto3", "data", "tunesmith data convert")
+    from rich.console import Console
+
+    from tunesmith.local.data import Asked
+    from tunesmith.local.data_convert import Into, convert
+
+    asked = Asked(None if from_ == "auto" else from_, name, options or [])
+    into = Into(out, to, max_bad, force)
+    raise typer.Exit(convert(path, asked, into, work_dir, Console(highlight=False)))
 
 
 @app.command()

@@ -38,11 +38,20 @@ def test_tunesmith_commands_and_options_exist(page):
     for words in tunesmith_calls(page):
         assert words[1] in COMMANDS or words[1].startswith("-"), words
         if words[1] in COMMANDS:
-            known = {option for param in COMMANDS[words[1]].params for option in param.opts} | {"--help"}
-            unknown = [
-                w for w in words[2:] if w.startswith("-") and w != "-" and w.split("=")[0] not in known
-            ]
+            command, rest = command_of(words)
+            known = {option for param in command.params for option in param.opts} | {"--help"}
+            unknown = [w for w in rest if w.startswith("-") and w != "-" and w.split("=")[0] not in known]
             assert not unknown, words
+
+
+def command_of(words):
+    """The command that is called, the last of a group's, and the words after its name."""
+    command, rest = COMMANDS[words[1]], words[2:]
+    while hasattr(command, "commands"):
+        assert rest, words
+        assert rest[0] in command.commands, words
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

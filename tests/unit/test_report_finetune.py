@@ -75,8 +75,12 @@ def full(text="plain"):
                 "samples": 9,
                 "tokens": 1234567,
                 "label_tokens": 400,
+                "share": 1.0,
+                "seen_samples": 8,
+                "validation_samples": 1,
                 "bad": 0,
-                "skipped": 1,
+                "skipped": {text: 1},
+                "duplicates": 3,
                 "cut": 2,
             }
         ],

@@ -5,7 +5,7 @@ Knows the dialogues of one user; refuses to know prompts and files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -15,64 +15,93 @@ from tunesmith.data.users import Dialogue
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One utterance of the user. `family` is that of its dialogue."""
+    """One utterance of the user, in dialogue number `at`."""
 
-    family: int
+    at: int
     time: float | None
     text: str
 
 
-def families(dialogues: Sequence[Dialogue]) -> list[int]:
-    """For each dialogue the first one that is the same talk: of two, one begins with all turns of the other.
+class Talks:
+    """One user's dialogues, and which of them are the same talk: one begins with all turns of the other.
 
     Data sets often hold a talk several times, each time cut off later.
     """
-    chains = [_chain(dialogue) for dialogue in dialogues]
-    whole: dict[bytes, int] = {}
-    for at, chain in enumerate(chains):
-        whole.setdefault(chain[-1], at)
-    return [next((whole[each] for each in chain if each in whole), at) for at, chain in enumerate(chains)]
 
+    def __init__(self, dialogues: Sequence[Dialogue]) -> None:
+        self._chains = [_chain(dialogue) for dialogue in dialogues]
+        self._whole: dict[bytes, list[int]] = {}
+        self._beginning: dict[bytes, list[int]] = {}
+        for at, chain in enumerate(self._chains):
+            self._whole.setdefault(chain[-1], []).append(at)
+            for state in chain:
+                self._beginning.setdefault(state, []).append(at)
+        self.said = self._utterances(dialogues)
 
-def utterances(dialogues: Sequence[Dialogue], family: Sequence[int]) -> list[Said]:
-    """All a user said, the oldest first: by time where every dialogue has one, else as the file has them."""
-    order = list(range(len(dialogues)))
-    if all(dialogue.time is not None for dialogue in dialogues):
-        order.sort(key=lambda at: dialogues[at].time or 0.0)
-    found: list[Said] = []
-    seen: set[tuple[int, bytes]] = set()
-    for at in order:
-        dialogue = dialogues[at]
-        for (mine, text), state in zip(_said(dialogue), _chain(dialogue), strict=True):
-            if mine and text.strip() and (family[at], state) not in seen:
-                found.append(Said(family[at], dialogue.time, text))
-            seen.add((family[at], state))
-    return found
+    def family(self, at: int) -> int:
+        """The shortest form of this talk; dialogues of a family are never parted."""
+        return next(self._whole[state][0] for state in self._chains[at] if state in self._whole)
+
+    def same(self, at: int) -> set[int]:
+        """The dialogues that are the same talk as this one, itself among them."""
+        chain = self._chains[at]
+        return {
+            *self._beginning[chain[-1]],
+            *(each for state in chain for each in self._whole.get(state, ())),
+        }
+
+    def _utterances(self, dialogues: Sequence[Dialogue]) -> list[Said]:
+        """All a user said, the oldest first: by time where every dialogue has one, else as the file has them.
+
+        What two forms of a talk begin with alike was said once.
+        """
+        order = list(range(len(dialogues)))
+        if all(dialogue.time is not None for dialogue in dialogues):
+            order.sort(key=lambda at: dialogues[at].time or 0.0)
+        found: list[Said] = []
+        seen: set[tuple[int, bytes]] = set()
+        for at in order:
+            family, chain = self.family(at), self._chains[at]
+            for (mine, text), state in zip(_said(dialogues[at]), chain, strict=False):
+                if mine and text.strip() and (family, state) not in seen:
+                    found.append(Said(at, dialogues[at].time, text))
+                seen.add((family, state))
+        return found
 
 
 def history(
-    said: Sequence[Said],
-    dialogue: Dialogue,
-    family: int,
-    forbidden: Collection[str],
-    spec: HistorySpec,
+    talks: Talks, at: int, dialogue: Dialogue, forbidden: Callable[[str], bool], spec: HistorySpec
 ) -> tuple[str, ...]:
     """The newest utterances of other talks, newest last, each one line.
 
-    Where the dialogue has a time, only what is known to be older counts. `forbidden` texts are left out.
+    Where the dialogue has a time, only what is known to be older counts. A line that is `forbidden`, whole or
+    cut, is left out; also of the history that a record brings with it.
     """
-    given = dialogue.history
-    if given is not None:
-        chosen = [text for text in given if text.strip() not in forbidden][::-1]
-    else:
-        chosen = []
-        for each in reversed(said):
-            if len(chosen) == spec.max_items:
-                break
-            if each.family != family and _before(each, dialogue) and each.text.strip() not in forbidden:
-                chosen.append(each.text)
-    newest = chosen[: spec.max_items][::-1]
-    return tuple(" ".join(text.split())[: spec.max_characters] for text in newest)
+    chosen: list[str] = []
+    for text in _candidates(talks, at, dialogue):
+        if len(chosen) == spec.max_items:
+            break
+        line = one_line(text)
+        cut = line[: spec.max_characters]
+        if line and not forbidden(line) and not forbidden(cut):
+            chosen.append(cut)
+    return tuple(chosen[::-1])
+
+
+def one_line(text: str) -> str:
+    """An utterance as a history shows it, before it is cut."""
+    return " ".join(text.split())
+
+
+def _candidates(talks: Talks, at: int, dialogue: Dialogue) -> Iterator[str]:
+    """From the newest on."""
+    if dialogue.history is not None:
+        yield from reversed(dialogue.history)
+        return
+    same = talks.same(at)
+    for said in reversed(talks.said):
+        if said.at not in same and _before(said, dialogue):
+            yield said.text
 
 
 def _before(said: Said, dialogue: Dialogue) -> bool:
@@ -80,15 +109,15 @@ def _before(said: Said, dialogue: Dialogue) -> bool:
 
 
 def _said(dialogue: Dialogue) -> list[tuple[bool, str]]:
-    final = dialogue.prefix + dialogue.target if dialogue.target.strip() else ""
-    return [*((turn.mine, turn.text) for turn in dialogue.turns), (True, final)]
+    said = [(turn.mine, turn.text) for turn in dialogue.turns]
+    return [*said, (True, dialogue.prefix + dialogue.target)] if dialogue.target.strip() else said
 
 
 def _chain(dialogue: Dialogue) -> list[bytes]:
-    """A hash for each beginning of the dialogue, target included."""
+    """A hash for each beginning of the dialogue, target included; one for a dialogue without turns."""
     state = blake2b(digest_size=12)
     chain: list[bytes] = []
     for mine, text in _said(dialogue):
         state.update(f"{int(mine)}{len(text)}:{text}".encode("utf-8", "surrogatepass"))
         chain.append(state.digest())
-    return chain
+    return chain or [state.digest()]

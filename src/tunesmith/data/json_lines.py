@@ -9,7 +9,7 @@ from tunesmith.data.json_text import StrictDecoder, explain
 from tunesmith.data.place import BadRecord, Place, Record, RecordProblem
 from tunesmith.data.streams import RECORD_LIMIT, decode_line, lines
 
-LINE_TOO_LONG = f"the line is longer than {RECORD_LIMIT >> 20} MiB"
+LINE_TOO_LONG = f"the line is longer than {RECORD_LIMIT >> 20} MiB; is a line break missing?"
 
 
 def read_json_lines(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:

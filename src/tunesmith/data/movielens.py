@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.place import BadRecord, Record
-from tunesmith.data.records import Opener, read_records
+from tunesmith.data.records import Opener, SkippedFile, read_records
 from tunesmith.errors import DataError
 
 RATINGS, MOVIES = "ratings.csv", "movies.csv"
@@ -42,6 +42,12 @@ def read_movielens(store: Opener, entries: Sequence[Entry]) -> Iterator[Record |
             titles[record.value["movieId"]] = _title(record.value)
     for record in read_records(store, ratings):
         yield record if isinstance(record, BadRecord) else _rating(record, titles)
+
+
+def other_files(entries: Sequence[Entry]) -> list[SkippedFile]:
+    """What lies beside the two files and is not read."""
+    others = (entry.key for entry in entries if _name(entry) not in (RATINGS, MOVIES))
+    return [SkippedFile(key, f"of MovieLens only {RATINGS} and {MOVIES} are read") for key in others]
 
 
 def _name(entry: Entry) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
@@ -20,10 +21,10 @@ from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
-from tunesmith.data.records import choose_files
 from tunesmith.data.report import Account, DatasetReport, as_values, from_values
 from tunesmith.data.table import Table, TableWriter, see_no_more
 from tunesmith.data.tokenise import Made, Settings, Tokeniser
+from tunesmith.data.user_prompt import shows
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Document, Encoded, Message, Sample
@@ -54,19 +55,27 @@ class Prepared:
 
     def lengths(self, bins: int = 20) -> list[dict[str, int]]:
         """Histogram of the training samples' lengths in tokens."""
-        lengths = self.train.lengths
-        if not len(lengths):
-            return []
-        edges = np.unique(np.linspace(int(lengths.min()), int(lengths.max()) + 1, bins + 1).astype(int))
-        counts, edges = np.histogram(lengths, edges)
-        return [
-            {"low": int(low), "high": int(high) - 1, "count": int(count)}
-            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
-        ]
+        return histogram(self.train.lengths, bins)
+
+    def label_lengths(self, bins: int = 20) -> list[dict[str, int]]:
+        """Histogram of how many labels the training samples have."""
+        return histogram(self.train.labels, bins)
 
     def report(self) -> list[dict[str, Any]]:
         """The dataset reports as plain values."""
         return as_values(self.reports)
+
+
+def histogram(values: npt.NDArray[np.int64], bins: int) -> list[dict[str, int]]:
+    """Whole numbers in at most `bins` bins of about the same width, both bounds included."""
+    if not len(values):
+        return []
+    edges = np.unique(np.linspace(int(values.min()), int(values.max()) + 1, bins + 1).astype(int))
+    counts, edges = np.histogram(values, edges)
+    return [
+        {"low": int(low), "high": int(high) - 1, "count": int(count)}
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,6 @@ class _Part:
         assert dataset.uri is not None  # plan has resolved every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
         store, entries = find_files(dataset.uri, make.options)
-        self._files = choose_files(entries, plain_text=dataset.text is not None)[1]
         self._reader = Reader(store, entries, dataset, scratch=make.folder)
         self.account = Account(name)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
@@ -156,10 +164,23 @@ class _Part:
         self._make.progress(name, tally.records)
 
     def _choice(self) -> Choice:
-        return Choice(self.ranks.wanted, self.ranks.validates, self._spec.validation.by)
+        return Choice(self.ranks.wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged)
+
+    @property
+    def shows_history(self) -> bool:
+        """Whether prompts hold what users said elsewhere."""
+        fmt = self.dataset.user_simulation
+        return fmt is not None and shows(fmt, "history")
+
+    def judge(self) -> None:
+        """Note what this part's validation samples say, so that no other part's history shows it."""
+        of_its_own = isinstance(self.dataset, ValidationSpec)
+        for item in self._reader.items(self._choice()):
+            if isinstance(item, Item) and (of_its_own or self.ranks.validates(item.split_key)):
+                self._make.judged.update(_judged_key(item.user, text) for text in item.said)
 
     def finish(self) -> DatasetReport:
-        return self.account.finish(self._files)
+        return self.account.finish(self._reader.skipped_files())
 
 
 def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -176,6 +197,15 @@ class _Make:
     tokeniser: Tokeniser
     progress: Progress
     vocab_size: int | None
+    judged: set[int] = field(default_factory=set)
+    """Hashes of users and what their validation samples say, where several parts read users."""
+
+    def is_judged(self, user: str, text: str) -> bool:
+        return bool(self.judged) and _judged_key(user, text) in self.judged
+
+
+def _judged_key(user: str, text: str) -> int:
+    return rank(0, "judged", f"{user}\0{text}")
 
 
 def _choose(parts: list[_Part], spec: FineTuneSpec) -> None:
@@ -220,10 +250,14 @@ def prepare(
         _choose(parts, spec)
         if spec.validation.uri is not None:
             parts.append(_Part(f"validation {spec.validation.uri}", spec.validation, spec, make))
+        of_users = [part for part in parts if part.dataset.user_simulation is not None]
+        if len(of_users) > 1 and any(part.shows_history for part in of_users):
+            for part in of_users:
+                part.judge()
         tables = _Tables(folder, first)
         with tables.train, tables.validation:
-            for part in parts:
-                tables.fill(part)
+            for number, part in enumerate(parts):
+                tables.fill(part, number)
     _part_from_validation(folder, tables, parts)
     reports = _shared([part.finish() for part in parts])
     (folder / REPORT).write_text(json.dumps({"reports": as_values(reports), "first": tables.shown}), "utf-8")
@@ -252,10 +286,10 @@ class _Tables:
         """Place, index and messages of the first samples."""
         self._first = first
 
-    def fill(self, part: _Part) -> None:
+    def fill(self, part: _Part, number: int) -> None:
         of_its_own = isinstance(part.dataset, ValidationSpec)
         for item, encoded in part.samples():
-            group = group_of(f"{part.account.report.name}\0{item.group}")
+            group = group_of(f"{number}\0{item.group}")
             held_out = of_its_own or part.ranks.validates(item.split_key)
             copies = 1 if held_out else part.ranks.copies(item.group)
             part.account.count(encoded, item.user, copies, held_out=held_out)

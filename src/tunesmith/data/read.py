@@ -20,12 +20,21 @@ from tunesmith.data.character import conversation_from_character
 from tunesmith.data.chat import conversation_from_chat
 from tunesmith.data.grouping import Runs, together
 from tunesmith.data.instruction import conversation_from_instruction
-from tunesmith.data.movielens import is_movielens, read_movielens
+from tunesmith.data.movielens import is_movielens, other_files, read_movielens
 from tunesmith.data.place import RecordSkipped, Skipped
-from tunesmith.data.records import BadRecord, Opener, Place, Record, RecordProblem, read_records
+from tunesmith.data.records import (
+    BadRecord,
+    Opener,
+    Place,
+    Record,
+    RecordProblem,
+    SkippedFile,
+    choose_files,
+    read_records,
+)
 from tunesmith.data.sampled import case_key, check_counts, conversation_from_sampled, count_case
 from tunesmith.data.text import document_from_text
-from tunesmith.data.user_simulation import user_items
+from tunesmith.data.user_simulation import targets_of, user_items
 from tunesmith.data.users import dialogues_of, user_of
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
@@ -52,6 +61,8 @@ class Item:
     group: str
     split_key: str
     user: str = ""
+    said: tuple[str, ...] = ()
+    """What a user's samples say, as a history would show it."""
 
 
 @dataclass(slots=True)
@@ -73,6 +84,8 @@ class Choice:
     """Whether a split key is held out."""
     by: str | None = None
     """`validation.by`."""
+    judged: Callable[[str, str], bool] = lambda user, text: False
+    """Whether a user's text is what a validation sample of another dataset says."""
     draw: bool = True
     """Whether to draw each user's samples; before the split is known there is nothing to draw from."""
 
@@ -105,6 +118,12 @@ class Reader:
     ) -> None:
         self._store, self._entries, self._dataset, self._scratch = store, entries, dataset, scratch
         self._movielens = dataset.format == "user_simulation" and is_movielens(entries)
+
+    def skipped_files(self) -> list[SkippedFile]:
+        """The location's files that are not read, and why."""
+        if self._movielens:
+            return other_files(self._entries)
+        return choose_files(self._entries, plain_text=self._dataset.text is not None)[1]
 
     def record_keys(self) -> Iterator[str]:
         """The key of every record, by which a subset is chosen."""
@@ -197,12 +216,14 @@ class Reader:
             fmt,
             by=choice.by,
             validates=choice.validates,
+            judged=choice.judged,
             system_prompt=self._dataset.system_prompt,
         ):
             if isinstance(item, Skipped):
                 yield item
             else:
-                yield Item(item.dialogue.place, item.content, item.group, item.split_key, user)
+                told = tuple(targets_of(item))
+                yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told)
 
 
 def _none() -> list[Any]:

@@ -115,7 +115,8 @@ class Account:
         report.unnamed_records = self.tally.unnamed
         report.bad, report.bad_records = self.found.count, [str(bad) for bad in self.found.first]
         report.skipped = dict(sorted(self._skipped.items()))
-        report.samples_per_user = dict(sorted(self._per_user.items()))
+        without = report.users - sum(self._per_user.values())
+        report.samples_per_user = dict(sorted((self._per_user + Counter({0: without})).items()))
         report.skipped_files = [f"{file.file}: {file.reason}" for file in skipped_files]
         return report
 

@@ -17,7 +17,7 @@ from tunesmith.data.place import FileProblem
 
 CHUNK_BYTES = 1 << 20
 # A record longer than this is a mistake (a file without line breaks); it would fill the memory.
-RECORD_LIMIT = 64 << 20
+RECORD_LIMIT = 32 << 20
 
 # What goes into a decompressor at a time: keeps what comes out of it small even at 1000 to 1.
 _PACKED_BYTES = 1 << 14

@@ -78,6 +78,13 @@ class Table:
         return np.diff(self.offsets)
 
     @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Tokens with a weight above zero of each sample, shape (samples,)."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(np.not_equal(self._weights, 0), self.offsets[:-1], dtype=np.int64)
+
+    @property
     def label_tokens(self) -> int:
         """Tokens with a weight above zero, all samples together."""
         return int(np.count_nonzero(self._weights))

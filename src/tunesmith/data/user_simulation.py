@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 
 from tunesmith.api.datasets import UserSimulationFormat
 from tunesmith.data.choose import rank
-from tunesmith.data.histories import families, history, utterances
+from tunesmith.data.histories import Talks, history, one_line
 from tunesmith.data.place import Skipped
 from tunesmith.data.user_prompt import OPENING, asked, chat_turns, shows, system_text
 from tunesmith.data.users import Dialogue, Turn
@@ -53,16 +54,18 @@ def user_items(
     *,
     by: str | None,
     validates: Callable[[str], bool],
+    judged: Callable[[str, str], bool] = lambda user, text: False,
     system_prompt: str | None = None,
 ) -> Iterator[UserItem | Skipped]:
     """Everything to learn from one user, in the order of `dialogues`; what a rule leaves out is Skipped.
 
     `by` is "user" or "sample" (a dialogue is never parted); `validates` tells of a split key whether it is
-    held out. Same seed, same draw, whoever else there is.
+    held out, `judged` of a user's text whether it is to be said in a validation sample of another dataset.
+    Same seed, same draw, whoever else there is.
     """
-    family = families(dialogues)
+    talks = Talks(dialogues)
     marks = [_mark(dialogue) for dialogue in dialogues]
-    keys = [_split_key(user, marks[at], by) for at in family]
+    keys = [_split_key(user, marks[talks.family(at)], by) for at in range(len(dialogues))]
     held_out = [validates(key) for key in keys]
     slots: list[_Slot] = []
     for at, dialogue in enumerate(dialogues):
@@ -80,14 +83,19 @@ def user_items(
             else:
                 reason = NOT_LAST if fmt.one_sample_per_user else NOT_DRAWN
                 yield Skipped(dialogues[slot.at].place, reason)
-    judged = _all_targets(dialogues, {at: turns for at, turns in chosen.items() if held_out[at]})
-    said = utterances(dialogues, family) if shows(fmt, "history") else []
+    held = {at: turns for at, turns in chosen.items() if held_out[at]}
+    secret = _all_targets(dialogues, held)
     for at, turns in sorted(chosen.items()):
-        dialogue = dialogues[at]
-        forbidden = judged | _all_targets(dialogues, {at: turns})
-        past = history(said, dialogue, family[at], forbidden, fmt.history) if shows(fmt, "history") else ()
-        for content, count in _contents(fmt, dialogue, past, turns, system_prompt):
-            yield UserItem(dialogue, content, f"{user}\0{marks[at]}", keys[at], count)
+        past: tuple[str, ...] = ()
+        if shows(fmt, "history"):
+            own = secret | _all_targets(dialogues, {at: turns})
+            past = history(talks, at, dialogues[at], _either(own, partial(judged, user)), fmt.history)
+        for content, count in _contents(fmt, dialogues[at], past, turns, system_prompt):
+            yield UserItem(dialogues[at], content, f"{user}\0{marks[at]}", keys[at], count)
+
+
+def _either(texts: set[str], judged: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda text: text in texts or judged(text)
 
 
 def _split_key(user: str, mark: str, by: str | None) -> str:
@@ -142,16 +150,24 @@ def _draw(
 
 
 def _all_targets(dialogues: Sequence[Dialogue], chosen: Mapping[int, Sequence[int]]) -> set[str]:
-    """The texts by which a history would give samples away."""
+    """The lines by which a history would give samples away."""
     found: set[str] = set()
     for at, turns in chosen.items():
         dialogue = dialogues[at]
         for turn in turns:
-            if turn < len(dialogue.turns):
-                found.add(dialogue.turns[turn].text.strip())
-            else:
-                found |= {dialogue.target.strip(), (dialogue.prefix + dialogue.target).strip()}
+            said = dialogue.turns[turn].text if turn < len(dialogue.turns) else dialogue.target
+            found |= {one_line(said), one_line(dialogue.prefix + said)}
     return found
+
+
+def targets_of(item: UserItem) -> Iterator[str]:
+    """The lines by which histories of other datasets would give an item's samples away."""
+    prefix = item.dialogue.prefix
+    for message in item.content.messages:
+        if message.role == "assistant" and message.weight > 0:
+            yield one_line(message.content)
+            if prefix:
+                yield one_line(prefix + message.content)
 
 
 def _contents(

@@ -6,6 +6,7 @@ Knows nothing of prompts, draws and splits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tunesmith.data.json_text import type_name
 from tunesmith.data.place import Place, RecordProblem
 
 UNKNOWN = "unknown"
+HASH_LENGTH = 6
 _HASHES = ("user_hash", "hash")
 
 
@@ -62,12 +64,15 @@ def user_of(value: object) -> tuple[str, bool]:
         return UNKNOWN, False
     given = value.get("user_hash")
     if (isinstance(given, str) and given.strip()) or type(given) is int:
-        return str(given), True
+        return str(given).strip(), True
     return _name(_profile(value)) or UNKNOWN, False
 
 
 def dialogues_of(place: Place, value: Mapping[str, Any]) -> list[Dialogue]:
     """Every dialogue of a record. Raises RecordProblem, whose message names the field."""
+    given = value.get("user_hash")
+    if given is not None and not isinstance(given, str) and type(given) is not int:
+        raise RecordProblem(f"user_hash is {given!r:.40}; it must be text or a whole number")
     if "next_question" in value:
         return [_extracted(place, value)]
     task = value.get("task")
@@ -147,7 +152,7 @@ def _turns(context: object, side: str, mine: tuple[str, ...], field: str) -> Ite
         text = _said(each, "content", name)
         if text.strip():
             who = source.strip()
-            yield Turn(who.lower() == mine[0] or who in mine[1:], text)
+            yield Turn(bool(who) and (who.lower() == mine[0] or who in mine[1:]), text)
 
 
 def _said(value: Mapping[str, Any], field: str, inside: str, *, needed: bool = True) -> str:
@@ -167,19 +172,23 @@ def _time(given: object, name: str) -> float | None:
     """Seconds; a text is a number or an ISO date."""
     if given is None or given == "":
         return None
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        return float(given)
-    if isinstance(given, str):
-        for read in (float, _date):
+    reads = (_date, float) if isinstance(given, str) else (float,)
+    if isinstance(given, str | int | float) and not isinstance(given, bool):
+        for read in reads:
             with suppress(ValueError, OverflowError):
-                seconds = read(given.strip())
+                seconds: float = read(given)  # type: ignore[arg-type]
                 if isfinite(seconds):
                     return seconds
     raise RecordProblem(f"{name} is {given!r:.40}; it must be a number or a date like 2024-05-31 12:00:00")
 
 
 def _date(text: str) -> float:
-    when = datetime.fromisoformat(text.replace("/", "-"))
+    """Also 2015/5/3 and 20150503; other runs of digits are seconds."""
+    text = text.strip()
+    if text.isdigit() and not (len(text) == 8 and text[:2] in ("19", "20")):
+        raise ValueError(text)
+    padded = re.sub(r"-(?=\d(\D|$))", "-0", re.sub(r"[/.](?=\d{1,2}(\D|$))", "-", text[:10])) + text[10:]
+    when = datetime.fromisoformat(padded)
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
@@ -199,13 +208,22 @@ def _persona(value: Mapping[str, Any], task: str) -> Persona:
     if user is not None and not isinstance(user, Mapping):
         raise RecordProblem(f"user is {type_name(user)}, not an object")
     personality = user.get("personality") if user else None
-    secret = value.get("user_hash")
+    given = value.get("user_hash")
+    secret = given.strip() if isinstance(given, str) else None
     parts = personality if isinstance(personality, Mapping) else {"unstructured": personality}
     lines = [*_lines(parts.get("structured"), secret), *_lines(parts.get("unstructured"), secret)]
-    return Persona(tuple(_lines(_profile(value), secret)), tuple(lines), task.strip())
+    profile = tuple(_without(line, secret) for line in _lines(_profile(value), secret))
+    return Persona(profile, tuple(_without(line, secret) for line in lines), _without(task.strip(), secret))
 
 
-def _lines(value: object, secret: object, field: str = "") -> Iterator[str]:
+def _without(text: str, secret: str | None) -> str:
+    """A text without the user's hash, also within a sentence; a short one may be any word."""
+    if not secret or len(secret) < HASH_LENGTH or secret not in text:
+        return text
+    return text.replace(secret, "…")
+
+
+def _lines(value: object, secret: str | None, field: str = "") -> Iterator[str]:
     """Any JSON value as lines of "field: value", without empty ones and without the user's hash."""
     match value:
         case dict():
@@ -213,8 +231,9 @@ def _lines(value: object, secret: object, field: str = "") -> Iterator[str]:
                 if key not in _HASHES:
                     yield from _lines(each, secret, named(key, field))
         case list() if value and all(isinstance(each, str | int | float) for each in value):
-            text = ", ".join(str(each) for each in value if str(each) != str(secret))
-            yield f"{field}: {text}" if field else text
+            text = ", ".join(str(each) for each in value if str(each).strip() != secret)
+            if text:
+                yield f"{field}: {text}" if field else text
         case list():
             for each in value:
                 yield from _lines(each, secret, field)
@@ -222,7 +241,7 @@ def _lines(value: object, secret: object, field: str = "") -> Iterator[str]:
             return
         case _:
             text = str(value).strip()
-            if text and not (secret is not None and text == str(secret)):
+            if text and text != secret:
                 yield f"{field}: {text}" if field else text
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
+from tunesmith.artifacts.local_files import explained
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.prepare import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
@@ -28,32 +29,43 @@ from tunesmith.local.workdir import WorkDir
 from tunesmith.names import Kind, secret_env
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
+from tunesmith.report.data import render_data_report
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.show import as_plain, as_text
+from tunesmith.tokens.show import as_plain, as_text, spans
 
 BAR_WIDTH = 40
 BINS = 12
 
 
-def preview_jobs(jobs: Sequence[Job], count: int, work_dir: Path, console: Console) -> int:
-    """Show every FineTuneJob of the files. Returns the exit code: the worst of all jobs."""
+def preview_jobs(
+    jobs: Sequence[Job], count: int, work_dir: Path, console: Console, html: Path | None = None
+) -> int:
+    """Show every FineTuneJob of the files, also as a page where `html` names a file.
+
+    Of several jobs each has its page beside it, named after the job. Returns the worst of all exit codes.
+    """
     wanted = [job for job in jobs if job.kind == Kind.FINE_TUNE]
     for job in jobs:
         if job not in wanted:
             _print(console, f"{job.subject}: only FineTuneJobs can be previewed", "yellow")
     code = 0 if wanted else 2
+    pages = {job.key: _page(html, job, alone=len(wanted) == 1) for job in wanted if html}
     with run_storage(wanted, (), WorkDir(work_dir).s3) as storage:
         for job in wanted:
             console.rule(Text(job.subject))
             try:
                 with variables(storage.environment(job)):
-                    _preview(job, jobs, count, WorkDir(work_dir).cache, console)
+                    _preview(job, jobs, count, WorkDir(work_dir).cache, pages.get(job.key), console)
             except StoragePermanentError as error:
                 code = max(code, _failed(console, error))
                 _hint(console, job, embedded=job.key in storage.embedded)
             except TunesmithError as error:
                 code = max(code, _failed(console, error))
     return code
+
+
+def _page(html: Path, job: Job, *, alone: bool) -> Path:
+    return html if alone else html.with_stem(f"{html.stem}-{job.name}")
 
 
 def _failed(console: Console, error: TunesmithError) -> int:
@@ -75,7 +87,9 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
         )
 
 
-def _preview(job: Job, jobs: Sequence[Job], count: int, cache: Path, console: Console) -> None:
+def _preview(
+    job: Job, jobs: Sequence[Job], count: int, cache: Path, page: Path | None, console: Console
+) -> None:
     spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
     options = storage_options(job)
     token = spec.hub.token_secret_ref
@@ -99,6 +113,28 @@ def _preview(job: Job, jobs: Sequence[Job], count: int, cache: Path, console: Co
         )
         status.stop()
         show(prepared, tokenizer, console)
+        if page:
+            write_page(job, prepared, tokenizer, page)
+            _print(console, f"The same with plots: {page}", "green")
+
+
+def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Path) -> None:
+    """The preview as one HTML file."""
+    html = render_data_report(
+        {
+            "title": f"{job.name}: what it learns from",
+            "datasets": prepared.report(),
+            "lengths": prepared.lengths(),
+            "label_lengths": prepared.label_lengths(),
+            "samples": [
+                {"place": each.place, "spans": [list(span) for span in spans(each.sample, tokenizer)]}
+                for each in prepared.first
+            ],
+        }
+    )
+    with explained("write", page):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(html, "utf-8")
 
 
 def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None:

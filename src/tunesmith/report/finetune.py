@@ -20,8 +20,11 @@ DATASET_COLUMNS = (
     ("samples", "Samples"),
     ("tokens", "Tokens"),
     ("label_tokens", "Label tokens"),
+    ("seen", "Share of tokens"),
+    ("validation_samples", "Held out"),
     ("bad", "Bad"),
-    ("skipped", "Skipped"),
+    ("left_out", "Left out"),
+    ("duplicates", "Equal"),
     ("cut", "Cut"),
 )
 # Control characters, and the invisible ones that can make text read in another order than it stands.
@@ -36,7 +39,7 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
     title, notes [str], summary [(label, value)], config dict, versions {name: version},
     metrics [{step, loss, learning_rate, grad_norm, tokens_per_second, epoch}], evals [{step, eval_loss}],
     samples [{place, spans: [[text, is_label]]}], previews [{name, messages, before, after}],
-    datasets [{name, records, samples, tokens, label_tokens, bad, skipped, cut}],
+    datasets [as `data.report.DatasetReport` has them],
     lengths [{low, high, count}] (token counts from low to high, both included).
     """
     metrics = data.get("metrics") or []
@@ -47,7 +50,8 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
         "length_chart": length_chart(data.get("lengths") or []),
         "dataset_columns": DATASET_COLUMNS,
         "config": as_yaml(data.get("config") or {}),
-        **{name: data.get(name) or [] for name in ("summary", "notes", "samples", "previews", "datasets")},
+        "datasets": [dataset_row(row) for row in data.get("datasets") or []],
+        **{name: data.get(name) or [] for name in ("summary", "notes", "samples", "previews")},
         "versions": data.get("versions") or {},
     }
     page = environment().get_template("finetune.html.j2").render(sections=sections(values), **values)
@@ -63,6 +67,12 @@ def environment() -> Any:
     )
     made.filters["value"] = shown
     return made
+
+
+def dataset_row(row: Row) -> dict[str, Any]:
+    """A dataset's numbers with what its table shows beside them."""
+    seen, skipped = row.get("seen_samples"), row.get("skipped") or {}
+    return {**row, "seen": f"{row['share']:.1%}" if seen else None, "left_out": sum(skipped.values())}
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,188 @@
+"""What `tunesmith data` commands have in common: where data is, how it is read, what is found in it.
+
+Reads what jobs read, with the same readers, one record after the other: memory stays flat. Knows nothing of
+what a command makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from tunesmith.api.datasets import DatasetSpec, PromptsSpec
+from tunesmith.api.dialogue import SeedsSpec
+from tunesmith.artifacts.store import find_files
+from tunesmith.data.legal import articles_from, case_from, prompt_messages
+from tunesmith.data.movielens import is_movielens
+from tunesmith.data.place import BadRecord, RecordProblem, RecordSkipped, Skipped
+from tunesmith.data.read import Item, Reader, Tally, contents_of
+from tunesmith.data.records import read_records
+from tunesmith.data.seeds import seed_from
+from tunesmith.data.shapes import UNKNOWN, Shape, likeliest, shape_of
+from tunesmith.data.streams import open_chunks
+from tunesmith.errors import DataError, UsageError
+from tunesmith.local.data_source import Source, say
+from tunesmith.local.overrides import parse_override
+from tunesmith.tokens.conversation import Conversation, Document, Message
+
+FORMATS = (
+    "chat", "instruction", "text", "userSimulation", "character", "sampled", "legalJudgement", "seeds",
+)  # fmt: skip
+LEARNED = FORMATS[:6]
+_READ_TWICE = ("userSimulation", "sampled")
+GUESSED_FROM = 20
+_BESIDE = ("limit", "systemPrompt")  # options of a dataset rather than of its format
+_UNNAMED = "file:///unnamed"
+Dataset = DatasetSpec | PromptsSpec | SeedsSpec
+Found = Item | BadRecord | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a command is told to read. `format` None: guess."""
+
+    format: str | None = None
+    name: str | None = None
+    options: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Seen:
+    """What went by while reading."""
+
+    tally: Tally = field(default_factory=Tally)
+    shapes: Counter[Shape] = field(default_factory=Counter)
+
+
+def dataset_of(asked: Asked, source: Source, console: Console) -> tuple[str, Dataset]:
+    """Format and settings. Says what was guessed. Raises UsageError where they cannot be meant."""
+    name = asked.format or _guessed(source, console)
+    if name not in FORMATS:
+        raise UsageError(f"--format {name}: there are {', '.join(FORMATS)}.")
+    source.passes(2 if name in _READ_TWICE else 1)
+    return name, _settings(name, asked)
+
+
+def found_in(source: Source, name: str, dataset: Dataset, seen: Seen) -> Iterator[Found]:
+    """Everything the format makes of the files, in order; what is bad or left out with the reason."""
+    if isinstance(dataset, DatasetSpec) and name in _READ_TWICE:
+        return Reader(source.store, source.chosen(plain_text=False), dataset).items(tally=seen.tally)
+    return _one_by_one(source, _maker(dataset), dataset.limit, name == "text", seen)
+
+
+def _guessed(source: Source, console: Console) -> str:
+    if is_movielens(source.entries):
+        say(console, "Read as userSimulation: these are MovieLens' files.")
+        return "userSimulation"
+    first = source.first(GUESSED_FROM, plain_text=False) or source.first(GUESSED_FROM, plain_text=True)
+    shape = likeliest(first)
+    if shape == UNKNOWN and first:
+        fields = ", ".join(list(first[0])[:8]) or "no field"
+        raise UsageError(
+            f"{source.name}: no format reads records like the first one ({fields});"
+            f" if one of them does, name it: --format {'|'.join(FORMATS)}."
+        )
+    if not first:
+        say(console, "Read as chat: there is no good record by which to guess a format.")
+        return "chat"
+    alike = sum(shape_of(value).format == shape.format for value in first)
+    these = f"{alike} of the first {len(first)} records" if len(first) > 1 else "the first record"
+    say(console, f"Read as {shape.format}, a guess: {these} looked like {shape.name}.")
+    return shape.format
+
+
+def _settings(name: str, asked: Asked) -> Dataset:
+    block: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
+    for text in asked.options:
+        path, value = parse_override(text)
+        target = beside if path[0] in _BESIDE else block
+        for part in path[:-1]:
+            inner = target.setdefault(str(part), {})
+            target = inner if isinstance(inner, dict) else {}
+        target[str(path[-1])] = value
+    if name == "character":
+        block.setdefault("name", asked.name)
+        if not block["name"]:
+            raise UsageError("The format character needs the character's name: --name NAME.")
+    elif asked.name:
+        raise UsageError("--name is for the format character.")
+    try:
+        return _dataset(name, block, beside)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != name)
+        unknown = first["type"] == "extra_forbidden"
+        raise UsageError(
+            f"--set {where}: {f'the format {name} has no such option' if unknown else first['msg']}."
+        ) from None
+
+
+def _dataset(name: str, block: dict[str, Any], beside: dict[str, Any]) -> Dataset:
+    if name == "seeds":
+        return SeedsSpec.model_validate({"uri": _UNNAMED, **beside, **block})
+    if name == "legalJudgement":
+        block.setdefault("articlesUri", _UNNAMED)
+        return PromptsSpec.model_validate({"uri": _UNNAMED, name: block, **beside})
+    return DatasetSpec.model_validate({"uri": _UNNAMED, name: block, **beside})
+
+
+def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document]]:
+    """What one record becomes. Raises RecordProblem, RecordSkipped."""
+    if isinstance(dataset, DatasetSpec):
+        return lambda value: contents_of(value, dataset)
+    if isinstance(dataset, SeedsSpec):
+        return _seed
+    fmt = dataset.legal_judgement
+    assert fmt is not None
+    articles = None if fmt.articles_uri == _UNNAMED else _articles(fmt.articles_uri)
+    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles))]
+
+
+def _seed(value: Any) -> list[Conversation]:
+    seed = seed_from(value)
+    return [Conversation((Message("user", seed.question), Message("assistant", seed.answer)))]
+
+
+def _articles(uri: str) -> dict[str, str]:
+    store, entries = find_files(uri)
+    if len(entries) != 1:
+        raise UsageError(f"articlesUri {uri}: one file is needed, there are {len(entries)}.")
+    try:
+        with store.open(entries[0].key) as stream:
+            return articles_from(json.loads(b"".join(open_chunks(stream))))
+    except (ValueError, DataError) as error:
+        raise DataError(f"{entries[0].key}: {error}.") from None
+
+
+def _one_by_one(
+    source: Source,
+    make: Callable[[Any], Sequence[Conversation | Document]],
+    limit: int | None,
+    plain_text: bool,
+    seen: Seen,
+) -> Iterator[Found]:
+    records = read_records(source.store, source.chosen(plain_text), plain_text=plain_text)
+    for record in islice(records, limit):
+        seen.tally.records += 1
+        if isinstance(record, BadRecord):
+            yield record
+            continue
+        seen.shapes[shape_of(record.value)] += 1
+        try:
+            contents = make(record.value)
+        except RecordProblem as problem:
+            yield BadRecord(record.place, problem.message)
+        except RecordSkipped as skipped:
+            yield Skipped(record.place, skipped.reason)
+        except RecursionError:
+            yield BadRecord(record.place, "the record is nested too deeply")
+        else:
+            yield from (Item(record.place, content, "", "") for content in contents)

@@ -1,0 +1,210 @@
+"""`tunesmith data check`: what a file or folder holds, what is wrong in it and how long it is for a model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+
+from tunesmith.api.common import HubSpec
+from tunesmith.api.datasets import DatasetSpec
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.place import BadRecord, Skipped
+from tunesmith.data.read import BadRecords, Item
+from tunesmith.data.report import counted
+from tunesmith.data.tokenise import Settings, Tokeniser
+from tunesmith.engines.load import fetch_model, vocabulary_size
+from tunesmith.errors import UsageError
+from tunesmith.local.chat import source as model_source
+from tunesmith.local.data import LEARNED, Asked, Dataset, Found, Seen, dataset_of, found_in
+from tunesmith.local.data_source import Source, opened, say
+from tunesmith.local.preview import histogram
+from tunesmith.local.storage import embedded_for
+from tunesmith.local.workdir import WorkDir
+from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.conversation import Encoded
+
+BINS = 12
+_NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
+
+
+@dataclass(slots=True)
+class Account:
+    """What was found. `lengths` counts samples by their tokens before any cut."""
+
+    seen: Seen = field(default_factory=Seen)
+    good: int = 0
+    bad: BadRecords = field(default_factory=BadRecords)
+    skipped: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    tokens: int = 0
+    labels: int = 0
+    cut: int = 0
+
+    def add(self, found: Item | BadRecord | Skipped) -> None:
+        """Counts one thing found."""
+        match found:
+            case BadRecord():
+                self.bad.add(found)
+            case Skipped():
+                self.skipped[found.reason] += 1
+            case _:
+                self.good += 1
+
+    def measure(self, encoded: Encoded) -> None:
+        """Counts the samples of one thing found."""
+        self.tokens += sum(encoded.lengths)
+        self.labels += sum(encoded.labels)
+        self.cut += sum(map(bool, encoded.cut))
+        self.lengths.update(length + cut for length, cut in zip(encoded.lengths, encoded.cut, strict=True))
+
+
+def check(
+    path: str, asked: Asked, model: str | None, max_length: int, work_dir: Path, console: Console
+) -> int:
+    """Reads everything and says what it is. Returns 0 when all of it can be used, else 2."""
+    account = Account()
+    with opened(path, work_dir, Console(stderr=True)) as source:
+        name, dataset = dataset_of(asked, source, console)
+        if model is not None and name not in LEARNED:
+            raise UsageError(f"--model is for formats that are trained on; {name} is not.")
+        found = found_in(source, name, dataset, account.seen)
+        if model is None:
+            for each in found:
+                account.add(each)
+        else:
+            assert isinstance(dataset, DatasetSpec)
+            with _tokenizer(model, work_dir) as (tokenizer, vocabulary):
+                _measure(account, found, tokenizer, _settings(dataset, max_length, vocabulary))
+        _say_what(account, name, dataset, source, console)
+    if model is not None:
+        _say_lengths(account, max_length, console)
+    return verdict(account.bad, account.good, console)
+
+
+@contextmanager
+def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, int | None]]:
+    """The tokenizer of a model's folder or address, without its weights, and its vocabulary's size."""
+    named = model_source(model, "--model")
+    assert named.uri is not None
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunesmith-data-")))
+        stack.enter_context(embedded_for(named.uri, WorkDir(work_dir).s3))
+        options = StorageOptions()
+        found = fetch_model(named, HubSpec(), options, folder / "model", tokenizer_only=True, named="--model")
+        yield ChatTokenizer.load(found), vocabulary_size(found)
+
+
+def _settings(dataset: DatasetSpec, max_length: int, vocabulary: int | None) -> Settings:
+    train_on = dataset.chat.train_on if dataset.chat else "allAssistant"
+    return Settings(max_length, train_on, vocab_size=vocabulary)
+
+
+def _measure(account: Account, found: Iterator[Found], tokenizer: ChatTokenizer, settings: Settings) -> None:
+    with Tokeniser(tokenizer) as tokeniser:
+        for each in tokeniser.encode(found, settings):
+            if isinstance(each, BadRecord | Skipped):
+                account.add(each)
+            else:
+                account.add(each[0])
+                account.measure(each[1])
+
+
+def _say_what(account: Account, name: str, dataset: Dataset, source: Source, console: Console) -> None:
+    tally, shapes = account.seen.tally, account.seen.shapes
+    say(console, source.name, "bold")
+    noun = _NOUNS.get(name, "conversation")
+    say(console, f"  {counted(tally.records, 'record')} → {counted(account.good, noun)}")
+    if len(shapes) > 1 or name == "chat":
+        for shape, number in shapes.most_common():
+            say(console, f"  {shape.name}: {number:,}")
+    if tally.users:
+        say(console, f"  {counted(tally.users, 'user')}")
+    if tally.unnamed:
+        say(console, f"  {counted(tally.unnamed, 'record')} without user_hash")
+    if dataset.limit is not None:
+        say(console, f"  no more than {counted(dataset.limit, 'record')} were read: limit")
+    for reason, number in sorted(account.skipped.items()):
+        say(console, f"  {number:,} left out: {reason}")
+    for file in source.left_out(plain_text=name == "text"):
+        say(console, f"  file left out: {file}")
+    say_bad(account.bad, console)
+    if account.bad.count and len({shape.format for shape in shapes}) > 1:
+        say(console, "  Records of several formats: put each into a file of its own, and into `datasets`.")
+
+
+def _say_lengths(account: Account, max_length: int, console: Console) -> None:
+    lengths, samples = account.lengths, account.lengths.total()
+    if not samples:
+        return
+    share = account.labels / account.tokens
+    say(
+        console,
+        f"  {counted(samples, 'sample')}, {counted(account.tokens, 'token')}, {share:.0%} of them labels",
+    )
+    middle, most = quantile(lengths, 0.5), quantile(lengths, 0.95)
+    say(
+        console,
+        f"  lengths: {min(lengths):,} to {max(lengths):,} tokens, half up to {middle:,}, 95% up to {most:,}",
+    )
+    if account.cut:
+        say(
+            console,
+            f"  {counted(account.cut, 'sample')} over {max_length:,} tokens, whose context would be cut",
+        )
+    else:
+        say(console, f"  every sample fits into {max_length:,} tokens")
+    histogram(bins(lengths), console)
+
+
+def quantile(lengths: Counter[int], share: float) -> int:
+    """The smallest length that at least `share` of the samples do not exceed."""
+    left = share * lengths.total()
+    for length in sorted(lengths):
+        left -= lengths[length]
+        if left <= 0:
+            return length
+    return max(lengths)
+
+
+def bins(lengths: Counter[int]) -> list[dict[str, int]]:
+    """Samples by length, in bins of equal width."""
+    low, high = min(lengths), max(lengths) + 1
+    edges = sorted({low + (high - low) * at // BINS for at in range(BINS + 1)})
+    return [
+        {"low": a, "high": b - 1, "count": sum(n for length, n in lengths.items() if a <= length < b)}
+        for a, b in pairwise(edges)
+    ]
+
+
+def say_bad(bad: BadRecords, console: Console) -> None:
+    """The bad records, all of them up to twenty."""
+    if not bad.count:
+        return
+    say(console, f"  {counted(bad.count, 'bad record')}:", "red")
+    for each in bad.first:
+        say(console, f"    {each}", "red")
+    if bad.count > len(bad.first):
+        say(console, f"    … and {bad.count - len(bad.first):,} more", "red")
+
+
+def verdict(bad: BadRecords, good: int, console: Console) -> int:
+    """The last line, and the exit code that says the same."""
+    if bad.fatal:
+        hint = "maxBadRecords cannot allow a file that could not be read to its end"
+        say(console, f"Mend {'it' if bad.count == 1 else 'them'}: {hint}.", "red")
+    elif bad.count:
+        these = "it" if bad.count == 1 else "them"
+        say(console, f"Mend {these}, or let a job leave {these} out: maxBadRecords: {bad.count}.", "red")
+    elif not good:
+        say(console, "There is nothing to use.", "red")
+    else:
+        say(console, "All good.", "green")
+        return 0
+    return 2

@@ -1,0 +1,188 @@
+"""`tunesmith data convert`: conversations of any format into one file of another, whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+from rich.console import Console
+
+from tunesmith.artifacts.local_files import explained, finished_temp, link_new, replace, sync
+from tunesmith.artifacts.location import FolderLocation, split_uri
+from tunesmith.data.convert import TARGETS, Target, records_of
+from tunesmith.data.place import BadRecord, RecordProblem, Skipped
+from tunesmith.data.read import BadRecords, Item
+from tunesmith.data.report import counted
+from tunesmith.errors import UsageError
+from tunesmith.local.data import LEARNED, Asked, Seen, dataset_of, found_in
+from tunesmith.local.data_check import say_bad
+from tunesmith.local.data_source import Source, opened, say
+from tunesmith.local.overrides import absolute
+from tunesmith.tokens.conversation import Document
+
+Write = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Into:
+    """Where converted records go. `max_bad` records may be left out."""
+
+    path: str
+    target: str
+    max_bad: int = 0
+    force: bool = False
+
+
+@dataclass(slots=True)
+class _Account:
+    seen: Seen = field(default_factory=Seen)
+    written: int = 0
+    shortened: int = 0
+    bad: BadRecords = field(default_factory=BadRecords)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def convert(path: str, asked: Asked, into: Into, work_dir: Path, console: Console) -> int:
+    """Writes the file, or says why not and leaves nothing. Returns the exit code, 0 or 2."""
+    target, out = _target(into.target), _out(into)
+    account = _Account()
+    with opened(path, work_dir, Console(stderr=True)) as source:
+        name, dataset = dataset_of(asked, source, console)
+        if name not in LEARNED or name == "text":
+            raise UsageError(f"--from {name}: this format holds no conversations, so it cannot be converted.")
+        with explained("write", out), finished_temp(out) as temp:
+            with _writer(temp, out.name.lower()) as write:
+                for found in found_in(source, name, dataset, account.seen):
+                    _convert(found, target, write, account)
+            why = _why_not(account, into)
+            if not why:
+                _publish(temp, out, into)
+        _say_what(account, source, console)
+    if why:
+        say(console, f"Nothing was written: {why}.", "red")
+        return 2
+    say(console, f"{into.path}: {counted(account.written, 'record')} written.", "green")
+    return 0
+
+
+def _target(text: str) -> Target:
+    for target in TARGETS:
+        if text == target:
+            return target
+    raise UsageError(f"--to {text}: there are {', '.join(TARGETS)}.")
+
+
+def _out(into: Into) -> Path:
+    """The file to write. Raises UsageError."""
+    if into.path.startswith("s3://"):
+        raise UsageError(
+            f"{into.path}: write to a file here; `tunesmith run --seed {into.path}=FILE` puts it into S3."
+        )
+    location = split_uri(absolute(into.path))
+    assert isinstance(location, FolderLocation)
+    name = location.path.name.lower()
+    if not name.removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".json")):
+        raise UsageError(f"{into.path}: name it .jsonl or .json (a list), also with .gz or .zst.")
+    if location.path.is_dir():
+        raise UsageError(f"{into.path} is a folder; name a file in it.")
+    if location.path.exists() and not into.force:
+        raise _exists(into)
+    return location.path
+
+
+def _exists(into: Into) -> UsageError:
+    return UsageError(f"{into.path} is there already; --force replaces it.")
+
+
+def _convert(found: Item | BadRecord | Skipped, target: Target, write: Write, account: _Account) -> None:
+    match found:
+        case BadRecord():
+            account.bad.add(found)
+        case Skipped():
+            account.skipped[found.reason] += 1
+        case _:
+            assert not isinstance(found.content, Document)
+            try:
+                records = records_of(found.content, target)
+            except RecordProblem as problem:
+                account.bad.add(BadRecord(found.place, problem.message))
+                return
+            system = found.content.system
+            account.shortened += bool(system and system.droppable)
+            for record in records:
+                write(record)
+            account.written += len(records)
+
+
+@contextmanager
+def _writer(path: Path, name: str) -> Iterator[Write]:
+    """Writes records to a new file in the form that `name` asks for; complete and on the disk at the end."""
+    a_list = name.removesuffix(".gz").removesuffix(".zst").endswith(".json")
+    first = True
+
+    with path.open("xb") as raw:
+        with _packed(raw, name) as file:
+
+            def write(record: dict[str, Any]) -> None:
+                nonlocal first
+                before = b"" if not a_list else b"[\n" if first else b",\n"
+                first = False
+                line = json.dumps(record, ensure_ascii=False).encode()
+                file.write(before + line + (b"" if a_list else b"\n"))
+
+            yield write
+            if a_list:
+                file.write(b"[]\n" if first else b"\n]\n")
+        sync(raw)
+
+
+@contextmanager
+def _packed(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Equal records give equal bytes: no file name and no time inside."""
+    if name.endswith(".gz"):
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+            yield cast(BinaryIO, packed)
+    elif name.endswith(".zst"):
+        with zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as stream:
+            yield cast(BinaryIO, stream)
+    else:
+        yield raw
+
+
+def _say_what(account: _Account, source: Source, console: Console) -> None:
+    say(console, source.name, "bold")
+    say(console, f"  {counted(account.seen.tally.records, 'record')} read")
+    for reason, number in sorted(account.skipped.items()):
+        say(console, f"  {number:,} left out: {reason}")
+    for file in source.left_out(plain_text=False):
+        say(console, f"  file left out: {file}")
+    if account.shortened:
+        say(
+            console,
+            f"  {counted(account.shortened, 'conversation')} with a long prompt that Tunesmith would shorten"
+            " to maxLength; it is written whole",
+        )
+    say_bad(account.bad, console)
+
+
+def _why_not(account: _Account, into: Into) -> str:
+    """Why the file must not appear; empty if it may."""
+    if account.bad.fatal:
+        return "a file could not be read to its end, which --max-bad-records cannot allow"
+    if account.bad.count > into.max_bad:
+        return f"{counted(account.bad.count, 'bad record')}, {into.max_bad} allowed by --max-bad-records"
+    return "" if account.written else "there is no conversation to write"
+
+
+def _publish(temp: Path, out: Path, into: Into) -> None:
+    if into.force:
+        replace(temp, out)
+    elif not link_new(temp, out):
+        raise _exists(into)
