@@ -6,7 +6,7 @@ import pytest
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad
+from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad, record_key
 from tunesmith.data.records import BadRecord, Place
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document, Message
@@ -51,16 +51,12 @@ def test_bad_records_keep_their_place():
     assert str(third).startswith("x.jsonl, line 3: invalid JSON at column 1")
 
 
-def test_a_key_is_the_id_or_the_content_never_the_position():
-    a, b, c = read("chat", chat("q", id="one"), chat("q", id=7), chat("q"))
-    assert (a.group, b.group) == ("one", "7")
-    (other, third, again) = read("chat", chat("r"), chat("q", x=1), {"x": 1, **chat("q")})
-    assert again.group == third.group
-    assert len({c.group, other.group, third.group}) == 3
-    assert len(c.group) == 32
+def test_a_records_key_is_its_id_or_its_content_never_its_position():
+    assert [record_key(chat("q", id=given)) for given in ("one", 7)] == ["one", "7"]
+    assert record_key(chat("q", x=1)) == record_key({"x": 1, **chat("q")})
+    assert len({record_key(chat("q")), record_key(chat("r")), record_key(chat("q", x=1))}) == 3
     for unusable in ("", None, True, 1.5, ["x"]):
-        (item,) = read("chat", chat("q", id=unusable))
-        assert len(item.group) == 32
+        assert len(record_key(chat("q", id=unusable))) == 32
 
 
 def test_a_key_does_not_change_with_the_system_prompt():

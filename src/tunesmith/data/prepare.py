@@ -90,8 +90,11 @@ class _Ranks:
     split: int = -1
     extra: int = -1
 
-    def wanted(self, key: str) -> bool:
-        return self.subset >= 2**64 or rank(self.subset_seed, "subset", key) <= self.subset
+    @property
+    def wanted(self) -> Callable[[str], bool] | None:
+        return (
+            None if self.subset >= 2**64 else lambda key: rank(self.subset_seed, "subset", key) <= self.subset
+        )
 
     def validates(self, key: str) -> bool:
         return self.split >= 0 and rank(self.split_seed, "split", key) <= self.split

@@ -78,8 +78,8 @@ class Tally:
 class Choice:
     """What is asked of a dataset while it is read."""
 
-    wanted: Callable[[str], bool] = lambda key: True
-    """Whether a record is used at all, by its key."""
+    wanted: Callable[[str], bool] | None = None
+    """Whether a record is used at all, by its key; None: all are."""
     validates: Callable[[str], bool] = lambda key: False
     """Whether a split key is held out."""
     by: str | None = None
@@ -157,17 +157,19 @@ class Reader:
             tally.records += 1
             if isinstance(record, BadRecord):
                 yield record
-            elif not choice.wanted(key := record_key(record.value)):
+            elif not _wanted(record, choice):
                 yield Skipped(record.place, NOT_IN_SUBSET)
             else:
-                yield from _guarded(record.place, lambda r=record, k=key: self._items(r, k, check))  # type: ignore[misc]
+                yield from _guarded(record.place, lambda r=record: self._items(r, check))  # type: ignore[misc]
 
-    def _items(self, record: Record, key: str, check: Callable[[Record], None]) -> list[Item]:
+    def _items(self, record: Record, check: Callable[[Record], None]) -> list[Item]:
         check(record)
         contents = contents_of(record.value, self._dataset)
-        split = _split_key(contents, key) if self._dataset.sampled is None else case_key(record.value)
-        group = key if self._dataset.sampled is None else split
-        return [Item(record.place, content, group, split) for content in contents]
+        if self._dataset.sampled is not None:
+            key = case_key(record.value)
+        else:
+            key = _said(contents[0]) if len(contents) == 1 else record_key(record.value)
+        return [Item(record.place, content, key, key) for content in contents]
 
     def _counter(self) -> Callable[[Record], None]:
         """Checks that the file holds as many replies of a case as each of them says."""
@@ -183,14 +185,14 @@ class Reader:
             tally.records += 1
             if isinstance(record, BadRecord):
                 yield record
-            elif not choice.wanted(record_key(record.value)):
+            elif not _wanted(record, choice):
                 yield Skipped(record.place, NOT_IN_SUBSET)
             else:
                 user, named = user_of(record.value)
                 tally.unnamed += not named
                 runs.add(user)
         good = lambda: (  # noqa: E731
-            r for r in self._records() if isinstance(r, Record) and choice.wanted(record_key(r.value))
+            r for r in self._records() if isinstance(r, Record) and _wanted(r, choice)
         )
         for records in together(good, lambda r: user_of(r.value)[0], runs.side_by_side, self._scratch):
             tally.users += 1
@@ -228,6 +230,10 @@ class Reader:
 
 def _none() -> list[Any]:
     raise RecordSkipped(NO_DIALOGUE)
+
+
+def _wanted(record: Record, choice: Choice) -> bool:
+    return choice.wanted is None or choice.wanted(record_key(record.value))
 
 
 def _no_check(record: Record) -> None:
@@ -292,17 +298,12 @@ def record_key(value: Any) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _split_key(contents: Sequence[Conversation | Document], key: str) -> str:
+def _said(content: Conversation | Document) -> str:
     """What is learned, whatever else the record has: the same text is never on both sides of a split."""
-    if len(contents) != 1:
-        return key
-    (content,) = contents
-    said = (
-        [("", content.text)]
-        if isinstance(content, Document)
-        else [(message.role, message.content) for message in content.messages if message.role != "system"]
-    )
-    text = "\0".join(f"{role}:{part}" for role, part in said)
+    if isinstance(content, Document):
+        text = content.text
+    else:
+        text = "\0".join(f"{m.role}:{m.content}" for m in content.messages if m.role != "system")
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

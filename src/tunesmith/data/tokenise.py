@@ -9,19 +9,21 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
+import numpy as np
+
 from tunesmith.data.place import BadRecord, Place, Skipped
 from tunesmith.data.read import Item
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError, TokenizerSource
-from tunesmith.tokens.checks import check_sample
-from tunesmith.tokens.conversation import Conversation, Document, Encoded, Sample
+from tunesmith.tokens.checks import Checker, SampleError
+from tunesmith.tokens.conversation import Conversation, Document, Encoded
 
 # So many characters are tokenised before other processes are started: that takes a second or two.
 ALONE = 4_000_000
@@ -43,31 +45,48 @@ class Settings:
     vocab_size: int | None = None
 
 
-def encode(
+def encode_all(
+    tokenizer: ChatTokenizer, settings: Settings, contents: Sequence[tuple[Place, Content]]
+) -> list[Encoded | BadRecord]:
+    """The samples of contents of one dataset. Raises LabelError where labels are not what training needs."""
+    encoded = [_encode(tokenizer, settings, place, content) for place, content in contents]
+    both = zip(contents, encoded, strict=True)
+    good = [(place, each) for (place, _), each in both if isinstance(each, Encoded)]
+    if good:
+        kind = "text" if isinstance(contents[0][1], Document) else "chat"
+        _check(tokenizer, settings, good, kind)
+    return encoded
+
+
+def _encode(
     tokenizer: ChatTokenizer, settings: Settings, place: Place, content: Content
 ) -> Encoded | BadRecord:
-    """The samples of one content. Raises LabelError where labels are not what training needs."""
+    limit = settings.max_length
     try:
-        return Encoded.of(_samples(tokenizer, place, content, settings))
+        if isinstance(content, Document):
+            return Encoded.of(tokenizer.document_samples(content, max_length=limit))
+        train_on, truncate = settings.train_on, settings.truncate_reply
+        return Encoded.of(
+            tokenizer.samples(content, train_on=train_on, max_length=limit, truncate_reply=truncate)
+        )
     except RecordError as error:
         return BadRecord(place, error.message)
 
 
-def _samples(tokenizer: ChatTokenizer, place: Place, content: Content, settings: Settings) -> list[Sample]:
-    limit, truncate = settings.max_length, settings.truncate_reply
-    if isinstance(content, Document):
-        samples = tokenizer.document_samples(content, max_length=limit)
-    else:
-        samples = tokenizer.samples(
-            content, train_on=settings.train_on, max_length=limit, truncate_reply=truncate
+def _check(
+    tokenizer: ChatTokenizer, settings: Settings, good: Sequence[tuple[Place, Encoded]], kind: str
+) -> None:
+    """Look at all samples at once; the error names the place of the wrong one."""
+    ids = np.frombuffer(b"".join(each.ids for _, each in good), np.int32)
+    weights = np.frombuffer(b"".join(each.weights for _, each in good), np.float32)
+    lengths = [length for _, each in good for length in each.lengths]
+    try:
+        Checker(tokenizer, settings.vocab_size).check(
+            ids, weights, lengths, kind, truncate_reply=settings.truncate_reply
         )
-    kind = "text" if isinstance(content, Document) else "chat"
-    for sample in samples:
-        try:
-            check_sample(sample, tokenizer, kind, truncate_reply=truncate, vocab_size=settings.vocab_size)
-        except LabelError as error:
-            raise LabelError(f"{place}: {error.message}") from None
-    return samples
+    except SampleError as error:
+        places = [place for place, each in good for _ in each.lengths]
+        raise LabelError(f"{places[error.index]}: {error.message}") from None
 
 
 class Tokeniser:
@@ -92,7 +111,7 @@ class Tokeniser:
         waiting: deque[tuple[list[Read], Future[list[Encoded | BadRecord]]]] = deque()
         for batch in _batches(items):
             if not self._helped(batch):
-                yield from _joined(batch, [self._encode(item, settings) for item in _only(batch)])
+                yield from _joined(batch, encode_all(self._tokenizer, settings, _contents(batch)))
                 continue
             waiting.append((batch, self._submit(batch, settings)))
             if len(waiting) > 2 * self._workers:
@@ -100,9 +119,6 @@ class Tokeniser:
                 yield from _joined(done, future.result())
         for done, future in waiting:
             yield from _joined(done, future.result())
-
-    def _encode(self, item: Item, settings: Settings) -> Encoded | BadRecord:
-        return encode(self._tokenizer, settings, item.place, item.content)
 
     def _helped(self, batch: list[Read]) -> bool:
         """Whether other processes do it: only once there was a good deal, and where they can."""
@@ -117,11 +133,15 @@ class Tokeniser:
             self._pool = ProcessPoolExecutor(
                 self._workers, context, initializer=partial(_begin, self._tokenizer.source)
             )
-        return self._pool.submit(_work, [(item.place, item.content) for item in _only(batch)], settings)
+        return self._pool.submit(_work, _contents(batch), settings)
 
 
 def _only(batch: Iterable[Read]) -> Iterator[Item]:
     return (item for item in batch if isinstance(item, Item))
+
+
+def _contents(batch: Iterable[Read]) -> list[tuple[Place, Content]]:
+    return [(item.place, item.content) for item in _only(batch)]
 
 
 def _size(item: Item) -> int:
@@ -176,4 +196,4 @@ def _end_with_parent() -> None:
 
 
 def _work(contents: list[tuple[Place, Content]], settings: Settings) -> list[Encoded | BadRecord]:
-    return [encode(_TOKENIZER[0], settings, place, content) for place, content in contents]
+    return encode_all(_TOKENIZER[0], settings, contents)

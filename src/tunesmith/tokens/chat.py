@@ -21,7 +21,7 @@ from tunesmith.tokens.conversation import Conversation, Document, Message, Sampl
 from tunesmith.tokens.cut import Cutter
 from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
 from tunesmith.tokens.plain import chunks
-from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text
+from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text, turn_texts
 from tunesmith.tokens.turns import encode_turns
 
 __all__ = ["ChatTokenizer", "RecordError"]
@@ -124,7 +124,7 @@ class ChatTokenizer:
         trained = _trained(messages, train_on)
         for message in messages[: trained[-1] + 1]:
             self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
-        texts = [turn_text(self._render, self.shape, messages[:at], messages[at]) for at in trained]
+        texts = turn_texts(self._render, self.shape, messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
         cutter = Cutter(
             self._render, self.shape, self._encoder, messages, conversation.system, max_length, truncate_reply

@@ -6,6 +6,7 @@ Refuses to know how samples are made: it would find a mistake in `chat.py`.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,94 @@ from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Sample
 
-Ids = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+class SampleError(LabelError):
+    """What is wrong with the first wrong sample of several; `index` says which."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class Checker:
+    """Looks at many samples at once. `vocab_size` is the model's number of embeddings, if known."""
+
+    def __init__(self, tokenizer: ChatTokenizer, vocab_size: int | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._vocab = min(tokenizer.vocab_size, vocab_size or tokenizer.vocab_size)
+
+    def check(
+        self, ids: Ids, weights: Weights, lengths: Sequence[int], kind: str, *, truncate_reply: bool = False
+    ) -> None:
+        """Raise SampleError unless all samples, which stand end to end, can be trained on.
+
+        `kind` is "chat" or "text" (where a chunk need not hold an end). With `truncate_reply` the reply at a
+        sample's end may lack its end of turn.
+        """
+        ends = np.cumsum(lengths, dtype=np.int64)
+        starts = ends - lengths
+        if len(ids) != len(weights) or len(ids) != int(ends[-1]):
+            raise SampleError(0, f"The sample has {len(ids)} ids but {len(weights)} weights.")
+        if 0 in lengths or (weights[starts] != 0).any():
+            at = next(n for n, begin in enumerate(starts) if not lengths[n] or weights[begin] != 0)
+            raise SampleError(
+                at, "The sample's first token is a label, but nothing stands before it to predict it from."
+            )
+        self._check_values(ids, weights, ends)
+        labels = weights > 0
+        counts = np.add.reduceat(labels, starts, dtype=np.int64)
+        if not counts.all():
+            raise SampleError(int(np.argmin(counts)), "The sample has no labels: every token has weight 0.")
+        if kind == "chat":
+            self._check_roles(ids, labels, ends)
+            self._check_ends(ids, labels, ends, truncate_reply)
+
+    def _check_values(self, ids: Ids, weights: Weights, ends: npt.NDArray[np.int64]) -> None:
+        if weights.min() < 0:
+            raise SampleError(_owner(int(weights.argmin()), ends), "The sample has a negative weight.")
+        for at in (int(ids.argmin()), int(ids.argmax())):
+            if not 0 <= ids[at] < self._vocab:
+                raise SampleError(
+                    _owner(at, ends),
+                    f"The sample holds token id {ids[at]}, outside the vocabulary of {self._vocab}: "
+                    "tokenizer and model do not belong together.",
+                )
+
+    def _check_roles(self, ids: Ids, labels: Mask, ends: npt.NDArray[np.int64]) -> None:
+        wrong = labels & self._among(ids, self._tokenizer.shape.role_ids)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise SampleError(
+                _owner(at, ends),
+                f"The role token {self._tokenizer.decode([int(ids[at])])!r} is among the labels: the model "
+                "would learn to speak for others.",
+            )
+
+    def _check_ends(self, ids: Ids, labels: Mask, ends: npt.NDArray[np.int64], truncated: bool) -> None:
+        """Every run of labels ends with the end of turn."""
+        last = labels.copy()
+        last[:-1] &= ~labels[1:]
+        last[ends - 1] = False if truncated else labels[ends - 1]
+        wrong = last & ~self._among(ids, self._tokenizer.eot_ids)
+        if wrong.any():
+            at = int(wrong.argmax())
+            owner = _owner(at, ends)
+            start = int(ends[owner - 1]) if owner else 0
+            raise SampleError(
+                owner,
+                f"The reply that ends at token {at - start} has no end-of-turn label "
+                f"({self._tokenizer.shape.eot!r}), so the model would not learn to stop.",
+            )
+
+    def _among(self, ids: Ids, wanted: Collection[int]) -> Mask:
+        table = np.zeros(self._tokenizer.vocab_size, np.bool_)
+        table[list(wanted)] = True
+        found: Mask = table[ids]
+        return found
 
 
 def check_sample(
@@ -26,58 +113,15 @@ def check_sample(
     truncate_reply: bool = False,
     vocab_size: int | None = None,
 ) -> None:
-    """Raise LabelError unless `sample` can be trained on.
-
-    `kind` is "chat" or "text" (where a chunk need not hold an end). With `truncate_reply` the reply at the
-    sample's end may lack its end of turn. `vocab_size` is the model's number of embeddings, if known.
-    """
+    """As `Checker.check`, for one sample. Raises LabelError."""
     if len(sample.ids) != len(sample.weights):
         raise LabelError(f"The sample has {len(sample.ids)} ids but {len(sample.weights)} weights.")
-    ids = np.frombuffer(array("q", sample.ids), np.int64)
+    ids = np.frombuffer(array("i", sample.ids), np.int32)
     weights = np.frombuffer(array("f", sample.weights), np.float32)
-    _check_ids(ids, weights, min(tokenizer.vocab_size, vocab_size or tokenizer.vocab_size))
-    labels = weights > 0
-    if not labels.any():
-        raise LabelError("The sample has no labels: every token has weight 0.")
-    if kind == "chat":
-        _check_roles(ids[labels], tokenizer)
-        _check_ends(ids, labels, tokenizer, truncate_reply)
+    if not len(ids):
+        raise SampleError(0, "The sample is empty.")
+    Checker(tokenizer, vocab_size).check(ids, weights, [len(ids)], kind, truncate_reply=truncate_reply)
 
 
-def _check_ids(ids: Ids, weights: Weights, vocab_size: int) -> None:
-    if not len(ids) or weights[0] != 0:
-        raise LabelError(
-            "The sample's first token is a label, but nothing stands before it to predict it from."
-        )
-    if weights.min() < 0:
-        raise LabelError("The sample has a negative weight.")
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocab_size:
-        wrong = low if low < 0 else high
-        raise LabelError(
-            f"The sample holds token id {wrong}, outside the vocabulary of {vocab_size}: "
-            "tokenizer and model do not belong together."
-        )
-
-
-def _check_roles(labels: Ids, tokenizer: ChatTokenizer) -> None:
-    wrong = sorted(tokenizer.shape.role_ids.intersection(labels.tolist()))
-    if wrong:
-        raise LabelError(
-            f"The role token {tokenizer.decode(wrong[:1])!r} is among the labels: the model would learn "
-            "to speak for others."
-        )
-
-
-def _check_ends(ids: Ids, labels: npt.NDArray[np.bool_], tokenizer: ChatTokenizer, truncated: bool) -> None:
-    """Every run of labels ends with the end of turn."""
-    ends = tokenizer.eot_ids
-    last = labels.copy()
-    last[:-1] &= ~labels[1:]
-    last[-1] &= not truncated
-    for at in np.flatnonzero(last).tolist():
-        if int(ids[at]) not in ends:
-            raise LabelError(
-                f"The reply that ends at token {at} has no end-of-turn label "
-                f"({tokenizer.decode(sorted(ends))!r}), so the model would not learn to stop."
-            )
+def _owner(at: int, ends: npt.NDArray[np.int64]) -> int:
+    return int(np.searchsorted(ends, at, side="right"))

@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any
 
 from tunesmith.errors import ModelError
+from tunesmith.tokens.beginnings import Rendered, endings, render_all
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 
@@ -22,6 +23,7 @@ THOUGHT = "<think>\nqtunesmiththoughtq\n</think>\n\n"
 
 # After so many equal renderings the compiled template is used by itself.
 AGREEMENTS, NEVER = 8, -1
+NOW_AND_THEN = 500
 
 
 class Renderer:
@@ -31,6 +33,8 @@ class Renderer:
         self._tokenizer, self._today = tokenizer, today
         self._agreed = 0
         self._compiled: Any = None
+        self._endings: tuple[str, str] | None = None
+        self._asked = 0
         self._values: dict[str, Any] = {}
 
     def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
@@ -71,13 +75,48 @@ class Renderer:
     def _compile(self) -> None:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
-        self._compiled = _compile_jinja_template(self._tokenizer.get_chat_template())
+        source = self._tokenizer.get_chat_template()
+        self._compiled = _compile_jinja_template(source)
+        self._endings = endings(self._compiled, source)
         self._values = {
             **self._tokenizer.special_tokens_map,
             "tools": None,
             "documents": None,
             "strftime_now": self._today.strftime,
         }
+
+    def beginnings(self, messages: Sequence[Message]) -> Rendered | None:
+        """All beginnings of `messages` at once; None where the template may look ahead.
+
+        Raises RecordError with the template's own message where it refuses any of them.
+        """
+        from jinja2.exceptions import TemplateError
+
+        if self._agreed != AGREEMENTS or self._endings is None:
+            return None
+        turns = [message.as_dict() for message in messages]
+        try:
+            text, starts = render_all(self._compiled, self._values, turns)
+        except (TemplateError, TypeError) as error:
+            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
+        whole = Rendered(text, starts, *self._endings)
+        self._asked += 1
+        doubt = len(starts) != len(turns) + 1
+        if doubt or (self._asked % NOW_AND_THEN == 1 and not self._holds(whole, turns)):
+            self._endings = None
+            return None
+        return whole
+
+    def _holds(self, whole: Rendered, turns: list[dict[str, str]]) -> bool:
+        """Whether two beginnings are what transformers itself renders."""
+        half = max(1, len(turns) // 2)
+        return all(
+            whole.beginning(n, prompt=prompt)
+            == self._tokenizer.apply_chat_template(
+                turns[:n], tokenize=False, add_generation_prompt=prompt, strftime_now=self._today.strftime
+            )
+            for n, prompt in ((half, True), (len(turns), False))
+        )
 
     def _alone(self, turns: list[dict[str, str]], prompt: bool) -> str:
         template = self._compiled
@@ -112,8 +151,22 @@ class TurnText:
 
 def turn_text(render: Renderer, shape: Shape, context: Sequence[Message], reply: Message) -> TurnText:
     """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
-    prompt = render(context, prompt=True)
-    full = render([*context, reply], prompt=False)
+    return _turn(shape, render(context, prompt=True), render([*context, reply], prompt=False))
+
+
+def turn_texts(
+    render: Renderer, shape: Shape, messages: Sequence[Message], turns: Sequence[int]
+) -> list[TurnText]:
+    """As `turn_text` for the assistant's `turns`, by their positions."""
+    whole = render.beginnings(messages[: turns[-1] + 1]) if len(messages) > 1 and turns[0] else None
+    if whole is None:
+        return [turn_text(render, shape, messages[:at], messages[at]) for at in turns]
+    return [
+        _turn(shape, whole.beginning(at, prompt=True), whole.beginning(at + 1, prompt=False)) for at in turns
+    ]
+
+
+def _turn(shape: Shape, prompt: str, full: str) -> TurnText:
     end = len(full) - len(shape.tail)
     if not full.startswith(prompt):
         raise RecordError(
