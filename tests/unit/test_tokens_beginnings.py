@@ -17,12 +17,12 @@ from tunesmith.tokens.template import AGREEMENTS
 NAMES = [family.name for family in FAMILIES]
 PLAIN = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 END = "{% if add_generation_prompt %}<assistant>{% endif %}"
+LOOP = "{% for m in messages %}"
 LOOKS_BACK = {
     "plain": PLAIN + END,
-    "first": "{% for m in messages %}{% if loop.first and messages[0].role != 'system' %}S{% endif %}x{% endfor %}",
-    "previous": "{% for m in messages %}{% if loop.previtem %}{{ loop.previtem.role }}{% endif %}x{% endfor %}"
-    + END,
-    "counts": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endfor %}",
+    "first": LOOP + "{% if loop.first and messages[0].role != 'system' %}S{% endif %}x{% endfor %}",
+    "previous": LOOP + "{% if loop.previtem %}{{ loop.previtem.role }}{% endif %}x{% endfor %}" + END,
+    "counts": "{% set ns = namespace(n=0) %}" + LOOP + "{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endfor %}",
     "else": PLAIN + "{% if add_generation_prompt %}<a>{% else %}<end>{% endif %}",
 }
 MAY_LOOK_AHEAD = {
@@ -36,7 +36,7 @@ MAY_LOOK_AHEAD = {
     "another-name": "{% set all = messages %}{% for m in all %}x{% endfor %}",
     "filtered": "{% for m in messages if m.role != 'tool' %}x{% endfor %}",
     "prompt-inside": "{% for m in messages %}{% if add_generation_prompt %}x{% endif %}{% endfor %}",
-    "state-after": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = 1 %}{% endfor %}{{ ns.n }}",
+    "state-after": "{% set ns = namespace(n=0) %}" + LOOP + "{% set ns.n = 1 %}{% endfor %}{{ ns.n }}",
     "two-loops": PLAIN + PLAIN,
     "macro": "{% macro f(m) %}{{ messages[-1] }}{% endmacro %}{% for m in messages %}{{ f(m) }}{% endfor %}",
     "no-loop": "{{ messages[0].content }}",
