@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import os
-import sys
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 from tests.support import chat_records, finetune, run_cli, write_jsonl, write_manifest
 
-from tunesmith import cli
-from tunesmith.api.manifest import parse_document
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.api.manifest import load_files, parse_document
+from tunesmith.local.manifests import load_jobs
 from tunesmith.local.preview import preview_jobs
 
 SHARED = Path(__file__).parents[3] / "shared/data"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def jobs_of(*documents: dict[str, Any]) -> list[Any]:
@@ -126,20 +128,53 @@ def test_a_job_that_waits_for_another(tmp_path: Path, tiny_model: Path, data: Pa
     assert "AWS_ENDPOINT_URL" not in os.environ
 
 
-def test_kinds_and_formats_not_yet_read_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kind", ["RejectionSampleJob", "DialogueGenJob"])
+def test_only_finetune_jobs_are_previewed(tmp_path: Path, kind: str) -> None:
+    files = {"RejectionSampleJob": "02-rejection-sample-legal", "DialogueGenJob": "03-dialogue-gen-aligner"}
+    jobs, _ = load_files([EXAMPLES / f"{files[kind]}.yaml"])
+    console = Console(file=io.StringIO(), width=100)
+    assert preview_jobs([job for job in jobs if job.kind == kind], 1, tmp_path / "work", console) == 2
+    assert "only FineTuneJobs can be previewed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def with_data() -> dict[str, dict[str, str]]:
+    """Examples whose data lies beside them: each dataset's field and its path."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(EXAMPLES.glob("*/finetune.yaml")):
+        (job,), _ = load_files([path])
+        spec = cast(FineTuneSpec, job.spec)
+        uris = {f"datasets[{at}].uri": each.uri for at, each in enumerate(spec.datasets)}
+        if spec.validation.uri:
+            uris["validation.uri"] = spec.validation.uri
+        beside = f"s3://datasets/{path.parent.name}/"
+        found[path.parent.name] = {
+            field: str(path.parent / str(uri).removeprefix(beside)) for field, uri in uris.items()
+        }
+    return found
+
+
+@pytest.mark.parametrize("example", with_data())
+def test_every_example_with_data_is_previewed(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], example: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    examples = Path(__file__).parents[2] / "examples"
-    monkeypatch.setattr(sys, "argv", ["tunesmith", "preview", "-f", str(examples)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert "RejectionSampleJob lawshift-sample: only FineTuneJobs can be previewed\n" in said.out
-    assert said.err.count("is not read by this version yet; it reads chat, instruction, text") == 4
-    assert "spec.datasets[0].userSimulation: is not read" in said.err
-    assert not list(tmp_path.iterdir())
+    fields = with_data()[example]
+    assert all(Path(path).exists() for path in fields.values())
+    overrides = [f"{field}={path}" for field, path in {"model.uri": str(tiny_model), **fields}.items()]
+    jobs = load_jobs([EXAMPLES / example / "finetune.yaml"], overrides)
+    console, page = Console(file=io.StringIO(), width=100, highlight=False), tmp_path / "page.html"
+    assert preview_jobs(jobs, 50, tmp_path / "work", console, page) == 0
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "«" in text
+    assert not re.search(r"\d bad|cut to fit", text), text
+    assert f"{jobs[0].name}: what it learns from" in page.read_text("utf-8")
+    assert SAID[example] in text
+
+
+SAID = {
+    "character": "4 left out: another speaker",
+    "quickstart": "256 records → 256 samples",
+    "user-simulation": "8 users, 5 to 6 samples each",
+}
 
 
 REAL = [
@@ -172,7 +207,7 @@ def test_real_data(tmp_path: Path, tiny_model: Path) -> None:
     parts = text.split("FineTuneJob real-")[1:]
     assert len(parts) == len(REAL)
     for (name, _), part in zip(REAL, parts, strict=True):
-        assert " samples\n" in part, name + part
+        assert re.search(r"→ [1-9][\d,]* samples?\n", part), name + part
         assert "«" in part, name
     assert code == 0
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.read import collect_bad, read_dataset
+from tunesmith.data.read import Reader, collect_bad, record_key
 from tunesmith.data.records import BadRecord, choose_files, read_records
 from tunesmith.errors import DataError
 
@@ -26,10 +27,14 @@ class Folder:
         return (self.root / key).open("rb")
 
 
-def read(path: str, fmt: str, **options):
+def read_all(folder: Path, entries: list[Entry], fmt: str):
+    dataset = DatasetSpec.model_validate({"uri": folder.as_uri(), fmt: {}})
+    return list(Reader(Folder(folder), entries, dataset).items())
+
+
+def read(path: str, fmt: str):
     file = ROOT / path
-    options = {"system_prompt": None, "limit": None, **options}
-    return list(read_dataset(Folder(file.parent), [Entry(file.name, file.stat().st_size)], fmt, **options))
+    return read_all(file.parent, [Entry(file.name, file.stat().st_size)], fmt)
 
 
 def naive(path: str):
@@ -113,7 +118,8 @@ def test_placeholders_in_identity_records_stay():
 
 def test_ids_are_keys():
     path = "chat-fastchat/dummy_conversation.json"
-    assert [item.key for item in read(path, "chat")] == [record["id"] for record in naive(path)]
+    records = naive(path)
+    assert [record_key(record) for record in records] == [record["id"] for record in records]
 
 
 def test_preference_records_are_bad():
@@ -146,9 +152,8 @@ def test_message_trees():
     for item in items:
         roles = [m.role for m in item.content.messages]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
-    assert len({item.record_key for item in items}) == 100
-    assert len({item.key for item in items}) == len(items)
-    assert max(Counter(item.record_key for item in items).values()) > 1
+    assert len({item.split_key for item in items}) == 100
+    assert max(Counter(item.split_key for item in items).values()) > 1
     beginnings = {item.content.messages[:n] for item in items for n in range(1, len(item.content.messages))}
     assert not any(item.content.messages in beginnings for item in items)
 
@@ -166,7 +171,7 @@ def test_the_torchtune_folder_as_one_dataset():
     folder = ROOT / "chat-torchtune"
     entries = [Entry(file.name, file.stat().st_size) for file in folder.iterdir()]
     assert [file.file for file in choose_files(entries)[1]] == ["SOURCE.txt"]
-    results = list(read_dataset(Folder(folder), entries, "instruction", system_prompt=None, limit=None))
+    results = read_all(folder, entries, "instruction")
     bad = [str(result) for result in results if isinstance(result, BadRecord)]
     assert len(results) == 104
     assert bad[0].startswith("chat_tiny.json, index 0: this is a chat record")
@@ -186,9 +191,7 @@ def test_packed_files_give_the_same(path, pack, tmp_path):
 def test_plain_text_lines_of_a_folder():
     folder = ROOT / "style-classical-modern"
     entries = [Entry(str(f.relative_to(folder)), 1) for f in folder.rglob("*.txt")]
-    items = list(
-        collect_bad(read_dataset(Folder(folder), entries, "text", system_prompt=None, limit=None), 0)
-    )
+    items = list(collect_bad(read_all(folder, entries, "text"), 0))
     lines = [
         line
         for entry in sorted(entries, key=lambda entry: entry.key)

@@ -199,7 +199,6 @@ MISTAKES = {
     "work-dir-is-a-file": ("run -f job.yaml --work-dir job.yaml", "job.yaml/s3: Not a directory"),
     "count-0": ("preview -f job.yaml -n 0", "Invalid value for '--count'"),
     "preview-kind": ("preview -f talk.yaml", "only FineTuneJobs can be previewed"),
-    "preview-format": ("preview -f sampled.yaml", "spec.datasets[0].userSimulation: is not read"),
     "crds-into-a-file": ("crds -o job.yaml", "job.yaml: File exists"),
     "chat-no-model": ("chat", "Missing option '--model'"),
     "chat-preset": ("chat --model . --preset wild", "--preset wild: there are precise, balanced, creative"),
@@ -222,8 +221,6 @@ def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
     write(tmp_path / "talk.yaml", DIALOGUE)
     write(tmp_path / "nowhere.yaml", FROM_NOWHERE)
     write(tmp_path / "loop.yaml", LOOP)
-    simulation = {"uri": "s3://data/train.json", "userSimulation": {}}
-    write(tmp_path / "sampled.yaml", changed(FINE_TUNE, {"spec.datasets": [simulation]}))
     (tmp_path / "broken.yaml").write_text("a: [1")
     (tmp_path / "empty.yaml").touch()
     (tmp_path / "empty").mkdir()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,21 @@ import typer.main
 
 from tunesmith.api.manifest import parse_text
 from tunesmith.cli import app
+from tunesmith.local.overrides import parse_override
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMANDS = typer.main.get_command(app).commands
+
+
+def name(page):
+    return page.relative_to(ROOT).with_suffix("").as_posix()
 
 
 def blocks(page, *languages):
@@ -33,7 +44,7 @@ def tunesmith_calls(page):
                 yield shlex.split(part)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_tunesmith_commands_and_options_exist(page):
     for words in tunesmith_calls(page):
         assert words[1] in COMMANDS or words[1].startswith("-"), words
@@ -54,14 +65,30 @@ def command_of(words):
     return command, rest
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_of_the_repository_that_are_named_exist(page):
+    named = re.findall(r"(?<![\w./-])(?:examples|docs|charts|crds)/[\w./-]*", "\n".join(command_lines(page)))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_overrides_and_seeds_can_be_read(page):
+    for words in tunesmith_calls(page):
+        for option, text in pairwise(words):
+            if option == "--set" and words[1] != "data":
+                parse_override(text)
+            elif option == "--seed":
+                assert re.fullmatch(r"s3://[^=]+=[^=]+", text), text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_make_targets_exist(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = [line.split()[1] for line in command_lines(page) if line.startswith("make ")]
     assert [name for name in named if name not in targets] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []

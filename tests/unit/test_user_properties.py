@@ -575,7 +575,7 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path, monkeypatch):
     fmt = {"ablationConfig": ALL, "expand": True, "maxSamplesPerUser": 9}
     options = {"validation": {"ratio": 0.2}, "maxBadRecords": 1, "tokenizer": tokenizer, "repeat": 1.5}
     one = make(records, fmt, workers=1, **options)
-    monkeypatch.setattr(tokenise, "ALONE", 0)
+    monkeypatch.setattr(tokenise, "WORTH_HELP", 0)
     monkeypatch.setattr(tokenise, "BATCH", 20_000)
     submitted = []
     submit = tokenise.Tokeniser._submit

@@ -7,7 +7,7 @@ record's key and a seed alone. No torch here: `tunesmith preview` runs the very 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class _Part:
         self.dataset, self._spec, self._make = dataset, spec, make
         store, entries = find_files(dataset.uri, make.options)
         self._reader = Reader(store, entries, dataset, scratch=make.folder)
+        self.size = sum(entry.size for entry in entries)
         self.account = Account(name)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
         subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
@@ -250,6 +251,7 @@ def prepare(
             _Part(f"datasets[{index}] {dataset.uri}", dataset, spec, make)
             for index, dataset in enumerate(spec.datasets)
         ]
+        tokeniser.expect(sum(part.size for part in parts))
         _choose(parts, spec)
         if spec.validation.uri is not None:
             parts.append(_Part(f"validation {spec.validation.uri}", spec.validation, spec, make))
@@ -304,11 +306,21 @@ class _Tables:
         self.bounds.append(len(self.train))
 
     def _show(self, item: Item, samples: int) -> None:
-        content, place, at = item.content, str(item.place), len(self.train)
-        said = () if isinstance(content, Document) else content.messages
-        messages = [[message.role, message.content] for message in said]
-        for index in range(at, at + min(samples, self._first - len(self.shown))):
-            self.shown.append({"place": place, "index": index, "messages": messages})
+        at = len(self.train)
+        for number in range(min(samples, self._first - len(self.shown))):
+            messages = [[message.role, message.content] for message in _told(item, number)]
+            self.shown.append({"place": str(item.place), "index": at + number, "messages": messages})
+
+
+def _told(item: Item, number: int) -> Sequence[Message]:
+    """The messages of an item's sample: up to its reply, where every reply is a sample of its own."""
+    content = item.content
+    if isinstance(content, Document):
+        return ()
+    if content.merge:
+        return content.messages
+    replies = [at for at, m in enumerate(content.messages) if m.role == "assistant" and m.weight > 0]
+    return content.messages[: replies[number] + 1]
 
 
 def _part_from_validation(folder: Path, tables: _Tables, parts: list[_Part]) -> None:

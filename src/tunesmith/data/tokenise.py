@@ -25,8 +25,8 @@ from tunesmith.tokens.chat import ChatTokenizer, RecordError, TokenizerSource
 from tunesmith.tokens.checks import Checker, SampleError
 from tunesmith.tokens.conversation import Conversation, Document, Encoded
 
-# So many characters are tokenised before other processes are started: that takes a second or two.
-ALONE = 4_000_000
+# So many bytes of input are worth the second or two that other processes need to start.
+WORTH_HELP = 8_000_000
 BATCH = 200_000
 MOST_WORKERS = 16
 
@@ -96,8 +96,8 @@ class Tokeniser:
         self._tokenizer = tokenizer
         most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._workers = min(most, MOST_WORKERS) if workers is None else workers
-        self._alone = ALONE
         self._pool: ProcessPoolExecutor | None = None
+        self._starting: list[Future[None]] = []
 
     def __enter__(self) -> Tokeniser:
         return self
@@ -106,11 +106,22 @@ class Tokeniser:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    def expect(self, size: int) -> None:
+        """Say how many bytes of input there will be: for a good deal other processes are started."""
+        if size < WORTH_HELP or self._workers < 2 or self._tokenizer.source is None:
+            return
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__, "transformers.models.auto.tokenization_auto"])
+        self._pool = ProcessPoolExecutor(
+            self._workers, context, initializer=partial(_begin, self._tokenizer.source)
+        )
+        self._starting = [self._pool.submit(_nothing) for _ in range(self._workers)]
+
     def encode(self, items: Iterable[Read], settings: Settings) -> Iterator[Made]:
         """Each item with its samples, in order, among what the reader, or the tokenizer, found bad."""
         waiting: deque[tuple[list[Read], Future[list[Encoded | BadRecord]]]] = deque()
         for batch in _batches(items):
-            if not self._helped(batch):
+            if not self._helped():
                 yield from _joined(batch, encode_all(self._tokenizer, settings, _contents(batch)))
                 continue
             waiting.append((batch, self._submit(batch, settings)))
@@ -120,19 +131,12 @@ class Tokeniser:
         for done, future in waiting:
             yield from _joined(done, future.result())
 
-    def _helped(self, batch: list[Read]) -> bool:
-        """Whether other processes do it: only once there was a good deal, and where they can."""
-        if self._pool is None and self._alone > 0:
-            self._alone -= sum(map(_size, _only(batch)))
-        return self._workers > 1 and self._tokenizer.source is not None and self._alone <= 0
+    def _helped(self) -> bool:
+        """Whether other processes do it: until they have started, this one does."""
+        return self._pool is not None and all(future.done() for future in self._starting)
 
     def _submit(self, batch: list[Read], settings: Settings) -> Future[list[Encoded | BadRecord]]:
-        if self._pool is None:
-            context = get_context("forkserver")
-            context.set_forkserver_preload([__name__, "transformers.models.auto.tokenization_auto"])
-            self._pool = ProcessPoolExecutor(
-                self._workers, context, initializer=partial(_begin, self._tokenizer.source)
-            )
+        assert self._pool is not None
         return self._pool.submit(_work, _contents(batch), settings)
 
 
@@ -185,6 +189,10 @@ def _begin(source: TokenizerSource | None) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _TOKENIZER[:] = [ChatTokenizer.load(source.folder, trust_remote_code=source.trusted, today=source.today)]
+
+
+def _nothing() -> None:
+    """The first task of a process: when it is done, the process has started."""
 
 
 def _end_with_parent() -> None:

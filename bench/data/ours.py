@@ -1,0 +1,69 @@
+"""Tunesmith's side of `bench.py`: FORMAT FILE MODEL. Prints its figures as JSON on the last line."""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.prepare import prepare
+from tunesmith.tokens.chat import ChatTokenizer
+
+FORMATS = {"chat": {"chat": {}}, "users": {"userSimulation": {"expand": True}}}
+
+
+def memory(pid: int) -> int:
+    """Peak MiB of a process that still runs."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def children() -> int:
+    """Peak MiB of all processes below this one, added up."""
+    found, known = [], {str(os.getpid())}
+    for _ in range(3):
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[1] in known and path.parent.name not in known:
+                known.add(path.parent.name)
+                found.append(int(path.parent.name))
+    return sum(memory(pid) for pid in found)
+
+
+def main() -> None:
+    name, path, model = sys.argv[1:]
+    most = [0]
+
+    def watch(dataset: str, records: int) -> None:
+        if records % 20_000 == 0:
+            most[0] = max(most[0], children())
+
+    tokenizer = ChatTokenizer.load(Path(model))
+    dataset = {"uri": Path(path).as_uri(), **FORMATS[name]}
+    spec = FineTuneSpec.model_validate(
+        {
+            "model": {"uri": Path(model).as_uri()},
+            "datasets": [dataset],
+            "method": {"lora": {}},
+            "output": {"uri": "file:///nowhere"},
+        }
+    )
+    with tempfile.TemporaryDirectory() as temp:
+        done = prepare(spec, tokenizer, StorageOptions(), Path(temp) / "out", watch)
+        report = done.reports[0]
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        figures = {"samples": report.samples, "tokens": report.tokens}
+        figures |= {"main_mib": own, "helpers_mib": most[0]}
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

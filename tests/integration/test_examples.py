@@ -1,0 +1,40 @@
+"""The commands of the examples' READMEs, run as written, with the tiny model in place of the demo's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support import logs_of, run_cli
+
+pytestmark = pytest.mark.slow
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COMMANDS = ("validate", "render", "data", "preview", "run")
+
+
+def commands(readme: Path) -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("tunesmith ")]
+
+
+@pytest.mark.parametrize("readme", sorted(EXAMPLES.glob("*/README.md")), ids=lambda path: path.parent.name)
+def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    shutil.copytree(tiny_model, tmp_path / ".demo/model")
+    found = commands(readme)
+    assert tuple(words[0] for words in found) == COMMANDS
+    said = {}
+    for words in found:
+        ended = run_cli(*words, folder=tmp_path)
+        assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
+        said[words[0]] = ended.text
+    assert "is right" in said["validate"]
+    assert "kind: PyTorchJob" in said["render"]
+    assert "what it learns from" in (tmp_path / "page.html").read_text("utf-8")
+    assert "succeeded" in said["run"]
+    # `run` has its data from S3 and `preview` from files, so each is prepared by itself.
+    assert len(list((tmp_path / ".tunesmith/cache").glob("*/report.json"))) == 2
