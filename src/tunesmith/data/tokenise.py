@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +18,12 @@ from multiprocessing.connection import wait
 
 import numpy as np
 
-from tunesmith.data.place import BadRecord, Place, Skipped
+from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.read import Item
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError, TokenizerSource
 from tunesmith.tokens.checks import Checker, SampleError
-from tunesmith.tokens.conversation import Conversation, Document, Encoded
+from tunesmith.tokens.conversation import Conversation, Document, Encoded, Message, SystemText
 
 # So many bytes of input are worth the second or two that other processes need to start.
 WORTH_HELP = 8_000_000
@@ -46,21 +46,19 @@ class Settings:
 
 
 def encode_all(
-    tokenizer: ChatTokenizer, settings: Settings, contents: Sequence[tuple[Place, Content]]
-) -> list[Encoded | BadRecord]:
-    """The samples of contents of one dataset. Raises LabelError where labels are not what training needs."""
-    encoded = [_encode(tokenizer, settings, place, content) for place, content in contents]
-    both = zip(contents, encoded, strict=True)
-    good = [(place, each) for (place, _), each in both if isinstance(each, Encoded)]
-    if good:
-        kind = "text" if isinstance(contents[0][1], Document) else "chat"
-        _check(tokenizer, settings, good, kind)
+    tokenizer: ChatTokenizer, settings: Settings, contents: Sequence[Content]
+) -> list[Encoded | str]:
+    """The samples of contents of one dataset, or why there are none.
+
+    Raises SampleError, whose index is that of the content, where labels are not what training needs.
+    """
+    encoded = [_encode(tokenizer, settings, content) for content in contents]
+    if any(isinstance(each, Encoded) for each in encoded):
+        _check(tokenizer, settings, encoded, "text" if isinstance(contents[0], Document) else "chat")
     return encoded
 
 
-def _encode(
-    tokenizer: ChatTokenizer, settings: Settings, place: Place, content: Content
-) -> Encoded | BadRecord:
+def _encode(tokenizer: ChatTokenizer, settings: Settings, content: Content) -> Encoded | str:
     limit = settings.max_length
     try:
         if isinstance(content, Document):
@@ -70,13 +68,12 @@ def _encode(
             tokenizer.samples(content, train_on=train_on, max_length=limit, truncate_reply=truncate)
         )
     except RecordError as error:
-        return BadRecord(place, error.message)
+        return error.message
 
 
-def _check(
-    tokenizer: ChatTokenizer, settings: Settings, good: Sequence[tuple[Place, Encoded]], kind: str
-) -> None:
-    """Look at all samples at once; the error names the place of the wrong one."""
+def _check(tokenizer: ChatTokenizer, settings: Settings, encoded: Sequence[Encoded | str], kind: str) -> None:
+    """Look at all samples at once."""
+    good = [(at, each) for at, each in enumerate(encoded) if isinstance(each, Encoded)]
     ids = np.frombuffer(b"".join(each.ids for _, each in good), np.int32)
     weights = np.frombuffer(b"".join(each.weights for _, each in good), np.float32)
     lengths = [length for _, each in good for length in each.lengths]
@@ -85,8 +82,8 @@ def _check(
             ids, weights, lengths, kind, truncate_reply=settings.truncate_reply
         )
     except SampleError as error:
-        places = [place for place, each in good for _ in each.lengths]
-        raise LabelError(f"{places[error.index]}: {error.message}") from None
+        owners = [at for at, each in good for _ in each.lengths]
+        raise SampleError(owners[error.index], error.message) from None
 
 
 class Tokeniser:
@@ -119,33 +116,51 @@ class Tokeniser:
 
     def encode(self, items: Iterable[Read], settings: Settings) -> Iterator[Made]:
         """Each item with its samples, in order, among what the reader, or the tokenizer, found bad."""
-        waiting: deque[tuple[list[Read], Future[list[Encoded | BadRecord]]]] = deque()
+        waiting: deque[tuple[list[Read], Future[list[Encoded | str]]]] = deque()
         for batch in _batches(items):
             if not self._helped():
-                yield from _joined(batch, encode_all(self._tokenizer, settings, _contents(batch)))
+                yield from _joined(batch, partial(encode_all, self._tokenizer, settings, _contents(batch)))
                 continue
             waiting.append((batch, self._submit(batch, settings)))
             if len(waiting) > 2 * self._workers:
                 done, future = waiting.popleft()
-                yield from _joined(done, future.result())
+                yield from _joined(done, future.result)
         for done, future in waiting:
-            yield from _joined(done, future.result())
+            yield from _joined(done, future.result)
 
     def _helped(self) -> bool:
         """Whether other processes do it: until they have started, this one does."""
         return self._pool is not None and all(future.done() for future in self._starting)
 
-    def _submit(self, batch: list[Read], settings: Settings) -> Future[list[Encoded | BadRecord]]:
+    def _submit(self, batch: list[Read], settings: Settings) -> Future[list[Encoded | str]]:
         assert self._pool is not None
-        return self._pool.submit(_work, _contents(batch), settings)
+        return self._pool.submit(_work, [_packed(content) for content in _contents(batch)], settings)
 
 
 def _only(batch: Iterable[Read]) -> Iterator[Item]:
     return (item for item in batch if isinstance(item, Item))
 
 
-def _contents(batch: Iterable[Read]) -> list[tuple[Place, Content]]:
-    return [(item.place, item.content) for item in _only(batch)]
+def _contents(batch: Iterable[Read]) -> list[Content]:
+    return [item.content for item in _only(batch)]
+
+
+# Plain conversations are millions, and tuples of texts go to other processes much faster than objects.
+Packed = Document | tuple[tuple[tuple[str, str, float], ...], SystemText | None, bool, str]
+
+
+def _packed(content: Content) -> Packed:
+    if isinstance(content, Document):
+        return content
+    messages = tuple((message.role, message.content, message.weight) for message in content.messages)
+    return messages, content.system, content.merge, content.opening
+
+
+def _unpacked(packed: Packed) -> Content:
+    if isinstance(packed, Document):
+        return packed
+    messages, system, merge, opening = packed
+    return Conversation(tuple(Message(*message) for message in messages), system, merge, opening)
 
 
 def _size(item: Item) -> int:
@@ -168,12 +183,16 @@ def _batches(items: Iterable[Read]) -> Iterator[list[Read]]:
         yield batch
 
 
-def _joined(batch: list[Read], encoded: list[Encoded | BadRecord]) -> Iterator[Made]:
-    results = iter(encoded)
+def _joined(batch: list[Read], encode: Callable[[], list[Encoded | str]]) -> Iterator[Made]:
+    """Put what was made of a batch's items in their places."""
+    try:
+        results = iter(encode())
+    except SampleError as error:
+        raise LabelError(f"{list(_only(batch))[error.index].place}: {error.message}") from None
     for each in batch:
         if isinstance(each, Item):
             result = next(results)
-            yield result if isinstance(result, BadRecord) else (each, result)
+            yield BadRecord(each.place, result) if isinstance(result, str) else (each, result)
         else:
             yield each
 
@@ -203,5 +222,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(contents: list[tuple[Place, Content]], settings: Settings) -> list[Encoded | BadRecord]:
-    return encode_all(_TOKENIZER[0], settings, contents)
+def _work(contents: list[Packed], settings: Settings) -> list[Encoded | str]:
+    return encode_all(_TOKENIZER[0], settings, [_unpacked(content) for content in contents])

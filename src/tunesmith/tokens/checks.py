@@ -27,6 +27,10 @@ class SampleError(LabelError):
         super().__init__(message)
         self.index = index
 
+    def __reduce__(self) -> tuple[type[SampleError], tuple[int, str]]:
+        """So that other processes can raise it."""
+        return SampleError, (self.index, self.message)
+
 
 class Checker:
     """Looks at many samples at once. `vocab_size` is the model's number of embeddings, if known."""

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Self
+from typing import Self
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -18,10 +18,6 @@ class Message:
     role: str
     content: str
     weight: float = 1.0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Go to other processes by the shortest way: there are millions."""
-        return Message, (self.role, self.content, self.weight)
 
     def as_dict(self) -> dict[str, str]:
         """The form chat templates take."""

@@ -51,6 +51,8 @@ class Words:
         self._tried: set[str] = set()
         self._doubtful: set[str] = set()
         self._looked_up = self._missed = 0
+        self._try(set(map(chr, range(128))))
+        self._doubtful_ascii = bool(self._doubtful)
 
     @classmethod
     def of(cls, tokenizer: Any) -> Words | None:
@@ -69,6 +71,8 @@ class Words:
         """The ids of a text without added tokens; None: ask the tokenizer."""
         if self._looked_up > PATIENCE and self._missed * 4 > self._looked_up:
             return None  # words that hardly repeat, as in texts without spaces
+        if text.isascii() and not self._doubtful_ascii:
+            return self._of(text)
         if self._composes and not unicodedata.is_normalized("NFC", text):
             return None
         characters = set(text)
