@@ -28,8 +28,11 @@ generate: $(VENV)/.dev ## write crds/ and the golden renders anew; tests check t
 	$(BIN)/tunesmith crds --output crds/
 	$(BIN)/python -m tests.golden.update
 
-bench: $(VENV)/.dev
-	$(BIN)/python bench/cli/bench.py
+bench: $(VENV)/.dev .demo/model/config.json ## the ones that need no cluster; bench/*/README.md has what was seen
+	$(BIN)/pip install --quiet -e '.[bench]'
+	$(BIN)/python bench/cli/cpu_time.py
+	$(BIN)/python bench/data/bench.py speed .demo/model
+	$(BIN)/python bench/data/bench.py memory .demo/model
 
 soak: $(VENV)/.dev ## long repetitions, of which `test` runs a few
 	$(BIN)/pytest -m soak --timeout 7200
