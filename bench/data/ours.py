@@ -40,10 +40,11 @@ def children() -> int:
 
 def main() -> None:
     name, path, model = sys.argv[1:]
-    most = [0]
+    most, calls = [0], [0]
 
     def watch(dataset: str, records: int) -> None:
-        if records % 20_000 == 0:
+        calls[0] += 1
+        if calls[0] % 100 == 0:
             most[0] = max(most[0], children())
 
     tokenizer = ChatTokenizer.load(Path(model))

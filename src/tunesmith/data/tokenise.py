@@ -27,7 +27,7 @@ from tunesmith.tokens.conversation import Conversation, Document, Encoded, Messa
 
 # So many bytes of input are worth the second or two that other processes need to start.
 WORTH_HELP = 8_000_000
-BATCH = 200_000
+BATCH = 60_000
 MOST_WORKERS = 16
 
 Content = Conversation | Document
