@@ -21,7 +21,8 @@ import tunesmith.data
 import tunesmith.tokens
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
-from tunesmith.data.prepare import REPORT, Prepared, Progress, load_prepared, prepare
+from tunesmith.data.prepare import Progress, prepare
+from tunesmith.data.prepared import REPORT, Prepared, load_prepared
 from tunesmith.tokens.chat import ChatTokenizer
 
 # As many of the first samples are kept as people usually look at, so that asking for fewer finds them.

@@ -6,76 +6,31 @@ record's key and a seed alone. No torch here: `tunesmith preview` runs the very 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.place import BadRecord, Skipped
+from tunesmith.data.prepared import Prepared, load_prepared, save_report
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
-from tunesmith.data.report import Account, DatasetReport, as_values, from_values
+from tunesmith.data.report import Account, DatasetReport
 from tunesmith.data.table import Table, TableWriter, see_no_more
 from tunesmith.data.tokenise import Made, Settings, Tokeniser
 from tunesmith.data.user_prompt import shows
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.conversation import Document, Encoded, Message, Sample
+from tunesmith.tokens.conversation import Document, Encoded, Message
 
 FIRST_SAMPLES = 3
-REPORT = "report.json"
 ALSO_VALIDATES = "the same as a validation sample"
 Progress = Callable[[str, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FirstSample:
-    """One of the first samples, for people to look at."""
-
-    place: str
-    sample: Sample
-    messages: tuple[Message, ...] = ()
-
-
-@dataclass(slots=True)
-class Prepared:
-    """Tables of training and validation samples, and the report of their making."""
-
-    train: Table
-    validation: Table | None
-    reports: list[DatasetReport] = field(default_factory=list)
-    first: list[FirstSample] = field(default_factory=list)
-
-    def lengths(self, bins: int = 20) -> list[dict[str, int]]:
-        """Histogram of the training samples' lengths in tokens."""
-        return histogram(self.train.lengths, bins)
-
-    def label_lengths(self, bins: int = 20) -> list[dict[str, int]]:
-        """Histogram of how many labels the training samples have."""
-        return histogram(self.train.labels, bins)
-
-    def report(self) -> list[dict[str, Any]]:
-        """The dataset reports as plain values."""
-        return as_values(self.reports)
-
-
-def histogram(values: npt.NDArray[np.int64], bins: int) -> list[dict[str, int]]:
-    """Whole numbers in at most `bins` bins of about the same width, both bounds included."""
-    if not len(values):
-        return []
-    edges = np.unique(np.linspace(int(values.min()), int(values.max()) + 1, bins + 1).astype(int))
-    counts, edges = np.histogram(values, edges)
-    return [
-        {"low": int(low), "high": int(high) - 1, "count": int(count)}
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,19 +220,8 @@ def prepare(
                 tables.fill(part, number)
     _part_from_validation(folder, tables, parts)
     reports = _shared([part.finish() for part in parts])
-    (folder / REPORT).write_text(json.dumps({"reports": as_values(reports), "first": tables.shown}), "utf-8")
+    save_report(folder, reports, tables.shown)
     return _checked(spec, load_prepared(folder))
-
-
-def load_prepared(folder: Path) -> Prepared:
-    """What `prepare` left in a folder."""
-    told = json.loads((folder / REPORT).read_text("utf-8"))
-    train, validation = Table(folder / "train"), Table(folder / "validation")
-    first = [
-        FirstSample(each["place"], train.sample(each["index"]), tuple(Message(*m) for m in each["messages"]))
-        for each in told["first"]
-    ]
-    return Prepared(train, validation if len(validation) else None, from_values(told["reports"]), first)
 
 
 class _Tables:

@@ -151,16 +151,21 @@ class Reader:
     def _every_record(self) -> Iterator[Record | BadRecord]:
         return read_records(self._store, self._entries, plain_text=self._dataset.text is not None)
 
-    def _plain(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
-        check = self._counter() if self._dataset.sampled is not None else _no_check
+    def _chosen(self, choice: Choice, tally: Tally) -> Iterator[Record | BadRecord | Skipped]:
         for record in self._records():
             tally.records += 1
-            if isinstance(record, BadRecord):
-                yield record
-            elif not _wanted(record, choice):
+            if isinstance(record, Record) and not _wanted(record, choice):
                 yield Skipped(record.place, NOT_IN_SUBSET)
             else:
+                yield record
+
+    def _plain(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
+        check = self._counter() if self._dataset.sampled is not None else _no_check
+        for record in self._chosen(choice, tally):
+            if isinstance(record, Record):
                 yield from _guarded(record.place, lambda r=record: self._items(r, check))  # type: ignore[misc]
+            else:
+                yield record
 
     def _items(self, record: Record, check: Callable[[Record], None]) -> list[Item]:
         check(record)
@@ -181,16 +186,13 @@ class Reader:
 
     def _users(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
         runs = Runs()
-        for record in self._records():
-            tally.records += 1
-            if isinstance(record, BadRecord):
-                yield record
-            elif not _wanted(record, choice):
-                yield Skipped(record.place, NOT_IN_SUBSET)
-            else:
+        for record in self._chosen(choice, tally):
+            if isinstance(record, Record):
                 user, named = user_of(record.value)
                 tally.unnamed += not named
                 runs.add(user)
+            else:
+                yield record
         good = lambda: (  # noqa: E731
             r for r in self._records() if isinstance(r, Record) and _wanted(r, choice)
         )

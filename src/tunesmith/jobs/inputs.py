@@ -23,7 +23,8 @@ from tunesmith.api.common import StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.cache import prepare_once
-from tunesmith.data.prepare import FIRST_SAMPLES, Prepared
+from tunesmith.data.prepare import FIRST_SAMPLES
+from tunesmith.data.prepared import Prepared
 from tunesmith.data.table import Table
 from tunesmith.engines.load import fetch_model, is_adapter, vocabulary_size
 from tunesmith.errors import PermanentError

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.prepare import FirstSample
+from tunesmith.data.prepared import FirstSample
 from tunesmith.engines.generate import preview_messages, reply
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.names import (

@@ -19,7 +19,7 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.cache import prepare_once
-from tunesmith.data.prepare import FirstSample, Prepared
+from tunesmith.data.prepared import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
 from tunesmith.engines.load import fetch_model, vocabulary_size
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
