@@ -16,7 +16,7 @@ chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
 test: lint ## everything CI runs
-	$(BIN)/pytest -m "not soak and not cluster"
+	$(BIN)/pytest -m "not soak and not cluster" --durations 25
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ import pyarrow.parquet
 import pytest
 from tests.support import CODE, Ended, environment, finetune, run_cli, write_manifest
 
+from tunesmith.cli import main
+
 GOOD = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The river."}]}
 LINE = json.dumps(GOOD).encode() + b"\n"
 QUOTES = b'{"messages": [{"role": "user", "content": "say "hi""}]}\n'
@@ -157,17 +159,45 @@ def no_weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The command's own entry point in this process: starting one for each row takes minutes."""
+
+    def call(*arguments: str | Path) -> Ended:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["tunesmith", *map(str, arguments)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        said = capfd.readouterr()
+        return Ended(code if isinstance(code, int) else 0, said.out + said.err)
+
+    return call
+
+
 @pytest.mark.parametrize(("name", "data", "message"), BAD.values(), ids=BAD)
 def test_check_says_what_is_wrong(
-    tmp_path: Path, name: str, data: Callable[[], bytes] | None, message: str
+    tmp_path: Path, called: Command, name: str, data: Callable[[], bytes] | None, message: str
 ) -> None:
+    path = put(tmp_path, name, data() if data else None)
+    assert_clear(called("data", "check", path.relative_to(tmp_path)), message)
+
+
+def test_check_as_a_process(tmp_path: Path) -> None:
+    name, data, message = BAD["quotes-in-lines"]
     path = put(tmp_path, name, data() if data else None)
     assert_clear(run_cli("data", "check", path.relative_to(tmp_path), folder=tmp_path), message)
 
 
 @pytest.mark.parametrize(("name", "data"), ACCEPTED.values(), ids=ACCEPTED)
-def test_check_accepts(tmp_path: Path, name: str, data: bytes) -> None:
-    ended = run_cli("data", "check", put(tmp_path, name, data), folder=tmp_path)
+def test_check_accepts(tmp_path: Path, called: Command, name: str, data: bytes) -> None:
+    ended = called("data", "check", put(tmp_path, name, data))
     assert ended.code == 0, ended.text
     assert "2 records → 2 conversations" in ended.text
 
@@ -177,15 +207,15 @@ PREVIEWED = ["quotes-in-lines", "empty-folder", "gzip-cut-short", "parquet-cut-s
 
 
 @pytest.mark.parametrize("case", PREVIEWED)
-def test_preview_says_what_is_wrong(tmp_path: Path, no_weights: Path, case: str) -> None:
+def test_preview_says_what_is_wrong(tmp_path: Path, called: Command, no_weights: Path, case: str) -> None:
     name, data, message = BAD[case]
     path = put(tmp_path, name, data() if data else None)
     job = write_manifest(tmp_path, finetune("bad", model=no_weights, data=path, output=tmp_path / "out"))
-    assert_clear(run_cli("preview", "-f", job, folder=tmp_path), message)
+    assert_clear(called("preview", "-f", job), message)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["quotes-in-lines", "empty-folder"])
+@pytest.mark.parametrize("case", ["quotes-in-lines"])
 def test_run_stops_before_it_loads_a_model(tmp_path: Path, no_weights: Path, case: str) -> None:
     name, data, message = BAD[case]
     path = put(tmp_path, name, data() if data else None)
