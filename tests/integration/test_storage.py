@@ -110,6 +110,16 @@ def test_what_was_put_is_read(store: Store) -> None:
     assert store.size("a/b") == 6
 
 
+def test_a_version_changes_with_the_bytes(store: Store) -> None:
+    store.put("a", b"one")
+    first = store.version("a")
+    store.put("a", b"two")  # as long as before
+    assert store.version("a") != first
+    store.put("a", b"one")
+    assert store.version("a") == first
+    assert all(entry.version in ("", store.version(entry.key)) for entry in store.list())
+
+
 def test_nothing_is_there_at_first(store: Store) -> None:
     assert keys(store) == []
     assert not store.exists("a")

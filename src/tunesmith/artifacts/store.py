@@ -6,7 +6,7 @@ Knows nothing of what is stored. Importing this does not import boto3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -41,7 +41,7 @@ class Entry:
 
     key: str
     size: int
-    version: str = ""
+    version: str = field(default="", compare=False)
 
 
 class Store(Protocol):
