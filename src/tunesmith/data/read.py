@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -35,7 +36,7 @@ from tunesmith.data.records import (
 from tunesmith.data.sampled import case_key, check_counts, conversation_from_sampled, count_case
 from tunesmith.data.text import document_from_text
 from tunesmith.data.user_simulation import targets_of, user_items
-from tunesmith.data.users import dialogues_of, user_of
+from tunesmith.data.users import Dialogue, dialogues_of, user_of
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
 
@@ -163,7 +164,7 @@ class Reader:
         check = self._counter() if self._dataset.sampled is not None else _no_check
         for record in self._chosen(choice, tally):
             if isinstance(record, Record):
-                yield from _guarded(record.place, lambda r=record: self._items(r, check))  # type: ignore[misc]
+                yield from _guarded(record.place, partial(self._items, record, check))
             else:
                 yield record
 
@@ -193,12 +194,14 @@ class Reader:
                 runs.add(user)
             else:
                 yield record
-        good = lambda: (  # noqa: E731
-            r for r in self._records() if isinstance(r, Record) and _wanted(r, choice)
-        )
-        for records in together(good, lambda r: user_of(r.value)[0], runs.side_by_side, self._scratch):
+        for records in together(
+            partial(self._good, choice), lambda r: user_of(r.value)[0], runs.side_by_side, self._scratch
+        ):
             tally.users += 1
             yield from self._user(user_of(records[0].value)[0], records, choice)
+
+    def _good(self, choice: Choice) -> Iterator[Record]:
+        return (r for r in self._records() if isinstance(r, Record) and _wanted(r, choice))
 
     def _user(
         self, user: str, records: Sequence[Record], choice: Choice
@@ -207,9 +210,9 @@ class Reader:
         assert fmt is not None
         if not choice.draw:
             fmt = fmt.model_copy(update={"max_samples_per_user": None, "one_sample_per_user": False})
-        dialogues = []
+        dialogues: list[Dialogue] = []
         for record in records:
-            for found in _guarded(record.place, lambda r=record: dialogues_of(r.place, r.value) or _none()):  # type: ignore[misc]
+            for found in _guarded(record.place, partial(_dialogues, record)):
                 if isinstance(found, BadRecord | Skipped):
                     yield found
                 else:
@@ -230,8 +233,15 @@ class Reader:
                 yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told)
 
 
-def _none() -> list[Any]:
-    raise RecordSkipped(NO_DIALOGUE)
+def _user_key(record: Record) -> str:
+    return user_of(record.value)[0]
+
+
+def _dialogues(record: Record) -> list[Dialogue]:
+    found = dialogues_of(record.place, record.value)
+    if not found:
+        raise RecordSkipped(NO_DIALOGUE)
+    return found
 
 
 def _wanted(record: Record, choice: Choice) -> bool:

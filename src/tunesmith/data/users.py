@@ -7,7 +7,7 @@ Knows nothing of prompts, draws and splits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -172,11 +172,11 @@ def _time(given: object, name: str) -> float | None:
     """Seconds; a text is a number or an ISO date."""
     if given is None or given == "":
         return None
-    reads = (_date, float) if isinstance(given, str) else (float,)
+    reads: tuple[Callable[[Any], float], ...] = (_date, float) if isinstance(given, str) else (float,)
     if isinstance(given, str | int | float) and not isinstance(given, bool):
         for read in reads:
             with suppress(ValueError, OverflowError):
-                seconds: float = read(given)  # type: ignore[arg-type]
+                seconds = read(given)
                 if isfinite(seconds):
                     return seconds
     raise RecordProblem(f"{name} is {given!r:.40}; it must be a number or a date like 2024-05-31 12:00:00")
