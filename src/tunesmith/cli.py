@@ -117,13 +117,13 @@ def run(
     tunesmith run -f job.yaml --set model.uri=./my-model --set training.maxSteps=10[/dim]
     """
     from tunesmith.api.references import missing_problems
-    from tunesmith.jobs.support import unsupported_among
+    from tunesmith.jobs.support import unsupported
     from tunesmith.local.manifests import load_jobs
 
     jobs = load_jobs(files, overrides)
     problems = missing_problems(jobs)
     for job in jobs:
-        reason = unsupported_among(job, jobs)
+        reason = unsupported(job.kind, job.spec)
         if reason:
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
@@ -167,13 +167,13 @@ def preview(
     _need("transformers", "data", "tunesmith preview")
     from rich.console import Console
 
-    from tunesmith.jobs.support import unsupported_among
+    from tunesmith.jobs.support import unsupported
     from tunesmith.local.manifests import load_jobs
     from tunesmith.local.preview import preview_jobs
 
     jobs = load_jobs(files, overrides)
     code = preview_jobs(jobs, count, work_dir, Console(highlight=False), html)
-    if code == 0 and not any(unsupported_among(job, jobs) for job in jobs):
+    if code == 0 and not any(unsupported(job.kind, job.spec) for job in jobs):
         _say(f"To train on this: {_again('run', files, work_dir, overrides)}")
     raise typer.Exit(code)
 

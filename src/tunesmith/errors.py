@@ -10,11 +10,12 @@
     │   ├── OutputConflictError   the output location holds something else
     │   ├── ModelError            the model or its tokenizer cannot be used for this job
     │   ├── LabelError            the labels of a sample are not what training needs
-    │   ├── DivergedError         the loss is no longer a number
+    │   ├── DivergedError         the loss is no longer a number, or worse than guessing
     │   └── StoragePermanentError bucket or object missing, access denied
     └── TemporaryError            the same attempt may well work later
         ├── StorageTemporaryError endpoint unreachable, server errors, reset connections
         ├── CorruptObjectError    an object is shorter than, or differs from, what was published
+        ├── StuckError            the processes of a run wait for each other for ever
         └── StoppedError          the program was told to stop (SIGTERM) and did
 
 A message is one or more complete sentences: what is wrong, where (file, field, record), what to do.
@@ -112,7 +113,7 @@ class LabelError(PermanentError):
 
 
 class DivergedError(PermanentError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number, or stays worse than guessing would be."""
 
     default_reason = Reason.DIVERGED
 
@@ -133,6 +134,12 @@ class CorruptObjectError(TemporaryError):
     """An object is shorter than, or differs from, what was published."""
 
     default_reason = Reason.CORRUPT_OBJECT
+
+
+class StuckError(TemporaryError):
+    """Nothing has moved for too long; names the processes that others wait for."""
+
+    default_reason = Reason.STUCK
 
 
 class StoppedError(TemporaryError):

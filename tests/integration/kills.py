@@ -31,6 +31,7 @@ from tunesmith.artifacts.store import StorageOptions, open_store
 from tunesmith.local.embedded_s3 import EmbeddedS3
 
 STEP = re.compile(rb"step (\d+)/\d+  loss")
+PUBLISHED = re.compile(rb"Published checkpoint-(\d+)\.")
 ORPHAN_SECONDS = 40.0  # torchrun gives its ranks 30 after SIGTERM
 
 
@@ -102,9 +103,16 @@ class Started:
 
     def step(self) -> int:
         """The last step that rank 0 has logged in this run."""
+        return self._last(STEP)
+
+    def published(self) -> int:
+        """The last checkpoint that rank 0 has published in this run."""
+        return self._last(PUBLISHED)
+
+    def _last(self, what: re.Pattern[bytes]) -> int:
         logs = list(self.folder.glob(".tunesmith/jobs/*/*/logs/rank-0.log"))
-        steps = STEP.findall(logs[0].read_bytes()) if logs else []
-        return int(steps[-1]) if steps else 0
+        found = what.findall(logs[0].read_bytes()) if logs else []
+        return int(found[-1]) if found else 0
 
     def kill(self, how: str) -> None:
         """tree: everything at once; cli, launcher, worker: that one alone, or what is to start it."""
@@ -165,9 +173,18 @@ def started(
 
 def wait_for_step(run: Started, step: int, seconds: float = 120) -> None:
     """Wait until rank 0 has logged a step."""
+    _wait_until(run, lambda: run.step() >= step, f"step {step}", seconds)
+
+
+def wait_for_checkpoint(run: Started, step: int, seconds: float = 120) -> None:
+    """Wait until rank 0 has published a checkpoint; training goes on meanwhile."""
+    _wait_until(run, lambda: run.published() >= step, f"checkpoint {step}", seconds)
+
+
+def _wait_until(run: Started, there: Callable[[], bool], what: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while run.step() < step:
-        assert run.process.poll() is None, f"ended before step {step}:\n{logs_of(run.folder)}"
+    while not there():
+        assert run.process.poll() is None, f"ended before {what}:\n{logs_of(run.folder)}"
         assert time.monotonic() < deadline, logs_of(run.folder)
         time.sleep(0.005)
     run.pids()
@@ -224,8 +241,12 @@ def proxied(
 class Jobs:
     """Jobs that differ only in their names, and what they come to undisturbed."""
 
-    def __init__(self, home: Path, model: Path, env: dict[str, str], steps: int, save: int) -> None:
+    def __init__(
+        self, home: Path, model: Path, env: dict[str, str], steps: int, save: int, spec: Mapping[str, Any]
+    ) -> None:
+        """`spec` replaces parts of the jobs' spec."""
         self.home, self.model, self.env, self.steps, self.save = home, model, env, steps, save
+        self._spec = spec
         self.data = write_jsonl(home / "train.jsonl", chat_records(30))
         self._undisturbed: dict[int, dict[str, Any]] = {}
 
@@ -241,6 +262,7 @@ class Jobs:
                 "evalSteps": 7, "warmupSteps": 2,
             },
             validation={"ratio": 0.2},
+            **self._spec,
         )  # fmt: skip
 
     def folder(self, name: str) -> Path:
@@ -256,7 +278,7 @@ class Jobs:
 
     def undisturbed(self, processes: int) -> dict[str, Any]:
         if processes not in self._undisturbed:
-            name = f"whole-{processes}"
+            name = f"whole-{self.home.name.replace('_', '-')}-{processes}"[-40:].strip("-")
             document = self.document(name)
             ended = run_job(self.folder(name), document, "--processes", str(processes), env=self.env)
             assert ended.code == 0, ended.text + logs_of(self.folder(name))
@@ -266,10 +288,12 @@ class Jobs:
 
 
 @contextmanager
-def jobs_in(server: EmbeddedS3, home: Path, model: Path, steps: int, save: int) -> Iterator[Jobs]:
+def jobs_in(
+    server: EmbeddedS3, home: Path, model: Path, steps: int, save: int, **spec: Any
+) -> Iterator[Jobs]:
     """Jobs whose outputs are in this server."""
     server.create_bucket("resume")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment().items():
             patch.setenv(name, value)
-        yield Jobs(home, model, server.environment(), steps, save)
+        yield Jobs(home, model, server.environment(), steps, save, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,8 +12,9 @@ import pytest
 from tests.support import logs_of, run_cli
 
 pytestmark = pytest.mark.slow
+OUTPUTS = ".tunesmith/jobs/*/*/output/final_model"
 EXAMPLES = Path(__file__).parents[2] / "examples"
-COMMANDS = ("validate", "render", "data", "preview", "run")
+COMMANDS = {"validate", "render", "data", "preview", "run"}
 
 
 def commands(readme: Path) -> list[list[str]]:
@@ -26,15 +28,23 @@ def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> No
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     shutil.copytree(tiny_model, tmp_path / ".demo/model")
     found = commands(readme)
-    assert tuple(words[0] for words in found) == COMMANDS
+    order = [words[0] for words in found]
+    assert set(order) == COMMANDS
     said = {}
     for words in found:
         ended = run_cli(*words, folder=tmp_path)
         assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
         said[words[0]] = ended.text
     assert "is right" in said["validate"]
-    assert "kind: PyTorchJob" in said["render"]
-    assert "what it learns from" in (tmp_path / "page.html").read_text("utf-8")
-    assert "succeeded" in said["run"]
-    # `run` has its data from S3 and `preview` from files, so each is prepared by itself.
-    assert len(list((tmp_path / ".tunesmith/cache").glob("*/report.json"))) == 2
+    jobs = said["render"].count("kind: PyTorchJob")
+    assert said["run"].count("succeeded") == jobs
+    # Whatever a job starts from, an adapter is one over the original base.
+    configs = [
+        json.loads(path.read_text("utf-8")) for path in tmp_path.glob(f"{OUTPUTS}/adapter_config.json")
+    ]
+    assert [config["base_model_name_or_path"] for config in configs] == [f"{tmp_path}/.demo/model"] * jobs
+    pages = [page.read_text("utf-8") for page in tmp_path.glob("page*.html")]
+    assert ["what it learns from" in page for page in pages] == [True] * jobs
+    # `run` has its data from S3. `preview` before it has files, which it prepares by itself.
+    prepared = jobs if order.index("preview") > order.index("run") else 1 + jobs
+    assert len(list((tmp_path / ".tunesmith/cache").glob("*/report.json"))) == prepared

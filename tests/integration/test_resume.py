@@ -16,6 +16,7 @@ from tests.integration.kills import (
     outcome,
     proxied,
     started,
+    wait_for_checkpoint,
     wait_for_step,
 )
 from tests.support import logs_of, run_job
@@ -60,6 +61,7 @@ def test_killed_again_and_again(jobs: Jobs) -> None:
     # Everything at once, between two checkpoints.
     with started(folder, jobs.document(name), env=jobs.env) as run:
         wait_for_step(run, max(SAVE + 3, saved + 2))
+        wait_for_checkpoint(run, SAVE if saved < SAVE else 0)
         run.kill("tree")
         run.ended()
     assert first_step(folder) == saved + 1
@@ -100,6 +102,7 @@ def test_two_processes(jobs: Jobs) -> None:
     name, folder = "again-2", jobs.folder("again-2")
     with started(folder, jobs.document(name), "--processes", "2", env=jobs.env) as run:
         wait_for_step(run, SAVE + 2)
+        wait_for_checkpoint(run, SAVE)
         run.kill("worker")
         ended = run.ended()
     assert ended.code == 1, ended.text  # the command outlives it, and says what happened

@@ -1,4 +1,4 @@
-"""Killed at ten moments nobody chose, a job comes to the result of an uninterrupted one."""
+"""Killed at twenty moments nobody chose, a job comes to the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.faulty_proxy import Fault, Seen
@@ -14,12 +15,24 @@ from tests.integration.kills import Jobs, Started, forget_logs, jobs_in, proxied
 from tunesmith.local.embedded_s3 import EmbeddedS3
 
 pytestmark = pytest.mark.soak
-KILLS = 10
+KILLS = 20
+SPECS: dict[str, dict[str, Any]] = {
+    "lora": {"method": {"lora": {"r": 4}}},
+    "qlora": {"method": {"qlora": {"r": 4}}},
+    "full": {"method": {"full": {}}},
+    "full, ZeRO-3": {"method": {"full": {}}, "deepspeed": {"zeroStage": 3}},
+    "lora, ZeRO-3": {"method": {"lora": {"r": 4}}, "deepspeed": {"zeroStage": 3}},
+}
+CASES = [
+    ("lora", 1), ("lora", 2), ("qlora", 1), ("full", 2), ("full, ZeRO-3", 1), ("full, ZeRO-3", 2),
+    ("lora, ZeRO-3", 2),
+]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def jobs(s3: EmbeddedS3, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    with jobs_in(s3, tmp_path_factory.mktemp("soak"), tiny_model, steps=90, save=4) as made:
+@pytest.fixture
+def jobs(s3: EmbeddedS3, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Jobs]:
+    spec = SPECS[request.getfixturevalue("kind")]
+    with jobs_in(s3, tmp_path, tiny_model, steps=90, save=4, **spec) as made:
         yield made
 
 
@@ -37,11 +50,10 @@ class AtRequest:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(jobs: Jobs, processes: int, seed: int) -> None:
-    draw = random.Random(f"{processes} {seed}")
-    name = f"random-{processes}-{seed}"
+@pytest.mark.parametrize(("kind", "processes"), CASES, ids=str)
+def test_killed_at_random_moments(jobs: Jobs, kind: str, processes: int) -> None:
+    draw = random.Random(f"{kind} {processes}")
+    name = f"random-{CASES.index((kind, processes))}"
     folder, reached = jobs.folder(name), 0
     for number in range(KILLS):
         how = draw.choice(["tree", "tree", "cli", "launcher", "worker"])

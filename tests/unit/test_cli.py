@@ -190,7 +190,7 @@ MISTAKES = {
     "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: stands already in job.yaml"),
     "run-reference-to-nowhere": ("run -f nowhere.yaml", "FineTuneJob gone is not in these files"),
     "run-kind": ("run -f talk.yaml", "this version does not run a DialogueGenJob yet; it can be validated"),
-    "run-qlora": ("run -f job.yaml --set 'method={qlora: {}}'", "this version does not do spec.method.qlora"),
+    "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not do spec.model."),
     "seed": ("run -f job.yaml --seed foo", "--seed foo: write s3://bucket/key=PATH"),
     "seed-not-there": ("run -f job.yaml --seed s3://buc/k=gone", "there is no file or folder gone"),
     "seed-no-path": ("run -f job.yaml --seed s3://buc/k=", "write s3://bucket/key=PATH"),

@@ -8,7 +8,7 @@ import pytest
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.store import StorageOptions, open_store
 from tunesmith.engines import load
-from tunesmith.engines.load import fetch_model, is_adapter, local_path, read_config, vocabulary_size
+from tunesmith.engines.load import fetch_model, local_path, read_config, vocabulary_size
 from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
 
 
@@ -155,9 +155,3 @@ def test_a_damaged_configuration(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"config\.json is not a JSON object"):
         read_config(tmp_path / "config.json")
-
-
-def test_an_adapter(tmp_path):
-    assert not is_adapter(tmp_path)
-    (tmp_path / "adapter_config.json").touch()
-    assert is_adapter(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.errors import DataError, StorageTemporaryError
+from tunesmith.errors import DataError, StorageTemporaryError, StuckError
 from tunesmith.jobs.termination import (
     MAX_BYTES,
     SUCCEEDED,
@@ -113,6 +113,8 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), "OutOfMemory", False),
         (OutOfMemoryError("CUDA"), "OutOfMemory", False),
         (OSError(errno.ENOSPC, "No space", "/x"), "DiskFull", False),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), "DiskFull", False),
+        (StuckError("x"), "Stuck", False),
         (OSError(errno.EACCES, "no", "/x"), "InternalError", False),
         (KeyError("x"), "InternalError", False),
         (KeyboardInterrupt(), "InternalError", False),

@@ -42,6 +42,16 @@ def test_every_address_of_a_job():
     assert s3_uris(job(LOCAL), {}) == set()
 
 
+def test_the_base_of_an_adapter_of_this_machine_counts(tmp_path):
+    config = tmp_path / "adapter_config.json"
+    made = job(LOCAL | {"spec.model": {"uri": f"file://{tmp_path}"}})
+    assert s3_uris(made, {}) == set()
+    config.write_text('{"base_model_name_or_path": "s3://models/base"}')
+    assert s3_uris(made, {}) == {"s3://models/base"}
+    config.write_text('{"base_model_name_or_path": "org/base"}')
+    assert s3_uris(made, {}) == set()
+
+
 @pytest.mark.parametrize(
     ("changes", "environment", "embedded"),
     [

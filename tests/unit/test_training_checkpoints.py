@@ -1,13 +1,14 @@
 """Checkpoints in an output: published whole, verified, limited, and by the same number of processes."""
 
 import json
-import threading
 
 import pytest
+from tests.unit.ranks import on_ranks
 
 from tunesmith.artifacts.store import open_store
-from tunesmith.errors import OutputConflictError
+from tunesmith.errors import OutputConflictError, StoragePermanentError
 from tunesmith.training.checkpoints import ALONE, Checkpoints, Ranks
+from tunesmith.training.uploads import Uploads
 
 
 @pytest.fixture
@@ -23,10 +24,16 @@ def write(folder, text):
     return folder
 
 
+def publish(checkpoints, step, folder, best=None):
+    uploads = Uploads(checkpoints)
+    uploads.begin(step, folder, best)
+    uploads.finish()
+
+
 def published(output, tmp_path, steps, keep=10, best=None):
     checkpoints = Checkpoints(output, keep, ALONE)
     for step in steps:
-        checkpoints.publish(step, write(tmp_path / f"made-{step}", f"w{step}"), best)
+        publish(checkpoints, step, write(tmp_path / f"made-{step}", f"w{step}"), best)
     return checkpoints
 
 
@@ -85,7 +92,7 @@ def test_a_damaged_one_is_made_again(output, tmp_path, damage):
     checkpoints = published(output, tmp_path, [2, 4])
     damage(output)
     checkpoints.newest(tmp_path / "got")
-    checkpoints.publish(4, write(tmp_path / "again", "again"), None)
+    publish(checkpoints, 4, write(tmp_path / "again", "again"))
     assert checkpoints.newest(tmp_path / "got2") == 4
     assert (tmp_path / "got2" / "checkpoint-4" / "model.safetensors").read_text() == "again"
 
@@ -96,9 +103,27 @@ def test_a_damaged_one_takes_no_place_of_the_limit(output, tmp_path):
     output.put("checkpoint-9/model.safetensors", b"xx")
     limited = Checkpoints(output, 1, ALONE)
     assert limited.newest(tmp_path / "got") == 2
-    limited.publish(3, write(tmp_path / "made-3", "w3"), None)
+    publish(limited, 3, write(tmp_path / "made-3", "w3"))
     assert limited.newest(tmp_path / "got3") == 3
     assert checkpoints.steps() == [3]
+
+
+def test_what_was_never_finished_goes_with_the_old_ones(output, tmp_path):
+    """Uploads that a kill or a dead storage broke off; newer ones may be under way elsewhere."""
+    for step in (1, 3, 9):
+        output.put(f"checkpoint-{step}/model.safetensors", b"half of it")
+    published(output, tmp_path, [4])
+    assert {entry.key.partition("/")[0] for entry in output.list()} == {"checkpoint-4", "checkpoint-9"}
+
+
+def test_all_ranks_know_what_is_there(output, tmp_path):
+    published(output, tmp_path, [2, 4, 6])
+    output.put("checkpoint-6/model.safetensors", b"xx")
+    checkpoints = Checkpoints(output, 2, ALONE)
+    checkpoints.newest(tmp_path / "got")
+    assert checkpoints.known == (4, 2)
+    publish(checkpoints, 8, write(tmp_path / "made-8", "w8"))
+    assert checkpoints.known == (8, 4)
 
 
 def test_all_damaged_is_a_beginning(output, tmp_path):
@@ -110,7 +135,7 @@ def test_all_damaged_is_a_beginning(output, tmp_path):
 def test_the_same_step_can_be_published_anew(output, tmp_path):
     """An attempt that was thought dead may have published the step this one comes to."""
     checkpoints = published(output, tmp_path, [4])
-    checkpoints.publish(4, write(tmp_path / "other", "other"), None)
+    publish(checkpoints, 4, write(tmp_path / "other", "other"))
     assert checkpoints.newest(tmp_path / "got") == 4
     assert (tmp_path / "got" / "checkpoint-4" / "model.safetensors").read_text() == "other"
 
@@ -144,25 +169,25 @@ def test_old_ones_go_only_after_the_new_one_is_there(output, tmp_path):
             actions.extend(f"delete {key}" for key in keys if output.exists(key))
             output.delete(keys)
 
-    Checkpoints(Watched(), 1, ALONE).publish(4, write(tmp_path / "made-4", "w4"), None)
+    publish(Checkpoints(Watched(), 1, ALONE), 4, write(tmp_path / "made-4", "w4"))
     assert actions[:2] == ["put checkpoint-4/manifest.json", "delete checkpoint-2/manifest.json"]
     assert all(action.startswith("delete checkpoint-2/") for action in actions[2:])
 
 
-def test_a_full_disk_or_dead_store_deletes_nothing(output, tmp_path):
+def test_a_store_that_takes_nothing_loses_nothing(output, tmp_path):
     published(output, tmp_path, [2])
 
-    class Full:
+    class Closed:
         """Takes no file."""
 
         def __getattr__(self, name):
             return getattr(output, name)
 
         def put_file(self, *_):
-            raise OSError(28, "No space left on device")
+            raise StoragePermanentError("Access denied.")
 
-    with pytest.raises(OSError, match="No space"):
-        Checkpoints(Full(), 1, ALONE).publish(4, write(tmp_path / "made-4", "w4"), None)
+    with pytest.raises(StoragePermanentError, match="denied"):
+        publish(Checkpoints(Closed(), 1, ALONE), 4, write(tmp_path / "made-4", "w4"))
     assert Checkpoints(output, 1, ALONE).newest(tmp_path / "got") == 2
 
 
@@ -171,37 +196,6 @@ def test_another_number_of_processes_is_refused(output, tmp_path):
     two = Checkpoints(output, 3, Ranks(0, 0, 2, lambda value: [value, None]))
     with pytest.raises(OutputConflictError, match=r"made by 1 processes; this run has 2\. Run with 1"):
         two.newest(tmp_path / "got")
-
-
-def on_ranks(world, nodes, work):
-    """Run `work(ranks)` on threads as ranks, each node with its own local ranks."""
-    barrier, values = threading.Barrier(world, timeout=20), [None] * world
-
-    def gather_for(rank):
-        def gather(value):
-            values[rank] = value
-            barrier.wait()
-            made = list(values)
-            barrier.wait()
-            return made
-
-        return gather
-
-    errors = []
-
-    def one(rank):
-        try:
-            work(Ranks(rank, rank % (world // nodes), world, gather_for(rank)))
-        except BaseException as error:  # noqa: BLE001 - told below
-            errors.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(world)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not errors
 
 
 def test_two_nodes_make_one_checkpoint(output, tmp_path):
@@ -214,7 +208,7 @@ def test_two_nodes_make_one_checkpoint(output, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"rng_state_{ranks.rank}.pth").write_text(str(ranks.rank))
         checkpoints = Checkpoints(output, 3, ranks)
-        checkpoints.publish(4, folder, None)
+        publish(checkpoints, 4, folder)
         got[ranks.rank] = checkpoints.newest(node / "got")
         assert len(list((node / "got" / "checkpoint-4").iterdir())) == 4
 

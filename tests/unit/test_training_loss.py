@@ -13,7 +13,8 @@ import torch
 from tests.fixtures.steps import load, step_gradient, write_table
 
 from tunesmith.tokens.conversation import Sample
-from tunesmith.training.loss import collate, denominator, token_weights, weighted_sum
+from tunesmith.training.batches import collate
+from tunesmith.training.loss import denominator, token_weights, weighted_sum
 
 ROOT = Path(__file__).parents[2]
 REDUCTIONS = ["tokenMean", "sampleMean"]
@@ -29,12 +30,13 @@ def one_thread():
 
 
 def random_samples(count, seed=0):
-    """Unequal lengths and weights: 1/n, whole samples at 0.5, gaps between labels."""
+    """Unequal lengths and weights: 1/n, whole samples at 0.5, gaps between labels; some share beginnings."""
     draw = random.Random(seed)
     samples = []
     for _ in range(count):
-        length = draw.randint(3, 40)
-        ids = [draw.randrange(3, 500) for _ in range(length)]
+        begin = samples[-1].ids[: draw.randint(0, 30)] if samples and draw.random() < 0.6 else []
+        length = len(begin) + draw.randint(3, 40)
+        ids = begin + [draw.randrange(3, 500) for _ in range(length - len(begin))]
         weight = draw.choice([1.0, 1.0, 0.5, 1 / 3, 1 / 7])
         weights = [0.0] + [weight * draw.choice([0, 0, 1, 1, 2]) for _ in range(length - 1)]
         weights[-1] = weights[-1] or weight
@@ -150,12 +152,15 @@ def step(tmp_path_factory, tiny_model):
     return folder, {name: naive(load(tiny_model), samples, name) for name in REDUCTIONS}
 
 
+@pytest.mark.parametrize("packing", ["none", "tree"])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(("micro", "accumulation"), [(8, 1), (2, 4), (1, 8), (3, 3)])
-def test_gradient_does_not_depend_on_the_division(tmp_path, tiny_model, step, reduction, micro, accumulation):
+def test_gradient_does_not_depend_on_the_division(
+    tmp_path, tiny_model, step, reduction, micro, accumulation, packing
+):
     table, wanted = step
     loss, gradient = wanted[reduction]
-    made, made_loss = step_gradient(tiny_model, table, tmp_path, micro, accumulation, reduction)
+    made, made_loss = step_gradient(tiny_model, table, tmp_path, micro, accumulation, reduction, packing)
     assert made_loss == pytest.approx(loss, rel=1e-6)
     assert relative_error(made, gradient) <= 1e-5
 
@@ -165,14 +170,14 @@ def test_gradient_on_two_ranks(tmp_path, tiny_model, step):
     table, wanted = step
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # With 3 samples a micro-batch one rank's second micro-batch is empty.
-    arguments = [tiny_model, table, tmp_path, "2,3", 2, "tokenMean"]
+    arguments = [tiny_model, table, tmp_path, "2,3,2-tree", 2, "tokenMean"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     subprocess.run(
         [*command, "-m", "tests.fixtures.steps", *map(str, arguments)],
         env={**environment, "GLOO_SOCKET_IFNAME": "lo"}, cwd=tmp_path, check=True, timeout=300,
     )  # fmt: skip
     loss, gradient = wanted["tokenMean"]
-    for micro in ("2", "3"):
+    for micro in ("2", "3", "2-tree"):
         made, made_loss = torch.load(tmp_path / micro / "gradient.pt", weights_only=True)
         assert made_loss == pytest.approx(loss, rel=1e-6), micro
         assert relative_error(made, gradient) <= 1e-5, micro

@@ -39,7 +39,10 @@ def make(folder, every=3, start=0.0):
 
 
 def a_step(number):
-    return Step(number, number / 4, loss=1 / number, tokens=10 * number, learning_rate=0.1, grad_norm=2.0)
+    return Step(
+        number, number / 4, loss=1 / number, tokens=10 * number, computed=6 * number, learning_rate=0.1,
+        grad_norm=2.0,
+    )  # fmt: skip
 
 
 def go(metrics, first, last):
@@ -106,7 +109,8 @@ def test_tensorboard_gets_every_number(tmp_path):
     metrics.close()
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
-    names = {"loss", "epoch", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory_bytes"}
+    names = {"loss", "epoch", "learning_rate", "grad_norm", "tokens", "tokens_computed"}
+    names |= {"tokens_per_second", "memory_bytes"}
     assert {f"train/{name}" for name in names} | {"eval/loss"} == set(events.Tags()["scalars"])
     assert [(e.step, e.value) for e in events.Scalars("eval/loss")] == [(4, 0.5)]
     assert [e.step for e in events.Scalars("train/loss")] == [3, 6, 7]

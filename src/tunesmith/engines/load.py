@@ -21,7 +21,6 @@ from tunesmith.names import Reason
 if TYPE_CHECKING:
     import torch
 
-ADAPTER_CONFIG = "adapter_config.json"
 _SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
@@ -111,11 +110,6 @@ def _from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_on
         ) from error
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds a LoRA adapter instead of a whole model."""
-    return (folder / ADAPTER_CONFIG).is_file()
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """One of a model's JSON files; empty where there is none. Raises ModelError when it is not an object."""
     try:
@@ -156,9 +150,18 @@ def resolve_dtype(folder: Path, dtype: str) -> torch.dtype:
 
 
 def load_model(
-    folder: Path, *, dtype: torch.dtype, attention: str = "auto", trust_remote_code: bool = False
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    attention: str = "auto",
+    trust_remote_code: bool = False,
+    quantization: Any = None,
 ) -> Any:
-    """A causal language model from safetensors, on the CPU, in evaluation mode. Raises ModelError."""
+    """A causal language model from safetensors, in evaluation mode. Raises ModelError.
+
+    It is on the CPU; with a `quantization` (a transformers configuration) it is on this process's GPU where
+    there is one, since there the weights are quantised.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -172,6 +175,7 @@ def load_model(
             dtype=dtype,
             attn_implementation="sdpa" if attention == "auto" else attention,
             trust_remote_code=trust_remote_code,
+            quantization_config=quantization,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -184,21 +188,6 @@ def load_model(
             f"The model in {folder} is not whole: {len(missing)} weights are missing, {missing[0]} for one."
         )
     return model
-
-
-def load_adapter(model: Any, folder: Path) -> Any:
-    """The model with a LoRA adapter on top. Raises ModelError when they do not belong together."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    if not is_adapter(folder):
-        raise ModelError(f"{folder} holds no adapter: {ADAPTER_CONFIG} is missing.")
-    try:
-        return PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(
-            f"The adapter in {folder} does not fit its base model: {_first_line(error)}"
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

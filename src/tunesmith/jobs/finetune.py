@@ -6,7 +6,7 @@ Every rank runs this; what only one may do says so.
 from __future__ import annotations
 
 import logging
-import signal
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,37 +17,24 @@ from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
+from tunesmith.jobs.memory import checkpoints_activations
 from tunesmith.jobs.output import Found, State, claim, examine
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.results import Results
+from tunesmith.jobs.stopping import StopFlag
+from tunesmith.jobs.tracking import open_sinks, peak_memory
+from tunesmith.jobs.watching import make_watch, start_watch
 from tunesmith.jobs.world import World
-from tunesmith.names import LOGS, checkpoint_key
+from tunesmith.names import checkpoint_key
 from tunesmith.plan.run import Run
 from tunesmith.training.arguments import eval_every, plan_steps, training_arguments
 from tunesmith.training.checkpoints import Checkpoints, Ranks
-from tunesmith.training.metrics import Metrics, Sink
+from tunesmith.training.deepspeed import refuse_wrong
+from tunesmith.training.disk import full_disk_explained
+from tunesmith.training.metrics import Metrics
+from tunesmith.training.watch import Watch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class StopFlag:
-    """Set by SIGTERM; looked at once a step."""
-
-    asked: bool = False
-
-    def listen(self) -> None:
-        """Have SIGTERM set the flag instead of ending the process."""
-        signal.signal(signal.SIGTERM, self._set)
-
-    def _set(self, number: int, frame: Any) -> None:
-        self.asked = True
-        log.warning("Told to stop: the step under way is finished and saved.")
-
-    def check(self) -> None:
-        """Raises StoppedError if the flag is set."""
-        if self.asked:
-            raise StoppedError("The job was told to stop before it began to train. Run it again to go on.")
 
 
 @dataclass(slots=True)
@@ -60,6 +47,7 @@ class Session:
     progress: Progress
     store: Store
     stop: StopFlag
+    watch: Watch
     folder: Path
     """Files that become the output, on rank 0."""
     started: float = field(default_factory=time.monotonic)
@@ -73,6 +61,7 @@ class Session:
 def fine_tune(run: Run, world: World, progress: Progress) -> str:
     """Do a FineTuneJob. Returns the digest of the published manifest."""
     spec = cast(FineTuneSpec, run.spec)
+    refuse_wrong(spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
     if found.state is State.FINISHED:
@@ -85,7 +74,8 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     stop.check()
     folder = world.node_folder / "output"
     folder.mkdir(exist_ok=True)
-    session = Session(run, spec, world, progress, store, stop, folder)
+    watch = make_watch(world, os.environ)
+    session = Session(run, spec, world, progress, store, stop, watch, folder)
     return _train(session, inputs, found)
 
 
@@ -103,76 +93,59 @@ def _ranks(world: World) -> Ranks:
 
 
 def _train(session: Session, inputs: Inputs, found: Found) -> str:
-    from tunesmith.engines.load import resolve_dtype
-    from tunesmith.training.model import build_model
+    from tunesmith.training.model import build_model, computed_in
 
     spec, world = session.spec, session.world
     table = inputs.prepared.train
     plan = plan_steps(spec, table, world.size, world.rank)
     every = eval_every(spec, table, world.size)
-    dtype = resolve_dtype(inputs.model, spec.model.dtype)
+    dtype = computed_in(spec, inputs.files.base)
     checkpoints_folder = session.world.node_folder / "checkpoints"
     arguments = training_arguments(
-        spec, checkpoints_folder, steps=len(plan), every=every, dtype=str(dtype).removeprefix("torch.")
+        spec,
+        checkpoints_folder,
+        steps=len(plan),
+        every=every,
+        dtype=str(dtype).removeprefix("torch."),
+        world=world.size,
     )
+    start_watch(session.watch, world)
     ranks = _ranks(world)
     if session.first:
         fingerprint = {
             "spec": session.run.result_fields(),
             "data": data_digest(inputs.prepared),
-            "model": model_digest(inputs.model),
+            "model": model_digest(inputs.files),
         }
         claim(session.store, found, fingerprint)
     ranks.gather(None)
-    checkpoints = Checkpoints(session.store, spec.training.save_total_limit, ranks)
+    checkpoints = Checkpoints(
+        session.store, spec.training.save_total_limit, ranks, lambda _: session.watch.beat(phase="resuming")
+    )
     newest = checkpoints.newest(checkpoints_folder)
     log.info("Starting at the first step." if newest is None else f"Going on after step {newest}.")
-    model = build_model(spec, inputs.model)
+    session.watch.beat(newest or 0, "building the model")
+    checkpointing = checkpoints_activations(
+        spec,
+        inputs.files.base,
+        tokens=plan.most_tokens,
+        dtype=dtype,
+        ranks=ranks,
+        processes=world.local_size,
+    )
+    model = build_model(spec, inputs.files.base, inputs.files.adapters, checkpointing=checkpointing)
+    session.watch.beat(phase="preparing to train")
     results = Results(session, inputs, model, dtype)
     if session.first:
         results.begin()
     resume = None if newest is None else checkpoints_folder / checkpoint_key(newest)
     trainer = _trainer(session, inputs, model, plan, every, arguments, checkpoints, results, resume)
-    _before(session, trainer, results, ranks)
-    trainer.go_on(resume)
+    with full_disk_explained(checkpoints_folder):
+        trainer.go_on(resume)
     if trainer.stopping:
         step = trainer.state.global_step
         raise StoppedError(f"Stopped after step {step}, which is saved. Run it again to go on from there.")
     return _finish(session, trainer, checkpoints, results, ranks)
-
-
-def _sinks(session: Session, folder: Path) -> list[Sink]:
-    from tunesmith.jobs.secrets import secret
-    from tunesmith.training.metrics import TensorBoard, Wandb
-
-    tracking = session.spec.tracking
-    sinks: list[Sink] = []
-    if tracking.tensorboard:
-        sinks.append(TensorBoard(folder / LOGS))
-    if tracking.wandb:
-        sinks.append(
-            Wandb(
-                folder / LOGS,
-                run_id=session.store.uri,
-                project=tracking.wandb.project,
-                name=tracking.wandb.run_name or session.run.name,
-                entity=tracking.wandb.entity,
-                key=secret(tracking.wandb.api_key_secret_ref),
-                config=session.run.result_fields(),
-            )
-        )
-    return sinks
-
-
-def _peak_memory() -> int:
-    """Highest memory so far, in bytes: the GPU's, or the process's on a CPU."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _trainer(
@@ -189,27 +162,43 @@ def _trainer(
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from tunesmith.training.begin import AtBegin
+    from tunesmith.training.health import Health
     from tunesmith.training.recorder import Recorder
-    from tunesmith.training.trainer import EvaluateAt, StepDataset, StepTrainer, StopWhenAsked
+    from tunesmith.training.steps import StepDataset
+    from tunesmith.training.trainer import EvaluateAt, StepTrainer, StopWhenAsked
+    from tunesmith.training.uploads import Around, Uploads
 
     spec = session.spec
     metrics = None
     if session.first:
-        sinks = _sinks(session, session.folder)
-        metrics = Metrics(session.folder, spec.training.logging_steps, len(plan), sinks, _peak_memory)
+        sinks = open_sinks(session, session.folder)
+        metrics = Metrics(session.folder, spec.training.logging_steps, len(plan), sinks, peak_memory)
         if resume is not None:
             metrics.restore(resume)
         results.metrics = metrics
+    around = Around(
+        after=results.upload_logs,
+        seconds_left=session.stop.seconds_left,
+        beat=lambda: session.watch.beat(phase="waiting for an upload"),
+    )
+    uploads = Uploads(checkpoints, around)
+    health = Health(model.config.get_text_config().vocab_size, session.store.uri, uploads.settled)
+    if resume is not None:
+        health.restore(resume)
     recorder = Recorder(
         Path(arguments.output_dir),
-        checkpoints,
+        uploads,
         metrics,
         plan.steps_per_epoch,
         session.progress.update,
-        results.upload_logs,
+        session.watch,
+        health,
     )
     stopper = StopWhenAsked()
-    callbacks: list[Any] = [recorder, stopper]
+    known: bool = checkpoints.ranks.gather(results.before_known() if session.first else None)[0]
+    begin = AtBegin(lambda: _begin(session, trainer, results, checkpoints.ranks, known))
+    callbacks: list[Any] = [begin, recorder, stopper]
     if spec.validation.active:
         callbacks.append(EvaluateAt(every))
     if spec.training.early_stopping:
@@ -220,10 +209,9 @@ def _trainer(
     trainer = StepTrainer(
         steps=StepDataset(inputs.prepared.train, plan, reduction, 0 if pad is None else pad),
         validation=inputs.prepared.validation,
-        reduction=reduction,
-        pad_id=0 if pad is None else pad,
-        eval_batch=spec.training.per_device_train_batch_size,
         stop_asked=lambda: session.stop.asked,
+        health=health,
+        beat=session.watch.beat,
         model=model,
         args=arguments,
         callbacks=callbacks,
@@ -233,23 +221,39 @@ def _trainer(
     return trainer
 
 
-def _before(session: Session, trainer: Any, results: Results, ranks: Ranks) -> None:
-    """Previews and validation loss of the model as it came; kept from the first start on resume."""
+def _begin(session: Session, trainer: Any, results: Results, ranks: Ranks, known: bool) -> None:
+    """Previews and validation loss of the model as it came, unless they are `known` from the first start.
+
+    Everything stands by now: weights that are shared out cannot be computed with before.
+    """
     from transformers import set_seed
 
-    known: bool = ranks.gather(results.before_known() if session.first else None)[0]
+    _check_tree(session, trainer, results)
     if not known:
         loss = None
         if session.spec.validation.active:
             session.progress.update(phase="validation loss before training")
-            loss = trainer.validation_loss(trainer.model)
+            loss = trainer.validation_loss(trainer.model_wrapped)
+        session.watch.beat(phase="previews before training")
+        session.progress.update(phase="previews before training")
+        replies = results.previews()
         if session.first:
-            session.progress.update(phase="previews before training")
-            results.write_before(loss)
+            results.write_before(loss, replies)
         ranks.gather(None)
     session.stop.check()
     # Dropout differs from rank to rank; what came before must not change it.
     set_seed(session.spec.training.seed + session.world.rank)
+
+
+def _check_tree(session: Session, trainer: Any, results: Results) -> None:
+    """Try tree packing where it is asked for; what came of it is in log and metrics."""
+    if session.spec.training.packing != "tree":
+        return
+    check = trainer.check_tree(session.spec.model.attention)
+    if not check.used:
+        log.warning("Tree packing is off: %s. Samples are padded instead, with the same loss.", check.reason)
+    if results.metrics is not None and not results.metrics.rows:
+        results.metrics.tree_packing(check.used, check.difference)
 
 
 def _finish(session: Session, trainer: Any, checkpoints: Checkpoints, results: Results, ranks: Ranks) -> str:
@@ -264,13 +268,19 @@ def _finish(session: Session, trainer: Any, checkpoints: Checkpoints, results: R
         if session.world.local_rank == 0:
             checkpoints.fetch(best, folder)
         ranks.gather(None)
-        trainer._load_from_checkpoint(str(folder))  # what the Trainer itself does for its best model
+        trainer.load_weights(folder)
     digest = ""
+    session.watch.beat(phase="previews after training")
+    session.progress.update(phase="previews after training", secondsLeft=None)
+    replies, weights = results.previews(), trainer.whole_weights()
     if session.first:
-        session.progress.update(phase="previews after training", secondsLeft=None)
-        results.write_after(trainer.state, best if use_best else trainer.state.global_step)
+        used = best if use_best else trainer.state.global_step
+        results.write_after(trainer.state, used, replies, weights)
         session.progress.update(phase="publishing")
-        digest = publish(session.store, "", session.folder, extra={"kind": session.run.kind})
+        digest = publish(
+            session.store, "", session.folder, extra={"kind": session.run.kind},
+            progress=lambda _: session.watch.beat(phase="publishing"),
+        )  # fmt: skip
         session.progress.update(phase="finished")
         log.info("Published %s.", session.store.uri)
     ranks.gather(None)

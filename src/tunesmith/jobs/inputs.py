@@ -19,19 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.api.common import StorageSpec
+from tunesmith.api.common import ModelSource, StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.prepare import FIRST_SAMPLES
 from tunesmith.data.prepared import Prepared
 from tunesmith.data.table import Table
-from tunesmith.engines.load import fetch_model, is_adapter, vocabulary_size
-from tunesmith.errors import PermanentError
+from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.engines.load import vocabulary_size
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.world import World
-from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Model folder, tokenizer and tables; `prepared` has the whole report on each node's first rank."""
+    """Model files, tokenizer and tables; `prepared` has the whole report on each node's first rank."""
 
-    model: Path
+    files: ModelFiles
     tokenizer: ChatTokenizer
     samples: Path
     prepared: Prepared
@@ -66,17 +65,36 @@ def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: dat
         folder.mkdir(parents=True, exist_ok=True)
         inputs = _make(spec, folder, world.cache, progress, day)
         temp = ready.with_suffix(".tmp")
-        told = {"model": str(inputs.model), "samples": str(inputs.samples)}
-        temp.write_text(json.dumps(told), "utf-8")
+        temp.write_text(json.dumps(_told(inputs)), "utf-8")
         temp.rename(ready)
         return inputs
     while not ready.exists():
         time.sleep(0.1)  # torchrun ends this process if the first rank fails
     told = json.loads(ready.read_text("utf-8"))
-    model, samples = Path(told["model"]), Path(told["samples"])
+    files, samples = _files_told(told), Path(told["samples"])
     held_out = Table(samples / "validation") if spec.validation.active else None
-    tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code, today=day)
-    return Inputs(model, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
+    tokenizer = _tokenizer(spec, files, day)
+    return Inputs(files, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
+
+
+def _told(inputs: Inputs) -> dict[str, Any]:
+    """What the first rank of a node tells the others; `_files_told` reads it."""
+    files = inputs.files
+    return {
+        "base": str(files.base),
+        "adapters": [str(folder) for folder in files.adapters],
+        "source": files.source.to_json(),
+        "samples": str(inputs.samples),
+    }
+
+
+def _files_told(told: dict[str, Any]) -> ModelFiles:
+    adapters = tuple(Path(folder) for folder in told["adapters"])
+    return ModelFiles(Path(told["base"]), adapters, ModelSource.model_validate(told["source"]))
+
+
+def _tokenizer(spec: FineTuneSpec, files: ModelFiles, day: date) -> ChatTokenizer:
+    return ChatTokenizer.load(files.tokenizer, trust_remote_code=spec.model.trust_remote_code, today=day)
 
 
 def _clean(world: World) -> None:
@@ -89,25 +107,23 @@ def _clean(world: World) -> None:
 def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, day: date) -> Inputs:
     options = storage_options(spec.storage)
     progress.update(phase="fetching the model")
-    model = fetch_model(spec.model, spec.hub, options, folder / "model", hub_token(spec))
-    if is_adapter(model):
-        raise PermanentError(
-            f"model.uri {spec.model.uri} is a LoRA adapter; this version starts from whole models only.",
-            reason=Reason.NOT_IMPLEMENTED,
-        )
-    tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code, today=day)
+    files = fetch_files(spec.model, spec.hub, options, folder, hub_token(spec))
+    if files.adapters:
+        addresses = ", ".join(str(a) for a in (spec.model.uri, spec.model.adapter_uri) if a)
+        log.info("Starting from %s: %d adapter(s) over %s.", addresses, len(files.adapters), files.source.uri)
+    tokenizer = _tokenizer(spec, files, day)
     progress.update(phase="preparing the data")
 
     def tell(name: str, records: int) -> None:
         progress.update(records=records)
 
     samples, prepared = prepare_once(
-        cache, spec, tokenizer, options, tell, first=FIRST_SAMPLES, vocab_size=vocabulary_size(model)
+        cache, spec, tokenizer, options, tell, first=FIRST_SAMPLES, vocab_size=vocabulary_size(files.base)
     )
     for report in prepared.reports:
         log.info("%s: %s", report.name, "; ".join(report.sentences()))
     progress.update(phase="loading the model", records=None)
-    return Inputs(model, tokenizer, samples, prepared)
+    return Inputs(files, tokenizer, samples, prepared)
 
 
 def data_digest(prepared: Prepared) -> str:
@@ -121,11 +137,20 @@ def data_digest(prepared: Prepared) -> str:
     return digest.hexdigest()
 
 
-def model_digest(folder: Path) -> str:
-    """SHA-256 over names and sizes of a model's files, and the content of the small ones."""
+def model_digest(files: ModelFiles) -> str:
+    """SHA-256 over names and sizes of a model's files, and what the small ones and the adapters hold.
+
+    An adapter trained anew has the same size; a base is too large to be read for this.
+    """
     facts: list[Any] = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        size = path.stat().st_size
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if size < 1 << 20 else ""
-        facts.append([path.relative_to(folder).as_posix(), size, content])
+    for number, folder in enumerate((files.base, *files.adapters)):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            size = path.stat().st_size
+            content = _file_digest(path) if number or size < 1 << 20 else ""
+            facts.append([number, path.relative_to(folder).as_posix(), size, content])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,6 +29,7 @@ from tunesmith.names import (
 )
 from tunesmith.report.finetune import render_finetune_report
 from tunesmith.tokens.show import as_plain, spans
+from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.metrics import Metrics
 from tunesmith.training.model import base_name, method_name, save_final
 
@@ -42,7 +43,7 @@ _PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate")
 
 
 class Results:
-    """Rank 0's writer; on other ranks only `upload_logs` may be passed around, and is never called."""
+    """Rank 0's writer; other ranks take part in `previews`, and may pass `upload_logs` around."""
 
     def __init__(self, session: Session, inputs: Inputs, model: Any, dtype: torch.dtype) -> None:
         self._session, self._inputs, self._model, self._dtype = session, inputs, model, dtype
@@ -62,10 +63,6 @@ class Results:
         first = self._inputs.prepared.first
         text = samples_preview(first, self._inputs)
         log.info("The first samples, labels between « and »:\n%s", text)
-        if self._session.spec.training.packing == "tree":
-            log.info(
-                "packing: tree is not in this version; samples are computed one by one, with the same loss."
-            )
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
         self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
 
@@ -82,15 +79,18 @@ class Results:
         (self._folder / BEFORE_KEY).write_text(json.dumps(self._before, ensure_ascii=False), "utf-8")
         return True
 
-    def write_before(self, loss: float | None) -> None:
-        """Answer the previews with the model as it came, and keep that."""
-        self._before = {"validationLoss": loss, "previews": self._previews()}
+    def write_before(self, loss: float | None, replies: dict[str, str]) -> None:
+        """Keep validation loss and replies to the previews of the model as it came."""
+        self._before = {"validationLoss": loss, "previews": replies}
         text = json.dumps(self._before, ensure_ascii=False)
         (self._folder / BEFORE_KEY).write_text(text, "utf-8")
         self._store.put(BEFORE_KEY, text.encode())
 
-    def _previews(self) -> dict[str, str]:
+    def previews(self) -> dict[str, str]:
+        """The model's replies to the previews; where its weights are shared out, every rank takes part."""
         spec = self._session.spec
+        if not self._session.first and zero_stage(spec) != 3:
+            return {}
         return {
             preview.name: reply(
                 self._model,
@@ -102,11 +102,14 @@ class Results:
             for preview in spec.previews
         }
 
-    def write_after(self, state: Any, used_step: int) -> None:
-        """Final model, previews after training, report and result, all in the output's folder."""
+    def write_after(self, state: Any, used_step: int, after: dict[str, str], weights: Any) -> None:
+        """Final model, report and result, all in the output's folder.
+
+        `after` are the replies to the previews; `weights` what was trained, where the model has only a share.
+        """
         spec, folder = self._session.spec, self._folder
-        save_final(self._model, self._inputs.tokenizer, spec, self._dtype, folder / FINAL_MODEL)
-        after = self._previews()
+        base = self._inputs.files.source
+        save_final(self._model, self._inputs.tokenizer, base, self._dtype, folder / FINAL_MODEL, weights)
         assert self.metrics is not None
         evals = [row for row in self.metrics.rows if "eval_loss" in row]
         at_used = [row["eval_loss"] for row in evals if row["step"] == used_step]
@@ -176,14 +179,25 @@ class Results:
         if result["stoppedEarly"]:
             notes.append(f"Stopped early; the weights of step {result['usedStep']} are the final model.")
         if self._session.spec.training.packing == "tree":
-            notes.append("Samples were computed one by one: tree packing is not in this version.")
+            notes.append(self._packing())
         return notes
+
+    def _packing(self) -> str:
+        """What tree packing saved, from the metrics' counts."""
+        assert self.metrics is not None
+        tokens, computed = (
+            sum(row.get(name, 0) for row in self.metrics.rows) for name in ("tokens", "tokens_computed")
+        )
+        if any(row.get("tree_packing") == 0 for row in self.metrics.rows):
+            return "Tree packing was off (the log says why): samples were padded, with the same loss."
+        share = f", {tokens / computed:.1f} times as many as were computed" if computed else ""
+        return f"Tree packing: beginnings that samples share were computed once. {tokens:,} tokens{share}."
 
     def _card(self, result: dict[str, Any]) -> str:
         loss = result["validationLoss"]
         lines = [
             "---",
-            f"base_model: {json.dumps(base_name(self._session.spec.model), ensure_ascii=False)}",
+            f"base_model: {json.dumps(base_name(self._inputs.files.source), ensure_ascii=False)}",
             "library_name: " + ("transformers" if result["method"] == "full" else "peft"),
             "tags: [tunesmith]",
             "---",

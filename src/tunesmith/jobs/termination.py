@@ -5,17 +5,21 @@ torchrun ends with 1 whatever its children returned; this is where the truth is.
 
 from __future__ import annotations
 
-import errno
+import faulthandler
 import fcntl
 import json
+import logging
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tunesmith.errors import PermanentError, TunesmithError
 from tunesmith.names import Reason
+from tunesmith.training.disk import is_disk_full
 
+log = logging.getLogger(__name__)
 MAX_BYTES = 4096
 SUCCEEDED = "Succeeded"
 
@@ -65,8 +69,10 @@ def of_error(error: BaseException) -> Termination:
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         message = "Out of memory. Lower perDeviceTrainBatchSize or maxLength, or use gradientCheckpointing."
         return Termination(Reason.OUT_OF_MEMORY, message)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Termination(Reason.DISK_FULL, f"The disk is full: {error.filename or 'scratch'}.")
+    if is_disk_full(error):
+        where = error.filename if isinstance(error, OSError) and error.filename else "scratch"
+        message = f"The disk is full: {where}. Give the job a larger resources.scratch.size, or make room."
+        return Termination(Reason.DISK_FULL, message)
     return Termination(Reason.INTERNAL_ERROR, f"{name}: {error}")
 
 
@@ -81,3 +87,13 @@ def write_termination(path: Path, termination: Termination) -> None:
         if os.fstat(descriptor).st_size == 0 or termination.reason == SUCCEEDED:
             file.truncate(0)
             file.write(termination.to_json())
+
+
+def end_now(path: Path, error: TunesmithError) -> NoReturn:
+    """End the program from a thread, while its main thread hangs; where it hangs is put into the log."""
+    termination = of_error(error)
+    log.error("%s: %s", termination.reason, termination.message)
+    write_termination(path, termination)
+    faulthandler.dump_traceback(sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)

@@ -21,6 +21,7 @@ class World:
 
     rank: int
     local_rank: int
+    local_size: int
     size: int
     attempt: int
     job_uid: str
@@ -49,6 +50,7 @@ def read_world(environment: Mapping[str, str]) -> World:
     return World(
         rank=int(environment.get("RANK", "0")),
         local_rank=int(environment.get("LOCAL_RANK", "0")),
+        local_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         size=int(environment.get("WORLD_SIZE", "1")),
         attempt=int(environment.get(names.ENV_ATTEMPT, "1")),
         job_uid=environment.get(names.ENV_JOB_UID, ""),

@@ -16,17 +16,10 @@ from rich.text import Text
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.api.generation import PreviewGeneration
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.engines.adapter import base_source, is_adapter, load_adapter
+from tunesmith.engines.files import has_tokenizer
 from tunesmith.engines.generate import reply
-from tunesmith.engines.load import (
-    ADAPTER_CONFIG,
-    fetch_model,
-    is_adapter,
-    load_adapter,
-    load_model,
-    model_config,
-    read_config,
-    resolve_dtype,
-)
+from tunesmith.engines.load import fetch_model, load_model, model_config, resolve_dtype
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.overrides import absolute
 from tunesmith.local.show import visible
@@ -80,46 +73,42 @@ def source(text: str, named: str) -> ModelSource:
         raise UsageError(f"{named} {text}: {message}.") from None
 
 
-def base_of(adapter: Path) -> str:
-    """Address of the model an adapter says it belongs to. Raises ModelError where it says nothing usable."""
-    named = read_config(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
-        raise ModelError(
-            f"The adapter in {adapter} does not say what its base model is; name it with --base."
-        )
-    return named if "://" in named or named.startswith("/") else f"hf://{named}"
+def base_of(adapter: Path, named: str | None) -> ModelSource:
+    """What --base names, else the model an adapter says it belongs to. Raises UsageError or ModelError."""
+    if named is not None:
+        return source(named, "--base")
+    try:
+        return base_source(adapter)
+    except ModelError as error:
+        raise ModelError(f"{error.message.removesuffix('.')}; name it with --base.") from None
 
 
 def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer]:
     """Model and tokenizer; for an adapter, the base it names unless --base names another."""
     import torch
 
-    def fetch(text: str, place: Path, named: str) -> Path:
-        found = source(text, named)
+    def fetch(found: ModelSource, place: Path, named: str) -> Path:
         assert found.uri is not None
         stack.enter_context(embedded_for(found.uri, WorkDir(options.work_dir).s3))
         return fetch_model(found, HubSpec(), StorageOptions(), place, named=named)
 
-    model_folder = base_folder = fetch(options.model, folder / "model", "--model")
+    model_folder = base_folder = fetch(source(options.model, "--model"), folder / "model", "--model")
     if is_adapter(model_folder):
         named = "--base" if options.base else "the adapter's base model"
-        base_folder = fetch(options.base or base_of(model_folder), folder / "base", named)
+        base = base_of(model_folder, options.base)
+        base_folder = fetch(base, folder / "base", named)
+        if is_adapter(base_folder):
+            raise UsageError(f"{named} {base.uri}: this is an adapter, not a whole model.")
     elif options.base:
         raise UsageError(f"--base is for adapters; {options.model} is a whole model.")
-    if is_adapter(base_folder):
-        raise UsageError(f"--base {options.base}: this is an adapter, not a whole model.")
     if not model_config(base_folder):
         raise ModelError(f"{base_folder} holds no model: config.json is missing.")
-    tokenizer = ChatTokenizer.load(model_folder if _has_tokenizer(model_folder) else base_folder)
+    tokenizer = ChatTokenizer.load(model_folder if has_tokenizer(model_folder) else base_folder)
     tokenizer.prompt_ids([Message("user", "?")])  # without a chat template it is better to say so now
     model = load_model(base_folder, dtype=resolve_dtype(base_folder, "auto"))
     if base_folder != model_folder:
         model = load_adapter(model, model_folder)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
 
 
 def talk(options: ChatOptions, console: Console) -> int:

@@ -21,7 +21,8 @@ from tunesmith.artifacts.local_files import explained
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.prepared import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
-from tunesmith.engines.load import fetch_model, vocabulary_size
+from tunesmith.engines.files import fetch_files
+from tunesmith.engines.load import vocabulary_size
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
 from tunesmith.local.show import visible
 from tunesmith.local.storage import run_storage, storage_options, variables
@@ -97,11 +98,11 @@ def _preview(
     with tempfile.TemporaryDirectory(prefix="tunesmith-preview-") as temp, ExitStack() as stack:
         folder = Path(temp)
         status = stack.enter_context(console.status("fetching the tokenizer"))
-        model = fetch_model(
-            spec.model, spec.hub, options, folder / "model", os.environ.get(variable), tokenizer_only=True
+        files = fetch_files(
+            spec.model, spec.hub, options, folder, os.environ.get(variable), tokenizer_only=True
         )
-        vocabulary = vocabulary_size(model)
-        tokenizer = ChatTokenizer.load(model, trust_remote_code=spec.model.trust_remote_code)
+        vocabulary = vocabulary_size(files.base)
+        tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=spec.model.trust_remote_code)
         _, prepared = prepare_once(
             cache,
             spec,

@@ -13,10 +13,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.api.addresses import OutputUri
+from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import FileInfo, describe, describe_file, put_files
+from tunesmith.engines.adapter import base_source, is_adapter
+from tunesmith.engines.load import local_path
 from tunesmith.errors import UsageError
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import secret_env
@@ -53,9 +56,21 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
-    """Every s3:// address in a job's spec, and of the jobs it refers to; `outputs` are their output.uri."""
+    """Every s3:// address in a job's spec, of the jobs it refers to and of the base of an adapter here.
+
+    `outputs` are the jobs' output.uri.
+    """
     others = [outputs.get(target_key(job, ref), "") for ref in references(job)]
-    return {text for text in [*_texts(job.spec.to_json()), *others] if text.startswith("s3://")}
+    texts = [*_texts(job.spec.to_json()), *others, *_base(job)]
+    return {text for text in texts if text.startswith("s3://")}
+
+
+def _base(job: Job) -> Iterator[str]:
+    """Address of the base model, where the job starts from an adapter of this machine."""
+    if isinstance(job.spec, FineTuneSpec) and job.spec.model.uri is not None:
+        folder = local_path(job.spec.model.uri)
+        if folder is not None and is_adapter(folder):
+            yield base_source(folder).uri or ""
 
 
 def credentials(job: Job, environment: Mapping[str, str]) -> dict[str, str]:

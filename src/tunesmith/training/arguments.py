@@ -8,7 +8,10 @@ from typing import Any
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.data.table import Table
-from tunesmith.training.order import Sizes, StepPlan, steps_per_epoch, total_steps
+from tunesmith.training import engine
+from tunesmith.training.deepspeed import deepspeed_config
+from tunesmith.training.order import Sizes, StepPlan, steps_per_epoch, total_steps, tree_budget
+from tunesmith.training.watch import GROUP_SECONDS
 
 
 def sizes(spec: FineTuneSpec, world: int) -> Sizes:
@@ -21,7 +24,16 @@ def plan_steps(spec: FineTuneSpec, table: Table, world: int, rank: int) -> StepP
     """All optimizer steps of the run."""
     training, step = spec.training, sizes(spec, world)
     steps = total_steps(len(table.order()), step, training.num_train_epochs, training.max_steps)
-    return StepPlan(table, step, seed=training.seed, shuffle=training.shuffle, steps=steps, rank=rank)
+    asked = None if training.tokens_per_device == "auto" else training.tokens_per_device
+    return StepPlan(
+        table,
+        step,
+        seed=training.seed,
+        shuffle=training.shuffle,
+        steps=steps,
+        rank=rank,
+        budget=tree_budget(table, step, asked) if training.packing == "tree" else None,
+    )
 
 
 def warmup(spec: FineTuneSpec, steps: int) -> int:
@@ -34,15 +46,33 @@ def eval_every(spec: FineTuneSpec, table: Table, world: int) -> int:
     return spec.training.eval_steps or steps_per_epoch(len(table.order()), sizes(spec, world))
 
 
-def training_arguments(spec: FineTuneSpec, folder: Path, *, steps: int, every: int, dtype: str) -> Any:
-    """TrainingArguments; also joins the process group where there is one. `dtype` is what is computed in."""
+def optimizer(spec: FineTuneSpec, *, gpu: bool) -> str:
+    """The optimizer by transformers' name. Paged AdamW's state moves to main memory when a GPU is full."""
+    if spec.training.optimizer != "auto":
+        return spec.training.optimizer
+    paged = gpu and spec.method.qlora is not None and spec.deepspeed is None
+    return "paged_adamw_32bit" if paged else "adamw_torch_fused"
+
+
+def training_arguments(
+    spec: FineTuneSpec, folder: Path, *, steps: int, every: int, dtype: str, world: int = 1
+) -> Any:
+    """TrainingArguments; also joins the process group where there is one. `dtype` is what is computed in.
+
+    With DeepSpeed they must exist while the model is built: its weights are shared out as they are read.
+    Raises PermanentError where DeepSpeed refuses its configuration.
+    """
     import torch
     from transformers import TrainingArguments
 
     training = spec.training
     gpu = torch.cuda.is_available()
     early = training.early_stopping is not None
-    return TrainingArguments(
+    engine.name_device(gpu=gpu)
+    config = deepspeed_config(spec, dtype=dtype, world=world, gpu=gpu)
+    if config is not None:
+        engine.join(config, gpu=gpu, world=world, seconds=GROUP_SECONDS)
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=training.per_device_train_batch_size,
@@ -51,16 +81,19 @@ def training_arguments(spec: FineTuneSpec, folder: Path, *, steps: int, every: i
         lr_scheduler_type=training.lr_scheduler,
         warmup_steps=warmup(spec, steps),
         weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        optim="adamw_torch_fused" if training.optimizer == "auto" else training.optimizer,
+        max_grad_norm=training.max_grad_norm if config is None else config["gradient_clipping"],
+        optim=optimizer(spec, gpu=gpu),
         seed=training.seed,
         data_seed=training.seed,
-        bf16=gpu and dtype == "bfloat16",
-        fp16=gpu and dtype == "float16",
-        use_cpu=not gpu,
+        bf16=config is None and gpu and dtype == "bfloat16",
+        fp16=config is None and gpu and dtype == "float16",
+        use_cpu=config is None and not gpu,
+        deepspeed=config,
+        accelerator_config={"use_configured_state": config is not None and not gpu},
         save_strategy="steps",
         save_steps=training.save_steps,
-        save_total_limit=1,
+        save_total_limit=None,  # what is uploaded must not be rotated away; uploads.py deletes it
+        ddp_timeout=GROUP_SECONDS,
         eval_strategy="steps" if spec.validation.active else "no",
         eval_steps=every if spec.validation.active else None,
         metric_for_best_model="eval_loss" if early else None,
@@ -75,6 +108,9 @@ def training_arguments(spec: FineTuneSpec, folder: Path, *, steps: int, every: i
         average_tokens_across_devices=False,
         dataloader_pin_memory=False,
     )
+    if config is not None:
+        arguments.hf_deepspeed_config.mismatches.clear()  # of precision, which only the configuration holds
+    return arguments
 
 
 def seconds_left(done: int, total: int, seconds: float, since: int) -> float | None:

@@ -1,7 +1,8 @@
 """Checkpoints in the output: published by a manifest written last, verified before they are used.
 
 Each node uploads what its ranks wrote; rank 0 writes the manifest when all have, so a checkpoint is there
-whole or not at all. The collectives are handed in, so that this file needs no process group of its own.
+whole or not at all. Who does what when is in uploads.py. The collectives are handed in, so that this file
+needs no process group of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from tunesmith.artifacts.publish import (
     read_manifest,
     unpublish,
 )
-from tunesmith.artifacts.store import Store
-from tunesmith.artifacts.transfer import put_tree
+from tunesmith.artifacts.store import Progress, Store
 from tunesmith.errors import CorruptObjectError, OutputConflictError
 from tunesmith.names import CHECKPOINT_PREFIX, MANIFEST_KEY, checkpoint_key
 
@@ -46,53 +46,59 @@ ALONE = Ranks(0, 0, 1, lambda value: [value])
 class Checkpoints:
     """The checkpoints of one output."""
 
-    def __init__(self, store: Store, keep: int, ranks: Ranks) -> None:
-        self._store, self._keep, self._ranks = store, keep, ranks
+    def __init__(self, store: Store, keep: int, ranks: Ranks, progress: Progress | None = None) -> None:
+        self.store, self.ranks = store, ranks
+        self.known: tuple[int, ...] = ()
+        """Steps of published checkpoints, newest first, as all ranks last heard."""
+        self._keep, self._progress = keep, progress
         self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
         """Steps of published checkpoints, newest first."""
-        found = []
-        for entry in self._store.list(CHECKPOINT_PREFIX):
+        return [step for step, names in self._listed().items() if MANIFEST_KEY in names]
+
+    def _listed(self) -> dict[int, set[str]]:
+        """Names of the files below each step's folder, newest first."""
+        found: dict[int, set[str]] = {}
+        for entry in self.store.list(CHECKPOINT_PREFIX):
             folder, _, name = entry.key.partition("/")
             step = folder.removeprefix(CHECKPOINT_PREFIX)
-            if name == MANIFEST_KEY and step.isdigit():
-                found.append(int(step))
-        return sorted(found, reverse=True)
+            if step.isdigit() and name:
+                found.setdefault(int(step), set()).add(name)
+        return dict(sorted(found.items(), reverse=True))
 
-    def publish(self, step: int, folder: Path, best: int | None) -> None:
-        """Upload what the ranks wrote into `folder`, publish it, then delete what is over the limit.
+    def clear(self, step: int) -> None:
+        """Make room for one of this step.
 
-        One of this step that is there already (damaged, or of an attempt that was thought dead) makes way.
-        Called by every rank; returns when the checkpoint is there for all.
+        What is there is damaged, half there, or of an attempt that was thought dead.
         """
-        if self._ranks.rank == 0:
-            unpublish(self._store, checkpoint_key(step))
-        self._ranks.gather(None)  # all ranks have written
-        mine: Sequence[FileInfo] = []
-        if self._ranks.local_rank == 0:
-            mine = put_tree(self._store, folder, checkpoint_key(step))
-        everyone = [info for infos in self._ranks.gather(list(mine)) for info in infos]
-        if self._ranks.rank == 0:
-            extra = {"step": step, "world": self._ranks.world}
-            prefix = checkpoint_key(step)
-            publish_manifest(self._store, prefix, _within(prefix, everyone), extra)
-            self._damaged.discard(step)
-            self._delete_old(best)
-            log.info("Checkpoint %s is published.", prefix)
-        self._ranks.gather(None)
+        unpublish(self.store, checkpoint_key(step))
 
-    def _delete_old(self, best: int | None) -> None:
-        whole = [step for step in self.steps() if step not in self._damaged]
-        for step in [*self._damaged, *whole[self._keep :]]:
-            if step != best:
-                unpublish(self._store, checkpoint_key(step))
+    def publish(self, step: int, files: Sequence[FileInfo]) -> None:
+        """Write the manifest of a checkpoint whose files are all there."""
+        extra = {"step": step, "world": self.ranks.world}
+        publish_manifest(self.store, checkpoint_key(step), files, extra)
+        self._damaged.discard(step)
+
+    def delete_old(self, newest: int, best: int | None) -> tuple[int, ...]:
+        """Delete what is over the limit now that `newest` is published; the steps that are left.
+
+        Damaged ones go, and what was never finished: nobody will finish it.
+        """
+        listed = self._listed()
+        published = {step for step, names in listed.items() if MANIFEST_KEY in names}
+        whole = [step for step in listed if step in published and step not in self._damaged]
+        kept = {step for step in whole if step == best} | set(whole[: self._keep])
+        unfinished = {step for step in listed if step not in published and step < newest}
+        for step in sorted(published - kept | unfinished):
+            self.clear(step)
         self._damaged.clear()
+        return tuple(step for step in whole if step in kept)
 
     def fetch(self, step: int, folder: Path) -> None:
         """One checkpoint, verified, into `folder`. Raises CorruptObjectError."""
         shutil.rmtree(folder, ignore_errors=True)
-        fetch_verified(self._store, checkpoint_key(step), folder)
+        fetch_verified(self.store, checkpoint_key(step), folder, self._progress)
 
     def newest(self, folder: Path) -> int | None:
         """Fetch the newest checkpoint that is whole into `folder/checkpoint-<step>`; its step, or None.
@@ -101,15 +107,18 @@ class Checkpoints:
         the first rank of each node fetches.
         Raises OutputConflictError when it was made by another number of processes.
         """
-        step = self._newest_here(folder) if self._ranks.rank == 0 else None
-        chosen: int | None = self._ranks.gather(step)[0]
-        if chosen is not None and self._ranks.rank != 0 and self._ranks.local_rank == 0:
+        here = self._newest_here(folder) if self.ranks.rank == 0 else None
+        chosen: int | None
+        chosen, self.known = self.ranks.gather(here)[0]
+        if chosen is not None and self.ranks.rank != 0 and self.ranks.local_rank == 0:
             self.fetch(chosen, folder / checkpoint_key(chosen))
-        self._ranks.gather(None)
+        self.ranks.gather(None)
         return chosen
 
-    def _newest_here(self, folder: Path) -> int | None:
-        for step in self.steps():
+    def _newest_here(self, folder: Path) -> tuple[int | None, tuple[int, ...]]:
+        """The newest that is whole, and it with all that are older."""
+        steps = self.steps()
+        for number, step in enumerate(steps):
             try:
                 self._check_world(step)
                 self.fetch(step, folder / checkpoint_key(step))
@@ -117,20 +126,14 @@ class Checkpoints:
                 log.warning("Checkpoint %s is damaged and is passed over: %s", step, error.message)
                 self._damaged.add(step)
                 continue
-            return step
-        return None
+            return step, tuple(steps[number:])
+        return None, ()
 
     def _check_world(self, step: int) -> None:
-        manifest = read_manifest(self._store, checkpoint_key(step))
+        manifest = read_manifest(self.store, checkpoint_key(step))
         made_by = manifest.extra.get("world") if manifest else None
-        if made_by is not None and made_by != self._ranks.world:
+        if made_by is not None and made_by != self.ranks.world:
             raise OutputConflictError(
-                f"{checkpoint_key(step)} in {self._store.uri} was made by {made_by} processes; this run has "
-                f"{self._ranks.world}. Run with {made_by} processes, or set output.onExisting: replace."
+                f"{checkpoint_key(step)} in {self.store.uri} was made by {made_by} processes; this run has "
+                f"{self.ranks.world}. Run with {made_by} processes, or set output.onExisting: replace."
             )
-
-
-def _within(prefix: str, files: Sequence[FileInfo]) -> list[FileInfo]:
-    """Keys relative to the checkpoint, whichever way the transfer named them."""
-    head = prefix + "/"
-    return [FileInfo(info.key.removeprefix(head), info.size, info.sha256) for info in files]

@@ -40,6 +40,7 @@ class Window:
     steps: int = 0
     loss: float = 0.0
     tokens: int = 0
+    computed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Step:
     epoch: float
     loss: float
     tokens: int
+    computed: int
     learning_rate: float
     grad_norm: float
 
@@ -99,6 +101,7 @@ class Metrics:
         window.steps += 1
         window.loss += step.loss
         window.tokens += step.tokens
+        window.computed += step.computed
         if step.step % self._every and step.step != self._total:
             return
         now = self._clock()
@@ -109,11 +112,17 @@ class Metrics:
             "learning_rate": step.learning_rate,
             "grad_norm": step.grad_norm,
             "tokens": window.tokens,
+            "tokens_computed": window.computed,
             "tokens_per_second": round(window.tokens / max(now - self._since, 1e-9), 1),
             "memory_bytes": self._memory(),
         }
         self._window, self._since = Window(), now
         self._append(row)
+
+    def tree_packing(self, used: bool, difference: float | None) -> None:
+        """Write down, before the first step, whether samples are packed as trees and what a trial showed."""
+        row: Row = {"step": 0, "tree_packing": int(used)}
+        self._append(row if difference is None else row | {"tree_difference": difference})
 
     def evaluation(self, step: int, epoch: float, loss: float) -> None:
         """Write the validation loss of a step."""

@@ -3,59 +3,95 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.common import ModelSource
-from tunesmith.api.finetune import FineTuneSpec, LoraMethod, MethodSpec
-from tunesmith.engines.load import ADAPTER_CONFIG, load_model, resolve_dtype
-from tunesmith.errors import ModelError
+from tunesmith.api.finetune import FineTuneSpec, MethodSpec, QloraMethod
+from tunesmith.engines.adapter import ADAPTER_CONFIG
+from tunesmith.engines.load import load_model, resolve_dtype
 from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.training import experts
+from tunesmith.training.adapters import add_trained, has_adapters, merge_all, save_combined
+from tunesmith.training.deepspeed import precision
+from tunesmith.training.engine import one_reads
 
 if TYPE_CHECKING:
     import torch
 
 
-def build_model(spec: FineTuneSpec, folder: Path) -> Any:
-    """The model ready to train. New adapter weights follow from `training.seed` alone."""
+def computed_in(spec: FineTuneSpec, folder: Path) -> torch.dtype:
+    """The type that training computes in: the manifest's, or what its DeepSpeed configuration enables."""
+    import torch
+
+    loaded = str(resolve_dtype(folder, spec.model.dtype)).removeprefix("torch.")
+    dtype: torch.dtype = getattr(torch, precision(spec, loaded))
+    return dtype
+
+
+def build_model(
+    spec: FineTuneSpec, folder: Path, adapters: Sequence[Path] = (), *, checkpointing: bool = False
+) -> Any:
+    """The model ready to train, over the adapters it starts from, the lowest first.
+
+    New adapter weights follow from `training.seed` alone.
+    """
     import torch
     from transformers import set_seed
 
     set_seed(spec.training.seed)
-    dtype = resolve_dtype(folder, spec.model.dtype)
-    # Full fine-tuning keeps its own weights in float32 and computes in `dtype` by autocast.
-    stored = torch.float32 if spec.method.full is not None else dtype
-    model = load_model(
-        folder,
-        dtype=stored,
-        attention=spec.model.attention,
-        trust_remote_code=spec.model.trust_remote_code,
-    )
+    dtype = computed_in(spec, folder)
+    method = spec.method
+    with one_reads():
+        model = load_model(
+            folder,
+            # Full fine-tuning keeps its own weights in float32 and computes in `dtype` by autocast. DeepSpeed
+            # has float32 weights of its own, shared out, beside those it computes with.
+            dtype=torch.float32 if method.full is not None and spec.deepspeed is None else dtype,
+            attention=spec.model.attention,
+            trust_remote_code=spec.model.trust_remote_code,
+            quantization=None if method.qlora is None else _four_bits(method.qlora, dtype),
+        )
+    if method.qlora is not None:
+        _keep_layout(model)
     model.config.use_cache = False
-    if spec.training.gradient_checkpointing is True:
+    if checkpointing:
+        # Without re-entrance no input has to have a gradient, which frozen embeddings do not give.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    lora = spec.method.lora
-    return model if lora is None else _with_lora(model, lora)
+    lora = method.lora or method.qlora
+    if lora is None:
+        return merge_all(model, adapters)
+    experts.tell(model, method)
+    return add_trained(model, lora, adapters)
 
 
-def _with_lora(model: Any, method: LoraMethod) -> Any:
-    from peft import LoraConfig, TaskType, get_peft_model
+def _four_bits(method: QloraMethod, dtype: torch.dtype) -> Any:
+    """As in QLoRA (arXiv:2305.14314): linear layers but the last in 4 bits, all else in `dtype` as it is.
 
-    targets: str | list[str] = method.target_modules
-    if targets != "all-linear":
-        targets = [name.strip() for name in method.target_modules.split(",") if name.strip()]
-    config = LoraConfig(
-        r=method.r,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        target_modules=targets,
-        task_type=TaskType.CAUSAL_LM,
+    Nothing else is made float32 (peft's `prepare_model_for_kbit_training` would): norms compute in float32
+    anyway, and embeddings and output layer would take twice the memory.
+    """
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=method.quant_type,
+        bnb_4bit_use_double_quant=method.double_quant,
+        bnb_4bit_compute_dtype=dtype,
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise ModelError(f"method.lora does not fit this model: {error}") from error
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 whenever the model is in eval mode.
+
+    Repacked weights have no gradient for what flows through them, and stay so when training goes on.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def base_name(source: ModelSource) -> str:
@@ -65,26 +101,37 @@ def base_name(source: ModelSource) -> str:
 
 
 def save_final(
-    model: Any, tokenizer: ChatTokenizer, spec: FineTuneSpec, dtype: torch.dtype, folder: Path
+    model: Any,
+    tokenizer: ChatTokenizer,
+    base: ModelSource,
+    dtype: torch.dtype,
+    folder: Path,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adapter or full weights as safetensors, tokenizer and chat template: what plain transformers loads."""
+    """Adapter or full weights as safetensors, tokenizer and chat template: what plain transformers loads.
+
+    An adapter is one over `base`, whatever adapters training began with. `state` has all weights where the
+    model itself holds only a part of each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if spec.method.full is not None:
-        state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    if has_adapters(model):
+        save_combined(model, folder, state)
+        _name_base(folder / ADAPTER_CONFIG, base)
+    else:
+        weights = model.state_dict() if state is None else state
         model.config.use_cache = True
         model.config.dtype = dtype
-        model.save_pretrained(folder, state_dict=state)
-    else:
-        model.save_pretrained(folder)
-        _name_base(folder / ADAPTER_CONFIG, spec)
+        model.save_pretrained(folder, state_dict={name: tensor.to(dtype) for name, tensor in weights.items()})
     tokenizer.tokenizer.save_pretrained(folder)
 
 
-def _name_base(path: Path, spec: FineTuneSpec) -> None:
+def _name_base(path: Path, base: ModelSource) -> None:
     """The adapter names the base of the manifest, not a folder of the machine that trained it."""
     config = json.loads(path.read_text("utf-8"))
-    config["base_model_name_or_path"] = base_name(spec.model)
-    config["revision"] = spec.model.revision
+    config["base_model_name_or_path"] = base_name(base)
+    config["revision"] = base.revision
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # peft keeps them as a set
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 

@@ -7,12 +7,14 @@ run goes on exactly where the other stopped. Knows nothing of models.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.data.table import Table
+from tunesmith.training.bins import tree_micro_batches
 
 Indices = npt.NDArray[np.int64]
 
@@ -75,13 +77,49 @@ def micro_batches(step: Indices, lengths: Indices, sizes: Sizes, rank: int) -> l
     return chunks
 
 
-class StepPlan:
-    """The whole run as a sequence: item `i` is the list of this rank's micro-batches for step `i`."""
+def tree_budget(table: Table, sizes: Sizes, asked: int | None) -> int:
+    """Tokens of a tree: as asked for, else what a padded micro-batch of the longest samples would have."""
+    return asked or sizes.micro_batch * int(table.lengths.max(initial=1))
 
-    def __init__(self, table: Table, sizes: Sizes, *, seed: int, shuffle: str, steps: int, rank: int) -> None:
+
+def divide(table: Table, samples: Indices, sizes: Sizes, budget: int | None, rank: int) -> list[Indices]:
+    """One rank's micro-batches of some samples: trees within a budget of tokens, or without one padded."""
+    if budget is None:
+        return micro_batches(samples, table.lengths, sizes, rank)
+    places = tree_micro_batches([table.ids(i) for i in samples.tolist()], budget, sizes.world, rank)
+    return [samples[place] for place in places]
+
+
+# Samples of a validation set that are sorted together.
+WINDOW = 512
+
+
+def evaluation(table: Table, sizes: Sizes, budget: int | None, rank: int) -> Iterator[Indices]:
+    """One rank's micro-batches of a whole table, those of a group near each other; as many for every rank."""
+    order = np.argsort(table.groups if budget is not None else -table.lengths, kind="stable")
+    for start in range(0, len(order), WINDOW):
+        yield from divide(table, order[start : start + WINDOW], sizes, budget, rank)
+
+
+class StepPlan:
+    """The whole run as a sequence: item `i` is the list of this rank's micro-batches for step `i`.
+
+    With a `budget` micro-batches are trees of at most so many tokens; the samples of a step are the same.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        sizes: Sizes,
+        *,
+        seed: int,
+        shuffle: str,
+        steps: int,
+        rank: int,
+        budget: int | None = None,
+    ) -> None:
         self._table, self._sizes, self._seed, self._shuffle = table, sizes, seed, shuffle
-        self._steps, self._rank = steps, rank
-        self._lengths = table.lengths
+        self._steps, self._rank, self.budget = steps, rank, budget
         self.steps_per_epoch = steps_per_epoch(len(table.order()), sizes)
         self._epoch = -1
         self._order: Indices = np.zeros(0, dtype=np.int64)
@@ -90,10 +128,29 @@ class StepPlan:
         return self._steps
 
     def __getitem__(self, index: int) -> list[Indices]:
+        return divide(self._table, self.samples(index), self._sizes, self.budget, self._rank)
+
+    def samples(self, index: int) -> Indices:
+        """All samples of a step, over all ranks."""
         if not 0 <= index < self._steps:
             raise IndexError(index)
         epoch, within = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(self._table, self._seed, epoch, self._shuffle)
-        step = self._order[within * self._sizes.step : (within + 1) * self._sizes.step]
-        return micro_batches(step, self._lengths, self._sizes, self._rank)
+        return self._order[within * self._sizes.step : (within + 1) * self._sizes.step]
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a micro-batch at most."""
+        longest = int(self._table.lengths.max(initial=1))
+        return max(longest, self.budget or longest * self._sizes.micro_batch)
+
+    @property
+    def sizes(self) -> Sizes:
+        """How large a step is."""
+        return self._sizes
+
+    @property
+    def rank(self) -> int:
+        """Whose micro-batches these are."""
+        return self._rank

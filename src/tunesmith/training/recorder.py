@@ -1,4 +1,4 @@
-"""The Trainer's callback that writes things down: metrics, progress, checkpoints."""
+"""The Trainer's callback that writes things down: metrics, progress, checkpoints; and looks after the run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from tunesmith.names import checkpoint_key
 from tunesmith.training.arguments import seconds_left
-from tunesmith.training.checkpoints import Checkpoints
+from tunesmith.training.health import Health
 from tunesmith.training.metrics import Metrics, Step
 from tunesmith.training.trainer import StepTrainer
+from tunesmith.training.uploads import Uploads
+from tunesmith.training.watch import Watch
 
 log = logging.getLogger(__name__)
 Tell = Callable[..., None]
@@ -27,14 +29,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         folder: Path,
-        checkpoints: Checkpoints,
+        uploads: Uploads,
         metrics: Metrics | None,
         steps_per_epoch: int,
         tell: Tell,
-        after_save: Callable[[], None],
+        watch: Watch,
+        health: Health,
     ) -> None:
-        self._folder, self._checkpoints, self._metrics = folder, checkpoints, metrics
-        self._steps_per_epoch, self._tell, self._after_save = steps_per_epoch, tell, after_save
+        self._folder, self._uploads, self._metrics = folder, uploads, metrics
+        self._steps_per_epoch, self._tell = steps_per_epoch, tell
+        self._watch, self._health = watch, health
         self._started, self._first = time.monotonic(), 0
         self.trainer: StepTrainer | None = None
 
@@ -45,10 +49,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._metrics.start_clock()
         self._tell(phase="training", step=state.global_step, total=state.max_steps)
 
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """This rank has come to the next step."""
+        self._watch.beat(state.global_step + 1, "training")
+
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the step down."""
-        trainer = self.trainer
-        if trainer is None or self._metrics is None:
+        """Write the step down, look whether training is sound, and go on with what is being uploaded."""
+        assert self.trainer is not None
+        self._watch.beat(state.global_step, "between steps")
+        self._write_down(self.trainer, state)
+        self._health.step(state.global_step, self.trainer.last_step.loss)
+        self._uploads.meet()
+
+    def _write_down(self, trainer: StepTrainer, state: TrainerState) -> None:
+        if self._metrics is None:
             return
         epoch = state.global_step / self._steps_per_epoch
         result = trainer.last_step
@@ -58,6 +72,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                 epoch,
                 result.loss,
                 result.tokens,
+                result.computed,
                 trainer.last_learning_rate,
                 trainer.last_grad_norm,
             )
@@ -87,11 +102,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             log.info("step %d/%d  validation loss %.4f", state.global_step, state.max_steps, loss)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Publish what was saved; every rank takes part."""
+        """Have what was saved uploaded; every rank takes part."""
         folder = self._folder / checkpoint_key(state.global_step)
+        self._watch.beat()
         if self._metrics:
             self._metrics.save(folder)
-        self._checkpoints.publish(state.global_step, folder, state.best_global_step)
+            self._health.save(folder)
+        self._uploads.begin(state.global_step, folder, state.best_global_step)
         if self._metrics:
-            self._after_save()
             self._metrics.start_clock()
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Wait until the last checkpoint is published, also when the program was told to stop."""
+        self._uploads.finish()

@@ -10,57 +10,35 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
-from tunesmith.training.loss import Batch, collate, denominator, weighted_sum
-from tunesmith.training.order import StepPlan
-
-
-@dataclass(frozen=True, slots=True)
-class StepData:
-    """One optimizer step of one rank: its micro-batches and what they add to the denominator."""
-
-    batches: list[Batch]
-    denominator: float
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens of this rank's part of the step."""
-        return sum(batch.tokens for batch in self.batches)
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one optimizer step was: loss over all ranks, real tokens over all ranks."""
-
-    loss: float
-    tokens: int
-
-
-class StepDataset(Dataset[StepData]):
-    """The run's steps, collated when asked for."""
-
-    def __init__(self, table: Table, plan: StepPlan, reduction: str, pad_id: int) -> None:
-        self._table, self._plan, self._reduction, self._pad_id = table, plan, reduction, pad_id
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __getitem__(self, index: int) -> StepData:
-        micro = self._plan[index]
-        batches = [collate(self._table, indices, self._reduction, self._pad_id) for indices in micro]
-        return StepData(batches, sum(denominator(self._table, m, self._reduction) for m in micro))
+from tunesmith.training import engine
+from tunesmith.training.adapters import has_adapters, load_trained, save_trained
+from tunesmith.training.attention import UnsupportedAttentionError
+from tunesmith.training.head import Head, fuse_head
+from tunesmith.training.health import Health
+from tunesmith.training.lora import fuse_lora
+from tunesmith.training.loss import denominator, weighted_sum
+from tunesmith.training.order import evaluation
+from tunesmith.training.selfcheck import (
+    TOLERANCE,
+    TreeCheck,
+    difference,
+    small_samples,
+    use_tree_attention,
+    why_not,
+)
+from tunesmith.training.steps import StepData, StepDataset, StepResult
 
 
 def _stopped_early(checkpoint: Path) -> bool:
@@ -85,19 +63,21 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         *,
         steps: StepDataset,
         validation: Table | None,
-        reduction: str,
-        pad_id: int,
-        eval_batch: int,
         stop_asked: Callable[[], bool],
+        health: Health,
+        beat: Callable[[], None] = lambda: None,
         **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=steps, eval_dataset=validation, **kwargs)
-        self._steps, self._validation = steps, validation
-        self._reduction, self._pad_id, self._eval_batch = reduction, pad_id, eval_batch
-        self._stop_asked = stop_asked
+        self.steps, self._validation, self._stop_asked = steps, validation, stop_asked
+        self._health, self._beat = health, beat
+        self.head: Head | None = fuse_head(self.model)
+        if has_adapters(self.model) and not self.is_deepspeed_enabled:
+            fuse_lora(self.model)
+        self.tree = TreeCheck(False, "packing is none")
         self.control: TrainerControl
         self.stopping = False
-        self.last_step = StepResult(math.nan, 0)
+        self.last_step = StepResult(math.nan, 0, 0)
         self.last_learning_rate = self.last_grad_norm = math.nan
         self.tokens_seen = 0
 
@@ -109,13 +89,39 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         folder = None if checkpoint is None else str(checkpoint)
         if checkpoint is not None and _stopped_early(checkpoint):
             self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            self._load_from_checkpoint(folder)
+            if self.is_deepspeed_enabled:
+                self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), folder)
+            else:
+                self._load_from_checkpoint(str(checkpoint))
         else:
             self.train(resume_from_checkpoint=folder)
 
+    def check_tree(self, asked: str) -> TreeCheck:
+        """Decide whether samples are packed as trees, before the first step; every rank decides alike."""
+        steps = self.steps
+        if steps.plan.budget is None:
+            return self.tree
+        model = self.accelerator.unwrap_model(self.model)
+        base = model.get_base_model() if has_adapters(model) else model
+        reason, seen = why_not(base, asked, int(steps.table.lengths.max())), None
+        if not reason:
+            use_tree_attention(base)
+            try:
+                samples = small_samples(steps.table, steps.plan.samples(0))
+                seen = self._reduce(difference(self.model_wrapped, samples, self.args.device, self.head))[0]
+            except (TypeError, UnsupportedAttentionError) as error:
+                reason = str(error)
+        dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
+        if seen is not None and not seen <= TOLERANCE.get(dtype, 2e-2) * self.args.world_size:
+            reason = f"the losses of the same samples as a tree and padded differ by {seen:.2g}"
+        if reason:
+            steps.go_plain()
+        self.tree = TreeCheck(not reason, reason, seen)
+        return self.tree
+
     def get_train_dataloader(self) -> DataLoader[StepData]:
         """One item a step, in order; not prepared by accelerate, since each rank has its own items."""
-        return DataLoader(self._steps, batch_size=1, collate_fn=_alone, generator=torch.Generator())
+        return DataLoader(self.steps, batch_size=1, collate_fn=_alone, generator=torch.Generator())
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -145,33 +151,86 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: StepData, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of all micro-batches of one optimizer step. Returns the step's loss."""
         model.train()
-        total, tokens, stops = self._reduce(inputs.denominator, inputs.tokens, self._stop_asked())
+        total, tokens, computed, stops = self._reduce(
+            inputs.denominator, inputs.tokens, inputs.computed, self._stop_asked()
+        )
         self.stopping = stops > 0
         scale = self.args.world_size / total
         summed = 0.0
         for number, batch in enumerate(inputs.batches, 1):
             last = number == len(inputs.batches)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            together = last or self.is_deepspeed_enabled
+            with contextlib.nullcontext() if together else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    part = weighted_sum(model, batch, self.args.device)
-                self.accelerator.backward(part * scale)
+                    part = weighted_sum(model, batch, self.args.device, self.head)
+                self._backward(part * scale, last)
             summed += part.item()
+            self._beat()
         loss = self._reduce(summed)[0] / total
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss of step {self.state.global_step + 1} is {loss}. Lower training.learningRate, "
-                "or look at the records of that step."
-            )
-        self.last_step = StepResult(loss, int(tokens))
+            raise self._diverged(f"The loss of step {self.state.global_step + 1} is {loss}.")
+        self.last_step = StepResult(loss, int(tokens), int(computed))
         self.tokens_seen += int(tokens)
         return torch.tensor(loss / self.args.world_size, device=self.args.device)
 
+    def _backward(self, loss: torch.Tensor, last: bool) -> None:
+        """Backward of one micro-batch; with DeepSpeed the optimizer's step follows upon the last."""
+        if not self.is_deepspeed_enabled:
+            self.accelerator.backward(loss)
+            return
+        engine.backward(self.model_wrapped, loss, last=last)
+        if last:
+            self.last_grad_norm = engine.step(self.model_wrapped)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Weights of a checkpoint; DeepSpeed's own are written with the optimizer, each rank its share."""
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Of a model with adapters only the one that is trained."""
+        if has_adapters(self.model) and output_dir is not None:
+            save_trained(self.model, Path(output_dir), state_dict)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if has_adapters(self.model):
+            load_trained(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Go back to a checkpoint's weights, after training. Every rank takes part."""
+        if self.is_deepspeed_enabled:
+            adapter = has_adapters(self.model)
+            deepspeed_load_checkpoint(self.model_wrapped, str(checkpoint), load_module_strict=not adapter)
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """What was trained, on rank 0, where the model itself has only a share of it; else None."""
+        return engine.whole_weights(self) if self.is_deepspeed_enabled else None
+
+    @property
+    def _scales(self) -> bool:
+        """Whether losses are scaled for float16."""
+        if self.is_deepspeed_enabled:
+            return bool(self.model_wrapped.fp16_enabled())
+        return bool(self.args.fp16)
+
+    def _diverged(self, what: str) -> DivergedError:
+        return self._health.diverged(self.state.global_step + 1, what)
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.last_grad_norm = float(norm)
+        if not self.is_deepspeed_enabled:
+            self.last_grad_norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        # With float16 an overflow is no end: the scaler passes over the step and scales less.
+        if not math.isfinite(self.last_grad_norm) and not self._scales:
+            raise self._diverged(f"The gradient of step {self.state.global_step + 1} is not finite.")
         # Called after the optimizer's step is due and before the scheduler's: the rate of this step.
         self.last_learning_rate = float(self._get_learning_rate())
-        return norm
+        return self.last_grad_norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss by the same definition as the training loss, over all ranks."""
@@ -183,20 +242,16 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def validation_loss(self, model: Any) -> float:
         """The weighted loss of the whole validation table."""
         assert self._validation is not None
-        table, world, rank = self._validation, self.args.world_size, self.args.process_index
-        by_length = np.argsort(-table.lengths, kind="stable")
-        chunks = [by_length[i : i + self._eval_batch] for i in range(0, len(by_length), self._eval_batch)]
+        table, steps = self._validation, self.steps
         was_training = model.training
         model.eval()
         summed = total = 0.0
-        # Every rank makes the same number of forward passes, as sharded weights demand.
-        for start in range(0, len(chunks), world):
-            mine = chunks[start + rank] if start + rank < len(chunks) else by_length[:0]
+        for mine in evaluation(table, steps.plan.sizes, steps.plan.budget, steps.plan.rank):
             with self.compute_loss_context_manager():
-                summed += weighted_sum(
-                    model, collate(table, mine, self._reduction, self._pad_id), self.args.device
-                ).item()
-            total += denominator(table, mine, self._reduction)
+                part = weighted_sum(model, steps.batch(table, mine), self.args.device, self.head)
+            summed += part.item()
+            self._beat()
+            total += denominator(table, mine, steps.reduction)
         model.train(was_training)
         summed, total = self._reduce(summed, total)
         return summed / total

@@ -1,0 +1,145 @@
+"""LoRA adapters: what the files of one say, and putting it on a model.
+
+Only what every engine can add to a model is taken: pairs of low-rank matrices, nothing that replaces or
+changes weights of the base. What is refused is named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunesmith.api.common import ModelSource
+from tunesmith.engines.load import read_config
+from tunesmith.errors import ModelError
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Down and up, of linear layers and of embeddings.
+LORA_A = (".lora_A.weight", ".lora_embedding_A")
+LORA_B = (".lora_B.weight", ".lora_embedding_B")
+
+# Settings of peft's LoRA under which an adapter is more, or other, than matrices added to the base.
+_BEYOND = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+    "megatron_config",
+)
+# Ways to begin that leave the base as it is; the others (PiSSA, OLoRA, LoftQ, …) take something out of it.
+_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def base_source(folder: Path) -> ModelSource:
+    """The model an adapter says it belongs to. Raises ModelError where it says nothing usable."""
+    config = read_config(folder / ADAPTER_CONFIG)
+    named, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(named, str) or not named:
+        raise ModelError(f"The adapter in {folder} does not say what its base model is.")
+    uri = named if "://" in named or named.startswith("/") else f"hf://{named}"
+    on_hub = uri.startswith("hf://")
+    try:
+        return ModelSource(uri=uri, revision=revision if on_hub and revision else None)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ModelError(f"The adapter in {folder} names {named!r} as its base model: {message}.") from None
+
+
+def check_plain(folder: Path) -> None:
+    """Raises ModelError when the adapter is not plain LoRA, naming what it is."""
+    config = read_config(folder / ADAPTER_CONFIG)
+    kind = config.get("peft_type")
+    found = [] if kind == "LORA" else [f"peft_type {kind}"]
+    found += [name for name in _BEYOND if config.get(name)]
+    if config.get("bias", "none") != "none":
+        found.append(f"bias {config['bias']}")
+    if config.get("init_lora_weights", True) not in _BEGINNINGS:
+        found.append(f"init_lora_weights {config['init_lora_weights']}")
+    if found:
+        raise ModelError(
+            f"The adapter in {folder} is not plain LoRA ({', '.join(found)}), which is not supported. "
+            "Merge it into its base model first."
+        )
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """An adapter's matrices by name. Raises ModelError where the file is missing, damaged or holds others."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state: dict[str, Any] = load_file(folder / ADAPTER_WEIGHTS)
+    except FileNotFoundError:
+        raise ModelError(f"The adapter in {folder} has no weights: {ADAPTER_WEIGHTS} is missing.") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter in {folder} cannot be read: {error}.") from error
+    others = sorted(name for name in state if not name.endswith(LORA_A + LORA_B))
+    if others:
+        raise ModelError(
+            f"The adapter in {folder} is not plain LoRA: it holds {others[0]}"
+            + (f" and {len(others) - 1} others of the kind." if len(others) > 1 else ".")
+        )
+    return state
+
+
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """The model with an adapter on top, frozen and without dropout; further ones go onto the result.
+
+    Raises ModelError when the adapter is not plain LoRA or was made for another model.
+    """
+    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+
+    if not is_adapter(folder):
+        raise ModelError(f"{folder} holds no adapter: {ADAPTER_CONFIG} is missing.")
+    check_plain(folder)
+    state = read_weights(folder)
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        # What is loaded takes no part in training, and the beginning is of no account.
+        config.inference_mode, config.lora_dropout, config.init_lora_weights = True, 0.0, True
+        config.task_type = TaskType.CAUSAL_LM
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            model = get_peft_model(model, config, adapter_name=name)
+        put_weights(model, state, name)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"The adapter in {folder} does not fit its base model: {_reason(error)}.") from error
+    return model
+
+
+def put_weights(model: Any, state: dict[str, Any], name: str) -> None:
+    """Set the matrices of an adapter that the model has. Raises ValueError unless they are exactly these."""
+    from peft import set_peft_model_state_dict
+
+    result = set_peft_model_state_dict(model, state, adapter_name=name)
+    unknown = sorted(result.unexpected_keys)
+    missing = sorted(key for key in result.missing_keys if ".lora_" in key and name in key.split("."))
+    if unknown:
+        raise ValueError(f"the model has no place for {unknown[0]}, one of {len(unknown)}")
+    if missing:
+        raise ValueError(f"{missing[0]}, one of {len(missing)}, is missing")
+
+
+def _reason(error: Exception) -> str:
+    """What does not fit, of a message that may be an essay."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    sizes = [line for line in lines if line.startswith("size mismatch")]
+    return ([*sizes, *lines] or [type(error).__name__])[0].rstrip(".")

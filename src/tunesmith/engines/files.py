@@ -1,0 +1,94 @@
+"""A model's files on this machine: its base, and the adapters that belong on top.
+
+An address may hold a whole model or an adapter, as another job's final model does; which of them is known
+when it is fetched, and the base is then where the adapter says.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.engines.adapter import base_source, check_plain, is_adapter
+from tunesmith.engines.load import fetch_model
+from tunesmith.errors import ModelError
+
+log = logging.getLogger(__name__)
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Folders of a base model and of the adapters on it, the lowest first; `source` is the base's address."""
+
+    base: Path
+    adapters: tuple[Path, ...]
+    source: ModelSource
+
+    @property
+    def tokenizer(self) -> Path:
+        """The uppermost folder that has a tokenizer; the base's where none has."""
+        own = [folder for folder in reversed(self.adapters) if has_tokenizer(folder)]
+        return own[0] if own else self.base
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in _TOKENIZER)
+
+
+def fetch_files(
+    source: ModelSource,
+    hub: HubSpec,
+    options: StorageOptions,
+    folder: Path,
+    token: str | None = None,
+    *,
+    tokenizer_only: bool = False,
+) -> ModelFiles:
+    """Bring a model and its adapters to this machine. Raises ModelError where they cannot be used."""
+
+    def fetch(wanted: ModelSource, name: str, named: str) -> Path:
+        place = folder / name
+        return fetch_model(wanted, hub, options, place, token, tokenizer_only=tokenizer_only, named=named)
+
+    base, below, adapters = fetch(source, "model", "model.uri"), source, []
+    if is_adapter(base):
+        adapters.append(base)
+        below = base_source(base)
+        named = f"model.uri {source.uri} is an adapter; its base model"
+        if hub.offline and (below.uri or "").startswith("hf://"):
+            raise ModelError(
+                f"{named} {below.uri} is on the hub, but hub.offline is true. Put the base model into s3:// "
+                "or file://, and name it as model.uri and the adapter as model.adapterUri."
+            )
+        base = fetch(below, "base", named)
+        if is_adapter(base):
+            raise ModelError(
+                f"The base model of the adapter {source.uri}, {below.uri}, is an adapter itself, which is "
+                "not supported. Merge that into its own base model first."
+            )
+    if source.adapter_uri is not None:
+        top = fetch(ModelSource(uri=source.adapter_uri), "adapter", "model.adapterUri")
+        if not is_adapter(top):
+            raise ModelError(f"model.adapterUri {source.adapter_uri} holds no adapter.")
+        adapters.append(top)
+        _compare(top, source, below)
+    for each in adapters:
+        check_plain(each)
+    return ModelFiles(base, tuple(adapters), below)
+
+
+def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
+    """Say when an adapter names another base than it is put on: with equal shapes nothing else would."""
+    try:
+        named = base_source(adapter).uri
+    except ModelError:
+        return
+    if named not in (base.uri, source.uri):
+        log.warning(
+            "model.adapterUri %s was made for %s; here it goes on %s.", source.adapter_uri, named, base.uri
+        )

@@ -1,0 +1,61 @@
+"""How much memory there is for a run, and what follows from it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.engines.load import model_config
+from tunesmith.training.checkpoints import Ranks
+from tunesmith.training.deepspeed import zero_stage
+from tunesmith.training.memory import wants_checkpointing
+from tunesmith.training.model import method_name
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def main_memory(meminfo: str, limit: str = "max", used: str = "0") -> int:
+    """Bytes that are free, from /proc/meminfo and the control group's memory.max and memory.current."""
+    lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    return free if limit.strip() == "max" else min(free, max(0, int(limit) - int(used)))
+
+
+def free_memory(processes: int) -> int:
+    """Bytes one process may use: of its GPU, else its part of the main memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    texts = [
+        path.read_text() if path.is_file() else default
+        for path, default in ((_CGROUP / "memory.max", "max"), (_CGROUP / "memory.current", "0"))
+    ]
+    return main_memory(Path("/proc/meminfo").read_text(), *texts) // processes
+
+
+def checkpoints_activations(
+    spec: FineTuneSpec, base: Path, *, tokens: int, dtype: torch.dtype, ranks: Ranks, processes: int
+) -> bool:
+    """Whether activations are computed twice; every rank decides alike. `tokens` of a micro-batch at most."""
+    asked = spec.training.gradient_checkpointing
+    if asked != "auto":
+        return asked is True
+    adapter = spec.method.lora or spec.method.qlora
+    shares = ranks.world if zero_stage(spec) == 3 else 1
+    wanted, why = wants_checkpointing(
+        model_config(base),
+        tokens=tokens * shares,
+        dtype_bytes=dtype.itemsize,
+        method=method_name(spec.method),
+        free=free_memory(processes) * shares,
+        rank=adapter.r if adapter else 0,
+    )
+    log.info("%s", why)
+    return any(ranks.gather(wanted))

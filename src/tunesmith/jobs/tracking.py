@@ -1,0 +1,47 @@
+"""Where a FineTuneJob's metrics go beside metrics.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.names import LOGS
+from tunesmith.training.metrics import Sink
+
+if TYPE_CHECKING:
+    from tunesmith.jobs.finetune import Session
+
+
+def open_sinks(session: Session, folder: Path) -> list[Sink]:
+    """What the manifest asks for: TensorBoard files below `folder`, Weights & Biases."""
+    from tunesmith.jobs.secrets import secret
+    from tunesmith.training.metrics import TensorBoard, Wandb
+
+    tracking = session.spec.tracking
+    sinks: list[Sink] = []
+    if tracking.tensorboard:
+        sinks.append(TensorBoard(folder / LOGS))
+    if tracking.wandb:
+        sinks.append(
+            Wandb(
+                folder / LOGS,
+                run_id=session.store.uri,
+                project=tracking.wandb.project,
+                name=tracking.wandb.run_name or session.run.name,
+                entity=tracking.wandb.entity,
+                key=secret(tracking.wandb.api_key_secret_ref),
+                config=session.run.result_fields(),
+            )
+        )
+    return sinks
+
+
+def peak_memory() -> int:
+    """Highest memory so far, in bytes: the GPU's, or the process's on a CPU."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

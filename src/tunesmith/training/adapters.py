@@ -1,0 +1,200 @@
+"""The adapter that is trained, and those that lie frozen beneath it.
+
+The model's output is base + earlier adapters + new one: peft adds the adapters that are active, each in its
+own precision, so the sum is exact over bf16 and over 4-bit weights, which merging would round. What is left
+at the end is one adapter over the original base: B₁A₁ + B₂A₂ = [B₁ B₂]·[A₁; A₂], the ranks side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.finetune import LoraMethod
+from tunesmith.engines.adapter import (
+    ADAPTER_WEIGHTS,
+    LORA_A,
+    LORA_B,
+    load_adapter,
+    put_weights,
+    read_weights,
+)
+from tunesmith.errors import ModelError
+from tunesmith.training.experts import fused_experts, linear_layers
+
+TRAINED = "default"
+Weights = Mapping[str, Any]
+
+
+def has_adapters(model: Any) -> bool:
+    """Whether the model is a base with adapters, rather than trained whole."""
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def _earlier(model: Any) -> list[str]:
+    """Names of the frozen adapters, the lowest first."""
+    return [name for name in model.peft_config if name != TRAINED]
+
+
+def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) -> Any:
+    """The model with a new adapter over frozen earlier ones; only the new one is trained, in float32.
+
+    The new one comes first, so that its initial weights do not depend on what lies beneath.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    config = LoraConfig(
+        r=method.r,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=_wanted(model, method.target_modules),
+        task_type=TaskType.CAUSAL_LM,
+    )
+    try:
+        model = get_peft_model(model, config, adapter_name=TRAINED)
+    except ValueError as error:
+        raise ModelError(f"spec.method does not fit this model: {error}") from error
+    names = [f"earlier_{number}" for number in range(len(earlier))]
+    for name, folder in zip(names, earlier, strict=True):
+        load_adapter(model, folder, name)
+    if names:
+        model.base_model.set_adapter([*names, TRAINED])
+        model.base_model.set_requires_grad(names, requires_grad=False)
+    return model
+
+
+def _wanted(model: Any, targets: str) -> str | list[str]:
+    """`targetModules` as peft takes it."""
+    if targets != "all-linear":
+        return [name.strip() for name in targets.split(",") if name.strip()]
+    return linear_layers(model) if fused_experts(model) else targets
+
+
+def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
+    """The model with adapters added into its weights, all of which are trained then; meant for float32."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.integrations import gather_params_ctx
+
+    for folder in adapters:
+        adapted = load_adapter(model, folder)
+        _refuse_tied(adapted, folder)
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                with gather_params_ctx(module.get_base_layer().weight):  # under ZeRO-3 it is shared out
+                    module.merge(safe_merge=True)
+        model = adapted.unload()
+    return model.requires_grad_(True)
+
+
+def _refuse_tied(model: Any, folder: Path) -> None:
+    """Input and output embeddings that are one matrix cannot take an adapter of one of them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    plain = [end.base_layer if isinstance(end, BaseTunerLayer) else end for end in ends if end is not None]
+    tied = len(plain) == 2 and plain[0].weight is plain[1].weight
+    if tied and any(isinstance(end, BaseTunerLayer) for end in ends):
+        raise ModelError(
+            f"The adapter in {folder} changes an embedding that is also the other one of this model; "
+            "it cannot be merged for method.full. Use method.lora."
+        )
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+
+def save_trained(model: Any, folder: Path, state: Weights | None = None) -> None:
+    """Write the adapter that is trained, and no other, as peft does. `state`: all weights, where sharded."""
+    model.save_pretrained(
+        str(folder), selected_adapters=[TRAINED], save_embedding_layers=False, state_dict=state
+    )
+
+
+def load_trained(model: Any, folder: Path) -> None:
+    """Set the weights that `save_trained` wrote; what is active and what is trained stays as it is."""
+    put_weights(model, read_weights(folder), TRAINED)
+
+
+def save_combined(model: Any, folder: Path, state: Weights | None = None) -> None:
+    """Write all adapters as one over the original base. `state`: all weights, where they are sharded.
+
+    One rank for all modules and no patterns, since not every engine reads those: where a module has less,
+    zeros fill up. The scales go into B, and alpha = r says 1.
+    """
+    from peft import LoraConfig, TaskType
+    from safetensors.torch import save_file
+
+    if not _earlier(model):
+        save_trained(model, folder, state)
+        return
+    weights = _combined(model, state)
+    rank = next(tensor.shape[0] for name, tensor in weights.items() if name.endswith(LORA_A))
+    trained = model.peft_config[TRAINED]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=trained.lora_dropout,
+        target_modules=_targets(model, weights),
+        fan_in_fan_out=trained.fan_in_fan_out,
+        task_type=TaskType.CAUSAL_LM,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def _combined(model: Any, state: Weights | None) -> dict[str, Any]:
+    """Matrices of all adapters side by side, on the CPU, all of one rank."""
+    import torch
+    from peft import get_peft_model_state_dict
+
+    parts: dict[str, list[Any]] = {}
+    for adapter in [*_earlier(model), TRAINED]:
+        own = get_peft_model_state_dict(model, state, adapter, save_embedding_layers=False)
+        for name, tensor in own.items():
+            scale = _scale(model, name, adapter) if name.endswith(LORA_B) else 1.0
+            parts.setdefault(name, []).append(tensor.detach().to("cpu", torch.float32) * scale)
+    joined = {name: torch.cat(found, 0 if name.endswith(LORA_A) else 1) for name, found in parts.items()}
+    rank = max(tensor.shape[0] for name, tensor in joined.items() if name.endswith(LORA_A))
+    return {name: _filled(tensor, rank, name.endswith(LORA_A)) for name, tensor in joined.items()}
+
+
+def _scale(model: Any, name: str, adapter: str) -> float:
+    """What the product of a module's matrices is multiplied by: alpha / r, or alpha / √r."""
+    suffix = next(suffix for suffix in LORA_B if name.endswith(suffix))
+    return float(model.get_submodule(name.removesuffix(suffix)).scaling[adapter])
+
+
+def _filled(tensor: Any, rank: int, down: bool) -> Any:
+    """The matrix with zeros up to `rank` rows (A) or columns (B)."""
+    from torch.nn.functional import pad
+
+    missing = rank - tensor.shape[0 if down else 1]
+    return pad(tensor, (0, 0, 0, missing) if down else (0, missing)).contiguous()
+
+
+def _targets(model: Any, weights: Weights) -> list[str]:
+    """The modules' last names where these mean no others, else their whole names."""
+    from peft.tuners.lora import LoraLayer
+
+    prefix = "base_model.model."
+    suffixes = LORA_A + LORA_B
+    covered = {
+        name.removeprefix(prefix).removesuffix(suffix)
+        for name in weights
+        for suffix in suffixes
+        if name.endswith(suffix)
+    }
+    short = {name.rpartition(".")[2] for name in covered}
+    inner = tuple(
+        f"{name}." for name, module in model.base_model.model.named_modules() if isinstance(module, LoraLayer)
+    )
+    meant = {
+        name
+        for name, _ in model.base_model.model.named_modules()
+        if name.rpartition(".")[2] in short and not name.startswith(inner)
+    }
+    return sorted(short if meant == covered else covered)

@@ -1,0 +1,110 @@
+"""Micro-batches as a model takes them: padded rows, or one row that is a tree.
+
+Both say which hidden states have labels and which; the loss is the same sum (see `loss`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tunesmith.data.table import Table
+from tunesmith.training.head import Targets
+from tunesmith.training.loss import token_weights
+from tunesmith.training.tree import Tree, build_tree
+
+Indices = npt.NDArray[np.int64]
+Samples = list[npt.NDArray[np.int32]]
+Weights = list[npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch, on the CPU.
+
+    `ids` has shape (rows, n). Padded rows have a `mask` of that shape; a tree has `tree` and `positions`
+    (1, n) instead. `kept` are the places in a row whose logits are needed, shape (k,); targets' rows count
+    through (rows, k). `tokens` counts the samples' tokens, `computed` those the model computes.
+    """
+
+    ids: torch.Tensor
+    kept: torch.Tensor
+    targets: Targets
+    tokens: int
+    mask: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    tree: Tree | None = None
+
+    @property
+    def computed(self) -> int:
+        """Tokens the model computes, padding among them."""
+        return self.ids.numel()
+
+
+def collate(table: Table, indices: Indices, reduction: str, pad_id: int) -> Batch:
+    """Samples of a table as `padded_batch` makes it."""
+    return padded_batch(*_read(table, indices, reduction), pad_id)
+
+
+def _read(table: Table, indices: Indices, reduction: str) -> tuple[Samples, Weights]:
+    rows = indices.tolist()
+    return [table.ids(i) for i in rows], [token_weights(table.weights(i), reduction) for i in rows]
+
+
+def padded_batch(samples: Samples, weights: Weights, pad_id: int) -> Batch:
+    """Samples padded on the right. No samples give two padding tokens and no labels."""
+    longest = max([2, *map(len, samples)])
+    shape = (max(1, len(samples)), longest)
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    mask = np.full(shape, 0 if samples else 1, dtype=np.int64)
+    dense = np.zeros(shape, dtype=np.float32)
+    for row, (sample, values) in enumerate(zip(samples, weights, strict=True)):
+        ids[row, : len(sample)] = sample
+        mask[row, : len(sample)] = 1
+        dense[row, : len(sample)] = values
+    labelled = dense[:, 1:] != 0
+    kept = np.flatnonzero(labelled.any(axis=0))
+    rows, at = np.nonzero(labelled[:, kept])
+    targets = _targets(rows * len(kept) + at, ids[rows, kept[at] + 1], dense[rows, kept[at] + 1])
+    tokens = sum(map(len, samples))
+    return Batch(torch.from_numpy(ids), _kept(kept), targets, tokens, mask=torch.from_numpy(mask))
+
+
+def collate_tree(table: Table, indices: Indices, reduction: str, pad_id: int) -> Batch:
+    """Samples as one tree. No samples give two padding tokens and no labels."""
+    if not len(indices):
+        return collate(table, indices, reduction, pad_id)
+    samples, weights = _read(table, indices, reduction)
+    return tree_batch(build_tree(samples, weights), sum(map(len, samples)))
+
+
+def tree_batch(tree: Tree, tokens: int) -> Batch:
+    """A tree as a batch; `tokens` are those of its samples."""
+    labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
+    labels = labels[np.argsort(tree.parents[labels], kind="stable")]
+    kept, rows = np.unique(tree.parents[labels], return_inverse=True)
+    targets = _targets(rows, tree.ids[labels], tree.weights[labels])
+    return Batch(
+        torch.from_numpy(tree.ids)[None],
+        _kept(kept),
+        targets,
+        tokens,
+        positions=torch.from_numpy(tree.positions)[None],
+        tree=tree,
+    )
+
+
+def _kept(places: Indices) -> torch.Tensor:
+    """At least one place, so that every forward pass reaches the head."""
+    return torch.from_numpy(places if len(places) else np.zeros(1, np.int64))
+
+
+def _targets(rows: Indices, ids: Indices, weights: npt.NDArray[np.floating]) -> Targets:
+    return Targets(
+        torch.from_numpy(np.ascontiguousarray(rows, np.int64)),
+        torch.from_numpy(np.ascontiguousarray(ids, np.int64)),
+        torch.from_numpy(np.ascontiguousarray(weights, np.float32)),
+    )

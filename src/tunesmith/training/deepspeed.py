@@ -1,0 +1,182 @@
+"""From `spec.deepspeed` to a DeepSpeed configuration. Pure: knows no torch and no DeepSpeed.
+
+ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054) shares out what every process else holds: at stage 1 the
+optimizer's state, at 2 also the gradients, at 3 also the weights. The numbers of a run stay those of
+`training`; a configuration of the user's own is taken as it is but for the batch sizes, since to DeepSpeed
+one item of our loader is one step.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.errors import PermanentError
+from tunesmith.names import Reason
+
+log = logging.getLogger(__name__)
+Config = dict[str, Any]
+
+_SHORT = {"bfloat16": "bf16", "float16": "fp16"}
+_BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+_BY_WIDTH = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+_INSTEAD = {
+    "optimizer": "set training.optimizer, learningRate and weightDecay",
+    "scheduler": "set training.lrScheduler and warmupSteps",
+    "bfloat16": "its name is bf16",
+}
+# They change what a process computes, so that our steps would no longer be what DeepSpeed takes them for.
+_NOT_HERE = (
+    "amp", "autotuning", "curriculum_learning", "data_efficiency", "elasticity", "expert_parallel",
+    "gradient_allreduce_op", "managed_gradient_accumulation", "pipeline", "sequence_parallel_size",
+    "tensor_parallel", "torch_autocast",
+)  # fmt: skip
+
+
+def refuse_wrong(spec: FineTuneSpec) -> None:
+    """Raises PermanentError where `spec.deepspeed` asks for what cannot be done."""
+    wrong = problem(spec)
+    if wrong:
+        raise PermanentError(f"{wrong}.", reason=Reason.INVALID_MANIFEST)
+
+
+def problem(spec: FineTuneSpec) -> str:
+    """What about `spec.deepspeed` cannot be done, or an empty text."""
+    asked = spec.deepspeed
+    if asked is None:
+        return ""
+    if asked.config is not None and (wrong := _problem_of(asked.config, spec.model.dtype)):
+        return f"deepspeed.config: {wrong}"
+    if spec.training.optimizer.startswith("paged"):
+        return (
+            f"training.optimizer {spec.training.optimizer} does not go with deepspeed, which shares the "
+            "optimizer's state out instead; set auto or adamw_torch"
+        )
+    return ""
+
+
+def _problem_of(config: Mapping[str, Any], dtype: str) -> str:
+    for section, instead in _INSTEAD.items():
+        if section in config:
+            return f"leave out {section}; {instead}"
+    for section in _NOT_HERE:
+        if section in config:
+            return f"{section} is not supported; leave it out"
+    for section in ("zero_optimization", *_SHORT.values()):
+        if not isinstance(config.get(section, {}), dict):
+            return f"{section} must hold fields"
+    zero = config.get("zero_optimization", {})
+    stage = zero.get("stage", 0)
+    if stage not in (0, 1, 2, 3) or isinstance(stage, bool):
+        return "zero_optimization.stage must be 0, 1, 2 or 3"
+    if zero.get("compute_grad_norm") is False:
+        return "zero_optimization.compute_grad_norm must not be false; the gradient's length is looked at"
+    if compiled := _compiled(config, zero):
+        return f"{compiled} needs an operator that must be compiled; leave it out"
+    chosen = [name for name, short in _SHORT.items() if _enabled(config, short) is True]
+    if len(chosen) > 1:
+        return "bf16 and fp16 cannot both be enabled"
+    if chosen and dtype not in ("auto", chosen[0]):
+        return f"{_SHORT[chosen[0]]} is enabled, but model.dtype is {dtype}"
+    if dtype in _SHORT and _enabled(config, _SHORT[dtype]) is False:
+        return f"{_SHORT[dtype]} is not enabled, but model.dtype is {dtype}"
+    return ""
+
+
+def _compiled(config: Mapping[str, Any], zero: Mapping[str, Any]) -> str:
+    """The first field that images without a compiler cannot do, or an empty text."""
+    for part in ("offload_optimizer", "offload_param"):
+        if isinstance(zero.get(part), dict) and zero[part].get("device") == "nvme":
+            return f"zero_optimization.{part}.device nvme"
+    for name in ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients"):
+        if zero.get(name):
+            return f"zero_optimization.{name}"
+    return "zero_force_ds_cpu_optimizer" if config.get("zero_force_ds_cpu_optimizer") else ""
+
+
+def _enabled(config: Mapping[str, Any], section: str) -> Any:
+    """True, False, "auto", or None where nothing is said."""
+    return config.get(section, {}).get("enabled")
+
+
+def zero_stage(spec: FineTuneSpec) -> int:
+    """What is shared out; 0 is nothing, as without DeepSpeed."""
+    asked = spec.deepspeed
+    if asked is None:
+        return 0
+    if asked.config is None:
+        return asked.zero_stage or 0
+    return int(asked.config.get("zero_optimization", {}).get("stage", 0))
+
+
+def precision(spec: FineTuneSpec, dtype: str) -> str:
+    """What is computed in: `dtype`, unless a configuration of the user's own enables something else."""
+    given = (spec.deepspeed.config if spec.deepspeed else None) or {}
+    for name, short in _SHORT.items():
+        if _enabled(given, short) is True:
+            return name
+    off = [_enabled(given, short) is False for short in _SHORT.values()]
+    return "float32" if any(off) and spec.model.dtype == "auto" else dtype
+
+
+def deepspeed_config(spec: FineTuneSpec, *, dtype: str, world: int, gpu: bool) -> Config | None:
+    """The configuration, whole but for what depends on the model's size; None without DeepSpeed.
+
+    `dtype` is what is computed in, as `precision` has it.
+    """
+    asked = spec.deepspeed
+    if asked is None:
+        return None
+    if asked.config is None:
+        config: Config = {"zero_optimization": _zero(asked.zero_stage or 0, asked.offload, gpu)}
+    else:
+        config = _without_auto(copy.deepcopy(asked.config))
+        _tell_of_batches(config)
+    micro = spec.training.per_device_train_batch_size
+    config.update(zip(_BATCH, (micro * world, micro, 1), strict=True))
+    config.setdefault("gradient_clipping", spec.training.max_grad_norm)
+    for name, short in _SHORT.items():
+        section = config.setdefault(short, {})
+        section["enabled"] = dtype == name
+    zero = config.setdefault("zero_optimization", {"stage": 0})
+    if zero.get("stage") == 3:
+        # For the final model; checkpoints are sharded.
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    # torch's own AdamW is as fast on a CPU, and DeepSpeed's would have to be compiled.
+    config.setdefault("zero_force_ds_cpu_optimizer", False)
+    return config
+
+
+def _zero(stage: int, offload: str, gpu: bool) -> Config:
+    zero: Config = {"stage": stage}
+    to_memory = {"device": "cpu", "pin_memory": gpu}
+    if offload in ("optimizer", "all"):
+        zero["offload_optimizer"] = dict(to_memory)
+    if offload == "all":
+        zero["offload_param"] = dict(to_memory)
+    return zero
+
+
+def _without_auto(values: Config) -> Config:
+    """Leave out "auto": what we know comes after, and for the rest DeepSpeed has defaults.
+
+    What follows from the model's width transformers fills in.
+    """
+    return {
+        key: _without_auto(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value != "auto" or key in _BY_WIDTH
+    }
+
+
+def _tell_of_batches(config: Config) -> None:
+    given = [f"{key} {config[key]}" for key in _BATCH if key in config]
+    if given:
+        log.warning(
+            "deepspeed.config: %s: not used; training.perDeviceTrainBatchSize and "
+            "gradientAccumulationSteps say how large a step is.",
+            ", ".join(given),
+        )

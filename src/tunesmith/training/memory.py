@@ -1,0 +1,142 @@
+"""Whether activations must be computed twice (gradient checkpointing) to fit: an estimate from config.json.
+
+It counts what PyTorch keeps for the backward pass of a decoder as transformers writes them, with attention
+that keeps no scores (SDPA, FlexAttention). Per token and layer, with b bytes a number and widths h (hidden),
+i (inner), q (queries), k (keys and values):
+
+- two norms: their input in float32 and their output, 2·(4 + b)·h; where their weights are trained, what
+  these multiply too, 2·4·h
+- queries, keys, values and the attention's output: 2·(q + k)·b
+- a gated MLP: gate, its activation, up and their product: 4·i·b
+- an adapter on every linear layer: its input after dropout and the mask, (b + 1)·(5·h + q + i)
+
+A test holds it within a fifth of what PyTorch keeps; a sixth of the memory is left free for what is not
+counted. Pure: it knows numbers, no devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1 << 30
+USABLE = 5 / 6
+# Logits at a time, in float32, with their gradient and a copy in the model's type; see `training.head`.
+HEAD = 3 * 4 * (1 << 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A decoder in numbers; `inner` is how wide an MLP one token goes through, of all its experts."""
+
+    layers: int
+    hidden: int
+    queries: int
+    keys: int
+    inner: int
+    experts: int
+    expert_inner: int
+    vocabulary: int
+    tied: bool
+
+    @property
+    def attention_weights(self) -> int:
+        """Of one layer."""
+        return self.hidden * (2 * self.queries + 2 * self.keys)
+
+    @property
+    def mlp_weights(self) -> int:
+        """Of one layer, all experts."""
+        return 3 * self.hidden * (self.expert_inner * self.experts if self.experts else self.inner)
+
+    @property
+    def embeddings(self) -> int:
+        """Input and output."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def weights(self) -> int:
+        """All of the model, but for norms and biases."""
+        return self.layers * (self.attention_weights + self.mlp_weights) + self.embeddings
+
+    def adapter_weights(self, rank: int) -> int:
+        """An adapter on all linear layers; experts that are one tensor have none."""
+        inner = 0 if self.experts else 3 * (self.hidden + self.inner)
+        ends = 4 * self.hidden + 2 * self.queries + 2 * self.keys + inner
+        return self.layers * rank * ends
+
+
+def read_shape(config: Mapping[str, Any]) -> Shape | None:
+    """The numbers of a config.json, by the names that models use; None where they are not there."""
+    nested = config.get("text_config")
+    text: Mapping[str, Any] = {**config, **nested} if isinstance(nested, Mapping) else config
+
+    def number(*names: str) -> int:
+        found = (text.get(name) for name in names)
+        return next((value for value in found if isinstance(value, int) and value > 0), 0)
+
+    hidden, layers = number("hidden_size", "n_embd", "d_model"), number("num_hidden_layers", "n_layer")
+    heads, vocabulary = number("num_attention_heads", "n_head"), number("vocab_size")
+    if not (hidden and layers and heads and vocabulary):
+        return None
+    head = number("head_dim") or hidden // heads
+    inner = number("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
+    experts = number("num_experts", "num_local_experts", "n_routed_experts")
+    expert_inner = number("moe_intermediate_size") or inner
+    return Shape(
+        layers=layers,
+        hidden=hidden,
+        queries=heads * head,
+        keys=(number("num_key_value_heads") or heads) * head,
+        inner=expert_inner * (number("num_experts_per_tok") or 1) if experts else inner,
+        experts=experts,
+        expert_inner=expert_inner,
+        vocabulary=vocabulary,
+        tied=bool(text.get("tie_word_embeddings", False)),
+    )
+
+
+def standing(shape: Shape, method: str, dtype_bytes: int, rank: int) -> int:
+    """Bytes of weights, gradients and AdamW's state, whatever the batch."""
+    if method == "full":
+        copy = dtype_bytes if dtype_bytes < 4 else 0  # autocast keeps one while it computes
+        return shape.weights * (4 + 4 + 8 + copy)
+    trained = shape.adapter_weights(rank) * (4 + 4 + 8)
+    if method == "lora":
+        return shape.weights * dtype_bytes + trained
+    dense = shape.layers * (shape.attention_weights + (0 if shape.experts else shape.mlp_weights))
+    return round(dense * 0.56) + (shape.weights - dense) * dtype_bytes + trained
+
+
+def activations(shape: Shape, method: str, dtype_bytes: int, tokens: int) -> int:
+    """Bytes kept for the backward pass without checkpointing."""
+    b, h, q, k, i = dtype_bytes, shape.hidden, shape.queries, shape.keys, shape.inner
+    layer = 2 * (4 + b) * h + 2 * (q + k) * b + 4 * i * b
+    layer += 2 * 4 * h if method == "full" else (b + 1) * (5 * h + q + i)
+    return tokens * (shape.layers * layer + 2 * (4 + b) * h)
+
+
+def wants_checkpointing(
+    config: dict[str, Any], *, tokens: int, dtype_bytes: int, method: str, free: int, rank: int = 64
+) -> tuple[bool, str]:
+    """Whether to compute activations twice, and why, in one sentence for the log.
+
+    `tokens` of the largest micro-batch of a device; `dtype_bytes` of what is computed in; `method` full, lora
+    or qlora, of `rank`; `free` bytes of the device (of a GPU, else of the main memory for one process) before
+    the model is loaded.
+    """
+    shape = read_shape(config)
+    if shape is None:
+        return True, "Gradient checkpointing is on: config.json does not say how large the model is."
+    left = free - standing(shape, method, dtype_bytes, rank) - HEAD
+    needed = activations(shape, method, dtype_bytes, tokens)
+    wanted = needed > left * USABLE
+    return wanted, (
+        f"Gradient checkpointing is {'on' if wanted else 'off'}: activations of {tokens:,} tokens take about "
+        f"{_gib(needed)}; weights, gradients and optimizer leave about {_gib(max(left, 0))} of {_gib(free)}."
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,77 @@
+"""The steps of a run as the Trainer's data: one item is one optimizer step of one rank."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from torch.utils.data import Dataset
+
+from tunesmith.data.table import Table
+from tunesmith.training.batches import Batch, collate, collate_tree
+from tunesmith.training.loss import denominator
+from tunesmith.training.order import Indices, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class StepData:
+    """One optimizer step of one rank: its micro-batches and what they add to the denominator."""
+
+    batches: list[Batch]
+    denominator: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the samples of this rank's part of the step."""
+        return sum(batch.tokens for batch in self.batches)
+
+    @property
+    def computed(self) -> int:
+        """Tokens the model computes for them: fewer where beginnings are shared, more with padding."""
+        return sum(batch.computed for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimizer step was, over all ranks: loss, tokens of the samples, tokens computed."""
+
+    loss: float
+    tokens: int
+    computed: int
+
+
+class StepDataset(Dataset[StepData]):
+    """The run's steps. While one is computed, a thread makes the next."""
+
+    def __init__(self, table: Table, plan: StepPlan, reduction: str, pad_id: int) -> None:
+        self.table, self.plan, self.reduction, self.pad_id = table, plan, reduction, pad_id
+        self._ahead: dict[int, Future[StepData]] = {}
+        self._thread = ThreadPoolExecutor(1, "steps")
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> StepData:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        future = self._ahead.pop(index, None)
+        self._ahead.clear()  # a resumed run jumps
+        item = future.result() if future else self._thread.submit(self._make, index).result()
+        if index + 1 < len(self):
+            self._ahead[index + 1] = self._thread.submit(self._make, index + 1)
+        return item
+
+    def _make(self, index: int) -> StepData:
+        micro = self.plan[index]
+        batches = [self.batch(self.table, indices) for indices in micro]
+        return StepData(batches, sum(denominator(self.table, m, self.reduction) for m in micro))
+
+    def batch(self, table: Table, indices: Indices) -> Batch:
+        """Samples of a table in the form the plan asks for: a tree, or padded rows."""
+        made = collate if self.plan.budget is None else collate_tree
+        return made(table, indices, self.reduction, self.pad_id)
+
+    def go_plain(self) -> None:
+        """Pad from now on. The steps hold the same samples as before."""
+        self._ahead.clear()
+        self.plan.budget = None

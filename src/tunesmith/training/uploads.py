@@ -1,0 +1,297 @@
+"""Checkpoints on their way from the nodes' disks to the output, while training goes on.
+
+Phases, each begun on all ranks together once the one before is over on all of them: room is made (rank 0),
+each node's part is sent (its first rank), the manifest is written and old checkpoints go (rank 0). With one
+node nobody waits for anybody, and all of it is one phase. The work is done in threads; the ranks speak with
+each other on their main threads only, at the end of a step and only while something is on its way, which
+all of them know since all save at the same steps.
+
+A save that comes while the last one is still on its way waits for it. With the storage away that wait has an
+end: the checkpoint is passed over, since a newer one comes; only the last one cannot be.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunesmith.artifacts.publish import FileInfo
+from tunesmith.artifacts.transfer import describe, for_each
+from tunesmith.errors import StoppedError, StorageTemporaryError, TunesmithError
+from tunesmith.names import CHECKPOINT_PREFIX, checkpoint_key
+from tunesmith.training.checkpoints import Checkpoints
+from tunesmith.training.retry import PAUSES, Task
+
+log = logging.getLogger(__name__)
+NEXT_SECONDS = 60.0
+"""How long the next save waits for a storage that is away before the one on its way is passed over."""
+LAST_SECONDS = 300.0
+"""How long the end of the run waits for a storage that is away."""
+SPARE_SECONDS = 3.0
+"""What must be left for the last word when the program was told to stop."""
+_POLLS = (0.01, 0.5)  # how often ranks ask each other while they wait: at first, at last
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(slots=True)
+class Around:
+    """What the uploads need of the run they are part of."""
+
+    after: Callable[[], None] = _nothing
+    """Called on rank 0, in its thread, when a checkpoint is published: the logs go too."""
+    seconds_left: Callable[[], float | None] = lambda: None
+    """Until the program is killed, once it was told to stop."""
+    beat: Callable[[], None] = _nothing
+    """Called while waiting: this rank lives."""
+    next_seconds: float = NEXT_SECONDS
+    last_seconds: float = LAST_SECONDS
+    pauses: Sequence[float] = PAUSES
+    """Between tries."""
+
+
+@dataclass(slots=True)
+class Flight:
+    """One checkpoint on its way, as one rank sees it."""
+
+    step: int
+    folder: Path
+    best: int | None
+    phases: list[Callable[[Task], None] | None]
+    """What is left to do after the phase under way."""
+    task: Task | None = None
+    files: dict[str, FileInfo] = field(default_factory=dict)
+    """This node's, by their names below the checkpoint's folder."""
+    everyone: list[FileInfo] = field(default_factory=list)
+    """All nodes', once they are sent."""
+    sent: set[str] = field(default_factory=set)
+    published: bool = False
+    left: tuple[int, ...] | None = None
+    """Steps in the store after old ones were deleted, on rank 0 when all is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a rank tells the others."""
+
+    done: bool
+    files: tuple[FileInfo, ...]
+    published: bool
+    left: tuple[int, ...] | None
+    trouble: str
+    error: TunesmithError | None
+    gives_up: bool
+
+
+class Uploads:
+    """Brings the checkpoints of one run to the output. Every method is called by every rank."""
+
+    def __init__(self, checkpoints: Checkpoints, around: Around | None = None) -> None:
+        self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
+        self._around = around or Around()
+        self._flight: Flight | None = None
+        self._changed = threading.Event()
+
+    def begin(self, step: int, folder: Path, best: int | None) -> None:
+        """Send what the ranks wrote into `folder`, which is then deleted, as are all before it.
+
+        Waits for the checkpoint on its way. `best` is the step that is kept whatever the limit says.
+        """
+        before = self._flight
+        trouble = self._wait(newer=step)
+        if before is not None and trouble:
+            self._pass_over(before, trouble)
+        firsts: list[bool] = self._ranks.gather(self._ranks.local_rank == 0)  # and all ranks have written
+        if self._ranks.local_rank == 0:
+            _delete_others(folder)
+        self._flight = flight = Flight(step, folder, best, [])
+        flight.phases = self._phases(flight, nodes=sum(firsts))
+        self._start_phase(flight)
+
+    def meet(self) -> None:
+        """At the end of a step: go on with what is on its way. Raises what ended it for good."""
+        if self._flight is not None:
+            self._meet(self._flight, gives_up=False)
+
+    def finish(self) -> None:
+        """At the end of the run: wait until all is there. Raises StorageTemporaryError if it cannot be."""
+        last = self._flight
+        trouble = self._wait(newer=None)
+        if last is None or not trouble:
+            return
+        if last.published:
+            self._pass_over(last, trouble)
+            return
+        message = f"{checkpoint_key(last.step)} could not be uploaded: {trouble}"
+        if self._around.seconds_left() is not None:
+            raise StoppedError(f"Told to stop; {message} Run it again to go on from {self._newest_known()}.")
+        raise StorageTemporaryError(f"{message} Run it again to go on from {self._newest_known()}.")
+
+    def settled(self) -> Sequence[int]:
+        """Steps of published checkpoints, newest first, when the one on its way has had its chance.
+
+        For the last words of a run that fails: what goes wrong here is only logged.
+        """
+        try:
+            self.finish()
+        except TunesmithError as error:
+            log.warning("%s", error.message)
+        return self._checkpoints.known
+
+    def _newest_known(self) -> str:
+        known = self._checkpoints.known
+        return checkpoint_key(known[0]) if known else "the first step"
+
+    def _pass_over(self, flight: Flight, trouble: str) -> None:
+        if flight.published:
+            what = "is published, but old checkpoints and logs could not be brought up to date"
+        else:
+            what = "is passed over, it could not be uploaded"
+        log.warning("%s %s: %s", checkpoint_key(flight.step), what, trouble)
+
+    # --- The phases, in threads.
+
+    def _phases(self, flight: Flight, nodes: int) -> list[Callable[[Task], None] | None]:
+        def clear(task: Task) -> None:
+            self._checkpoints.clear(flight.step)
+
+        def send(task: Task) -> None:
+            self._send(flight, task)
+
+        def publish(task: Task) -> None:
+            self._publish(flight, task)
+
+        def everything(task: Task) -> None:
+            if not flight.sent:
+                clear(task)
+            send(task)
+            publish(task)
+
+        first = self._ranks.rank == 0
+        if nodes == 1:
+            return [everything if first else None]
+        mine = self._ranks.local_rank == 0
+        return [clear if first else None, send if mine else None, publish if first else None]
+
+    def _start_phase(self, flight: Flight) -> None:
+        work = flight.phases.pop(0)
+        name = f"Upload of {checkpoint_key(flight.step)}"
+        flight.task = None if work is None else Task(name, work, self._changed, self._around.pauses)
+
+    def _send(self, flight: Flight, task: Task) -> None:
+        """Send what is not sent yet, then delete it here."""
+        if not flight.files:
+            flight.files = {info.key: info for info in describe(flight.folder)}
+        prefix, store = checkpoint_key(flight.step), self._checkpoints.store
+
+        def send_one(key: str) -> None:
+            if not task.cancelled:
+                store.put_file(f"{prefix}/{key}", flight.folder / key)
+                flight.sent.add(key)
+                task.well()
+
+        for_each([key for key in flight.files if key not in flight.sent], send_one)
+        shutil.rmtree(flight.folder, ignore_errors=True)
+
+    def _publish(self, flight: Flight, task: Task) -> None:
+        if not flight.published and not task.cancelled:
+            files = flight.everyone or list(flight.files.values())
+            self._checkpoints.publish(flight.step, files)
+            flight.published = True
+            task.well()
+            log.info("Published %s.", checkpoint_key(flight.step))
+        if not task.cancelled:
+            flight.left = self._checkpoints.delete_old(flight.step, flight.best)
+            self._around.after()
+
+    # --- The meetings, on main threads.
+
+    def _meet(self, flight: Flight, gives_up: bool) -> str:
+        """One exchange. Returns the trouble for which the checkpoint is given up, if it is."""
+        parts: list[Part] = self._ranks.gather(_part(flight, gives_up))
+        for part in parts:
+            if part.error is not None:
+                self._drop(flight)
+                raise part.error
+        flight.published = parts[0].published
+        if any(part.gives_up for part in parts):
+            self._drop(flight)
+            self._learn(flight, parts[0])
+            return next((part.trouble for part in parts if part.trouble), "there was no time left.")
+        if all(part.done for part in parts):
+            if flight.phases:
+                flight.everyone = [info for part in parts for info in part.files]
+                self._start_phase(flight)
+            else:
+                self._flight = None
+                self._learn(flight, parts[0])
+        return ""
+
+    def _learn(self, flight: Flight, rank0: Part) -> None:
+        """What is in the store now, as rank 0 knows it."""
+        if rank0.left is not None:
+            self._checkpoints.known = rank0.left
+        elif rank0.published:
+            others = [step for step in self._checkpoints.known if step != flight.step]
+            self._checkpoints.known = (flight.step, *others)
+
+    def _drop(self, flight: Flight) -> None:
+        if flight.task is not None:
+            flight.task.cancel()
+        self._flight = None
+
+    def _wait(self, newer: int | None) -> str:
+        """Wait for what is on its way, before a newer one or the end. Returns why it is given up, if so."""
+        if self._flight is None:
+            return ""
+        began, pause = time.monotonic(), _POLLS[0]
+        what = "the run ends" if newer is None else f"{checkpoint_key(newer)} is sent"
+        log.info("Waiting for the upload of %s before %s.", checkpoint_key(self._flight.step), what)
+        trouble = ""
+        while (flight := self._flight) is not None:
+            self._around.beat()
+            if flight.task is not None:
+                flight.task.hurry()
+            self._changed.wait(pause)
+            self._changed.clear()
+            pause = min(2 * pause, _POLLS[1])
+            trouble = self._meet(flight, self._gives_up(flight, time.monotonic() - began, newer is None))
+        return trouble
+
+    def _gives_up(self, flight: Flight, waited: float, last: bool) -> bool:
+        left = self._around.seconds_left()
+        if left is not None and left < SPARE_SECONDS:
+            return True
+        if flight.task is None or flight.task.trouble is None:
+            return False
+        if left is not None:
+            return not last  # what time there is belongs to the newer one
+        return waited > (self._around.last_seconds if last else self._around.next_seconds)
+
+
+def _part(flight: Flight, gives_up: bool) -> Part:
+    task = flight.task
+    done = task is None or task.done
+    return Part(
+        done=done,
+        files=tuple(flight.files.values()) if done and not flight.everyone else (),
+        published=flight.published,
+        left=flight.left,
+        trouble=task.trouble.message if task is not None and task.trouble is not None else "",
+        error=task.error if task is not None else None,
+        gives_up=gives_up,
+    )
+
+
+def _delete_others(folder: Path) -> None:
+    """Checkpoints beside this one: what was resumed from, and what was passed over."""
+    for other in folder.parent.glob(f"{CHECKPOINT_PREFIX}*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)

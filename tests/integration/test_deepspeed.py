@@ -1,0 +1,150 @@
+"""FineTuneJob with DeepSpeed by the real command: ZeRO on two processes, stopped, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.integration.kills import first_step, forget_logs, started, wait_for_step
+from tests.support import Ended, chat_records, finetune, logs_of, metrics_of, run_job, write_jsonl
+
+pytestmark = pytest.mark.slow
+USERS = Path(__file__).parents[2] / "examples/user-simulation/users.jsonl"
+TWO = ("--processes", "2")
+
+
+def manifest_01(home: Path, name: str, model: Path) -> dict[str, Any]:
+    """The first manifest of the examples, in small: full fine-tuning with ZeRO-3 that stops early."""
+    data = home / "users.jsonl"
+    if not data.exists():
+        data.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(USERS, data)
+    simulated = {"expand": True, "ablationConfig": "profile_and_context", "promptStyle": "simple"}
+    return finetune(
+        name,
+        model=model,
+        data=data,
+        output=home / name,
+        datasets=[{"uri": f"file://{data}", "userSimulation": simulated}],
+        method={"full": {}},
+        deepspeed={"zeroStage": 3},
+        validation={"ratio": 0.25},
+        previews=[{"name": "bees", "user": "Do you like visitors?", "generation": {"maxNewTokens": 3}}],
+        training={
+            "maxSteps": 60, "evalSteps": 4, "saveSteps": 3, "saveTotalLimit": 2, "learningRate": 0.3,
+            "lrScheduler": "constant", "weightDecay": 0.1, "maxLength": 512, "loggingSteps": 2,
+            "perDeviceTrainBatchSize": 1, "gradientAccumulationSteps": 3,
+            "earlyStopping": {"patience": 3, "threshold": 0.001},
+        },
+    )  # fmt: skip
+
+
+def small(home: Path, name: str, model: Path, stage: int, method: dict[str, Any]) -> dict[str, Any]:
+    """A few steps over more than one epoch, with dropout where there is an adapter."""
+    return finetune(
+        name,
+        model=model,
+        data=write_jsonl(home / "train.jsonl", chat_records(30)),
+        output=home / name,
+        method=method,
+        deepspeed={"zeroStage": stage},
+        validation={"ratio": 0.2},
+        training={"maxSteps": 14, "saveSteps": 3, "evalSteps": 5, "loggingSteps": 2},
+    )
+
+
+def ran(home: Path, document: dict[str, Any]) -> Ended:
+    ended = run_job(home, document, *TWO)
+    assert ended.code == 0, ended.text + logs_of(home)
+    return ended
+
+
+def outcome(output: Path) -> dict[str, Any]:
+    """All that must be the same whether or not a run was killed."""
+    result = json.loads((output / "result.json").read_text("utf-8"))
+    weights = {path.name: path.read_bytes() for path in (output / "final_model").glob("*.safetensors")}
+    assert weights
+    return {
+        "metrics": metrics_of(output),
+        **{key: result[key] for key in ("steps", "usedStep", "validationLoss", "previews")},
+        **weights,
+    }
+
+
+def killed_after(home: Path, document: dict[str, Any], step: int) -> None:
+    """Start, kill everything after a step, and go on to the end."""
+    with started(home, document, *TWO, env={}) as run:
+        wait_for_step(run, step)
+        run.kill("tree")
+        run.ended()
+    forget_logs(home)
+    ran(home, document)
+    assert 1 < first_step(home) <= step + 3
+
+
+def test_manifest_01_in_small(tmp_path: Path, tiny_model: Path) -> None:
+    home, other = tmp_path / "whole", tmp_path / "killed"
+    ran(home, manifest_01(home, "job", tiny_model))
+    whole = outcome(home / "job")
+    losses = {row["step"]: row["eval_loss"] for row in whole["metrics"] if "eval_loss" in row}
+    best = min(losses, key=lambda at: losses[at])
+    assert whole["usedStep"] == best < whole["steps"] < 60
+    assert whole["validationLoss"]["after"] == losses[best] != whole["validationLoss"]["before"]
+    # Checkpoints are sharded; the final weights are the best one's, as DeepSpeed's own script has them.
+    saved = home / "job" / f"checkpoint-{best}"
+    assert not list(saved.glob("*.safetensors"))
+    assert len(list(saved.glob(f"global_step{best}/*_optim_states.pt"))) == 2
+    final = load_file(home / "job/final_model/model.safetensors")
+    recovered = recover(saved)
+    assert all(torch.equal(final[name], recovered[name]) for name in final)
+    log = (home / ".tunesmith/jobs/default/job-ftj/logs/rank-1.log").read_text("utf-8")
+    assert not re.search(r"FutureWarning|\[(INFO|WARNING)\]", log)  # DeepSpeed's own chatter
+
+    killed_after(other, manifest_01(other, "job", tiny_model), 5)
+    assert outcome(other / "job") == whole
+
+
+def recover(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Whole weights of a checkpoint, put together by DeepSpeed's own script for it."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    return dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint)))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("stage", "method"),
+    [
+        (0, {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}}),
+        (1, {"full": {}}),
+        (2, {"full": {}}),
+        (2, {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}}),
+        (3, {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}}),
+        (3, {"qlora": {"r": 4, "alpha": 8, "dropout": 0.1}}),
+    ],
+    ids=["0-lora", "1-full", "2-full", "2-lora", "3-lora", "3-qlora"],
+)
+def test_killed_and_gone_on_with(
+    tmp_path: Path, tiny_model: Path, stage: int, method: dict[str, Any]
+) -> None:
+    home, other = tmp_path / "whole", tmp_path / "killed"
+    ran(home, small(home, "job", tiny_model, stage, method))
+    killed_after(other, small(other, "job", tiny_model, stage, method), 7)
+    assert outcome(other / "job") == outcome(home / "job")
+
+
+@pytest.mark.soak
+def test_killed_after_it_stopped_early(tmp_path: Path, tiny_model: Path) -> None:
+    """It trains no further, and comes to the same model."""
+    document = manifest_01(tmp_path, "job", tiny_model)
+    ran(tmp_path, document)
+    whole = outcome(tmp_path / "job")
+    (tmp_path / "job/manifest.json").unlink()
+    ran(tmp_path, document)
+    assert outcome(tmp_path / "job") == whole
