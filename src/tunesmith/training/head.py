@@ -63,7 +63,8 @@ class _Loss(torch.autograd.Function):
         kinds = ((hidden, hidden.dtype), (weight, torch.float32), (bias, torch.float32))
         grads = [_room(part, of) if trains else None for part, of in kinds]
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        step = max(1, CHUNK // weight.shape[0])
+        chunks = -(-len(hidden) * weight.shape[0] // CHUNK)
+        step = -(-len(hidden) // chunks)
         rows = targets.rows
         bounds = torch.searchsorted(
             rows, torch.arange(0, len(hidden) + step, step, device=rows.device)
