@@ -83,7 +83,7 @@ def workload(name: str, model: str, count: int) -> list[dict]:
         case "cases":
             return cases(text, count)
         case "flat":
-            return dialogues(text, count, text.take(12))
+            return dialogues(text, count, text.take(5))  # what a template puts between system and reply
         case "simple":
             return dialogues(text, count, [])
         case _:
