@@ -18,7 +18,14 @@ from tunesmith.training.attention import BLOCK, TreeAttention, attend, block_mas
 from tunesmith.training.batches import padded_batch, tree_batch
 from tunesmith.training.head import Head, Targets, fuse_head, loss_of_logits
 from tunesmith.training.loss import weighted_sum
-from tunesmith.training.selfcheck import difference, small_samples, use_tree_attention, why_not
+from tunesmith.training.selfcheck import (
+    compare,
+    difference,
+    paths,
+    small_samples,
+    use_tree_attention,
+    why_not,
+)
 from tunesmith.training.tree import build_tree
 
 CPU = torch.device("cpu")
@@ -281,3 +288,38 @@ def test_which_models_can(config, fields, reason):
     said = why_not(model, "auto", 300)
     assert (reason in said) if reason else not said
     assert "model.attention is flash_attention_2" in why_not(model, "flash_attention_2", 300)
+
+
+def test_the_check_says_what_it_saw(tiny_model, monkeypatch):
+    model = load(tiny_model)
+    use_tree_attention(model)
+    samples = branching(3)
+    good = compare(model, samples, CPU, None, "auto", 1e-4)
+    assert (good.used, good.reason) == (True, "")
+    assert good.difference is not None
+    assert compare(model, samples, CPU, None, "flex", 1e-4).used
+    off = compare(model, samples, CPU, None, "auto", -1.0)
+    assert not off.used
+    assert "as a tree and padded differ by" in off.reason
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("transformers.integrations.flex_attention.flex_attention_forward", broken)
+    assert "FlexAttention: no compiler" in compare(model, samples, CPU, None, "flex", 1e-4).reason
+
+
+def test_a_model_that_takes_no_tree_is_padded():
+    def model(input_ids, attention_mask, position_ids, logits_to_keep, use_cache):
+        raise AssertionError
+
+    model.training, model.eval, model.train = False, lambda: None, lambda mode: None
+    assert "tree" in compare(model, branching(2), CPU, None, "auto", 1e-4).reason
+
+
+@pytest.mark.parametrize(
+    ("device", "tokens", "wanted"),
+    [("cpu", 9999, ["auto"]), ("cuda", 2047, ["auto"]), ("cuda", 2048, ["flex", "dense"])],
+)
+def test_paths_worth_trying(device, tokens, wanted):
+    assert paths(torch.device(device), tokens) == wanted

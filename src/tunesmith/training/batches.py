@@ -6,6 +6,7 @@ Both say which hidden states have labels and which; the loss is the same sum (se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from tunesmith.training.tree import Tree, build_tree
 Indices = npt.NDArray[np.int64]
 Samples = list[npt.NDArray[np.int32]]
 Weights = list[npt.NDArray[np.float32]]
+Path = Literal["auto", "runs", "dense", "flex"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Batch:
     mask: torch.Tensor | None = None
     positions: torch.Tensor | None = None
     tree: Tree | None = None
+    path: Path = "auto"
+    """How attention goes along the tree; see `attention.TreeAttention`."""
 
     @property
     def computed(self) -> int:
@@ -73,15 +77,15 @@ def padded_batch(samples: Samples, weights: Weights, pad_id: int) -> Batch:
     return Batch(torch.from_numpy(ids), _kept(kept), targets, tokens, mask=torch.from_numpy(mask))
 
 
-def collate_tree(table: Table, indices: Indices, reduction: str, pad_id: int) -> Batch:
+def collate_tree(table: Table, indices: Indices, reduction: str, pad_id: int, path: Path = "auto") -> Batch:
     """Samples as one tree. No samples give two padding tokens and no labels."""
     if not len(indices):
         return collate(table, indices, reduction, pad_id)
     samples, weights = _read(table, indices, reduction)
-    return tree_batch(build_tree(samples, weights), sum(map(len, samples)))
+    return tree_batch(build_tree(samples, weights), sum(map(len, samples)), path)
 
 
-def tree_batch(tree: Tree, tokens: int) -> Batch:
+def tree_batch(tree: Tree, tokens: int, path: Path = "auto") -> Batch:
     """A tree as a batch; `tokens` are those of its samples."""
     labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
     labels = labels[np.argsort(tree.parents[labels], kind="stable")]
@@ -94,6 +98,7 @@ def tree_batch(tree: Tree, tokens: int) -> Batch:
         tokens,
         positions=torch.from_numpy(tree.positions)[None],
         tree=tree,
+        path=path,
     )
 
 

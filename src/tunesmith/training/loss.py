@@ -61,5 +61,5 @@ def _attention(batch: Batch, device: torch.device) -> dict[str, Any]:
     from tunesmith.training.attention import TreeAttention
 
     assert batch.positions is not None
-    tree = TreeAttention(batch.tree, device)
+    tree = TreeAttention(batch.tree, device, batch.path)
     return {"attention_mask": tree.shape(), "position_ids": batch.positions.to(device), "tree": tree}

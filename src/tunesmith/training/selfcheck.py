@@ -14,7 +14,8 @@ import torch
 
 from tunesmith.data.table import Table
 from tunesmith.training import attention
-from tunesmith.training.batches import Batch, padded_batch, tree_batch
+from tunesmith.training.attention import UnsupportedAttentionError
+from tunesmith.training.batches import Path, padded_batch, tree_batch
 from tunesmith.training.head import Head
 from tunesmith.training.loss import weighted_sum
 from tunesmith.training.order import Indices
@@ -74,15 +75,54 @@ def small_samples(table: Table, step: Indices) -> list[np.ndarray[Any, np.dtype[
 
 @torch.no_grad()
 def difference(
-    model: Any, samples: list[np.ndarray[Any, np.dtype[np.int32]]], device: torch.device, head: Head | None
+    model: Any,
+    samples: list[np.ndarray[Any, np.dtype[np.int32]]],
+    device: torch.device,
+    head: Head | None,
+    path: Path = "auto",
 ) -> float:
-    """Relative difference between the losses of some samples as a tree and padded; every token is a label."""
+    """Relative difference between the losses of some samples as a tree and padded; every token is a label.
+
+    Raises UnsupportedAttentionError where attention along a tree cannot be had.
+    """
     draw = np.random.default_rng(0)
     weights = [draw.uniform(0.5, 1.5, len(sample)).astype(np.float32) for sample in samples]
     was_training = model.training
     model.eval()
-    tree: Batch = tree_batch(build_tree(samples, weights), sum(map(len, samples)))
-    together = weighted_sum(model, tree, device, head).item()
+    tree = tree_batch(build_tree(samples, weights), sum(map(len, samples)), path)
+    try:
+        together = weighted_sum(model, tree, device, head).item()
+    except TypeError as error:  # a forward pass that knows no `tree`
+        raise UnsupportedAttentionError(str(error)) from error
+    except RuntimeError as error:
+        if path != "flex":
+            raise
+        raise UnsupportedAttentionError(f"FlexAttention: {error}") from error
     apart = weighted_sum(model, padded_batch(samples, weights, 0), device).item()
     model.train(was_training)
     return abs(together - apart) / max(abs(apart), 1e-9)
+
+
+def paths(device: torch.device, most_tokens: int) -> list[Path]:
+    """Ways of attention to try, the fastest first: where FlexAttention fails, a mask does for long trees."""
+    if device.type == "cuda" and most_tokens >= attention.FLEX_FROM:
+        return ["flex", "dense"]
+    return ["auto"]
+
+
+def compare(
+    model: Any,
+    samples: list[np.ndarray[Any, np.dtype[np.int32]]],
+    device: torch.device,
+    head: Head | None,
+    path: Path,
+    tolerance: float,
+) -> TreeCheck:
+    """Whether trees give the loss of padded samples on one path of attention."""
+    try:
+        seen = difference(model, samples, device, head, path)
+    except UnsupportedAttentionError as error:
+        return TreeCheck(False, str(error))
+    if seen <= tolerance:
+        return TreeCheck(True, "", seen)
+    return TreeCheck(False, f"the losses of the same samples as a tree and padded differ by {seen:.2g}", seen)

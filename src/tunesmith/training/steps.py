@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from tunesmith.data.table import Table
-from tunesmith.training.batches import Batch, collate, collate_tree
+from tunesmith.training.batches import Batch, Path, collate, collate_tree
 from tunesmith.training.loss import denominator
 from tunesmith.training.order import Indices, StepPlan
 
@@ -45,6 +45,7 @@ class StepDataset(Dataset[StepData]):
 
     def __init__(self, table: Table, plan: StepPlan, reduction: str, pad_id: int) -> None:
         self.table, self.plan, self.reduction, self.pad_id = table, plan, reduction, pad_id
+        self.path: Path = "auto"
         self._ahead: dict[int, Future[StepData]] = {}
         self._thread = ThreadPoolExecutor(1, "steps")
 
@@ -68,8 +69,9 @@ class StepDataset(Dataset[StepData]):
 
     def batch(self, table: Table, indices: Indices) -> Batch:
         """Samples of a table in the form the plan asks for: a tree, or padded rows."""
-        made = collate if self.plan.budget is None else collate_tree
-        return made(table, indices, self.reduction, self.pad_id)
+        if self.plan.budget is None:
+            return collate(table, indices, self.reduction, self.pad_id)
+        return collate_tree(table, indices, self.reduction, self.pad_id, self.path)
 
     def go_plain(self) -> None:
         """Pad from now on. The steps hold the same samples as before."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,6 @@ from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
 from tunesmith.training import engine
 from tunesmith.training.adapters import has_adapters, load_trained, save_trained
-from tunesmith.training.attention import UnsupportedAttentionError
 from tunesmith.training.head import Head, fuse_head
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
@@ -33,7 +33,8 @@ from tunesmith.training.order import evaluation
 from tunesmith.training.selfcheck import (
     TOLERANCE,
     TreeCheck,
-    difference,
+    compare,
+    paths,
     small_samples,
     use_tree_attention,
     why_not,
@@ -103,21 +104,35 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             return self.tree
         model = self.accelerator.unwrap_model(self.model)
         base = model.get_base_model() if has_adapters(model) else model
-        reason, seen = why_not(base, asked, int(steps.table.lengths.max())), None
+        tables = [steps.table] if self._validation is None else [steps.table, self._validation]
+        reason = why_not(base, asked, max(int(table.lengths.max(initial=0)) for table in tables))
+        self.tree = TreeCheck(False, reason)
         if not reason:
             use_tree_attention(base)
-            try:
-                samples = small_samples(steps.table, steps.plan.samples(0))
-                seen = self._reduce(difference(self.model_wrapped, samples, self.args.device, self.head))[0]
-            except (TypeError, UnsupportedAttentionError) as error:
-                reason = str(error)
-        dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
-        if seen is not None and not seen <= TOLERANCE.get(dtype, 2e-2) * self.args.world_size:
-            reason = f"the losses of the same samples as a tree and padded differ by {seen:.2g}"
-        if reason:
+            self._try_paths(base)
+        if not self.tree.used:
             steps.go_plain()
-        self.tree = TreeCheck(not reason, reason, seen)
         return self.tree
+
+    def _try_paths(self, base: Any) -> None:
+        """Try trees on a few samples, with the fastest attention first."""
+        steps, device = self.steps, self.args.device
+        samples = small_samples(steps.table, steps.plan.samples(0))
+        tolerance = TOLERANCE[self._computed_in(base)]
+        for path in paths(device, steps.plan.most_tokens):
+            self.tree = compare(self.model_wrapped, samples, device, self.head, path, tolerance)
+            everywhere = self._reduce(self.tree.used)[0] == self.args.world_size
+            if everywhere:
+                steps.path = "auto" if path == "flex" else path
+                return
+            self.tree = replace(self.tree, used=False)
+
+    def _computed_in(self, base: Any) -> torch.dtype:
+        """What the model computes in: autocast's type, else that of its weights."""
+        if self.args.bf16 or self.args.fp16:
+            return torch.bfloat16 if self.args.bf16 else torch.float16
+        found: torch.dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
+        return found
 
     def get_train_dataloader(self) -> DataLoader[StepData]:
         """One item a step, in order; not prepared by accelerate, since each rank has its own items."""
