@@ -24,7 +24,7 @@ from tests.support import logs_of, run_job
 from tunesmith.local.embedded_s3 import EmbeddedS3
 
 pytestmark = pytest.mark.slow
-STEPS, SAVE = 24, 5
+STEPS, SAVE = 60, 5
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Which replies are right, and drawing them."""

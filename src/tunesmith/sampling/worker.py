@@ -1,0 +1,96 @@
+"""The process in which one verifier runs: started and, where need be, killed by `pool`.
+
+Reads pickled tasks from a socket and answers each with a line of JSON, which nothing the verifier returns can
+make dangerous to read. The verifier's own output goes nowhere. Knows nothing of who waits for the verdicts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import resource
+import signal
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import PermanentError
+from tunesmith.sampling.verdict import ERROR, rejected
+from tunesmith.sampling.verifiers import Verify, load
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Loads the verifier of the first message, says so, and then judges replies until the socket closes."""
+    _die_with(parent)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=descriptor) as ours, ours.makefile("rb") as messages:
+        task, memory = pickle.load(messages)
+        try:
+            verify = load(task)
+        except PermanentError as error:
+            _send(ours, {"wrong": error.message})
+            return
+        _limit_memory(memory)
+        _send(ours, {"ready": True})
+        _serve(ours, messages, verify)
+
+
+def _serve(ours: socket.socket, messages: Any, verify: Verify) -> None:
+    myself = os.getpid()
+    while True:
+        try:
+            number, record, reply = pickle.load(messages)
+        except EOFError:
+            return
+        answer = _answer(verify, record, reply)
+        if os.getpid() != myself:  # the verifier forked, and this is the copy
+            os._exit(1)
+        _send(ours, {"number": number, **answer})
+        if "memory" in answer:  # what it still holds would be missing for the next reply
+            return
+
+
+def _answer(verify: Verify, record: dict[str, Any], reply: str) -> dict[str, Any]:
+    """At this process's edge nothing may pass: the verifier is not our code."""
+    try:
+        return asdict(verify(record, reply))
+    except MemoryError:
+        return {"memory": True}
+    except BaseException as error:  # noqa: BLE001
+        return asdict(rejected(ERROR, error=type(error).__name__, message=_words(error)))
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001
+        return "(its text cannot be shown)"
+
+
+def _send(ours: socket.socket, answer: dict[str, Any]) -> None:
+    ours.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _limit_memory(memory: int) -> None:
+    """So much more than there is now: a module of the user's may have brought a good deal."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    now = next(int(line.split()[1]) * 1024 for line in status.open() if line.startswith("VmData"))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process with its keeper, even while the verifier holds the interpreter."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.uname().sysname == "Linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+        Path("/proc/self/oom_score_adj").write_text("1000")  # rather this one than the engine
+    if os.getppid() != parent:
+        os._exit(1)
