@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -103,7 +104,13 @@ def start_cli(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
     )
+
+
+def _hear_ctrl_c() -> None:
+    """A test run that was started in the background ignores SIGINT, which its children would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_cli(
