@@ -10,6 +10,7 @@ from tunesmith.artifacts import journal_segments
 from tunesmith.artifacts.journal import Journal, Window
 from tunesmith.artifacts.journal_parts import read_part, read_parts
 from tunesmith.artifacts.journal_turns import begin, committed
+from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import open_store
 from tunesmith.errors import (
     CorruptObjectError,
@@ -20,7 +21,6 @@ from tunesmith.errors import (
     UsageError,
 )
 from tunesmith.names import Reason
-from tunesmith.training.retry import Task
 
 
 class Away:

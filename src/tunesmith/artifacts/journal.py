@@ -44,7 +44,7 @@ class Window:
 
 
 class Work(Protocol):
-    """What a background task lets its work know and say (`training.retry.Task` is one)."""
+    """What a background task lets its work know and say (`retry.Task` is one)."""
 
     @property
     def cancelled(self) -> bool:

@@ -148,6 +148,17 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     return _finish(session, trainer, checkpoints, results, ranks)
 
 
+def _metrics(session: Session, steps: int, resume: Path | None) -> Metrics | None:
+    """Rank 0's metrics, gone on with where a checkpoint is."""
+    if not session.first:
+        return None
+    sinks = open_sinks(session, session.folder)
+    metrics = Metrics(session.folder, session.spec.training.logging_steps, steps, sinks, peak_memory)
+    if resume is not None:
+        metrics.restore(resume)
+    return metrics
+
+
 def _trainer(
     session: Session,
     inputs: Inputs,
@@ -162,21 +173,15 @@ def _trainer(
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
-    from tunesmith.training.begin import AtBegin
+    from tunesmith.training.callbacks import AtBegin, EvaluateAt, StopWhenAsked
     from tunesmith.training.health import Health
     from tunesmith.training.recorder import Recorder
     from tunesmith.training.steps import StepDataset
-    from tunesmith.training.trainer import EvaluateAt, StepTrainer, StopWhenAsked
+    from tunesmith.training.trainer import StepTrainer
     from tunesmith.training.uploads import Around, Uploads
 
     spec = session.spec
-    metrics = None
-    if session.first:
-        sinks = open_sinks(session, session.folder)
-        metrics = Metrics(session.folder, spec.training.logging_steps, len(plan), sinks, peak_memory)
-        if resume is not None:
-            metrics.restore(resume)
-        results.metrics = metrics
+    metrics = results.metrics = _metrics(session, len(plan), resume)
     around = Around(
         after=results.upload_logs,
         seconds_left=session.stop.seconds_left,

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
@@ -270,33 +270,3 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         model.train(was_training)
         summed, total = self._reduce(summed, total)
         return summed / total
-
-
-class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
-    """Saves and stops after the step in which any rank was told to stop."""
-
-    def __init__(self) -> None:
-        self.trainer: StepTrainer | None = None
-
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Asks for a checkpoint and the end."""
-        if self.trainer is not None and self.trainer.stopping:
-            control.should_save = control.should_training_stop = True
-        return control
-
-
-class EvaluateAt(TrainerCallback):  # type: ignore[misc]
-    """Evaluates and saves every `every` steps and after the last one."""
-
-    def __init__(self, every: int) -> None:
-        self._every = every
-
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Asks for an evaluation and, with it, a checkpoint."""
-        if state.global_step % self._every == 0 or state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-        return control

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.artifacts.publish import FileInfo
+from tunesmith.artifacts.retry import PAUSES, Task
 from tunesmith.artifacts.transfer import describe, for_each
 from tunesmith.errors import StoppedError, StorageTemporaryError, TunesmithError
 from tunesmith.names import CHECKPOINT_PREFIX, checkpoint_key
 from tunesmith.training.checkpoints import Checkpoints
-from tunesmith.training.retry import PAUSES, Task
 
 log = logging.getLogger(__name__)
 NEXT_SECONDS = 60.0
