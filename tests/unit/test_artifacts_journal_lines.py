@@ -37,7 +37,7 @@ def test_round_trip():
     assert [lines.decode_key(row.payload) for row in rows] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()], ids=["nan", "inf", "object"])
 def test_what_json_cannot_hold_is_no_record(value):
     with pytest.raises((ValueError, TypeError)):
         lines.encode_record("a", {"x": value}, 0)

@@ -99,4 +99,4 @@ def test_the_readme_shows_commands_and_a_right_manifest():
     assert len(list(tunesmith_calls(readme))) >= 8
     jobs, problems = parse_text("---\n".join(blocks(readme, "yaml")), "README.md")
     assert [str(problem) for problem in problems] == []
-    assert [job.name for job in jobs] == ["quickstart"]
+    assert [job.name for job in jobs] == ["quickstart", "legal-sample"]

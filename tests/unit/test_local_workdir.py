@@ -12,7 +12,7 @@ from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith.errors import UsageError
 from tunesmith.jobs.world import read_world
-from tunesmith.local.launch import MAX_BYTES, pod_environment, read_object
+from tunesmith.local.launch import MAX_BYTES, Devices, pod_environment, read_object
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
 
 
@@ -94,8 +94,9 @@ def test_paths_are_shown_as_one_would_type_them(tmp_path, monkeypatch):
 
 
 def environment(folder, **changes):
-    settings = {"attempt": 2, "processes": 3, "cores": 8, "progress_port": 1234, "gpus": False, **changes}
-    return pod_environment(folder, **settings)
+    devices = Devices(**{"processes": 3, "engines": 1, "gpus": False, **changes.pop("devices", {})})
+    settings = {"attempt": 2, "cores": 8, "progress_port": 1234, **changes}
+    return pod_environment(folder, devices=devices, **settings)
 
 
 def test_the_environment_is_the_pods(folder):
@@ -117,16 +118,18 @@ def test_the_environment_is_the_pods(folder):
     assert in_pod <= variables.keys()
 
 
+@pytest.mark.parametrize("what", ["processes", "engines"])
 @pytest.mark.parametrize(
-    ("processes", "cores", "threads"), [(1, 8, "8"), (3, 8, "2"), (16, 8, "1"), (1, 1, "1")]
+    ("number", "cores", "threads"), [(1, 8, "8"), (3, 8, "2"), (16, 8, "1"), (1, 1, "1")]
 )
-def test_cores_are_shared_out(folder, processes, cores, threads):
-    assert environment(folder, processes=processes, cores=cores)["OMP_NUM_THREADS"] == threads
+def test_cores_are_shared_out(folder, what, number, cores, threads):
+    variables = environment(folder, devices={"processes": 1, what: number}, cores=cores)
+    assert variables["OMP_NUM_THREADS"] == threads
 
 
 def test_gpus_are_hidden_from_a_job_without(folder):
     assert environment(folder)["CUDA_VISIBLE_DEVICES"] == ""
-    with_gpus = environment(folder, gpus=True)
+    with_gpus = environment(folder, devices={"gpus": True})
     assert not {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"} & with_gpus.keys()
 
 

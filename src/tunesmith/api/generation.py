@@ -82,7 +82,7 @@ class TransformersEngine(Model):
     """transformers' generate, for machines without vLLM."""
 
     batch_size: IntOrAuto = "auto"
-    """Prompts at once; auto: chosen by memory."""
+    """Replies drawn at once, at most; auto: chosen by memory."""
 
 
 class EngineSpec(Model):

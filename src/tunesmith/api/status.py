@@ -16,6 +16,7 @@ MAX_MESSAGE = 4096
 _Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 _Address = Annotated[str, Field(max_length=2048)]
 _Amount = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 ConditionType = Literal["Accepted", "Running", "Succeeded", "Failed", "Suspended"]
@@ -38,6 +39,17 @@ class Condition(Model):
     """Why, in one word for programs."""
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     """Why, in words for people."""
+
+
+class EvaluationStatus(Model):
+    """How base and tuned model did in one evaluation."""
+
+    name: ShortText
+    """Name of the evaluation."""
+    base: _Share | None = None
+    """Share of the base model's replies that were right."""
+    tuned: _Share | None = None
+    """Share of the tuned model's replies that were right."""
 
 
 class ProgressStatus(Model):
@@ -63,12 +75,14 @@ class ProgressStatus(Model):
     """Prompts sampled."""
     accepted: NotNegative | None = None
     """Replies accepted."""
-    acceptance_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    acceptance_rate: _Share | None = None
     """Accepted replies of all replies."""
     dialogues: NotNegative | None = None
     """Dialogues finished."""
     spent_usd: _Amount | None = None
     """USD spent."""
+    evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
+    """Accuracy of base and tuned model, once they are evaluated."""
 
 
 class OutputsStatus(Model):

@@ -22,8 +22,8 @@ from typing import Any
 from tunesmith.artifacts.location import join_key
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import CorruptObjectError, StoppedError
+from tunesmith.names import JOURNAL
 
-JOURNAL = "journal"
 PARTS = "parts/"
 _TURNS = "turns/"
 _ID_KEY = f"{JOURNAL}/journal.json"

@@ -51,8 +51,15 @@ def conversation_from_chat(
     turn (or OpenAI's `weight`) become its weight; they count for the assistant's turns only.
     Raises RecordProblem, whose message names the field.
     """
-    paths = tree_paths(value) if is_tree(value) else [_turns(value)]
-    return [conversation(path, system_prompt) for path in paths]
+    return [conversation(turns, system_prompt) for turns in turns_from_chat(value)]
+
+
+def turns_from_chat(value: Mapping[str, Any]) -> list[list[Message]]:
+    """The turns as they stand, whether or not there is a reply to learn; several lists for a message tree.
+
+    Raises RecordProblem, whose message names the field.
+    """
+    return tree_paths(value) if is_tree(value) else [_turns(value)]
 
 
 def conversation(messages: list[Message], system_prompt: str | None) -> Conversation:
@@ -62,9 +69,14 @@ def conversation(messages: list[Message], system_prompt: str | None) -> Conversa
         raise RecordProblem("there is no assistant reply")
     if not any(reply.weight > 0 for reply in replies):
         raise RecordProblem("no assistant reply has a weight above 0, so there is nothing to learn")
+    return Conversation(tuple(with_system_prompt(messages, system_prompt)))
+
+
+def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
+    """The messages, with the system prompt first where they have no system message."""
     if system_prompt and not any(message.role == "system" for message in messages):
-        messages = [Message("system", system_prompt), *messages]
-    return Conversation(tuple(messages))
+        return [Message("system", system_prompt), *messages]
+    return messages
 
 
 # Weights are float32 in training; beyond these a step's sum would be 0 or infinite.

@@ -16,11 +16,24 @@ from tunesmith.tokens.conversation import Conversation, Message
 def conversation_from_instruction(
     value: Mapping[str, Any], *, system_prompt: str | None = None
 ) -> Conversation:
-    r"""Fields `instruction`, `output` (or `response`); optional `input`, `system`, `history: [[q, a], …]`.
+    """Fields `instruction`, `output` (or `response`); optional `input`, `system`, `history: [[q, a], …]`.
+
+    The history's replies are learnt too. Raises RecordProblem, whose message names the field.
+    """
+    messages = question_from_instruction(value)
+    answer = "response" if value.get("output") is None and "response" in value else "output"
+    reply = text_field(value, answer)
+    if not reply.strip():
+        raise RecordProblem(f"{answer} is empty")
+    return conversation([*messages, Message("assistant", reply)], system_prompt)
+
+
+def question_from_instruction(value: Mapping[str, Any]) -> list[Message]:
+    r"""The turns up to the question, whether or not there is a reply.
 
     The question is `instruction` and `input` joined by "\n", as LLaMA-Factory and ms-swift do; an empty one
-    of the two is left out. The history's replies are learnt too. In a CSV cell the history is JSON text.
-    Raises RecordProblem, whose message names the field.
+    of the two is left out. In a CSV cell the history is JSON text. Raises RecordProblem, whose message names
+    the field.
     """
     if "instruction" not in value:
         raise RecordProblem(_no_instruction(value))
@@ -28,15 +41,9 @@ def conversation_from_instruction(
     question = "\n".join(part for part in parts if part)
     if not question.strip():
         raise RecordProblem("instruction is empty")
-    answer = "response" if value.get("output") is None and "response" in value else "output"
-    reply = text_field(value, answer)
-    if not reply.strip():
-        raise RecordProblem(f"{answer} is empty")
     system = optional_text(value, "system")
     messages = [Message("system", system)] if system else []
-    messages += _history(value.get("history"))
-    messages += [Message("user", question), Message("assistant", reply)]
-    return conversation(messages, system_prompt)
+    return [*messages, *_history(value.get("history")), Message("user", question)]
 
 
 def _history(history: object) -> Iterator[Message]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.store import StorageOptions
@@ -92,3 +93,18 @@ def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
         log.warning(
             "model.adapterUri %s was made for %s; here it goes on %s.", source.adapter_uri, named, base.uri
         )
+
+
+def told_files(files: ModelFiles) -> dict[str, Any]:
+    """A model's folders as plain values; `files_told` reads them in another process."""
+    return {
+        "base": str(files.base),
+        "adapters": [str(folder) for folder in files.adapters],
+        "source": files.source.to_json(),
+    }
+
+
+def files_told(told: dict[str, Any]) -> ModelFiles:
+    """What `told_files` told."""
+    adapters = tuple(Path(folder) for folder in told["adapters"])
+    return ModelFiles(Path(told["base"]), adapters, ModelSource.model_validate(told["source"]))

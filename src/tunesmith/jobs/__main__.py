@@ -16,6 +16,7 @@ from tunesmith.jobs.progress import Progress, serve
 from tunesmith.jobs.support import refuse_unsupported
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
 from tunesmith.jobs.world import World, die_with_parent, read_world
+from tunesmith.names import Kind
 from tunesmith.plan.run import Run, parse_run
 
 log = logging.getLogger("tunesmith")
@@ -41,6 +42,10 @@ def _log_to(world: World) -> None:
 def _run(run: Run, world: World, progress: Progress) -> str:
     """Do the job; returns the digest of the published manifest."""
     refuse_unsupported(run.kind, run.spec)
+    if run.kind == Kind.REJECTION_SAMPLE:
+        from tunesmith.jobs.rejection_sample import rejection_sample
+
+        return rejection_sample(run, world, progress)
     from tunesmith.jobs.finetune import fine_tune
 
     return fine_tune(run, world, progress)

@@ -16,6 +16,7 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.errors import StoppedError
+from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
 from tunesmith.jobs.memory import checkpoints_activations
 from tunesmith.jobs.output import Found, State, claim, examine
@@ -25,7 +26,7 @@ from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.tracking import open_sinks, peak_memory
 from tunesmith.jobs.watching import make_watch, start_watch
 from tunesmith.jobs.world import World
-from tunesmith.names import checkpoint_key
+from tunesmith.names import FINAL_MODEL, checkpoint_key
 from tunesmith.plan.run import Run
 from tunesmith.training.arguments import eval_every, plan_steps, training_arguments
 from tunesmith.training.checkpoints import Checkpoints, Ranks
@@ -117,6 +118,8 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
             "data": data_digest(inputs.prepared),
             "model": model_digest(inputs.files),
         }
+        if inputs.evaluations:
+            fingerprint["evaluation"] = [prompts.digest for prompts in inputs.evaluations]
         claim(session.store, found, fingerprint)
     ranks.gather(None)
     checkpoints = Checkpoints(
@@ -145,7 +148,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     if trainer.stopping:
         step = trainer.state.global_step
         raise StoppedError(f"Stopped after step {step}, which is saved. Run it again to go on from there.")
-    return _finish(session, trainer, checkpoints, results, ranks)
+    return _finish(session, inputs, trainer, checkpoints, results, ranks)
 
 
 def _metrics(session: Session, steps: int, resume: Path | None) -> Metrics | None:
@@ -261,7 +264,14 @@ def _check_tree(session: Session, trainer: Any, results: Results) -> None:
         results.metrics.tree_packing(check.used, check.difference)
 
 
-def _finish(session: Session, trainer: Any, checkpoints: Checkpoints, results: Results, ranks: Ranks) -> str:
+def _finish(
+    session: Session,
+    inputs: Inputs,
+    trainer: Any,
+    checkpoints: Checkpoints,
+    results: Results,
+    ranks: Ranks,
+) -> str:
     """Load the best weights if they were asked for, then write and publish everything."""
     best = trainer.state.best_global_step
     use_best = session.spec.training.early_stopping is not None and best not in (
@@ -279,14 +289,37 @@ def _finish(session: Session, trainer: Any, checkpoints: Checkpoints, results: R
     session.progress.update(phase="previews after training", secondsLeft=None)
     replies, weights = results.previews(), trainer.whole_weights()
     if session.first:
+        results.save_model(weights)
+    del weights
+    evaluations = _evaluations(session, trainer, inputs)
+    if session.first:
         used = best if use_best else trainer.state.global_step
-        results.write_after(trainer.state, used, replies, weights)
+        results.write_after(trainer.state, used, replies, evaluations.run() if evaluations else [])
         session.progress.update(phase="publishing")
         digest = publish(
             session.store, "", session.folder, extra={"kind": session.run.kind},
             progress=lambda _: session.watch.beat(phase="publishing"),
         )  # fmt: skip
+        if evaluations:
+            evaluations.forget()
         session.progress.update(phase="finished")
         log.info("Published %s.", session.store.uri)
     ranks.gather(None)
     return digest
+
+
+def _evaluations(session: Session, trainer: Any, inputs: Inputs) -> Evaluations | None:
+    """What rank 0 is to evaluate, once no rank holds any memory of its device for training."""
+    if not session.spec.evaluation:
+        return None
+    from tunesmith.training.release import release
+
+    release(trainer)
+    if not session.first:
+        return None
+
+    def check() -> None:
+        session.watch.beat(phase="evaluating")
+        session.stop.check()
+
+    return Evaluations(session, inputs, session.folder / FINAL_MODEL, check)

@@ -12,25 +12,28 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tunesmith.api.common import ModelSource, StorageSpec
+from tunesmith.api.common import JobSpec, StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.prepare import FIRST_SAMPLES
 from tunesmith.data.prepared import Prepared
+from tunesmith.data.prompts import Prompts
 from tunesmith.data.table import Table
-from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.engines.files import ModelFiles, fetch_files, files_told, told_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.world import World
+from tunesmith.names import EVALUATION
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,8 @@ class Inputs:
     tokenizer: ChatTokenizer
     samples: Path
     prepared: Prepared
+    evaluations: Sequence[Prompts] = ()
+    """The prompts of each evaluation; rank 0 has them."""
 
 
 def storage_options(storage: StorageSpec) -> StorageOptions:
@@ -51,7 +56,7 @@ def storage_options(storage: StorageSpec) -> StorageOptions:
     return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
 
 
-def hub_token(spec: FineTuneSpec) -> str | None:
+def hub_token(spec: JobSpec) -> str | None:
     """The hub's token from the Secret the manifest names, else what the hub's own variable holds."""
     return secret(spec.hub.token_secret_ref) or os.environ.get("HF_TOKEN")
 
@@ -61,9 +66,11 @@ def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: dat
     folder = world.node_folder
     ready = folder / "ready.json"
     if world.local_rank == 0:
-        _clean(world)
+        clean_scratch(world)
         folder.mkdir(parents=True, exist_ok=True)
         inputs = _make(spec, folder, world.cache, progress, day)
+        if world.rank == 0 and spec.evaluation:
+            inputs = replace(inputs, evaluations=_evaluations(spec, inputs, folder, progress))
         temp = ready.with_suffix(".tmp")
         temp.write_text(json.dumps(_told(inputs)), "utf-8")
         temp.rename(ready)
@@ -71,33 +78,22 @@ def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: dat
     while not ready.exists():
         time.sleep(0.1)  # torchrun ends this process if the first rank fails
     told = json.loads(ready.read_text("utf-8"))
-    files, samples = _files_told(told), Path(told["samples"])
+    files, samples = files_told(told["files"]), Path(told["samples"])
     held_out = Table(samples / "validation") if spec.validation.active else None
     tokenizer = _tokenizer(spec, files, day)
     return Inputs(files, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
 
 
 def _told(inputs: Inputs) -> dict[str, Any]:
-    """What the first rank of a node tells the others; `_files_told` reads it."""
-    files = inputs.files
-    return {
-        "base": str(files.base),
-        "adapters": [str(folder) for folder in files.adapters],
-        "source": files.source.to_json(),
-        "samples": str(inputs.samples),
-    }
-
-
-def _files_told(told: dict[str, Any]) -> ModelFiles:
-    adapters = tuple(Path(folder) for folder in told["adapters"])
-    return ModelFiles(Path(told["base"]), adapters, ModelSource.model_validate(told["source"]))
+    """What the first rank of a node tells the others."""
+    return {"files": told_files(inputs.files), "samples": str(inputs.samples)}
 
 
 def _tokenizer(spec: FineTuneSpec, files: ModelFiles, day: date) -> ChatTokenizer:
     return ChatTokenizer.load(files.tokenizer, trust_remote_code=spec.model.trust_remote_code, today=day)
 
 
-def _clean(world: World) -> None:
+def clean_scratch(world: World) -> None:
     """Remove what earlier starts left in the scratch folder."""
     if world.scratch.is_dir():
         for old in world.scratch.glob("launch-*"):
@@ -124,6 +120,21 @@ def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, day
         log.info("%s: %s", report.name, "; ".join(report.sentences()))
     progress.update(phase="loading the model", records=None)
     return Inputs(files, tokenizer, samples, prepared)
+
+
+def _evaluations(spec: FineTuneSpec, inputs: Inputs, folder: Path, progress: Progress) -> Sequence[Prompts]:
+    from tunesmith.jobs.evaluate import prepare_evaluations
+
+    progress.update(phase="preparing the evaluations")
+    prepared = prepare_evaluations(
+        spec,
+        inputs.tokenizer,
+        storage_options(spec.storage),
+        folder / EVALUATION,
+        lambda records: progress.update(records=records),
+    )
+    progress.update(phase="loading the model", records=None)
+    return prepared
 
 
 def data_digest(prepared: Prepared) -> str:

@@ -20,14 +20,20 @@ from tunesmith.errors import OutputConflictError
 from tunesmith.names import (
     BEFORE_KEY,
     CHECKPOINT_PREFIX,
+    EVALUATION,
     FINAL_MODEL,
     FINGERPRINT_KEY,
+    JOURNAL,
     LOGS,
     MANIFEST_KEY,
     METRICS_KEY,
+    PREFERENCE_KEY,
+    REJECTED_KEY,
     REPORT_KEY,
     RESULT_KEY,
+    SAMPLED_DATA_KEY,
     SAMPLES_PREVIEW_KEY,
+    SAMPLING_STATS_KEY,
     TRAINING_LOG_KEY,
 )
 from tunesmith.plan.run import canonical
@@ -38,8 +44,9 @@ _REPLACING = "replacing"
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (
-        BEFORE_KEY, FINAL_MODEL, LOGS, MANIFEST_KEY, METRICS_KEY, REPORT_KEY, RESULT_KEY,
-        SAMPLES_PREVIEW_KEY, TRAINING_LOG_KEY,
+        BEFORE_KEY, EVALUATION, FINAL_MODEL, JOURNAL, LOGS, MANIFEST_KEY, METRICS_KEY, PREFERENCE_KEY,
+        REJECTED_KEY, REPORT_KEY, RESULT_KEY, SAMPLED_DATA_KEY, SAMPLES_PREVIEW_KEY, SAMPLING_STATS_KEY,
+        TRAINING_LOG_KEY,
     )
 )  # fmt: skip
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import time
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.prepared import FirstSample
 from tunesmith.engines.generate import preview_messages, reply
 from tunesmith.jobs.inputs import Inputs
+from tunesmith.jobs.versions import versions
 from tunesmith.names import (
     BEFORE_KEY,
     FINAL_MODEL,
@@ -36,10 +36,10 @@ from tunesmith.training.model import base_name, method_name, save_final
 if TYPE_CHECKING:
     import torch
 
+    from tunesmith.jobs.evaluate import Evaluated
     from tunesmith.jobs.finetune import Session
 
 log = logging.getLogger(__name__)
-_PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate")
 
 
 class Results:
@@ -102,14 +102,20 @@ class Results:
             for preview in spec.previews
         }
 
-    def write_after(self, state: Any, used_step: int, after: dict[str, str], weights: Any) -> None:
-        """Final model, report and result, all in the output's folder.
+    def save_model(self, weights: Any) -> None:
+        """Final model, in the output's folder; `weights` is what was trained, where the model has a share."""
+        base = self._inputs.files.source
+        target = self._folder / FINAL_MODEL
+        save_final(self._model, self._inputs.tokenizer, base, self._dtype, target, weights)
 
-        `after` are the replies to the previews; `weights` what was trained, where the model has only a share.
+    def write_after(
+        self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
+    ) -> None:
+        """Report and result, in the output's folder, beside the final model.
+
+        `after` are the replies to the previews, `evaluated` what both models did in the evaluations.
         """
         spec, folder = self._session.spec, self._folder
-        base = self._inputs.files.source
-        save_final(self._model, self._inputs.tokenizer, base, self._dtype, folder / FINAL_MODEL, weights)
         assert self.metrics is not None
         evals = [row for row in self.metrics.rows if "eval_loss" in row]
         at_used = [row["eval_loss"] for row in evals if row["step"] == used_step]
@@ -134,10 +140,11 @@ class Results:
                 }
                 for preview in spec.previews
             ],
+            "evaluation": [each.as_dict() for each in evaluated],
             "datasets": self._inputs.prepared.report(),
             "seconds": round(time.monotonic() - self._session.started, 1),
             "world": {"processes": self._session.world.size, "device": _device()},
-            "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+            "versions": versions(),
         }
         _write_json(folder / RESULT_KEY, result)
         (folder / REPORT_KEY).write_text(self._report(result), "utf-8")
@@ -166,6 +173,7 @@ class Results:
                     for s in prepared.first
                 ],
                 "previews": result["previews"],
+                "evaluations": result["evaluation"],
                 "datasets": result["datasets"],
                 "lengths": prepared.lengths(),
                 "config": self._session.run.result_fields(),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from tunesmith.api.common import JobSpec
+from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.errors import PermanentError
 from tunesmith.names import Kind, Reason
 
 
 def unsupported(kind: Kind, spec: JobSpec) -> str:
     """Why this version does not run a job, or an empty text."""
-    if not isinstance(spec, FineTuneSpec):
+    if isinstance(spec, DialogueGenSpec):
         return f"this version does not run a {kind} yet; it can be validated and rendered"
+    assert isinstance(spec, FineTuneSpec | RejectionSampleSpec)
     asked = {
-        "evaluation": bool(spec.evaluation),
         "model.trustRemoteCode": spec.model.trust_remote_code,
     }
     fields = [name for name, used in asked.items() if used]

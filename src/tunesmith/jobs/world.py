@@ -33,6 +33,10 @@ class World:
     progress_host: str
     progress_port: int | None
     log_dir: Path | None
+    journal: Path
+    """Rows that are not yet in the storage; on a laptop they outlive a killed run."""
+    engines: int
+    """Engines this pod may start, each on GPUs of its own where there are any."""
     launch: str
     """The same for all ranks of a node within one start of torchrun, different for the next."""
 
@@ -60,6 +64,8 @@ def read_world(environment: Mapping[str, str]) -> World:
         progress_host=environment.get(names.ENV_PROGRESS_HOST, ""),
         progress_port=int(port) if port else None,
         log_dir=Path(log_dir) if log_dir else None,
+        journal=Path(environment.get(names.ENV_JOURNAL) or scratch / "journal"),
+        engines=int(environment.get(names.ENV_ENGINES) or 1),
         launch=str(os.getppid()),
     )
 

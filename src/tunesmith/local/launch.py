@@ -34,6 +34,15 @@ class Outcome:
     termination: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What a job gets of this machine: processes of the launcher, engines, and whether they have GPUs."""
+
+    processes: int
+    engines: int
+    gpus: bool
+
+
 def read_object(text: bytes) -> dict[str, Any]:
     """A JSON object; nothing if it is anything else."""
     try:
@@ -51,13 +60,13 @@ def free_port() -> int:
 
 
 def pod_environment(
-    folder: JobFolder, *, attempt: int, processes: int, cores: int, progress_port: int, gpus: bool
+    folder: JobFolder, *, attempt: int, devices: Devices, cores: int, progress_port: int
 ) -> dict[str, str]:
     """What the operator and the pod template set, with this machine's folders and ports."""
     port = str(free_port())
     environment = {
         "PET_NNODES": "1",
-        "PET_NPROC_PER_NODE": str(processes),
+        "PET_NPROC_PER_NODE": str(devices.processes),
         "PET_NODE_RANK": "0",
         "PET_MASTER_ADDR": HOST,
         "PET_MASTER_PORT": port,
@@ -74,9 +83,11 @@ def pod_environment(
         names.ENV_PROGRESS_HOST: HOST,
         names.ENV_PROGRESS_PORT: str(progress_port),
         names.ENV_LOG_DIR: str(folder.logs),
+        names.ENV_JOURNAL: str(folder.journal),
+        names.ENV_ENGINES: str(devices.engines),
     }
-    if not gpus:
-        environment["OMP_NUM_THREADS"] = str(max(1, cores // processes))
+    if not devices.gpus:
+        environment["OMP_NUM_THREADS"] = str(max(1, cores // max(devices.processes, devices.engines)))
         environment["GLOO_SOCKET_IFNAME"] = "lo"
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment

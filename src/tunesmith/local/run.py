@@ -21,8 +21,8 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.artifacts.transfer import get_tree
-from tunesmith.local.launch import Launch, Outcome, free_port, pod_environment
-from tunesmith.local.show import JobProgress, show_result, visible
+from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
+from tunesmith.local.show import JobProgress, show_result, show_sampling, visible
 from tunesmith.local.storage import (
     RunStorage,
     Seed,
@@ -32,9 +32,17 @@ from tunesmith.local.storage import (
     variables,
 )
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
-from tunesmith.names import FINAL_MODEL, REPORT_KEY, RESULT_KEY, USER_REASONS, Kind, Reason
+from tunesmith.names import (
+    FINAL_MODEL,
+    REPORT_KEY,
+    RESULT_KEY,
+    SAMPLING_STATS_KEY,
+    USER_REASONS,
+    Kind,
+    Reason,
+)
 from tunesmith.plan.build import build, output_uris
-from tunesmith.plan.pytorchjob import processes_per_node
+from tunesmith.plan.pytorchjob import engines_of, processes_per_node
 
 DEFAULT_WORK_DIR = Path(".tunesmith")
 
@@ -113,15 +121,13 @@ class LocalRun:
     def _launch(self, job: Job, folder: JobFolder, environment: Mapping[str, str], lock: int) -> Outcome:
         plan = build(job, output_uris(self.jobs))
         folder.run_json.write_text(plan.run.to_json(), "utf-8")
-        processes, gpus = self._devices(job)
         port = free_port()
         pod = pod_environment(
             folder,
             attempt=folder.attempt(),
-            processes=processes,
+            devices=self._devices(job),
             cores=os.cpu_count() or 1,
             progress_port=port,
-            gpus=gpus,
         )
         launch = Launch(folder, {**environment, **pod}, port, lock)
         with JobProgress(self.console, job.name) as bar:
@@ -133,34 +139,38 @@ class LocalRun:
             finally:
                 launch.stop()
 
-    def _devices(self, job: Job) -> tuple[int, bool]:
-        """How many processes, and whether they have GPUs; the manifest's numbers are a wish here."""
+    def _devices(self, job: Job) -> Devices:
+        """What the job gets of this machine; the manifest's numbers are a wish here."""
         import torch
 
         asked = job.spec.resources
-        wanted = processes_per_node(job.kind, job.spec) * asked.nodes
         available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        gpus = available > 0 and asked.gpus_per_node > 0
-        processes = self.options.processes or (min(wanted, available) if gpus else 1)
-        if (asked.gpus_per_node or asked.nodes > 1) and not (gpus and processes == wanted):
-            used = f"{processes} of this machine's {available} GPUs" if gpus else "the CPU"
+        used = min(asked.gpus_per_node * asked.nodes, available)
+        engines = engines_of(job.spec, used)
+        wanted = engines_of(job.spec, asked.gpus_per_node) or processes_per_node(job.kind, job.spec)
+        number = self.options.processes or engines or max(1, used)
+        if (asked.gpus_per_node or asked.nodes > 1) and not (used and number == wanted * asked.nodes):
+            what = f"{used} of this machine's {available} GPUs" if used else "the CPU"
+            word = ("engine" if engines else "process") + ("" if number == 1 else "s" if engines else "es")
             self._say(
                 f"{job.subject} asks for {_wish(asked.nodes, asked.gpus_per_node)}; "
-                f"using {used} with {processes} process{'es' if processes > 1 else ''}"
+                f"using {what} with {number} {word}"
             )
-        return processes, gpus
+        return Devices(1, number, used > 0) if engines else Devices(number, 1, used > 0)
 
     def _succeed(self, job: Job, folder: JobFolder, environment: Mapping[str, str]) -> None:
         new = folder.keep_output()
         ending = "succeeded" if new else "was finished already; nothing was done"
         self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"), soft_wrap=True)
-        if job.kind != Kind.FINE_TUNE:
-            return
         with variables(environment):
             store = open_store(job.spec.output.uri, storage_options(job))
-            result: dict[str, Any] = json.loads(store.read(RESULT_KEY))
+            key = RESULT_KEY if job.kind == Kind.FINE_TUNE else SAMPLING_STATS_KEY
+            result: dict[str, Any] = json.loads(store.read(key))
             if not folder.output.exists():
-                _fetch_output(store, result, folder)
+                _fetch_output(store, key, result, folder)
+        if job.kind != Kind.FINE_TUNE:
+            show_sampling(self.console, result, folder, job.spec.output.uri)
+            return
         work = self.options.work_dir
         options = "" if work == DEFAULT_WORK_DIR else f" --work-dir {quote(str(work))}"
         show_result(self.console, result, folder, job.spec.output.uri, options)
@@ -199,10 +209,10 @@ def _wish(nodes: int, gpus: int) -> str:
     return each if nodes == 1 else f"{nodes} nodes of {each}"
 
 
-def _fetch_output(store: Store, result: Mapping[str, Any], folder: JobFolder) -> None:
+def _fetch_output(store: Store, key: str, result: Mapping[str, Any], folder: JobFolder) -> None:
     """What people look at, where the run that made it could not keep it: the report, and an adapter."""
     folder.output.mkdir()
-    for key in (RESULT_KEY, REPORT_KEY):
-        store.get_file(key, folder.output / key)
-    if result.get("method") != "full":
+    for name in (key, REPORT_KEY):
+        store.get_file(name, folder.output / name)
+    if result.get("method", "full") != "full":
         get_tree(store, FINAL_MODEL, folder.output / FINAL_MODEL)

@@ -49,10 +49,11 @@ def _count(values: dict[str, Any], name: str) -> int | None:
 
 
 def details(values: dict[str, Any]) -> str:
-    """Loss, tokens a second and time left, as far as they are known and are numbers."""
+    """Loss, accepted replies, tokens a second and time left, as far as they are known and are numbers."""
     words = {
         "loss": lambda x: f"loss {x:.4f}",
         "evalLoss": lambda x: f"val {x:.4f}",
+        "acceptanceRate": lambda x: f"{x:.0%} accepted",
         "tokensPerSecond": lambda x: f"{x:,.0f} tok/s",
         "secondsLeft": lambda x: f"{duration(x)} left",
     }
@@ -81,7 +82,7 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
     if not isinstance(phase, str) or not phase.strip():
         return None
     phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
-    text = (phase == "training" and details(values)) or phase
+    text = (phase in ("training", "sampling") and details(values)) or phase
     records = _count(values, "records")
     if records:
         text += f" ({records:,} records)"
@@ -146,6 +147,17 @@ def preview_table(previews: list[dict[str, Any]]) -> Table:
     return table
 
 
+def evaluation_line(evaluation: dict[str, Any]) -> Text:
+    """Accuracy of base and tuned model on one test set."""
+    parts: list[str | tuple[str, str]] = [f"Accuracy ({visible(evaluation['name'])})  "]
+    for side, word, style in (("base", "before", "dim"), ("tuned", "after", "bold green")):
+        found = evaluation[side]
+        low, high = found["accuracy_interval"]
+        parts.append((f"{found['accuracy']:.1%} {word} ({low:.0%} to {high:.0%})", style))
+        parts.append("  →  " if side == "base" else f"  of {found['total_prompts']:,} prompts")
+    return Text.assemble(*parts)
+
+
 def show_result(
     console: Console, result: dict[str, Any], folder: JobFolder, uri: str, chat_options: str = ""
 ) -> None:
@@ -157,6 +169,8 @@ def show_result(
         before = (f"{loss['before']:.4f} before", "dim")
         after = (f"{loss['after']:.4f} after", "bold green")
         console.print(Text.assemble("Validation loss  ", before, "  →  ", after), soft_wrap=True)
+    for each in result.get("evaluation", []):
+        console.print(evaluation_line(each), soft_wrap=True)
     name = "Model" if result["method"] == "full" else "Adapter"
     for word, path in ((name, folder.output / "final_model"), ("Report", folder.output / "report.html")):
         if path.exists():
@@ -166,6 +180,22 @@ def show_result(
     model = folder.output / "final_model"
     address = shown_path(model) if model.exists() else f"{uri.rstrip('/')}/final_model"
     _line(console, "Try it", f"tunesmith chat --model {quote(address)}{chat_options}")
+
+
+def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
+    """What a finished RejectionSampleJob kept, and where things are."""
+    prompts, rate = stats["total_prompts"], stats["acceptance_rate"]
+    share = f" ({rate:.1%})" if rate is not None else ""
+    kept = (f"{stats['accepted']:,} of {stats['generations']:,} replies{share}", "bold green")
+    console.print(Text.assemble("Accepted ", kept, f" to {prompts:,} prompts"), soft_wrap=True)
+    if stats["reasons"]:
+        counts = sorted(stats["reasons"].items(), key=lambda reason: -reason[1])
+        _line(console, "Rejected", ", ".join(f"{number:,} {reason}" for reason, number in counts))
+    _line(console, "Prompts", f"{stats['prompts_with_none_correct']:,} without an accepted reply")
+    if (folder.output / "report.html").exists():
+        _line(console, "Report", shown_path(folder.output / "report.html"))
+    _line(console, "Output", uri)
+    _line(console, "Time", duration(stats["seconds"]))
 
 
 def _line(console: Console, name: str, text: str) -> None:

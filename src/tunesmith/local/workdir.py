@@ -50,6 +50,11 @@ class JobFolder:
         return self.path / "scratch"
 
     @property
+    def journal(self) -> Path:
+        """What generation jobs have written and not yet sent; it outlives a run that was killed."""
+        return self.path / "journal"
+
+    @property
     def termination(self) -> Path:
         """The pod's last word."""
         return self.path / "termination.json"

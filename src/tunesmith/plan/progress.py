@@ -8,6 +8,7 @@ from typing import Any
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd")
 _MOST = 2**53
+_MOST_EVALUATIONS, _LONGEST_NAME = 16, 253
 _MOST_WHOLE = 2**31 - 1  # what the status can hold
 
 
@@ -27,6 +28,23 @@ def eta(seconds: float) -> str:
     return f"{whole // 60}m" if whole >= 60 else f"{whole}s"
 
 
+def _share(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 <= number <= 1 else None
+
+
+def _evaluations(said: Any) -> list[dict[str, Any]]:
+    found = []
+    for each in said[:_MOST_EVALUATIONS] if isinstance(said, list) else []:
+        name = each.get("name") if isinstance(each, Mapping) else None
+        if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME:
+            shares = {side: _share(each.get(side)) for side in ("base", "tuned")}
+            found.append(
+                {"name": name} | {side: share for side, share in shares.items() if share is not None}
+            )
+    return found
+
+
 def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `status.progress` that `said` gives sensible values for."""
     values: dict[str, Any] = {}
@@ -41,9 +59,12 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     loss = _number(said.get("loss"))
     if loss is not None:
         values["loss"] = loss
-    rate = _number(said.get("acceptanceRate"))
-    if rate is not None and 0 <= rate <= 1:
+    rate = _share(said.get("acceptanceRate"))
+    if rate is not None:
         values["acceptanceRate"] = rate
+    evaluations = _evaluations(said.get("evaluations"))
+    if evaluations:
+        values["evaluations"] = evaluations
     if values.get("total") and "step" in values:
         values["text"] = f"{values['step']}/{values['total']}"
     if "secondsLeft" in values:

@@ -14,6 +14,8 @@ from typing import Any
 from tunesmith import names
 from tunesmith.api.common import JobSpec, ResourcesSpec, ScratchSpec, SecretKeyRef
 from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.api.generation import EngineSpec
+from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.names import Kind
 
 API_VERSION = "kubeflow.org/v1"
@@ -50,8 +52,19 @@ class Attempt:
     uid: str
 
 
+def engines_of(spec: JobSpec, gpus: int) -> int:
+    """How many engines a pod with so many GPUs starts; 0 where the job samples nothing."""
+    return engines_on(spec.engine, gpus) if isinstance(spec, RejectionSampleSpec) else 0
+
+
+def engines_on(engine: EngineSpec, gpus: int) -> int:
+    """How many engines so many GPUs hold; one where there are none."""
+    return max(1, gpus // (engine.vllm.tensor_parallel_size if engine.vllm else 1))
+
+
 def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
     """Constants, and Secrets by reference."""
+    engines = engines_of(spec, spec.resources.gpus_per_node)
     fixed = {
         names.ENV_ATTEMPT: str(attempt.number),
         names.ENV_JOB_UID: attempt.uid,
@@ -60,6 +73,7 @@ def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
         "HOME": f"{names.SCRATCH_DIR}/home",
         "TMPDIR": "/tmp",
+        **({names.ENV_ENGINES: str(engines)} if engines else {}),
     }
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
     if spec.storage.secret_ref:

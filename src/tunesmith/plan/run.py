@@ -22,6 +22,8 @@ from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
 _OPERATIONAL = ("storage", "hub", "tracking", "output")
+# The same of an engine: how it is laid out on the machine.
+_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize")
 
 # What another job's output is read as.
 UPSTREAM_KEYS = {
@@ -54,7 +56,22 @@ class Run:
     def result_fields(self) -> dict[str, Any]:
         """Everything of the spec that changes results, as plain JSON values."""
         spec = self.spec.to_json()
-        return {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
+        fields = {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
+        if "engine" in fields:
+            fields["engine"] = _engine_fields(fields["engine"])
+        if "evaluation" in fields:
+            fields["evaluation"] = [
+                {**each, "engine": _engine_fields(each["engine"])} if each.get("engine") else each
+                for each in fields["evaluation"]
+            ]
+        return fields
+
+
+def _engine_fields(engine: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {key: value for key, value in settings.items() if key not in _OF_ENGINES}
+        for name, settings in engine.items()
+    }
 
 
 def canonical(value: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.report import svg
+from tunesmith.report.evaluation import evaluation_values
 
 Row = Mapping[str, Any]
 
@@ -36,6 +37,7 @@ VISIBLE = {code: f"⟨U+{code:04X}⟩" for code in [*UNSHOWN, *REORDERING]}
 def render_finetune_report(data: Mapping[str, Any]) -> str:
     """HTML of one report; the keys of `data`, each of which may be absent or empty:
 
+    evaluations [as `evaluation.evaluation_values` takes them],
     title, notes [str], summary [(label, value)], config dict, versions {name: version},
     metrics [{step, loss, learning_rate, grad_norm, tokens_per_second, epoch}], evals [{step, eval_loss}],
     samples [{place, spans: [[text, is_label]]}], previews [{name, messages, before, after}],
@@ -51,6 +53,7 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
         "dataset_columns": DATASET_COLUMNS,
         "config": as_yaml(data.get("config") or {}),
         "datasets": [dataset_row(row) for row in data.get("datasets") or []],
+        "evaluations": evaluation_values(data["evaluations"]) if data.get("evaluations") else None,
         **{name: data.get(name) or [] for name in ("summary", "notes", "samples", "previews")},
         "versions": data.get("versions") or {},
     }
@@ -79,6 +82,7 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(id, text) of the sections the page will have, for its line of links."""
     known = [
         ("training", "Training", True),
+        ("evaluations", "Evaluations", values["evaluations"]),
         ("previews", "Before and after", values["previews"]),
         ("samples", "Samples", values["samples"]),
         ("data", "Data", values["datasets"] or values["length_chart"]),

@@ -1,0 +1,76 @@
+"""Our side: the vLLM engine, the sampling loop, verifiers in processes of their own, and the journal.
+
+Draws a round for each number on standard input and prints a line of JSON for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import workload
+
+from tunesmith.api.generation import RegexVerifier, VerifierSpec
+from tunesmith.artifacts.journal import Journal
+from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.retry import Task
+from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.engines.sampler import Engine
+from tunesmith.engines.vllm import open_vllm
+from tunesmith.sampling.loop import Loop
+from tunesmith.sampling.pool import Verifiers
+
+VERIFIER = VerifierSpec(regex=RegexVerifier(pattern=workload.PATTERN, field="answer"))
+
+
+async def draw(
+    engine: Engine, verifiers: Verifiers, journal: Journal, number: int, count: int
+) -> dict[str, Any]:
+    """One round: from the first request to the last row written."""
+    prompts = workload.prompts(TOKENIZER, number, count)
+    shards = iter([range(len(prompts)), None])
+
+    async def shard() -> range | None:
+        return next(shards)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    loop = Loop(prompts, engine, verifiers, journal, SAMPLING)
+    await loop.run(shard)
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "cpu_seconds": time.process_time() - cpu,
+        "tokens": loop.tally.tokens,
+        "replies": loop.tally.replies,
+        "accepted": loop.tally.accepted,
+    }
+
+
+async def main(folder: Path) -> None:
+    """Open everything, then a round for each number that comes."""
+    store = open_store(str(folder / "output"), StorageOptions())
+    journal = Journal(store, begin(store, "bench", 1), "pod-0-engine-0", folder / "journal")
+    upload = Task("Upload of rows", journal.keep_sending, threading.Event())
+    engine = await open_vllm(FILES, MODEL, TOKENIZER, workload.settings(), SAMPLING, seed=workload.SEED)
+    with Verifiers(VERIFIER) as verifiers:
+        await draw(engine, verifiers, journal, -1, 2)  # nothing is warm before that
+        print("{}", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(await draw(engine, verifiers, journal, int(line), OPTIONS.prompts)), flush=True)
+    await engine.close()
+    upload.cancel()
+    journal.close()
+
+
+if __name__ == "__main__":
+    OPTIONS = workload.parse()
+    SAMPLING = workload.sampling(OPTIONS)
+    FILES, MODEL, TOKENIZER = workload.source(OPTIONS.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        asyncio.run(main(Path(scratch)))

@@ -1,0 +1,228 @@
+"""The prompts of a RejectionSampleJob or an evaluation: read from storage, checked, and laid out on the disk.
+
+Every mistake a record can hold is found here, before anything is sampled. Each prompt has an id of its own:
+the record's, or a hash of its content, never its position. Knows nothing of verifiers: their check is given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.datasets import PromptsSpec
+from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.place import Place, RecordSkipped, Skipped
+from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, own_fields
+from tunesmith.data.prompt_ids import TakenIds
+from tunesmith.data.prompt_store import Packed, Prompt, Prompts, PromptWriter, pack
+from tunesmith.data.read import SHOWN, BadRecords, collect_bad, record_key
+from tunesmith.data.records import BadRecord, Record, RecordProblem, choose_files, read_records
+from tunesmith.data.report import counted
+from tunesmith.errors import DataError, ModelError
+from tunesmith.tokens.chat import ChatTokenizer, RecordError
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import Encoder, pattern_of
+
+__all__ = ["ANOTHER_REPLY", "Prompt", "Prompts", "prepare_prompts"]
+
+ANOTHER_REPLY = "another reply to the same prompt"
+_PROGRESS_EVERY = 200
+_SHOWN_OF_ID = 60
+
+Check = Callable[[Mapping[str, Any]], None]
+Made = Packed | BadRecord | Skipped
+
+
+def prepare_prompts(
+    spec: PromptsSpec,
+    tokenizer: ChatTokenizer,
+    options: StorageOptions,
+    folder: Path,
+    *,
+    check: Check = lambda record: None,
+    progress: Callable[[int], None] = lambda records: None,
+) -> Prompts:
+    """Read, check and tokenise every prompt into `folder`, which appears whole or not at all.
+
+    What is at `folder` is replaced. `check` raises RecordProblem for a record whose replies could not be
+    judged; `progress` is told how many records were read.
+
+    Raises DataError naming the records that cannot be used, when there are more than `maxBadRecords`, or when
+    there is no prompt; ModelError where the model has no chat template; and the storage's errors.
+    """
+    legal = spec.legal_judgement
+    articles = read_articles(legal.articles_uri, options) if legal is not None else {}
+    with PromptWriter(folder) as writer, TakenIds(writer.temp) as taken:
+        preparation = _Preparation(spec, options, taken, _Maker(spec, articles, tokenizer, check))
+        for packed in preparation.prompts(progress):
+            writer.add(packed)
+        if not len(writer):
+            raise DataError(preparation.nothing())
+        writer.finish(preparation.facts())
+    return Prompts(folder)
+
+
+def read_articles(uri: str, options: StorageOptions) -> dict[str, str]:
+    """The articles' texts by id. Raises DataError, whose message names the file."""
+    store, entries = find_files(uri, options)
+    values: list[Mapping[str, Any]] = []
+    for record in read_records(store, entries):
+        if isinstance(record, BadRecord):
+            raise DataError(f"The articles in {uri} cannot be used: {record}.")
+        values.append(record.value)
+    try:
+        return articles_of(values)
+    except RecordProblem as problem:
+        raise DataError(f"The articles in {uri} cannot be used: {problem.message}.") from None
+
+
+class _Maker:
+    """What one record asks, checked and tokenised. Knows nothing of other records."""
+
+    def __init__(
+        self, spec: PromptsSpec, articles: Mapping[str, str], tokenizer: ChatTokenizer, check: Check
+    ) -> None:
+        self._spec, self._articles, self._tokenizer, self._check = spec, articles, tokenizer, check
+        self._control = _control_tokens(tokenizer)
+
+    def asked(self, value: Mapping[str, Any]) -> list[Asked]:
+        """The record's prompts. Raises RecordProblem."""
+        return asked_from(value, self._spec, self._articles)
+
+    def packed(self, key: str, asked: Asked) -> Packed:
+        """One prompt, ready for the disk. Raises RecordProblem, RecordError."""
+        self._check(asked.record)
+        ids = self._ids(asked.messages)
+        return pack(Prompt(key, asked.record, asked.messages, ids, asked.label))
+
+    def _ids(self, messages: Sequence[Message]) -> list[int]:
+        for message in messages:
+            self._refuse_control(message)
+        ids = self._tokenizer.prompt_ids(messages)
+        if not ids:
+            raise RecordProblem("the model's chat template makes nothing of this conversation")
+        return ids
+
+    def _refuse_control(self, message: Message) -> None:
+        """Control tokens written out in a text would become real ones and could forge a turn."""
+        match = self._control.search(message.content)
+        if match:
+            raise RecordProblem(
+                f"a message of role {message.role} contains {match.group()!r}, one of the model's control"
+                " tokens; remove or rewrite it"
+            )
+        if not message.content.isascii():
+            try:
+                message.content.encode()
+            except UnicodeEncodeError:
+                raise RecordProblem(
+                    f"a message of role {message.role} holds half a character (a lone surrogate)"
+                ) from None
+
+
+def _control_tokens(tokenizer: ChatTokenizer) -> re.Pattern[str]:
+    markers: frozenset[str] = frozenset()
+    with suppress(ModelError):  # a template unfit for training may still do for generating
+        markers = tokenizer.shape.markers
+    return pattern_of([*Encoder(tokenizer.tokenizer).special, *markers])
+
+
+class _Preparation:
+    """The records of one preparation, one by one, and the account of what became of them."""
+
+    def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
+        assert spec.uri is not None  # plan has resolved every fromJob
+        self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
+        self._store, self._entries = find_files(spec.uri, options)
+        self._taken, self._maker = taken, maker
+        self._records = self._equal = self._named = 0
+        self._found, self._skipped = BadRecords(), Counter[str]()
+
+    def prompts(self, progress: Callable[[int], None]) -> Iterator[Packed]:
+        """Every usable prompt, in order. Raises DataError at the end, if too many records are bad."""
+        good: Iterator[Packed | Skipped]
+        good = collect_bad(self._results(progress), self._max_bad, self._found)
+        for result in good:
+            if isinstance(result, Skipped):
+                self._skipped[result.reason] += 1
+            else:
+                yield result
+
+    def _results(self, progress: Callable[[int], None]) -> Iterator[Made]:
+        for record in islice(read_records(self._store, self._entries), self._limit):
+            self._records += 1
+            if self._records % _PROGRESS_EVERY == 0:
+                progress(self._records)
+            yield from [record] if isinstance(record, BadRecord) else self._made(record)
+        progress(self._records)
+
+    def _made(self, record: Record) -> Sequence[Made]:
+        equal = self._equal
+        try:
+            return [self._maker.packed(key, asked) for key, asked in self._with_ids(record)]
+        except RecordSkipped as skipped:
+            return [Skipped(record.place, skipped.reason)]
+        except (RecordProblem, RecordError) as problem:
+            reason = problem.message
+        except RecursionError:
+            reason = "the record is nested too deeply"
+        self._equal = equal
+        return [BadRecord(record.place, reason)]
+
+    def _with_ids(self, record: Record) -> list[tuple[str, Asked]]:
+        """A record's prompts, each with its id; `<id>.1`, `<id>.2` and so on where there are several."""
+        value, place = record.value, record.place
+        asked = self._maker.asked(value)
+        key = record_key(own_fields(value))
+        keys = [f"{key}.{number}" for number in range(1, len(asked) + 1)] if len(asked) > 1 else [key]
+        return [
+            (self._take(value, key, each.messages, place), each)
+            for key, each in zip(keys, asked, strict=True)
+        ]
+
+    def _take(self, value: Mapping[str, Any], key: str, messages: Sequence[Message], place: Place) -> str:
+        said = json.dumps([[message.role, message.content] for message in messages])
+        if self._taken.take(key, place, said):
+            return key
+        if is_reply(value) and self._taken.belongs_to(key, said):
+            raise RecordSkipped(ANOTHER_REPLY)
+        if _has_id(value):
+            raise RecordProblem(self._twice(key))
+        self._equal += 1
+        return self._taken.take_next(key, place)
+
+    def _twice(self, key: str) -> str:
+        self._named += 1
+        # Finding a place takes time, and no one sees those of more.
+        first = f"{self._taken.place_of(key)} has it too" if self._named <= SHOWN else "it is not the first"
+        shown = key if len(key) <= _SHOWN_OF_ID else f"{key[:_SHOWN_OF_ID]}…"
+        return f"the id {shown} stands for more than one prompt: {first}; give each prompt an id of its own"
+
+    def nothing(self) -> str:
+        """Why there is no prompt."""
+        found = f"of {counted(self._records, 'record')} {self._found.count:,} bad"
+        first = "".join(f"\n{bad}" for bad in self._found.first[:1])
+        return f"There is no prompt in {self._uri}: {found}.{first}"
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for the report: records read, bad, left out by reason, and equal ones that have no id."""
+        return {
+            "records": self._records,
+            "bad": self._found.count,
+            "bad_records": [str(bad) for bad in self._found.first],
+            "skipped": dict(sorted(self._skipped.items())),
+            "equal": self._equal,
+            "skipped_files": [f"{file.file}: {file.reason}" for file in choose_files(self._entries)[1]],
+        }
+
+
+def _has_id(value: Mapping[str, Any]) -> bool:
+    """Whether `record_key` takes the record's own id."""
+    given = value.get("id")
+    return (isinstance(given, str) and bool(given)) or type(given) is int

@@ -1,0 +1,177 @@
+"""One call to a model from its place in the queue to its last try: limits, budget, journal and retries.
+
+    request → turn (limits) → money held (budget) → sent → raw reply journalled → read → settled
+            → Answer, or Unusable (blocked, empty, too long): the end of the call
+            → anything else: a pause, and once more, `maxRetries` times
+
+Knows nothing of dialogues and roles. Where a job must end (`endings`), every call of the endpoint raises so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tunesmith.dialogue.answers import read
+from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.endings import EndpointError, QuotaError
+from tunesmith.dialogue.limiter import Limiter
+from tunesmith.dialogue.limits import Ticket
+from tunesmith.dialogue.replies import (
+    NOTHING,
+    Answer,
+    Fault,
+    Lost,
+    Outcome,
+    Refused,
+    Reply,
+    Request,
+    Unsent,
+    Unusable,
+    Usage,
+)
+from tunesmith.errors import PermanentError
+
+PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Seconds before a call is tried again after a failure; a refusal waits for the whole endpoint instead."""
+
+
+class Sender(Protocol):
+    """What sends a request (`endpoint.Endpoint` is one)."""
+
+    async def send(self, request: Request) -> Reply:
+        """The raw reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """How a call ended: with an Answer, or the last of what went wrong.
+
+    `cost` is in picodollars over all tries, `reply` is the last raw reply.
+    """
+
+    outcome: Outcome
+    tries: int
+    cost: int
+    reply: Reply
+
+
+class Caller:
+    """Calls to the endpoint called `name`. `price` and `budget` may be missing: nothing is counted then."""
+
+    def __init__(
+        self,
+        name: str,
+        sender: Sender,
+        limiter: Limiter,
+        max_retries: int,
+        price: Price | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self._name, self._sender, self._limiter, self._max_retries = name, sender, limiter, max_retries
+        self._price, self._budget = price, budget
+
+    async def call(self, request: Request, write: Callable[[Mapping[str, Any]], None]) -> Called:
+        """Ask until there is an end. Raises what ends the job, and what `write` raises.
+
+        `write(record)` journals one try, {endpoint, request, reply}, before it is read.
+        """
+        cost, tries = 0, 0
+        while True:
+            outcome, reply, paid = await self._try(request, write, again=tries > 0)
+            cost, tries = cost + paid, tries + 1
+            if isinstance(outcome, Refused) and outcome.quota:
+                raise self._stopped(self._quota(outcome))
+            if not _again(outcome) or tries > self._max_retries:
+                return Called(outcome, tries, cost, reply)
+            if not isinstance(outcome, Refused):
+                await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
+
+    async def _try(
+        self, request: Request, write: Callable[[Mapping[str, Any]], None], again: bool
+    ) -> tuple[Outcome, Reply, int]:
+        """One request; with what it cost."""
+        ticket = await self._limiter.turn(request.tokens, again=again)
+        most = self._price.most(request) if self._price else 0
+        outcome: Outcome | None = None
+        held = False
+        try:
+            if self._budget is not None:
+                await self._budget.hold(most)
+                held = True
+            reply = await self._sender.send(request)
+            write({"endpoint": self._name, "request": request.body, "reply": reply.record()})
+            outcome = self._read(reply, request)
+        finally:
+            self._tell(ticket, outcome)
+            paid = most if outcome is None else self._cost(outcome, most)
+            if self._budget is not None and held:
+                self._budget.settle(most, paid)
+        return outcome, reply, paid
+
+    def _read(self, reply: Reply, request: Request) -> Outcome:
+        try:
+            return read(reply, request, self._name)
+        except EndpointError as error:
+            raise self._stopped(error) from None
+
+    def _tell(self, ticket: Ticket, outcome: Outcome | None) -> None:
+        """What the outcome means for those who wait; None: there is none, and the job is ending."""
+        match outcome:
+            case Answer(usage=usage) | Unusable(usage=usage):
+                self._limiter.answered(ticket, usage.tokens)
+            case Refused(retry_after=retry_after):
+                self._limiter.refused(ticket, retry_after)
+            case Lost(retry_after=retry_after):
+                self._limiter.failed(ticket, retry_after)
+            case Unsent():
+                self._limiter.failed(ticket)
+            case None:
+                self._limiter.leave(ticket)
+
+    def _stopped(self, error: PermanentError) -> PermanentError:
+        """Nobody asks this endpoint any more."""
+        self._limiter.stop(error)
+        return error
+
+    def _cost(self, outcome: Outcome, most: int) -> int:
+        """What is unknown counts as spent."""
+        match outcome:
+            case Refused() | Unsent():
+                return 0
+            case Answer(usage=usage) | Unusable(usage=usage) if not usage.estimated:
+                return self._price.cost(usage) if self._price else 0
+            case _:
+                return most
+
+    def _quota(self, outcome: Refused) -> QuotaError:
+        when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
+        return QuotaError(
+            f"endpoints.{self._name}: the account's quota is used up{when}. The server says: "
+            f"{outcome.why.rstrip('.')}. What is done is kept; run the job again when there is quota."
+        )
+
+
+def usage_of(outcome: Outcome, request: Request) -> Usage:
+    """Tokens for the statistics: what is unknown counts as the most there can be."""
+    match outcome:
+        case Answer(usage=usage) | Unusable(usage=usage):
+            return usage
+        case Lost():
+            return Usage(request.most_prompt_tokens, request.max_tokens, estimated=True)
+        case _:
+            return NOTHING
+
+
+def _again(outcome: Outcome) -> bool:
+    """Whether another try may end better. What a filter or the model did is kept as it is."""
+    match outcome:
+        case Unusable(fault=fault):
+            return fault is Fault.MALFORMED
+        case Answer():
+            return False
+        case _:
+            return True

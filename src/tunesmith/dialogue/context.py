@@ -1,0 +1,76 @@
+"""What a role is shown of a dialogue: the messages of one request.
+
+The model that answers gets the dialogue as chat, behind a system message. The simulated user and the aligner
+look at it from outside: they get one message that holds it as a transcript. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tunesmith.dialogue.growth import Dialogue, Role
+from tunesmith.dialogue.language import Language, language_of
+from tunesmith.dialogue.templates import Templates
+from tunesmith.tokens.conversation import Message
+
+_SPEAKERS: Mapping[Language, Mapping[str, str]] = {
+    "en": {"user": "User:", "assistant": "Assistant:"},
+    "zh": {"user": "用户：", "assistant": "助手："},
+}
+_NOTHING: Mapping[Language, str] = {"en": "(none)", "zh": "（无）"}
+
+
+def recent(messages: Sequence[Message], most: int) -> list[Message]:
+    """The last `most` messages, without an assistant's at their beginning.
+
+    Where nothing would be left of a dialogue (its last message is an assistant's, and `most` is 1), its last
+    question comes with it.
+    """
+    first = max(0, len(messages) - most)
+    while first < len(messages) and messages[first].role == "assistant":
+        first += 1
+    if first == len(messages):
+        first = max((at for at, each in enumerate(messages) if each.role == "user"), default=first)
+    return list(messages[first:])
+
+
+def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) -> list[dict[str, str]]:
+    """The request for the text that the dialogue wants next, as [{role, content}].
+
+    A template without text makes no system message.
+    """
+    wanted = dialogue.wanted
+    assert wanted is not None
+    role, seed = wanted[1], dialogue.seed
+    language = language_of(seed.question, seed.answer)
+    template, said = templates.of(role, language), dialogue.messages()
+    match role:
+        case Role.QUESTION:
+            return _alone(template.fill({"history": transcript(recent(said, max_messages), language)}))
+        case Role.ANSWER:
+            system = template.fill({})
+            first = [{"role": "system", "content": system}] if system else []
+            return first + [each.as_dict() for each in recent(said, max_messages)]
+        case Role.CORRECTION:
+            texts = dialogue.rounds[-1].texts
+            # Without the question, which has a place of its own.
+            before = recent(said[:-1], max_messages)[:-1]
+            return _alone(
+                template.fill(
+                    {
+                        "history": transcript(before, language),
+                        "question": texts[Role.QUESTION],
+                        "answer": texts[Role.ANSWER],
+                    }
+                )
+            )
+
+
+def transcript(messages: Sequence[Message], language: Language) -> str:
+    """A dialogue as text, a word for nothing where there is none."""
+    parts = [f"{_SPEAKERS[language][each.role]}\n{each.content}" for each in messages]
+    return "\n\n".join(parts) or _NOTHING[language]
+
+
+def _alone(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]

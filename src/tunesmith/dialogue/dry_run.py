@@ -1,0 +1,210 @@
+"""What a DialogueGenJob would do: its first requests, and what all of it may take. Nothing is sent. Pure.
+
+The texts that models would write are not known. In the requests that are shown a mark stands for them; in the
+estimate the seed's own texts do, so that later rounds are about as long as the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec
+from tunesmith.dialogue.answers import estimate_tokens
+from tunesmith.dialogue.budget import Price, dollars
+from tunesmith.dialogue.growth import ROLES, Dialogue, PlannedSeed, Role
+from tunesmith.dialogue.replies import Usage
+from tunesmith.dialogue.rounds import Plan
+from tunesmith.dialogue.turns import Call
+
+SHOWN = 3
+"""Dialogues whose requests are shown."""
+LOOKED_AT = 200
+"""Seeds the estimate is made of, spread evenly over all."""
+SECONDS_PER_CALL, SECONDS_PER_TOKEN = 0.6, 0.015
+"""How fast a server is taken to be: until the first token, and for each of the reply's."""
+_TOKENS_OF_MESSAGE = 4
+
+
+class Seeds(Protocol):
+    """What is needed of the seeds (`seed_store.Seeds`)."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, position: int) -> PlannedSeed:
+        """The one at this place."""
+        ...
+
+
+@dataclass(slots=True)
+class Expected:
+    """What the calls of a role take; `cost` in picodollars, `most_cost` if every reply is the longest."""
+
+    calls: float = 0
+    prompt: float = 0
+    completion: float = 0
+    cost: float = 0
+    most_cost: float = 0
+
+    def add(self, other: Expected, share: float = 1.0) -> None:
+        """Add so many times the other."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value * share)
+
+
+def dry_run(spec: DialogueGenSpec, plan: Plan, seeds: Seeds) -> dict[str, Any]:
+    """What would be done:
+
+    - `dialogues`, `rounds`; `requests`: of the first three dialogues `[{id, round, role, endpoint, model,
+      messages, temperature, max_tokens}]`
+    - `roles`: of each `calls`, `tokens` {prompt, completion}, `cost_usd`; `total`: the same over all
+    - `most_cost_usd`: if every reply is as long as it may be; `budget_usd`, None without
+    - `seconds`: by the limits of the busiest endpoint, `busiest`; an estimate for servers that are not ours
+    """
+    roles = _expected(spec, plan, seeds)
+    total = Expected()
+    for each in roles.values():
+        total.add(each)
+    seconds = _seconds(spec, plan, roles)
+    busiest = max(seconds, key=lambda name: seconds[name], default=None)
+    return {
+        "dialogues": len(seeds),
+        "rounds": plan.rounds,
+        "requests": [
+            request for at in range(min(SHOWN, len(seeds))) for request in _requests(spec, plan, seeds[at])
+        ],
+        "roles": {str(role): _values(each) for role, each in roles.items()},
+        "total": _values(total),
+        "most_cost_usd": round(dollars(math.ceil(total.most_cost)), 6),
+        "budget_usd": spec.budget.max_usd if spec.budget else None,
+        "seconds": round(seconds[busiest], 1) if busiest else 0.0,
+        "busiest": busiest,
+    }
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """The figures in words, for a log."""
+    total, budget = found["total"], found["budget_usd"]
+    lines = [
+        f"Dry run: nothing is sent. {found['dialogues']:,} dialogues of {found['rounds']} rounds.",
+        f"About {total['calls']:,} calls, {total['tokens']['prompt']:,} tokens of prompts and "
+        f"{total['tokens']['completion']:,} of replies.",
+    ]
+    if found["most_cost_usd"]:
+        lines.append(
+            f"About {total['cost_usd']:.4f} USD, at most {found['most_cost_usd']:.4f} without retries."
+        )
+    if budget is not None and total["cost_usd"] > budget:
+        lines.append(f"budget.maxUsd is {budget:g}: the job would stop before its end.")
+    if found["busiest"]:
+        lines.append(
+            f"About {found['seconds'] / 60:.1f} minutes, for which endpoint {found['busiest']} decides."
+        )
+    return lines
+
+
+def _requests(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[dict[str, Any]]:
+    shown, dialogue = list[dict[str, Any]](), Dialogue(seed, plan.rounds)
+    while dialogue.wanted is not None:
+        call = plan.call_for(dialogue)
+        endpoint = plan.roles[call.role].endpoint
+        shown.append(
+            {
+                "id": seed.id,
+                "round": call.round,
+                "role": str(call.role),
+                "endpoint": endpoint,
+                "model": _model(spec.endpoints[endpoint]),
+                "messages": list(call.messages),
+                "temperature": call.temperature,
+                "max_tokens": call.max_tokens,
+            }
+        )
+        dialogue.say(f"⟨{call.role} of round {call.round}⟩")
+    return shown
+
+
+def _model(endpoint: EndpointSpec) -> str:
+    if endpoint.openai is not None:
+        return endpoint.openai.model
+    engine = endpoint.vllm or endpoint.transformers
+    return (engine.model.uri or "") if engine is not None else ""
+
+
+def _expected(spec: DialogueGenSpec, plan: Plan, seeds: Seeds) -> dict[Role, Expected]:
+    count = min(LOOKED_AT, len(seeds))
+    roles = {role: Expected() for role in ROLES}
+    for number in range(count):
+        seed = seeds[number * len(seeds) // count]
+        for role, each in _of_seed(spec, plan, seed):
+            roles[role].add(each, len(seeds) / count)
+    return roles
+
+
+def _of_seed(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[tuple[Role, Expected]]:
+    found, dialogue = list[tuple[Role, Expected]](), Dialogue(seed, plan.rounds)
+    while dialogue.wanted is not None:
+        call = plan.call_for(dialogue)
+        text = _stand_in(seed, call.role)
+        found.append((call.role, _of_call(spec, plan, call, text)))
+        dialogue.say(text)
+    return found
+
+
+def _stand_in(seed: PlannedSeed, role: Role) -> str:
+    """The seed's own text of the role, or what is most like it."""
+    match role:
+        case Role.QUESTION:
+            return seed.question or ""
+        case Role.ANSWER:
+            return seed.answer or seed.correction or ""
+        case Role.CORRECTION:
+            return seed.correction or seed.answer or ""
+
+
+def _of_call(spec: DialogueGenSpec, plan: Plan, call: Call, text: str) -> Expected:
+    said = sum(estimate_tokens(each["content"]) + _TOKENS_OF_MESSAGE for each in call.messages)
+    completion = min(call.max_tokens, estimate_tokens(text))
+    price = spec.endpoints[plan.roles[call.role].endpoint].price
+    made = Price.of(price) if price else Price(0, 0)
+    return Expected(
+        1,
+        said,
+        completion,
+        made.cost(Usage(said, completion)),
+        made.cost(Usage(said, call.max_tokens)),
+    )
+
+
+def _values(each: Expected) -> dict[str, Any]:
+    return {
+        "calls": round(each.calls),
+        "tokens": {"prompt": round(each.prompt), "completion": round(each.completion)},
+        "cost_usd": round(dollars(math.ceil(each.cost)), 6),
+    }
+
+
+def _seconds(spec: DialogueGenSpec, plan: Plan, roles: Mapping[Role, Expected]) -> dict[str, float]:
+    """By endpoint: the slowest of its requests a minute, its tokens a minute and its parallel requests."""
+    found = {}
+    for name in sorted({plan.roles[role].endpoint for role in ROLES}):
+        here = [each for role, each in roles.items() if plan.roles[role].endpoint == name]
+        found[name] = _seconds_of(spec.endpoints[name], here)
+    return found
+
+
+def _seconds_of(endpoint: EndpointSpec, roles: Sequence[Expected]) -> float:
+    limits = endpoint.limits
+    calls = sum(each.calls for each in roles)
+    completion = sum(each.completion for each in roles)
+    tokens = completion + sum(each.prompt for each in roles)
+    waiting = calls * SECONDS_PER_CALL + completion * SECONDS_PER_TOKEN
+    return max(
+        waiting / limits.max_parallel_requests,
+        60 * calls / limits.requests_per_minute if limits.requests_per_minute else 0.0,
+        60 * tokens / limits.tokens_per_minute if limits.tokens_per_minute else 0.0,
+    )

@@ -1,0 +1,194 @@
+"""One request to an OpenAI-compatible server, and its raw reply.
+
+The key is in the header of the connection's client and nowhere else: not in a request's value, a reply, a
+log, an exception or a repr; where a server repeats it, it is struck out. Redirects are never followed.
+Knows nothing of what a reply means (`answers`), of limits and of money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import httpx2
+
+from tunesmith.api.dialogue import OpenAIEndpoint
+from tunesmith.dialogue.answers import estimate_tokens
+from tunesmith.dialogue.delays import kept_headers
+from tunesmith.dialogue.endings import EndpointError
+from tunesmith.dialogue.replies import Reply, Request
+
+LONGEST_BODY = 4 << 20
+"""Bytes of a reply that are read."""
+CONNECT_SECONDS = 15.0
+KEEP_SECONDS = 15.0
+"""How long an idle connection is kept; servers and what is before them close theirs after a minute or so."""
+STRUCK = "[key]"
+# UnicodeError: a name that no name server can be asked for.
+_NO_CONNECTION = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    UnicodeError,
+)
+_SHORTEST_SECRET = 8  # shorter ones ("EMPTY", "none") stand for no key, and are words that a reply may hold
+_OURS = (
+    "model", "messages", "stream", "n", "best_of", "max_tokens", "max_completion_tokens", "temperature",
+)  # fmt: skip
+_MESSAGE_TOKENS, _TEMPLATE_TOKENS = 16, 128  # what a chat template adds at most: a message, and once
+
+
+class Endpoint:
+    """The server behind `endpoints.<name>.openai`.
+
+    `timeout` is in seconds, for a whole reply. `transport` is for tests. Raises EndpointError for a key
+    that cannot be sent and for fields of `extraBody` that are set elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: OpenAIEndpoint,
+        key: str | None,
+        *,
+        timeout: float,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.name, self._spec, self._timeout = name, spec, timeout
+        key = _usable_key(name, key)
+        self._secret = key if len(key) >= _SHORTEST_SECRET else ""
+        _check_extra(name, spec.extra_body)
+        self._url = _address(name, spec.base_url)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._transport, self._tls = transport, httpx2.create_ssl_context()
+        self._clients: list[httpx2.AsyncClient] = []
+        self._free: list[httpx2.AsyncClient] = []
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r}, {self._spec.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for client in self._clients:
+            await client.aclose()
+
+    def request(self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int) -> Request:
+        """What would be sent for these messages ({role, content})."""
+        body: dict[str, Any] = {
+            **self._spec.extra_body,
+            "model": self._spec.model,
+            "messages": [dict(message) for message in messages],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "stream": False,
+        }
+        added = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
+        content = "".join(message["content"] for message in messages)
+        # A token is made of at least one byte, and the body holds every byte of the prompt.
+        most = len(_encode(body)) + added
+        return Request(body, max_tokens, estimate_tokens(content) + 4 * len(messages), most)
+
+    async def send(self, request: Request) -> Reply:
+        """Send it and read the reply. Never raises for what a server or a network does."""
+        began = time.monotonic()
+        client = self._free.pop() if self._free else self._connect()
+        try:
+            async with asyncio.timeout(self._timeout):
+                sent = client.build_request(
+                    "POST",
+                    self._url,
+                    content=_encode(request.body),
+                    headers={"Content-Type": "application/json"},
+                )
+                response = await client.send(sent, stream=True)
+                try:
+                    raw, whole = await _read_body(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            return self._none(f"No answer within {self._timeout:g} seconds.", began, sent=True)
+        except _NO_CONNECTION as error:
+            return self._none(f"No connection: {_words(error)}", began, sent=False)
+        except httpx2.HTTPError as error:
+            return self._none(f"The connection broke: {_words(error)}", began, sent=True)
+        finally:
+            self._free.append(client)
+        text = self._strike(raw.decode("utf-8", "replace"))
+        headers = {name: self._strike(value) for name, value in kept_headers(response.headers).items()}
+        trouble = "" if whole else f"The reply is longer than {LONGEST_BODY} bytes."
+        return Reply(response.status_code, text, headers, time.monotonic() - began, trouble)
+
+    def _connect(self) -> httpx2.AsyncClient:
+        """A client for one request at a time: one for all takes longer for each the more are under way."""
+        client = httpx2.AsyncClient(
+            headers=self._headers,
+            timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout)),
+            limits=httpx2.Limits(max_connections=1, keepalive_expiry=KEEP_SECONDS),
+            follow_redirects=False,
+            transport=self._transport,
+            verify=self._tls,
+        )
+        self._clients.append(client)
+        return client
+
+    def _none(self, why: str, began: float, sent: bool) -> Reply:
+        return Reply(0, "", {}, time.monotonic() - began, self._strike(why), sent)
+
+    def _strike(self, text: str) -> str:
+        if not self._secret:
+            return text
+        return text.replace(self._secret, STRUCK).replace(json.dumps(self._secret)[1:-1], STRUCK)
+
+
+async def _read_body(response: httpx2.Response) -> tuple[bytes, bool]:
+    """The body, and whether all of it."""
+    raw = bytearray()
+    async for chunk in response.aiter_bytes():
+        raw += chunk
+        if len(raw) > LONGEST_BODY:
+            return bytes(raw[:LONGEST_BODY]), False
+    return bytes(raw), True
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _address(name: str, base: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(base)
+        if url.port is not None and not 0 < url.port < 65536:
+            raise ValueError(f"there is no port {url.port}")
+        return url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise EndpointError(f"endpoints.{name}.openai.baseUrl: {base} is no address: {error}.") from None
+
+
+def _usable_key(name: str, key: str | None) -> str:
+    """Without the line end that a Secret made from a file has."""
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise EndpointError(
+            f"endpoints.{name}.openai.apiKeySecretRef: the key holds a space, a line end or a letter that "
+            "no header can hold. Put the key alone into the Secret."
+        )
+    return key
+
+
+def _check_extra(name: str, extra: Mapping[str, Any]) -> None:
+    for field in _OURS:
+        if field in extra:
+            raise EndpointError(
+                f"endpoints.{name}.openai.extraBody.{field}: it is set by Tunesmith. Take it out; model, "
+                "temperature and maxTokens have fields of their own, and a request is for one reply."
+            )

@@ -1,0 +1,120 @@
+"""Waiting for one's turn at an endpoint: `limits` on the clock of asyncio's loop.
+
+    ticket = await limiter.turn(tokens)      # and send, then exactly one of
+    limiter.answered(ticket, tokens)
+    limiter.refused(ticket, 37.0)
+    limiter.failed(ticket)
+    limiter.leave(ticket)
+
+All in one event loop. Knows nothing of HTTP and money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from tunesmith.dialogue.limits import HOPELESS, Limits, Ticket
+from tunesmith.errors import TemporaryError, TunesmithError
+
+
+class Limiter:
+    """The queue before the endpoint called `name`."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self._name, self._limits = name, limits
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: TunesmithError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        return len(self._waiting)
+
+    async def turn(self, tokens: int, *, again: bool = False) -> Ticket:
+        """Wait until a request of so many tokens may be sent. `again`: it has been sent before.
+
+        Raises what the endpoint was stopped with.
+        """
+        self._check()
+        ticket = self._limits.enter(tokens, again)
+        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        self._pump()
+        try:
+            await future
+            self._check()
+        except BaseException:
+            self._waiting.pop(ticket, None)
+            self.leave(ticket)
+            raise
+        return ticket
+
+    def answered(self, ticket: Ticket, tokens: int) -> None:
+        """The server dealt with it; `tokens` is what it counted."""
+        self._limits.answered(ticket, self._now(), tokens)
+        self._pump()
+
+    def refused(self, ticket: Ticket, retry_after: float | None) -> None:
+        """The server refuses to be asked so often; it may say for how many seconds."""
+        self._limits.refused(ticket, self._now(), retry_after)
+        self._struck()
+
+    def failed(self, ticket: Ticket, retry_after: float | None = None) -> None:
+        """No answer came, or one that says that the server is in trouble."""
+        self._limits.failed(ticket, self._now(), retry_after)
+        self._struck()
+
+    def leave(self, ticket: Ticket) -> None:
+        """The request was not sent after all."""
+        self._limits.leave(ticket, self._now())
+        self._pump()
+
+    def stop(self, error: TunesmithError) -> None:
+        """Nothing is sent any more; everyone who waits, or comes later, is told why."""
+        self._error = self._error or error
+        waiting, self._waiting = self._waiting, {}
+        for ticket, future in waiting.items():
+            ticket.gone = True
+            if not future.done():
+                future.set_result(None)
+        self._pump()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    def _struck(self) -> None:
+        if self._limits.strikes >= HOPELESS:
+            self.stop(
+                TemporaryError(
+                    f"Endpoint {self._name} has not answered any of the last {HOPELESS} requests, "
+                    "with growing pauses between them. What is done is kept; run the job again later."
+                )
+            )
+        self._pump()
+
+    def _pump(self) -> None:
+        """Let go whoever may, and come back when the next one may."""
+        now = self._now()
+        while (ticket := self._limits.go(now)) is not None:
+            future = self._waiting.pop(ticket)
+            if not future.done():  # else it is cancelled, and about to leave
+                future.set_result(None)
+        self._arm(self._limits.next_time(now))
+
+    def _arm(self, time: float) -> None:
+        if self._timer is not None and self._timer.when() <= time:
+            return  # too early does no harm
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if time < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(time, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

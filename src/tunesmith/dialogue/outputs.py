@@ -1,0 +1,162 @@
+"""The files of a DialogueGenJob, out of its seeds and the journal's rows.
+
+Streams: one dialogue is in memory, and nothing else. The same seeds and rows give the same bytes, so that an
+attempt that was killed in here harms no other. Knows nothing of where the files go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tunesmith.artifacts.local_files import explained, finished_temp, replace
+from tunesmith.dialogue.examples import Examples
+from tunesmith.dialogue.growth import Dialogue, PlannedSeed
+from tunesmith.dialogue.rounds import Plan
+from tunesmith.dialogue.statistics import Grown, Statistics
+from tunesmith.dialogue.turns import Get, Turn, turn_of
+from tunesmith.errors import TemporaryError
+from tunesmith.names import MESSAGES_KEY, Reason
+
+FAILED_KEY = "failed.jsonl"
+STATS_KEY = "stats.json"
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the files hold, for the report: `statistics` as in stats.json, `examples` by kind."""
+
+    statistics: dict[str, Any]
+    examples: dict[str, list[dict[str, Any]]]
+
+
+def single_turn_key(number: int) -> str:
+    """The file of a round's single turns."""
+    return f"round{number}/round{number}_single_turn.jsonl"
+
+
+def history_key(number: int) -> str:
+    """The file of the dialogues up to a round; the first one's is called the seed's."""
+    return f"round{number}/round{number}_history{'_seed' if number == 1 else ''}.jsonl"
+
+
+def write_outputs(
+    plan: Plan,
+    seeds: Iterable[PlannedSeed],
+    get: Get,
+    folder: Path,
+    *,
+    progress: Callable[[int], None] = lambda dialogues: None,
+) -> Written:
+    """Write the files of each round, messages.jsonl, failed.jsonl and stats.json, in the planned order.
+
+    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`). A dialogue that failed is in the
+    files of the rounds that it finished, and in failed.jsonl; messages.jsonl holds whole dialogues only. A
+    file is there whole or not at all. TemporaryError when a dialogue is not at its end, or the disk is full.
+    """
+    statistics, examples = Statistics(plan.rounds), Examples()
+    with ExitStack() as files:
+        rounds = [_RoundFiles(folder, number, files) for number in range(1, plan.rounds + 1)]
+        messages = files.enter_context(whole_file(folder / MESSAGES_KEY))
+        failed = files.enter_context(whole_file(folder / FAILED_KEY))
+        for done, seed in enumerate(seeds, 1):
+            grown = grown_from(plan, seed, get)
+            for each in rounds:
+                each.add(grown.dialogue)
+            if grown.failure is None:
+                messages.write(line(messages_record(grown.dialogue)))
+            else:
+                failed.write(line(failed_record(grown, grown.failure)))
+            statistics.add(grown)
+            examples.add(grown)
+            progress(done)
+    values = statistics.values()
+    with whole_file(folder / STATS_KEY) as file:
+        file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
+    return Written(values, examples.values())
+
+
+class _RoundFiles:
+    """The two files of one round."""
+
+    def __init__(self, folder: Path, number: int, files: ExitStack) -> None:
+        self._number = number
+        self._single = files.enter_context(whole_file(folder / single_turn_key(number)))
+        self._history = files.enter_context(whole_file(folder / history_key(number)))
+
+    def add(self, dialogue: Dialogue) -> None:
+        """A dialogue, if it came so far."""
+        rounds = dialogue.whole_rounds[: self._number]
+        if len(rounds) == self._number:
+            name = dialogue.seed.id
+            self._single.write(line({"id": name, **rounds[-1].as_dict()}))
+            self._history.write(line({"id": name, "rounds": [each.as_dict() for each in rounds]}))
+
+
+def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
+    """The dialogue of a seed as the rows tell it. TemporaryError where one is missing."""
+    dialogue, turns = Dialogue(seed, plan.rounds), list[Turn]()
+    while dialogue.wanted is not None:
+        number, role = dialogue.wanted
+        turn = turn_of(get, plan.id_of(seed, number, role), seed.key, number, role)
+        if turn is None:
+            raise TemporaryError(
+                f"The {role} of round {number} of dialogue {seed.id} is missing. Run the job again to "
+                "generate it.",
+                reason=Reason.NO_RESULT,
+            )
+        turns.append(turn)
+        if turn.said.reason:
+            break
+        dialogue.say(turn.said.text, turn.said.truncated)
+    return Grown(dialogue, turns)
+
+
+def messages_record(dialogue: Dialogue) -> dict[str, Any]:
+    """The whole dialogue as FineTuneJob's format `chat` reads it, with the corrected answers.
+
+    `truncated: true` where a text in it was cut at its longest.
+    """
+    messages = [message.as_dict() for message in dialogue.messages()]
+    marks = {"truncated": True} if dialogue.truncated() else {}
+    return {"id": dialogue.seed.id, "messages": messages} | marks
+
+
+def failed_record(grown: Grown, turn: Turn) -> dict[str, Any]:
+    """Where and why a dialogue ended, with the raw reply and what was said before."""
+    said = turn.said
+    return {
+        "id": grown.seed.id,
+        "seed": grown.seed.key,
+        "round": turn.round,
+        "role": str(turn.role),
+        "reason": said.reason,
+        "why": said.why,
+        "raw": said.raw,
+        "tries": said.tries,
+        "rounds": [each.as_dict() for each in grown.dialogue.rounds if each.texts],
+    }
+
+
+def line(value: Mapping[str, Any]) -> bytes:
+    """One line of JSON lines that every reader takes: halves of surrogate pairs become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _HALVES.sub("\ufffd", text).encode()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when the block ends without an error."""
+    with explained("write", path), finished_temp(path) as temp:
+        with temp.open("wb") as file:
+            yield file
+        replace(temp, path)

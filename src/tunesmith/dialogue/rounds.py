@@ -1,0 +1,229 @@
+"""All dialogues at once, each at its own pace: question, answer, correction, round after round.
+
+No dialogue waits for another; a few thousand are open at a time, so memory does not grow with their number.
+What a call came to is written down when it has ended, and never asked for again. A call without a text ends
+its dialogue and no other. Knows models by `turns.Speaker`, the journal by two functions, and no files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from tunesmith.api.dialogue import DialogueGenSpec, RoleSpec
+from tunesmith.dialogue.context import messages_for
+from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
+from tunesmith.dialogue.templates import Templates
+from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn, call_id, turn_of
+from tunesmith.errors import TunesmithError
+
+MOST_OPEN = 2000
+"""Dialogues under way at once."""
+DRAIN_SECONDS = 20.0
+"""How long calls under way may take to come to their end when the job is ending."""
+_LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What makes up a dialogue. `fingerprint` stands for everything that changes results."""
+
+    rounds: int
+    max_messages: int
+    roles: Mapping[Role, RoleSpec]
+    templates: Templates
+    fingerprint: str
+
+    @classmethod
+    def of(cls, spec: DialogueGenSpec, templates: Templates, fingerprint: str) -> Plan:
+        """The plan of a job."""
+        roles = {
+            Role.QUESTION: spec.roles.question,
+            Role.ANSWER: spec.roles.answer,
+            Role.CORRECTION: spec.roles.correction,
+        }
+        return cls(spec.rounds, spec.context.max_messages, roles, templates, fingerprint)
+
+    def id_of(self, seed: PlannedSeed, number: int, role: Role) -> str:
+        """The journal's key of one call."""
+        return call_id(self.fingerprint, seed.key, number, role)
+
+    def call_for(self, dialogue: Dialogue) -> Call:
+        """The call for the text that the dialogue wants next."""
+        assert dialogue.wanted is not None
+        number, role = dialogue.wanted
+        spec = self.roles[role]
+        return Call(
+            self.id_of(dialogue.seed, number, role),
+            dialogue.seed.key,
+            number,
+            role,
+            messages_for(dialogue, self.templates, self.max_messages),
+            spec.temperature,
+            spec.max_tokens,
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done so far, earlier attempts' part included: for progress, the statistics come from rows."""
+
+    done: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    open: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return asdict(self)
+
+
+async def generate(
+    plan: Plan,
+    seeds: Iterable[PlannedSeed],
+    speakers: Mapping[Role, Speaker],
+    rows: Rows,
+    earlier: Get,
+    *,
+    check: Callable[[], None] = lambda: None,
+    tell: Callable[[Tally], None] = lambda tally: None,
+    most_open: int = MOST_OPEN,
+    drain_seconds: float = DRAIN_SECONDS,
+    clock: Callable[[], float] = time.time,
+) -> Tally:
+    """Write every dialogue to its end, or to the call that failed. All rows are in `rows` when this returns.
+
+    `earlier` gives the rows that were committed before (`artifacts.journal_rows.Rows.get`). `check` is called
+    several times a second and raises TunesmithError where the job must end. Then, and where a speaker says
+    so, nothing new is sent, calls under way get `drain_seconds`, and the error is raised.
+    """
+    return await _Rounds(plan, speakers, rows, earlier, check, tell, most_open, drain_seconds, clock).run(
+        seeds
+    )
+
+
+class _Rounds:
+    def __init__(
+        self,
+        plan: Plan,
+        speakers: Mapping[Role, Speaker],
+        rows: Rows,
+        earlier: Get,
+        check: Callable[[], None],
+        tell: Callable[[Tally], None],
+        most_open: int,
+        drain_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._plan, self._speakers, self._rows, self._earlier = plan, speakers, rows, earlier
+        self._check, self._tell, self._clock, self._drain = check, tell, clock, drain_seconds
+        self._room = asyncio.Semaphore(most_open)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._error: TunesmithError | None = None
+        self._tally = Tally()
+
+    async def run(self, seeds: Iterable[PlannedSeed]) -> Tally:
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch())
+                await self._all(seeds)
+                watching.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        finally:
+            self._tell(self._tally)
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return self._tally
+
+    async def _all(self, seeds: Iterable[PlannedSeed]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for seed in seeds:
+                await self._room.acquire()
+                if self._error is not None:
+                    return
+                self._tally.open += 1
+                task = group.create_task(self._one(seed))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                await asyncio.sleep(0)  # those that are done already would keep the others waiting
+
+    async def _one(self, seed: PlannedSeed) -> None:
+        try:
+            whole = await self._dialogue(Dialogue(seed, self._plan.rounds))
+            self._tally.done += 1
+            self._tally.failed += not whole
+        except TunesmithError as error:
+            self._end(error)
+        finally:
+            self._tally.open -= 1
+            self._room.release()
+
+    async def _dialogue(self, dialogue: Dialogue) -> bool:
+        """To its end; False where a call failed."""
+        while dialogue.wanted is not None:
+            said = (await self._turn(dialogue)).said
+            if said.reason:
+                return False
+            dialogue.say(said.text, said.truncated)
+        return True
+
+    async def _turn(self, dialogue: Dialogue) -> Turn:
+        """How the call for the wanted text ended: as the journal says, or now."""
+        assert dialogue.wanted is not None
+        number, role = dialogue.wanted
+        seed = dialogue.seed
+        turn = turn_of(self._earlier, self._plan.id_of(seed, number, role), seed.key, number, role)
+        if turn is None:
+            turn = await self._ask(self._plan.call_for(dialogue))
+        self._count(turn.said)
+        return turn
+
+    async def _ask(self, call: Call) -> Turn:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        tries = Tries(call.id, self._earlier, self._rows)
+        said = await self._speakers[call.role].call(call, tries)
+        turn = Turn(call.seed, call.round, call.role, said, int(self._clock()))
+        self._rows.append(call.id, turn.to_json())
+        return turn
+
+    def _count(self, said: Said) -> None:
+        self._tally.calls += 1
+        self._tally.tokens += said.prompt_tokens + said.completion_tokens
+
+    def _end(self, error: TunesmithError) -> None:
+        """The job is ending: the first error says why."""
+        if self._error is not None:
+            return
+        self._error = error
+        for speaker in self._speakers.values():
+            speaker.stop(error)
+
+    async def _watch(self) -> None:
+        """Look whether the job must end, tell what was done, and end what does not come to its end."""
+        loop, ending = asyncio.get_running_loop(), None
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._tell(self._tally)
+            if self._error is None:
+                try:
+                    self._check()
+                except TunesmithError as error:
+                    self._end(error)
+            if self._error is not None:
+                ending = ending or loop.time()
+                if loop.time() - ending >= self._drain:
+                    for task in list(self._tasks):
+                        task.cancel()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that made the others: tasks that were called off raise none."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

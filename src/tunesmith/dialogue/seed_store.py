@@ -1,0 +1,140 @@
+"""Seeds on the local disk, opened by their place in the planned order: a hundred thousand cost a megabyte.
+
+A folder of `rows` (a JSON line a seed, in the input's order), `starts` (int64, where each begins, and the
+end), `order` (int64, which row comes when) and `facts.json`. The folder appears at once, when it is whole.
+Knows nothing of where seeds come from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from tunesmith.artifacts.local_files import explained
+from tunesmith.data.choose import rank
+from tunesmith.data.report import counted
+from tunesmith.dialogue.growth import PlannedSeed
+
+_FACTS, _ROWS = "facts.json", "rows"
+_NUMBER = np.dtype("<i8")
+_NAMED = 3
+
+
+def seed_id(position: int) -> str:
+    """The dialogue's name in the outputs, by its place in the planned order from 0: `r1-000001`."""
+    return f"r1-{position + 1:06}"
+
+
+class SeedWriter:
+    """Writes one folder. Use as a context manager: without `finish`, nothing is left behind.
+
+    `shuffle_seed` orders the seeds by their keys alone; without it they stay as they come. Raises what
+    `local_files.explain` makes of an OSError.
+    """
+
+    def __init__(self, folder: Path, shuffle_seed: int | None) -> None:
+        self._folder, self.temp = folder, folder.with_name(f"{folder.name}.new")
+        self._shuffle_seed = shuffle_seed
+        self._starts, self._ranks, self._digest = array("q", [0]), array("Q"), sha256()
+        with explained("write", self.temp):
+            shutil.rmtree(self.temp, ignore_errors=True)
+            self.temp.mkdir(parents=True)
+            self._rows = (self.temp / _ROWS).open("wb")
+
+    def add(self, key: str, question: str | None, answer: str | None, correction: str | None) -> None:
+        """Append a seed, whose texts hold no halves of surrogate pairs."""
+        row = json.dumps([key, question, answer, correction], ensure_ascii=False).encode() + b"\n"
+        with explained("write", self.temp):
+            self._rows.write(row)
+        self._digest.update(row)
+        self._starts.append(self._starts[-1] + len(row))
+        if self._shuffle_seed is not None:
+            self._ranks.append(rank(self._shuffle_seed, "dialogue", key))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Give the folder its name, in place of what is there."""
+        order = np.arange(len(self))
+        if self._shuffle_seed is not None:
+            order = np.argsort(np.asarray(self._ranks), kind="stable")
+        told = {"digest": self._digest.hexdigest(), "facts": dict(facts)}
+        with explained("write", self.temp):
+            self._rows.close()
+            (self.temp / "starts").write_bytes(np.asarray(self._starts, _NUMBER).tobytes())
+            (self.temp / "order").write_bytes(order.astype(_NUMBER).tobytes())
+            (self.temp / _FACTS).write_text(json.dumps(told, ensure_ascii=False), "utf-8")
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self.temp.rename(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with suppress(OSError):  # of a full disk, which has been told already
+            self._rows.close()
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+class Seeds:
+    """The seeds of a finished folder, in the planned order; iterate as often as you like. Close when done.
+
+    Reads a seed when it is asked for and keeps none. `digest` is a SHA-256 over all keys and texts. `facts`
+    are the preparation's counts: `records`, `bad` with the first `bad_records`, `equal`, `skipped_files`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with explained("read", folder / _FACTS):
+            told = json.loads((folder / _FACTS).read_text("utf-8"))
+            self._starts = np.fromfile(folder / "starts", _NUMBER)
+            self._order = np.fromfile(folder / "order", _NUMBER)
+            self._rows = FileIO(folder / _ROWS)
+        self.folder = folder
+        self.digest: str = told["digest"]
+        self.facts: dict[str, Any] = told["facts"]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, position: int) -> PlannedSeed:
+        """The seed at this place, from 0. Raises IndexError past the last."""
+        row = int(self._order[position])
+        start, end = int(self._starts[row]), int(self._starts[row + 1])
+        with explained("read", self.folder / _ROWS):
+            key, question, answer, correction = json.loads(os.pread(self._rows.fileno(), end - start, start))
+        return PlannedSeed(seed_id(position % len(self)), key, question, answer, correction)
+
+    def __iter__(self) -> Iterator[PlannedSeed]:
+        return (self[position] for position in range(len(self)))
+
+    def sentences(self) -> list[str]:
+        """The facts in words; what is zero is left out. The first one is always there."""
+        facts = self.facts
+        lines = [f"{counted(facts['records'], 'record')} → {counted(len(self), 'seed')}"]
+        if facts["equal"]:
+            lines.append(f"{counted(facts['equal'], 'seed')} equal to an earlier one")
+        if facts["bad"]:
+            lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
+            lines += facts["bad_records"][:_NAMED]
+        return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,199 @@
+"""Who plays the roles: OpenAI-compatible endpoints, and engines in the pod, each behind `turns.Speaker`.
+
+A call that an earlier process has begun goes on where it stopped: replies in the journal are read again, and
+only what is missing is asked for. Knows nothing of dialogues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from tunesmith.api.dialogue import EndpointSpec
+from tunesmith.dialogue.answers import read
+from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.calls import Caller, usage_of
+from tunesmith.dialogue.endings import EndpointError
+from tunesmith.dialogue.limiter import Limiter
+from tunesmith.dialogue.limits import Limits
+from tunesmith.dialogue.replies import Answer, Fault, Lost, Outcome, Refused, Reply, Request, Unsent, Unusable
+from tunesmith.dialogue.turns import (
+    BLOCKED,
+    EMPTY,
+    MALFORMED,
+    NO_ANSWER,
+    NOT_REACHED,
+    RATE_LIMITED,
+    TOO_LONG,
+    Call,
+    Said,
+    Tries,
+)
+from tunesmith.engines.sampler import Engine
+from tunesmith.engines.sampler import Request as EngineRequest
+from tunesmith.errors import TunesmithError
+from tunesmith.tokens.conversation import Message
+
+_OF_FAULT = {
+    Fault.EMPTY: EMPTY,
+    Fault.BLOCKED: BLOCKED,
+    Fault.MALFORMED: MALFORMED,
+    Fault.UNFIT: TOO_LONG,
+}
+
+
+class Server(Protocol):
+    """What makes and sends requests (`endpoint.Endpoint`)."""
+
+    name: str
+
+    def request(self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int) -> Request:
+        """What would be sent."""
+        ...
+
+    async def send(self, request: Request) -> Reply:
+        """The raw reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpeaker:
+    """An endpoint under its limits. One for all roles that it plays: they share the limiter."""
+
+    server: Server
+    limiter: Limiter
+    max_retries: int
+    price: Price | None = None
+    budget: Budget | None = None
+
+    async def call(self, call: Call, tries: Tries) -> Said:
+        """Ask, or go on asking. Raises what ends the job."""
+        request = self.server.request(call.messages, call.temperature, call.max_tokens)
+        past = [each for each in (self._heard(record, request) for record in tries.past) if each is not None]
+        before = sum(self._cost(outcome, request) for outcome, _ in past)
+        left = self.max_retries - len(past)
+        if past and (_is_end(past[-1][0]) or left < 0):
+            outcome, reply = past[-1]
+            return said_of(outcome, reply, request, len(past), before, tries.seconds)
+        caller = Caller(self.server.name, self.server, self.limiter, left, self.price, self.budget)
+        # A flush to the disk takes some milliseconds, which only what is paid for is worth.
+        write = partial(tries.write, durable=self.price is not None)
+        ended = await caller.call(request, write)
+        return said_of(
+            ended.outcome,
+            ended.reply,
+            request,
+            len(past) + ended.tries,
+            before + ended.cost,
+            tries.seconds,
+        )
+
+    def stop(self, error: TunesmithError) -> None:
+        """Send nothing any more."""
+        self.limiter.stop(error)
+
+    def _heard(self, record: Mapping[str, Any], request: Request) -> tuple[Outcome, Reply] | None:
+        """What an earlier try means; None where it ended the whole job, for which no call is to blame."""
+        reply = Reply(**record["reply"])
+        try:
+            outcome = read(reply, request, self.server.name)
+        except EndpointError:
+            return None
+        return None if isinstance(outcome, Refused) and outcome.quota else (outcome, reply)
+
+    def _cost(self, outcome: Outcome, request: Request) -> int:
+        if self.price is None or isinstance(outcome, Refused | Unsent):
+            return 0
+        known = isinstance(outcome, Answer | Unusable) and not outcome.usage.estimated
+        return self.price.cost(usage_of(outcome, request)) if known else self.price.most(request)
+
+
+def endpoint_speaker(server: Server, spec: EndpointSpec, budget: Budget | None) -> EndpointSpeaker:
+    """The endpoint under the limits and the price of its spec; one for all roles that it plays."""
+    limits = spec.limits
+    made = Limits(limits.max_parallel_requests, limits.requests_per_minute, limits.tokens_per_minute)
+    price = Price.of(spec.price) if spec.price else None
+    return EndpointSpeaker(server, Limiter(server.name, made), limits.max_retries, price, budget)
+
+
+def _is_end(outcome: Outcome) -> bool:
+    """Whether no other try was made after it (`calls` decides the same)."""
+    match outcome:
+        case Unusable(fault=fault):
+            return fault is not Fault.MALFORMED
+        case _:
+            return isinstance(outcome, Answer)
+
+
+def said_of(outcome: Outcome, reply: Reply, request: Request, tries: int, cost: int, seconds: float) -> Said:
+    """How a call ended, for the journal. White space around a text is not part of it."""
+    usage = usage_of(outcome, request)
+    common: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "estimated": usage.estimated,
+        "tries": tries,
+        "cost": cost,
+        "seconds": round(seconds, 3),
+    }
+    match outcome:
+        case Answer(text=text, truncated=truncated):
+            return Said(text.strip(), truncated, **common)
+        case Unusable(fault=fault, why=why):
+            return Said(reason=_OF_FAULT[fault], why=why, raw=reply.text, **common)
+        case Refused(why=why):
+            return Said(reason=RATE_LIMITED, why=why, raw=reply.text, **common)
+        case Lost(why=why):
+            return Said(reason=NO_ANSWER, why=why, raw=reply.text, **common)
+        case Unsent(why=why):
+            return Said(reason=NOT_REACHED, why=why, raw=reply.text, **common)
+
+
+class PromptTokens(Protocol):
+    """What turns messages into a model's tokens (`tokens.chat.ChatTokenizer`)."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt as inference sends it."""
+        ...
+
+
+class EngineSpeaker:
+    """An engine in the pod; it was made with the role's temperature and maxTokens, so it plays one role.
+
+    Nothing is paid, so a reply is journalled when the call has ended and not before.
+    """
+
+    def __init__(self, engine: Engine, tokens: PromptTokens) -> None:
+        self._engine, self._tokens = engine, tokens
+        self._room = asyncio.Semaphore(engine.at_once + max(4, engine.at_once // 16))
+        self._error: TunesmithError | None = None
+
+    async def call(self, call: Call, tries: Tries) -> Said:
+        """Draw one reply."""
+        messages = [Message(each["role"], each["content"]) for each in call.messages]
+        async with self._room:
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            ids = self._tokens.prompt_ids(messages)
+            if len(ids) >= self._engine.longest:
+                most = self._engine.longest
+                why = f"The prompt has {len(ids)} tokens, and the model takes fewer than {most}."
+                return Said(reason=TOO_LONG, why=why, prompt_tokens=len(ids))
+            began = asyncio.get_running_loop().time()
+            reply = await self._engine.reply(EngineRequest(ids, call.id, 0, None))
+            seconds = round(asyncio.get_running_loop().time() - began, 3)
+        told: dict[str, Any] = {
+            "prompt_tokens": len(ids),
+            "completion_tokens": reply.tokens,
+            "seconds": seconds,
+        }
+        if not reply.text.strip():
+            return Said(reason=EMPTY, why="The model said nothing.", raw=reply.text, **told)
+        return Said(reply.text.strip(), reply.finish_reason == "length", **told)
+
+    def stop(self, error: TunesmithError) -> None:
+        """Draw nothing any more."""
+        self._error = self._error or error

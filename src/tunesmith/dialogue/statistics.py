@@ -1,0 +1,158 @@
+"""What `stats.json` says, counted dialogue by dialogue from rows that are done.
+
+Memory does not grow with the number of dialogues. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.dialogue.budget import dollars
+from tunesmith.dialogue.growth import ROLES, Dialogue, PlannedSeed
+from tunesmith.dialogue.turns import REASONS, Turn
+
+_MOST_BINS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """One dialogue at its end: what was said, and all calls made for it."""
+
+    dialogue: Dialogue
+    turns: Sequence[Turn]
+
+    @property
+    def seed(self) -> PlannedSeed:
+        """Where it began."""
+        return self.dialogue.seed
+
+    @property
+    def failure(self) -> Turn | None:
+        """The call that ended it, if one did."""
+        return self.turns[-1] if self.turns and self.turns[-1].said.reason else None
+
+
+@dataclass(slots=True)
+class _OfRole:
+    calls: int = 0
+    failed: int = 0
+    truncated: int = 0
+    retries: int = 0
+    estimated: int = 0
+    prompt: int = 0
+    completion: int = 0
+    cost: int = 0
+    seconds: float = 0.0
+    lengths: Counter[int] = field(default_factory=Counter)
+    cost_by_round: Counter[int] = field(default_factory=Counter)
+
+    def add(self, turn: Turn) -> None:
+        said = turn.said
+        self.calls += 1
+        self.failed += bool(said.reason)
+        self.truncated += said.truncated
+        self.retries += max(0, said.tries - 1)
+        self.estimated += said.estimated
+        self.prompt += said.prompt_tokens
+        self.completion += said.completion_tokens
+        self.cost += said.cost
+        self.seconds += said.seconds
+        self.cost_by_round[turn.round] += said.cost
+        if not said.reason:
+            self.lengths[said.completion_tokens] += 1
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "calls": self.calls,
+            "answered": self.calls - self.failed,
+            "failed": self.failed,
+            "truncated": self.truncated,
+            "retries": self.retries,
+            "tokens": {"prompt": self.prompt, "completion": self.completion},
+            "calls_with_estimated_tokens": self.estimated,
+            "seconds": round(self.seconds, 1),
+            "cost_usd": dollars(self.cost),
+        }
+
+
+class Statistics:
+    """Feed it with `add`, then ask for `values`."""
+
+    def __init__(self, rounds: int) -> None:
+        self._planned = 0
+        self._whole = [0] * rounds
+        self._roles = {role: _OfRole() for role in ROLES}
+        self._reasons: Counter[str] = Counter()
+        self._first, self._last = 0, 0
+
+    def add(self, grown: Grown) -> None:
+        """One dialogue, finished or failed."""
+        self._planned += 1
+        for number in range(len(grown.dialogue.whole_rounds)):
+            self._whole[number] += 1
+        for turn in grown.turns:
+            self._roles[turn.role].add(turn)
+            self._first, self._last = min(self._first or turn.at, turn.at), max(self._last, turn.at)
+        if grown.failure is not None:
+            self._reasons[grown.failure.said.reason] += 1
+
+    def values(self) -> dict[str, Any]:
+        """The counts by name:
+
+        - `dialogues`: `planned`, `finished`, `failed`; `finished_by_round`: how many came so far, from round
+          1 on; `reasons`: {reason: dialogues that failed so}
+        - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
+          `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
+          `seconds` (waiting for replies, over all calls), `cost_usd`; `total`: the same over all roles
+        - `seconds`: from the first call's end to the last's
+        - `lengths`: of each role `[{low, high, count}]`, texts by tokens, both included
+        - `cost_by_round`: `[{round, question, answer, correction}]` in USD
+        """
+        failed = sum(self._reasons.values())
+        roles = {str(role): self._roles[role].values() for role in ROLES}
+        return {
+            "dialogues": {
+                "planned": self._planned,
+                "finished": self._planned - failed,
+                "failed": failed,
+                "finished_by_round": self._whole,
+                "reasons": {name: self._reasons[name] for name in REASONS if self._reasons[name]},
+            },
+            "roles": roles,
+            "total": self._total(roles),
+            "seconds": self._last - self._first,
+            "lengths": {str(role): bins(self._roles[role].lengths) for role in ROLES},
+            "cost_by_round": [self._cost_of(number) for number in range(1, len(self._whole) + 1)],
+        }
+
+    def _total(self, roles: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        names = ("calls", "answered", "failed", "truncated", "retries", "calls_with_estimated_tokens")
+        return {
+            **{name: sum(each[name] for each in roles.values()) for name in names},
+            "tokens": {
+                name: sum(each["tokens"][name] for each in roles.values())
+                for name in ("prompt", "completion")
+            },
+            "cost_usd": dollars(sum(each.cost for each in self._roles.values())),
+        }
+
+    def _cost_of(self, number: int) -> dict[str, Any]:
+        costs = {str(role): dollars(self._roles[role].cost_by_round[number]) for role in ROLES}
+        return {"round": number, **costs}
+
+
+def bins(lengths: Mapping[int, int]) -> list[dict[str, int]]:
+    """At most 40 bins of one width, a power of two, from the first that holds something."""
+    width = 1
+    while lengths and max(lengths) // width - min(lengths) // width >= _MOST_BINS:
+        width *= 2
+    counts: Counter[int] = Counter()
+    for length, count in lengths.items():
+        counts[length // width] += count
+    return [
+        {"low": at * width, "high": (at + 1) * width - 1, "count": counts[at]}
+        for at in (range(min(counts), max(counts) + 1) if counts else ())
+    ]

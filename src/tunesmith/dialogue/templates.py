@@ -1,0 +1,132 @@
+"""The prompts of the three roles: texts with named places, those that come along or the user's own.
+
+`{history}` in a template stands for the dialogue so far; `{{history}}` is written where these very characters
+are meant, and every other brace is itself. Values are put in once: braces in them mean nothing.
+Knows nothing of dialogues; `context` says what goes into the places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
+
+from tunesmith.api.dialogue import RolesSpec
+from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.dialogue.growth import ROLES, Role
+from tunesmith.dialogue.language import LANGUAGES, Language
+from tunesmith.errors import DataError
+
+HISTORY = "history"
+PLACES: Mapping[Role, tuple[str, ...]] = {
+    Role.QUESTION: (HISTORY,),
+    Role.ANSWER: (),
+    Role.CORRECTION: (HISTORY, "question", "answer"),
+}
+"""What each role's template can hold. The answer's is a system message; the dialogue follows it as chat."""
+NEEDED: Mapping[Role, tuple[str, ...]] = {
+    Role.QUESTION: (HISTORY,),
+    Role.ANSWER: (),
+    Role.CORRECTION: ("question", "answer"),
+}
+LONGEST = 256 << 10
+"""Bytes of a template."""
+_PLACE = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One prompt's text, checked."""
+
+    text: str
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The text with the values in their places."""
+        return _PLACE.sub(
+            lambda found: f"{{{found[1]}}}" if found[1] is not None else values[found[2]], self.text
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """The template of each role and language."""
+
+    by_role: Mapping[tuple[Role, Language], Template]
+
+    def of(self, role: Role, language: Language) -> Template:
+        """The one to use."""
+        return self.by_role[role, language]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all texts: part of what makes up the results."""
+        told = sorted((f"{role}.{language}", each.text) for (role, language), each in self.by_role.items())
+        return sha256(repr(told).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
+    """The user's prompts where `promptUri` names one (for both languages), else those that come along.
+
+    Raises DataError, whose message names the field and the place; and the storage's errors.
+    """
+    found: dict[tuple[Role, Language], Template] = {}
+    for role, uri in (
+        (Role.QUESTION, roles.question.prompt_uri),
+        (Role.ANSWER, roles.answer.prompt_uri),
+        (Role.CORRECTION, roles.correction.prompt_uri),
+    ):
+        own = None if uri is None else checked(role, _read(role, uri, options))
+        for language in LANGUAGES:
+            found[role, language] = own or own_template(role, language)
+    return Templates(found)
+
+
+def default_templates() -> Templates:
+    """Those that come along."""
+    return Templates({(role, each): own_template(role, each) for role in ROLES for each in LANGUAGES})
+
+
+def own_template(role: Role, language: Language) -> Template:
+    """The one that comes with Tunesmith."""
+    file = resources.files("tunesmith.dialogue").joinpath("prompts", f"{role}.{language}.txt")
+    return checked(role, file.read_text("utf-8"))
+
+
+def checked(role: Role, text: str) -> Template:
+    """A template without white space around it. Raises DataError for places that are unknown or missing."""
+    field, text = f"roles.{role}.promptUri", text.strip()
+    places = {found[2] for found in _PLACE.finditer(text) if found[2] is not None}
+    unknown = sorted(places - set(PLACES[role]))
+    if unknown:
+        raise DataError(
+            f"{field}: the prompt has a place {{{unknown[0]}}}, which is not known. {_known(role)} "
+            f"Write {{{{{unknown[0]}}}}} where these characters themselves are meant."
+        )
+    missing = [f"{{{name}}}" for name in NEEDED[role] if name not in places]
+    if missing:
+        raise DataError(
+            f"{field}: the prompt lacks {' and '.join(missing)}, so the model would not see what it is to "
+            f"go on from. {_known(role)}"
+        )
+    return Template(text)
+
+
+def _known(role: Role) -> str:
+    if not PLACES[role]:
+        return "The prompt of this role has no places: it is the system message, and the dialogue follows it."
+    return f"Its places are {', '.join(f'{{{name}}}' for name in PLACES[role])}."
+
+
+def _read(role: Role, uri: str, options: StorageOptions) -> str:
+    field = f"roles.{role}.promptUri"
+    store, entries = find_files(uri, options)
+    if len(entries) != 1:
+        raise DataError(f"{field}: {uri} holds {len(entries)} files. Name the file with the prompt.")
+    if entries[0].size > LONGEST:
+        raise DataError(f"{field}: {uri} has {entries[0].size:,} bytes, and a prompt at most {LONGEST:,}.")
+    try:
+        return store.read(entries[0].key).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{field}: {uri} is not UTF-8 (at byte {error.start}). Save it as UTF-8.") from None

@@ -1,0 +1,155 @@
+"""The calls of a DialogueGenJob and how they ended: the rows of its journal, but for those of the budget.
+
+    <call>            how the call ended: a Turn
+    <call>/<number>   one try: {endpoint, request, reply}, written before the reply is read
+
+where a call is the hash of fingerprint, seed, round and role. The only file that knows keys and fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from tunesmith.dialogue.growth import Role
+from tunesmith.errors import OutputConflictError, TunesmithError
+
+EMPTY, BLOCKED, MALFORMED, TOO_LONG = "empty", "blocked", "malformed", "too_long"
+RATE_LIMITED, NO_ANSWER, NOT_REACHED = "rate_limited", "no_answer", "not_reached"
+REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, RATE_LIMITED, NO_ANSWER, NOT_REACHED)
+"""Why there is no text: what the server did with the request, or how the last try ended."""
+
+Get = Callable[[str], Mapping[str, Any] | None]
+"""The row of a key, None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One text that is wanted. `id` is the journal's key for it; `messages` are [{role, content}]."""
+
+    id: str
+    seed: str
+    round: int
+    role: Role
+    messages: Sequence[Mapping[str, str]]
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What came of a call: `text`, or `reason` (one of REASONS), `why` in words and the `raw` reply.
+
+    `tries` and `seconds` (waiting for replies) are over all tries, `cost` too, in picodollars; tokens are
+    those of the last try, and `estimated` where the server did not count them.
+    """
+
+    text: str = ""
+    truncated: bool = False
+    reason: str = ""
+    why: str = ""
+    raw: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+    tries: int = 1
+    cost: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The row of a call that has ended. `at` is when, in seconds since 1970."""
+
+    seed: str
+    round: int
+    role: Role
+    said: Said
+    at: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as the journal holds it."""
+        said = {name: getattr(self.said, name) for name in _FIELDS}
+        return {"seed": self.seed, "round": self.round, "role": str(self.role), **said, "at": self.at}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Turn:
+        """The row of a journal. OutputConflictError for what this version of Tunesmith does not write."""
+        if value.keys() != _ALL or value["role"] not in set(Role) or value["reason"] not in ("", *REASONS):
+            raise OutputConflictError(
+                f"The journal holds a row of {str(value.get('seed'))[:200]}, round {value.get('round')}, "
+                "that this version of Tunesmith did not write. Choose another output.uri, or set "
+                "output.onExisting: replace."
+            )
+        said = Said(**{name: value[name] for name in _FIELDS})
+        return cls(value["seed"], value["round"], Role(value["role"]), said, value["at"])
+
+
+_FIELDS = tuple(field.name for field in fields(Said))
+_ALL = frozenset((*_FIELDS, "seed", "round", "role", "at"))
+
+
+class Rows(Protocol):
+    """Where rows go (`artifacts.journal.Journal`)."""
+
+    def append(self, key: str, record: Mapping[str, Any], *, durable: bool = False) -> bool:
+        """Write a row that will not be lost, with `durable` not even in a power cut."""
+        ...
+
+
+class Tries:
+    """The tries of one call. `past` are the records that earlier processes left, in order."""
+
+    def __init__(self, call: str, get: Get, rows: Rows) -> None:
+        self._call, self._rows = call, rows
+        self.past: list[Mapping[str, Any]] = []
+        while (record := get(try_key(call, len(self.past)))) is not None:
+            self.past.append(record)
+        self._next = len(self.past)
+        self.seconds = sum(float(record["reply"]["seconds"]) for record in self.past)
+
+    def write(self, record: Mapping[str, Any], *, durable: bool = True) -> None:
+        """Journal one try, {endpoint, request, reply}, before it is read; `durable`: it is paid for."""
+        self._rows.append(try_key(self._call, self._next), record, durable=durable)
+        self._next += 1
+        self.seconds += float(record["reply"]["seconds"])
+
+
+class Speaker(Protocol):
+    """A model that plays a role: the one seam to endpoints and engines."""
+
+    async def call(self, call: Call, tries: Tries) -> Said:
+        """Ask until there is an end. Raises TunesmithError where the whole job must end."""
+        ...
+
+    def stop(self, error: TunesmithError) -> None:
+        """Send nothing any more: calls that wait raise `error`, those under way come to their end."""
+        ...
+
+
+def call_id(fingerprint: str, seed: str, number: int, role: Role) -> str:
+    """The key of the call for the text of this seed, round (from 1) and role."""
+    told = json.dumps([fingerprint, seed, number, str(role)])
+    return blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def try_key(call: str, number: int) -> str:
+    """The key of try `number` (from 0) of a call."""
+    return f"{call}/{number}"
+
+
+def turn_of(get: Get, call: str, seed: str, number: int, role: Role) -> Turn | None:
+    """How the call ended, if it has. OutputConflictError for a row that stands under a key not its own."""
+    value = get(call)
+    if value is None:
+        return None
+    turn = Turn.from_json(value)
+    if (turn.seed, turn.round, turn.role) != (seed, number, role):
+        raise OutputConflictError(
+            f"The journal's row {call} is of {turn.seed[:200]}, round {turn.round}, {turn.role}, and not of "
+            f"{seed[:200]}, round {number}, {role}. Give one of these seeds another id."
+        )
+    return turn

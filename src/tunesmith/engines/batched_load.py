@@ -1,0 +1,56 @@
+"""A model in memory for generating: its base with the adapters on it, on the device.
+
+Adapters are added into the weights, which is faster; where that cannot be (quantised weights, or an embedding
+that is input and output in one) they stay beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith.api.common import ModelSource
+from tunesmith.engines.adapter import load_adapter
+from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.load import load_model, model_config, resolve_dtype
+
+
+def load_for_generation(files: ModelFiles, source: ModelSource) -> Any:
+    """The model on this process's GPU, else on the CPU. Raises ModelError where it cannot be used."""
+    import torch
+    from transformers import GenerationConfig
+
+    model = load_model(
+        files.base,
+        dtype=resolve_dtype(files.base, source.dtype),
+        attention=source.attention,
+        trust_remote_code=source.trust_remote_code,
+    )
+    quantised = bool(model_config(files.base).get("quantization_config"))
+    if files.adapters:
+        model = _with_adapters(model, files, merge=not quantised)
+    if torch.cuda.is_available() and not quantised:  # quantised weights are there already
+        model = model.to("cuda")
+    # What a checkpoint asks for besides (penalties, sampling, ends) is not what the manifest says.
+    model.generation_config = GenerationConfig()
+    return model.eval().requires_grad_(False)
+
+
+def _with_adapters(model: Any, files: ModelFiles, *, merge: bool) -> Any:
+    names = [f"adapter_{number}" for number in range(len(files.adapters))]
+    adapted = model
+    for name, folder in zip(names, files.adapters, strict=True):
+        adapted = load_adapter(adapted, folder, name)
+    if merge and not _changes_tied(adapted):
+        return adapted.merge_and_unload(adapter_names=names)
+    adapted.base_model.set_adapter(names)
+    return adapted.get_base_model()
+
+
+def _changes_tied(model: Any) -> bool:
+    """Whether an adapter lies on one of two embeddings that are one matrix."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    plain = [end.base_layer if isinstance(end, BaseTunerLayer) else end for end in ends]
+    tied = len(plain) == 2 and plain[0].weight is plain[1].weight
+    return tied and any(isinstance(end, BaseTunerLayer) for end in ends)

@@ -1,0 +1,70 @@
+"""How many rows the transformers engine draws at once, and how long they may be.
+
+Estimates from what one token of the cache takes and from what memory is free. Knows no prompts.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+# More rows than this do not make a processor faster.
+MOST_ON_CPU, MOST_ON_GPU = 64, 256
+# Where a model names no limit.
+_LONGEST = 32768
+# Of the free memory; the rest is for activations and for what the allocator leaves unused.
+_SHARE = 0.7
+# A prompt's tokens where none is known yet.
+_PROMPT = 1024
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def longest(config: Any, tokenizer: Any) -> int:
+    """Tokens of prompt and reply together at most, from a model's configuration and its tokenizer."""
+    text = config.get_text_config().to_dict()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+    said = [text.get(name) for name in names] + [tokenizer.model_max_length]
+    return min((int(each) for each in said if each and 1 < each < sys.maxsize), default=_LONGEST)
+
+
+def has_experts(config: Any) -> bool:
+    """Whether tokens of a batch share experts: then a row's arithmetic depends on the other rows."""
+    text = config.get_text_config().to_dict()
+    return any("expert" in name and isinstance(value, int) and value > 1 for name, value in text.items())
+
+
+def token_bytes(config: Any, item: int) -> int:
+    """Bytes of a token's keys and values at most, of `item` bytes a number: as many heads as in queries."""
+    text = config.get_text_config()
+    return 2 * int(text.num_hidden_layers) * int(text.hidden_size) * item
+
+
+def token_budget(free: int, of_token: int) -> int:
+    """Tokens of all rows together that fit into `free` bytes."""
+    return max(1, int(free * _SHARE) // max(1, of_token))
+
+
+def rows_at_once(budget: int, new_tokens: int, longest: int, most: int) -> int:
+    """Rows for `batchSize: auto`, of a prompt of usual length and `new_tokens` each."""
+    return max(1, min(most, budget // min(longest, new_tokens + _PROMPT)))
+
+
+def free_memory(cuda: bool) -> int:
+    """Bytes this process may still take: of its GPU, else of the main memory."""
+    if cuda:
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    texts = [
+        path.read_text() if path.is_file() else default
+        for path, default in ((_CGROUP / "memory.max", "max"), (_CGROUP / "memory.current", "0"))
+    ]
+    return main_memory(Path("/proc/meminfo").read_text(), *texts)
+
+
+def main_memory(meminfo: str, limit: str, used: str) -> int:
+    """Bytes that are free, from /proc/meminfo and the control group's memory.max and memory.current."""
+    lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    return free if limit.strip() == "max" else min(free, max(0, int(limit) - int(used)))

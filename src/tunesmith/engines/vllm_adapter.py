@@ -1,0 +1,83 @@
+"""Several adapters as one, since vLLM puts no more than one on a request.
+
+B₁A₁ + B₂A₂ = [B₁ B₂]·[A₁; A₂]: the ranks side by side, with the scales in B, so nothing is rounded. Reads and
+writes files and knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith.engines.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_A, LORA_B, read_weights
+from tunesmith.engines.load import read_config
+from tunesmith.errors import ModelError
+
+_PREFIX = "base_model.model."
+
+
+def one_adapter(adapters: Sequence[Path], folder: Path) -> Path | None:
+    """The folder of the only adapter, of all of them as one (written to `folder`), or None without any.
+
+    Raises ModelError where the files are damaged.
+    """
+    if len(adapters) < 2:
+        return adapters[0] if adapters else None
+    from safetensors.torch import save_file
+
+    weights = _joined(adapters)
+    rank = next(tensor.shape[0] for name, tensor in weights.items() if name.endswith(LORA_A))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": sorted({_module(name).rpartition(".")[2] for name in weights}),
+        "bias": "none",
+    }
+    folder.mkdir()
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config))
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    return folder
+
+
+def _joined(adapters: Sequence[Path]) -> dict[str, Any]:
+    """Matrices side by side, in float32, with zeros where a module has less than the highest rank."""
+    import torch
+    from torch.nn.functional import pad
+
+    parts: dict[str, list[Any]] = {}
+    for adapter in adapters:
+        config = read_config(adapter / ADAPTER_CONFIG)
+        for name, tensor in read_weights(adapter).items():
+            scale = 1.0 if name.endswith(LORA_A) else _scale(config, _module(name), tensor.shape[1], adapter)
+            parts.setdefault(name, []).append(tensor.to(torch.float32) * scale)
+    joined = {name: torch.cat(found, 0 if name.endswith(LORA_A) else 1) for name, found in parts.items()}
+    rank = max(tensor.shape[0] for name, tensor in joined.items() if name.endswith(LORA_A))
+
+    def filled(name: str, tensor: Any) -> Any:
+        if name.endswith(LORA_A):
+            return pad(tensor, (0, 0, 0, rank - tensor.shape[0])).contiguous()
+        return pad(tensor, (0, rank - tensor.shape[1])).contiguous()
+
+    return {name: filled(name, tensor) for name, tensor in joined.items()}
+
+
+def _module(name: str) -> str:
+    """The adapted module's name, of that of one of its matrices."""
+    suffix = next(suffix for suffix in LORA_A + LORA_B if name.endswith(suffix))
+    return name.removeprefix(_PREFIX).removesuffix(suffix)
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int, adapter: Path) -> float:
+    """What peft multiplies the product of a module's matrices by: alpha / r, or alpha / √r."""
+    patterns = config.get("alpha_pattern") or {}
+    own = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
+    alpha = own[0] if own else config.get("lora_alpha")
+    if not isinstance(alpha, (int, float)):
+        raise ModelError(f"The adapter in {adapter} does not say its lora_alpha in {ADAPTER_CONFIG}.")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

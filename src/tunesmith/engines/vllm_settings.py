@@ -1,0 +1,122 @@
+"""What vLLM is told: engine arguments from the manifest's fields.
+
+Pure: imports no vLLM, so that what can be wrong in a manifest is found in a test without it. Names and
+meanings are those of vLLM's AsyncEngineArgs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.generation import VllmEngine
+from tunesmith.engines.files import ModelFiles
+from tunesmith.errors import ModelError
+
+# Where what may not be in engine.vllm.extra is set instead; "" where nobody can.
+_ELSEWHERE = {
+    "model": "model.uri",
+    "tokenizer": "model.uri",
+    "dtype": "model.dtype",
+    "seed": "sampling.seed",
+    "max_model_len": "engine.vllm.maxModelLen",
+    "tensor_parallel_size": "engine.vllm.tensorParallelSize",
+    "gpu_memory_utilization": "engine.vllm.gpuMemoryUtilization",
+    "enable_lora": "model.adapterUri",
+    "max_lora_rank": "model.adapterUri",
+    "max_loras": "model.adapterUri",
+    # These would run what a repository brings, or weights that are programs.
+    "trust_remote_code": "",
+    "load_format": "",
+    # What a reply is made of.
+    "generation_config": "",
+    "override_generation_config": "",
+    "runner": "",
+    "convert": "",
+    "skip_tokenizer_init": "",
+    "tokens_only": "",
+    # How many processes there are on which devices; the pod's program has counted them.
+    "pipeline_parallel_size": "",
+    "data_parallel_size": "",
+    "distributed_executor_backend": "",
+    "device_ids": "",
+    "nnodes": "",
+    "worker_cls": "",
+    # What vLLM prints.
+    "disable_log_stats": "",
+    "use_tqdm_on_load": "",
+}
+_CACHE_BYTES = 4 << 30
+"""Most of the main memory that cached keys and values take on a CPU, unless the manifest says otherwise."""
+
+
+def engine_arguments(
+    files: ModelFiles, settings: VllmEngine, *, dtype: str, seed: int, rank: int
+) -> dict[str, Any]:
+    """Arguments by vLLM's names. `dtype` as vLLM writes it; `rank` for the adapter, 0 where there is none."""
+    ours: dict[str, Any] = {
+        "model": str(files.base),
+        "tokenizer": str(files.tokenizer),
+        "dtype": dtype,
+        "seed": seed % 2**32,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "generation_config": "vllm",
+        "runner": "generate",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if settings.max_model_len is not None:
+        ours["max_model_len"] = settings.max_model_len
+    if rank:
+        ours |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    return {**settings.extra, **ours}
+
+
+def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What is different on a CPU, where the manifest says nothing else. `total_memory` in bytes.
+
+    vLLM's share of the memory would there be one of the main memory, all of it taken at once, so keys and
+    values get a fixed number of bytes; and compiling the model needs a C++ compiler and minutes.
+    """
+    arguments: dict[str, Any] = {"enforce_eager": True}
+    untouched = settings.gpu_memory_utilization == VllmEngine().gpu_memory_utilization
+    if untouched and not environment.get("VLLM_CPU_KVCACHE_SPACE"):
+        arguments["kv_cache_memory_bytes"] = min(_CACHE_BYTES, total_memory // 8)
+    return {name: value for name, value in arguments.items() if name not in settings.extra}
+
+
+def check_extra(extra: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises ModelError for the first name that is not vLLM's, or is not for the manifest to set."""
+    names = {name for name in known if not name.startswith("_")}
+    for name in extra:
+        place = f"engine.vllm.extra.{name}"
+        if name in _ELSEWHERE:
+            where = _ELSEWHERE[name]
+            cure = f"it follows from {where}" if where else "Tunesmith sets it"
+            raise ModelError(f"{place} cannot be set: {cure}. Take it out of engine.vllm.extra.")
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            meant = f" Is {near[0]} meant?" if near else ""
+            raise ModelError(f"{place} is not an engine argument of the vLLM that is installed.{meant}")
+
+
+def adapter_rank(folder: Path | None, config: Mapping[str, Any], allowed: Iterable[int]) -> int:
+    """The smallest rank that vLLM can be built for and that holds this adapter. Raises ModelError."""
+    if folder is None:
+        return 0
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    numbers = [rank for rank in ranks if isinstance(rank, int) and rank > 0]
+    if len(numbers) < len(ranks):
+        raise ModelError(f"The adapter in {folder} does not say its rank (r in adapter_config.json).")
+    fitting = [rank for rank in sorted(allowed) if rank >= max(numbers)]
+    if not fitting:
+        raise ModelError(
+            f"The adapter in {folder} has rank {max(numbers)}; vLLM takes {max(allowed)} at most. Merge it "
+            "into its base model first, or use engine.transformers."
+        )
+    return fitting[0]

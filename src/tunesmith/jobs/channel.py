@@ -1,0 +1,47 @@
+"""Lines of JSON between a pod's program and its engine processes, over a socket that only they have.
+
+Not standard output: the libraries of an engine print there what they like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+_LONGEST = 1 << 20
+
+
+class Channel:
+    """One end. `receive` gives None when the other end is gone; what is sent then is lost in silence."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def over(cls, connection: socket.socket) -> Channel:
+        """The end at `connection`, which belongs to it from now on."""
+        return cls(*await asyncio.open_connection(sock=connection, limit=_LONGEST))
+
+    def send(self, **message: Any) -> None:
+        """Send one message; never waits."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message."""
+        try:
+            line = await self._reader.readline()
+            return json.loads(line) if line.endswith(b"\n") else None
+        except (OSError, ValueError):
+            return None
+
+    async def close(self) -> None:
+        """Send what is left and let go."""
+        try:
+            await self._writer.drain()
+            self._writer.close()
+            await self._writer.wait_closed()
+        except OSError:
+            pass

@@ -1,0 +1,212 @@
+"""One engine: `python -m tunesmith.jobs.engine TASK.json NUMBER DESCRIPTOR PARENT`, by a pod's program.
+
+Asks the program for shards, draws and judges their rows and writes them to a journal of its own. It says what
+becomes of it over the channel; whether it is started again is not its affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from tunesmith.artifacts.journal import Journal
+from tunesmith.artifacts.journal_rows import Rows
+from tunesmith.artifacts.journal_turns import Turn, begin
+from tunesmith.artifacts.retry import Task
+from tunesmith.artifacts.store import Store, open_store
+from tunesmith.data.prompts import Prompts
+from tunesmith.engines.sampler import Engine
+from tunesmith.errors import StoppedError
+from tunesmith.jobs.channel import Channel
+from tunesmith.jobs.engine_task import EngineTask
+from tunesmith.jobs.inputs import storage_options
+from tunesmith.jobs.termination import of_error
+from tunesmith.jobs.world import die_with_parent
+from tunesmith.sampling.loop import Loop, seed_of
+from tunesmith.sampling.pool import Verifiers
+from tunesmith.sampling.rows import Row, row_key
+from tunesmith.tokens.chat import ChatTokenizer
+
+log = logging.getLogger(__name__)
+TOLD_EVERY = 0.5
+"""Seconds between two words about progress."""
+SEND_SECONDS = 20.0
+"""How long the last rows may take to the storage when the engine ends for another reason than being done."""
+
+
+async def _engine(task: EngineTask, number: int) -> Engine:
+    tokenizer = ChatTokenizer.load(
+        task.files.tokenizer, trust_remote_code=task.model.trust_remote_code, today=task.day
+    )
+    seed = seed_of(task.sampling.seed, "engine", task.attempt, task.pod, number, os.getpid()) % 2**32
+    if task.engine.vllm is not None:
+        from tunesmith.engines.vllm import open_vllm
+
+        return await open_vllm(task.files, task.model, tokenizer, task.engine.vllm, task.sampling, seed=seed)
+    from tunesmith.engines.batched import open_transformers
+
+    assert task.engine.transformers is not None
+    return open_transformers(
+        task.files, task.model, tokenizer, task.engine.transformers, task.sampling, seed=seed
+    )
+
+
+def _accepted_before(
+    task: EngineTask, store: Store, turn: Turn, journal: Journal, folder: Path
+) -> Callable[[str], int]:
+    """How many replies to a prompt earlier processes accepted; the rows are fetched when first asked."""
+    rows: Rows | None = None
+
+    def count(prompt: str) -> int:
+        nonlocal rows
+        if rows is None:
+            journal.send()
+            rows = Rows(store, turn, folder)
+            rows.load()
+        keys = (row_key(prompt, index) for index in range(task.sampling.num_samples))
+        found = (rows.get(key) for key in keys)
+        return sum(Row.from_json(row).accepted for row in found if row is not None)
+
+    return count
+
+
+class _Work:
+    """The parts of a running engine process, and what may end it: the last shard, an error, being told to."""
+
+    def __init__(self, task: EngineTask, number: int, channel: Channel) -> None:
+        self._task, self._number, self._channel = task, number, channel
+        self._shards: asyncio.Queue[range | None] = asyncio.Queue()
+        self._stopped = False
+        folder = task.journal / f"engine-{number}"
+        self._store = open_store(task.output, storage_options(task.storage))
+        self._turn = begin(self._store, task.job, task.attempt)
+        self._journal = Journal(self._store, self._turn, task.writer(number), folder)
+        self._upload = Task("Upload of rows", self._journal.keep_sending, threading.Event())
+        self._kept = _accepted_before(
+            task, self._store, self._turn, self._journal, task.prompts.parent / f"accepted-{number}"
+        )
+
+    async def run(self) -> None:
+        listening = asyncio.create_task(self._listen())
+        try:
+            with Verifiers(self._task.verifier, path=self._task.verifier_path) as verifiers:
+                engine = await _engine(self._task, self._number)
+                try:
+                    await self._watched(self._loop(engine, verifiers))
+                finally:
+                    await engine.close()
+        except BaseException:
+            await self._flush(SEND_SECONDS)
+            raise
+        else:
+            await self._send_all()
+        finally:
+            listening.cancel()
+            self._upload.cancel()
+            self._journal.close()
+
+    def _loop(self, engine: Engine, verifiers: Verifiers) -> Loop:
+        return Loop(
+            Prompts(self._task.prompts),
+            engine,
+            verifiers,
+            self._journal,
+            self._task.sampling,
+            finished=lambda shard: self._channel.send(done=shard.start),
+            kept=self._kept,
+        )
+
+    async def _watched(self, loop: Loop) -> None:
+        """Run the loop until it ends, the upload fails for good, or the program says stop."""
+        drawing = asyncio.create_task(loop.run(self._next))
+        self._channel.send(ready=True)
+        while not drawing.done():
+            await asyncio.wait([drawing], timeout=TOLD_EVERY)
+            self._channel.send(tally=loop.tally.as_dict())
+            if self._upload.error is not None or self._stopped:
+                drawing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await drawing
+                raise self._upload.error or StoppedError("The engine was told to stop.")
+        await drawing
+
+    async def _next(self) -> range | None:
+        self._channel.send(want=True)
+        return await self._shards.get()
+
+    async def _listen(self) -> None:
+        while (message := await self._channel.receive()) is not None:
+            if "shard" in message:
+                self._shards.put_nowait(range(*message["shard"]))
+            elif "end" in message:
+                self._shards.put_nowait(None)
+            else:
+                self._stopped = True
+        self._stopped = True  # nobody is there any more
+
+    async def _send_all(self) -> None:
+        """Wait until every row is in the storage, however long it is away."""
+        while not await self._flush(1.0):
+            if self._stopped:
+                await self._flush(SEND_SECONDS)
+                raise StoppedError("The engine was told to stop while its last rows were being sent.")
+        if self._upload.error is not None:
+            raise self._upload.error
+
+    async def _flush(self, seconds: float) -> bool:
+        """Whether the upload came to its end within so many seconds."""
+        self._journal.end()
+        self._upload.hurry()
+        deadline = time.monotonic() + seconds
+        while not self._upload.done and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return self._upload.done
+
+
+async def _main(task: EngineTask, number: int, connection: socket.socket) -> bool:
+    """Whether all went well; what did not is told over the channel."""
+    channel = await Channel.over(connection)
+    try:
+        await _Work(task, number, channel).run()
+        channel.send(finished=True)
+        return True
+    except BaseException as error:  # the process's edge: told to the pod's program, which decides
+        termination = of_error(error)
+        log.error("%s: %s", termination.reason, termination.message, exc_info=error)
+        channel.send(failed=asdict(termination))
+        return False
+    finally:
+        await channel.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0: all shards are done and sent."""
+    path, number, descriptor, parent = Path(arguments[0]), *map(int, arguments[1:])
+    die_with_parent()
+    if os.getppid() != parent:
+        return 1
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s engine {number} %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    connection = socket.socket(fileno=descriptor)
+    return 0 if asyncio.run(_main(EngineTask.load(path), number, connection)) else 1
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,150 @@
+"""RejectionSampleJob, from top to bottom: look at the output, get the inputs, draw, merge, publish.
+
+Every pod runs this; what only one may do says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+from tunesmith.api.rejection import RejectionSampleSpec
+from tunesmith.artifacts.journal_rows import publish_rows
+from tunesmith.artifacts.journal_turns import Turn
+from tunesmith.artifacts.store import open_store
+from tunesmith.data.prompts import Prompts, prepare_prompts
+from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.jobs.engine_task import EngineTask
+from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
+from tunesmith.jobs.output import Found, State, claim, examine
+from tunesmith.jobs.pods import join, wait_for, wait_for_all
+from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.sampled import write_result
+from tunesmith.jobs.sampling import Draw, patiently
+from tunesmith.jobs.stopping import StopFlag
+from tunesmith.jobs.world import World
+from tunesmith.plan.run import Run
+from tunesmith.sampling.pool import Verifiers
+from tunesmith.tokens.chat import ChatTokenizer
+
+log = logging.getLogger(__name__)
+LEAVE_SECONDS = 30.0
+"""How long the first pod, which holds what the others read, waits for them at the end."""
+
+
+def rejection_sample(run: Run, world: World, progress: Progress) -> str:
+    """Do a RejectionSampleJob. Returns the digest of the published manifest."""
+    spec = cast(RejectionSampleSpec, run.spec)
+    store = open_store(spec.output.uri, storage_options(spec.storage))
+    found = examine(store, spec.output, run.result_fields(), world.job_uid)
+    if found.state is State.FINISHED:
+        log.info("%s is finished already; nothing is done.", spec.output.uri)
+        progress.update(phase="finished already")
+        return found.digest
+    stop = StopFlag()
+    stop.listen()
+    clean_scratch(world)
+    files, prompts = _inputs(spec, world, progress, found)
+    stop.check()
+    draw = Draw(
+        "sampling",
+        _task(run, world, files, found, prompts),
+        store,
+        prompts,
+        world,
+        join(world),
+        progress,
+        stop.check,
+    )
+    _claim(run, draw, files, found)
+    turn = draw.run(world.engines)
+    if world.rank:
+        digest = wait_for(draw.pods, "published", stop.check)
+        draw.pods.tell(f"leaving/{world.rank}", "yes")
+        return digest
+    digest = _finish(run, draw, turn)
+    draw.pods.tell("published", digest)
+    wait_for_all(draw.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
+    progress.update(phase="finished", secondsLeft=None)
+    return digest
+
+
+def _inputs(
+    spec: RejectionSampleSpec, world: World, progress: Progress, found: Found
+) -> tuple[ModelFiles, Prompts]:
+    """The model's files and the prompts, on this pod's disk."""
+    folder, options = world.node_folder, storage_options(spec.storage)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress.update(phase="fetching the model")
+    files = fetch_files(spec.model, spec.hub, options, folder, hub_token(spec))
+    tokenizer = ChatTokenizer.load(
+        files.tokenizer, trust_remote_code=spec.model.trust_remote_code, today=found.day
+    )
+    progress.update(phase="preparing the prompts")
+    with Verifiers(spec.verifier, workers=1) as verifiers:
+        prompts = prepare_prompts(
+            spec.prompts,
+            tokenizer,
+            options,
+            folder / "prompts",
+            check=verifiers.check,
+            progress=lambda records: progress.update(records=records),
+        )
+    progress.update(records=None)
+    log.info("%d prompts: %s", len(prompts), "; ".join(prompts.sentences()))
+    return files, prompts
+
+
+def _task(run: Run, world: World, files: ModelFiles, found: Found, prompts: Prompts) -> EngineTask:
+    spec = cast(RejectionSampleSpec, run.spec)
+    return EngineTask(
+        model=spec.model,
+        files=files,
+        sampling=spec.sampling,
+        engine=spec.engine,
+        verifier=spec.verifier,
+        verifier_path="verifier",
+        output=spec.output.uri,
+        storage=spec.storage,
+        job=world.job_uid or run.name,
+        attempt=world.attempt,
+        pod=world.rank,
+        prompts=prompts.folder,
+        journal=world.journal / "sampling",
+        day=found.day,
+    )
+
+
+def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found) -> None:
+    """Rank 0 makes the output this job's; the others begin when it is."""
+    if draw.world.rank == 0:
+        fingerprint = {
+            "spec": run.result_fields(),
+            "data": draw.prompts.digest,
+            "model": model_digest(files),
+        }
+        claim(draw.store, found, fingerprint)
+        draw.pods.tell("claimed", "yes")
+    wait_for(draw.pods, "claimed", draw.check)
+
+
+def _finish(run: Run, draw: Draw, turn: Turn) -> str:
+    """Merge all rows into the outputs and publish them: rank 0."""
+    folder: Path = draw.world.node_folder / "output"
+    rows = draw.rows(turn)
+    try:
+        draw.progress.update(phase="writing the outputs")
+        write_result(run, draw, rows, folder)
+    finally:
+        rows.close()
+    draw.progress.update(phase="publishing")
+    digests: list[str] = []
+    patiently(
+        "Publishing",
+        lambda: digests.append(publish_rows(draw.store, turn, folder, extra={"kind": run.kind})),
+        draw.check,
+    )
+    draw.forget()
+    log.info("Published %s.", draw.store.uri)
+    return digests[-1]

@@ -1,0 +1,170 @@
+"""Drawing all planned replies to some prompts, on all pods: what RejectionSampleJob and evaluations share.
+
+Every pod runs this. Afterwards all rows are committed to the journal; what is made of them is for the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunesmith.artifacts.journal import Journal
+from tunesmith.artifacts.journal_rows import Rows
+from tunesmith.artifacts.journal_turns import Turn, begin
+from tunesmith.artifacts.retry import Task
+from tunesmith.artifacts.store import Store
+from tunesmith.data.prompts import Prompts
+from tunesmith.jobs.engine_task import EngineTask
+from tunesmith.jobs.engines import Engines, engine_command
+from tunesmith.jobs.pods import Pods, wait_for
+from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.world import World
+from tunesmith.names import JOURNAL
+from tunesmith.sampling.rows import planned_keys
+
+log = logging.getLogger(__name__)
+MOST_OF_A_SHARD = 64
+SPEED_SECONDS = 30.0
+"""Over how long tokens a second are measured."""
+
+
+@dataclass(slots=True)
+class Draw:
+    """One sampling: `name` tells it from others of the same job. `check` may raise, and ends it."""
+
+    name: str
+    task: EngineTask
+    store: Store
+    prompts: Prompts
+    world: World
+    pods: Pods
+    progress: Progress
+    check: Callable[[], None]
+    phase: str = "sampling"
+
+    def run(self, engines: int) -> Turn:
+        """Draw everything that is missing. Returns when all pods are done, with the journal's turn."""
+        turn = self._begin()
+        folder = self.world.node_folder / f"engines-{self.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.task.save(folder / "task.json")
+        self._send_left(turn)
+        size = shard_size(len(self.prompts), engines * self.world.size)
+        shown = Shown(self)
+        command = engine_command(folder / "task.json")
+        Engines(command, engines, lambda: self._shard(size)).run(self.check, shown.tell)
+        self._meet("drawn")
+        return turn
+
+    def rows(self, turn: Turn) -> Rows:
+        """All rows, checked to be the planned ones. For rank 0, after `run`."""
+        self.progress.update(phase="gathering the rows")
+        rows = Rows(self.store, turn, self.world.node_folder / f"rows-{self.name}")
+        patiently("Gathering the rows", rows.load, self.check)
+        rows.check(planned_keys(self.prompts.ids(), self.task.sampling.num_samples))
+        return rows
+
+    def forget(self) -> None:
+        """Remove what only an unfinished sampling needs: its journal, here and in the storage. For rank 0."""
+        shutil.rmtree(self.task.journal, ignore_errors=True)
+        self.store.delete([entry.key for entry in self.store.list(f"{JOURNAL}/")])
+
+    def _begin(self) -> Turn:
+        """Rank 0 takes the turn; stores without conditional writes need it to be the first."""
+        if self.world.rank == 0:
+            turn = begin(self.store, self.task.job, self.task.attempt)
+            self.pods.tell(f"{self.name}/begun", "yes")
+            return turn
+        wait_for(self.pods, f"{self.name}/begun", self.check)
+        return begin(self.store, self.task.job, self.task.attempt)
+
+    def _send_left(self, turn: Turn) -> None:
+        """Rows that a killed process left on this disk are done, whichever engine meets their prompts."""
+        for number, folder in enumerate(sorted(self.task.journal.glob("engine-*"))):
+            journal = Journal(self.store, turn, f"pod-{self.world.rank}-left-{number}", folder)
+            try:
+                patiently("Upload of rows", journal.send, self.check)
+            finally:
+                journal.close()
+        # Who is to draw must see what others had left.
+        self._meet("sent")
+
+    def _shard(self, size: int) -> range | None:
+        start = self.pods.next_shard(self.name) * size
+        return range(start, min(start + size, len(self.prompts))) if start < len(self.prompts) else None
+
+    def _meet(self, point: str) -> None:
+        """Wait until all pods are here."""
+        self.pods.tell(f"{self.name}/{point}/{self.world.rank}", "yes")
+        for rank in range(self.world.size):
+            wait_for(self.pods, f"{self.name}/{point}/{rank}", self.check)
+
+
+class Shown:
+    """Progress over all pods: each tells its counts, the first adds them up."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw, self._name = draw, f"{draw.name}/tally"
+        self._times: deque[tuple[float, int]] = deque()
+        self._began = time.monotonic()
+
+    def tell(self, tally: Counter[str]) -> None:
+        """The counts of this pod's engines so far."""
+        draw = self._draw
+        if draw.world.rank:
+            draw.pods.tell(f"{self._name}/{draw.world.rank}", json.dumps(tally))
+            return
+        for rank in range(1, draw.world.size):
+            tally = tally + Counter(json.loads(draw.pods.told(f"{self._name}/{rank}") or "{}"))
+        # What an engine had done of a shard when it died is counted again by the one in its place.
+        done, total = min(tally["prompts"], len(draw.prompts)), len(draw.prompts)
+        seconds = time.monotonic() - self._began
+        draw.progress.update(
+            phase=draw.phase if tally["replies"] or done else f"{draw.phase}: starting the engines",
+            step=done,
+            total=total,
+            prompts=done,
+            accepted=tally["accepted"],
+            acceptanceRate=tally["accepted"] / tally["replies"] if tally["replies"] else None,
+            tokensPerSecond=self._speed(tally["tokens"]),
+            secondsLeft=seconds / done * (total - done) if done else None,
+        )
+
+    def _speed(self, tokens: int) -> float | None:
+        now = time.monotonic()
+        self._times.append((now, tokens))
+        while now - self._times[0][0] > SPEED_SECONDS:
+            self._times.popleft()
+        (then, before), passed = self._times[0], now - self._times[0][0]
+        return (tokens - before) / passed if passed > 1 and tokens > before >= 0 and then else None
+
+
+def shard_size(prompts: int, engines: int) -> int:
+    """Prompts handed out at once: few enough that all engines end at about the same time."""
+    return max(1, min(MOST_OF_A_SHARD, prompts // (engines * 8)))
+
+
+def patiently(name: str, work: Callable[[], object], check: Callable[[], None]) -> None:
+    """Do work with the storage that goes on when called again, however long the storage is away."""
+    changed = threading.Event()
+
+    def once(task: Task) -> None:
+        work()
+
+    task = Task(name, once, changed)
+    task.hurry()
+    try:
+        while not task.done:
+            changed.wait(0.2)
+            changed.clear()
+            check()
+    finally:
+        task.cancel()
+    if task.error is not None:
+        raise task.error

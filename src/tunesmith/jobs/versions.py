@@ -1,0 +1,19 @@
+"""What a result was made with."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+_PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate")
+
+
+def versions(*also: str) -> dict[str, str]:
+    """Versions of Python and of the packages that shape results, and of others that are installed."""
+    found = {name: version(name) for name in _PACKAGES}
+    for name in also:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version()}

@@ -1,0 +1,159 @@
+"""The report of a DialogueGenJob: plain values in, one self-contained HTML page out.
+
+Refuses to know where the values come from and where the page goes. `finetune` says how pages are safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunesmith.report import svg
+from tunesmith.report.finetune import Row, as_yaml, chart, environment, without_control_characters
+from tunesmith.report.shares import of_all, percent
+
+ROLES = ("question", "answer", "correction")
+REASONS = {
+    "empty": "empty reply",
+    "blocked": "blocked by a filter",
+    "malformed": "malformed reply",
+    "too_long": "request too long for the model",
+    "rate_limited": "refused (429) to the last try",
+    "no_answer": "no answer to the last try",
+    "not_reached": "server not reached",
+}
+Bar = tuple[str, float, str]
+"""Name, length as a share of the longest, and text beside it."""
+
+
+def render_dialogue_report(data: Mapping[str, Any]) -> str:
+    """HTML of one report; the keys of `data`, of which only `statistics` must be there:
+
+    title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as
+    `dialogue.statistics.Statistics.values` gives them), examples (as `dialogue.examples.Examples.values`),
+    config dict, versions {name: version}.
+    """
+    found = data["statistics"]
+    values = {
+        "title": data.get("title") or "Dialogue generation report",
+        "summary": [*(data.get("summary") or []), *summary(found)],
+        "notes": [*(data.get("notes") or []), *notes(found)],
+        "rounds": round_bars(found["dialogues"]),
+        "roles": [role_row(role, found["roles"][role]) for role in ROLES],
+        "reasons": reason_bars(found["dialogues"]["reasons"]),
+        "length_charts": length_charts(found["lengths"]),
+        "costs": cost_bars(found["cost_by_round"]),
+        "examples": example_groups(data.get("examples") or {}),
+        "reason_names": REASONS,
+        "config": as_yaml(data.get("config") or {}),
+        "versions": data.get("versions") or {},
+    }
+    page = environment().get_template("dialogue.html.j2").render(sections=sections(values), **values)
+    return without_control_characters(page)
+
+
+def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The numbers one looks for first."""
+    dialogues, total = found["dialogues"], found["total"]
+    return [
+        ("Dialogues", dialogues["planned"]),
+        ("Finished", of_all(dialogues["finished"], dialogues["planned"])),
+        ("Failed", dialogues["failed"]),
+        ("Rounds", len(dialogues["finished_by_round"])),
+        ("Calls", total["calls"]),
+        ("Retries", total["retries"]),
+        ("Tokens of prompts", total["tokens"]["prompt"]),
+        ("Tokens of replies", total["tokens"]["completion"]),
+        ("Cost", usd(total["cost_usd"])),
+        ("Seconds", found["seconds"]),
+    ]
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """Sentences about what a user may want to change, or should know before using the data."""
+    total = found["total"]
+    known = [
+        ("Texts that were cut at maxTokens, and are marked truncated in the files", total["truncated"]),
+        (
+            "Calls whose tokens the server did not count: they are estimated, and counted at their dearest",
+            total["calls_with_estimated_tokens"],
+        ),
+    ]
+    return [f"{text}: {count:,}." for text, count in known if count]
+
+
+def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(id, text) of the sections the page will have, for its line of links."""
+    known = [
+        ("dialogues", "Dialogues", True),
+        ("roles", "Roles", True),
+        ("lengths", "Lengths", values["length_charts"]),
+        ("cost", "Cost", values["costs"]),
+        ("examples", "Examples", values["examples"]),
+        ("configuration", "Configuration", values["config"]),
+        ("versions", "Versions", values["versions"]),
+    ]
+    return [(name, text) for name, text, present in known if present]
+
+
+def round_bars(dialogues: Mapping[str, Any]) -> list[Bar]:
+    """How many dialogues came to the end of each round."""
+    planned = dialogues["planned"]
+    return [
+        (f"Round {number}", count / max(1, planned), of_all(count, planned))
+        for number, count in enumerate(dialogues["finished_by_round"], 1)
+    ]
+
+
+def reason_bars(reasons: Mapping[str, int]) -> list[Bar]:
+    """Why dialogues failed, the most frequent reason first."""
+    total, longest = sum(reasons.values()), max(reasons.values(), default=1)
+    ranked = sorted(reasons.items(), key=lambda item: -item[1])
+    return [(REASONS.get(name, name), count / longest, of_all(count, total)) for name, count in ranked]
+
+
+def role_row(role: str, found: Row) -> dict[str, Any]:
+    """A role's numbers as its table shows them."""
+    calls = found["calls"]
+    return {
+        "role": role,
+        **{name: found[name] for name in ("calls", "failed", "truncated", "retries")},
+        "prompt": found["tokens"]["prompt"],
+        "completion": found["tokens"]["completion"],
+        "seconds": round(found["seconds"] / calls, 2) if calls else None,
+        "cost": usd(found["cost_usd"]),
+    }
+
+
+def length_charts(lengths: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    """How long the texts are that each role wrote; roles that wrote none are left out."""
+    charts = []
+    for role in ROLES:
+        bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths[role]]
+        title = f"{role.capitalize()}s by length"
+        drawn = svg.bar_chart(
+            bars, x_label="tokens", y_label="texts", title=f"{title} in tokens", width=340, height=210
+        )
+        made = chart(title, drawn, [], "")
+        charts += [made] if made else []
+    return charts
+
+
+def cost_bars(rounds: Sequence[Row]) -> list[Bar]:
+    """What each role cost in each round; those that cost nothing are left out."""
+    costs = [(f"Round {row['round']}, {role}", row[role]) for row in rounds for role in ROLES if row[role]]
+    longest, total = max((cost for _, cost in costs), default=1), sum(cost for _, cost in costs)
+    return [(name, cost / longest, f"{usd(cost)} ({percent(cost / total)})") for name, cost in costs]
+
+
+def example_groups(examples: Mapping[str, Sequence[Row]]) -> list[tuple[str, Sequence[Row]]]:
+    """(heading, dialogues) of the kinds that there are."""
+    headings = {"finished": "Finished dialogues", "failed": "Dialogues that failed"}
+    return [(text, examples[kind]) for kind, text in headings.items() if examples.get(kind)]
+
+
+def usd(amount: float) -> str:
+    """`0.0123 USD`: two decimals from a dollar on, else enough to see something."""
+    if amount >= 1 or not amount:
+        return f"{amount:,.2f} USD"
+    return f"{amount:.4f} USD" if amount >= 0.001 else f"{amount:.2g} USD"

@@ -1,0 +1,186 @@
+"""The files of a RejectionSampleJob, out of its prompts and their rows.
+
+Streams: a prompt and its rows are in memory, and nothing else. The same prompts and rows give the same bytes,
+so that an attempt that was killed in here harms no other. Knows nothing of where the files go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tunesmith.artifacts.local_files import explained, finished_temp, replace
+from tunesmith.data.sampled import COUNT_FIELD
+from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
+from tunesmith.sampling.examples import Examples, Prompt
+from tunesmith.sampling.rows import Row
+from tunesmith.sampling.statistics import WITHOUT_VERDICT, Statistics
+
+# Where a record has these they come first, whatever their order was.
+_LEGAL_FIELDS = ("fact", "relevant_articles", "charge", "prison_time")
+# What a record of an output has besides the user's own fields.
+OF_ACCEPTED = ("id", "prompt", "sample_index", "finish_reason", "response", COUNT_FIELD)
+OF_REJECTED = (*OF_ACCEPTED, "reason", "details", "tokens")
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the files hold, for the report: `statistics` as in sampling_stats.json, `examples` by kind."""
+
+    statistics: dict[str, Any]
+    examples: dict[str, list[dict[str, Any]]]
+
+
+def write_outputs(
+    prompts: Iterable[Prompt],
+    rows_of: Callable[[str], Sequence[Row]],
+    folder: Path,
+    *,
+    num_samples: int,
+    seconds: float | None = None,
+) -> Written:
+    """Write sampled_data.json, rejected.jsonl, preference.jsonl and sampling_stats.json.
+
+    `rows_of` gives all rows of a prompt's id in order (`rows.rows_of_prompt`). `seconds` is what sampling
+    took; without it, the time between the first row and the last. A file is there whole or not at all.
+    Raises what `rows_of` does, and TemporaryError when the disk is full.
+    """
+    statistics, examples = Statistics(num_samples), Examples()
+    with ExitStack() as files:
+        sampled = List(files.enter_context(whole_file(folder / SAMPLED_DATA_KEY)))
+        rejected = files.enter_context(whole_file(folder / REJECTED_KEY))
+        preference = files.enter_context(whole_file(folder / PREFERENCE_KEY))
+        for prompt in prompts:
+            rows = rows_of(prompt.id)
+            for each in accepted_records(prompt, rows):
+                sampled.add(each)
+            rejected.writelines(line(each) for each in rejected_records(prompt, rows))
+            preference.writelines(line(each) for each in preferences(prompt, rows))
+            statistics.add(prompt, rows)
+            examples.add(prompt, rows)
+        sampled.end()
+    values = statistics.values(seconds)
+    with whole_file(folder / SAMPLING_STATS_KEY) as file:
+        file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
+    return Written(values, examples.values())
+
+
+def accepted_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """What FineTuneJob's format `sampled` reads: n is how many replies to this prompt were accepted."""
+    fields, messages = own_fields(prompt, OF_ACCEPTED), messages_of(prompt)
+    accepted = [row for row in rows if row.accepted]
+    for row in accepted:
+        yield {
+            **fields,
+            "response": row.response,
+            COUNT_FIELD: len(accepted),
+            "id": row.id,
+            "prompt": messages,
+            "sample_index": row.sample_index,
+            "finish_reason": row.finish_reason,
+        }
+
+
+def rejected_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """All others but those that were called off, each with the reason."""
+    fields, messages = own_fields(prompt, OF_REJECTED), messages_of(prompt)
+    for row in rows:
+        if not row.accepted and not row.cancelled:
+            yield {
+                **fields,
+                "response": row.response,
+                "reason": row.reason,
+                "details": row.details,
+                "id": row.id,
+                "prompt": messages,
+                "sample_index": row.sample_index,
+                "finish_reason": row.finish_reason,
+                "tokens": row.tokens,
+            }
+
+
+def preferences(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Unpaired preferences in conversational form, as TRL's KTOTrainer reads them.
+
+    Only replies with a verdict: whether one that was cut, or that no verifier could judge, is worse than
+    others is not known.
+    """
+    messages = messages_of(prompt)
+    for row in rows:
+        if row.drawn and row.reason not in WITHOUT_VERDICT:
+            completion = [{"role": "assistant", "content": row.response}]
+            yield {"prompt": messages, "completion": completion, "label": row.accepted}
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt as data sets have it."""
+    return [message.as_dict() for message in prompt.messages]
+
+
+def own_fields(prompt: Prompt, ours: Sequence[str]) -> dict[str, Any]:
+    """The record's own fields; one whose name is among `ours` is kept as `record_<name>`.
+
+    An `id` that is the prompt's id anyway is not said twice.
+    """
+    record, fields = prompt.record, dict[str, Any]()
+    for name in sorted(record, key=_place):
+        if name == "id" and str(record[name]) == prompt.id:
+            continue
+        kept = name
+        while kept in ours or (kept != name and kept in record):
+            kept = f"record_{kept}"
+        fields[kept] = record[name]
+    return fields
+
+
+def _place(name: str) -> int:
+    return _LEGAL_FIELDS.index(name) if name in _LEGAL_FIELDS else len(_LEGAL_FIELDS)
+
+
+def _origin(row: Row, messages: list[dict[str, str]]) -> dict[str, Any]:
+    return {"id": row.id, "prompt": messages, "sample_index": row.sample_index}
+
+
+class List:
+    """A JSON list with one value a line, so that two versions of a file can be compared."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._separator = file, b"[\n"
+
+    def add(self, value: Mapping[str, Any]) -> None:
+        """Write one value."""
+        self._file.write(self._separator + as_json(value))
+        self._separator = b",\n"
+
+    def end(self) -> None:
+        """Nothing comes after."""
+        self._file.write(b"[]\n" if self._separator == b"[\n" else b"\n]\n")
+
+
+def line(value: Mapping[str, Any]) -> bytes:
+    """One line of JSON lines."""
+    return as_json(value) + b"\n"
+
+
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """JSON on one line that every reader takes: a broken reply's halves of surrogate pairs become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _HALVES.sub("\ufffd", text).encode()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when the block ends without an error."""
+    with explained("write", path), finished_temp(path) as temp:
+        with temp.open("wb") as file:
+            yield file
+        replace(temp, path)

@@ -1,0 +1,68 @@
+"""A sampling job that is killed at any moment comes to the same rows, and draws none of them again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from tests.integration.sampling_pods import Job, manifest, write_prompts
+
+from tunesmith.local.embedded_s3 import EmbeddedS3
+
+PROMPTS, SAMPLES = 120, 4
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The same job without any kill."""
+    folder = tmp_path_factory.mktemp("whole")
+    prompts = write_prompts(folder / "prompts.jsonl", PROMPTS)
+    job = Job(folder / "job", manifest(tiny_model, prompts, (folder / "out").as_uri()))
+    job.finish(STUB_SECONDS="0")
+    assert set(job.drawn().values()) == {1}
+    assert job.drawn().total() == PROMPTS * SAMPLES
+    return job
+
+
+def kill_and_go_on(
+    s3: EmbeddedS3, tiny_model: Path, folder: Path, uninterrupted: Job, name: str, kills: int
+) -> None:
+    """Kill a job at random moments, let it finish, and compare."""
+    draw = random.Random(name)
+    bucket = f"kills-{name}"
+    prompts = write_prompts(folder / "prompts.jsonl", PROMPTS)
+    variables = s3.environment() | {"STUB_SECONDS": "0.05"}
+    s3.create_bucket(bucket)
+    job = Job(folder / "job", manifest(tiny_model, prompts, f"s3://{bucket}/out"), variables)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in s3.environment().items():
+            patch.setenv(variable, value)
+        for _ in range(kills):
+            before = job.drawn()
+            done = job.done()
+            with job.start(engines=2) as attempt:
+                attempt.wait_for_draws(min(before.total() + draw.randrange(160), PROMPTS * SAMPLES - 1))
+                time.sleep(draw.random() * 0.3)
+                attempt.kill(how := draw.choice(["pods", "pod", "engine"]))
+                if how == "engine":
+                    assert attempt.ended() == [0], job.log()
+            assert not {key for key in done if job.drawn()[key] > before[key]}
+            if draw.random() < 0.5:
+                job.lose_disks()
+        before, done = job.drawn(), job.done()
+        assert done or not before
+        job.finish(engines=2)
+        assert not {key for key in done if job.drawn()[key] > before[key]}
+        assert job.files() == uninterrupted.files()
+        assert job.statistics()["generations"] == PROMPTS * SAMPLES
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", ["first", "second", "third"])
+def test_killed_at_random_moments(
+    s3: EmbeddedS3, tiny_model: Path, tmp_path: Path, uninterrupted: Job, name: str
+) -> None:
+    kill_and_go_on(s3, tiny_model, tmp_path, uninterrupted, name, kills=1)

@@ -1,0 +1,213 @@
+"""A RejectionSampleJob as its pods do it: several of them, a storage that is away, bad input, SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
+from tests.integration.sampling_pods import REAL, Job, manifest, write_prompts
+
+from tunesmith.local.embedded_s3 import EmbeddedS3
+
+PROMPTS = 12
+EXACT = {"sampling": {"deterministic": True, "temperature": 1.0, "maxNewTokens": 6}}
+LETTERS = {"verifier": {"regex": {"pattern": "[a-e]"}}}
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    return write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
+
+
+def job_in(folder: Path, model: Path, prompts: Path, program: list[str] | None = None, **spec: Any) -> Job:
+    run = manifest(model, prompts, (folder / "out").as_uri(), **spec)
+    return Job(folder / "job", run) if program is None else Job(folder / "job", run, program=program)
+
+
+def refused(job: Job) -> str:
+    """The message with which a job ends that cannot be done."""
+    with job.start() as attempt:
+        assert attempt.ended() == [1], job.log()
+    word = job.word()
+    assert word["permanent"], word
+    assert "Traceback" not in word["message"]
+    return str(word["message"])
+
+
+def keys_of(job: Job) -> list[tuple[str, int]]:
+    rows = [*json.loads(job.store.read("sampled_data.json"))]
+    rows += map(json.loads, job.store.read("rejected.jsonl").decode().splitlines())
+    return sorted((row["id"], row["sample_index"]) for row in rows)
+
+
+@pytest.mark.timeout(600)
+def test_four_pods_of_two_engines_give_the_rows_of_one(
+    tiny_model: Path, tmp_path: Path, prompts: Path
+) -> None:
+    """With the real transformers engine and `deterministic`."""
+    one = job_in(tmp_path / "one", tiny_model, prompts, REAL, **EXACT, **LETTERS)
+    many = job_in(tmp_path / "many", tiny_model, prompts, REAL, **EXACT, **LETTERS)
+    one.finish()
+    many.finish(pods=4, engines=2)
+    assert keys_of(one) == sorted((f"p{at}", index) for at in range(PROMPTS) for index in range(4))
+    assert many.files() == one.files()
+
+
+def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
+    job = job_in(tmp_path, tiny_model, prompts)
+    job.finish(pods=2, engines=2)
+    assert set(job.drawn().values()) == {1}
+    assert job.drawn().total() == 800
+    assert job.statistics()["total_prompts"] == 200
+
+
+def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
+    job = job_in(tmp_path, tiny_model, prompts)
+    with job.start(STUB_SECONDS="0.2") as attempt:
+        attempt.wait_for_draws(60)
+        attempt.tell(signal.SIGTERM)
+        assert attempt.ended() == [1]
+    assert job.word()["reason"] == "Stopped"
+    drawn = job.drawn()
+    job.lose_disks()
+    assert len(job.done()) >= drawn.total() - 1  # the last reply may not have been handed over
+    job.finish()
+    assert job.drawn().total() <= 801
+
+
+def test_finished_it_does_nothing(tiny_model: Path, tmp_path: Path, prompts: Path) -> None:
+    job = job_in(tmp_path, tiny_model, prompts)
+    job.finish()
+    drawn, files = job.drawn(), job.files()
+    job.finish()
+    assert (job.drawn(), job.files()) == (drawn, files)
+    assert not [entry.key for entry in job.store.list("journal/")]
+
+
+def test_other_settings_over_an_output_are_refused(tiny_model: Path, tmp_path: Path, prompts: Path) -> None:
+    job_in(tmp_path, tiny_model, prompts).finish()
+    other = job_in(tmp_path, tiny_model, prompts, sampling={"temperature": 0.1})
+    assert "sampling.temperature" in refused(other)
+    job_in(tmp_path, tiny_model, prompts, engine={"transformers": {"batchSize": 3}}).finish()
+
+
+class Away:
+    """A storage that answers 503 for a while, from the `begin`-th request on."""
+
+    def __init__(self, begin: int, seconds: float) -> None:
+        self.begin, self.seconds, self.until, self.refused = begin, seconds, 0.0, 0
+
+    def __call__(self, seen: Seen) -> Fault | None:
+        if seen.number == self.begin:
+            self.until = time.monotonic() + self.seconds
+        if time.monotonic() >= self.until:
+            return None
+        self.refused += 1
+        return Answer(503, "SlowDown")
+
+
+@pytest.fixture
+def in_s3(s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3.environment()
+
+
+@pytest.mark.timeout(300)
+def test_a_storage_that_is_away_for_a_minute_is_waited_for(
+    s3: EmbeddedS3, in_s3: Mapping[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 300)
+    s3.create_bucket("away")
+    away = Away(40, 65)
+    with FaultyProxy(s3.endpoint_url, away) as proxy:
+        variables = {**in_s3, "AWS_ENDPOINT_URL": proxy.url, "STUB_SECONDS": "0.1"}
+        job = Job(tmp_path / "job", manifest(tiny_model, prompts, "s3://away/out"), variables)
+        job.finish(engines=2)
+    assert away.refused > 5
+    assert set(job.drawn().values()) == {1}
+    assert job.statistics()["generations"] == 1200
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "the file is empty"),
+        ("[]", "There is no prompt"),
+        ('{"instruction": ""}\n', "instruction is empty"),
+        ("{oops\n", "line 1"),
+    ],
+    ids=["empty file", "empty list", "empty prompt", "broken line"],
+)
+def test_prompts_that_cannot_be_used_end_the_job_before_any_engine(
+    tiny_model: Path, tmp_path: Path, text: str, named: str
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text(text)
+    job = job_in(tmp_path, tiny_model, tmp_path / "prompts.jsonl")
+    assert named in refused(job)
+    assert not job.drawn_file.exists()
+
+
+def test_a_prompt_longer_than_the_context_is_a_recorded_rejection(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    long = {"id": "long", "instruction": "much too long " * 300}
+    path.write_text(json.dumps(long) + "\n" + json.dumps({"id": "short", "instruction": "hello"}) + "\n")
+    job = job_in(tmp_path, tiny_model, path, REAL, engine={"transformers": {"batchSize": 4}})
+    job.finish()
+    rows = [json.loads(line) for line in job.files()["rejected.jsonl"].splitlines()]
+    found = [(row["reason"], row["response"]) for row in rows if row["id"] == "long"]
+    assert found == [("prompt_too_long", "")] * 4
+    assert job.statistics()["prompt_too_long"] == 4
+
+
+@pytest.mark.timeout(180)
+def test_a_verifier_that_never_ends_rejects_its_reply_and_stops_nothing(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "endless.py").write_text(
+        "def judge(record, reply):\n    while record['id'] == 'p1':\n        pass\n    return True\n"
+    )
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
+    python = {"python": {"function": "endless:judge", "timeoutSeconds": 1}}
+    job = job_in(tmp_path, tiny_model, prompts, verifier=python)
+    job.finish(PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    rows = [json.loads(line) for line in job.files()["rejected.jsonl"].splitlines()]
+    assert {row["id"] for row in rows if row["reason"] == "verifier_timeout"} == {"p1"}
+    assert job.statistics()["accepted"] >= 6
+
+
+def test_an_engine_that_dies_again_and_again_ends_the_attempt_with_the_cause(
+    tiny_model: Path, tmp_path: Path, prompts: Path
+) -> None:
+    job = job_in(tmp_path, tiny_model, prompts)
+    with job.start(STUB_DIES="1") as attempt:
+        assert attempt.ended() == [1]
+    word = job.word()
+    assert (word["reason"], word["permanent"]) == ("ProcessDied", False)
+    assert "Engine 0 was ended by SIGKILL" in word["message"]
+    assert job.log().count("is started again") == 3
+
+
+def test_accepted_replies_of_an_earlier_attempt_count_for_stop_after_accepted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 150)
+    job = job_in(tmp_path, tiny_model, prompts, sampling={"numSamples": 8, "stopAfterAccepted": 1})
+    with job.start(STUB_SECONDS="0.2") as attempt:
+        attempt.wait_for_draws(200)
+        attempt.kill("pods")
+    before, done = job.drawn(), job.done()
+    assert done
+    job.finish(STUB_SECONDS="0.2")
+    assert not {key for key in done if job.drawn()[key] > before[key]}
+    statistics = job.statistics()
+    assert statistics["cancelled"] > 0
+    assert statistics["generations"] + statistics["cancelled"] == 150 * 8

@@ -1,0 +1,130 @@
+"""Seeds, a plan and speakers who say what a script says: dialogues without endpoints."""
+
+import asyncio
+import hashlib
+import json
+
+from tunesmith.api.dialogue import RoleSpec
+from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
+from tunesmith.dialogue.replies import Reply
+from tunesmith.dialogue.rounds import Plan
+from tunesmith.dialogue.templates import default_templates
+from tunesmith.dialogue.turns import Said
+
+TEMPLATES = default_templates()
+
+
+def seeds(number, correction="Better {at}.", answer="Answer {at}."):
+    return [
+        PlannedSeed(
+            f"r1-{at + 1:06}",
+            f"key {at}",
+            f"Question {at}?",
+            answer.format(at=at),
+            correction and correction.format(at=at),
+        )
+        for at in range(number)
+    ]
+
+
+def plan(rounds=3, max_messages=16, fingerprint="f", endpoint="gemini"):
+    roles = {role: RoleSpec(endpoint=endpoint, temperature=0.5, max_tokens=50) for role in ROLES}
+    return Plan(rounds, max_messages, roles, TEMPLATES, fingerprint)
+
+
+class Rows(dict):
+    """A journal in memory, that keeps only what JSON keeps. `written` has the keys in their order."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.written, self.flushed = [], []
+
+    def append(self, key, record, *, durable=False):
+        if key in self:
+            return False
+        self[key] = json.loads(json.dumps(record))
+        self.written.append(key)
+        self.flushed += [key] if durable else []
+        return True
+
+
+class Speaker:
+    """Says `<role> <round> of <seed>` after `seconds`; `script` may say something else, or raise."""
+
+    def __init__(self, script=lambda call: None, seconds=lambda call: 1.0):
+        self.script, self.seconds = script, seconds
+        self.calls, self.under_way, self.most, self.error, self.called_off = [], 0, 0, None, 0
+
+    async def call(self, call, tries):
+        if self.error is not None:
+            raise self.error
+        self.calls.append(call)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await asyncio.sleep(self.seconds(call))
+        except asyncio.CancelledError:
+            self.called_off += 1
+            raise
+        finally:
+            self.under_way -= 1
+        said = self.script(call)
+        if isinstance(said, BaseException):
+            raise said
+        return said or Said(text_of(call), prompt_tokens=100, completion_tokens=10, cost=5, seconds=1.0)
+
+    def stop(self, error):
+        self.error = self.error or error
+
+
+def text_of(call):
+    return f"{call.role} {call.round} of {call.seed}."
+
+
+def everyone(speaker):
+    return dict.fromkeys(ROLES, speaker)
+
+
+class Server:
+    """An endpoint whose replies depend on the request and on how many of this request's replies are known.
+
+    `known` counts the replies that are in the journal, so a reply that a kill has swallowed comes again.
+    """
+
+    name = "gemini"
+
+    def __init__(self, reply_to, known, seconds=0.4):
+        self.reply_to, self.known, self.seconds, self.sent = reply_to, known, seconds, []
+
+    def request(self, messages, temperature, max_tokens):
+        from tunesmith.dialogue.replies import Request
+
+        body = {"messages": [dict(each) for each in messages], "max_tokens": max_tokens}
+        return Request(body, max_tokens, 20, 500)
+
+    async def send(self, request):
+        await asyncio.sleep(self.seconds)
+        digest = digest_of(request.body)
+        number = self.known(digest)
+        self.sent.append((digest, number))
+        return self.reply_to(digest, number)
+
+
+def digest_of(body):
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def completion(text, finish="stop"):
+    body = {
+        "choices": [{"message": {"content": text}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 12, "completion_tokens": 7},
+    }
+    return Reply(200, json.dumps(body), {}, 0.4)
+
+
+def refusal(code=500, message="Try later."):
+    return Reply(code, json.dumps({"error": {"message": message}}), {}, 0.1)
+
+
+def roles_of(calls, seed):
+    return [(call.round, Role(call.role)) for call in calls if call.seed == seed]

@@ -1,0 +1,71 @@
+"""How many rows fit, and how long they may be."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, Qwen2Config
+
+from tunesmith.engines import batched_memory as memory
+
+UNLIMITED = int(1e30)
+
+
+def tokenizer(length: int = UNLIMITED) -> Any:
+    return SimpleNamespace(model_max_length=length)
+
+
+@pytest.mark.parametrize(
+    ("config", "of_tokenizer", "expected"),
+    [
+        (LlamaConfig(max_position_embeddings=512), UNLIMITED, 512),
+        (LlamaConfig(max_position_embeddings=512), 100, 100),
+        (LlamaConfig(max_position_embeddings=512), 1000, 512),
+        (GPT2Config(n_positions=64), UNLIMITED, 64),
+        (MambaConfig(), UNLIMITED, 32768),
+        (MambaConfig(), 2048, 2048),
+    ],
+    ids=["model", "tokenizer", "longer-tokenizer", "other-name", "no-limit", "no-limit-but-tokenizer"],
+)
+def test_longest(config: Any, of_tokenizer: int, expected: int) -> None:
+    assert memory.longest(config, tokenizer(of_tokenizer)) == expected
+
+
+def test_longest_of_a_model_of_several_parts() -> None:
+    whole = SimpleNamespace(get_text_config=lambda: LlamaConfig(max_position_embeddings=77))
+    assert memory.longest(whole, tokenizer()) == 77
+
+
+def test_experts() -> None:
+    assert memory.has_experts(MixtralConfig())
+    assert not memory.has_experts(LlamaConfig())
+    assert not memory.has_experts(Qwen2Config())
+
+
+@pytest.mark.parametrize(
+    ("budget", "new_tokens", "longest", "most", "expected"),
+    [
+        (100_000, 1024, 8192, 64, 48),
+        (1_000_000, 1024, 8192, 64, 64),
+        (100_000, 100_000, 2000, 64, 50),
+        (10, 1024, 8192, 64, 1),
+    ],
+    ids=["by-memory", "by-the-most", "by-the-model", "at-least-one"],
+)
+def test_rows_at_once(budget: int, new_tokens: int, longest: int, most: int, expected: int) -> None:
+    assert memory.rows_at_once(budget, new_tokens, longest, most) == expected
+
+
+def test_a_token_takes_keys_and_values_of_each_layer() -> None:
+    config = LlamaConfig(num_hidden_layers=3, hidden_size=32)
+    assert memory.token_bytes(config, 4) == 2 * 3 * 32 * 4
+
+
+def test_free_memory() -> None:
+    meminfo = "MemTotal: 9 kB\nMemAvailable:   4 kB\n"
+    assert memory.main_memory(meminfo, "max\n", "7") == 4096
+    assert memory.main_memory(meminfo, "5000\n", "4500\n") == 500
+    assert memory.main_memory(meminfo, "5000", "6000") == 0
+    assert memory.free_memory(cuda=False) > 2**20

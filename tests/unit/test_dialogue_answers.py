@@ -1,0 +1,435 @@
+"""What replies of OpenAI-compatible servers mean, in the words of several of them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.dialogue.answers import estimate_tokens, read
+from tunesmith.dialogue.delays import LONGEST, kept_headers, retry_after
+from tunesmith.dialogue.endings import EndpointError
+from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Reply, Request, Unsent, Unusable, Usage
+
+REQUEST = Request({"model": "m"}, max_tokens=200, prompt_tokens=100, most_prompt_tokens=900)
+USAGE = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}
+UNKNOWN = Usage(900, 200, estimated=True)
+
+
+def reply(body, status=200, **headers):
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Reply(status, text, {name.replace("_", "-"): value for name, value in headers.items()}, 0.5)
+
+
+def meaning(body, status=200, **headers):
+    return read(reply(body, status, **headers), REQUEST, "gemini")
+
+
+def completion(content="Hello.", finish="stop", usage=USAGE, **message):
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": content, **message}}]}
+    body["choices"][0]["finish_reason"] = finish
+    return body | ({"usage": usage} if usage is not None else {})
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "truncated"),
+    [
+        pytest.param(completion(), "Hello.", False, id="plain"),
+        pytest.param(completion(" Hello.\n"), " Hello.\n", False, id="kept-as-it-is"),
+        pytest.param(completion(finish="length"), "Hello.", True, id="openai-length"),
+        pytest.param(completion(finish="MAX_TOKENS"), "Hello.", True, id="google-length"),
+        pytest.param(completion(finish="eos"), "Hello.", False, id="together-eos"),
+        pytest.param(completion(finish=None), "Hello.", False, id="no-finish-reason"),
+        pytest.param(completion(reasoning_content="Hm."), "Hello.", False, id="thoughts-apart"),
+        pytest.param(completion(refusal=None), "Hello.", False, id="null-refusal"),
+        pytest.param(
+            completion([{"type": "text", "text": "Hel"}, {"type": "image"}, {"type": "text", "text": "lo."}]),
+            "Hello.",
+            False,
+            id="parts",
+        ),
+        pytest.param(completion("half \ud83d pair"), "half ? pair", False, id="half-a-surrogate-pair"),
+        pytest.param(completion("你好"), "你好", False, id="chinese"),
+    ],
+)
+def test_answers(body, text, truncated):
+    assert meaning(body) == Answer(text, truncated, Usage(12, 7))
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 12, "completion_tokens": 7}, Usage(12, 7)),
+        # Gemini's thoughts are paid, and only in the total.
+        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 100}, Usage(12, 88)),
+        ({"prompt_tokens": 12, "completion_tokens": 0, "total_tokens": 12}, Usage(12, 0)),
+        (None, Usage(100, 2, estimated=True)),
+        ({}, Usage(100, 2, estimated=True)),
+        ({"prompt_tokens": "12", "completion_tokens": 7}, Usage(100, 2, estimated=True)),
+        ({"prompt_tokens": -1, "completion_tokens": 7}, Usage(100, 2, estimated=True)),
+        ({"prompt_tokens": True, "completion_tokens": 7}, Usage(100, 2, estimated=True)),
+        ({"prompt_tokens": 1e300, "completion_tokens": 10**30}, Usage(100, 2, estimated=True)),
+        ([], Usage(100, 2, estimated=True)),
+    ],
+)
+def test_usage(usage, expected):
+    assert meaning(completion(usage=usage)).usage == expected
+
+
+# Of no use, and paid for.
+
+BLOCKED = {"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usage": USAGE}
+
+
+@pytest.mark.parametrize(
+    ("body", "fault", "says"),
+    [
+        pytest.param(completion("", "content_filter"), "blocked", "content_filter", id="openai-filter"),
+        pytest.param(
+            completion("Half", "content_filter"), "blocked", "content_filter", id="filter-after-half"
+        ),
+        pytest.param(
+            completion(None, "content_filter: RECITATION"), "blocked", "recitation", id="gemini-recitation"
+        ),
+        pytest.param(completion(None, "PROHIBITED_CONTENT"), "blocked", "prohibited", id="gemini-prohibited"),
+        pytest.param(completion(None, "SAFETY"), "blocked", "safety", id="gemini-safety"),
+        pytest.param(BLOCKED, "blocked", "PROHIBITED_CONTENT", id="gemini-prompt"),
+        pytest.param(BLOCKED | {"choices": None}, "blocked", "PROHIBITED_CONTENT", id="gemini-null-choices"),
+        pytest.param(completion(None, refusal="I will not."), "blocked", "I will not.", id="openai-refusal"),
+        pytest.param(completion(""), "empty", "stop", id="empty"),
+        pytest.param(completion(" \n\t"), "empty", "stop", id="blank"),
+        pytest.param(completion(None, "length"), "empty", "length", id="all-spent-on-thoughts"),
+        pytest.param(completion(None, "tool_calls"), "empty", "tool_calls", id="tool-calls"),
+        pytest.param({"choices": [], "usage": USAGE}, "empty", "no choices", id="no-choices"),
+        pytest.param(
+            {"choices": [{"message": {"content": 5}}], "usage": USAGE}, "malformed", "", id="number"
+        ),
+        pytest.param({"choices": [{"text": "Hello."}], "usage": USAGE}, "malformed", "", id="no-message"),
+        pytest.param({"choices": ["Hello."], "usage": USAGE}, "malformed", "", id="no-choice"),
+        pytest.param({"object": "list", "usage": USAGE}, "malformed", "", id="something-else"),
+    ],
+)
+def test_replies_of_no_use(body, fault, says):
+    outcome = meaning(body)
+    assert isinstance(outcome, Unusable)
+    assert outcome.fault == fault
+    assert says in outcome.why
+    assert outcome.usage == Usage(12, 7)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<html>",
+        json.dumps(completion())[:-9],
+        "null",
+        "[]",
+        '"x"',
+        "[" * 100_000,
+        "NaN",
+        '{"choices": 1}',
+    ],
+)
+def test_what_is_no_completion_is_malformed_and_what_it_cost_is_unknown(text):
+    outcome = meaning(text)
+    assert isinstance(outcome, Unusable)
+    assert (outcome.fault, outcome.usage) == (Fault.MALFORMED, UNKNOWN)
+
+
+def test_a_reply_that_is_too_long_says_so():
+    outcome = read(Reply(200, "{", {}, 1.0, "The reply is longer than 4194304 bytes."), REQUEST, "gemini")
+    assert outcome == Unusable(Fault.MALFORMED, "The reply is longer than 4194304 bytes.", UNKNOWN)
+
+
+# Refused for what is in the request.
+
+TOGETHER_LONG = "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000"
+OPENAI_LONG = {
+    "error": {
+        "message": "This model's maximum context length is 8192 tokens. However, you have 9001.",
+        "type": "invalid_request_error",
+        "code": "context_length_exceeded",
+    }
+}
+GEMINI_LONG = [
+    {"error": {"code": 400, "message": "The input token count (9000000) exceeds the maximum.", "status": "X"}}
+]
+AZURE_FILTER = {"error": {"code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        pytest.param(400, OPENAI_LONG, Fault.UNFIT, id="openai-too-long"),
+        pytest.param(400, GEMINI_LONG, Fault.UNFIT, id="gemini-too-long"),
+        pytest.param(422, {"error": {"message": TOGETHER_LONG}}, Fault.UNFIT, id="together-too-long"),
+        pytest.param(
+            400, {"message": "The prompt is too long: 9000 tokens", "object": "error"}, Fault.UNFIT, id="vllm"
+        ),
+        pytest.param(413, "Payload Too Large", Fault.UNFIT, id="too-large"),
+        pytest.param(400, AZURE_FILTER, Fault.BLOCKED, id="azure-filter"),
+    ],
+)
+def test_one_request_that_is_refused_does_not_end_the_job(status, body, fault):
+    outcome = meaning(body, status)
+    assert isinstance(outcome, Unusable)
+    assert (outcome.fault, outcome.usage) == (fault, Usage(0, 0))
+
+
+# What every request would meet.
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "field", "says"),
+    [
+        (401, {"error": {"message": "Incorrect API key."}}, "openai.apiKeySecretRef", "Incorrect API key."),
+        (403, {"error": {"message": "No access."}}, "openai.apiKeySecretRef", "No access."),
+        (402, {"error": {"message": "Credit limit exceeded"}}, "openai.apiKeySecretRef", "paid"),
+        (
+            400,
+            [{"error": {"message": "API key not valid. Please pass a valid API key."}}],
+            "openai.apiKeySecretRef",
+            "",
+        ),
+        (404, {"object": "error", "message": "The model `x` does not exist."}, "openai.model", "`x`"),
+        (404, "404 page not found", "openai.model", "baseUrl"),
+        (405, "", "openai.baseUrl", "/v1"),
+        (301, "", "openai.baseUrl", "elsewhere"),
+        (307, "Moved", "openai.baseUrl", "elsewhere"),
+        (400, {"error": {"message": "Unknown name 'foo'"}}, "openai", "Unknown name 'foo'"),
+        (422, {"detail": [{"loc": ["body", "foo"], "msg": "extra fields"}]}, "openai", "extra fields"),
+        (418, {"error": "I am a teapot"}, "openai", "teapot"),
+    ],
+)
+def test_what_every_request_would_meet_names_the_field(status, body, field, says):
+    with pytest.raises(EndpointError) as caught:
+        meaning(body, status)
+    assert str(caught.value).startswith(f"endpoints.gemini.{field}: the server answers {status}")
+    assert says in str(caught.value)
+
+
+# Nobody knows.
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 529, 408, 409])
+def test_trouble_of_the_server(status):
+    outcome = meaning({"error": {"message": "Overloaded."}}, status, retry_after="9")
+    assert outcome == Lost(f"The server answered {status}: Overloaded.", 9.0)
+
+
+def test_without_a_reply():
+    assert read(Reply(0, "", {}, 1.0, "It broke."), REQUEST, "e") == Lost("It broke.")
+    assert read(Reply(0, "", {}, 1.0, "No connection.", sent=False), REQUEST, "e") == Unsent("No connection.")
+
+
+def test_an_error_in_a_reply_that_looks_well():
+    assert meaning({"error": {"code": 502, "message": "Bad upstream."}}) == Lost(
+        "The server answered 502: Bad upstream."
+    )
+    assert meaning({"error": {"code": 429, "message": "Slow."}, "choices": []}) == Refused("Slow.", None)
+    assert isinstance(meaning(completion() | {"error": {"code": 502}}), Answer)
+
+
+# Refused for now.
+
+
+def google(message="Resource has been exhausted.", quota=None, delay="37s"):
+    details = [{"@type": "type.googleapis.com/google.rpc.Help", "links": []}]
+    if quota is not None:
+        failure = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": quota}]}
+        details.append(failure)
+    if delay is not None:
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay})
+    return [{"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}}]
+
+
+PER_MINUTE = "GenerateRequestsPerMinutePerProjectPerModel"
+PER_DAY = "GenerateRequestsPerDayPerProjectPerModel-FreeTier"
+NO_QUOTA = "Quota exceeded for metric: generate_content_free_tier_requests, limit: 0\nPlease retry in 37.4s."
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "seconds", "quota"),
+    [
+        pytest.param({"error": {"message": "Slow down"}}, {}, None, False, id="nothing-said"),
+        pytest.param("Too Many Requests", {"retry_after": "12"}, 12.0, False, id="header"),
+        pytest.param(google(), {}, 37.0, False, id="google"),
+        pytest.param(google(quota=PER_MINUTE), {}, 37.0, False, id="google-minute"),
+        pytest.param(
+            google("limit: 10, per day or per minute", PER_MINUTE), {}, 37.0, False, id="speaks-of-days"
+        ),
+        pytest.param(google(quota=PER_DAY), {}, 37.0, True, id="google-day"),
+        pytest.param(google(NO_QUOTA, delay=None), {}, 37.4, True, id="google-limit-0"),
+        pytest.param(google(NO_QUOTA, PER_MINUTE), {}, 37.0, True, id="google-limit-0-a-minute"),
+        pytest.param(
+            {"error": {"details": [{"violations": 5}], "message": "limit: 0"}}, {}, None, True, id="odd"
+        ),
+        pytest.param(google("limit: 0.5"), {}, 37.0, False, id="a-limit-above-0"),
+        pytest.param(google("limit: 05"), {}, 37.0, False, id="a-limit-of-5"),
+        pytest.param(
+            {"error": {"code": "insufficient_quota", "message": "Plan"}}, {}, None, True, id="openai-quota"
+        ),
+        pytest.param({"error": {"message": "Slow"}}, {"retry_after": "7200"}, 7200.0, True, id="hours"),
+        pytest.param(
+            {"error": {"message": "Slow"}}, {"retry_after": "3599"}, 3599.0, False, id="not-yet-hours"
+        ),
+    ],
+)
+def test_refusals(body, headers, seconds, quota):
+    outcome = meaning(body, 429, **headers)
+    assert isinstance(outcome, Refused)
+    assert (outcome.retry_after, outcome.quota) == (seconds, quota)
+
+
+NOON = "Sat, 21 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({}, "", None),
+        ({"retry-after": "0"}, "", 0.0),
+        ({"retry-after": " 3 "}, "", 3.0),
+        ({"retry-after": "1.5"}, "", 1.5),
+        ({"retry-after": "30s"}, "", 30.0),
+        ({"retry-after": "-5"}, "", None),
+        ({"retry-after": "soon"}, "", None),
+        ({"retry-after": "nan"}, "", None),
+        ({"retry-after": "inf"}, "", None),
+        ({"retry-after": "99999999999"}, "", LONGEST),
+        ({"retry-after": "9" * 400}, "", None),
+        ({"retry-after": "Sat, 21 Nov 2026 12:00:30 GMT", "date": NOON}, "", 30.0),
+        ({"retry-after": "Sat, 21 Nov 2026 14:00:30 +0200", "date": NOON}, "", 30.0),
+        ({"retry-after": "Sat, 21 Nov 2026 11:59:00 GMT", "date": NOON}, "", 0.0),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, "", 0.0),
+        ({"retry-after-ms": "250", "retry-after": "1"}, "", 0.25),
+        ({"retry-after": "4"}, "Please try again in 9s.", 4.0),
+        ({}, "Rate limit reached. Please try again in 1.242s. Visit …", 1.242),
+        ({}, "Please try again in 350ms.", 0.35),
+        ({}, "Please try again in 6m0s.", 360.0),
+        ({}, "Please try again in 1h2m3s", 3723.0),
+        ({}, "Please retry in 37.4s.", 37.4),
+        ({}, "Please wait for 20 seconds", 20.0),
+        ({}, "Retry after: 2 minutes", 120.0),
+        ({}, "try again in 5 months", None),
+        ({"x-ratelimit-reset-requests": "1s"}, "", 1.0),
+        ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-reset-tokens": "20ms"}, "", 0.02),
+        ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0",
+          "x-ratelimit-reset-tokens": "20ms", "x-ratelimit-remaining-tokens": "10"}, "", 360.0),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-remaining-requests": "0",
+          "x-ratelimit-reset-tokens": "9s", "x-ratelimit-remaining-tokens": "0"}, "", 9.0),
+        ({"x-ratelimit-reset": "2"}, "", 2.0),
+        ({"x-ratelimit-reset": "1795262400"}, "", None),  # a point in time
+        ({"x-ratelimit-reset-requests": ""}, "", None),
+    ],
+)  # fmt: skip
+def test_when_to_come_again(headers, message, seconds):
+    assert retry_after(headers, None, message) == (pytest.approx(seconds) if seconds is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [
+        ("37s", 37.0),
+        ("0.5s", 0.5),
+        ("3600s", 3600.0),
+        ({"seconds": 12}, 12.0),
+        ({"seconds": "12"}, 12.0),
+        (5, None),
+        ("", None),
+    ],
+)
+def test_googles_retry_delay(delay, seconds):
+    assert retry_after({}, google(delay=delay), "") == seconds
+    assert retry_after({}, google(delay=delay)[0], "") == seconds
+
+
+def test_only_headers_about_time_are_kept():
+    headers = {
+        "Retry-After": "3",
+        "Set-Cookie": "secret",
+        "X-RateLimit-Reset": "1",
+        "Authorization": "x",
+        "Date": NOON,
+    }
+    assert kept_headers(headers) == {"retry-after": "3", "x-ratelimit-reset": "1", "date": NOON}
+
+
+# Anything at all.
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("limit: 0"),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(
+        st.sampled_from(
+            ["choices", "message", "content", "error", "details", "code", "usage", "finish_reason", "text",
+             "prompt_tokens", "completion_tokens", "total_tokens", "retryDelay", "seconds", "violations",
+             "refusal", "promptFeedback", "blockReason", "quotaId", "detail"]
+        ),
+        inner,
+        max_size=6,
+    ),
+    max_leaves=30,
+)  # fmt: skip
+HEADERS = st.dictionaries(
+    st.sampled_from(["retry-after", "retry-after-ms", "date", "x-ratelimit-reset", "x-ratelimit-remaining"]),
+    st.text(max_size=20) | st.integers().map(str) | st.just(NOON),
+)
+
+
+def shaped(*path):
+    """Anything at all, at a place where something else is expected."""
+
+    def build(value):
+        for name in reversed(path):
+            value = [value] if name == "*" else {name: value}
+        return value
+
+    return JSON.map(build)
+
+
+ANYTHING = st.one_of(
+    JSON,
+    shaped("*", "error", "details", "*"),
+    shaped("error", "details", "*", "violations"),
+    shaped("error", "details", "*", "violations", "*"),
+    shaped("error", "details", "*", "retryDelay"),
+    shaped("choices", "*", "message", "content"),
+    shaped("choices", "*"),
+    shaped("usage"),
+)
+
+
+@given(ANYTHING, st.sampled_from([200, 201, 301, 400, 401, 404, 422, 429, 500, 503]), HEADERS)
+def test_no_reply_breaks_the_reader(body, status, headers):
+    try:
+        outcome = read(Reply(status, json.dumps(body), headers, 1.0), REQUEST, "gemini")
+    except EndpointError as error:
+        str(error).encode()
+        return
+    assert isinstance(outcome, Answer | Unusable | Refused | Lost)
+    if isinstance(outcome, Answer):
+        assert outcome.text.strip()
+        outcome.text.encode()
+    if isinstance(outcome, Answer | Unusable):
+        assert outcome.usage.prompt_tokens >= 0
+        assert outcome.usage.completion_tokens >= 0
+    if isinstance(outcome, Refused | Lost):
+        assert outcome.retry_after is None or 0 <= outcome.retry_after <= LONGEST
+
+
+@given(st.text(), st.sampled_from([200, 400, 429, 500]))
+def test_no_text_breaks_the_reader(text, status):
+    try:
+        read(Reply(status, text, {}, 1.0), REQUEST, "gemini")
+    except EndpointError:
+        assert status == 400
+
+
+def test_an_estimate_is_near():
+    assert estimate_tokens("The quick brown fox jumps over the lazy dog.") == 12
+    assert estimate_tokens("敏捷的棕色狐狸跳过懒狗") == 8

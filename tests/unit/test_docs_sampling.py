@@ -1,0 +1,43 @@
+"""docs/sampling.md says what is there: its manifests are right, no verifier, file or reason is left out."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic.alias_generators import to_camel
+
+from tunesmith.api.finetune import EvaluationSpec
+from tunesmith.api.generation import VERIFIERS
+from tunesmith.api.manifest import parse_text
+from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
+from tunesmith.sampling.verdict import ERROR, PROMPT_TOO_LONG, TIMEOUT, TRUNCATED
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/sampling.md").read_text()
+BLOCKS = [block.partition("```")[0] for block in PAGE.split("```yaml\n")[1:]]
+
+
+def test_the_manifest_is_right():
+    jobs, problems = parse_text(BLOCKS[0], "docs/sampling.md")
+    assert [str(problem) for problem in problems] == []
+    assert jobs[0].spec.verifier.numeric.field == "answer"
+
+
+def test_the_evaluation_is_right():
+    (given,) = yaml.safe_load(BLOCKS[1])["evaluation"]
+    assert EvaluationSpec.model_validate(given).sampling.num_samples == 1
+
+
+@pytest.mark.parametrize("verifier", VERIFIERS)
+def test_every_verifier_is_told(verifier):
+    assert f"| `{to_camel(verifier)}: {{" in PAGE
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(SAMPLED_DATA_KEY, REJECTED_KEY, PREFERENCE_KEY, SAMPLING_STATS_KEY),
+        *(ERROR, TIMEOUT, TRUNCATED, PROMPT_TOO_LONG),
+    ],
+)
+def test_names_are_those_of_the_program(word):
+    assert f"`{word}`" in PAGE
