@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# On CI the same examples each time, so that a run says something about the change and not about luck.
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# Tests run side by side, so time says nothing. On CI the same examples each time: a run says something about
+# the change and not about luck.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+settings.load_profile("shared")
 
 pytest.register_assert_rewrite("tests.integration.kills", "tests.support")
 

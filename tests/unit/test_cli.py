@@ -189,7 +189,6 @@ MISTAKES = {
     "cycle": ("render -f loop.yaml", "FineTuneJob tune waits for itself"),
     "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: stands already in job.yaml"),
     "run-reference-to-nowhere": ("run -f nowhere.yaml", "FineTuneJob gone is not in these files"),
-    "run-kind": ("run -f talk.yaml", "this version does not run a DialogueGenJob yet; it can be validated"),
     "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not do spec.model."),
     "seed": ("run -f job.yaml --seed foo", "--seed foo: write s3://bucket/key=PATH"),
     "seed-not-there": ("run -f job.yaml --seed s3://buc/k=gone", "there is no file or folder gone"),
@@ -238,10 +237,10 @@ def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
 
 def test_all_unsupported_jobs_are_named_and_nothing_starts(call, tmp_path):
     write(tmp_path / "jobs.yaml", FINE_TUNE, SAMPLE, DIALOGUE)
-    shown = call("run", "-f", "jobs.yaml")
+    shown = call("run", "-f", "jobs.yaml", "--set", "model.trustRemoteCode=true")
     assert shown.code == 2
     named = [line.split("(")[1].split(" ")[0] for line in shown.err.splitlines()]
-    assert named == ["DialogueGenJob"]
+    assert named == ["FineTuneJob", "RejectionSampleJob"]
     assert not (tmp_path / ".tunesmith").exists()
 
 

@@ -21,10 +21,8 @@ from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.statistics import Grown, Statistics
 from tunesmith.dialogue.turns import Get, Turn, turn_of
 from tunesmith.errors import TemporaryError
-from tunesmith.names import MESSAGES_KEY, Reason
+from tunesmith.names import FAILED_KEY, MESSAGES_KEY, STATS_KEY, Reason
 
-FAILED_KEY = "failed.jsonl"
-STATS_KEY = "stats.json"
 _HALVES = re.compile("[\ud800-\udfff]")
 
 

@@ -36,7 +36,8 @@ def _log_to(world: World) -> None:
         stream=sys.stderr,
         force=True,
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _run(run: Run, world: World, progress: Progress) -> str:
@@ -46,6 +47,10 @@ def _run(run: Run, world: World, progress: Progress) -> str:
         from tunesmith.jobs.rejection_sample import rejection_sample
 
         return rejection_sample(run, world, progress)
+    if run.kind == Kind.DIALOGUE_GEN:
+        from tunesmith.jobs.dialogue_gen import dialogue_gen
+
+        return dialogue_gen(run, world, progress)
     from tunesmith.jobs.finetune import fine_tune
 
     return fine_tune(run, world, progress)

@@ -7,6 +7,7 @@ is refused, naming what changed, unless the manifest says otherwise.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,12 +21,15 @@ from tunesmith.errors import OutputConflictError
 from tunesmith.names import (
     BEFORE_KEY,
     CHECKPOINT_PREFIX,
+    DRY_RUN,
     EVALUATION,
+    FAILED_KEY,
     FINAL_MODEL,
     FINGERPRINT_KEY,
     JOURNAL,
     LOGS,
     MANIFEST_KEY,
+    MESSAGES_KEY,
     METRICS_KEY,
     PREFERENCE_KEY,
     REJECTED_KEY,
@@ -34,6 +38,7 @@ from tunesmith.names import (
     SAMPLED_DATA_KEY,
     SAMPLES_PREVIEW_KEY,
     SAMPLING_STATS_KEY,
+    STATS_KEY,
     TRAINING_LOG_KEY,
 )
 from tunesmith.plan.run import canonical
@@ -44,11 +49,12 @@ _REPLACING = "replacing"
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (
-        BEFORE_KEY, EVALUATION, FINAL_MODEL, JOURNAL, LOGS, MANIFEST_KEY, METRICS_KEY, PREFERENCE_KEY,
-        REJECTED_KEY, REPORT_KEY, RESULT_KEY, SAMPLED_DATA_KEY, SAMPLES_PREVIEW_KEY, SAMPLING_STATS_KEY,
-        TRAINING_LOG_KEY,
+        BEFORE_KEY, EVALUATION, FAILED_KEY, FINAL_MODEL, JOURNAL, LOGS, MANIFEST_KEY, MESSAGES_KEY,
+        METRICS_KEY, PREFERENCE_KEY, REJECTED_KEY, REPORT_KEY, RESULT_KEY, SAMPLED_DATA_KEY,
+        SAMPLES_PREVIEW_KEY, SAMPLING_STATS_KEY, STATS_KEY, TRAINING_LOG_KEY,
     )
 )  # fmt: skip
+_ROUND = re.compile("round[1-9][0-9]*")
 
 
 class State(Enum):
@@ -95,7 +101,9 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str
     """
     manifest = read_manifest(store, "")
     old = json.loads(store.read(FINGERPRINT_KEY)) if store.exists(FINGERPRINT_KEY) else None
-    if manifest is None and old is None and next(iter(store.list()), None) is None:
+    # What a dry run left is nobody's result.
+    others = (entry for entry in store.list() if not entry.key.startswith(f"{DRY_RUN}/"))
+    if manifest is None and old is None and next(others, None) is None:
         return Found(State.NEW, owner=uid)
     old = old or {}
     if "spec" not in old and _REPLACING not in old:
@@ -121,7 +129,8 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str
 def _written_here(key: str) -> bool:
     """Whether a file is of those a job writes; nothing else is ever deleted. The fingerprint goes last."""
     first = key.partition("/")[0]
-    return first in _FILES or (first.startswith(CHECKPOINT_PREFIX) and "/" in key)
+    of_round = _ROUND.fullmatch(first) is not None or first.startswith(CHECKPOINT_PREFIX)
+    return first in _FILES or (of_round and "/" in key)
 
 
 def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
@@ -137,6 +146,10 @@ def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
     old = json.loads(store.read(FINGERPRINT_KEY))
     different = [path for path in changed(old, json.loads(data)) if path not in ("uid", "day")]
     if different:
-        words = {"data": "the content of the datasets", "model": "the model's files"}
+        words = {
+            "data": "the content of the datasets",
+            "model": "the model's files",
+            "prompts": "the roles' prompts",
+        }
         named = ", ".join(words.get(path, path) for path in different)
         raise _conflict(store, f"is the output of a job with something else: {named}")

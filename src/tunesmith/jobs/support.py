@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tunesmith.api.common import JobSpec
+from collections.abc import Iterator
+
+from tunesmith.api.common import JobSpec, ModelSource
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.rejection import RejectionSampleSpec
@@ -12,16 +14,21 @@ from tunesmith.names import Kind, Reason
 
 def unsupported(kind: Kind, spec: JobSpec) -> str:
     """Why this version does not run a job, or an empty text."""
-    if isinstance(spec, DialogueGenSpec):
-        return f"this version does not run a {kind} yet; it can be validated and rendered"
-    assert isinstance(spec, FineTuneSpec | RejectionSampleSpec)
-    asked = {
-        "model.trustRemoteCode": spec.model.trust_remote_code,
-    }
-    fields = [name for name, used in asked.items() if used]
+    fields = [f"spec.{path}.trustRemoteCode" for path, model in _models(spec) if model.trust_remote_code]
     if not fields:
         return ""
-    return f"this version does not do spec.{', spec.'.join(fields)} yet; it can be validated and rendered"
+    return f"this version does not do {', '.join(fields)} yet; it can be validated and rendered"
+
+
+def _models(spec: JobSpec) -> Iterator[tuple[str, ModelSource]]:
+    """The models a job loads itself, with their places."""
+    if isinstance(spec, FineTuneSpec | RejectionSampleSpec):
+        yield "model", spec.model
+    if isinstance(spec, DialogueGenSpec):
+        for name, endpoint in spec.endpoints.items():
+            for kind, engine in (("vllm", endpoint.vllm), ("transformers", endpoint.transformers)):
+                if engine is not None:
+                    yield f"endpoints.{name}.{kind}.model", engine.model
 
 
 def refuse_unsupported(kind: Kind, spec: JobSpec) -> None:

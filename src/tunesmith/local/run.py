@@ -17,12 +17,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
-from tunesmith.local.show import JobProgress, show_result, show_sampling, visible
+from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling, visible
 from tunesmith.local.storage import (
     RunStorage,
     Seed,
@@ -33,10 +34,13 @@ from tunesmith.local.storage import (
 )
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
 from tunesmith.names import (
+    DRY_RUN,
+    DRY_RUN_KEY,
     FINAL_MODEL,
     REPORT_KEY,
     RESULT_KEY,
     SAMPLING_STATS_KEY,
+    STATS_KEY,
     USER_REASONS,
     Kind,
     Reason,
@@ -164,12 +168,13 @@ class LocalRun:
         self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"), soft_wrap=True)
         with variables(environment):
             store = open_store(job.spec.output.uri, storage_options(job))
-            key = RESULT_KEY if job.kind == Kind.FINE_TUNE else SAMPLING_STATS_KEY
+            key = _result_key(job)
             result: dict[str, Any] = json.loads(store.read(key))
-            if not folder.output.exists():
+            if not folder.output.exists() and not key.startswith(DRY_RUN):
                 _fetch_output(store, key, result, folder)
         if job.kind != Kind.FINE_TUNE:
-            show_sampling(self.console, result, folder, job.spec.output.uri)
+            show = show_sampling if job.kind == Kind.REJECTION_SAMPLE else show_dialogues
+            show(self.console, result, folder, job.spec.output.uri)
             return
         work = self.options.work_dir
         options = "" if work == DEFAULT_WORK_DIR else f" --work-dir {quote(str(work))}"
@@ -202,6 +207,13 @@ class LocalRun:
             self._say(f"not started: {names} (--keep-going runs what does not depend on a failed job)")
         elif self.failed and len(self.jobs) > 1:
             self._say(f"{len(self.jobs) - len(self.failed)} of {len(self.jobs)} jobs succeeded")
+
+
+def _result_key(job: Job) -> str:
+    """The file that says how the job went."""
+    if isinstance(job.spec, DialogueGenSpec):
+        return f"{DRY_RUN}/{DRY_RUN_KEY}" if job.spec.dry_run else STATS_KEY
+    return RESULT_KEY if job.kind == Kind.FINE_TUNE else SAMPLING_STATS_KEY
 
 
 def _wish(nodes: int, gpus: int) -> str:

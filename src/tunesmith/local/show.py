@@ -198,5 +198,35 @@ def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, ur
     _line(console, "Time", duration(stats["seconds"]))
 
 
+def show_dialogues(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
+    """What a finished DialogueGenJob wrote, or what it would do (of a dry run)."""
+    total = stats["total"]
+    tokens = f"{total['tokens']['prompt']:,} of prompts, {total['tokens']['completion']:,} of replies"
+    if "requests" in stats:
+        console.print(
+            Text(f"Dry run: nothing was sent. {stats['dialogues']:,} dialogues of {stats['rounds']} rounds")
+        )
+        _line(console, "Calls", f"about {total['calls']:,}")
+        _line(console, "Tokens", f"about {tokens}")
+        _line(console, "Cost", f"about {total['cost_usd']:.4f} USD, at most {stats['most_cost_usd']:.4f}")
+        _line(console, "Time", f"about {duration(stats['seconds'])}")
+        _line(console, "Requests", f"{uri.rstrip('/')}/dry-run/dry_run.json")
+        return
+    found = stats["dialogues"]
+    done = (f"{found['finished']:,} of {found['planned']:,} dialogues", "bold green")
+    console.print(Text.assemble("Finished ", done), soft_wrap=True)
+    if found["reasons"]:
+        counts = sorted(found["reasons"].items(), key=lambda reason: -reason[1])
+        _line(console, "Failed", ", ".join(f"{number:,} {reason}" for reason, number in counts))
+    _line(console, "Calls", f"{total['calls']:,}, {total['retries']:,} retries")
+    _line(console, "Tokens", tokens)
+    if total["cost_usd"]:
+        _line(console, "Cost", f"{total['cost_usd']:.4f} USD")
+    if (folder.output / "report.html").exists():
+        _line(console, "Report", shown_path(folder.output / "report.html"))
+    _line(console, "Output", uri)
+    _line(console, "Time", duration(stats["seconds"]))
+
+
 def _line(console: Console, name: str, text: str) -> None:
     console.print(Text(f"{name:9}{text}"), soft_wrap=True)

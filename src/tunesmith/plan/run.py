@@ -22,7 +22,10 @@ from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
 _OPERATIONAL = ("storage", "hub", "tracking", "output")
-# The same of an engine: how it is laid out on the machine.
+# The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
+_OF_DIALOGUES = ("budget", "dryRun")
+_OF_ENDPOINTS = ("limits", "price")
+# And of an engine: how it is laid out on the machine.
 _OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize")
 
 # What another job's output is read as.
@@ -57,6 +60,12 @@ class Run:
         """Everything of the spec that changes results, as plain JSON values."""
         spec = self.spec.to_json()
         fields = {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
+        if "endpoints" in fields:
+            fields = {key: value for key, value in fields.items() if key not in _OF_DIALOGUES}
+            fields["endpoints"] = {
+                name: _engine_fields({k: v for k, v in each.items() if k not in _OF_ENDPOINTS})
+                for name, each in fields["endpoints"].items()
+            }
         if "engine" in fields:
             fields["engine"] = _engine_fields(fields["engine"])
         if "evaluation" in fields:

@@ -1,0 +1,176 @@
+"""A DialogueGenJob as its pod does it, against a real HTTP server: killed, refused, out of money, dry."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.sampling_pods import REAL, Job
+from tests.standin.openai_rules import Settings
+from tests.standin.openai_stub import Stub
+
+from tunesmith.names import MESSAGES_KEY, Kind
+
+KEY = "sk-never-to-be-seen"
+SEEDS, ROUNDS = 30, 3
+CALLS = SEEDS * (ROUNDS - 1) * 3
+
+
+def seeds_in(folder: Path, number: int = SEEDS) -> Path:
+    path = folder / "seeds.jsonl"
+    with path.open("w") as file:
+        for at in range(number):
+            seed = {"id": f"s{at}", "question": f"Why {at}?", "answer": "So.", "correction": f"Since {at}."}
+            file.write(json.dumps(seed) + "\n")
+    return path
+
+
+def job_in(folder: Path, url: str, **spec: Any) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    endpoint = {
+        "openai": {"baseUrl": url, "model": "m", "apiKeySecretRef": {"name": "stub", "key": "key"}},
+        "price": {"inputPerMillion": 0.1, "outputPerMillion": 0.4},
+        "limits": {"timeoutSeconds": 5, **spec.pop("limits", {})},
+    }
+    role = {"endpoint": "stub", "maxTokens": 60}
+    run = {
+        "version": 1,
+        "kind": str(Kind.DIALOGUE_GEN),
+        "name": "talk",
+        "namespace": "default",
+        "spec": {
+            "seeds": {"uri": seeds_in(folder).as_uri()},
+            "rounds": ROUNDS,
+            "endpoints": {"stub": endpoint},
+            "roles": {"question": role, "answer": role, "correction": role},
+            "output": {"uri": (folder / "out").as_uri()},
+            **spec,
+        },
+    }
+    return Job(folder / "job", run, {"TUNESMITH_SECRET_STUB_KEY": KEY}, program=REAL)
+
+
+def outputs(job: Job) -> dict[str, bytes]:
+    """The finished files that do not tell of time or tries."""
+    names = [entry.key for entry in job.store.list() if entry.key.endswith(".jsonl")]
+    return {name: job.store.read(name) for name in names}
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub(Settings(latency=0.05)) as server:
+        yield server
+
+
+def nothing_holds_the_key(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path) -> None:
+    job = job_in(tmp_path, stub.url)
+    job.finish()
+    stats = json.loads(job.store.read("stats.json"))
+    assert stats["dialogues"]["finished_by_round"] == [SEEDS] * ROUNDS
+    assert (stats["dialogues"]["failed"], stats["dialogues"]["reasons"]) == (0, {})
+    assert stub.stats()["accepted"] == CALLS
+    lines = [json.loads(line) for line in job.store.read(MESSAGES_KEY).splitlines()]
+    assert [line["id"] for line in lines] == [f"r1-{n:06}" for n in range(1, SEEDS + 1)]
+    assert {len(line["messages"]) for line in lines} == {2 * ROUNDS}
+    assert "<html" in job.store.read("report.html").decode()
+    nothing_holds_the_key(tmp_path)
+
+
+@pytest.mark.parametrize("seed", ["first", "second", "third"])
+def test_killed_at_a_random_moment_no_journalled_answer_is_paid_again(tmp_path: Path, seed: str) -> None:
+    draw = random.Random(seed)
+    with Stub(Settings(latency=0.05)) as quiet:
+        whole = job_in(tmp_path / "whole", quiet.url)
+        whole.finish()
+    with Stub(Settings(latency=0.05)) as server:
+        job = job_in(tmp_path / "killed", server.url)
+        wanted = draw.randrange(5, CALLS - 20)
+        with job.start() as attempt:
+            deadline = time.monotonic() + 60
+            while server.stats()["accepted"] < wanted and time.monotonic() < deadline:
+                time.sleep(0.005)
+            attempt.kill("pods")
+        accepted = server.stats()["accepted"]
+        assert accepted >= wanted, job.log()
+        job.finish()
+        in_flight = 16
+        assert server.stats()["accepted"] <= CALLS + in_flight
+        assert server.stats()["paid_twice"] <= in_flight
+    assert outputs(job) == outputs(whole)
+
+
+def test_the_budget_is_a_wall_and_more_of_it_goes_on(stub: Stub, tmp_path: Path) -> None:
+    job = job_in(tmp_path, stub.url, budget={"maxUsd": 0.003}, limits={"maxParallelRequests": 4})
+    with job.start() as attempt:
+        assert attempt.ended() == [1], job.log()
+    word = job.word()
+    assert word["permanent"]
+    assert "budget.maxUsd" in word["message"]
+    before = stub.stats()
+    paid = before["prompt_tokens"] * 1e-7 + before["completion_tokens"] * 4e-7
+    assert 0 < paid <= 0.003
+    job.run["spec"]["budget"] = {"maxUsd": 1.0}
+    job.finish()
+    assert stub.stats()["accepted"] == CALLS
+    assert stub.stats()["paid_twice"] == 0
+
+
+def test_a_dry_run_sends_nothing_and_leaves_the_output_to_the_job(stub: Stub, tmp_path: Path) -> None:
+    job = job_in(tmp_path, stub.url, dryRun=True)
+    job.finish()
+    assert stub.stats()["received"] == 0
+    said = json.loads(job.store.read("dry-run/dry_run.json"))
+    assert said["total"]["calls"] == CALLS
+    assert len({request["id"] for request in said["requests"]}) == 3
+    job.run["spec"]["dryRun"] = False
+    job.finish()
+    assert stub.stats()["accepted"] == CALLS
+
+
+def test_told_to_stop_it_keeps_what_was_answered(stub: Stub, tmp_path: Path) -> None:
+    job = job_in(tmp_path, stub.url)
+    with job.start() as attempt:
+        deadline = time.monotonic() + 60
+        while stub.stats()["accepted"] < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        attempt.tell(signal.SIGTERM)
+        assert attempt.ended() == [1]
+    assert job.word()["reason"] == "Stopped"
+    job.lose_disks()
+    job.finish()
+    assert stub.stats()["accepted"] == CALLS
+
+
+def test_a_key_that_is_missing_is_named_before_anything_is_sent(stub: Stub, tmp_path: Path) -> None:
+    job = job_in(tmp_path, stub.url)
+    job.variables = {}
+    with job.start() as attempt:
+        assert attempt.ended() == [1]
+    assert job.word()["reason"] == "SecretMissing"
+    assert "TUNESMITH_SECRET_STUB_KEY" in job.word()["message"]
+    assert stub.stats()["received"] == 0
+
+
+def test_an_engine_in_the_pod_plays_the_roles(tiny_model: Path, tmp_path: Path) -> None:
+    endpoint = {"transformers": {"model": {"uri": tiny_model.as_uri()}}}
+    role = {"endpoint": "stub", "maxTokens": 6, "temperature": 1.0}
+    roles = dict.fromkeys(("question", "answer", "correction"), role)
+    job = job_in(tmp_path, "http://127.0.0.1:9", endpoints={"stub": endpoint}, roles=roles, rounds=2)
+    job.finish()
+    stats = json.loads(job.store.read("stats.json"))
+    assert stats["dialogues"]["planned"] == SEEDS
+    assert stats["total"]["calls"] >= SEEDS
+    assert sys.version_info >= (3, 11)
