@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 OUTPUTS = ".tunesmith/jobs/*/*/output/final_model"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMANDS = {"validate", "render", "data", "preview", "run"}
+GENERATED = ("legal", "dialogue")
 
 
 def commands(readme: Path) -> list[list[str]]:
@@ -23,7 +24,10 @@ def commands(readme: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("tunesmith ")]
 
 
-@pytest.mark.parametrize("readme", sorted(EXAMPLES.glob("*/README.md")), ids=lambda path: path.parent.name)
+TRAINED = [readme for readme in sorted(EXAMPLES.glob("*/README.md")) if readme.parent.name not in GENERATED]
+
+
+@pytest.mark.parametrize("readme", TRAINED, ids=lambda path: path.parent.name)
 def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     shutil.copytree(tiny_model, tmp_path / ".demo/model")
@@ -48,3 +52,39 @@ def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> No
     # `run` has its data from S3. `preview` before it has files, which it prepares by itself.
     prepared = jobs if order.index("preview") > order.index("run") else 1 + jobs
     assert len(list((tmp_path / ".tunesmith/cache").glob("*/report.json"))) == prepared
+
+
+def test_the_legal_pipeline_up_to_where_a_model_has_to_know_something(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """The tiny model gets no judgement right, so the third job has nothing to learn from, and says so."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    shutil.copytree(tiny_model, tmp_path / ".demo/model")
+    found = {words[0]: words for words in commands(EXAMPLES / "legal/README.md")}
+    assert set(found) == COMMANDS
+    for name in ("validate", "render", "data"):
+        ended = run_cli(*found[name], folder=tmp_path)
+        assert ended.code == 0, ended.text
+    ended = run_cli(*found["run"], folder=tmp_path)
+    assert ended.code == 2, ended.text + logs_of(tmp_path)
+    assert "FineTuneJob legal-warm-up succeeded" in ended.text
+    assert "Accepted 0 of " in ended.text
+    assert "FineTuneJob legal-judge failed: BadData" in ended.text
+    assert "sampled_data.json" in ended.text
+    report = next(tmp_path.glob(".tunesmith/jobs/*/legal-sample-rsj/output/report.html"))
+    assert "unparsable" in report.read_text("utf-8")
+
+
+def test_dialogues_without_a_key(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    shutil.copytree(tiny_model, tmp_path / ".demo/model")
+    said = []
+    for words in commands(EXAMPLES / "dialogue/README.md"):
+        ended = run_cli(*words, folder=tmp_path)
+        assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
+        said.append(ended.text)
+    assert "Dry run: nothing was sent" in said[1]
+    assert "of 8 dialogues" in said[2]
+    output = tmp_path / ".tunesmith/jobs/default/small-talk-dgj/output"
+    assert len((output / "round1/round1_single_turn.jsonl").read_text("utf-8").splitlines()) == 8
+    assert (output / "report.html").exists()

@@ -78,16 +78,16 @@ async def open_vllm(
         engine = VllmReplies(started, tokenizer, sampling, thread, folder)
         await engine.load_adapter()
     except BaseException:
-        if not starting.done():
-            kill_cores()
         await _undo(starting, thread, folder)
         raise
     return engine
 
 
 async def _undo(starting: asyncio.Future[_Started], thread: ThreadPoolExecutor, folder: Path) -> None:
-    """Take back a start that has failed, or is about to."""
-    await asyncio.wait([starting])
+    """Take back a start that has failed, or that nobody waits for any more."""
+    while not starting.done():
+        kill_cores()  # without them it fails
+        await asyncio.wait([starting], timeout=0.2)
     if starting.exception() is None:
         await asyncio.get_running_loop().run_in_executor(thread, starting.result().end)
     thread.shutdown()
