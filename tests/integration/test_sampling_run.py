@@ -141,7 +141,7 @@ def test_a_storage_that_is_away_for_a_minute_is_waited_for(
     ("text", "named"),
     [
         ("", "the file is empty"),
-        ("[]", "There is no prompt"),
+        ("[]", "the file holds no record"),
         ('{"instruction": ""}\n', "instruction is empty"),
         ("{oops\n", "line 1"),
     ],

@@ -362,10 +362,12 @@ def rename(adapter: Path, old: str, new: str) -> None:
     save_file({name.replace(old, new): tensor for name, tensor in load_file(path).items()}, path)
 
 
-def test_a_start_that_is_called_off(runner: asyncio.Runner, model: Path) -> None:
+@pytest.mark.parametrize("early", [True, False], ids=["before-there-is-a-process", "while-it-loads"])
+def test_a_start_that_is_called_off(runner: asyncio.Runner, model: Path, early: bool) -> None:
     async def call_off() -> float:
         task = asyncio.create_task(opened(files_of(model)))
-        while not processes()["EngineCore"]:
+        await asyncio.sleep(0.1)
+        while not early and not processes()["EngineCore"]:
             await asyncio.sleep(0.05)
         task.cancel()
         began = time.monotonic()

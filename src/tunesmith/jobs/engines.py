@@ -27,7 +27,12 @@ from tunesmith.names import Reason
 log = logging.getLogger(__name__)
 MOST_STARTS = 4
 """Starts in a row after each of which an engine dies without having done a single prompt."""
-RESTARTED = (Reason.PROCESS_DIED, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR)
+RESTARTED = (
+    Reason.PROCESS_DIED,
+    Reason.OUT_OF_MEMORY,
+    Reason.INTERNAL_ERROR,
+    Reason.STORAGE_UNAVAILABLE,
+)
 """What a new process may not meet again. A full disk or a storage that refuses would be met at once."""
 STOP_SECONDS = 22.0
 """For engines that are told to stop: torchrun kills this program after 30."""
