@@ -11,6 +11,9 @@
     │   ├── ModelError            the model or its tokenizer cannot be used for this job
     │   ├── LabelError            the labels of a sample are not what training needs
     │   ├── DivergedError         the loss is no longer a number, or worse than guessing
+    │   ├── EndpointError         an endpoint refuses every request
+    │   ├── QuotaError            what an endpoint's account may ask is used up
+    │   ├── BudgetError           the money a job may spend is spent
     │   └── StoragePermanentError bucket or object missing, access denied
     └── TemporaryError            the same attempt may well work later
         ├── StorageTemporaryError endpoint unreachable, server errors, reset connections
@@ -116,6 +119,24 @@ class DivergedError(PermanentError):
     """The loss is no longer a finite number, or stays worse than guessing would be."""
 
     default_reason = Reason.DIVERGED
+
+
+class EndpointError(PermanentError):
+    """An endpoint refuses every request: key, model, address or a setting is wrong."""
+
+    default_reason = Reason.ENDPOINT_REFUSED
+
+
+class QuotaError(PermanentError):
+    """What the account may ask is used up for hours, or there is none."""
+
+    default_reason = Reason.QUOTA_SPENT
+
+
+class BudgetError(PermanentError):
+    """The next call might cost more than is left."""
+
+    default_reason = Reason.BUDGET_SPENT
 
 
 class StoragePermanentError(PermanentError):

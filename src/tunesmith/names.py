@@ -60,6 +60,10 @@ class Reason(StrEnum):
     NO_RESULT = "NoResult"
     NAME_TAKEN = "NameTaken"
     NOT_ALLOWED = "NotAllowed"
+    ENDPOINT_REFUSED = "EndpointRefused"
+    QUOTA_SPENT = "QuotaSpent"
+    BUDGET_SPENT = "BudgetSpent"
+    ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
     # Why a job is where it is, when nothing is wrong.
     STARTING = "Starting"
     RUNNING = "Running"
@@ -91,6 +95,8 @@ USER_REASONS = frozenset(
         Reason.SECRET_MISSING,
         Reason.STORAGE_REFUSED,
         Reason.NOT_IMPLEMENTED,
+        Reason.ENDPOINT_REFUSED,
+        Reason.BUDGET_SPENT,
         Reason.DEPENDENCY_NOT_FOUND,
         Reason.DEPENDENCY_CYCLE,
     }

@@ -15,10 +15,10 @@ from tunesmith.artifacts.journal_turns import begin
 from tunesmith.artifacts.store import open_store
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
 from tunesmith.dialogue.calls import Caller
-from tunesmith.dialogue.endings import BudgetError
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
+from tunesmith.errors import BudgetError
 
 
 def key(number):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ def seeds_in(folder: Path, number: int = SEEDS) -> Path:
     return path
 
 
-def job_in(folder: Path, url: str, **spec: Any) -> Job:
+def job_in(folder: Path, url: str, *, seeds: int = SEEDS, **spec: Any) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
     endpoint = {
         "openai": {"baseUrl": url, "model": "m", "apiKeySecretRef": {"name": "stub", "key": "key"}},
@@ -46,7 +45,7 @@ def job_in(folder: Path, url: str, **spec: Any) -> Job:
         "name": "talk",
         "namespace": "default",
         "spec": {
-            "seeds": {"uri": seeds_in(folder).as_uri()},
+            "seeds": {"uri": seeds_in(folder, seeds).as_uri()},
             "rounds": ROUNDS,
             "endpoints": {"stub": endpoint},
             "roles": {"question": role, "answer": role, "correction": role},
@@ -75,18 +74,57 @@ def nothing_holds_the_key(folder: Path) -> None:
             assert KEY.encode() not in path.read_bytes(), path
 
 
-def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path) -> None:
-    job = job_in(tmp_path, stub.url)
+def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path, tiny_model: Path) -> None:
+    seeds = 200
+    roles = dict.fromkeys(("question", "answer", "correction"), {"endpoint": "stub", "maxTokens": 200})
+    job = job_in(tmp_path, stub.url, seeds=seeds, roles=roles, limits={"maxParallelRequests": 64})
     job.finish()
     stats = json.loads(job.store.read("stats.json"))
-    assert stats["dialogues"]["finished_by_round"] == [SEEDS] * ROUNDS
+    assert stats["dialogues"]["finished_by_round"] == [seeds] * ROUNDS
     assert (stats["dialogues"]["failed"], stats["dialogues"]["reasons"]) == (0, {})
-    assert stub.stats()["accepted"] == CALLS
-    lines = [json.loads(line) for line in job.store.read(MESSAGES_KEY).splitlines()]
-    assert [line["id"] for line in lines] == [f"r1-{n:06}" for n in range(1, SEEDS + 1)]
+    assert (stub.stats()["accepted"], stub.stats()["refused"]) == (seeds * (ROUNDS - 1) * 3, 0)
+    records = 0
+    for number in range(1, ROUNDS + 1):
+        single = records_of(job, f"round{number}/round{number}_single_turn.jsonl")
+        assert [record["id"] for record in single] == [f"r1-{n:06}" for n in range(1, seeds + 1)]
+        assert {tuple(record) for record in single} == {("id", "question", "answer", "correction")}
+        assert all(record[name] for record in single for name in ("question", "answer", "correction"))
+        name = "round1_history_seed" if number == 1 else f"round{number}_history"
+        history = records_of(job, f"round{number}/{name}.jsonl")
+        assert {len(record["rounds"]) for record in history} == {number}
+        assert [record["rounds"][-1]["question"] for record in history] == [r["question"] for r in single]
+        records += len(single)
+    assert records == 600
+    lines = records_of(job, MESSAGES_KEY)
+    assert [line["id"] for line in lines] == [f"r1-{n:06}" for n in range(1, seeds + 1)]
     assert {len(line["messages"]) for line in lines} == {2 * ROUNDS}
     assert "<html" in job.store.read("report.html").decode()
     nothing_holds_the_key(tmp_path)
+    trained = training_on(job, tmp_path / "trained", tiny_model)
+    trained.finish()
+    assert json.loads(trained.store.read("result.json"))["datasets"][0]["samples"] == seeds
+
+
+def records_of(job: Job, key: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in job.store.read(key).splitlines()]
+
+
+def training_on(job: Job, folder: Path, model: Path) -> Job:
+    """A FineTuneJob of one step whose data is the other's output, as it is."""
+    run = {
+        "version": 1,
+        "kind": str(Kind.FINE_TUNE),
+        "name": "learn",
+        "namespace": "default",
+        "spec": {
+            "model": {"uri": model.as_uri()},
+            "datasets": [{"uri": f"{job.run['spec']['output']['uri']}/{MESSAGES_KEY}", "chat": {}}],
+            "method": {"lora": {}},
+            "training": {"maxSteps": 1, "perDeviceTrainBatchSize": 1, "gradientAccumulationSteps": 1},
+            "output": {"uri": (folder / "out").as_uri()},
+        },
+    }
+    return Job(folder / "job", run, program=REAL)
 
 
 @pytest.mark.parametrize("seed", ["first", "second", "third"])
@@ -173,4 +211,3 @@ def test_an_engine_in_the_pod_plays_the_roles(tiny_model: Path, tmp_path: Path) 
     stats = json.loads(job.store.read("stats.json"))
     assert stats["dialogues"]["planned"] == SEEDS
     assert stats["total"]["calls"] >= SEEDS
-    assert sys.version_info >= (3, 11)

@@ -19,11 +19,11 @@ from tunesmith.api.dialogue import OpenAIEndpoint, PriceSpec
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.budget import Budget, Price, picodollars
 from tunesmith.dialogue.calls import Caller
-from tunesmith.dialogue.endings import EndpointError, QuotaError
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
 from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Unsent, Unusable
+from tunesmith.errors import EndpointError, QuotaError
 
 KEY = "sk-test-0123456789"
 QUICK = {"latency": 0.0}

@@ -194,6 +194,13 @@ def test_replies_are_drawn_anew_and_with_a_seed_again(ask: Callable[..., list[Re
     assert seeded[0][0] == seeded[0][2] != seeded[0][1]
 
 
+def test_a_request_may_have_a_temperature_and_a_length_of_its_own(ask: Callable[..., list[Reply]]) -> None:
+    cold = ask(*(Request(PROMPTS[0], "a", index, None, 0.0, 5) for index in range(6)))
+    assert len({reply.text for reply in cold}) == 1
+    assert max(reply.tokens for reply in cold) <= 5
+    assert len({reply.text for reply in ask(*(Request(PROMPTS[0], "b", n, None) for n in range(12)))}) > 3
+
+
 def test_a_stop_text_is_not_in_the_reply(ask: Callable[..., list[Reply]]) -> None:
     replies = ask(*(Request(PROMPTS[1], "a", index, None) for index in range(40)))
     stopped = [reply for reply in replies if reply.finish_reason == "stop"]

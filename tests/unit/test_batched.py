@@ -214,6 +214,22 @@ def test_a_prompt_without_a_place_for_a_reply_is_refused() -> None:
 # --- Drawing ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_a_request_may_have_a_temperature_and_a_length_of_its_own(batch_size: int) -> None:
+    model, prompts = build("llama"), PROMPTS[:3]
+    requests = [
+        Request(prompt, f"p{at}", index, None, temperature, length)
+        for at, prompt in enumerate(prompts)
+        for index, (temperature, length) in enumerate([(0.0, 12), (None, 3), (0.0, None), (50.0, 7)])
+    ]
+    found = replies(opened(model, batch_size, temperature=1.0, maxNewTokens=12), requests)
+    likeliest = [greedy(model, prompt, 12) for prompt in prompts]
+    assert found[0::4] == found[2::4] == likeliest
+    assert all(reply.tokens <= 3 for reply in found[1::4])
+    assert [reply.tokens for reply in found[3::4]] == [7] * 3  # so hot that the end of a turn is unlikely
+    assert all(hot.text[:5] != cold.text[:5] for hot, cold in zip(found[3::4], likeliest, strict=True))
+
+
 def test_replies_are_as_likely_as_the_model_says() -> None:
     model = build("llama")
     prompt, count = [5, 9, 3], 600

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tunesmith.dialogue.answers import estimate_tokens, read
 from tunesmith.dialogue.delays import LONGEST, kept_headers, retry_after
-from tunesmith.dialogue.endings import EndpointError
 from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Reply, Request, Unsent, Unusable, Usage
+from tunesmith.errors import EndpointError
 
 REQUEST = Request({"model": "m"}, max_tokens=200, prompt_tokens=100, most_prompt_tokens=900)
 USAGE = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}

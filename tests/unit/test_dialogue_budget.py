@@ -12,9 +12,8 @@ from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import PriceSpec
 from tunesmith.dialogue.budget import PICO, Budget, Ledger, Past, Price, dollars, past, picodollars
-from tunesmith.dialogue.endings import BudgetError
 from tunesmith.dialogue.replies import Request, Usage
-from tunesmith.errors import StorageTemporaryError
+from tunesmith.errors import BudgetError, StorageTemporaryError
 
 
 def price(prompt, completion):

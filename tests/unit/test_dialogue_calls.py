@@ -8,10 +8,10 @@ from tests.unit.endpoint_world import run
 
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.calls import Caller, usage_of
-from tunesmith.dialogue.endings import BudgetError, EndpointError, QuotaError
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
 from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Reply, Request, Unsent, Unusable, Usage
+from tunesmith.errors import BudgetError, EndpointError, QuotaError
 
 REQUEST = Request({"model": "m", "messages": []}, max_tokens=100, prompt_tokens=30, most_prompt_tokens=200)
 PRICE = Price(10, 40)

@@ -12,9 +12,9 @@ from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import OpenAIEndpoint
 from tunesmith.dialogue.answers import read
-from tunesmith.dialogue.endings import EndpointError
 from tunesmith.dialogue.endpoint import LONGEST_BODY, STRUCK, Endpoint
 from tunesmith.dialogue.replies import Answer, Fault, Lost, Reply, Unsent, Unusable
+from tunesmith.errors import EndpointError
 
 KEY = "sk-Very/Secret+1234567890"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wie geht's? 你好"}]

@@ -27,7 +27,6 @@ from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
-from tunesmith.dialogue.endings import BudgetError, EndpointError, QuotaError
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
@@ -37,7 +36,7 @@ from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.speakers import EndpointSpeaker, EngineSpeaker, endpoint_speaker
 from tunesmith.dialogue.turns import Said, Tries, call_id, try_key, turn_of
 from tunesmith.engines.sampler import Reply as EngineReply
-from tunesmith.errors import OutputConflictError, StoppedError
+from tunesmith.errors import BudgetError, EndpointError, OutputConflictError, QuotaError, StoppedError
 
 FAILED = Said(reason="blocked", why="No.", raw="raw")
 
@@ -480,6 +479,7 @@ def test_an_engine_speaks(engine, expected):
     assert {name: row[name] for name in expected} == expected
     assert (row["completion_tokens"], row["seconds"], row["cost"]) == (3, 1.0, 0)
     assert row["prompt_tokens"] == len(engine.asked[0].prompt)
+    assert {(request.temperature, request.max_tokens) for request in engine.asked} == {(0.5, 50)}
     assert not [key for key in rows if "/" in key]
 
 

@@ -11,7 +11,6 @@ import re
 from typing import Any
 
 from tunesmith.dialogue.delays import error_details, retry_after
-from tunesmith.dialogue.endings import EndpointError
 from tunesmith.dialogue.replies import (
     NOTHING,
     Answer,
@@ -25,6 +24,7 @@ from tunesmith.dialogue.replies import (
     Unusable,
     Usage,
 )
+from tunesmith.errors import EndpointError
 
 HOURS = 3600.0
 """A server that wants to be left alone for so long has no quota left."""

@@ -40,8 +40,8 @@ from fractions import Fraction
 from typing import Any
 
 from tunesmith.api.dialogue import PriceSpec
-from tunesmith.dialogue.endings import BudgetError
 from tunesmith.dialogue.replies import Request, Usage
+from tunesmith.errors import BudgetError
 
 PICO = 10**12
 BLOCKS = 100

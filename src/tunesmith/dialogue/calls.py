@@ -4,7 +4,8 @@
             → Answer, or Unusable (blocked, empty, too long): the end of the call
             → anything else: a pause, and once more, `maxRetries` times
 
-Knows nothing of dialogues and roles. Where a job must end (`endings`), every call of the endpoint raises so.
+Knows nothing of dialogues and roles. Where a job must end (`errors.EndpointError`,
+`errors.QuotaError`), every call of the endpoint raises so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.budget import Budget, Price
-from tunesmith.dialogue.endings import EndpointError, QuotaError
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Ticket
 from tunesmith.dialogue.replies import (
@@ -32,7 +32,7 @@ from tunesmith.dialogue.replies import (
     Unusable,
     Usage,
 )
-from tunesmith.errors import PermanentError
+from tunesmith.errors import EndpointError, PermanentError, QuotaError
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds before a call is tried again after a failure; a refusal waits for the whole endpoint instead."""
@@ -85,7 +85,7 @@ class Caller:
             cost, tries = cost + paid, tries + 1
             if isinstance(outcome, Refused) and outcome.quota:
                 raise self._stopped(self._quota(outcome))
-            if not _again(outcome) or tries > self._max_retries:
+            if is_end(outcome) or tries > self._max_retries:
                 return Called(outcome, tries, cost, reply)
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
@@ -107,7 +107,7 @@ class Caller:
             outcome = self._read(reply, request)
         finally:
             self._tell(ticket, outcome)
-            paid = most if outcome is None else self._cost(outcome, most)
+            paid = most if outcome is None else cost_of(outcome, request, self._price)
             if self._budget is not None and held:
                 self._budget.settle(most, paid)
         return outcome, reply, paid
@@ -137,16 +137,6 @@ class Caller:
         self._limiter.stop(error)
         return error
 
-    def _cost(self, outcome: Outcome, most: int) -> int:
-        """What is unknown counts as spent."""
-        match outcome:
-            case Refused() | Unsent():
-                return 0
-            case Answer(usage=usage) | Unusable(usage=usage) if not usage.estimated:
-                return self._price.cost(usage) if self._price else 0
-            case _:
-                return most
-
     def _quota(self, outcome: Refused) -> QuotaError:
         when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
         return QuotaError(
@@ -166,12 +156,19 @@ def usage_of(outcome: Outcome, request: Request) -> Usage:
             return NOTHING
 
 
-def _again(outcome: Outcome) -> bool:
-    """Whether another try may end better. What a filter or the model did is kept as it is."""
+def cost_of(outcome: Outcome, request: Request, price: Price | None) -> int:
+    """What one try cost, in picodollars; what is unknown counts as the most it can be."""
+    if price is None or isinstance(outcome, Refused | Unsent):
+        return 0
+    if isinstance(outcome, Answer | Unusable) and not outcome.usage.estimated:
+        return price.cost(outcome.usage)
+    return price.most(request)
+
+
+def is_end(outcome: Outcome) -> bool:
+    """Whether no further try can end better: what a filter or the model did is kept as it is."""
     match outcome:
         case Unusable(fault=fault):
-            return fault is Fault.MALFORMED
-        case Answer():
-            return False
+            return fault is not Fault.MALFORMED
         case _:
-            return True
+            return isinstance(outcome, Answer)

@@ -18,8 +18,8 @@ import httpx2
 from tunesmith.api.dialogue import OpenAIEndpoint
 from tunesmith.dialogue.answers import estimate_tokens
 from tunesmith.dialogue.delays import kept_headers
-from tunesmith.dialogue.endings import EndpointError
 from tunesmith.dialogue.replies import Reply, Request
+from tunesmith.errors import EndpointError
 
 LONGEST_BODY = 4 << 20
 """Bytes of a reply that are read."""

@@ -16,6 +16,7 @@ import math
 
 from tunesmith.dialogue.limits import HOPELESS, Limits, Ticket
 from tunesmith.errors import TemporaryError, TunesmithError
+from tunesmith.names import Reason
 
 
 class Limiter:
@@ -89,7 +90,8 @@ class Limiter:
             self.stop(
                 TemporaryError(
                     f"Endpoint {self._name} has not answered any of the last {HOPELESS} requests, "
-                    "with growing pauses between them. What is done is kept; run the job again later."
+                    "with growing pauses between them. What is done is kept; run the job again later.",
+                    reason=Reason.ENDPOINT_UNAVAILABLE,
                 )
             )
         self._pump()

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.budget import Budget, Price
-from tunesmith.dialogue.calls import Caller, usage_of
-from tunesmith.dialogue.endings import EndpointError
+from tunesmith.dialogue.calls import Caller, cost_of, is_end, usage_of
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
 from tunesmith.dialogue.replies import Answer, Fault, Lost, Outcome, Refused, Reply, Request, Unsent, Unusable
@@ -34,7 +33,7 @@ from tunesmith.dialogue.turns import (
 )
 from tunesmith.engines.sampler import Engine
 from tunesmith.engines.sampler import Request as EngineRequest
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import EndpointError, TunesmithError
 from tunesmith.tokens.conversation import Message
 
 _OF_FAULT = {
@@ -73,9 +72,9 @@ class EndpointSpeaker:
         """Ask, or go on asking. Raises what ends the job."""
         request = self.server.request(call.messages, call.temperature, call.max_tokens)
         past = [each for each in (self._heard(record, request) for record in tries.past) if each is not None]
-        before = sum(self._cost(outcome, request) for outcome, _ in past)
+        before = sum(cost_of(outcome, request, self.price) for outcome, _ in past)
         left = self.max_retries - len(past)
-        if past and (_is_end(past[-1][0]) or left < 0):
+        if past and (is_end(past[-1][0]) or left < 0):
             outcome, reply = past[-1]
             return said_of(outcome, reply, request, len(past), before, tries.seconds)
         caller = Caller(self.server.name, self.server, self.limiter, left, self.price, self.budget)
@@ -104,12 +103,6 @@ class EndpointSpeaker:
             return None
         return None if isinstance(outcome, Refused) and outcome.quota else (outcome, reply)
 
-    def _cost(self, outcome: Outcome, request: Request) -> int:
-        if self.price is None or isinstance(outcome, Refused | Unsent):
-            return 0
-        known = isinstance(outcome, Answer | Unusable) and not outcome.usage.estimated
-        return self.price.cost(usage_of(outcome, request)) if known else self.price.most(request)
-
 
 def endpoint_speaker(server: Server, spec: EndpointSpec, budget: Budget | None) -> EndpointSpeaker:
     """The endpoint under the limits and the price of its spec; one for all roles that it plays."""
@@ -117,15 +110,6 @@ def endpoint_speaker(server: Server, spec: EndpointSpec, budget: Budget | None) 
     made = Limits(limits.max_parallel_requests, limits.requests_per_minute, limits.tokens_per_minute)
     price = Price.of(spec.price) if spec.price else None
     return EndpointSpeaker(server, Limiter(server.name, made), limits.max_retries, price, budget)
-
-
-def _is_end(outcome: Outcome) -> bool:
-    """Whether no other try was made after it (`calls` decides the same)."""
-    match outcome:
-        case Unusable(fault=fault):
-            return fault is not Fault.MALFORMED
-        case _:
-            return isinstance(outcome, Answer)
 
 
 def said_of(outcome: Outcome, reply: Reply, request: Request, tries: int, cost: int, seconds: float) -> Said:
@@ -161,7 +145,7 @@ class PromptTokens(Protocol):
 
 
 class EngineSpeaker:
-    """An engine in the pod; it was made with the role's temperature and maxTokens, so it plays one role.
+    """An engine in the pod, for all roles that it plays.
 
     Nothing is paid, so a reply is journalled when the call has ended and not before.
     """
@@ -183,7 +167,8 @@ class EngineSpeaker:
                 why = f"The prompt has {len(ids)} tokens, and the model takes fewer than {most}."
                 return Said(reason=TOO_LONG, why=why, prompt_tokens=len(ids))
             began = asyncio.get_running_loop().time()
-            reply = await self._engine.reply(EngineRequest(ids, call.id, 0, None))
+            wanted = EngineRequest(ids, call.id, 0, None, call.temperature, call.max_tokens)
+            reply = await self._engine.reply(wanted)
             seconds = round(asyncio.get_running_loop().time() - began, 3)
         told: dict[str, Any] = {
             "prompt_tokens": len(ids),

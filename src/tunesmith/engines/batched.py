@@ -91,7 +91,8 @@ class BatchedEngine:
         """See `sampler.Engine`. Raises what drawing raised, PermanentError where memory ran out."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-        limit = min(self._most_tokens, self.longest - len(request.prompt))
+        most = self._most_tokens if request.max_tokens is None else request.max_tokens
+        limit = min(most, self.longest - len(request.prompt))
         if limit < 1 or not request.prompt:
             raise ValueError(f"a prompt of {len(request.prompt)} tokens leaves no place for a reply")
 

@@ -115,11 +115,17 @@ class _Chooser:
     """Leaves nothing likely but the token that was drawn. A logits processor."""
 
     def __init__(self, rows: Sequence[Row], warp: Warp) -> None:
-        self._rows, self._warp = rows, warp
+        self._rows = rows
+        self._alike: dict[Warp, list[int]] = {}
+        for at, row in enumerate(rows):
+            self._alike.setdefault(warp.at(row.request.temperature), []).append(at)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         chances = [row.random.random() for row in self._rows]
-        chosen = choose(scores, chances, self._warp)
+        chosen = torch.zeros(len(chances), dtype=torch.long)
+        for warp, places in self._alike.items():
+            own = scores if len(self._alike) == 1 else scores[places]
+            chosen[places] = choose(own, [chances[at] for at in places], warp)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen[:, None].to(scores.device), 0.0)
 
 

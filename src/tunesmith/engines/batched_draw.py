@@ -8,7 +8,7 @@ cost more than a small model does. Knows tensors only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,6 +31,10 @@ class Warp:
     def of(cls, sampling: SamplingSpec) -> Warp:
         """As the manifest says."""
         return cls(sampling.temperature, sampling.top_p, sampling.top_k)
+
+    def at(self, temperature: float | None) -> Warp:
+        """The same at another temperature, if one is given."""
+        return self if temperature is None else replace(self, temperature=temperature)
 
 
 def choose(logits: torch.Tensor, chances: Sequence[float], warp: Warp) -> torch.Tensor:

@@ -15,13 +15,16 @@ class Request:
     """One reply that is wanted.
 
     `prompt` are token ids. Requests of one `group` share their prompt; `index` is which of its samples this
-    is, from 0 to numSamples-1. `seed` is given where the reply must not depend on anything else.
+    is, from 0 to numSamples-1. `seed` is given where the reply must not depend on anything else,
+    `temperature` and `max_tokens` (at most the engine's own) where they are not those of the engine.
     """
 
     prompt: Sequence[int]
     group: str
     index: int
     seed: int | None
+    temperature: float | None = None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

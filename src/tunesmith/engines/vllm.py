@@ -241,11 +241,12 @@ class VllmReplies:
         if self._closing:
             raise self._death()
         prompt, name = list(request.prompt), f"{request.group}/{request.index}"
-        tokens = min(self._longest_reply, self.longest - len(prompt))
+        most = self._longest_reply if request.max_tokens is None else request.max_tokens
+        tokens = min(most, self.longest - len(prompt))
         seed = None if request.seed is None else request.seed % 2**63
         self._in_flight.add(name)
         try:
-            settings = SamplingParams(**self._sampling, max_tokens=tokens, seed=seed)
+            settings = SamplingParams(**self._settings(request), max_tokens=tokens, seed=seed)
             outputs = self._client.generate(tokens_input(prompt), settings, name, lora_request=self._adapter)
             finals = [output async for output in outputs]
         except VLLMClientError as error:
@@ -255,6 +256,11 @@ class VllmReplies:
         finally:
             self._in_flight.discard(name)
         return self._reply(finals[-1].outputs[0], request)
+
+    def _settings(self, request: Request) -> dict[str, Any]:
+        if request.temperature is None:
+            return self._sampling
+        return {**self._sampling, "temperature": _temperature(request.temperature)}
 
     def _reply(self, drawn: Any, request: Request) -> Reply:
         if drawn.finish_reason in ("stop", "length"):
@@ -291,12 +297,16 @@ class VllmReplies:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _temperature(wanted: float) -> float:
+    return max(wanted, LEAST_TEMPERATURE) if wanted else 0.0
+
+
 def sampling_arguments(sampling: SamplingSpec, stop_ids: Sequence[int] | frozenset[int]) -> dict[str, Any]:
     """What all requests have in common, by the names of vLLM's SamplingParams."""
     from vllm.sampling_params import RequestOutputKind
 
     return {
-        "temperature": max(sampling.temperature, LEAST_TEMPERATURE) if sampling.temperature else 0.0,
+        "temperature": _temperature(sampling.temperature),
         "top_p": sampling.top_p,
         "top_k": sampling.top_k or 0,
         "stop": list(sampling.stop_tokens),

@@ -225,43 +225,37 @@ def _budget(spec: DialogueGenSpec, journal: Journal, earlier: Rows) -> Budget | 
 
 
 async def _speakers(session: Session, budget: Budget | None, opened: AsyncExitStack) -> dict[Role, Speaker]:
-    """Who plays each role: one speaker an endpoint, and one engine for each way a role draws with it."""
+    """Who plays each role: one speaker an endpoint, whatever it plays."""
     roles: dict[Role, RoleSpec] = dict(
         zip(ROLES, (getattr(session.spec.roles, str(role)) for role in ROLES), strict=True)
     )
-    made: dict[tuple[object, ...], Speaker] = {}
-    for role in roles.values():
-        endpoint = session.spec.endpoints[role.endpoint]
-        key = _key(role, endpoint)
-        if key in made:
-            continue
+    made: dict[str, Speaker] = {}
+    for name in dict.fromkeys(role.endpoint for role in roles.values()):
+        endpoint = session.spec.endpoints[name]
         if endpoint.openai is not None:
             api_key = secret(endpoint.openai.api_key_secret_ref)
             timeout = float(endpoint.limits.timeout_seconds)
-            server = Endpoint(role.endpoint, endpoint.openai, api_key, timeout=timeout)
-            made[key] = endpoint_speaker(await opened.enter_async_context(server), endpoint, budget)
+            server = Endpoint(name, endpoint.openai, api_key, timeout=timeout)
+            made[name] = endpoint_speaker(await opened.enter_async_context(server), endpoint, budget)
         else:
-            engine, tokenizer = await _engine(session, role, endpoint)
+            longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
+            engine, tokenizer = await _engine(session, name, endpoint, longest)
             opened.push_async_callback(engine.close)
-            made[key] = EngineSpeaker(engine, tokenizer)
-    return {name: made[_key(role, session.spec.endpoints[role.endpoint])] for name, role in roles.items()}
+            made[name] = EngineSpeaker(engine, tokenizer)
+    return {role: made[spec.endpoint] for role, spec in roles.items()}
 
 
-def _key(role: RoleSpec, endpoint: EndpointSpec) -> tuple[object, ...]:
-    """An endpoint takes temperature and length with each request, an engine when it is opened."""
-    return (role.endpoint,) if endpoint.openai else (role.endpoint, role.temperature, role.max_tokens)
-
-
-async def _engine(session: Session, role: RoleSpec, endpoint: EndpointSpec) -> tuple[Engine, ChatTokenizer]:
+async def _engine(
+    session: Session, name: str, endpoint: EndpointSpec, longest: int
+) -> tuple[Engine, ChatTokenizer]:
+    """The engine of an endpoint, for replies of up to `longest` tokens; each request has its temperature."""
     spec = session.spec
     settings = endpoint.vllm or endpoint.transformers
     assert settings is not None
-    session.progress.update(phase=f"starting endpoint {role.endpoint}")
-    files = _files(session, role.endpoint, settings.model)
+    session.progress.update(phase=f"starting endpoint {name}")
+    files = _files(session, name, settings.model)
     tokenizer = ChatTokenizer.load(files.tokenizer, today=session.found.day)
-    sampling = SamplingSpec(
-        num_samples=1, temperature=role.temperature, top_p=1.0, max_new_tokens=role.max_tokens
-    )
+    sampling = SamplingSpec(num_samples=1, temperature=1.0, top_p=1.0, max_new_tokens=longest)
     seed = (spec.seeds.shuffle_seed or 0) + session.world.attempt
     if endpoint.vllm is not None:
         from tunesmith.engines.vllm import open_vllm
