@@ -49,7 +49,7 @@ def measured(side: str, workload: dict[str, Any], options: argparse.Namespace) -
         for name in ("rpm", "parallel", "timeout"):
             command += [f"--{name}", str(workload[name])] if workload[name] else []
         began = time.monotonic()
-        with open(f"{folder}/said.txt", "w") as said_aside:
+        with Path(folder, "said.txt").open("w") as said_aside:
             pipes = {"stdout": subprocess.PIPE, "stderr": said_aside}
             said = subprocess.run(command, check=True, text=True, env=environment(), **pipes)
         seconds = time.monotonic() - began

@@ -76,7 +76,7 @@ def nothing_holds_the_key(folder: Path) -> None:
 
 def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path, tiny_model: Path) -> None:
     seeds = 200
-    roles = dict.fromkeys(("question", "answer", "correction"), {"endpoint": "stub", "maxTokens": 200})
+    roles = {name: {"endpoint": "stub", "maxTokens": 200} for name in ("question", "answer", "correction")}
     job = job_in(tmp_path, stub.url, seeds=seeds, roles=roles, limits={"maxParallelRequests": 64})
     job.finish()
     stats = json.loads(job.store.read("stats.json"))
