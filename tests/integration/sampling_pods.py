@@ -86,7 +86,7 @@ class Job:
         store = self.store
         commits = [e.key for e in store.list(f"{JOURNAL}/") if "/parts/" in e.key and e.key.endswith(".json")]
         texts = [store.read(json.loads(store.read(key))["part"]["key"]) for key in commits]
-        texts += [path.read_bytes() for path in self.folder.glob("pod-*/journal/*/*/*.jsonl")]
+        texts += [path.read_bytes() for path in self.folder.glob("pod-*/journal/**/*.jsonl")]
         return {key for text in texts for key in keys_in(text)}
 
     def lose_disks(self) -> None:
