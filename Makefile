@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
 # Processes that run tests, each with one thread: two would wait for each other's cores.
 WORKERS ?= 2
+# What is never imported need not be compiled.
+export PIP_NO_COMPILE = 1
 TORCH := torch==2.13.0
 
 .PHONY: demo chat test lint generate bench soak cluster-test clean
@@ -19,7 +21,8 @@ chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
 test: lint $(VENV)/.vllm ## everything CI runs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile \
+	  --no-loadscope-reorder --durations 25 tests/integration tests/unit
 	$(VLLM)/bin/python -m pytest -m vllm tests/integration
 
 lint: $(VENV)/.dev

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tunesmith.names import METRICS_KEY
@@ -123,6 +126,22 @@ def run_cli(
     finally:
         process.kill()
     return Ended(process.returncode, text)
+
+
+def call_cli(*arguments: str | Path, folder: Path) -> Ended:
+    """Call the command in `folder`, in this process, which has its libraries loaded."""
+    from tunesmith.cli import main
+
+    said, code = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["tunesmith", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+    return Ended(code, said.getvalue())
 
 
 def write_manifest(folder: Path, *documents: Mapping[str, Any]) -> Path:

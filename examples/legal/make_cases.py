@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.legal import NO_VIOLATION, articles_from, case_from, prompt_messages
+from tunesmith.data.legal import NO_VIOLATIONS, articles_from, case_from, prompt_messages
 
 SEED = 7
 WARM_UP, TRAINING, TEST = 48, 120, 60
@@ -256,7 +256,7 @@ def words_for(rng: random.Random) -> dict[str, str]:
 def judged(record: Record, reason: str) -> Record:
     """A conversation: the very prompt that sampling uses, and a judgement written out."""
     prompt = prompt_messages(case_from(record), articles_from(articles()))
-    conclusion = f"{record['charge']} | {record['prison_time']}" if "charge" in record else NO_VIOLATION
+    conclusion = f"{record['charge']} | {record['prison_time']}" if "charge" in record else NO_VIOLATIONS[1]
     messages = [{"role": message.role, "content": message.content} for message in prompt]
     messages.append({"role": "assistant", "content": f"{reason}\n{conclusion}"})
     return {"id": record["id"], "messages": messages}

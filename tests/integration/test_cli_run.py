@@ -111,6 +111,7 @@ def test_keep_going_runs_what_does_not_depend_on_it(failing: Path, home: Path) -
     assert not (home / ".tunesmith/jobs/default/waits-ftj/logs").exists()
 
 
+@pytest.mark.soak
 def test_what_may_work_later_ends_with_1(home: Path, tiny_model: Path) -> None:
     document = job("later", home, tiny_model)
     document["spec"]["datasets"][0]["uri"] = "s3://data/x.jsonl"

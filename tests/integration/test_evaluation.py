@@ -47,7 +47,11 @@ def job(name: str, folder: Path, model: Path, data: Path, **spec: Any) -> dict[s
 
 
 @pytest.mark.parametrize(
-    ("method", "processes"), [({"lora": {"r": 16, "dropout": 0}}, 1), ({"full": {}}, 2)], ids=["lora", "full"]
+    ("method", "processes"),
+    [
+        pytest.param({"lora": {"r": 16, "dropout": 0}}, 1, id="lora"),
+        pytest.param({"full": {}}, 2, id="full", marks=pytest.mark.soak),
+    ],
 )
 def test_base_and_tuned_are_compared(
     tiny_model: Path, tmp_path: Path, data: Path, method: dict[str, Any], processes: int

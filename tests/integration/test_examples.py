@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support import logs_of, run_cli
+from tests.support import Ended, call_cli, logs_of, run_cli
 
 pytestmark = pytest.mark.slow
 OUTPUTS = ".tunesmith/jobs/*/*/output/final_model"
@@ -24,6 +24,11 @@ def commands(readme: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("tunesmith ")]
 
 
+def called(words: list[str], folder: Path) -> Ended:
+    """Jobs by the command itself; whatever else there is in this process, which is much faster."""
+    return run_cli(*words, folder=folder) if words[0] == "run" else call_cli(*words, folder=folder)
+
+
 TRAINED = [readme for readme in sorted(EXAMPLES.glob("*/README.md")) if readme.parent.name not in GENERATED]
 
 
@@ -36,7 +41,7 @@ def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> No
     assert set(order) == COMMANDS
     said = {}
     for words in found:
-        ended = run_cli(*words, folder=tmp_path)
+        ended = called(words, tmp_path)
         assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
         said[words[0]] = ended.text
     assert "is right" in said["validate"]
@@ -63,16 +68,16 @@ def test_the_legal_pipeline_up_to_where_a_model_has_to_know_something(
     found = {words[0]: words for words in commands(EXAMPLES / "legal/README.md")}
     assert set(found) == COMMANDS
     for name in ("validate", "render", "data"):
-        ended = run_cli(*found[name], folder=tmp_path)
+        ended = called(found[name], tmp_path)
         assert ended.code == 0, ended.text
-    ended = run_cli(*found["run"], folder=tmp_path)
+    ended = called(found["run"], tmp_path)
     assert ended.code == 2, ended.text + logs_of(tmp_path)
     assert "FineTuneJob legal-warm-up succeeded" in ended.text
     assert "Accepted 0 of " in ended.text
     assert "FineTuneJob legal-judge failed: BadData" in ended.text
     assert "sampled_data.json" in ended.text
     report = next(tmp_path.glob(".tunesmith/jobs/*/legal-sample-rsj/output/report.html"))
-    assert "unparsable" in report.read_text("utf-8")
+    assert "prompt_too_long" in report.read_text("utf-8")  # 512 tokens are all it takes
 
 
 def test_dialogues_without_a_key(tmp_path: Path, tiny_model: Path) -> None:
@@ -80,7 +85,7 @@ def test_dialogues_without_a_key(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / ".demo/model")
     said = []
     for words in commands(EXAMPLES / "dialogue/README.md"):
-        ended = run_cli(*words, folder=tmp_path)
+        ended = called(words, tmp_path)
         assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
         said.append(ended.text)
     assert "Dry run: nothing was sent" in said[1]

@@ -257,15 +257,16 @@ def test_full_on_two_processes_in_embedded_s3(
 # Early stopping.
 
 
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["once", "again"])
 def test_early_stopping_uses_the_best_checkpoint(
-    home: Path, tiny_model: Path, data: Path, tmp_path: Path
+    home: Path, tiny_model: Path, data: Path, again: bool
 ) -> None:
     """And a run killed after it has struck trains no further."""
     document = finetune(
-        "early",
+        f"early-{again}".lower(),
         model=tiny_model,
         data=data,
-        output=home / "early",
+        output=home / f"early-{again}",
         training={
             "maxSteps": 40, "evalSteps": 1, "saveSteps": 100, "saveTotalLimit": 1, "learningRate": 0.3,
             "lrScheduler": "constant", "earlyStopping": {"patience": 3},
@@ -275,7 +276,7 @@ def test_early_stopping_uses_the_best_checkpoint(
     )  # fmt: skip
     ended = run_job(home, document)
     assert ended.code == 0, ended.text + logs_of(home)
-    out = home / "early"
+    out = home / f"early-{again}"
     losses = {row["step"]: row["eval_loss"] for row in metrics_of(out) if "eval_loss" in row}
     best = min(losses, key=lambda step: losses[step])
     result = json.loads((out / "result.json").read_text("utf-8"))
@@ -288,6 +289,8 @@ def test_early_stopping_uses_the_best_checkpoint(
     final = load_file(out / "final_model/model.safetensors")
     of_best = load_file(out / f"checkpoint-{best}/model.safetensors")
     assert all(torch.equal(final[name], of_best[name]) for name in final)
+    if not again:
+        return
 
     weights = (out / "final_model/model.safetensors").read_bytes()
     metrics = metrics_of(out)

@@ -178,6 +178,7 @@ def test_nobody_listens():
 # Limits.
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("window", ["sliding", "bucket"])
 def test_a_thousand_a_minute_are_used_to_the_full(window):
     count = 300

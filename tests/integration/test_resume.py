@@ -38,17 +38,38 @@ UPLOAD = rf"^PUT /resume/again-1/checkpoint-{SAVE * 2}/optimizer\.pt"
 FINAL = r"^PUT /resume/again-1/manifest\.json"
 
 
+def killed_by(jobs: Jobs, name: str, plan: KillAt) -> None:
+    """Run the job until the plan kills it."""
+    folder = jobs.folder(name)
+    proxy, environment = proxied(jobs.env, plan)
+    with proxy, started(folder, jobs.document(name), env=environment()) as run:
+        plan.run = run
+        ended = run.ended()
+    assert plan.done.is_set(), ended.text + logs_of(folder)
+    assert ended.code not in (0, 2)
+
+
+def test_killed_three_times(jobs: Jobs) -> None:
+    """Between checkpoints, while one is uploaded, and when everything is done but the output's last file."""
+    name, folder = "again-1", jobs.folder("again-1")
+    with started(folder, jobs.document(name), env=jobs.env) as run:
+        wait_for_step(run, SAVE + 3)
+        wait_for_checkpoint(run, SAVE)
+        run.kill("tree")
+        run.ended()
+    # What is half there is not gone on with.
+    killed_by(jobs, name, KillAt(UPLOAD, "launcher"))
+    assert first_step(folder) == SAVE + 1
+    killed_by(jobs, name, KillAt(FINAL, "tree"))
+    assert SAVE < first_step(folder) <= SAVE * 2 + 1
+    forget_logs(folder)
+    jobs.finish(name, 1)
+
+
+@pytest.mark.soak
 def test_killed_again_and_again(jobs: Jobs) -> None:
     """One job, killed in every way we know; each run goes on from where it must."""
-    name, folder = "again-1", jobs.folder("again-1")
-
-    def killed_by(plan: KillAt) -> None:
-        proxy, environment = proxied(jobs.env, plan)
-        with proxy, started(folder, jobs.document(name), env=environment()) as run:
-            plan.run = run
-            ended = run.ended()
-        assert plan.done.is_set(), ended.text + logs_of(folder)
-        assert ended.code not in (0, 2)
+    name, folder = "again-3", jobs.folder("again-3")
 
     # The command alone, and nothing of it is left; ended() fails on orphans. They save the step under way.
     with started(folder, jobs.document(name), env=jobs.env) as run:
@@ -67,7 +88,7 @@ def test_killed_again_and_again(jobs: Jobs) -> None:
     assert first_step(folder) == saved + 1
 
     # The launcher while a checkpoint is uploaded: what is half there is not gone on with.
-    killed_by(KillAt(UPLOAD, "launcher"))
+    killed_by(jobs, name, KillAt(UPLOAD.replace("again-1", name), "launcher"))
     assert first_step(folder) > SAVE
     forget_logs(folder)
     ended = run_job(folder, jobs.document(name), "--processes", "2", env=jobs.env)
@@ -86,10 +107,10 @@ def test_killed_again_and_again(jobs: Jobs) -> None:
     assert "Run the same command again to go on" in ended.text
 
     # Just before the output is published: trained to the end, but not there.
-    killed_by(KillAt(FINAL, "tree"))
+    killed_by(jobs, name, KillAt(FINAL.replace("again-1", name), "tree"))
     assert first_step(folder) == saved + 1
     # Just after it is, before the program learns of it. There is nothing left to train.
-    killed_by(KillAt(FINAL, "tree", "after"))
+    killed_by(jobs, name, KillAt(FINAL.replace("again-1", name), "tree", "after"))
     assert first_step(folder) == 0
     forget_logs(folder)
     ended = run_job(folder, jobs.document(name), env=jobs.env)
@@ -97,6 +118,7 @@ def test_killed_again_and_again(jobs: Jobs) -> None:
     assert outcome(f"s3://resume/{name}", jobs.env) == jobs.undisturbed(1)
 
 
+@pytest.mark.soak
 def test_two_processes(jobs: Jobs) -> None:
     """One of two dies; then a pod is told to stop."""
     name, folder = "again-2", jobs.folder("again-2")

@@ -47,14 +47,15 @@ def keys_of(job: Job) -> list[tuple[str, int]]:
 
 
 @pytest.mark.timeout(600)
-def test_four_pods_of_two_engines_give_the_rows_of_one(
-    tiny_model: Path, tmp_path: Path, prompts: Path
+@pytest.mark.parametrize("pods", [2, pytest.param(4, marks=pytest.mark.soak)])
+def test_pods_of_two_engines_give_the_rows_of_one(
+    tiny_model: Path, tmp_path: Path, prompts: Path, pods: int
 ) -> None:
     """With the real transformers engine and `deterministic`."""
     one = job_in(tmp_path / "one", tiny_model, prompts, REAL, **EXACT, **LETTERS)
     many = job_in(tmp_path / "many", tiny_model, prompts, REAL, **EXACT, **LETTERS)
     one.finish()
-    many.finish(pods=4, engines=2)
+    many.finish(pods=pods, engines=2)
     assert keys_of(one) == sorted((f"p{at}", index) for at in range(PROMPTS) for index in range(4))
     assert many.files() == one.files()
 
@@ -78,7 +79,7 @@ def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, t
     assert job.word()["reason"] == "Stopped"
     drawn = job.drawn()
     job.lose_disks()
-    assert len(job.done()) >= drawn.total() - 1  # the last reply may not have been handed over
+    assert len(job.done()) >= drawn.total() - 8  # the last replies may not have been handed over
     job.finish()
     assert job.drawn().total() <= 801
 
@@ -122,17 +123,18 @@ def in_s3(s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
 
 
 @pytest.mark.timeout(300)
-def test_a_storage_that_is_away_for_a_minute_is_waited_for(
-    s3: EmbeddedS3, in_s3: Mapping[str, str], tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("seconds", [12, pytest.param(65, marks=pytest.mark.soak)])
+def test_a_storage_that_is_away_for_a_while_is_waited_for(
+    s3: EmbeddedS3, in_s3: Mapping[str, str], tiny_model: Path, tmp_path: Path, seconds: int
 ) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl", 300)
-    s3.create_bucket("away")
-    away = Away(40, 65)
+    s3.create_bucket(bucket := f"away-{seconds}")
+    away = Away(40, seconds)
     with FaultyProxy(s3.endpoint_url, away) as proxy:
         variables = {**in_s3, "AWS_ENDPOINT_URL": proxy.url, "STUB_SECONDS": "0.1"}
-        job = Job(tmp_path / "job", manifest(tiny_model, prompts, "s3://away/out"), variables)
+        job = Job(tmp_path / "job", manifest(tiny_model, prompts, f"s3://{bucket}/out"), variables)
         job.finish(engines=2)
-    assert away.refused > 5
+    assert away.refused > 3
     assert set(job.drawn().values()) == {1}
     assert job.statistics()["generations"] == 1200
 

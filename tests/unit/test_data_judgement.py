@@ -114,7 +114,17 @@ def test_replies_that_can_be_read(reply, expected):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    "words", ["不违规", "不违规。", "**不违规**", " 不违规 ", "不违规 | 0", "不违规｜０个月"]
+    "words",
+    [
+        "不违规",
+        "不违规。",
+        "**不违规**",
+        " 不违规 ",
+        "不违规 | 0",
+        "不违规｜０个月",
+        "No violation.",
+        "**no  violation**",
+    ],
 )
 def test_no_violation(shape, words):
     assert parse_judgement(shape.format(words)) == NONE
@@ -187,6 +197,8 @@ NOT_A_TERM = [
     "1234567",
     "9" * 5000,
     "18个月个月",
+    "3 years",
+    "life",
     "18 | ",
     "年",
     "个月",
@@ -217,6 +229,8 @@ UNPARSABLE = {
     "no-violation-with-xt": "不违规 | XT",
     "no-violation-without-term": "不违规 | ",
     "no-violation-and-charge": "不违规、盗窃 | 18",
+    "no-violation-and-charge-in-english": "no violation, theft | 18",
+    "no-violation-in-an-english-sentence": "There was no violation",
     "empty-answer": "盗窃 | 18\n<answer></answer>",
     "last-answer-is-bad": "<answer>盗窃 | 18</answer><answer>不知道</answer>",
     "tag-not-closed": "<answer>盗窃 | 18",

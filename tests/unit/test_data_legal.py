@@ -89,6 +89,7 @@ CASES = {
     "charge-null": ({**LAWSHIFT, "charge": None, "prison_time": None}, case((), None)),
     "charge-blank": ({**LAWSHIFT, "charge": " ", "prison_time": 0}, case((), 0)),
     "charge-no-violation": ({**LAWSHIFT, "charge": "不违规"}, case(())),
+    "charge-no-violation-in-english": ({**LAWSHIFT, "charge": "No violation"}, case(())),
     "charge-list": ({**LAWSHIFT, "charge": ["盗窃罪", "诈骗罪"]}, case(("盗窃罪", "诈骗罪"))),
     "charge-brackets": ({**LAWSHIFT, "charge": DRUGS}, case(("走私、贩卖、运输、制造毒品",))),
     "life": ({**LAWSHIFT, "prison_time": 10000}, case(months="XT")),
@@ -196,6 +197,15 @@ def test_the_prompt_holds_facts_articles_and_the_format():
     places = [message.content.index(part) for part in order]
     assert places == sorted(places)
     assert "容留他人吸毒罪" not in message.content
+
+
+def test_the_prompt_is_in_english_where_the_facts_are():
+    found = Case("Ann took a clock.", ("A1", "354-0-0"), frozenset({"theft"}), 6)
+    (message,) = prompt_messages(found, {"A1": "Taking is theft.", **ARTICLES})
+    order = ["A1: Taking is theft.", "354-0-0: ", "Ann took", "charge | term", "XT", "no violation"]
+    places = [message.content.index(part) for part in order]
+    assert places == sorted(places)
+    assert "违规" not in message.content
 
 
 def test_cases_of_one_article_share_the_beginning():

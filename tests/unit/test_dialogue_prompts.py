@@ -8,10 +8,10 @@ from tests.unit.dialogue_world import plan, seeds
 
 from tunesmith.api.dialogue import DialogueGenSpec, RolesSpec
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.language import language_of
 from tunesmith.dialogue.context import messages_for, recent, transcript
 from tunesmith.dialogue.dry_run import dry_run, sentences
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
-from tunesmith.dialogue.language import language_of
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.templates import (
     LONGEST,

@@ -1,6 +1,8 @@
 """From a model's address to a folder, and what a folder says of itself. Loading is tested with chat."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.store import StorageOptions, open_store
 from tunesmith.engines import load
+from tunesmith.engines.lean import unneeded
 from tunesmith.engines.load import fetch_model, local_path, read_config, vocabulary_size
 from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
 
@@ -155,3 +158,27 @@ def test_a_damaged_configuration(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"config\.json is not a JSON object"):
         read_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("base", "wanted", "left_out"),
+    [
+        ({}, {}, ["bitsandbytes", "deepspeed", "datasets"]),
+        ({}, {"quantised": True}, ["deepspeed", "datasets"]),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, {}, ["deepspeed", "datasets"]),
+        ({}, {"deepspeed": True}, ["bitsandbytes", "datasets"]),
+    ],
+    ids=["plain", "quantises", "quantised-base", "deepspeed"],
+)
+def test_what_a_process_does_without(base, wanted, left_out):
+    assert unneeded(base, **wanted) == left_out
+
+
+def test_what_is_left_out_is_not_imported_by_others():
+    program = (
+        "import sys; from tunesmith.engines.lean import leave_out\n"
+        "leave_out('bitsandbytes', 'deepspeed', 'datasets', 'os')\n"
+        "import transformers.trainer, peft, os.path\n"
+        "assert not [name for name in sys.modules if name.startswith(('bitsandbytes.', 'deepspeed.'))]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

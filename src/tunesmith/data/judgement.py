@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.data.legal import NO_VIOLATION, XT, Case
+from tunesmith.data.legal import NO_VIOLATIONS, XT, Case
 
 Term = int | Literal["XT"]
 
@@ -26,6 +26,8 @@ _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000:
 # Charges have names like 生产、销售伪劣产品: both sides are cut at the same marks, and their parts compared.
 _SEPARATORS = re.compile("以及|[、,;和及与]")
 _SAME_IN_NAMES = str.maketrans("", "", "[]【】 \t")
+
+_NO_CHARGES = frozenset(words.translate(_SAME_IN_NAMES) for words in NO_VIOLATIONS)
 
 _NUMBER = "([0-9]{1,6}|[零〇一二两三四五六七八九十百]{1,8})"
 _XT_TERM = re.compile(f"{XT}|无期徒刑|死刑")
@@ -51,12 +53,12 @@ def parse_judgement(reply: str) -> Judgement | None:
     """The judgement in a reply's last `<answer>…</answer>`, else in its last line; None: unparsable."""
     charge, bar, term = _last_line(_answer(reply)).translate(_HALF_WIDTH).rpartition("|")
     if not bar:
-        return Judgement(frozenset(), None) if _bare(term) == NO_VIOLATION else None
+        return Judgement(frozenset(), None) if _denies(term) else None
     months = parse_term(term)
-    if _bare(charge) == NO_VIOLATION:
+    if _denies(charge):
         return Judgement(frozenset(), None) if months == 0 else None
     charges = charge_parts([charge])
-    if months is None or not charges or NO_VIOLATION in charges or _OPEN in charge:
+    if months is None or not charges or charges & _NO_CHARGES or _OPEN in charge:
         return None
     return Judgement(charges, months)
 
@@ -76,8 +78,11 @@ def parse_term(text: str) -> Term | None:
 
 
 def charge_parts(charges: Iterable[str]) -> frozenset[str]:
-    """The parts of the names between separators, without brackets, a last 罪 and punctuation around them."""
-    plain = (charge.translate(_HALF_WIDTH).translate(_SAME_IN_NAMES) for charge in charges)
+    """The parts of the names between separators, without brackets, a last 罪 and punctuation around them.
+
+    In small letters and without blanks.
+    """
+    plain = (charge.translate(_HALF_WIDTH).translate(_SAME_IN_NAMES).casefold() for charge in charges)
     parts = (_without_suffix(part) for charge in plain for part in _SEPARATORS.split(charge))
     return frozenset(part for part in parts if part)
 
@@ -134,6 +139,10 @@ def _answer(reply: str) -> str:
 
 def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _denies(text: str) -> bool:
+    return " ".join(_bare(text).casefold().split()) in NO_VIOLATIONS
 
 
 def _bare(text: str) -> str:

@@ -11,23 +11,51 @@ from typing import Any, Literal
 
 from tunesmith.data.fields import named, optional_text, present, text_field
 from tunesmith.data.json_text import type_name
+from tunesmith.data.language import Language, language_of
 from tunesmith.data.place import RecordProblem
 from tunesmith.tokens.conversation import Message
 
 NO_VIOLATION = "不违规"
+NO_VIOLATIONS = (NO_VIOLATION, "no violation")
+"""What says that the law was not broken, in records and replies."""
 XT: Literal["XT"] = "XT"
 LABELS = ("NV", "V", "TU", "TD", "XT", "NX", "original")
 
 _XT_NUMBERS = (10000, 10001)  # life and death, as LawShift writes them
 _XT_WORDS = (XT, "无期徒刑", "死刑")
 
-_TASK = "请只依据下面给出的法律条文，判断案件事实中被告人的行为是否违规；如果违规，给出罪名和刑期。"
-_FORMAT = (
-    "请先简要说明理由，最后单独用一行写出结论：\n"
-    "- 违规：写“罪名 | 刑期”，刑期是以月为单位的数字，例如“盗窃罪 | 18”；有多个罪名时用“、”隔开。\n"
-    f"- 无期徒刑或死刑：刑期写 {XT}，例如“故意杀人罪 | {XT}”。\n"
-    f"- 不违规：只写“{NO_VIOLATION}”。"
-)
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The prompt in one language."""
+
+    task: str
+    articles: str
+    fact: str
+    colon: str
+    form: str
+
+
+_WORDS: Mapping[Language, _Words] = {
+    "zh": _Words(
+        "请只依据下面给出的法律条文，判断案件事实中被告人的行为是否违规；如果违规，给出罪名和刑期。",
+        "【法律条文】",
+        "【案件事实】",
+        "：",
+        "请先简要说明理由，最后单独用一行写出结论：\n"
+        "- 违规：写“罪名 | 刑期”，刑期是以月为单位的数字，例如“盗窃罪 | 18”；有多个罪名时用“、”隔开。\n"
+        f"- 无期徒刑或死刑：刑期写 {XT}，例如“故意杀人罪 | {XT}”。\n"
+        f"- 不违规：只写“{NO_VIOLATION}”。",
+    ),
+    "en": _Words(
+        "Judge by these articles alone whether the accused broke the law and, if so, give charge and term.",
+        "Articles:",
+        "Facts:",
+        ": ",
+        "Say briefly why. Then write a last line, either charge | term with the term in months "
+        f"(theft | 18; {XT} for life or death; commas between charges), or {NO_VIOLATIONS[1]}.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +118,17 @@ def case_from(value: Mapping[str, Any], *, label: str | None = None) -> Case:
 def prompt_messages(case: Case, articles: Mapping[str, str] | None) -> tuple[Message, ...]:
     """The question about a case, articles first, so that cases of one article share its beginning.
 
-    With `articles` None only their ids are named. Raises RecordProblem for an id that is not among them.
+    In Chinese or English, as the facts are. With `articles` None only their ids are named. Raises
+    RecordProblem for an id that is not among them.
     """
-    parts = [_TASK]
+    words = _WORDS[language_of(case.fact)]
+    parts = [words.task]
     if case.articles:
-        lines = [key if articles is None else f"{key}：{_text_of(articles, key)}" for key in case.articles]
-        parts.append("【法律条文】\n" + "\n".join(lines))
-    parts += ["【案件事实】\n" + case.fact.strip(), _FORMAT]
+        texts = (
+            key if articles is None else key + words.colon + _text_of(articles, key) for key in case.articles
+        )
+        parts.append("\n".join([words.articles, *texts]))
+    parts += [f"{words.fact}\n{case.fact.strip()}", words.form]
     return (Message("user", "\n\n".join(parts)),)
 
 
@@ -157,9 +189,10 @@ def _article_ids(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
 
 
 def _charges(given: object, name: str) -> frozenset[str]:
-    """None, blank and 不违规 are no charge. One text is one name: names hold commas of their own."""
+    """None, blank and NO_VIOLATIONS are no charge. One text is one name: names hold commas of their own."""
     listed = given if isinstance(given, list) else [given]
-    return frozenset(charge for charge in _charge_names(listed, name) if charge and charge != NO_VIOLATION)
+    names = (charge for charge in _charge_names(listed, name) if charge)
+    return frozenset(charge for charge in names if charge.casefold() not in NO_VIOLATIONS)
 
 
 def _charge_names(listed: list[Any], name: str) -> Iterator[str]:

@@ -15,8 +15,8 @@ from importlib import resources
 
 from tunesmith.api.dialogue import RolesSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.language import LANGUAGES, Language
 from tunesmith.dialogue.growth import ROLES, Role
-from tunesmith.dialogue.language import LANGUAGES, Language
 from tunesmith.errors import DataError
 
 HISTORY = "history"

@@ -24,6 +24,8 @@ from tunesmith.artifacts.journal_turns import Turn, begin
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.data.prompts import Prompts
+from tunesmith.engines.lean import leave_out, unneeded
+from tunesmith.engines.load import model_config
 from tunesmith.engines.sampler import Engine
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.channel import Channel
@@ -52,6 +54,7 @@ async def _engine(task: EngineTask, number: int) -> Engine:
         from tunesmith.engines.vllm import open_vllm
 
         return await open_vllm(task.files, task.model, tokenizer, task.engine.vllm, task.sampling, seed=seed)
+    leave_out(*unneeded(model_config(task.files.base)))
     from tunesmith.engines.batched import open_transformers
 
     assert task.engine.transformers is not None

@@ -15,6 +15,8 @@ from typing import Any, cast
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.store import Store, open_store
+from tunesmith.engines.lean import leave_out, unneeded
+from tunesmith.engines.load import model_config
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
@@ -94,9 +96,16 @@ def _ranks(world: World) -> Ranks:
 
 
 def _train(session: Session, inputs: Inputs, found: Found) -> str:
+    spec, world = session.spec, session.world
+    leave_out(
+        *unneeded(
+            model_config(inputs.files.base),
+            quantised=spec.method.qlora is not None or "paged" in spec.training.optimizer,
+            deepspeed=spec.deepspeed is not None,
+        )
+    )
     from tunesmith.training.model import build_model, computed_in
 
-    spec, world = session.spec, session.world
     table = inputs.prepared.train
     plan = plan_steps(spec, table, world.size, world.rank)
     every = eval_every(spec, table, world.size)

@@ -1,4 +1,4 @@
-"""Which of two languages the prompts around a dialogue should be in, by the characters of its seed."""
+"""Which of two languages a prompt around a text should be in, by the characters of the text."""
 
 from __future__ import annotations
 
