@@ -296,3 +296,11 @@ def test_no_change_is_no_certainty():
         found.add(0.0)
     low, high = found.as_dict("d")["d_interval"]
     assert low == -high < 0
+
+
+def test_charges_are_named_in_the_language_of_the_facts():
+    found = WrongCharges()
+    record = {"fact": "Ann took a clock.", "relevant_articles": [], "charge": "theft"}
+    found.add(record, "No violation.")
+    found.add(record, "fraud, forgery | 3")
+    assert [each["said"] for each in found.values()["most_frequent"]] == ["forgery, fraud", "no violation"]

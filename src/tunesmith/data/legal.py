@@ -5,7 +5,7 @@ Knows nothing of files, nor of replies and whether they are right, which `judgem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -130,6 +130,12 @@ def prompt_messages(case: Case, articles: Mapping[str, str] | None) -> tuple[Mes
         parts.append("\n".join([words.articles, *texts]))
     parts += [f"{words.fact}\n{case.fact.strip()}", words.form]
     return (Message("user", "\n\n".join(parts)),)
+
+
+def names_of(charges: Iterable[str], fact: str) -> str:
+    """Charges as one text, in order, or what says that there is none, in the language of the facts."""
+    chinese = language_of(fact) == "zh"
+    return ("、" if chinese else ", ").join(sorted(charges)) or NO_VIOLATIONS[not chinese]
 
 
 def whole_number(value: object, name: str) -> int:

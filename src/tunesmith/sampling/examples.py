@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from tunesmith.data.legal import NO_VIOLATION, case_from
+from tunesmith.data.legal import case_from, names_of
 from tunesmith.data.place import RecordProblem
 from tunesmith.sampling.rows import Row
 from tunesmith.sampling.statistics import WITHOUT_VERDICT, Asked
@@ -121,8 +121,8 @@ def expected(record: Mapping[str, Any]) -> str:
         case = case_from(record)
     except RecordProblem:
         return ""
-    charges = "、".join(sorted(case.charges))
-    return f"{charges} | {'?' if case.months is None else case.months}" if charges else NO_VIOLATION
+    named = names_of(case.charges, case.fact)
+    return f"{named} | {'?' if case.months is None else case.months}" if case.charges else named
 
 
 def _telling(judged: Sequence[Row]) -> list[Row]:

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 from tunesmith.data.judgement import UNKNOWN_TERM, WRONG_CHARGE, charge_parts, parse_judgement
-from tunesmith.data.legal import NO_VIOLATION, case_from
+from tunesmith.data.legal import case_from, names_of
 from tunesmith.sampling.metrics import Directions, Share
 from tunesmith.sampling.rows import NONE, STOP, Row
 from tunesmith.sampling.verdict import (
@@ -198,9 +198,9 @@ class WrongCharges:
 
     def add(self, record: Mapping[str, Any], reply: str) -> None:
         """One reply whose reason is `wrong_charge`."""
-        said = parse_judgement(reply)
-        right = charge_parts(case_from(record).charges)
-        pair = _names(right), _names(said.charges if said else frozenset())
+        said, case = parse_judgement(reply), case_from(record)
+        charges = charge_parts(case.charges), said.charges if said else frozenset()
+        pair = _short(names_of(charges[0], case.fact)), _short(names_of(charges[1], case.fact))
         if pair in self._pairs or len(self._pairs) < _MOST_PAIRS:
             self._pairs[pair] += 1
         else:
@@ -218,7 +218,6 @@ class WrongCharges:
         }
 
 
-def _names(charges: frozenset[str]) -> str:
-    """Without a trailing 罪, cut: a reply may name anything."""
-    text = "、".join(sorted(charges)) or NO_VIOLATION
+def _short(text: str) -> str:
+    """A reply may name anything."""
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
