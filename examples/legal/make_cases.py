@@ -23,6 +23,7 @@ WARM_UP, TRAINING, TEST = 48, 120, 60
 VERDICTS = ("grave", "plain", "allowed", "grave", "plain")  # one case in five is no violation
 
 Record = dict[str, Any]
+Case = tuple[Record, str]  # with the reason for its judgement
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,19 @@ class Offence:
     more_months: int
     acts: str
     objects: tuple[str, ...]
-    excuses: tuple[str, ...]
+    excuse: str
 
 
 @dataclass(frozen=True)
 class Circumstance:
     yes: tuple[str, ...]  # how a case tells of it
     no: tuple[str, ...]
-    says: tuple[str, str]  # how a judgement tells of it: yes, no
 
 
 OFFENCES = (
     Offence(
         "A1",
-        "Taking another's goods without leave is theft: 6 months, by night 14.",
+        "Taking another's goods without leave is theft: by day 6 months, by night 14 months.",
         "theft",
         6,
         "night",
@@ -63,11 +63,11 @@ OFFENCES = (
             "a bell from the chapel",
             "a saddle from the smith",
         ),
-        ("The owner had agreed.", "The owner had said yes."),
+        "The owner allowed it.",
     ),
     Offence(
         "A2",
-        "Setting fire to what is another's is arson: 24 months, by night 60.",
+        "Setting fire to what is another's is arson: by day 24 months, by night 60 months.",
         "arson",
         24,
         "night",
@@ -82,33 +82,33 @@ OFFENCES = (
             "a wagon",
             "the tannery",
         ),
-        ("It was {his} own.", "It belonged to {him} alone."),
+        "The owner allowed it.",
     ),
     Offence(
         "A3",
-        "Bringing in goods without paying duty is smuggling: 10 months, armed 36.",
+        "Bringing in goods without paying duty is smuggling: unarmed 10 months, armed 36 months.",
         "smuggling",
         10,
         "armed",
         36,
         "{name} brought {object} past the customs house.",
         ("tea", "salt", "lace", "tobacco", "pepper", "brandy", "silk"),
-        ("The duty was paid.", "{He} had paid all duty."),
+        "The duty was paid.",
     ),
     Offence(
         "A4",
-        "Hunting in the count's wood without a permit is poaching: 4 months, armed 12.",
+        "Hunting in the count's wood without a permit is poaching: unarmed 4 months, armed 12 months.",
         "poaching",
         4,
         "armed",
         12,
         "{name} caught {object} in the count's wood.",
         ("a deer", "two hares", "a boar", "a swan", "five quails", "a badger", "a pheasant"),
-        ("{He} had a permit.", "The count had given {him} a permit."),
+        "{He} had a permit.",
     ),
     Offence(
         "A5",
-        "Selling false goods to one who does not know it is fraud: 8 months, again 20.",
+        "Selling false goods to one who does not know it is fraud: once 8 months, again 20 months.",
         "fraud",
         8,
         "again",
@@ -123,11 +123,11 @@ OFFENCES = (
             "rabbit as veal",
             "tin as silver",
         ),
-        ("The buyer knew it.", "{He} had told the buyer."),
+        "The buyer knew it.",
     ),
     Offence(
         "A6",
-        "Signing or sealing for another unasked is forgery: 16 months, again 30.",
+        "Signing or sealing for another unasked is forgery: once 16 months, again 30 months.",
         "forgery",
         16,
         "again",
@@ -142,27 +142,20 @@ OFFENCES = (
             "the miller's name on a cheque",
             "the count's seal on a lease",
         ),
-        ("{He} had been asked to.", "{He} had been told to do so."),
+        "{He} was asked to.",
     ),
 )
 
 CIRCUMSTANCES = {
-    "night": Circumstance(
-        ("It was midnight.", "It was after dark.", "The moon shone.", "It was two in the morning."),
-        ("It was noon.", "It was broad day.", "The sun shone.", "It was lunchtime."),
-        ("by night", "by day"),
-    ),
+    "night": Circumstance(("It was by night.", "This was by night."), ("It was by day.", "This was by day.")),
     "armed": Circumstance(
-        ("{He} had a pistol.", "{He} had a knife.", "{He} held an axe.", "{He} held a sword."),
-        ("{He} had a basket.", "{He} had an umbrella.", "{He} held a sack.", "{He} held a lantern."),
-        ("armed", "unarmed"),
+        ("{He} was armed.", "{He} came armed."), ("{He} was unarmed.", "{He} came unarmed.")
     ),
     "again": Circumstance(
-        ("It was the third time.", "{He} had done so before.", "{He} did it every year.", "As so often."),
-        ("It was the first time.", "{He} had never done so before.", "{He} did it once.", "As never before."),
-        ("again", "once"),
+        ("{He} did it again.", "It was done again."), ("{He} did it once.", "It was done once.")
     ),
 }
+SAYS = {"night": ("by night", "by day"), "armed": ("armed", "unarmed"), "again": ("again", "once")}
 
 MEN, WOMEN = ("Tom", "Ben", "Sam", "Paul", "Max"), ("Ann", "Rose", "Eve", "Jane", "Clara")
 
@@ -198,13 +191,13 @@ def as_lines(records: list[Record]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def numbered(drawn: list[tuple[Record, str]], letter: str) -> list[tuple[Record, str]]:
+def numbered(drawn: list[Case], letter: str) -> list[Case]:
     return [({"id": f"{letter}{n:03}"} | record, reason) for n, (record, reason) in enumerate(drawn, 1)]
 
 
-def draw(rng: random.Random, count: int) -> list[tuple[Record, str]]:
-    """So many different cases, each with the reason for its judgement; offences and verdicts are balanced."""
-    found: dict[str, tuple[Record, str]] = {}
+def draw(rng: random.Random, count: int) -> list[Case]:
+    """So many different cases; offences and verdicts are balanced."""
+    found: dict[str, Case] = {}
     while len(found) < count:
         rounds, which = divmod(len(found), len(OFFENCES))
         verdict = VERDICTS[(rounds + which) % len(VERDICTS)]
@@ -213,19 +206,24 @@ def draw(rng: random.Random, count: int) -> list[tuple[Record, str]]:
     return list(found.values())
 
 
-def one(rng: random.Random, offence: Offence, verdict: str) -> tuple[Record, str]:
+def one(rng: random.Random, offence: Offence, verdict: str) -> Case:
     """A case; one in three names a second article, which does not apply."""
     grave = verdict == "grave" if verdict != "allowed" else rng.random() < 0.5
     told = [offence.acts.replace("{object}", rng.choice(offence.objects))]
     told += circumstances(rng, offence, grave)
     if verdict == "allowed":
-        told.insert(rng.choice((1, 2, 3)), rng.choice(offence.excuses))
-    fact = " ".join(told).format(**words_for(rng))
+        told.insert(rng.choice((1, 2, 3)), offence.excuse)
+    words = words_for(rng)
+    fact = " ".join(told).format(**words)
     record: Record = {"fact": fact, "relevant_articles": named(rng, offence)}
     if verdict == "allowed":
-        return record, f"{offence.article} does not apply: allowed."
-    record |= {"charge": offence.charge, "prison_time": offence.more_months if grave else offence.months}
-    return record, f"{offence.article} applies: {CIRCUMSTANCES[offence.grave].says[not grave]}."
+        return record, offence.excuse.format(**words)
+    months = offence.more_months if grave else offence.months
+    how = SAYS[offence.grave][not grave]
+    return record | {
+        "charge": offence.charge,
+        "prison_time": months,
+    }, f"{how}: {offence.charge}, {months} months."
 
 
 def circumstances(rng: random.Random, offence: Offence, grave: bool) -> list[str]:

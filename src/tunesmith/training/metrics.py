@@ -210,8 +210,11 @@ class Wandb:
         self._run.log(_numbers(row), step=row["step"])
 
     def close(self) -> None:
-        """Everything is sent or written."""
+        """Everything is sent or written, and nothing writes to the folder any more."""
+        import wandb
+
         self._run.finish()
+        wandb.teardown()  # its process writes logs of its own until it ends
 
 
 def _numbers(row: Row) -> dict[str, float]:
