@@ -184,7 +184,7 @@ def test_the_budget_is_a_wall_and_more_of_it_goes_on(stub: Stub, tmp_path: Path)
     with job.start() as attempt:
         assert attempt.ended() == [1], job.log()
     word = job.word()
-    assert word["permanent"]
+    assert (word["permanent"], word["reason"]) == (True, "BudgetSpent")
     assert "budget.maxUsd" in word["message"]
     before = stub.stats()
     paid = before["prompt_tokens"] * 1e-7 + before["completion_tokens"] * 4e-7

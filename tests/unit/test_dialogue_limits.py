@@ -15,6 +15,7 @@ from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import FAILURES, HOPELESS, Limits
 from tunesmith.dialogue.pace import DECREASE, Scale
 from tunesmith.errors import PermanentError, TemporaryError, TunesmithError
+from tunesmith.names import Reason
 
 
 def per_minute(world, calls, **options):
@@ -493,6 +494,7 @@ def test_an_endpoint_that_never_answers_is_given_up():
     with pytest.raises(TunesmithError) as caught:
         run(main())
     assert isinstance(caught.value, TemporaryError)
+    assert caught.value.reason == Reason.ENDPOINT_UNAVAILABLE
     assert "gemini" in str(caught.value)
 
 
