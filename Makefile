@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
-# Processes that run tests, each with one thread: two would wait for each other's cores.
+# Processes that run tests.
 WORKERS ?= 2
 # What is never imported need not be compiled.
 export PIP_NO_COMPILE = 1
 TORCH := torch==2.13.0
 
-.PHONY: demo chat test lint generate bench soak cluster-test clean
+.PHONY: demo chat test test-rest test-vllm lint generate bench soak cluster-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -21,9 +21,15 @@ chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
 test: lint $(VENV)/.vllm ## everything CI runs
+	$(MAKE) -j 2 --output-sync=target test-vllm test-rest
+
+# The longest first; every process with one thread.
+test-rest:
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile \
 	  --no-loadscope-reorder --durations 25 tests/integration tests/unit
-	$(VLLM)/bin/python -m pytest -m vllm tests/integration
+
+test-vllm:
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/integration
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
