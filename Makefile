@@ -21,7 +21,7 @@ chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
 test: lint $(VENV)/.vllm ## everything CI runs
-	$(MAKE) -j 2 --output-sync=target test-vllm test-rest
+	$(MAKE) -j 2 --output-sync=line test-vllm test-rest
 
 # The longest first; every process with one thread.
 test-rest:

@@ -60,6 +60,28 @@ def test_pods_of_two_engines_give_the_rows_of_one(
     assert many.files() == one.files()
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_killed_with_the_real_engine_it_comes_to_the_very_same_rows(
+    tiny_model: Path, tmp_path: Path, prompts: Path
+) -> None:
+    """With `deterministic`, what is drawn again is drawn as it was."""
+    whole = job_in(tmp_path / "whole", tiny_model, prompts, REAL, **EXACT, **LETTERS)
+    killed = job_in(tmp_path / "killed", tiny_model, prompts, REAL, **EXACT, **LETTERS)
+    whole.finish()
+    for rows in (1, 12, 30):
+        with killed.start(engines=2) as attempt:
+            deadline = time.monotonic() + 120
+            while len(killed.done()) < rows and attempt.processes[0].poll() is None:
+                assert time.monotonic() < deadline, killed.log()
+                time.sleep(0.01)
+            attempt.kill("pods")
+        if rows == 12:
+            killed.lose_disks()
+    killed.finish(engines=2)
+    assert killed.files() == whole.files()
+
+
 def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
     job = job_in(tmp_path, tiny_model, prompts)
