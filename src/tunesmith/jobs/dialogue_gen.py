@@ -41,7 +41,7 @@ from tunesmith.dialogue.turns import Speaker
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.engines.sampler import Engine
 from tunesmith.jobs.inputs import clean_scratch, hub_token, storage_options
-from tunesmith.jobs.output import Found, State, claim, examine
+from tunesmith.jobs.output import Found, claim, examine, is_finished
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampling import patiently
 from tunesmith.jobs.secrets import secret
@@ -81,9 +81,7 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     spec = cast(DialogueGenSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
-    if found.state is State.FINISHED:
-        log.info("%s is finished already; nothing is done.", spec.output.uri)
-        progress.update(phase="finished already")
+    if is_finished(found, spec.output.uri, progress):
         return found.digest
     session = Session(run, spec, world, progress, store, found, StopFlag())
     session.stop.listen()

@@ -21,7 +21,7 @@ from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
 from tunesmith.jobs.memory import checkpoints_activations
-from tunesmith.jobs.output import Found, State, claim, examine
+from tunesmith.jobs.output import Found, claim, examine, is_finished
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.results import Results
 from tunesmith.jobs.stopping import StopFlag
@@ -67,9 +67,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     refuse_wrong(spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
-    if found.state is State.FINISHED:
-        log.info("%s is finished already; nothing is done.", spec.output.uri)
-        progress.update(phase="finished already")
+    if is_finished(found, spec.output.uri, progress):
         return found.digest
     stop = StopFlag()
     stop.listen()

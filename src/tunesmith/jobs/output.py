@@ -7,6 +7,7 @@ is refused, naming what changed, unless the manifest says otherwise.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts.publish import read_manifest
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import OutputConflictError
+from tunesmith.jobs.progress import Progress
 from tunesmith.names import (
     BEFORE_KEY,
     CHECKPOINT_PREFIX,
@@ -43,6 +45,7 @@ from tunesmith.names import (
 )
 from tunesmith.plan.run import canonical
 
+log = logging.getLogger(__name__)
 Fingerprint = Mapping[str, Any]
 # In the fingerprint while an output is being wiped, so that an attempt after a kill goes on with wiping.
 _REPLACING = "replacing"
@@ -131,6 +134,15 @@ def _written_here(key: str) -> bool:
     first = key.partition("/")[0]
     of_round = _ROUND.fullmatch(first) is not None or first.startswith(CHECKPOINT_PREFIX)
     return first in _FILES or (of_round and "/" in key)
+
+
+def is_finished(found: Found, uri: str, progress: Progress) -> bool:
+    """Whether this very job's result is there already; then it is said."""
+    if found.state is not State.FINISHED:
+        return False
+    log.info("%s is finished already; nothing is done.", uri)
+    progress.update(phase="finished already")
+    return True
 
 
 def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:

@@ -17,7 +17,7 @@ from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
-from tunesmith.jobs.output import Found, State, claim, examine
+from tunesmith.jobs.output import Found, claim, examine, is_finished
 from tunesmith.jobs.pods import join, wait_for, wait_for_all
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
@@ -38,9 +38,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     spec = cast(RejectionSampleSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
-    if found.state is State.FINISHED:
-        log.info("%s is finished already; nothing is done.", spec.output.uri)
-        progress.update(phase="finished already")
+    if is_finished(found, spec.output.uri, progress):
         return found.digest
     stop = StopFlag()
     stop.listen()
