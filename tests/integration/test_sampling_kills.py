@@ -11,9 +11,9 @@ import pytest
 from tests.integration.sampling_pods import Job, manifest, write_prompts
 
 from tunesmith.local.embedded_s3 import EmbeddedS3
-from tunesmith.names import MANIFEST_KEY
 
 PROMPTS, SAMPLES = 120, 4
+OPEN = 2 * 108  # replies of two engines that may be drawn and not yet written down, at most
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def kill_and_go_on(
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in s3.environment().items():
             patch.setenv(variable, value)
-        most = min(160, PROMPTS * SAMPLES * 3 // (2 * kills))  # so that it is not done before the last kill
+        most = min(400, PROMPTS * SAMPLES * 3 // (2 * kills))  # so that it is not done before the last kill
         for _ in range(kills):
             before = job.drawn()
             done = job.done()
@@ -51,11 +51,12 @@ def kill_and_go_on(
                 attempt.kill(how := draw.choice(["pods", "pod", "engine"]))
                 if how == "engine":
                     assert attempt.ended() == [0], job.log()
+                else:
+                    assert len((job.drawn() - before).keys() - job.done()) <= OPEN
             assert not {key for key in done if job.drawn()[key] > before[key]}
             if draw.random() < 0.5:
                 job.lose_disks()
         before, done = job.drawn(), job.done()
-        assert done or not before or any(entry.key == MANIFEST_KEY for entry in job.store.list())
         job.finish(engines=2)
         assert not {key for key in done if job.drawn()[key] > before[key]}
         assert job.files() == uninterrupted.files()
@@ -63,7 +64,7 @@ def kill_and_go_on(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", ["first", "second", "third"])
+@pytest.mark.parametrize("name", ["first", "one", "nine"], ids=["engine", "pod", "pod-and-disk"])
 def test_killed_at_random_moments(
     s3: EmbeddedS3, tiny_model: Path, tmp_path: Path, uninterrupted: Job, name: str
 ) -> None:
