@@ -65,7 +65,7 @@ def test_killed_at_random_moments(jobs: Jobs, kind: str, processes: int) -> None
             plan.run = run
             while run.process.poll() is None and (plan.number >= 0 or run.step() < step):
                 run.pids()
-                time.sleep(0.005)
+                time.sleep(0.03)  # each look at the processes costs milliseconds, which training lacks
             if run.process.poll() is None:
                 time.sleep(pause)
                 run.kill(how)
