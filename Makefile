@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
-# Processes that run tests.
-WORKERS ?= 2
+# Processes that run tests: a job that starts leaves processors idle now and then.
+WORKERS ?= 3
 # What is never imported need not be compiled.
 export PIP_NO_COMPILE = 1
 TORCH := torch==2.13.0
@@ -20,15 +20,15 @@ demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this ma
 chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
-test: lint $(VENV)/.vllm ## everything CI runs
-	$(MAKE) -j 2 --output-sync=line test-vllm test-rest
+test: $(VENV)/.dev ## everything CI runs
+	$(MAKE) -j 3 --output-sync=line lint test-vllm test-rest
 
 # The longest first; every process with one thread.
-test-rest:
+test-rest: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile \
 	  --no-loadscope-reorder --durations 25 tests/integration tests/unit
 
-test-vllm:
+test-vllm: $(VENV)/.vllm
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/integration
 
 lint: $(VENV)/.dev

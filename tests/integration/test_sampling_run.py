@@ -47,7 +47,8 @@ def keys_of(job: Job) -> list[tuple[str, int]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("pods", [2, pytest.param(4, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("pods", [2, 4])
 def test_pods_of_two_engines_give_the_rows_of_one(
     tiny_model: Path, tmp_path: Path, prompts: Path, pods: int
 ) -> None:
