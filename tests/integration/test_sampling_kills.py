@@ -11,6 +11,7 @@ import pytest
 from tests.integration.sampling_pods import Job, manifest, write_prompts
 
 from tunesmith.local.embedded_s3 import EmbeddedS3
+from tunesmith.names import MANIFEST_KEY
 
 PROMPTS, SAMPLES = 120, 4
 OPEN = 2 * 108  # replies of two engines that may be drawn and not yet written down, at most
@@ -35,24 +36,28 @@ def kill_and_go_on(
     draw = random.Random(name)
     bucket = f"kills-{name}"
     prompts = write_prompts(folder / "prompts.jsonl", PROMPTS)
-    variables = s3.environment() | {"STUB_SECONDS": "0.05"}
+    variables = s3.environment() | {"STUB_SECONDS": "0.6"}
     s3.create_bucket(bucket)
     job = Job(folder / "job", manifest(tiny_model, prompts, f"s3://{bucket}/out"), variables)
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in s3.environment().items():
             patch.setenv(variable, value)
-        most = min(400, PROMPTS * SAMPLES * 3 // (2 * kills))  # so that it is not done before the last kill
-        for _ in range(kills):
+        most = 400 if kills == 1 else PROMPTS * SAMPLES // (2 * kills)
+        for last in [*[False] * (kills - 1), True]:
             before = job.drawn()
             done = job.done()
             with job.start(engines=2) as attempt:
-                attempt.wait_for_draws(min(before.total() + draw.randrange(most), PROMPTS * SAMPLES - 1))
+                attempt.wait_for_draws(before.total() + draw.randrange(most))
                 time.sleep(draw.random() * 0.3)
                 attempt.kill(how := draw.choice(["pods", "pod", "engine"]))
-                if how == "engine":
+                if how == "engine" and last:
                     assert attempt.ended() == [0], job.log()
-                else:
-                    assert len((job.drawn() - before).keys() - job.done()) <= OPEN
+                elif how == "engine":
+                    attempt.wait_for_draws(job.drawn().total() + 1)
+                    attempt.kill("pods")
+            if not (how == "engine" and last):
+                assert not job.store.exists(MANIFEST_KEY), "done before the last kill"
+                assert len((job.drawn() - before).keys() - job.done()) <= OPEN
             assert not {key for key in done if job.drawn()[key] > before[key]}
             if draw.random() < 0.5:
                 job.lose_disks()
