@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from tests.integration.sampling_pods import Job, manifest, write_prompts
+from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
+from tests.integration.sampling_pods import Attempt, Job, manifest, write_prompts
 
 from tunesmith.local.embedded_s3 import EmbeddedS3
-from tunesmith.names import MANIFEST_KEY
+from tunesmith.names import MANIFEST_KEY, SAMPLED_DATA_KEY
 
 PROMPTS, SAMPLES = 120, 4
 OPEN = 2 * 108  # replies of two engines that may be drawn and not yet written down, at most
@@ -74,3 +77,57 @@ def test_killed_at_random_moments(
     s3: EmbeddedS3, tiny_model: Path, tmp_path: Path, uninterrupted: Job, name: str
 ) -> None:
     kill_and_go_on(s3, tiny_model, tmp_path, uninterrupted, name, kills=1)
+
+
+class KillAt:
+    """Kills all pods when a request comes whose method and path match; it never reaches the server."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern, self.done = re.compile(pattern), threading.Event()
+        self.attempt: Attempt | None = None
+
+    def __call__(self, seen: Seen) -> Fault | None:
+        if self.attempt is None or self.done.is_set():
+            return None
+        if not self._pattern.search(f"{seen.method} {seen.path}"):
+            return None
+        self.done.set()
+        self.attempt.kill("pods")
+        return Answer(503, "SlowDown")
+
+
+PUTS = {
+    "part": r"^PUT \S+/parts/\S+\.jsonl",
+    "commit": r"^PUT \S+/parts/\S+\.json(\?|$)",
+    "merged-rows": rf"^PUT \S+/{SAMPLED_DATA_KEY}",
+    "last-file": rf"^PUT \S+/{MANIFEST_KEY}",
+}
+
+
+@pytest.mark.parametrize("where", PUTS)
+def test_killed_at_an_upload_or_in_the_merge(
+    s3: EmbeddedS3, tiny_model: Path, tmp_path: Path, uninterrupted: Job, where: str
+) -> None:
+    bucket = f"kills-at-{where}"
+    s3.create_bucket(bucket)
+    prompts = write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
+    plan = KillAt(PUTS[where])
+    job = Job(tmp_path / "job", manifest(tiny_model, prompts, f"s3://{bucket}/out"))
+    with (
+        FaultyProxy(s3.environment()["AWS_ENDPOINT_URL"], plan) as proxy,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for variable, value in s3.environment().items():
+            patch.setenv(variable, value)
+        job.variables = s3.environment() | {"AWS_ENDPOINT_URL": proxy.url}
+        with job.start(engines=2) as attempt:
+            plan.attempt = attempt
+            codes = attempt.ended()
+        assert plan.done.is_set(), sorted({f"{seen.method} {seen.path}" for seen in proxy.seen})
+        assert codes != [0]
+        assert not job.store.exists(MANIFEST_KEY)
+        before, done = job.drawn(), job.done()
+        assert len(before.keys() - done) <= OPEN
+        job.finish(engines=2)
+        assert not {key for key in done if job.drawn()[key] > before[key]}
+        assert job.files() == uninterrupted.files()
