@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
@@ -190,6 +190,12 @@ def _wait_until(run: Started, there: Callable[[], bool], what: str, seconds: flo
     run.pids()
 
 
+class Killable(Protocol):
+    """A run under way of any kind of job."""
+
+    def kill(self, what: str, /) -> None: ...
+
+
 @dataclass
 class KillAt:
     """A plan for the proxy: kill when a request comes whose method and path match.
@@ -200,7 +206,7 @@ class KillAt:
     pattern: str
     how: str
     when: str = "before"
-    run: Started | None = None
+    run: Killable | None = None
     done: threading.Event = field(default_factory=threading.Event)
     stored: bool = False
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
 import shutil
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
-from tests.integration.sampling_pods import Attempt, Job, manifest, write_prompts
+from tests.integration.faulty_proxy import FaultyProxy
+from tests.integration.kills import KillAt
+from tests.integration.sampling_pods import Job, manifest, write_prompts
 
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import MANIFEST_KEY, SAMPLED_DATA_KEY
@@ -46,19 +45,20 @@ def kill_and_go_on(
         for variable, value in s3.environment().items():
             patch.setenv(variable, value)
         most = 400 if kills == 1 else PROMPTS * SAMPLES // (2 * kills)
-        for last in [*[False] * (kills - 1), True]:
+        for number in range(kills):
             before = job.drawn()
             done = job.done()
             with job.start(engines=2) as attempt:
                 attempt.wait_for_draws(before.total() + draw.randrange(most))
                 time.sleep(draw.random() * 0.3)
                 attempt.kill(how := draw.choice(["pods", "pod", "engine"]))
-                if how == "engine" and last:
+                goes_on = how == "engine" and number == kills - 1
+                if goes_on:
                     assert attempt.ended() == [0], job.log()
                 elif how == "engine":
                     attempt.wait_for_draws(job.drawn().total() + 1)
                     attempt.kill("pods")
-            if not (how == "engine" and last):
+            if not goes_on:
                 assert not job.store.exists(MANIFEST_KEY), "done before the last kill"
                 assert len((job.drawn() - before).keys() - job.done()) <= OPEN
             assert not {key for key in done if job.drawn()[key] > before[key]}
@@ -79,23 +79,6 @@ def test_killed_at_random_moments(
     kill_and_go_on(s3, tiny_model, tmp_path, uninterrupted, name, kills=1)
 
 
-class KillAt:
-    """Kills all pods when a request comes whose method and path match; it never reaches the server."""
-
-    def __init__(self, pattern: str) -> None:
-        self._pattern, self.done = re.compile(pattern), threading.Event()
-        self.attempt: Attempt | None = None
-
-    def __call__(self, seen: Seen) -> Fault | None:
-        if self.attempt is None or self.done.is_set():
-            return None
-        if not self._pattern.search(f"{seen.method} {seen.path}"):
-            return None
-        self.done.set()
-        self.attempt.kill("pods")
-        return Answer(503, "SlowDown")
-
-
 PUTS = {
     "part": r"^PUT \S+/parts/\S+\.jsonl",
     "commit": r"^PUT \S+/parts/\S+\.json(\?|$)",
@@ -111,7 +94,7 @@ def test_killed_at_an_upload_or_in_the_merge(
     bucket = f"kills-at-{where}"
     s3.create_bucket(bucket)
     prompts = write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
-    plan = KillAt(PUTS[where])
+    plan = KillAt(PUTS[where], "pods")
     job = Job(tmp_path / "job", manifest(tiny_model, prompts, f"s3://{bucket}/out"))
     with (
         FaultyProxy(s3.environment()["AWS_ENDPOINT_URL"], plan) as proxy,
@@ -121,7 +104,7 @@ def test_killed_at_an_upload_or_in_the_merge(
             patch.setenv(variable, value)
         job.variables = s3.environment() | {"AWS_ENDPOINT_URL": proxy.url}
         with job.start(engines=2) as attempt:
-            plan.attempt = attempt
+            plan.run = attempt
             codes = attempt.ended()
         assert plan.done.is_set(), sorted({f"{seen.method} {seen.path}" for seen in proxy.seen})
         assert codes != [0]
