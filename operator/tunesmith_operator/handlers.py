@@ -6,12 +6,13 @@ import itertools
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kopf
 
 from tunesmith import names
+from tunesmith.api.references import Key
 from tunesmith_operator.operator import Operator
 from tunesmith_operator.settings import OURS, read_settings
 
@@ -65,29 +66,31 @@ async def alive(memo: kopf.Memo, **_: Any) -> str:
     return "yes"
 
 
+def _note(operator: Operator, put: Callable[[Any, bool], set[Key]], event: Any) -> None:
+    if event["type"] is None:  # not an event, but from the list that a watch begins with
+        operator.watch_has_begun()
+    operator.queue.add(put(event["object"], event["type"] == "DELETED"))
+
+
 @kopf.on.event(names.GROUP, names.VERSION, kopf.EVERYTHING)
 async def job_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A job is there, has changed, or is gone."""
-    operator: Operator = memo.operator
-    operator.queue.add(operator.sight.put_job(event["object"], event["type"] == "DELETED"))
+    _note(memo.operator, memo.operator.sight.put_job, event)
 
 
 @kopf.on.event("kubeflow.org", "v1", "pytorchjobs")
 async def child_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A PyTorchJob of ours is there, has changed, or is gone."""
-    operator: Operator = memo.operator
-    operator.queue.add(operator.sight.put_child(event["object"], event["type"] == "DELETED"))
+    _note(memo.operator, memo.operator.sight.put_child, event)
 
 
 @kopf.on.event("v1", "pods")
 async def pod_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A pod of ours is there, has changed, or is gone."""
-    operator: Operator = memo.operator
-    operator.queue.add(operator.sight.put_pod(event["object"], event["type"] == "DELETED"))
+    _note(memo.operator, memo.operator.sight.put_pod, event)
 
 
 @kopf.on.event("v1", "configmaps")
 async def config_map_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A ConfigMap of ours is there, or is gone."""
-    operator: Operator = memo.operator
-    operator.queue.add(operator.sight.put_config_map(event["object"], event["type"] == "DELETED"))
+    _note(memo.operator, memo.operator.sight.put_config_map, event)

@@ -1,7 +1,8 @@
 """The parts of the operator put together, and the tasks that run beside kopf's watches.
 
 A watch never tells what it has missed, and the watches do not wait for each other. So everything is listed
-once before the first job is looked at, and again every few minutes.
+once before the first job is looked at, and again soon after watches have begun, at the start or anew, and
+from then on ever more seldom.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -24,6 +26,7 @@ from tunesmith_operator.sight import Sight
 
 log = logging.getLogger(__name__)
 SECONDS_TO_END = 10.0
+RESYNC_SOON = 10.0
 
 
 def jittered(seconds: float) -> float:
@@ -40,6 +43,7 @@ class Operator:
         self.reconciler = Reconciler(self.sight, cluster, settings)
         self.queue = Queue(self.reconciler.reconcile, settings.workers)
         self.tasks: list[asyncio.Task[Any]] = []
+        self._begun = asyncio.Event()
         self.liveness = Liveness(settings.namespaces, lambda: self.tasks)
 
     @classmethod
@@ -78,10 +82,20 @@ class Operator:
         self.queue.add(self.sight.end_listing(*found))
         return True
 
+    def watch_has_begun(self) -> None:
+        """A watch lists what there is: what went while there was none, it will never tell of."""
+        self._begun.set()
+
     async def _resync(self) -> None:
+        pause = RESYNC_SOON
         while True:
-            await asyncio.sleep(jittered(self.settings.resync_seconds))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._begun.wait(), jittered(pause))
+                self._begun.clear()
+                pause = RESYNC_SOON
+                continue
             await self.list_everything()
+            pause = min(2 * pause, self.settings.resync_seconds)
 
     async def _tick(self) -> None:
         while True:

@@ -163,6 +163,25 @@ def test_a_version_that_is_forgotten(standin, faulty, kept):
     faulty.until_phase("ftj", "forgotten", "Suspended")
 
 
+def test_what_goes_while_the_watches_are_away(standin, faulty, kept):
+    """No watch will ever tell of it."""
+    jobs = ["without-map", "without-child", "untouched"]
+    apply(faulty, *(fine_tune(job) for job in jobs))
+    children = [f"{job}-ftj-1" for job in jobs]
+    faulty.until(has_all(faulty, *children), "three jobs")
+    untouched = faulty.get("pytorchjob", "untouched-ftj-1")["metadata"]["uid"]
+    standin.fault(f"/{kept.namespace}/", "watch", "drop-before", times=1000)
+    standin.cut(f"/{kept.namespace}/")
+    faulty.until(lambda: standin.hits() >= 6, "all watches away")
+    faulty.kubectl("delete", "configmap", "without-map-ftj-1")
+    faulty.kubectl("delete", "pytorchjob", "without-child-ftj-1")
+    standin.control("POST", "compact")
+    standin.control("DELETE", "faults")
+    faulty.until(lambda: faulty.get("configmap", "without-map-ftj-1"), "the ConfigMap again")
+    faulty.until(lambda: faulty.get("pytorchjob", "without-child-ftj-1"), "the PyTorchJob again")
+    assert faulty.get("pytorchjob", "untouched-ftj-1")["metadata"]["uid"] == untouched
+
+
 def test_children_go_with_their_job(standin, faulty, kept):
     apply(faulty, fine_tune("brief"))
     faulty.until(has_all(faulty, "brief-ftj-1"), "the child")
