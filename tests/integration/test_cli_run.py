@@ -53,7 +53,8 @@ def ordered(home: Path, tiny_model: Path) -> Ended:
     """The second job of the file is the first to run; it wishes for GPUs."""
     wish = {"resources": {"nodes": 2, "gpusPerNode": 8}}
     write_manifest(home / "m", after("second", "first", home), job("first", home, tiny_model, **wish))
-    return run_cli("run", "-f", "m/second.yaml", folder=home)
+    (home / "tmp").mkdir()
+    return run_cli("run", "-f", "m/second.yaml", folder=home, env={"TMPDIR": str(home / "tmp")})
 
 
 def test_jobs_run_in_the_order_of_their_references(ordered: Ended, home: Path) -> None:
@@ -75,6 +76,10 @@ def test_the_end_says_where_things_are(ordered: Ended, home: Path) -> None:
     assert (home / model / "model.safetensors").is_file()
     assert "s3://" not in ordered.text
     assert not (home / ".tunesmith/s3").exists()
+
+
+def test_nothing_is_left_for_others_to_delete(ordered: Ended, home: Path) -> None:
+    assert list((home / "tmp").iterdir()) == []
 
 
 @pytest.fixture(scope="module")

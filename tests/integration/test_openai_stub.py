@@ -221,7 +221,7 @@ def test_with_every_mishap_each_call_ends_and_no_more_is_paid_than_counted():
     price, records = Price.of(PriceSpec(inputPerMillion=0.1, outputPerMillion=0.4)), []
     with Stub(settings) as stub:
         budget = Budget(picodollars(2.0, up=False), records.append)
-        ended, limits, _ = called(stub.url, 300, timeout=1.0, budget=budget, price=price)
+        ended, limits, _ = called(stub.url, 300, timeout=3.0, budget=budget, price=price)
         stats = stub.stats()
     kinds = [type(each.outcome) for each in ended]
     assert kinds.count(Answer) > 250

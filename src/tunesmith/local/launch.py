@@ -70,6 +70,7 @@ def pod_environment(
         "PET_NODE_RANK": "0",
         "PET_MASTER_ADDR": HOST,
         "PET_MASTER_PORT": port,
+        "PET_LOG_DIR": str(folder.scratch / "torchrun"),  # else a folder in /tmp, never deleted
         "MASTER_ADDR": HOST,
         "MASTER_PORT": port,
         "WORLD_SIZE": "1",
