@@ -61,11 +61,3 @@ def test_rows_at_once(budget: int, new_tokens: int, longest: int, most: int, exp
 def test_a_token_takes_keys_and_values_of_each_layer() -> None:
     config = LlamaConfig(num_hidden_layers=3, hidden_size=32)
     assert memory.token_bytes(config, 4) == 2 * 3 * 32 * 4
-
-
-def test_free_memory() -> None:
-    meminfo = "MemTotal: 9 kB\nMemAvailable:   4 kB\n"
-    assert memory.main_memory(meminfo, "max\n", "7") == 4096
-    assert memory.main_memory(meminfo, "5000\n", "4500\n") == 500
-    assert memory.main_memory(meminfo, "5000", "6000") == 0
-    assert memory.free_memory(cuda=False) > 2**20

@@ -6,8 +6,9 @@ Estimates from what one token of the cache takes and from what memory is free. K
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
+
+from tunesmith.engines.main_memory import free_main_memory
 
 # More rows than this do not make a processor faster.
 MOST_ON_CPU, MOST_ON_GPU = 64, 256
@@ -17,7 +18,6 @@ _LONGEST = 32768
 _SHARE = 0.7
 # A prompt's tokens where none is known yet.
 _PROMPT = 1024
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def longest(config: Any, tokenizer: Any) -> int:
@@ -56,15 +56,4 @@ def free_memory(cuda: bool) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
-    texts = [
-        path.read_text() if path.is_file() else default
-        for path, default in ((_CGROUP / "memory.max", "max"), (_CGROUP / "memory.current", "0"))
-    ]
-    return main_memory(Path("/proc/meminfo").read_text(), *texts)
-
-
-def main_memory(meminfo: str, limit: str, used: str) -> int:
-    """Bytes that are free, from /proc/meminfo and the control group's memory.max and memory.current."""
-    lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    return free if limit.strip() == "max" else min(free, max(0, int(limit) - int(used)))
+    return free_main_memory()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.engines.load import model_config
+from tunesmith.engines.main_memory import free_main_memory
 from tunesmith.training.checkpoints import Ranks
 from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.memory import wants_checkpointing
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def main_memory(meminfo: str, limit: str = "max", used: str = "0") -> int:
-    """Bytes that are free, from /proc/meminfo and the control group's memory.max and memory.current."""
-    lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    return free if limit.strip() == "max" else min(free, max(0, int(limit) - int(used)))
 
 
 def free_memory(processes: int) -> int:
@@ -33,11 +26,7 @@ def free_memory(processes: int) -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    texts = [
-        path.read_text() if path.is_file() else default
-        for path, default in ((_CGROUP / "memory.max", "max"), (_CGROUP / "memory.current", "0"))
-    ]
-    return main_memory(Path("/proc/meminfo").read_text(), *texts) // processes
+    return free_main_memory() // processes
 
 
 def checkpoints_activations(
