@@ -193,6 +193,15 @@ def test_secrets_come_by_reference_only(kind, secrets):
     assert not any("valueFrom" in item for item in environment(FINE_TUNE).values())
 
 
+@pytest.mark.parametrize("kind", FULL)
+def test_without_gpus_there_are_as_many_threads_as_cores(kind):
+    cores = changed(FULL[kind], {"spec.resources": {"gpusPerNode": 0, "cpu": "900m", "memory": "1Gi"}})
+    asked = {"resourceFieldRef": {"resource": "limits.cpu"}}
+    assert environment(cores)["OMP_NUM_THREADS"]["valueFrom"] == asked
+    gpus = changed(FULL[kind], {"spec.resources.gpusPerNode": 2})
+    assert "OMP_NUM_THREADS" not in environment(gpus)
+
+
 def test_two_secrets_never_share_a_variable():
     ref = {"apiKeySecretRef": {"name": "a-b", "key": "c"}}
     document = changed(FINE_TUNE, {

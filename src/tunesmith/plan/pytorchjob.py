@@ -63,7 +63,7 @@ def engines_on(engine: EngineSpec, gpus: int) -> int:
 
 
 def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
-    """Constants, and Secrets by reference."""
+    """Constants, the pod's own cores, and Secrets by reference."""
     engines = engines_of(spec, spec.resources.gpus_per_node)
     fixed = {
         names.ENV_ATTEMPT: str(attempt.number),
@@ -76,6 +76,11 @@ def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
         **({names.ENV_ENGINES: str(engines)} if engines else {}),
     }
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
+    if (
+        not spec.resources.gpus_per_node
+    ):  # else as many threads as the node has cores, and the limit holds them up
+        cores = {"resource": "limits.cpu"}
+        variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
     if spec.storage.secret_ref:
         secret = spec.storage.secret_ref.name
         variables.append(_secret_variable("AWS_ACCESS_KEY_ID", secret, "AWS_ACCESS_KEY_ID"))
