@@ -90,6 +90,8 @@ def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> No
     assert set(job.drawn().values()) == {1}
     assert job.drawn().total() == 800
     assert job.statistics()["total_prompts"] == 200
+    told = job.word()["progress"]
+    assert (told["prompts"], told["accepted"]) == (200, job.statistics()["accepted"])
 
 
 def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class Draw:
         shown = Shown(self)
         command = engine_command(folder / "task.json")
         Engines(command, engines, lambda: self._shard(size)).run(self.check, shown.tell)
-        self._meet("drawn")
+        self._meet("drawn", shown.refresh)
+        shown.refresh()  # with what the last pod told
         return turn
 
     def rows(self, turn: Turn) -> Rows:
@@ -99,11 +100,16 @@ class Draw:
         start = self.pods.next_shard(self.name) * size
         return range(start, min(start + size, len(self.prompts))) if start < len(self.prompts) else None
 
-    def _meet(self, point: str) -> None:
+    def _meet(self, point: str, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until all pods are here."""
+
+        def check() -> None:
+            meanwhile()
+            self.check()
+
         self.pods.tell(f"{self.name}/{point}/{self.world.rank}", "yes")
         for rank in range(self.world.size):
-            wait_for(self.pods, f"{self.name}/{point}/{rank}", self.check)
+            wait_for(self.pods, f"{self.name}/{point}/{rank}", check)
 
 
 class Shown:
@@ -113,10 +119,16 @@ class Shown:
         self._draw, self._name = draw, f"{draw.name}/tally"
         self._times: deque[tuple[float, int]] = deque()
         self._began = time.monotonic()
+        self._own: Counter[str] = Counter()
 
     def tell(self, tally: Counter[str]) -> None:
         """The counts of this pod's engines so far."""
-        draw = self._draw
+        self._own = tally
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Tell this pod's counts, or show those of all."""
+        draw, tally = self._draw, self._own
         if draw.world.rank:
             draw.pods.tell(f"{self._name}/{draw.world.rank}", json.dumps(tally))
             return
