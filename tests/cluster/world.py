@@ -113,6 +113,7 @@ class World:
             "spec": {
                 "containers": [{"name": "pytorch", "image": "x"}],
                 "automountServiceAccountToken": False,
+                "schedulerName": "nobody",  # where there are nodes, none of them is to touch the status
             },
         }
         self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
