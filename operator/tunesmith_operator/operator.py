@@ -93,7 +93,7 @@ class Operator:
                 await asyncio.wait_for(self._begun.wait(), jittered(pause))
                 self._begun.clear()
                 pause = RESYNC_SOON
-                continue
+                await asyncio.sleep(jittered(RESYNC_SOON))
             await self.list_everything()
             pause = min(2 * pause, self.settings.resync_seconds)
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tunesmith.engines.main_memory import free_main_memory
+from tunesmith.engines.main_memory import free_main_memory, within_limits
 
 KIB = 1024
-MEMINFO = "MemTotal: 16000000 kB\nMemFree:  1000000 kB\nMemAvailable:    8000000 kB\nHugePages_Total:  0\n"
+OF_THE_MACHINE = 8_000_000 * KIB
 VERSION_1_WITHOUT_LIMIT = 9223372036854771712
 
 
@@ -38,24 +38,20 @@ def version_1(limit, used, files=0):
     ids=["a-limit", "files-can-be-read-again", "a-limit-above-the-machine", "over-the-limit"],
 )
 def test_what_a_limit_leaves(tmp_path, version, limit, used, files, free):
-    assert free_main_memory(machine(tmp_path, version(limit, used, files))) == free
+    assert within_limits(OF_THE_MACHINE, folder(tmp_path, version(limit, used, files))) == free
 
 
 @pytest.mark.parametrize("files", [version_2("max", 123), {}], ids=["max", "no-control-groups"])
 def test_without_a_limit(tmp_path, files):
-    assert free_main_memory(machine(tmp_path, files)) == 8_000_000 * KIB
+    assert within_limits(OF_THE_MACHINE, folder(tmp_path, files)) == OF_THE_MACHINE
 
 
 def test_this_machine():
     assert free_main_memory() > 2**20
 
 
-def machine(root, files):
-    """A folder that looks like the root of one with these files of control groups."""
-    for name, text in {
-        "proc/meminfo": MEMINFO,
-        **{f"sys/fs/cgroup/{k}": v for k, v in files.items()},
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
+def folder(path, files):
+    for name, text in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path

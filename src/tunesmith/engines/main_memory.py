@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 # Limit, what is used, and where it says how much of that is files that can be read again; of control groups
 # version 2 and, on older nodes, version 1.
 _GROUPS = (
@@ -18,18 +20,17 @@ _GROUPS = (
 )
 
 
-def free_main_memory(root: Path = Path("/")) -> int:
-    """Bytes that may still be taken. `root` holds proc and sys."""
-    free = _number(root / "proc/meminfo", "MemAvailable:") * 1024
-    groups = root / "sys/fs/cgroup"
+def free_main_memory() -> int:
+    """Bytes that may still be taken."""
+    return within_limits(psutil.virtual_memory().available, Path("/sys/fs/cgroup"))
+
+
+def within_limits(free: int, groups: Path) -> int:
+    """Of so many free bytes of the machine, those that the control groups described in a folder leave."""
     for limit, used, statistics, files in _GROUPS:
         with suppress(OSError, ValueError):  # no such version, or "max"
             left = int((groups / limit).read_text()) - int((groups / used).read_text())
-            free = min(free, max(0, left + _number(groups / statistics, files)))
+            lines = (line.split() for line in (groups / statistics).read_text().splitlines())
+            left += sum(int(line[1]) for line in lines if line[:1] == [files])
+            free = min(free, max(0, left))
     return free
-
-
-def _number(file: Path, name: str) -> int:
-    """The number behind a name that begins a line."""
-    fields = (line.split() for line in file.read_text().splitlines())
-    return next(int(field[1]) for field in fields if field[:1] == [name])

@@ -76,9 +76,8 @@ def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
         **({names.ENV_ENGINES: str(engines)} if engines else {}),
     }
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
-    if (
-        not spec.resources.gpus_per_node
-    ):  # else as many threads as the node has cores, and the limit holds them up
+    if not spec.resources.gpus_per_node:
+        # Else there are as many threads as the node has cores, and the pod's limit holds them up.
         cores = {"resource": "limits.cpu"}
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
     if spec.storage.secret_ref:
