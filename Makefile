@@ -20,6 +20,8 @@ demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this ma
 chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
+# There are more threads than processors: one that waits is to let the others work.
+test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/.dev ## everything CI runs
 	$(MAKE) -j 3 --output-sync=line lint test-vllm test-rest
 
