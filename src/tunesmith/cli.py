@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from tunesmith import __version__
 from tunesmith.errors import ManifestError, PermanentError, Problem, TunesmithError, UsageError
 
 if TYPE_CHECKING:
-    pass
+    from tunesmith.api.manifest import Job
 
 app = typer.Typer(
     name="tunesmith",
@@ -129,6 +130,7 @@ def run(
     if problems:
         raise ManifestError(problems)
     _need("torch", "train", "tunesmith run")
+    _refuse_unready(jobs)
     from rich.console import Console
 
     from tunesmith.local.run import LocalRun, RunOptions
@@ -320,6 +322,19 @@ def crds(
 def version() -> None:
     """Print the version."""
     typer.echo(f"tunesmith {__version__}")
+
+
+def _refuse_unready(jobs: Sequence[Job]) -> None:
+    """Raise ManifestError with all that any of the jobs lacks here, before the first one starts."""
+    from tunesmith.jobs.preflight import problems
+
+    found = [
+        Problem(job.source, job.document, job.subject, lack.field and f"spec.{lack.field}", lack.message)
+        for job in jobs
+        for lack in problems(job.spec)
+    ]
+    if found:
+        raise ManifestError(found)
 
 
 def _need(module: str, extra: str, command: str) -> None:

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     BAD_LABELS = "BadLabels"
     OUTPUT_CONFLICT = "OutputConflict"
     SECRET_MISSING = "SecretMissing"
+    PACKAGE_MISSING = "PackageMissing"
     DIVERGED = "Diverged"
     HUB_UNAVAILABLE = "HubUnavailable"
     STORAGE_REFUSED = "StorageRefused"
@@ -93,6 +94,7 @@ USER_REASONS = frozenset(
         Reason.BAD_LABELS,
         Reason.OUTPUT_CONFLICT,
         Reason.SECRET_MISSING,
+        Reason.PACKAGE_MISSING,
         Reason.STORAGE_REFUSED,
         Reason.NOT_IMPLEMENTED,
         Reason.ENDPOINT_REFUSED,

@@ -225,7 +225,7 @@ class WandbSpec(Model):
     entity: ShortText | None = None
     """Team or user."""
     api_key_secret_ref: SecretKeyRef | None = None
-    """API key; absent: the run is recorded offline and kept with the logs."""
+    """API key; absent: WANDB_API_KEY or `wandb login` of one machine, else the run is recorded offline."""
 
 
 class TrackingSpec(Model):

@@ -42,6 +42,7 @@ from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.engines.sampler import Engine
 from tunesmith.jobs.inputs import clean_scratch, hub_token, storage_options
 from tunesmith.jobs.output import Found, claim, examine, is_finished
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampling import patiently
 from tunesmith.jobs.secrets import secret
@@ -83,31 +84,24 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
     if is_finished(found, spec.output.uri, progress):
         return found.digest
+    check_inputs(spec, storage_options(spec.storage))
     session = Session(run, spec, world, progress, store, found, StopFlag())
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
-    progress.update(phase="preparing the seeds")
     options = storage_options(spec.storage)
+    templates = load_templates(spec.roles, options)
+    progress.update(phase="preparing the seeds")
     seeds = prepare_seeds(
         spec.seeds, options, session.folder / "seeds", progress=lambda n: progress.update(records=n)
     )
     log.info("Seeds: %s", "; ".join(seeds.sentences()))
     progress.update(records=None)
-    templates = load_templates(spec.roles, options)
     plan = Plan.of(spec, templates, digest({"spec": run.result_fields(), "prompts": templates.digest}))
     if spec.dry_run:
         return _dry_run(session, plan, seeds)
-    _check_secrets(spec)
     claim(store, found, {"spec": run.result_fields(), "data": seeds.digest, "prompts": templates.digest})
     return _generate(session, plan, seeds)
-
-
-def _check_secrets(spec: DialogueGenSpec) -> None:
-    """Raises PermanentError for a key that is missing, before anything is paid."""
-    for endpoint in spec.endpoints.values():
-        if endpoint.openai is not None:
-            secret(endpoint.openai.api_key_secret_ref)
 
 
 def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:

@@ -22,6 +22,7 @@ from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
 from tunesmith.jobs.memory import checkpoints_activations
 from tunesmith.jobs.output import Found, claim, examine, is_finished
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.results import Results
 from tunesmith.jobs.stopping import StopFlag
@@ -69,6 +70,8 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
     if is_finished(found, spec.output.uri, progress):
         return found.digest
+    if world.local_rank == 0:
+        check_inputs(spec, storage_options(spec.storage))
     stop = StopFlag()
     stop.listen()
     inputs = gather_inputs(spec, world, progress, found.day)

@@ -19,6 +19,7 @@ from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
 from tunesmith.jobs.output import Found, claim, examine, is_finished
 from tunesmith.jobs.pods import join, wait_for, wait_for_all
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw, patiently
@@ -40,6 +41,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     found = examine(store, spec.output, run.result_fields(), world.job_uid)
     if is_finished(found, spec.output.uri, progress):
         return found.digest
+    check_inputs(spec, storage_options(spec.storage))
     stop = StopFlag()
     stop.listen()
     clean_scratch(world)
