@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Tool(StrEnum):
+    """Tools whose configurations can be converted."""
+
+    TRL = "trl"
+    LLAMA_FACTORY = "llamafactory"
+    AXOLOTL = "axolotl"
+
 
 Files = Annotated[
     list[Path],
@@ -302,6 +312,30 @@ def data_convert(
     asked = Asked(None if from_ == "auto" else from_, name, options or [])
     into = Into(out, to, max_bad, force)
     raise typer.Exit(convert(path, asked, into, work_dir, Console(highlight=False)))
+
+
+@app.command("convert-config")
+def convert_config(
+    path: Annotated[Path, typer.Argument(help="A YAML or JSON configuration, or a script with the command.")],
+    tool: Annotated[
+        Tool | None, typer.Option("--from", help="Whose configuration it is; recognised if absent.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the job.")] = "converted",
+) -> None:
+    """Print a FineTuneJob that does what a configuration of TRL, LLaMA-Factory or Axolotl does.
+
+    What has no field is listed in comments above the manifest.
+
+    [dim]tunesmith convert-config axolotl.yml --name first-job > job.yaml
+    tunesmith convert-config train.sh --from trl > job.yaml[/dim]
+    """
+    from tunesmith.api.manifest import parse_document
+    from tunesmith.local.convert_config import convert, read_settings, tool_of
+
+    settings = read_settings(path.read_text("utf-8"), str(path))
+    made = convert(settings, tool.value if tool else tool_of(settings), name)
+    typer.echo(made.text(path.name), nl=False)
+    parse_document(made.document, str(path), 1)
 
 
 @app.command()
