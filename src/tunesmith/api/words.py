@@ -96,7 +96,7 @@ def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
 def _unknown(model: type[BaseModel], loc: Loc) -> str:
     known = _fields_at(model, loc[:-1])
     # A slip of the pen first, then another tool's name, then whatever is near.
-    hint = near(loc[-1], known, 0.8) or field_hint(loc[-1], _fields_at(model, ())) or near(loc[-1], known)
+    hint = near(loc[-1], known, 0.85) or field_hint(loc[-1], _fields_at(model, ())) or near(loc[-1], known)
     if hint:
         return f"unknown field{hint}"
     return (
