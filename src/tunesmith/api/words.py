@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
-from tunesmith.api.flags import block_hint, field_hint
+from tunesmith.api.flags import block_hint, field_hint, snake
 from tunesmith.errors import Problem
 
 Place = tuple[str, int, str]
@@ -96,7 +97,8 @@ def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
 def _unknown(model: type[BaseModel], loc: Loc) -> str:
     known = _fields_at(model, loc[:-1])
     # A slip of the pen first, then another tool's name, then whatever is near.
-    hint = near(loc[-1], known, 0.85) or field_hint(loc[-1], _fields_at(model, ())) or near(loc[-1], known)
+    camel = to_camel(snake(str(loc[-1])[:80]))
+    hint = near(camel, known, 0.9) or field_hint(loc[-1], _fields_at(model, ())) or near(loc[-1], known)
     if hint:
         return f"unknown field{hint}"
     return (
