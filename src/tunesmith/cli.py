@@ -128,7 +128,7 @@ def run(
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
         raise ManifestError(problems)
-    _need("torch", "train", "tunesmith run")
+    _need("torch", "local", "tunesmith run")
     from rich.console import Console
 
     from tunesmith.local.run import LocalRun, RunOptions
