@@ -37,6 +37,7 @@ test-rest: $(VENV)/.dev
 test-vllm: $(VENV)/.vllm
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/integration
 
+test-newest: export TUNESMITH_NEWEST = 1
 test-newest: ## the same with the newest packages that the ranges in pyproject.toml allow, installed anew
 	rm -rf .venv-newest
 	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
