@@ -139,7 +139,7 @@ def run(
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
         raise ManifestError(problems)
-    _need("torch", "train", "tunesmith run")
+    _need("torch", "local", "tunesmith run")
     _refuse_unready(jobs)
     from rich.console import Console
 

