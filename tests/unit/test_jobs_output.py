@@ -9,7 +9,8 @@ from tests.support import finetune
 from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts.store import open_store
 from tunesmith.errors import OutputConflictError
-from tunesmith.jobs.output import Found, State, changed, claim, examine
+from tunesmith.jobs.output import Found, State, claim, examine, make_way
+from tunesmith.plan.growth import added_to, changed, not_smaller, whatever
 
 SPEC = {"training": {"learningRate": 0.1, "seed": 1}, "datasets": [{"uri": "s3://a/b"}]}
 OTHER = {"training": {"learningRate": 0.2, "seed": 1}, "datasets": [{"uri": "s3://a/c"}]}
@@ -182,3 +183,84 @@ def test_what_does_not_change_results_is_not_in_the_fingerprint():
     ]  # fmt: skip
     assert all(fields(**spec) == base for spec in same)
     assert changed(base, fields(previews=[{"name": "p", "user": "hi"}])) == ["previews"]
+
+
+# What may grow.
+
+GROWING = {"sampling.numSamples": not_smaller, "evaluation": added_to, "prompts.uri": whatever}
+SMALL = {"sampling": {"numSamples": 8, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
+GREAT = {"sampling": {"numSamples": 16, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
+
+
+def look(store, spec, uid="another"):
+    return examine(store, OutputSpec(uri=store.uri), spec, uid, GROWING)
+
+
+def publish_another(store):
+    store.put("manifest.json", b'{"version":1,"files":[],"kind":"greater"}')
+
+
+def test_a_finished_output_whose_fields_grew_is_resumed_and_stays_valid_until_the_new_one_is_published(store):
+    finished(store, SMALL)
+    found = look(store, GREAT)
+    assert (found.state, found.grown) == (State.RESUME, ("spec.sampling.numSamples",))
+    assert found.outgrown == found.digest != ""
+    claim(store, found, {"spec": GREAT, **FACTS})
+    for uid in ("another", "me"):  # killed here, it does not take the smaller result for the new one
+        again = look(store, GREAT, uid)
+        assert (again.state, again.grown, again.outgrown) == (State.RESUME, (), found.digest)
+        claim(store, again, {"spec": GREAT, **FACTS})
+    assert store.exists("manifest.json")
+    make_way(store, again)
+    assert not store.exists("manifest.json")
+    assert look(store, GREAT).state is State.RESUME
+    make_way(store, again)
+    publish_another(store)
+    make_way(store, again)  # an attempt that was thought dead
+    assert look(store, GREAT).state is State.FINISHED
+
+
+def test_an_unfinished_output_grows_too(store):
+    begun(store, SMALL)
+    found = look(store, GREAT)
+    assert (found.state, found.grown, found.outgrown) == (State.RESUME, ("spec.sampling.numSamples",), "")
+    claim(store, found, {"spec": GREAT, **FACTS})
+    assert json.loads(store.read("fingerprint.json"))["spec"] == GREAT
+    with pytest.raises(OutputConflictError, match=r"numSamples \(16 → 8; it may only grow\)"):
+        look(store, SMALL)
+
+
+def test_what_shrinks_or_changes_otherwise_is_refused_and_the_message_says_what_may_grow(store):
+    finished(store, GREAT)
+    other = {"sampling": {"numSamples": 8, "seed": 2}, "prompts": {"uri": "s3://a/c"}}
+    with pytest.raises(OutputConflictError) as refused:
+        look(store, other)
+    message = str(refused.value)
+    assert "settings: spec.sampling.numSamples (16 → 8; it may only grow), spec.sampling.seed. " in message
+    assert "Only sampling.numSamples, evaluation, prompts.uri may grow over an existing output" in message
+
+
+def test_data_that_grew_is_claimed_only_by_who_says_so(store):
+    finished(store, SMALL)
+    found = look(store, SMALL)
+    assert found.state is State.FINISHED
+    more = {"spec": SMALL, "data": "d2", "model": "m1"}
+    with pytest.raises(OutputConflictError, match="the content of the datasets"):
+        claim(store, found, more)
+    grown = found.outgrow("data")
+    with pytest.raises(OutputConflictError, match="the model's files"):
+        claim(store, grown, {**more, "model": "m2"})
+    claim(store, grown, more)
+    assert look(store, SMALL).state is State.RESUME
+    with pytest.raises(OutputConflictError, match="another job in the meantime"):
+        claim(store, found.outgrow("data"), {**more, "data": "d3"})
+
+
+def test_a_growth_is_never_less():
+    cases = [
+        (not_smaller, 8, 8, True), (not_smaller, 8, 9, True), (not_smaller, 8, 7, False),
+        (not_smaller, None, 8, False), (not_smaller, 8, None, True), (not_smaller, None, None, True),
+        (added_to, None, ["a"], True), (added_to, ["a"], ["a", "b"], True), (added_to, ["a"], None, False),
+        (added_to, ["a", "b"], ["b", "a"], False), (added_to, ["a"], ["b", "a"], False),
+    ]  # fmt: skip
+    assert [case for case in cases if case[0](case[1], case[2]) is not case[3]] == []
