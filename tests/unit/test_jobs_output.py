@@ -10,7 +10,7 @@ from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts.store import open_store
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.output import Found, State, claim, examine, make_way
-from tunesmith.plan.growth import added_to, changed, not_smaller, whatever
+from tunesmith.plan.growth import Growth, added_to, changed, not_smaller, whatever
 
 SPEC = {"training": {"learningRate": 0.1, "seed": 1}, "datasets": [{"uri": "s3://a/b"}]}
 OTHER = {"training": {"learningRate": 0.2, "seed": 1}, "datasets": [{"uri": "s3://a/c"}]}
@@ -187,13 +187,15 @@ def test_what_does_not_change_results_is_not_in_the_fingerprint():
 
 # What may grow.
 
-GROWING = {"sampling.numSamples": not_smaller, "evaluation": added_to, "prompts.uri": whatever}
+GROWTH = Growth(
+    {"sampling.numSamples": not_smaller, "evaluation": added_to, "prompts.uri": whatever}, "Samples may grow."
+)
 SMALL = {"sampling": {"numSamples": 8, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
 GREAT = {"sampling": {"numSamples": 16, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
 
 
 def look(store, spec, uid="another"):
-    return examine(store, OutputSpec(uri=store.uri), spec, uid, GROWING)
+    return examine(store, OutputSpec(uri=store.uri), spec, uid, GROWTH)
 
 
 def publish_another(store):
@@ -237,7 +239,7 @@ def test_what_shrinks_or_changes_otherwise_is_refused_and_the_message_says_what_
         look(store, other)
     message = str(refused.value)
     assert "settings: spec.sampling.numSamples (16 → 8; it may only grow), spec.sampling.seed. " in message
-    assert "Only sampling.numSamples, evaluation, prompts.uri may grow over an existing output" in message
+    assert "Samples may grow. Choose another" in message
 
 
 def test_data_that_grew_is_claimed_only_by_who_says_so(store):
