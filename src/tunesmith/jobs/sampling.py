@@ -71,9 +71,13 @@ class Draw:
         rows.check(planned_keys(self.prompts.ids(), self.task.sampling.num_samples))
         return rows
 
+    def forget_local(self) -> None:
+        """Remove what is in the storage as well: the journal on this disk. For rank 0."""
+        shutil.rmtree(self.task.journal, ignore_errors=True)
+
     def forget(self) -> None:
         """Remove what only an unfinished sampling needs: its journal, here and in the storage. For rank 0."""
-        shutil.rmtree(self.task.journal, ignore_errors=True)
+        self.forget_local()
         self.store.delete([entry.key for entry in self.store.list(f"{JOURNAL}/")])
 
     def _begin(self) -> Turn:
