@@ -5,14 +5,17 @@ Every pod runs this; what only one may do says so.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.store import Store, open_store
+from tunesmith.data.outcome import acceptance, sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.jobs.added_prompts import check_growth, may_have_more, save_list, sources_of, with_added
@@ -25,6 +28,7 @@ from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw, patiently
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
+from tunesmith.names import SAMPLING_STATS_KEY
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.tokens.chat import ChatTokenizer
@@ -41,14 +45,14 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
     sources = sources_of(spec.prompts, storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
-        return found.digest
+        return _finished(store, progress, found)
     stop = StopFlag()
     stop.listen()
     clean_scratch(world)
     files, prompts = _inputs(spec, world, progress, found)
     found = with_added(found, prompts)
     if is_finished(found, spec.output.uri, progress):
-        return found.digest
+        return _finished(store, progress, found)
     stop.check()
     draw = Draw(
         "sampling",
@@ -71,6 +75,18 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     wait_for_all(draw.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
     progress.update(phase="finished", secondsLeft=None)
     return digest
+
+
+def _finished(store: Store, progress: Progress, found: Found) -> str:
+    """The digest of a result that was there already; how it ended is reported again."""
+    _report(progress, json.loads(store.read(SAMPLING_STATS_KEY)))
+    return found.digest
+
+
+def _report(progress: Progress, statistics: Mapping[str, Any]) -> None:
+    progress.message = sampled(statistics)
+    progress.update(accepted=statistics["accepted"], text=acceptance(statistics))
+    log.info("%s.", progress.message)
 
 
 def _inputs(
@@ -144,13 +160,14 @@ def _finish(run: Run, draw: Draw, turn: Turn, found: Found) -> str:
     rows = draw.rows(turn)
     try:
         draw.progress.update(phase="writing the outputs")
-        write_result(run, draw, rows, folder)
+        written = write_result(run, draw, rows, folder)
     finally:
         rows.close()
     draw.progress.update(phase="publishing")
     digests: list[str] = []
     patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)), draw.check)
     draw.forget_local()
+    _report(draw.progress, written.statistics)
     log.info("Published %s.", draw.store.uri)
     return digests[-1]
 
