@@ -294,7 +294,7 @@ def test_what_is_said_on_success():
     status = look(RUNNING, **sight).status
     assert status["message"].startswith("0 of 16 accepted (16 truncated)\ufffd!!!")
     assert status["message"].endswith("!. The result is at s3://models/tune.")
-    assert status["progress"] == {"text": "0 16 \ufffd"}
+    assert status["progress"] == {"text": "0 of 16 \ufffd"}
 
 
 def test_times_of_conditions_change_only_with_their_truth():
