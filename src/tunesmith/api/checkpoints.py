@@ -11,7 +11,7 @@ from tunesmith.errors import Problem
 
 
 def kept_steps(spec: FineTuneSpec) -> list[int] | None:
-    """Return the steps of the checkpoints left by an undisturbed run; None if the manifest does not say it."""
+    """Return the steps of the checkpoints an undisturbed run leaves; None if the manifest does not say."""
     training = spec.training
     evaluates = spec.validation.active
     if training.max_steps is None or training.early_stopping or (evaluates and training.eval_steps is None):

@@ -6,22 +6,24 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, TypeVar
 
 from tunesmith.api.base import Model
-from tunesmith.api.common import FromJob
+from tunesmith.api.common import FromJob, ModelSource
 from tunesmith.api.manifest import Job
 from tunesmith.errors import Problem
 from tunesmith.names import Kind
 
 Key = tuple[str, str, str]
+Keys = tuple[str | int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """One `fromJob` of a job: the keys that lead to it from the spec, and the job it names."""
 
-    keys: tuple[str | int, ...]
+    keys: Keys
     target: FromJob
 
     @property
@@ -32,22 +34,28 @@ class Reference:
 
 def references(job: Job) -> Iterator[Reference]:
     """Every `fromJob` of a job, in the order of the fields, wherever it is in the spec."""
-    return _references(job.spec, ())
+    return (Reference(keys, target) for keys, target in _found(FromJob, job.spec, ()))
 
 
-def _references(value: Any, keys: tuple[str | int, ...]) -> Iterator[Reference]:
+def model_sources(job: Job) -> Iterator[ModelSource]:
+    """Every model that a job names, in the order of the fields."""
+    return (model for _, model in _found(ModelSource, job.spec, ()))
+
+
+def _found(wanted: type[T], value: Any, keys: Keys) -> Iterator[tuple[Keys, T]]:
+    """Every value of a type below `value`, with the keys that lead to it."""
     match value:
-        case FromJob():
-            yield Reference(keys, value)
+        case _ if isinstance(value, wanted):
+            yield keys, value
         case Model():
             for name, field in type(value).model_fields.items():
-                yield from _references(getattr(value, name), (*keys, field.alias or name))
+                yield from _found(wanted, getattr(value, name), (*keys, field.alias or name))
         case list():
             for number, item in enumerate(value):
-                yield from _references(item, (*keys, number))
+                yield from _found(wanted, item, (*keys, number))
         case dict():
             for key, item in value.items():
-                yield from _references(item, (*keys, key))
+                yield from _found(wanted, item, (*keys, key))
 
 
 def target_key(job: Job, reference: Reference) -> Key:

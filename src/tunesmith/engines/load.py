@@ -15,6 +15,12 @@ from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.location import FolderLocation, split_uri
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import get_tree
+from tunesmith.engines.checkpoint import (
+    checkpoint_manifest,
+    fetch_checkpoint,
+    split_checkpoint,
+    verify_checkpoint,
+)
 from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
 from tunesmith.names import Reason
 
@@ -47,14 +53,17 @@ def fetch_model(
     `named` is what errors call the address: a field, or a command's option.
     """
     assert source.uri is not None  # plan has resolved every fromJob
+    if source.uri.startswith("hf://"):
+        return _from_hub(source, hub, token, tokenizer_only, named)
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint = _from_checkpoint(source.uri, options, folder, tokenizer_only, named)
+    if checkpoint is not None:
+        return checkpoint
     path = local_path(source.uri)
     if path is not None:
         if not path.is_dir():
             raise ModelError(f"{named} {source.uri}: there is no such folder.")
         return path
-    if source.uri.startswith("hf://"):
-        return _from_hub(source, hub, token, tokenizer_only, named)
-    shutil.rmtree(folder, ignore_errors=True)
     try:
         store = open_store(source.uri, options)
         if tokenizer_only:
@@ -63,6 +72,34 @@ def fetch_model(
             get_tree(store, "", folder)
     except StoragePermanentError as error:
         raise StoragePermanentError(f"{named} {source.uri}: {error.message}") from error
+    return folder
+
+
+def _from_checkpoint(
+    uri: str, options: StorageOptions, folder: Path, tokenizer_only: bool, named: str
+) -> Path | None:
+    """The model in a checkpoint of a FineTuneJob; None if the address is another kind of folder."""
+    split = split_checkpoint(uri)
+    if split is None:
+        return None
+    patterns = _SMALL if tokenizer_only else ["*.safetensors", *_SMALL]
+
+    def wanted(key: str) -> bool:
+        return "/" not in key and any(fnmatch(key, pattern) for pattern in patterns)
+
+    (output_uri, step), named = split, f"{named} {uri}"
+    try:
+        output = open_store(output_uri, options)
+        manifest = checkpoint_manifest(output, step, named)
+        if manifest is None:
+            return None
+        path = local_path(uri)
+        if path is not None:
+            verify_checkpoint(path, manifest, named, wanted)
+            return path
+        fetch_checkpoint(output, step, folder, named, wanted)
+    except StoragePermanentError as error:
+        raise StoragePermanentError(f"{named}: {error.message}") from error
     return folder
 
 
