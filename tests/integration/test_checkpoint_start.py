@@ -36,7 +36,7 @@ def home(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     jobs[1]["spec"]["model"] = from_checkpoint("full", 1)
     jobs[2]["spec"]["model"] = from_checkpoint("one", 1)
-    ended = run_cli("run", "-f", write_manifest(home, *jobs).name, folder=home)
+    ended = run_cli("run", "-f", write_manifest(home, *jobs).name, folder=home, timeout=900)
     assert ended.code == 0, ended.text + logs_of(home)
     return home
 
@@ -103,7 +103,7 @@ def test_a_second_stage_resumes_bit_for_bit(home: Path) -> None:
     for gone in ("final_model", "checkpoint-2"):
         shutil.rmtree(out / gone)
     (out / "manifest.json").unlink()
-    ended = run_cli("run", "-f", "full.yaml", folder=home)
+    ended = run_cli("run", "-f", "full.yaml", folder=home, timeout=600)
     assert ended.code == 0, ended.text + logs_of(home)
     assert "Going on after step 1." in logs_of(home)
     assert (out / "final_model/adapter_model.safetensors").read_bytes() == final
