@@ -10,8 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import getitem
 from typing import Any
 
 from tunesmith.api.common import FromJob, JobSpec
@@ -121,9 +119,10 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
     for ref in references(job):
         key = target_key(job, ref)
         if key in outputs:
-            *way, last = ref.keys
-            holder: dict[str, Any] = reduce(getitem, way, spec)
-            del holder[str(last)]
+            holder: Any = spec
+            for part in ref.keys[:-1]:
+                holder = holder[part]
+            del holder[ref.keys[-1]]
             holder["uri"] = upstream_uri(ref.target, outputs[key])
         else:
             message = f"{ref.target.kind} {ref.target.name} is not among the manifests given"
