@@ -15,11 +15,18 @@ ADAPTER = {
     "adapter_model.safetensors": b"weights",
     "tokenizer.json": b"{}",
     "chat_template.jinja": b"template",
+    "additional_chat_templates/tools.jinja": b"another",
+    "README.md": b"card",
 }
 RESUME = {
     "optimizer.pt": b"large",
     "rng_state.pth": b"random",
     "metrics.jsonl": b"{}",
+    "trainer_state.json": b"{}",
+    "window.json": b"{}",
+    "health.json": b"{}",
+    "latest": b"global_step6",
+    "zero_to_fp32.py": b"",
     "trained/adapter_model.safetensors": b"upper",
     "global_step6/zero_pp_rank_0_mp_rank_00_model_states.pt": b"shard",
 }
@@ -54,12 +61,16 @@ def fetch(uri, folder, **options):
     return load.fetch_model(ModelSource(uri=uri), HubSpec(), StorageOptions(), folder, **options)
 
 
+def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_model_of_a_checkpoint_is_fetched_and_nothing_of_a_resume(output, tmp_path):
     found = fetch("s3://bucket/out/checkpoint-6", tmp_path / "here")
     assert found == tmp_path / "here"
-    assert {path.name for path in found.rglob("*")} == set(ADAPTER)
+    assert names(found) == set(ADAPTER)
     small = fetch("s3://bucket/out/checkpoint-6/", tmp_path / "small", tokenizer_only=True)
-    assert {path.name for path in small.iterdir()} == set(ADAPTER) - {"adapter_model.safetensors"}
+    assert names(small) == set(ADAPTER) - {"adapter_model.safetensors", "README.md"}
 
 
 def test_a_checkpoint_of_this_machine_is_used_where_it_is(output, tmp_path):
@@ -112,7 +123,7 @@ def test_folders_of_other_programs_are_taken_as_they_are(output, tmp_path):
     for name, content in ADAPTER.items():
         other.put(f"checkpoint-500/{name}", content)
     found = fetch("s3://bucket/other/checkpoint-500", tmp_path / "here")
-    assert {path.name for path in found.iterdir()} == set(ADAPTER)
+    assert names(found) == set(ADAPTER)
     local = tmp_path / "other/checkpoint-500"
     assert fetch(str(local), tmp_path / "there") == local
 

@@ -6,15 +6,21 @@ Of a checkpoint only the model is fetched: what a resume needs besides is severa
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tunesmith.artifacts.checkpoints import list_checkpoints, step_of
 from tunesmith.artifacts.publish import Manifest, fetch_verified, read_manifest, verify_files
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import CorruptObjectError, ModelError
-from tunesmith.names import FINGERPRINT_KEY, MANIFEST_KEY, checkpoint_key
+from tunesmith.names import FINGERPRINT_KEY, MANIFEST_KEY, TRAINED_ADAPTER, checkpoint_key
 
 Wanted = Callable[[str], bool]
+# What only a resume reads: state of optimizer, schedule and random numbers, DeepSpeed's shards, metrics.
+_OF_A_RESUME = (
+    "*.pt", "*.pth", "latest", "zero_to_fp32.py", f"{TRAINED_ADAPTER}/*",
+    "trainer_state.json", "metrics.jsonl", "window.json", "health.json",
+)  # fmt: skip
 _CONFIGS = {"config.json", "adapter_config.json"}
 _TOKENIZERS = {"tokenizer.json", "tokenizer_config.json"}
 
@@ -24,6 +30,11 @@ def split_checkpoint(uri: str) -> tuple[str, int] | None:
     output, _, name = uri.rstrip("/").rpartition("/")
     step = step_of(name)
     return None if step is None or output.endswith("/") or not output else (output, step)
+
+
+def of_the_model(key: str) -> bool:
+    """Return whether a checkpoint's file is part of the model."""
+    return not any(fnmatch(key, pattern) for pattern in _OF_A_RESUME)
 
 
 def checkpoint_manifest(output: Store, step: int, named: str) -> Manifest | None:

@@ -18,6 +18,7 @@ from tunesmith.artifacts.transfer import get_tree
 from tunesmith.engines.checkpoint import (
     checkpoint_manifest,
     fetch_checkpoint,
+    of_the_model,
     split_checkpoint,
     verify_checkpoint,
 )
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     import torch
 
 _SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+
+def _is_small(key: str) -> bool:
+    """Whether a model's file is its tokenizer's or configuration."""
+    return any(fnmatch(key, pattern) for pattern in _SMALL)
 
 
 def local_path(uri: str) -> Path | None:
@@ -82,10 +88,9 @@ def _from_checkpoint(
     split = split_checkpoint(uri)
     if split is None:
         return None
-    patterns = _SMALL if tokenizer_only else ["*.safetensors", *_SMALL]
 
     def wanted(key: str) -> bool:
-        return "/" not in key and any(fnmatch(key, pattern) for pattern in patterns)
+        return of_the_model(key) and (not tokenizer_only or _is_small(key))
 
     (output_uri, step), named = split, f"{named} {uri}"
     try:
@@ -109,7 +114,7 @@ def _get_small(store: Store, folder: Path) -> None:
     if not found:
         raise StoragePermanentError(f"There is nothing at {store.uri}. Check the location.")
     for entry in found:
-        if any(fnmatch(entry.key, pattern) for pattern in _SMALL):
+        if _is_small(entry.key):
             store.get_file(entry.key, folder / entry.key)
 
 
