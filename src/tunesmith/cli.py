@@ -78,11 +78,12 @@ def validate(files: Files, overrides: Sets = None) -> None:
     [dim]tunesmith validate -f job.yaml
     tunesmith validate -f experiments/[/dim]
     """
+    from tunesmith.api.checkpoints import checkpoint_warnings
     from tunesmith.api.references import missing_problems
     from tunesmith.local.manifests import load_jobs
 
     jobs = load_jobs(files, overrides)
-    for problem in missing_problems(jobs):
+    for problem in missing_problems(jobs) + checkpoint_warnings(jobs):
         _say(f"warning: {problem}")
     for job in jobs:
         typer.echo(f"{job.source}: {job.subject} is right")
@@ -127,6 +128,7 @@ def run(
     tunesmith run -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
     tunesmith run -f job.yaml --set model.uri=./my-model --set training.maxSteps=10[/dim]
     """
+    from tunesmith.api.checkpoints import checkpoint_warnings
     from tunesmith.api.references import missing_problems
     from tunesmith.jobs.support import unsupported
     from tunesmith.local.manifests import load_jobs
@@ -139,6 +141,8 @@ def run(
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
         raise ManifestError(problems)
+    for problem in checkpoint_warnings(jobs):
+        _say(f"warning: {problem}")
     _need("torch", "local", "tunesmith run")
     _refuse_unready(jobs)
     from rich.console import Console

@@ -216,17 +216,23 @@ def last(asked: list[list[dict[str, str]]]) -> str:
 
 
 def test_an_adapter_with_its_base_from_s3(say: Talk, trained: Path, tiny_model: Path) -> None:
-    """From files or from S3, with the base it names or another address of it: always the same model."""
+    """From files or from S3, with the base it names or another address of it: always the same model.
+
+    The last checkpoint is that model too.
+    """
     files = trained / ".tunesmith/jobs/default/ada-ftj/output/final_model"
     work = {"work_dir": trained / ".tunesmith", "max_new_tokens": 16}
     replies = [
         last(say(["Hi", "And?"], model, base=base, **work)[1])
         for model, base in [
             (files, None), ("s3://models/ada/final_model", str(tiny_model)),
+            ("s3://models/ada/checkpoint-2", None),
         ]
     ]  # fmt: skip
     assert len(set(replies)) == 1
     assert replies[0] != last(say(["Hi", "And?"], tiny_model, **work)[1])
+    with pytest.raises(ModelError, match=r"^--model \S+/checkpoint-9 does not exist.* holds checkpoint-2\.$"):
+        say(["Hi"], "s3://models/ada/checkpoint-9", **work)
     assert not [name for name in os.environ if name.startswith("AWS_") and "ENDPOINT" in name]
 
 

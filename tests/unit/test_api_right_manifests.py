@@ -48,7 +48,7 @@ RIGHT = {
     "from-jobs": (
         FINE_TUNE,
         {
-            "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "a"}},
+            "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "a", "checkpoint": 100}},
             "spec.datasets": [
                 {"fromJob": {"kind": "RejectionSampleJob", "name": "b"}, "sampled": {}},
                 {"fromJob": {"kind": "DialogueGenJob", "name": "c"}, "chat": {}, "repeat": 0.5},

@@ -106,7 +106,8 @@ def refusal(place, source):
 def test_the_base_is_not_there(bucket, tmp_path):
     change_config(bucket / "plain", base_model_name_or_path="file:///gone/m")
     assert refusal(tmp_path / "here", {"uri": "s3://models/plain"}) == (
-        "model.uri s3://models/plain is an adapter; its base model file:///gone/m: there is no such folder."
+        "model.uri s3://models/plain is an adapter; its base model file:///gone/m: there is no such folder. "
+        "Name the base model as model.uri and the adapter as model.adapterUri."
     )
     change_config(bucket / "plain", base_model_name_or_path="s3://models/gone")
     found = refusal(tmp_path / "here", {"uri": "s3://models/plain"})

@@ -283,6 +283,23 @@ OBJECTS = [
         "FineTuneJob",
     ),
     ft(
+        "checkpoint-of-dialogues",
+        {
+            "spec.datasets[0]": {
+                "fromJob": {"kind": "DialogueGenJob", "name": "a", "checkpoint": 100},
+                "chat": {},
+            }
+        },
+        f"{FROM}.checkpoint",
+        "belongs to a FineTuneJob",
+    ),
+    ft(
+        "checkpoint-before-the-first",
+        {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "a", "checkpoint": 0}}},
+        "spec.model.fromJob.checkpoint",
+        "1",
+    ),
+    ft(
         "from-job-wrong-kind-for-format",
         {"spec.datasets[0]": {"fromJob": {"kind": "DialogueGenJob", "name": "a"}, "sampled": {}}},
         f"{FROM}.kind",

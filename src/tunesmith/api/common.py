@@ -47,6 +47,17 @@ class FromJob(Model):
     """Kind of the other job."""
     name: JobName
     """Name of the other job."""
+    checkpoint: Positive | None = None
+    """Step of a FineTuneJob's checkpoint to use instead of its final model."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "belongs to a FineTuneJob; only that has checkpoints",
+            "!has(self.checkpoint) || self.kind == 'FineTuneJob'",
+            lambda m: m.checkpoint is None or m.kind == Kind.FINE_TUNE,
+            "checkpoint",
+        ),
+    )
 
 
 class ModelSource(Model):
@@ -55,7 +66,7 @@ class ModelSource(Model):
     uri: ModelUri | None = None
     """hf://organisation/name, s3://bucket/folder or file:///folder."""
     from_job: FromJob | None = None
-    """A FineTuneJob whose final model is used."""
+    """A FineTuneJob whose final model is used, or one of its checkpoints."""
     revision: ShortText | None = None
     """Branch, tag or commit on the hub."""
     adapter_uri: ModelUri | None = None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
     "publish_manifest",
     "read_manifest",
     "unpublish",
+    "verify_files",
 ]
 
 _NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
@@ -77,8 +79,17 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     return decode(store.read(key), join_key(store.uri, key))
 
 
-def fetch_verified(store: Store, prefix: str, folder: Path, progress: Progress | None = None) -> Manifest:
+def fetch_verified(
+    store: Store,
+    prefix: str,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    wanted: Callable[[str], bool] = lambda key: True,
+) -> Manifest:
     """Download the files of a finished output to `folder`, each checked by size and SHA-256.
+
+    Only those whose keys are `wanted`, of which the manifest that is returned speaks then.
 
     `folder` appears complete or not at all. When it holds these very files already, nothing is
     downloaded; when it holds anything else, OutputConflictError. Anything wrong in the store is a
@@ -89,6 +100,7 @@ def fetch_verified(store: Store, prefix: str, folder: Path, progress: Progress |
         raise StoragePermanentError(
             f"There is no finished result at {join_key(store.uri, prefix)}: it has no {MANIFEST_KEY}."
         )
+    manifest = replace(manifest, files=tuple(file for file in manifest.files if wanted(file.key)))
     with local_files.explained("read", folder):
         if folder.exists() and any(folder.iterdir()):
             _check_present(manifest, folder)
@@ -136,6 +148,21 @@ def _fetch_one(store: Store, prefix: str, file: FileInfo, folder: Path, progress
         raise CorruptObjectError(
             f"{where} differs from the SHA-256 in the manifest: it was changed or damaged."
         )
+
+
+def verify_files(folder: Path, files: Sequence[FileInfo]) -> None:
+    """Check these files of a local folder by size and SHA-256. Raises CorruptObjectError."""
+
+    def verify(file: FileInfo) -> None:
+        path = folder / file.key
+        if not path.is_file():
+            raise CorruptObjectError(f"{path} is missing.")
+        if transfer.describe_file(path, file.key) != file:
+            raise CorruptObjectError(
+                f"{path} differs from the SHA-256 in the manifest: it was changed or damaged."
+            )
+
+    transfer.for_each(files, verify)
 
 
 def unpublish(store: Store, prefix: str) -> None:

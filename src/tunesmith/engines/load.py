@@ -15,6 +15,13 @@ from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.location import FolderLocation, split_uri
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import get_tree
+from tunesmith.engines.checkpoint import (
+    checkpoint_manifest,
+    fetch_checkpoint,
+    of_the_model,
+    split_checkpoint,
+    verify_checkpoint,
+)
 from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
 from tunesmith.names import Reason
 
@@ -22,6 +29,11 @@ if TYPE_CHECKING:
     import torch
 
 _SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+
+def _is_small(key: str) -> bool:
+    """Whether a model's file is its tokenizer's or configuration."""
+    return any(fnmatch(key, pattern) for pattern in _SMALL)
 
 
 def local_path(uri: str) -> Path | None:
@@ -47,14 +59,17 @@ def fetch_model(
     `named` is what errors call the address: a field, or a command's option.
     """
     assert source.uri is not None  # plan has resolved every fromJob
+    if source.uri.startswith("hf://"):
+        return _from_hub(source, hub, token, tokenizer_only, named)
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint = _from_checkpoint(source.uri, options, folder, tokenizer_only, named)
+    if checkpoint is not None:
+        return checkpoint
     path = local_path(source.uri)
     if path is not None:
         if not path.is_dir():
             raise ModelError(f"{named} {source.uri}: there is no such folder.")
         return path
-    if source.uri.startswith("hf://"):
-        return _from_hub(source, hub, token, tokenizer_only, named)
-    shutil.rmtree(folder, ignore_errors=True)
     try:
         store = open_store(source.uri, options)
         if tokenizer_only:
@@ -66,13 +81,40 @@ def fetch_model(
     return folder
 
 
+def _from_checkpoint(
+    uri: str, options: StorageOptions, folder: Path, tokenizer_only: bool, named: str
+) -> Path | None:
+    """The model in a checkpoint of a FineTuneJob; None if the address is another kind of folder."""
+    split = split_checkpoint(uri)
+    if split is None:
+        return None
+
+    def wanted(key: str) -> bool:
+        return of_the_model(key) and (not tokenizer_only or _is_small(key))
+
+    (output_uri, step), named = split, f"{named} {uri}"
+    try:
+        output = open_store(output_uri, options)
+        manifest = checkpoint_manifest(output, step, named)
+        if manifest is None:
+            return None
+        path = local_path(uri)
+        if path is not None:
+            verify_checkpoint(path, manifest, named, wanted)
+            return path
+        fetch_checkpoint(output, step, folder, named, wanted)
+    except StoragePermanentError as error:
+        raise StoragePermanentError(f"{named}: {error.message}") from error
+    return folder
+
+
 def _get_small(store: Store, folder: Path) -> None:
     """Tokenizer and configuration, without weights."""
     found = list(store.list())
     if not found:
         raise StoragePermanentError(f"There is nothing at {store.uri}. Check the location.")
     for entry in found:
-        if any(fnmatch(entry.key, pattern) for pattern in _SMALL):
+        if _is_small(entry.key):
             store.get_file(entry.key, folder / entry.key)
 
 

@@ -212,6 +212,7 @@ def _trainer(
         session.progress.update,
         session.watch,
         health,
+        results.complete_checkpoint,
     )
     stopper = StopWhenAsked()
     known: bool = checkpoints.ranks.gather(results.before_known() if session.first else None)[0]

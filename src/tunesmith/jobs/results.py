@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.prepared import FirstSample
 from tunesmith.engines.generate import preview_messages, reply
+from tunesmith.jobs.card import CARD, model_card
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
 from tunesmith.names import (
@@ -30,8 +32,9 @@ from tunesmith.names import (
 from tunesmith.report.finetune import render_finetune_report
 from tunesmith.tokens.show import as_plain, spans
 from tunesmith.training.deepspeed import zero_stage
+from tunesmith.training.export import copy_generation_config, describe_weights, save_final
 from tunesmith.training.metrics import Metrics
-from tunesmith.training.model import base_name, method_name, save_final
+from tunesmith.training.model import method_name
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +51,7 @@ class Results:
     def __init__(self, session: Session, inputs: Inputs, model: Any, dtype: torch.dtype) -> None:
         self._session, self._inputs, self._model, self._dtype = session, inputs, model, dtype
         self._folder, self._store = session.folder, session.store
+        self._tokenizer = session.world.node_folder / "tokenizer"
         self._before: dict[str, Any] = {}
         self.metrics: Metrics | None = None
 
@@ -104,9 +108,29 @@ class Results:
 
     def save_model(self, weights: Any) -> None:
         """Final model, in the output's folder; `weights` is what was trained, where the model has a share."""
-        base = self._inputs.files.source
-        target = self._folder / FINAL_MODEL
-        save_final(self._model, self._inputs.tokenizer, base, self._dtype, target, weights)
+        files, target = self._inputs.files, self._folder / FINAL_MODEL
+        save_final(self._model, self._inputs.tokenizer, files.source, self._dtype, target, weights)
+        copy_generation_config(files.base, target)
+
+    def complete_checkpoint(self, folder: Path, step: int, total: int) -> None:
+        """Put beside a checkpoint's weights what makes them a model that others load, with its card."""
+        assert self.metrics is not None
+        files, spec = self._inputs.files, self._session.spec
+        describe_weights(folder, files.source, self._dtype)
+        copy_generation_config(files.base, folder)
+        if not self._tokenizer.is_dir():  # written once: that takes ten times as long as copying it
+            self._inputs.tokenizer.tokenizer.save_pretrained(self._tokenizer)
+        shutil.copytree(self._tokenizer, folder, dirs_exist_ok=True)
+        losses = [row["eval_loss"] for row in self.metrics.rows if row["step"] == step and "eval_loss" in row]
+        card = model_card(
+            self._session.run.name,
+            files.source,
+            made=f"{method_name(spec.method)} on {spec.model.uri}, the checkpoint of step {step} of {total}",
+            method=method_name(spec.method),
+            datasets=self._inputs.prepared.report(),
+            notes=[f"Validation loss: {losses[-1]:.4f}."] if losses else [],
+        )
+        (folder / CARD).write_text(card, "utf-8")
 
     def write_after(
         self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
@@ -148,7 +172,7 @@ class Results:
         }
         _write_json(folder / RESULT_KEY, result)
         (folder / REPORT_KEY).write_text(self._report(result), "utf-8")
-        (folder / FINAL_MODEL / "README.md").write_text(self._card(result), "utf-8")
+        (folder / FINAL_MODEL / CARD).write_text(self._card(result), "utf-8")
         (folder / LOGS).mkdir(exist_ok=True)
         self.metrics.close()
 
@@ -202,26 +226,17 @@ class Results:
         return f"Tree packing: beginnings that samples share were computed once. {tokens:,} tokens{share}."
 
     def _card(self, result: dict[str, Any]) -> str:
-        loss = result["validationLoss"]
-        lines = [
-            "---",
-            f"base_model: {json.dumps(base_name(self._inputs.files.source), ensure_ascii=False)}",
-            "library_name: " + ("transformers" if result["method"] == "full" else "peft"),
-            "tags: [tunesmith]",
-            "---",
-            f"# {self._session.run.name}",
-            "",
-            f"Made by Tunesmith {result['versions']['tunesmith']}: {result['method']} on {result['model']}, "
-            f"{result['steps']} steps.",
-            "",
-            *(
-                f"- {d['name']}: {d['samples']} samples, {d['label_tokens']} label tokens"
-                for d in result["datasets"]
-            ),
-        ]
+        loss, notes = result["validationLoss"], []
         if loss["before"] is not None:
-            lines += ["", f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after."]
-        return "\n".join(lines) + "\n"
+            notes.append(f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after.")
+        return model_card(
+            self._session.run.name,
+            self._inputs.files.source,
+            made=f"{result['method']} on {result['model']}, {result['steps']} steps",
+            method=result["method"],
+            datasets=result["datasets"],
+            notes=notes,
+        )
 
 
 def samples_preview(first: list[FirstSample], inputs: Inputs) -> str:

@@ -19,7 +19,7 @@ from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.adapter import base_source, is_adapter, load_adapter
 from tunesmith.engines.files import has_tokenizer
 from tunesmith.engines.generate import reply
-from tunesmith.engines.load import fetch_model, load_model, model_config, resolve_dtype
+from tunesmith.engines.load import fetch_model, load_model, local_path, model_config, resolve_dtype
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.overrides import absolute
 from tunesmith.local.show import visible
@@ -78,9 +78,15 @@ def base_of(adapter: Path, named: str | None) -> ModelSource:
     if named is not None:
         return source(named, "--base")
     try:
-        return base_source(adapter)
+        base = base_source(adapter)
     except ModelError as error:
         raise ModelError(f"{error.message.removesuffix('.')}; name it with --base.") from None
+    path = local_path(base.uri or "")
+    if path is not None and not path.is_dir():
+        raise ModelError(
+            f"the adapter's base model {base.uri}: there is no such folder; name it with --base."
+        )
+    return base
 
 
 def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer]:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.common import JobSpec
+from tunesmith.api.common import FromJob, JobSpec
 from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
+from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
 from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth
 
 # Parts of a spec that say where and how often it runs, not what it does.
@@ -107,16 +107,12 @@ def parse_run(text: str | bytes) -> Run:
     return Run(kind, document["name"], document["namespace"], spec)
 
 
-def _resolve(node: Any, uris: Mapping[tuple[str, str], str]) -> Any:
-    """Replace every `fromJob` by the `uri` it stands for."""
-    if isinstance(node, list):
-        return [_resolve(item, uris) for item in node]
-    if not isinstance(node, dict):
-        return node
-    resolved = {key: _resolve(value, uris) for key, value in node.items() if key != "fromJob"}
-    if "fromJob" in node:
-        resolved["uri"] = uris[node["fromJob"]["kind"], node["fromJob"]["name"]]
-    return resolved
+def upstream_uri(target: FromJob, output: str) -> str:
+    """The address that a `fromJob` stands for, below the other job's output.uri."""
+    part = (
+        UPSTREAM_KEYS[Kind(target.kind)] if target.checkpoint is None else checkpoint_key(target.checkpoint)
+    )
+    return f"{output.rstrip('/')}/{part}"
 
 
 def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
@@ -124,17 +120,18 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
 
     Raises ManifestError when a job it refers to is not in `outputs`.
     """
-    uris: dict[tuple[str, str], str] = {}
-    problems = []
+    spec, problems = job.spec.to_json(), []
     for ref in references(job):
         key = target_key(job, ref)
         if key in outputs:
-            part = UPSTREAM_KEYS[Kind(ref.target.kind)]
-            uris[ref.target.kind, ref.target.name] = f"{outputs[key].rstrip('/')}/{part}"
+            holder: Any = spec
+            for part in ref.keys[:-1]:
+                holder = holder[part]
+            del holder[ref.keys[-1]]
+            holder["uri"] = upstream_uri(ref.target, outputs[key])
         else:
             message = f"{ref.target.kind} {ref.target.name} is not among the manifests given"
             problems.append(Problem(job.source, job.document, job.subject, ref.path, message))
     if problems:
         raise ManifestError(problems)
-    spec = type(job.spec).model_validate(_resolve(job.spec.to_json(), uris))
-    return Run(job.kind, job.name, job.metadata.namespace, spec)
+    return Run(job.kind, job.name, job.metadata.namespace, type(job.spec).model_validate(spec))
