@@ -84,11 +84,11 @@ class CharacterFormat(Model):
     background_keys: Annotated[list[ShortText], Field(max_length=64)] | None = None
     """Values of `input` that mark a background record."""
     background_instruction: Text | None = None
-    """Instruction of background records."""
+    """Instruction of background records; {name} is the character's name."""
     settings_instruction: Text | None = None
-    """Instruction of settings questions."""
+    """Instruction of settings questions; {name} is the character's name."""
     imitation_instruction: Text | None = None
-    """Instruction of imitation records."""
+    """Instruction of imitation records; {name} is the character's name."""
 
 
 class SampledFormat(Model):
