@@ -6,6 +6,7 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from tests.fixtures.tokenizers import (
 
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.checks import check_sample
-from tunesmith.tokens.conversation import Conversation, Document, Message
+from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 
 LONG = 1_000_000
 BYTE_LEVEL = [name for name, family in BY_NAME.items() if not family.metaspace]
@@ -155,6 +156,48 @@ def test_a_reply_is_never_cut_unless_told() -> None:
     assert sample.ids == prompt + reply[: 90 - len(prompt)]
     assert sample.weights == [0.0] * len(prompt) + [1.0] * (90 - len(prompt))
     check_sample(sample, chat, "chat", truncate_reply=True)
+
+
+def test_a_prompt_that_must_stay_whole() -> None:
+    chat = load_family("chatml")
+    fits = (Message("user", "hello"), Message("assistant", "hi"))
+    long = (Message("user", "Only one word. " + "why " * 100), Message("assistant", "hi"))
+    turns = (*long, Message("user", "what"), Message("assistant", "that"))
+
+    def samples(messages: tuple[Message, ...], **options: Any) -> list[Sample]:
+        conversation = Conversation(messages, **options.pop("conversation", {}))
+        return chat.samples(
+            conversation, train_on="lastAssistant", max_length=60, truncate_prompt=False, **options
+        )
+
+    assert len(samples(fits)) == 1
+    for messages in (long, turns):
+        with pytest.raises(
+            RecordError, match=r"prompt of \d+ tokens and its reply of \d+ .*truncatePrompt: true"
+        ):
+            samples(messages)
+        with pytest.raises(RecordError, match="truncatePrompt"):
+            samples(messages, truncate_reply=True)
+    # User simulation leaves out whole turns, and cuts into none.
+    (sample,) = samples(turns, conversation={"merge": False})
+    assert sample.cut_tokens > 0
+    assert chat.decode(sample.ids).count("why") == 0
+    with pytest.raises(RecordError, match="truncatePrompt"):
+        samples(long, conversation={"merge": False})
+
+
+def test_a_reply_is_cut_where_the_prompt_must_stay_whole() -> None:
+    chat = load_family("chatml")
+    messages = (Message("user", "why " * 5), Message("assistant", "the old town " * 40))
+    limits: dict[str, Any] = {"train_on": "allAssistant", "max_length": 60, "truncate_prompt": False}
+    with pytest.raises(RecordError, match="reply alone is too long"):
+        chat.samples(Conversation(messages), **limits)
+    (sample,) = chat.samples(Conversation(messages), **limits, truncate_reply=True)
+    prompt = inference_ids(chat, messages[:1])
+    assert (sample.ids[: len(prompt)], len(sample.ids)) == (prompt, 60)
+    longer = (Message("user", "why " * 50), messages[1])
+    with pytest.raises(RecordError, match="the prompt of"):
+        chat.samples(Conversation(longer), **limits, truncate_reply=True)
 
 
 def test_a_cut_reply_leaves_the_question_half_the_room() -> None:

@@ -99,6 +99,9 @@ class TrainingSpec(Model):
     """Tokens of one device in one micro-batch; auto: chosen by memory."""
     loss_reduction: Literal["tokenMean", "sampleMean"] = "tokenMean"
     """Whether each token or each sample weighs the same."""
+    truncate_prompt: bool = True
+    """Cut the beginning of a prompt that is longer than maxLength, instead of calling the record bad. User
+    simulation leaves out a dialogue's oldest turns and history either way."""
     truncate_reply: bool = False
     """Cut a reply that alone is longer than maxLength, instead of calling the record bad."""
     gradient_checkpointing: BoolOrAuto = "auto"
