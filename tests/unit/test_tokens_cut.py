@@ -241,7 +241,7 @@ def test_sentencepiece_like_tokenizers_are_cut_too() -> None:
 )
 def test_every_token_of_a_text_is_a_label_once(name: str, text: str, max_length: int) -> None:
     chat = load_family(name)
-    samples = chat.document_samples(Document(text), max_length=max_length)
+    samples = list(chat.document_samples(Document(text), max_length=max_length))
     labels = [id_ for s in samples for id_, weight in zip(s.ids, s.weights, strict=True) if weight]
     ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert labels == [*ids, chat.tokenizer.eos_token_id]
@@ -257,3 +257,45 @@ def test_every_token_of_a_text_is_a_label_once(name: str, text: str, max_length:
             assert sample.ids[sample.weights.index(1.0) - 1] == before[-1]
         before = sample.ids
         check_sample(sample, chat, "text")
+
+
+def test_a_long_text_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "It rained.",
+        "",
+        "  indented",
+        "你好，世界。",
+        "\u3000\u3000第一章",
+        '"Quoted," he said.',
+        "a b " * 9,
+    ]
+    texts = {
+        "plain": "\n".join(random.Random(1).choices([*lines[:1], *lines[3:4], *lines[5:]], k=300)),
+        "indented": "\n\n".join("\u3000\u3000第一章，他说：好。" for _ in range(100)),
+        "no lines": "the old town " * 300,
+        "mixed": "\r\n".join(random.Random(2).choices(lines, k=300)),
+    }
+    wrong = []
+    for name in ("chatml", "llama3", "metaspace-first", "metaspace-always"):
+        chat = load_family(name)
+        for kind, text in texts.items():
+            monkeypatch.setattr("tunesmith.tokens.encode.PIECE_CHARACTERS", 1 << 30)
+            whole = list(chat.document_samples(Document(text), max_length=50))
+            monkeypatch.setattr("tunesmith.tokens.encode.PIECE_CHARACTERS", 40)
+            pieces = list(chat.document_samples(Document(text), max_length=50))
+            same = pieces == whole if kind == "plain" else _labels(chat, pieces) == _labels(chat, whole)
+            wrong += [] if same else [(name, kind)]
+    assert wrong == []
+
+
+def test_a_long_text_is_never_encoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = load_family("chatml")
+    monkeypatch.setattr("tunesmith.tokens.encode.PIECE_CHARACTERS", 100)
+    encoder, sizes = chat._encoder, []
+    monkeypatch.setattr(encoder, "ids", lambda text, ids=encoder.ids: sizes.append(len(text)) or ids(text))
+    assert list(chat.document_samples(Document("It rained.\n" * 200), max_length=50))
+    assert max(sizes) < 300
+
+
+def _labels(chat: ChatTokenizer, samples: list[Sample]) -> str:
+    return chat.decode([id_ for s in samples for id_, w in zip(s.ids, s.weights, strict=True) if w])

@@ -9,7 +9,7 @@ from pydantic import Field
 from tunesmith.api.addresses import StorageUri
 from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
-from tunesmith.api.scalars import NotNegative, Positive, Seed, ShortText, Text
+from tunesmith.api.scalars import Encoding, NotNegative, Positive, Seed, ShortText, Text
 
 
 class ChatFormat(Model):
@@ -25,6 +25,9 @@ class InstructionFormat(Model):
 
 class TextFormat(Model):
     """Plain text in which every token is a label."""
+
+    join: Literal["file", "paragraph", "line"] = "line"
+    """What one document of a plain text file is: the file, the lines between blank ones, or each line."""
 
 
 class HistorySpec(Model):
@@ -150,6 +153,8 @@ class DatasetSpec(Model):
     """How often the dataset is seen in an epoch; may be a fraction."""
     subset: SubsetSpec | None = None
     """A seeded part of the records."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
@@ -200,6 +205,8 @@ class ValidationSpec(Model):
     """What is set aside whole: users (default where users exist) or samples."""
     seed: Seed = 42
     """Seed of the choice."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
@@ -248,6 +255,8 @@ class PromptsSpec(Model):
     """Conversations; the last reply, if any, is the reference."""
     instruction: InstructionFormat | None = None
     """Alpaca records; output is the reference."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None

@@ -10,7 +10,7 @@ from tunesmith.api.addresses import StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, output_apart
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
-from tunesmith.api.scalars import JsonObject, NotNegative, Positive, Seed, ShortName, ShortText
+from tunesmith.api.scalars import Encoding, JsonObject, NotNegative, Positive, Seed, ShortName, ShortText
 
 
 class SeedsSpec(Model):
@@ -18,6 +18,8 @@ class SeedsSpec(Model):
 
     uri: StorageUri
     """File or folder of {question, answer, correction}, Alpaca or chat records."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     shuffle_seed: Seed | None = None

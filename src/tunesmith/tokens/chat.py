@@ -8,7 +8,7 @@ token. Refuses to know file formats, models and training; imports transformers o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -166,7 +166,7 @@ class ChatTokenizer:
             return True
         return False
 
-    def document_samples(self, document: Document, *, max_length: int) -> list[Sample]:
+    def document_samples(self, document: Document, *, max_length: int) -> Iterator[Sample]:
         """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once."""
         if not document.text.strip():
             raise RecordError("the text is empty")
