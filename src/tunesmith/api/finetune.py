@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tunesmith.api.addresses import inside, inside_cel
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
+from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
 from tunesmith.api.scalars import BoolOrAuto, IntOrAuto, JsonObject, NotNegative, Positive, Seed, ShortText
@@ -240,7 +240,6 @@ class FineTuneSpec(JobSpec):
             _parallel_divides,
             "evaluation",
         ),
-        *OFFLINE_RULES,
         _names_unique("evaluation", "evaluation"),
         _names_unique("previews", "previews"),
     )
