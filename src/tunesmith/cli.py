@@ -242,6 +242,9 @@ DataSets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="An option of the format, as in manifests; repeatable."),
 ]
+TextEncoding = Annotated[
+    str, typer.Option("--encoding", help="What files that are not UTF-8 are in, as gb18030 or shift_jis.")
+]
 _DATA_FORMATS = "chat, instruction, text, userSimulation, character, sampled, legalJudgement or seeds"
 
 
@@ -253,6 +256,7 @@ def data_check(
     ] = None,
     name: CharacterName = None,
     options: DataSets = None,
+    encoding: TextEncoding = "utf-8",
     model: Annotated[
         str | None, typer.Option("--model", metavar="DIR", help="Count tokens, by this model's tokenizer.")
     ] = None,
@@ -277,7 +281,7 @@ def data_check(
     from tunesmith.local.data import Asked
     from tunesmith.local.data_check import check
 
-    asked = Asked(format_, name, options or [])
+    asked = Asked(format_, name, options or [], encoding)
     raise typer.Exit(check(path, asked, model, max_length or 4096, work_dir, Console(highlight=False)))
 
 
@@ -296,6 +300,7 @@ def data_convert(
     ] = "auto",
     name: CharacterName = None,
     options: DataSets = None,
+    encoding: TextEncoding = "utf-8",
     max_bad: Annotated[
         int, typer.Option("--max-bad-records", min=0, help="Records that may be left out.")
     ] = 0,
@@ -313,7 +318,7 @@ def data_convert(
     from tunesmith.local.data import Asked
     from tunesmith.local.data_convert import Into, convert
 
-    asked = Asked(None if from_ == "auto" else from_, name, options or [])
+    asked = Asked(None if from_ == "auto" else from_, name, options or [], encoding)
     into = Into(out, to, max_bad, force)
     raise typer.Exit(convert(path, asked, into, work_dir, Console(highlight=False)))
 

@@ -100,6 +100,7 @@ DEFAULTS = {
             "shuffle": "group",
             "tokensPerDevice": "auto",
             "lossReduction": "tokenMean",
+            "truncatePrompt": True,
             "truncateReply": False,
             "gradientCheckpointing": "auto",
             "seed": 42,

@@ -168,6 +168,32 @@ def test_articles_are_looked_up(call):
     assert (ended.code, ended.err.startswith("tunesmith: articles.json: ")) == (2, True)
 
 
+def test_files_in_another_encoding(call):
+    Path("novel.txt").write_bytes("第一章\n\n那年冬天，\n祖母死了。\n".encode("gb18030"))
+    ended = call("check", "novel.txt")
+    assert (ended.code, "it looks like gb18030: set encoding: gb18030" in ended.out) == (2, True)
+    for join, documents in (("line", 3), ("paragraph", 2), ("file", 1)):
+        ended = call("check", "novel.txt", "--encoding", "gb18030", "--set", f"join={join}")
+        records = (
+            "1 record → 1 document" if documents == 1 else f"{documents} records → {documents} documents"
+        )
+        assert (ended.code, records in ended.lines) == (0, True), ended.out
+    assert (
+        "--encoding gbk: there are utf-8, utf-16, gb18030,"
+        in call("check", "novel.txt", "--encoding", "gbk").err
+    )
+    Path("chat.jsonl").write_bytes(
+        (json.dumps(CHAT | {"note": "祖母死了"}, ensure_ascii=False)).encode("gb18030")
+    )
+    assert call("convert", "chat.jsonl", "out.jsonl", "--to", "openai", "--encoding", "gb18030").code == 0
+    Path("case.jsonl").write_bytes(json.dumps(CASE, ensure_ascii=False).encode("gb18030"))
+    Path("articles.json").write_bytes(
+        json.dumps({"264": "盗窃公私财物"}, ensure_ascii=False).encode("gb18030")
+    )
+    options = ("--encoding", "gb18030", "--set", "articlesUri=articles.json")
+    assert call("check", "case.jsonl", *options).code == 0
+
+
 def test_options_of_the_format(call):
     write_jsonl(Path("x.jsonl"), [CHAT] * 3)
     ended = call("check", "x.jsonl", "--set", "limit=2")
@@ -379,5 +405,6 @@ def test_the_commands_of_the_page_work(call, line, tiny_model):
     write_jsonl(Path("lines/paimon.jsonl"), [LINE])
     Path("alpaca.json").write_text(json.dumps([ALPACA]))
     Path("my-model").symlink_to(tiny_model)
+    Path("novel.txt").write_bytes("第一章\n\n那年冬天，\n祖母死了。\n".encode("gb18030"))
     ended = call(*shlex.split(line)[2:])
     assert ended.code == 0, ended.out + ended.err

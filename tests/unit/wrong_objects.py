@@ -385,19 +385,6 @@ OBJECTS = [
         "spec.model.revision",
         "hf://",
     ),
-    ft("offline-on-hub", {"spec.hub.offline": True}, MODEL, "hub.offline is true"),
-    ft(
-        "offline-adapter",
-        {MODEL: "s3://models/m", "spec.hub.offline": True, "spec.model.adapterUri": "hf://a/b"},
-        "spec.model.adapterUri",
-        "hub",
-    ),
-    dg(
-        "offline-endpoint",
-        {"spec.hub.offline": True},
-        "spec.hub.offline",
-        "a model of endpoints is on the hub",
-    ),
     rs("output-over-prompts", {OUT: "s3://data/cases.json"}, OUT, "would overwrite"),
     rs(
         "output-over-articles",

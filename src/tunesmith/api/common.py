@@ -221,7 +221,7 @@ class HubSpec(Model):
     endpoint: Url | None = None
     """Address of a mirror."""
     offline: bool = False
-    """Never ask a hub."""
+    """Never ask a hub; what is named hf:// must be in the pod's, or this machine's, Hugging Face cache."""
     token_secret_ref: SecretKeyRef | None = None
     """Token for gated models."""
 
@@ -267,19 +267,6 @@ class JobSpec(Model):
     """The Hugging Face hub or a mirror."""
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     """Where metrics go besides metrics.jsonl."""
-
-
-def _offline_rule(field: str, attribute: str) -> Rule:
-    return Rule(
-        "is on the hub, but hub.offline is true; put the model into s3:// or file://",
-        f"!(self.hub.offline && has(self.model.{field}) && self.model.{field}.startsWith('hf://'))",
-        lambda m: not (m.hub.offline and (getattr(m.model, attribute) or "").startswith("hf://")),
-        f"model.{field}",
-    )
-
-
-# `hub.offline` with a model that only the hub has can never work.
-OFFLINE_RULES = (_offline_rule("uri", "uri"), _offline_rule("adapterUri", "adapter_uri"))
 
 
 def output_apart(message: str, *inputs: str) -> Rule:

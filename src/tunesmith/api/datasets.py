@@ -9,7 +9,7 @@ from pydantic import Field
 from tunesmith.api.addresses import StorageUri
 from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
-from tunesmith.api.scalars import NotNegative, Positive, Seed, ShortText, Text
+from tunesmith.api.scalars import Encoding, NotNegative, Positive, Seed, ShortText, Text
 
 
 class ChatFormat(Model):
@@ -25,6 +25,9 @@ class InstructionFormat(Model):
 
 class TextFormat(Model):
     """Plain text in which every token is a label."""
+
+    join: Literal["file", "paragraph", "line"] = "line"
+    """What one document of a plain text file is: the file, the lines between blank ones, or each line."""
 
 
 class HistorySpec(Model):
@@ -84,11 +87,11 @@ class CharacterFormat(Model):
     background_keys: Annotated[list[ShortText], Field(max_length=64)] | None = None
     """Values of `input` that mark a background record."""
     background_instruction: Text | None = None
-    """Instruction of background records."""
+    """Instruction of background records; {name} is the character's name."""
     settings_instruction: Text | None = None
-    """Instruction of settings questions."""
+    """Instruction of settings questions; {name} is the character's name."""
     imitation_instruction: Text | None = None
-    """Instruction of imitation records."""
+    """Instruction of imitation records; {name} is the character's name."""
 
 
 class SampledFormat(Model):
@@ -150,6 +153,8 @@ class DatasetSpec(Model):
     """How often the dataset is seen in an epoch; may be a fraction."""
     subset: SubsetSpec | None = None
     """A seeded part of the records."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
@@ -200,6 +205,8 @@ class ValidationSpec(Model):
     """What is set aside whole: users (default where users exist) or samples."""
     seed: Seed = 42
     """Seed of the choice."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
@@ -248,6 +255,8 @@ class PromptsSpec(Model):
     """Conversations; the last reply, if any, is the reference."""
     instruction: InstructionFormat | None = None
     """Alpaca records; output is the reference."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None

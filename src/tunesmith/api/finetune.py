@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tunesmith.api.addresses import inside, inside_cel
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
+from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
 from tunesmith.api.scalars import BoolOrAuto, IntOrAuto, JsonObject, NotNegative, Positive, Seed, ShortText
@@ -99,6 +99,9 @@ class TrainingSpec(Model):
     """Tokens of one device in one micro-batch; auto: chosen by memory."""
     loss_reduction: Literal["tokenMean", "sampleMean"] = "tokenMean"
     """Whether each token or each sample weighs the same."""
+    truncate_prompt: bool = True
+    """Cut the beginning of a prompt that is longer than maxLength, instead of calling the record bad. User
+    simulation leaves out a dialogue's oldest turns and history either way."""
     truncate_reply: bool = False
     """Cut a reply that alone is longer than maxLength, instead of calling the record bad."""
     gradient_checkpointing: BoolOrAuto = "auto"
@@ -237,7 +240,6 @@ class FineTuneSpec(JobSpec):
             _parallel_divides,
             "evaluation",
         ),
-        *OFFLINE_RULES,
         _names_unique("evaluation", "evaluation"),
         _names_unique("previews", "previews"),
     )

@@ -88,11 +88,12 @@ def cache_key(
     """A name for everything that decides what the samples are."""
     uris = [dataset.uri for dataset in spec.datasets] + [spec.validation.uri]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
+    training = spec.training
     facts = {
         "code": _code(),
         "datasets": [dataset.model_dump(mode="json") for dataset in spec.datasets],
         "validation": spec.validation.model_dump(mode="json"),
-        "training": [spec.training.max_length, spec.training.truncate_reply, spec.training.seed],
+        "training": [training.max_length, training.truncate_prompt, training.truncate_reply, training.seed],
         "tokenizer": _tokenizer(tokenizer),
         "day": tokenizer.today.isoformat() if dated else "",
         "shape": [first, vocab_size],

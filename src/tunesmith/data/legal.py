@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tunesmith.data.fields import named, optional_text, present, text_field
 from tunesmith.data.json_text import type_name
 from tunesmith.data.language import Language, language_of
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.terms import XT, Term
 from tunesmith.tokens.conversation import Message
 
 NO_VIOLATION = "不违规"
-NO_VIOLATIONS = (NO_VIOLATION, "no violation")
+NO_VIOLATIONS = (NO_VIOLATION, "no violation", "nv")
 """What says that the law was not broken, in records and replies."""
-XT: Literal["XT"] = "XT"
 LABELS = ("NV", "V", "TU", "TD", "XT", "NX", "original")
 
 _XT_NUMBERS = (10000, 10001)  # life and death, as LawShift writes them
@@ -69,7 +69,7 @@ class Case:
     fact: str
     articles: tuple[str, ...]
     charges: frozenset[str]
-    months: int | Literal["XT"] | None = None
+    months: Term | None = None
     label: str | None = None
 
 
@@ -211,7 +211,7 @@ def _charge_names(listed: list[Any], name: str) -> Iterator[str]:
         yield plain
 
 
-def _months(given: object) -> int | Literal["XT"] | None:
+def _months(given: object) -> Term | None:
     if given is None or (isinstance(given, str) and not given.strip()):
         return None
     if isinstance(given, str) and given.strip() in _XT_WORDS:
@@ -220,7 +220,7 @@ def _months(given: object) -> int | Literal["XT"] | None:
     return XT if months in _XT_NUMBERS else months
 
 
-def _cail_term(meta: Mapping[str, Any]) -> int | Literal["XT"] | None:
+def _cail_term(meta: Mapping[str, Any]) -> Term | None:
     name, term = "meta.term_of_imprisonment", meta.get("term_of_imprisonment")
     if term is None:
         return None

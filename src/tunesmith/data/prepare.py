@@ -104,6 +104,7 @@ class _Part:
             self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
             spec.training.truncate_reply,
             self._make.vocab_size,
+            spec.training.truncate_prompt,
         )
         everything: Iterator[Made] = self._make.tokeniser.encode(self._watched(), settings)
         good: Iterator[tuple[Item, Encoded] | Skipped]

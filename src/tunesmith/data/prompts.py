@@ -17,6 +17,7 @@ from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.encodings import UTF_8
 from tunesmith.data.place import Place, RecordSkipped, Skipped
 from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, own_fields
 from tunesmith.data.prompt_ids import TakenIds
@@ -57,7 +58,7 @@ def prepare_prompts(
     there is no prompt; ModelError where the model has no chat template; and the storage's errors.
     """
     legal = spec.legal_judgement
-    articles = read_articles(legal.articles_uri, options) if legal is not None else {}
+    articles = read_articles(legal.articles_uri, options, spec.encoding) if legal is not None else {}
     with PromptWriter(folder) as writer, TakenIds(writer.temp) as taken:
         preparation = _Preparation(spec, options, taken, _Maker(spec, articles, tokenizer, check))
         for packed in preparation.prompts(progress):
@@ -68,11 +69,11 @@ def prepare_prompts(
     return Prompts(folder)
 
 
-def read_articles(uri: str, options: StorageOptions) -> dict[str, str]:
+def read_articles(uri: str, options: StorageOptions, encoding: str = UTF_8) -> dict[str, str]:
     """The articles' texts by id. Raises DataError, whose message names the file."""
     store, entries = find_files(uri, options)
     values: list[Mapping[str, Any]] = []
-    for record in read_records(store, entries):
+    for record in read_records(store, entries, encoding=encoding):
         if isinstance(record, BadRecord):
             raise DataError(f"The articles in {uri} cannot be used: {record}.")
         values.append(record.value)
@@ -139,6 +140,7 @@ class _Preparation:
     def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
         assert spec.uri is not None  # plan has resolved every fromJob
         self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
+        self._encoding = spec.encoding
         self._store, self._entries = find_files(spec.uri, options)
         self._taken, self._maker = taken, maker
         self._records = self._equal = self._named = 0
@@ -155,7 +157,8 @@ class _Preparation:
                 yield result
 
     def _results(self, progress: Callable[[int], None]) -> Iterator[Made]:
-        for record in islice(read_records(self._store, self._entries), self._limit):
+        records = read_records(self._store, self._entries, encoding=self._encoding)
+        for record in islice(records, self._limit):
             self._records += 1
             if self._records % _PROGRESS_EVERY == 0:
                 progress(self._records)

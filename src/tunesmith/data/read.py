@@ -146,11 +146,19 @@ class Reader:
     def _records(self) -> Iterator[Record | BadRecord]:
         """Records up to `limit`, good or bad, before anything else."""
         if self._movielens:
-            return islice(read_movielens(self._store, self._entries), self._dataset.limit)
+            ratings = read_movielens(self._store, self._entries, self._dataset.encoding)
+            return islice(ratings, self._dataset.limit)
         return islice(self._every_record(), self._dataset.limit)
 
     def _every_record(self) -> Iterator[Record | BadRecord]:
-        return read_records(self._store, self._entries, plain_text=self._dataset.text is not None)
+        text = self._dataset.text
+        return read_records(
+            self._store,
+            self._entries,
+            plain_text=text is not None,
+            encoding=self._dataset.encoding,
+            join=text.join if text is not None else "line",
+        )
 
     def _chosen(self, choice: Choice, tally: Tally) -> Iterator[Record | BadRecord | Skipped]:
         for record in self._records():

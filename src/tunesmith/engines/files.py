@@ -61,11 +61,6 @@ def fetch_files(
         adapters.append(base)
         below = base_source(base)
         named = f"model.uri {source.uri} is an adapter; its base model"
-        if hub.offline and (below.uri or "").startswith("hf://"):
-            raise ModelError(
-                f"{named} {below.uri} is on the hub, but hub.offline is true. Put the base model into s3:// "
-                "or file://, and name it as model.uri and the adapter as model.adapterUri."
-            )
         place = local_path(below.uri or "")
         if place is not None and not place.is_dir():
             raise ModelError(
