@@ -5,6 +5,7 @@ import hashlib
 import json
 
 from tunesmith.api.dialogue import RoleSpec
+from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import Plan
@@ -14,9 +15,14 @@ from tunesmith.dialogue.turns import Said
 TEMPLATES = default_templates()
 
 
+def planned(name, key, *texts, seed=None):
+    """A seed of one round: question, answer, correction."""
+    return PlannedSeed(name, key, (SeedRound(*texts),), seed)
+
+
 def seeds(number, correction="Better {at}.", answer="Answer {at}."):
     return [
-        PlannedSeed(
+        planned(
             f"r1-{at + 1:06}",
             f"key {at}",
             f"Question {at}?",

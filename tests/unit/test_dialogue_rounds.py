@@ -18,6 +18,7 @@ from tests.unit.dialogue_world import (
     digest_of,
     everyone,
     plan,
+    planned,
     refusal,
     roles_of,
     seeds,
@@ -27,7 +28,7 @@ from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
-from tunesmith.dialogue.growth import Dialogue, PlannedSeed
+from tunesmith.dialogue.growth import Dialogue
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
 from tunesmith.dialogue.outputs import write_outputs
@@ -73,17 +74,15 @@ def test_round_one_is_the_seed_and_later_rounds_go_question_answer_correction():
 @pytest.mark.parametrize(
     ("seed", "rounds", "asked"),
     [
-        pytest.param(PlannedSeed("r1-000001", "k", "Q", "A", "C"), 1, [], id="whole"),
+        pytest.param(planned("r1-000001", "k", "Q", "A", "C"), 1, [], id="whole"),
+        pytest.param(planned("r1-000001", "k", "Q", "A", None), 1, [(1, "correction")], id="no-correction"),
         pytest.param(
-            PlannedSeed("r1-000001", "k", "Q", "A", None), 1, [(1, "correction")], id="no-correction"
-        ),
-        pytest.param(
-            PlannedSeed("r1-000001", "k", "Q", None, None),
+            planned("r1-000001", "k", "Q", None, None),
             1,
             [(1, "answer"), (1, "correction")],
             id="question",
         ),
-        pytest.param(PlannedSeed("r1-000001", "k", "Q", None, "C"), 1, [(1, "answer")], id="no-answer"),
+        pytest.param(planned("r1-000001", "k", "Q", None, "C"), 1, [(1, "answer")], id="no-answer"),
     ],
 )
 def test_of_the_first_round_only_what_is_missing_is_asked_for(seed, rounds, asked):

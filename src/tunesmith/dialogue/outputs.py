@@ -92,9 +92,9 @@ class _RoundFiles:
         """A dialogue, if it came so far."""
         rounds = dialogue.whole_rounds[: self._number]
         if len(rounds) == self._number:
-            name = dialogue.seed.id
-            self._single.write(line({"id": name, **rounds[-1].as_dict()}))
-            self._history.write(line({"id": name, "rounds": [each.as_dict() for each in rounds]}))
+            names = dialogue.seed.names()
+            self._single.write(line({**names, **rounds[-1].as_dict()}))
+            self._history.write(line({**names, "rounds": [each.as_dict() for each in rounds]}))
 
 
 def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
@@ -123,15 +123,14 @@ def messages_record(dialogue: Dialogue) -> dict[str, Any]:
     """
     messages = [message.as_dict() for message in dialogue.messages()]
     marks = {"truncated": True} if dialogue.truncated() else {}
-    return {"id": dialogue.seed.id, "messages": messages} | marks
+    return {**dialogue.seed.names(), "messages": messages} | marks
 
 
 def failed_record(grown: Grown, turn: Turn) -> dict[str, Any]:
     """Where and why a dialogue ended, with the raw reply and what was said before."""
     said = turn.said
     return {
-        "id": grown.seed.id,
-        "seed": grown.seed.key,
+        **grown.seed.names(),
         "round": turn.round,
         "role": str(turn.role),
         "reason": said.reason,

@@ -13,6 +13,7 @@ import shutil
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import astuple
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -23,16 +24,13 @@ import numpy as np
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.choose import rank
 from tunesmith.data.report import counted
+from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import PlannedSeed
 
 _FACTS, _ROWS = "facts.json", "rows"
 _NUMBER = np.dtype("<i8")
 _NAMED = 3
-
-
-def seed_id(position: int) -> str:
-    """The dialogue's name in the outputs, by its place in the planned order from 0: `r1-000001`."""
-    return f"r1-{position + 1:06}"
+_CHUNK = 1 << 20
 
 
 class SeedWriter:
@@ -51,15 +49,15 @@ class SeedWriter:
             self.temp.mkdir(parents=True)
             self._rows = (self.temp / _ROWS).open("wb")
 
-    def add(self, key: str, question: str | None, answer: str | None, correction: str | None) -> None:
+    def add(self, seed: PlannedSeed) -> None:
         """Append a seed, whose texts hold no halves of surrogate pairs."""
-        row = json.dumps([key, question, answer, correction], ensure_ascii=False).encode() + b"\n"
+        row = json.dumps(astuple(seed), ensure_ascii=False).encode() + b"\n"
         with explained("write", self.temp):
             self._rows.write(row)
         self._digest.update(row)
         self._starts.append(self._starts[-1] + len(row))
         if self._shuffle_seed is not None:
-            self._ranks.append(rank(self._shuffle_seed, "dialogue", key))
+            self._ranks.append(rank(self._shuffle_seed, "dialogue", seed.key))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -90,8 +88,9 @@ class SeedWriter:
 class Seeds:
     """The seeds of a finished folder, in the planned order; iterate as often as you like. Close when done.
 
-    Reads a seed when it is asked for and keeps none. `digest` is a SHA-256 over all keys and texts. `facts`
-    are the preparation's counts: `records`, `bad` with the first `bad_records`, `equal`, `skipped_files`.
+    Reads a seed when it is asked for and keeps none. `digest` is a SHA-256 over all ids and texts. `facts`
+    are the preparation's counts: `records`, `bad` with the first `bad_records`, `equal`, `repeated` (ids),
+    `skipped_files`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,8 +111,8 @@ class Seeds:
         row = int(self._order[position])
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         with explained("read", self.folder / _ROWS):
-            key, question, answer, correction = json.loads(os.pread(self._rows.fileno(), end - start, start))
-        return PlannedSeed(seed_id(position % len(self)), key, question, answer, correction)
+            name, key, rounds, seed = json.loads(os.pread(self._rows.fileno(), end - start, start))
+        return PlannedSeed(name, key, tuple(_round(*each) for each in rounds), seed)
 
     def __iter__(self) -> Iterator[PlannedSeed]:
         return (self[position] for position in range(len(self)))
@@ -124,10 +123,24 @@ class Seeds:
         lines = [f"{counted(facts['records'], 'record')} → {counted(len(self), 'seed')}"]
         if facts["equal"]:
             lines.append(f"{counted(facts['equal'], 'seed')} equal to an earlier one")
+        if facts["repeated"]:
+            lines.append(
+                f"{counted(facts['repeated'], 'seed')} with the id of an earlier one: made ids, `seed` has theirs"
+            )
         if facts["bad"]:
             lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
             lines += facts["bad_records"][:_NAMED]
         return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
+
+    def digest_of(self, first: int) -> str:
+        """SHA-256 over the first so many seeds in the input's order: `digest` if these were all."""
+        left, digest = int(self._starts[first]), sha256()
+        with explained("read", self.folder / _ROWS):
+            self._rows.seek(0)
+            while left and (chunk := self._rows.read(min(left, _CHUNK))):
+                digest.update(chunk)
+                left -= len(chunk)
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the file."""
@@ -138,3 +151,7 @@ class Seeds:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _round(question: str, answer: str | None, correction: str | None, truncated: list[str]) -> SeedRound:
+    return SeedRound(question, answer, correction, tuple(truncated))

@@ -82,7 +82,7 @@ class Statistics:
     """Feed it with `add`, then ask for `values`."""
 
     def __init__(self, rounds: int) -> None:
-        self._planned = 0
+        self._planned = self._nothing_asked = 0
         self._whole = [0] * rounds
         self._roles = {role: _OfRole() for role in ROLES}
         self._reasons: Counter[str] = Counter()
@@ -91,7 +91,8 @@ class Statistics:
     def add(self, grown: Grown) -> None:
         """One dialogue, finished or failed."""
         self._planned += 1
-        for number in range(len(grown.dialogue.whole_rounds)):
+        self._nothing_asked += not grown.turns
+        for number in range(min(len(self._whole), len(grown.dialogue.whole_rounds))):
             self._whole[number] += 1
         for turn in grown.turns:
             self._roles[turn.role].add(turn)
@@ -102,7 +103,7 @@ class Statistics:
     def values(self) -> dict[str, Any]:
         """The counts by name:
 
-        - `dialogues`: `planned`, `finished`, `failed`; `finished_by_round`: how many came so far, from round
+        - `dialogues`: `planned`, `finished`, `failed`, `nothing_asked` (whole in the seeds); `finished_by_round`: how many came so far, from round
           1 on; `reasons`: {reason: dialogues that failed so}
         - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
           `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
@@ -118,6 +119,7 @@ class Statistics:
                 "planned": self._planned,
                 "finished": self._planned - failed,
                 "failed": failed,
+                "nothing_asked": self._nothing_asked,
                 "finished_by_round": self._whole,
                 "reasons": {name: self._reasons[name] for name in REASONS if self._reasons[name]},
             },
