@@ -167,8 +167,8 @@ VALUES = (
     | st.just(CORRECTED) | st.just([ALIGNER, NEXT])
 )  # fmt: skip
 FIELDS = (
-    "question", "answer", "correction", "instruction", "input", "output", "messages", "prompt", "id", "rounds",
-    "corrections", "seed",
+    "question", "answer", "correction", "instruction", "input", "output", "messages", "prompt", "id",
+    "rounds", "corrections", "seed",
 )  # fmt: skip
 
 

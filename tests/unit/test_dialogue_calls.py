@@ -86,7 +86,8 @@ def called(*replies, **options):
         pytest.param([OK], Answer, COST, 0.4, id="answer"),
         pytest.param([completion(finish="length")], Answer, COST, 0.4, id="truncated"),
         pytest.param([completion(usage=False)], Answer, MOST, 0.4, id="no-usage-counts-as-the-most"),
-        pytest.param([completion("")], Unusable, COST, 0.4, id="empty-is-an-end"),
+        pytest.param([completion(""), OK], Answer, 2 * COST, 1.8, id="empty-is-paid-and-asked-again"),
+        pytest.param([completion(" \n", finish="length")], Unusable, COST, 0.4, id="thoughts-are-an-end"),
         pytest.param([completion(finish="content_filter")], Unusable, COST, 0.4, id="blocked-is-an-end"),
         pytest.param([status(400, "context_length_exceeded")], Unusable, 0, 0.4, id="too-long-is-an-end"),
         pytest.param([TORN, OK], Answer, MOST + COST, 1.8, id="torn-json-is-paid-and-asked-again"),
@@ -115,8 +116,9 @@ def test_how_calls_end(replies, kind, cost, seconds):
         (OFFLINE, Unsent, 0),
         (status(429), Refused, 0),
         (TORN, Unusable, MOST),
+        (completion(""), Unusable, COST),
     ],
-    ids=["500", "timeout", "offline", "429", "torn"],
+    ids=["500", "timeout", "offline", "429", "torn", "empty"],
 )
 def test_tries_after_the_first_are_max_retries(reply, kind, paid, retries):
     ended, _, _ = called(reply, retries=retries)

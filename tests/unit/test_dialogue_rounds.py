@@ -26,7 +26,7 @@ from tests.unit.dialogue_world import (
 )
 from tests.unit.endpoint_world import run
 
-from tunesmith.api.dialogue import EndpointSpec
+from tunesmith.api.dialogue import EndpointSpec, RoleSpec
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
 from tunesmith.dialogue.growth import Dialogue
 from tunesmith.dialogue.limiter import Limiter
@@ -268,6 +268,7 @@ def test_what_is_not_paid_is_not_flushed_one_by_one():
     ("reply", "reason", "raw"),
     [
         pytest.param(completion(""), "empty", "choices", id="empty"),
+        pytest.param(completion("", "length"), "empty", "choices", id="used-up"),
         pytest.param(completion("x", "content_filter"), "blocked", "content_filter", id="blocked"),
         pytest.param(refusal(400, "prompt is too long"), "too_long", "prompt is too long", id="too-long"),
         pytest.param(refusal(503, "busy"), "no_answer", "busy", id="lost"),
@@ -488,6 +489,22 @@ def test_a_prompt_that_the_engine_cannot_take_is_a_failure():
     _, rows, _ = generated(everyone(EngineSpeaker(engine, Tokens())), 1, rounds=2)
     assert [row["reason"] for row in rows.values()] == ["too_long"]
     assert engine.asked == []
+
+
+def test_an_empty_reply_of_an_engine_is_sampled_again_where_another_can_come():
+    class Slow(Engine):
+        async def reply(self, request):
+            self.text = "Well." if request.index == 2 else ""
+            return await super().reply(request)
+
+    for temperature, retries, expected in (
+        (0.5, 6, ("Well.", "", 3)), (0.5, 1, ("", "empty", 2)), (0.0, 6, ("", "empty", 1)),
+    ):  # fmt: skip
+        made = plan(2)
+        made.roles[Role.QUESTION] = RoleSpec(endpoint="gemini", temperature=temperature, max_tokens=50)
+        _, rows, _ = generated(everyone(EngineSpeaker(Slow(), Tokens(), retries)), 1, made=made)
+        row = rows[call_id("f", "key 0", 2, Role.QUESTION)]
+        assert (row["text"], row["reason"], row["tries"]) == expected
 
 
 def test_an_engine_draws_nothing_after_the_stop():

@@ -122,7 +122,8 @@ def test_more_seeds_change_no_id_and_no_key_of_those_before(make):
     """Whatever the mixture: own ids, none, repeated ones, equal records, bad records."""
     records = [
         *(aligner(at, id=at) for at in range(10)), *(aligner(at) for at in range(10, 20)),
-        aligner(3, id=3), aligner(12), {"question": "bad"}, aligner(30, id="r1-000027"), aligner(31), aligner(32),
+        aligner(3, id=3), aligner(12), {"question": "bad"}, aligner(30, id="r1-000027"),
+        aligner(31), aligner(32),
         *(aligner(at) for at in range(40, 60)), *(aligner(at, id=at % 12) for at in range(60, 90)),
     ]  # fmt: skip
     whole = {seed.key: seed for seed in make(records, shuffleSeed=7, maxBadRecords=1)}

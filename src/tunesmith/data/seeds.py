@@ -22,7 +22,7 @@ _TEXTS = ("question", "answer", "correction")
 
 @dataclass(frozen=True, slots=True)
 class SeedRound:
-    """One round as the record has it. Texts that are to be asked for are None; `truncated` names those cut."""
+    """One round of a record. Texts that are to be asked for are None, `truncated` names those cut."""
 
     question: str
     answer: str | None = None
@@ -34,8 +34,7 @@ class SeedRound:
 class Seed:
     """The dialogue that a record holds, of which only the last round may lack texts.
 
-    `id` is the record's own, if it has one; `seed` is what an earlier DialogueGenJob wrote beside an id that it
-    made.
+    `id` is the record's own, if it has one; `seed` is what an earlier job wrote beside an id that it made.
     """
 
     rounds: tuple[SeedRound, ...]

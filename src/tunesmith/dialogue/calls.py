@@ -1,7 +1,7 @@
 """One call to a model from its place in the queue to its last try: limits, budget, journal and retries.
 
     request → turn (limits) → money held (budget) → sent → raw reply journalled → read → settled
-            → Answer, or Unusable (blocked, empty, too long): the end of the call
+            → Answer, or Unusable (blocked, too long): the end of the call
             → anything else: a pause, and once more, `maxRetries` times
 
 Knows nothing of dialogues and roles. Where a job must end (`errors.EndpointError`,
@@ -166,9 +166,9 @@ def cost_of(outcome: Outcome, request: Request, price: Price | None) -> int:
 
 
 def is_end(outcome: Outcome) -> bool:
-    """Whether no further try can end better: what a filter or the model did is kept as it is."""
+    """Whether no further try can end better: what a filter did is kept as it is, an empty reply is not."""
     match outcome:
-        case Unusable(fault=fault):
-            return fault is not Fault.MALFORMED
+        case Unusable(fault=fault, truncated=truncated):
+            return truncated or fault not in (Fault.MALFORMED, Fault.EMPTY)
         case _:
             return isinstance(outcome, Answer)

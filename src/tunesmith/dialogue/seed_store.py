@@ -124,9 +124,8 @@ class Seeds:
         if facts["equal"]:
             lines.append(f"{counted(facts['equal'], 'seed')} equal to an earlier one")
         if facts["repeated"]:
-            lines.append(
-                f"{counted(facts['repeated'], 'seed')} with the id of an earlier one: made ids, `seed` has theirs"
-            )
+            repeated = counted(facts["repeated"], "seed")
+            lines.append(f"{repeated} with the id of an earlier one: made ids, `seed` has theirs")
         if facts["bad"]:
             lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
             lines += facts["bad_records"][:_NAMED]

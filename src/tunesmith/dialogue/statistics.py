@@ -103,8 +103,9 @@ class Statistics:
     def values(self) -> dict[str, Any]:
         """The counts by name:
 
-        - `dialogues`: `planned`, `finished`, `failed`, `nothing_asked` (whole in the seeds); `finished_by_round`: how many came so far, from round
-          1 on; `reasons`: {reason: dialogues that failed so}
+        - `dialogues`: `planned`, `finished`, `failed`, `nothing_asked` (they were whole in the seeds);
+          `finished_by_round`: how many came so far, from round 1 on; `reasons`: {reason: dialogues that
+          failed so}
         - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
           `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
           `seconds` (waiting for replies, over all calls), `cost_usd`; `total`: the same over all roles

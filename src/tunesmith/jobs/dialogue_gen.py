@@ -239,7 +239,7 @@ async def _speakers(session: Session, budget: Budget | None, opened: AsyncExitSt
             longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
             engine, tokenizer = await _engine(session, name, endpoint, longest)
             opened.push_async_callback(engine.close)
-            made[name] = EngineSpeaker(engine, tokenizer)
+            made[name] = EngineSpeaker(engine, tokenizer, endpoint.limits.max_retries)
     return {role: made[spec.endpoint] for role, spec in roles.items()}
 
 
