@@ -10,7 +10,7 @@ from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.templates import default_templates
-from tunesmith.dialogue.turns import Said
+from tunesmith.dialogue.turns import BUDGET, Said, call_of_try
 
 TEMPLATES = default_templates()
 
@@ -52,6 +52,13 @@ class Rows(dict):
         self.written.append(key)
         self.flushed += [key] if durable else []
         return True
+
+    def scan(self):
+        return iter([(key, lambda row=row: row) for key, row in self.items()])
+
+    def tries(self):
+        """The replies that are known, by key."""
+        return {key: row for key, row in self.items() if call_of_try(key) and not key.startswith(BUDGET)}
 
 
 class Speaker:

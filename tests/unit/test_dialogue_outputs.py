@@ -235,6 +235,7 @@ def test_statistics(tmp_path):
     assert found["total"]["calls"] == 17
     assert found["total"]["tokens"] == {"prompt": 1607, "completion": 160}
     assert found["total"]["cost_usd"] == pytest.approx(0.00008)
+    assert found["lost_in_flight_usd"] == 0
     assert found["lengths"]["question"] == [{"low": 10, "high": 10, "count": 6}]
     assert found["lengths"]["answer"] == [{"low": 10, "high": 10, "count": 5}]
     assert found["cost_by_round"][1:] == [
@@ -295,6 +296,12 @@ def test_long_texts_are_shortened_for_people_only(tmp_path):
 def test_halves_of_surrogate_pairs_do_not_reach_the_files(tmp_path):
     written(tmp_path, lambda call: said("a\ud800b"), count=1)
     assert lines_of(tmp_path, "round2/round2_single_turn.jsonl")[0]["answer"] == "a\ufffdb"
+
+
+def test_what_was_lost_in_flight_stands_beside_the_cost(tmp_path):
+    found = write_outputs(plan(), seeds(1), rows_of(count=1).get, tmp_path, lost=7_000_000).statistics
+    assert (found["total"]["cost_usd"], found["lost_in_flight_usd"]) == (0.00003, 0.000007)
+    assert json.loads((tmp_path / "stats.json").read_text()) == found
 
 
 def test_nothing_asked_gives_files_all_the_same(tmp_path):

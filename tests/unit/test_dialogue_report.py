@@ -46,6 +46,7 @@ def test_the_page_shows_numbers_dialogues_and_failures(tmp_path):
     html = page(tmp_path, lambda call: FAILED if (call.seed, call.round) == ("key 1", 3) else None)
     shown = text_of(html)
     for part in (
+        "Lost in flight, at most 0.00 USD",
         "Dialogues 6", "Finished 5 (83.3 %)", "Failed 1", "Round 3 5 (83.3 %)",
         "blocked by a filter 1 (100.0 %)",
         "question 12 1 0 2", "Round 2, correction", "r1-000002 (blocked by a filter) Question 1?",

@@ -28,6 +28,7 @@ from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec, RoleSpec
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
+from tunesmith.dialogue.endpoint import request_of
 from tunesmith.dialogue.growth import Dialogue
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
@@ -35,7 +36,8 @@ from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.speakers import EndpointSpeaker, EngineSpeaker, endpoint_speaker
-from tunesmith.dialogue.turns import Said, Tries, call_id, try_key, turn_of
+from tunesmith.dialogue.spending import spending
+from tunesmith.dialogue.turns import Said, Tries, budget_key, call_id, try_key, turn_of
 from tunesmith.engines.sampler import Reply as EngineReply
 from tunesmith.errors import BudgetError, EndpointError, OutputConflictError, QuotaError, StoppedError
 
@@ -229,7 +231,8 @@ def known_in(rows):
         nonlocal seen
         keys = list(rows)[seen:]
         seen += len(keys)
-        counts.update(digest_of(rows[key]["request"]) for key in keys if "/" in key)
+        known = rows.tries()
+        counts.update(digest_of(known[key]["request"]) for key in keys if key in known)
         return counts[digest]
 
     return known
@@ -362,12 +365,13 @@ class Mortal(Rows):
 
     def __init__(self, held, life, torn):
         super().__init__(held)
-        self.life, self.torn = life, torn
+        self.life, self.torn, self.dead = life, torn, False
 
     def append(self, key, record, *, durable=False):
         if self.life == 0:
-            if not self.torn:
+            if not self.torn and not self.dead:
                 super().append(key, record)
+            self.dead = True
             raise Kill
         self.life -= 1
         return super().append(key, record)
@@ -425,6 +429,71 @@ def test_kills_at_any_point_change_no_file_and_no_known_reply_is_asked_for_again
     twice = [each for each, number in Counter(sent + asked).items() if number > 1]
     assert len(sent + asked) - len([key for key in rows if "/" in key]) <= parallel * len(kills)
     assert len(twice) <= parallel * len(kills)
+
+
+@settings(max_examples=12, deadline=None)
+@given(kills=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=4), parallel=st.integers(1, 8))
+def test_kills_at_any_point_and_what_is_spent_is_what_the_calls_cost(kills, parallel):
+    """With the disk kept: one number in journal, budget and statistics, and beside it what was in flight."""
+    lost_at_most = 0
+
+    def life(rows):
+        before = spending(rows, {"gemini": PRICE}).past("disk")
+
+        def write(record):
+            if getattr(rows, "dead", False):
+                raise Kill
+            dict.__setitem__(rows, budget_key(record["number"]), record)
+
+        budget = Budget(10**9, write, before, "disk")
+        speaker, server = speaker_of(rows, reply_by, retries=2, parallel=parallel, budget=budget)
+        server.request = lambda messages, temperature, most: request_of(
+            {"messages": list(messages), "max_tokens": most}
+        )
+        held = Rows(rows)
+
+        async def whole():
+            await generate(plan(), seeds(4), everyone(speaker), rows, held.get)
+            await budget.close()
+
+        try:
+            run(whole())
+        except Kill:
+            return before, None
+        return before, budget
+
+    rows = Rows()
+    for number, torn in kills:
+        rows = Mortal(rows, number, torn)
+        before, budget = life(rows)
+        assert before.lost <= lost_at_most
+        if budget is not None:
+            break
+        lost_at_most += parallel * max((row["most"] for row in rows.values() if "most" in row), default=0)
+    rows = Rows(rows)
+    before, budget = life(rows)
+    assert budget is not None
+    cost = sum(row["cost"] for key, row in rows.items() if "/" not in key)
+    found = spending(rows, {"gemini": PRICE})
+    assert cost == budget.spent == found.spent == found.past("disk").spent
+    assert budget.lost == before.lost == found.past("disk").lost == found.past("other").lost <= lost_at_most
+    replies = len(rows.tries())
+    held = len([key for key in rows if key.startswith("budget/held/")])
+    assert (budget.lost == 0) == (held == replies)
+
+
+def test_a_try_whose_call_has_not_ended_is_spent_and_one_without_a_reply_is_lost():
+    rows = Rows()
+    tries = Tries("call", rows.get, rows)
+    body = {"messages": [], "max_tokens": 50}
+    for reply in (completion(""), refusal(429), refusal(401, "Bad key.")):
+        tries.hold(7000, 3)
+        tries.write({"endpoint": "gemini", "request": body, "reply": reply.record()})
+    tries.hold(7000, 3)
+    rows.append("ended", {"cost": 100})
+    rows.append("ended/0", {"endpoint": "gemini", "request": body, "reply": completion("x").record()})
+    found = spending(rows, {"gemini": PRICE})
+    assert (found.spent, dict(found.under_way)) == (100 + 12 * 10 + 7 * 40, {3: 7000})
 
 
 def test_a_speaker_keeps_to_the_limits_of_its_spec():

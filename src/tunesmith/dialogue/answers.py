@@ -131,9 +131,7 @@ def _empty(finish: str, usage: Usage) -> Unusable:
     if finish in _CUT:
         why = f"The reply is empty: thoughts used up its maxTokens (finish_reason {finish}). Raise them."
         return Unusable(Fault.EMPTY, why, usage, truncated=True)
-    return Unusable(
-        Fault.EMPTY, f"The reply is empty (finish_reason {_short(finish) or 'missing'}).", usage
-    )
+    return Unusable(Fault.EMPTY, f"The reply is empty (finish_reason {_short(finish) or 'missing'}).", usage)
 
 
 def _choice(body: Any) -> dict[str, Any] | None:

@@ -50,15 +50,17 @@ def write_outputs(
     get: Get,
     folder: Path,
     *,
+    lost: int = 0,
     progress: Callable[[int], None] = lambda dialogues: None,
 ) -> Written:
     """Write the files of each round, messages.jsonl, failed.jsonl and stats.json, in the planned order.
 
-    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`). A dialogue that failed is in the
-    files of the rounds that it finished, and in failed.jsonl; messages.jsonl holds whole dialogues only. A
-    file is there whole or not at all. TemporaryError when a dialogue is not at its end, or the disk is full.
+    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`); `lost` is what was lost in flight,
+    in picodollars. A dialogue that failed is in the files of the rounds that it finished, and in
+    failed.jsonl; messages.jsonl holds whole dialogues only. A file is there whole or not at all.
+    TemporaryError when a dialogue is not at its end, or the disk is full.
     """
-    statistics, examples = Statistics(plan.rounds), Examples()
+    statistics, examples = Statistics(plan.rounds, lost), Examples()
     with ExitStack() as files:
         rounds = [_RoundFiles(folder, number, files) for number in range(1, plan.rounds + 1)]
         messages = files.enter_context(whole_file(folder / MESSAGES_KEY))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from tunesmith.api.dialogue import EndpointSpec
@@ -80,8 +79,8 @@ class EndpointSpeaker:
             return said_of(outcome, reply, request, len(past), before, tries.seconds)
         caller = Caller(self.server.name, self.server, self.limiter, left, self.price, self.budget)
         # A flush to the disk takes some milliseconds, which only what is paid for is worth.
-        write = partial(tries.write, durable=self.price is not None)
-        ended = await caller.call(request, write)
+        tries.durable = self.price is not None
+        ended = await caller.call(request, tries)
         return said_of(
             ended.outcome,
             ended.reply,

@@ -79,9 +79,10 @@ class _OfRole:
 
 
 class Statistics:
-    """Feed it with `add`, then ask for `values`."""
+    """Feed it with `add`, then ask for `values`. `lost`, in picodollars, is in no dialogue's calls."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, lost: int = 0) -> None:
+        self._lost = lost
         self._planned = self._nothing_asked = 0
         self._whole = [0] * rounds
         self._roles = {role: _OfRole() for role in ROLES}
@@ -109,6 +110,8 @@ class Statistics:
         - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
           `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
           `seconds` (waiting for replies, over all calls), `cost_usd`; `total`: the same over all roles
+        - `lost_in_flight_usd`: what calls may have cost at most, beside `cost_usd`, whose outcome nobody
+          knows since their process was killed
         - `seconds`: from the first call's end to the last's
         - `lengths`: of each role `[{low, high, count}]`, texts by tokens, both included
         - `cost_by_round`: `[{round, question, answer, correction}]` in USD
@@ -126,6 +129,7 @@ class Statistics:
             },
             "roles": roles,
             "total": self._total(roles),
+            "lost_in_flight_usd": dollars(self._lost),
             "seconds": self._last - self._first,
             "lengths": {str(role): bins(self._roles[role].lengths) for role in ROLES},
             "cost_by_round": [self._cost_of(number) for number in range(1, len(self._whole) + 1)],

@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import count, takewhile
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, RoleSpec
@@ -27,7 +26,7 @@ from tunesmith.artifacts.journal_turns import Turn, begin
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
-from tunesmith.dialogue.budget import Budget, dollars, past, picodollars
+from tunesmith.dialogue.budget import Budget, Price, dollars, picodollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.growth import ROLES, Role
@@ -36,10 +35,12 @@ from tunesmith.dialogue.rounds import Plan, Tally, generate
 from tunesmith.dialogue.seed_store import Seeds
 from tunesmith.dialogue.seeds import prepare_seeds
 from tunesmith.dialogue.speakers import EngineSpeaker, endpoint_speaker
+from tunesmith.dialogue.spending import spending
 from tunesmith.dialogue.templates import load_templates
-from tunesmith.dialogue.turns import Speaker
+from tunesmith.dialogue.turns import Speaker, budget_key
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.engines.sampler import Engine
+from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.inputs import clean_scratch, hub_token, storage_options
 from tunesmith.jobs.output import Found, claim, examine, is_finished
 from tunesmith.jobs.progress import Progress
@@ -185,7 +186,7 @@ async def _talk(
     earlier: Rows,
     check: Callable[[], None],
 ) -> None:
-    budget = _budget(session.spec, journal, earlier)
+    budget = _budget(session, journal, earlier)
     began = time.monotonic()
 
     def tell(tally: Tally) -> None:
@@ -197,6 +198,7 @@ async def _talk(
             dialogues=tally.done,
             secondsLeft=left,
             spentUsd=dollars(budget.spent) if budget else None,
+            lostInFlightUsd=dollars(budget.lost) if budget else None,
         )
 
     async with AsyncExitStack() as opened:
@@ -208,18 +210,24 @@ async def _talk(
                 await budget.close()
 
 
-def _budget(spec: DialogueGenSpec, journal: Journal, earlier: Rows) -> Budget | None:
-    if spec.budget is None:
+def _budget(session: Session, journal: Journal, earlier: Rows) -> Budget | None:
+    """What counts the money, if there is a price; a wall if there is a budget."""
+    spec = session.spec
+    limit = picodollars(spec.budget.max_usd, up=False) if spec.budget else None
+    if limit is None and not _prices(spec):
         return None
 
-    def write(record: Mapping[str, int]) -> None:
+    def write(record: Mapping[str, Any]) -> None:
         """Where the next process looks: the storage, since this disk may be gone with its pod."""
-        journal.append(f"budget/{record['number']}", record, durable=True)
+        journal.append(budget_key(record["number"]), record, durable=True)
         journal.send()
 
-    rows = (earlier.get(f"budget/{number}") for number in count())
-    known = [record for record in takewhile(lambda record: record is not None, rows) if record is not None]
-    return Budget(picodollars(spec.budget.max_usd, up=False), write, past(known))
+    disk = disk_name(session.world.journal)
+    return Budget(limit, write, spending(earlier, _prices(spec)).past(disk), disk)
+
+
+def _prices(spec: DialogueGenSpec) -> dict[str, Price]:
+    return {name: Price.of(each.price) for name, each in spec.endpoints.items() if each.price is not None}
 
 
 async def _speakers(session: Session, budget: Budget | None, opened: AsyncExitStack) -> dict[Role, Speaker]:
@@ -279,7 +287,8 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
     rows, folder = _rows(session, turn, "rows"), session.folder / "output"
     session.progress.update(phase="writing the outputs")
     try:
-        written = write_outputs(plan, seeds, rows.get, folder)
+        lost = spending(rows, _prices(session.spec)).past(disk_name(session.world.journal)).lost
+        written = write_outputs(plan, seeds, rows.get, folder, lost=lost)
     finally:
         rows.close()
     page = render_dialogue_report(

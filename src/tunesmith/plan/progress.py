@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
-_AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd")
+_AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _MOST = 2**53
 _MOST_EVALUATIONS, _LONGEST_NAME = 16, 253
 _MOST_WHOLE = 2**31 - 1  # what the status can hold

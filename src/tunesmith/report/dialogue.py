@@ -65,6 +65,7 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Tokens of prompts", total["tokens"]["prompt"]),
         ("Tokens of replies", total["tokens"]["completion"]),
         ("Cost", usd(total["cost_usd"])),
+        ("Lost in flight, at most", usd(found["lost_in_flight_usd"])),
         ("Seconds", found["seconds"]),
     ]
 
