@@ -48,7 +48,7 @@ from tunesmith.names import (
     STATS_KEY,
     TRAINING_LOG_KEY,
 )
-from tunesmith.plan.growth import Grows, changed, compare, in_words
+from tunesmith.plan.growth import NO_GROWTH, Growth, changed, compare, in_words
 from tunesmith.plan.run import canonical
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,6 @@ _OUTGROWN = "outgrown"
 SOURCES = "sources"
 """In the fingerprint: the versions of the files that were read, to see without reading them what changed."""
 _NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES)
-_NOTHING: Mapping[str, Any] = {}
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (
@@ -104,10 +103,11 @@ class Found:
         return replace(self, state=State.RESUME, grown=(*self.grown, *parts), outgrown=self.digest)
 
 
-def _conflict(store: Store, what: str, growing: Mapping[str, Grows] = _NOTHING) -> OutputConflictError:
-    may = f" Only {', '.join(growing)} may grow over an existing output." if growing else ""
+def conflict(store: Store, what: str, growth: Growth = NO_GROWTH) -> OutputConflictError:
+    """The error that refuses an output; `what` goes on after its address."""
+    said = f" {growth.sentence}" if growth.sentence else ""
     return OutputConflictError(
-        f"output.uri {store.uri} {what}.{may} Choose another output.uri, or set output.onExisting: replace."
+        f"output.uri {store.uri} {what}.{said} Choose another output.uri, or set output.onExisting: replace."
     )
 
 
@@ -116,12 +116,12 @@ def examine(
     output: OutputSpec,
     spec_fields: Fingerprint,
     uid: str,
-    growing: Mapping[str, Grows] = _NOTHING,
+    growth: Growth = NO_GROWTH,
 ) -> Found:
     """Look at the output; changes nothing. Raises OutputConflictError.
 
     `uid` is the job's own, the same for all its attempts: what this very job began it resumes, whatever
-    `onExisting` says. `growing` are the fields that may grow (`Run.growing_fields`).
+    `onExisting` says. `growth` are the fields that may grow (`Run.growth`).
     """
     manifest = read_manifest(store, "")
     old = json.loads(store.read(FINGERPRINT_KEY)) if store.exists(FINGERPRINT_KEY) else None
@@ -139,14 +139,14 @@ def examine(
     if (ours and _REPLACING in old) or (not ours and output.on_existing == "replace"):
         return Found(State.REPLACE, owner=uid)
     if not ours and output.on_existing == "fail":
-        raise _conflict(store, "holds something already, and output.onExisting is fail")
+        raise conflict(store, "holds something already, and output.onExisting is fail")
     if "spec" not in old:
-        raise _conflict(store, "was being replaced by another job")
+        raise conflict(store, "was being replaced by another job")
     new = dict(spec_fields)
-    conflicts, grown = compare(old["spec"], new, growing)
+    conflicts, grown = compare(old["spec"], new, growth)
     if conflicts:
-        named = ", ".join(in_words(path, old["spec"], new, growing) for path in conflicts)
-        raise _conflict(store, f"is the output of a job with other settings: {named}", growing)
+        named = ", ".join(in_words(path, old["spec"], new, growth) for path in conflicts)
+        raise conflict(store, f"is the output of a job with other settings: {named}", growth)
     digest = manifest.digest if manifest else ""
     found = Found(
         State.FINISHED if digest and digest != old.get(_OUTGROWN) else State.RESUME,
@@ -194,10 +194,10 @@ def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
             "prompts": "the roles' prompts",
         }
         named = ", ".join(words.get(path, path) for path in different)
-        raise _conflict(store, f"is the output of a job with something else: {named}")
+        raise conflict(store, f"is the output of a job with something else: {named}")
     if found.grown:
         if old != found.fingerprint:
-            raise _conflict(store, "was changed by another job in the meantime")
+            raise conflict(store, "was changed by another job in the meantime")
         store.put(FINGERPRINT_KEY, data)
 
 

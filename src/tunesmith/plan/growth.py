@@ -8,6 +8,7 @@ to a file) is for the jobs to check. Does not depend on storage.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.names import Kind
@@ -32,16 +33,34 @@ def whatever(old: Any, new: Any) -> bool:
     return True
 
 
-GROWING: Mapping[Kind, Mapping[str, Grows]] = {}
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The fields of a kind that may grow, by their dotted paths, and a sentence about it for messages."""
+
+    fields: Mapping[str, Grows] = field(default_factory=dict)
+    sentence: str = ""
 
 
-def compare(
-    old: Mapping[str, Any], new: Mapping[str, Any], growing: Mapping[str, Grows]
-) -> tuple[list[str], list[str]]:
+NO_GROWTH = Growth()
+GROWTH: Mapping[Kind, Growth] = {
+    Kind.REJECTION_SAMPLE: Growth(
+        {
+            "sampling.numSamples": not_smaller,
+            "prompts.limit": not_smaller,
+            "prompts.uri": whatever,
+            "prompts.maxBadRecords": whatever,
+        },
+        "Over an existing output, sampling.numSamples may grow and prompts may be added; nothing else may "
+        "change.",
+    )
+}
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> tuple[list[str], list[str]]:
     """(conflicts, grown): the dotted paths of fields that differ, those that may not and those that grew."""
     conflicts, grown = list[str](), list[str]()
     for path in changed(old, new):
-        rule = growing.get(path)
+        rule = growth.fields.get(path)
         values = value_at(old, path), value_at(new, path)
         (grown if rule is not None and rule(*values) else conflicts).append(path)
     return conflicts, grown
@@ -66,10 +85,10 @@ def value_at(fields: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def in_words(path: str, old: Mapping[str, Any], new: Mapping[str, Any], growing: Mapping[str, Grows]) -> str:
+def in_words(path: str, old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> str:
     """A field that conflicts; with both values where it may grow and has shrunk."""
     values = value_at(old, path), value_at(new, path)
-    if path not in growing or any(isinstance(value, list | dict) for value in values):
+    if path not in growth.fields or any(isinstance(value, list | dict) for value in values):
         return f"spec.{path}"
     before, after = ("absent" if value is None else str(value) for value in values)
     return f"spec.{path} ({before} → {after}; it may only grow)"

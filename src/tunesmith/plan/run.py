@@ -17,7 +17,7 @@ from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
-from tunesmith.plan.growth import GROWING, Grows
+from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth
 
 # Parts of a spec that say where and how often it runs, not what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
@@ -76,9 +76,9 @@ class Run:
             ]
         return fields
 
-    def growing_fields(self) -> Mapping[str, Grows]:
-        """The fields of `result_fields` that may grow over an existing output, by their dotted paths."""
-        return GROWING.get(self.kind, {})
+    def growth(self) -> Growth:
+        """The fields of `result_fields` that may grow over an existing output."""
+        return GROWTH.get(self.kind, NO_GROWTH)
 
 
 def _engine_fields(engine: Mapping[str, Any]) -> dict[str, Any]:

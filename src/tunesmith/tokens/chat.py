@@ -23,6 +23,7 @@ from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
 from tunesmith.tokens.plain import chunks
 from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text, turn_texts
 from tunesmith.tokens.turns import encode_turns
+from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -108,6 +109,18 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens shown, nothing tidied."""
         return self._encoder.decode(ids)
+
+    def decode_whole(self, ids: Sequence[int]) -> str:
+        """The same without a character at the end of which bytes are missing: the text of a cut reply."""
+        return self._whole.text(ids, self._encoder.decode)
+
+    def is_whole(self, ids: Sequence[int]) -> bool:
+        """Whether `ids` end with a whole character."""
+        return not self._whole.unfinished(ids)
+
+    @cached_property
+    def _whole(self) -> WholeCharacters:
+        return WholeCharacters(self.tokenizer)
 
     def samples(
         self, conversation: Conversation, *, train_on: str, max_length: int, truncate_reply: bool = False
