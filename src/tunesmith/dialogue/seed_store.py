@@ -1,8 +1,8 @@
 """Seeds on the local disk, opened by their place in the planned order: a hundred thousand cost a megabyte.
 
 A folder of `rows` (a JSON line a seed, in the input's order), `starts` (int64, where each begins, and the
-end), `order` (int64, which row comes when) and `facts.json`. The folder appears at once, when it is whole.
-Knows nothing of where seeds come from.
+end), `order` (int64, which row comes when), `digests` (two a seed) and `facts.json`. The folder appears at
+once, when it is whole. Knows nothing of where seeds come from.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any, Self
 
 import numpy as np
 
+from tunesmith.artifacts.key_set import digest_of
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.choose import rank
 from tunesmith.data.report import counted
 from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import PlannedSeed
 
-_FACTS, _ROWS = "facts.json", "rows"
+_FACTS, _ROWS, _DIGESTS = "facts.json", "rows", "digests"
 _NUMBER = np.dtype("<i8")
 _NAMED = 3
-_CHUNK = 1 << 20
 
 
 class SeedWriter:
@@ -48,12 +48,15 @@ class SeedWriter:
             shutil.rmtree(self.temp, ignore_errors=True)
             self.temp.mkdir(parents=True)
             self._rows = (self.temp / _ROWS).open("wb")
+            self._digests = (self.temp / _DIGESTS).open("wb")
 
     def add(self, seed: PlannedSeed) -> None:
         """Append a seed, whose texts hold no halves of surrogate pairs."""
         row = json.dumps(astuple(seed), ensure_ascii=False).encode() + b"\n"
+        told = json.dumps([seed.id, astuple(seed)[2]], ensure_ascii=False)
         with explained("write", self.temp):
             self._rows.write(row)
+            self._digests.write(digest_of(seed.key) + digest_of(told))
         self._digest.update(row)
         self._starts.append(self._starts[-1] + len(row))
         if self._shuffle_seed is not None:
@@ -70,6 +73,7 @@ class SeedWriter:
         told = {"digest": self._digest.hexdigest(), "facts": dict(facts)}
         with explained("write", self.temp):
             self._rows.close()
+            self._digests.close()
             (self.temp / "starts").write_bytes(np.asarray(self._starts, _NUMBER).tobytes())
             (self.temp / "order").write_bytes(order.astype(_NUMBER).tobytes())
             (self.temp / _FACTS).write_text(json.dumps(told, ensure_ascii=False), "utf-8")
@@ -80,8 +84,9 @@ class SeedWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):  # of a full disk, which has been told already
-            self._rows.close()
+        for file in (self._rows, self._digests):
+            with suppress(OSError):  # of a full disk, which has been told already
+                file.close()
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
@@ -131,15 +136,16 @@ class Seeds:
             lines += facts["bad_records"][:_NAMED]
         return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
 
-    def digest_of(self, first: int) -> str:
-        """SHA-256 over the first so many seeds in the input's order: `digest` if these were all."""
-        left, digest = int(self._starts[first]), sha256()
-        with explained("read", self.folder / _ROWS):
-            self._rows.seek(0)
-            while left and (chunk := self._rows.read(min(left, _CHUNK))):
-                digest.update(chunk)
-                left -= len(chunk)
-        return digest.hexdigest()
+    @property
+    def digests(self) -> Path:
+        """A file of two digests per seed, in the input's order: of its key, and of its id and texts."""
+        return self.folder / _DIGESTS
+
+    def ids(self) -> Iterator[str]:
+        """The id of each seed, in the input's order."""
+        with explained("read", self.folder / _ROWS), (self.folder / _ROWS).open("rb") as rows:
+            for row in rows:
+                yield json.loads(row)[0]
 
     def close(self) -> None:
         """Close the file."""

@@ -9,13 +9,21 @@ import logging
 from pathlib import Path
 from typing import cast
 
+from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
 from tunesmith.artifacts.store import open_store
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
-from tunesmith.jobs.added_prompts import check_growth, may_have_more, save_list, sources_of, with_added
+from tunesmith.jobs.added_records import (
+    PROMPTS,
+    check_growth,
+    may_have_more,
+    save_list,
+    sources_of,
+    with_added,
+)
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
@@ -39,7 +47,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     spec = cast(RejectionSampleSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
-    sources = sources_of(spec.prompts, storage_options(spec.storage))
+    sources = sources_of(_uris(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
     stop = StopFlag()
@@ -71,6 +79,12 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     wait_for_all(draw.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
     progress.update(phase="finished", secondsLeft=None)
     return digest
+
+
+def _uris(spec: PromptsSpec) -> list[str]:
+    """Everything that prompts are read from."""
+    assert spec.uri is not None  # plan has resolved every fromJob
+    return [spec.uri, *([spec.legal_judgement.articles_uri] if spec.legal_judgement else [])]
 
 
 def _inputs(
@@ -122,7 +136,7 @@ def _task(run: Run, world: World, files: ModelFiles, found: Found, prompts: Prom
 def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found, sources: str | None) -> None:
     """Rank 0 makes the output this job's; the others begin when it is."""
     if draw.world.rank == 0:
-        check_growth(draw.store, found, draw.prompts)
+        check_growth(draw.store, found, draw.prompts, PROMPTS)
         fingerprint = {
             "spec": run.result_fields(),
             "data": draw.prompts.digest,
@@ -130,7 +144,7 @@ def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found, sources: str |
             SOURCES: sources,
         }
         claim(draw.store, found, fingerprint)
-        save_list(draw.store, draw.prompts)
+        save_list(draw.store, draw.prompts, PROMPTS)
         draw.pods.tell("claimed", "yes")
     wait_for(draw.pods, "claimed", draw.check)
 
