@@ -35,6 +35,11 @@ def test_details():
     values = {"loss": 1.23456, "evalLoss": 2, "tokensPerSecond": 12345.6, "secondsLeft": 61}
     assert details(values) == "loss 1.2346  val 2.0000  12,346 tok/s  1m01s left"
     assert details({}) == ""
+    assert details({"spentUsd": 0.0123, "lostInFlightUsd": 0.0}) == "spent 0.0123 USD"
+    money = read_moment(
+        {"phase": "generating", "spentUsd": 0.0123, "lostInFlightUsd": 0.0004, "secondsLeft": 5}
+    )
+    assert money.text == "spent 0.0123 USD, at most 0.0004 USD more lost in flight  5s left"
 
 
 ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400, 1e300, "[/bold]", -1]
@@ -42,7 +47,7 @@ ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**4
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 def test_odd_numbers_are_left_out(odd):
-    names = ("loss", "evalLoss", "tokensPerSecond", "secondsLeft")
+    names = ("loss", "evalLoss", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
     for name in names:
         assert details({name: odd, "loss": 1.0}).startswith("loss 1.0000") or name == "loss"
     moment = read_moment({"phase": "training", "step": odd, "total": odd, "records": odd, "loss": 0.5})
@@ -72,7 +77,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-KEYS = ["phase", "step", "total", "loss", "evalLoss", "tokensPerSecond", "secondsLeft", "records"]
+KEYS = ["phase", "step", "total", "loss", "evalLoss", "tokensPerSecond", "secondsLeft", "records", "spentUsd"]
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values | st.sampled_from(["training", "[/red]", "[x"])))

@@ -14,10 +14,10 @@ from tunesmith.api.scalars import Encoding, JsonObject, NotNegative, Positive, S
 
 
 class SeedsSpec(Model):
-    """Single turns the dialogues grow from."""
+    """Single turns or histories the dialogues grow from."""
 
     uri: StorageUri
-    """File or folder of {question, answer, correction}, Alpaca or chat records."""
+    """File or folder of {question, answer, correction}, {rounds} histories, Alpaca or chat records."""
     encoding: Encoding = "utf-8"
     """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
@@ -74,7 +74,7 @@ class LimitsSpec(Model):
     timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
     """Seconds until a request is given up."""
     max_retries: Annotated[int, Field(ge=0, le=1000)] = 6
-    """Tries after the first."""
+    """Tries after the first, empty replies included."""
 
 
 class PriceSpec(Model):
@@ -171,9 +171,9 @@ class DialogueGenSpec(JobSpec):
     """Grow multi-turn dialogues from single turns."""
 
     seeds: SeedsSpec
-    """Single turns the dialogues grow from."""
+    """Single turns or histories the dialogues grow from."""
     rounds: Annotated[int, Field(ge=1, le=100)]
-    """Rounds of each dialogue; the first is the seed."""
+    """Rounds of each dialogue in all, those of its seed included; may grow over an existing output."""
     context: ContextSpec = Field(default_factory=ContextSpec)
     """How much of a dialogue the models see."""
     endpoints: Annotated[dict[ShortName, EndpointSpec], Field(min_length=1, max_length=16)]

@@ -80,7 +80,9 @@ class ProgressStatus(Model):
     dialogues: NotNegative | None = None
     """Dialogues finished."""
     spent_usd: _Amount | None = None
-    """USD spent."""
+    """USD that calls have cost."""
+    lost_in_flight_usd: _Amount | None = None
+    """USD at most, beside spentUsd, that calls may have cost whose outcome a killed process never learnt."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
     """Accuracy of base and tuned model, once they are evaluated."""
 

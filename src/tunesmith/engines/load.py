@@ -22,7 +22,7 @@ from tunesmith.engines.checkpoint import (
     split_checkpoint,
     verify_checkpoint,
 )
-from tunesmith.engines.hub import SMALL, from_hub
+from tunesmith.engines.hub import SMALL, first_line, from_hub
 from tunesmith.errors import ModelError, StoragePermanentError
 
 if TYPE_CHECKING:

@@ -18,7 +18,14 @@ from tunesmith.artifacts.store import Store, open_store
 from tunesmith.data.outcome import acceptance, sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
-from tunesmith.jobs.added_prompts import check_growth, may_have_more, save_list, sources_of, with_added
+from tunesmith.jobs.added_records import (
+    PROMPTS,
+    check_growth,
+    may_have_more,
+    save_list,
+    sources_of,
+    with_added,
+)
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
@@ -30,6 +37,7 @@ from tunesmith.jobs.sampling import Draw, patiently
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
 from tunesmith.names import SAMPLING_STATS_KEY
+from tunesmith.plan.needs import uris_of
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.tokens.chat import ChatTokenizer
@@ -44,7 +52,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     spec = cast(RejectionSampleSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
-    sources = sources_of(spec.prompts, storage_options(spec.storage))
+    sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
     check_inputs(spec, storage_options(spec.storage))
@@ -140,7 +148,7 @@ def _task(run: Run, world: World, files: ModelFiles, found: Found, prompts: Prom
 def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found, sources: str | None) -> None:
     """Rank 0 makes the output this job's; the others begin when it is."""
     if draw.world.rank == 0:
-        check_growth(draw.store, found, draw.prompts)
+        check_growth(draw.store, found, draw.prompts, PROMPTS)
         fingerprint = {
             "spec": run.result_fields(),
             "data": draw.prompts.digest,
@@ -148,7 +156,7 @@ def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found, sources: str |
             SOURCES: sources,
         }
         claim(draw.store, found, fingerprint)
-        save_list(draw.store, draw.prompts)
+        save_list(draw.store, draw.prompts, PROMPTS)
         draw.pods.tell("claimed", "yes")
     wait_for(draw.pods, "claimed", draw.check)
 

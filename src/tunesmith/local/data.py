@@ -155,8 +155,12 @@ def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document
 
 
 def _seed(value: Any) -> list[Conversation]:
-    seed = seed_from(value)
-    return [Conversation((Message("user", seed.question), Message("assistant", seed.answer)))]
+    texts = [
+        message
+        for each in seed_from(value).rounds
+        for message in (Message("user", each.question), Message("assistant", each.answer or ""))
+    ]
+    return [Conversation(tuple(message for message in texts if message.content))]
 
 
 def _articles(uri: str, encoding: str) -> dict[str, str]:

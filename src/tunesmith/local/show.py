@@ -49,13 +49,20 @@ def _count(values: dict[str, Any], name: str) -> int | None:
     return int(number) if number is not None and number >= 0 else None
 
 
+def money(spent: float, lost: float) -> str:
+    """What calls have cost, and beside it what those may have cost that a kill has cut off."""
+    return f"{spent:.4f} USD" + (f", at most {lost:.4f} USD more lost in flight" if lost else "")
+
+
 def details(values: dict[str, Any]) -> str:
-    """Loss, accepted replies, tokens a second and time left, as far as they are known and are numbers."""
+    """Loss, accepted replies, tokens a second, money and time left, if they are known and are numbers."""
+    lost = _number(values, "lostInFlightUsd") or 0.0
     words = {
         "loss": lambda x: f"loss {x:.4f}",
         "evalLoss": lambda x: f"val {x:.4f}",
         "acceptanceRate": lambda x: f"{x:.0%} accepted",
         "tokensPerSecond": lambda x: f"{x:,.0f} tok/s",
+        "spentUsd": lambda x: f"spent {money(x, lost)}",
         "secondsLeft": lambda x: f"{duration(x)} left",
     }
     numbers = {name: _number(values, name) for name in words}
@@ -83,7 +90,7 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
     if not isinstance(phase, str) or not phase.strip():
         return None
     phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
-    text = (phase in ("training", "sampling") and details(values)) or phase
+    text = (phase in ("training", "sampling", "generating") and details(values)) or phase
     records = _count(values, "records")
     if records:
         text += f" ({records:,} records)"
@@ -219,8 +226,8 @@ def show_dialogues(console: Console, stats: dict[str, Any], folder: JobFolder, u
         _line(console, "Failed", ", ".join(f"{number:,} {reason}" for reason, number in counts))
     _line(console, "Calls", f"{total['calls']:,}, {total['retries']:,} retries")
     _line(console, "Tokens", tokens)
-    if total["cost_usd"]:
-        _line(console, "Cost", f"{total['cost_usd']:.4f} USD")
+    if total["cost_usd"] or stats["lost_in_flight_usd"]:
+        _line(console, "Cost", money(total["cost_usd"], stats["lost_in_flight_usd"]))
     if (folder.output / "report.html").exists():
         _line(console, "Report", shown_path(folder.output / "report.html"))
     _line(console, "Output", uri)

@@ -7,7 +7,7 @@ to a file) is for the jobs to check. Does not depend on storage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,18 @@ GROWTH: Mapping[Kind, Growth] = {
         },
         "Over an existing output, sampling.numSamples may grow and prompts may be added; nothing else may "
         "change.",
-    )
+    ),
+    Kind.DIALOGUE_GEN: Growth(
+        {
+            "rounds": not_smaller,
+            "seeds.limit": not_smaller,
+            "seeds.uri": whatever,
+            "seeds.maxBadRecords": whatever,
+        },
+        "Over an existing output, rounds and seeds.limit may grow and seeds may be added, behind the others "
+        "if they have no ids of their own; nothing else may change. On a cluster a job grows by being "
+        "deleted and applied again over the same output.uri.",
+    ),
 }
 
 
@@ -64,6 +75,18 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> t
         values = value_at(old, path), value_at(new, path)
         (grown if rule is not None and rule(*values) else conflicts).append(path)
     return conflicts, grown
+
+
+def without(fields: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """The fields but for those at these dotted paths; objects on the way stay, even if empty then."""
+    left = dict(fields)
+    for path in paths:
+        name, _, rest = path.partition(".")
+        if rest and isinstance(left.get(name), Mapping):
+            left[name] = without(left[name], [rest])
+        elif not rest:
+            left.pop(name, None)
+    return left
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:

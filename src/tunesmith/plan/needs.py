@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.api.base import Model
 from tunesmith.api.common import JobSpec
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.finetune import FineTuneSpec
@@ -92,6 +93,11 @@ def input_uris(spec: JobSpec) -> Iterator[tuple[str, str]]:
     """Yield every address in storage that a job reads, with its field: `uri` and whatever ends with `Uri`."""
     document = {key: value for key, value in spec.to_json().items() if key != "output"}
     yield from _uris(document, "")
+
+
+def uris_of(part: Model) -> list[str]:
+    """Return every address in storage that one part of a manifest names."""
+    return [uri for _, uri in _uris(part.to_json(), "")]
 
 
 def _uris(node: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith.plan.draft import clean
 
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
-_AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd")
+_AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _MOST = 2**53
 _MOST_EVALUATIONS, _LONGEST_NAME = 16, 253
 _MOST_WHOLE = 2**31 - 1  # what the status can hold

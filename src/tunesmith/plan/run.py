@@ -17,7 +17,7 @@ from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
-from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth
+from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth, without
 
 # Parts of a spec that say where and how often it runs, not what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
@@ -75,6 +75,10 @@ class Run:
                 for each in fields["evaluation"]
             ]
         return fields
+
+    def lasting_fields(self) -> dict[str, Any]:
+        """The `result_fields` but for those that may grow: what every call over an output has in common."""
+        return without(self.result_fields(), self.growth().fields)
 
     def growth(self) -> Growth:
         """The fields of `result_fields` that may grow over an existing output."""

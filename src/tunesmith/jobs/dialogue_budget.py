@@ -1,0 +1,38 @@
+"""The budget of a DialogueGenJob in its journal: what is spent and lost, over all attempts and all growth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.artifacts.journal import Journal
+from tunesmith.artifacts.journal_rows import Rows
+from tunesmith.dialogue.budget import Budget, Past, Price, picodollars
+from tunesmith.dialogue.spending import spending
+from tunesmith.dialogue.turns import budget_key
+from tunesmith.jobs.disk import disk_name
+from tunesmith.jobs.world import World
+
+
+def open_budget(spec: DialogueGenSpec, world: World, journal: Journal, earlier: Rows) -> Budget | None:
+    """What counts the money, if there is a price, and is a wall, if there is a budget."""
+    limit = picodollars(spec.budget.max_usd, up=False) if spec.budget else None
+    if limit is None and not _prices(spec):
+        return None
+
+    def write(record: Mapping[str, Any]) -> None:
+        """Where the next process looks: the storage, since this disk may be gone with its pod."""
+        journal.append(budget_key(record["number"]), record, durable=True)
+        journal.send()
+
+    return Budget(limit, write, money_before(spec, world, earlier), disk_name(world.journal))
+
+
+def money_before(spec: DialogueGenSpec, world: World, rows: Rows) -> Past:
+    """What was spent and lost by all processes whose rows these are."""
+    return spending(rows, _prices(spec)).past(disk_name(world.journal))
+
+
+def _prices(spec: DialogueGenSpec) -> dict[str, Price]:
+    return {name: Price.of(each.price) for name, each in spec.endpoints.items() if each.price is not None}
