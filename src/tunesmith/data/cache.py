@@ -86,7 +86,8 @@ def cache_key(
     vocab_size: int | None,
 ) -> str:
     """A name for everything that decides what the samples are."""
-    uris = [dataset.uri for dataset in spec.datasets] + [spec.validation.uri]
+    parts = [*spec.datasets, spec.validation]
+    uris = [part.uri for part in parts] + [part.sampled.articles_uri for part in parts if part.sampled]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
     facts = {
         "code": _code(),

@@ -19,6 +19,7 @@ from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
+from tunesmith.data.prompts import read_articles
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
 from tunesmith.data.report import Account, DatasetReport
 from tunesmith.data.table import Table, TableWriter, see_no_more
@@ -67,7 +68,9 @@ class _Part:
         assert dataset.uri is not None  # plan has resolved every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
         store, entries = find_files(dataset.uri, make.options)
-        self._reader = Reader(store, entries, dataset, scratch=make.folder)
+        self._reader = Reader(
+            store, entries, dataset, scratch=make.folder, articles=_articles(dataset, make.options)
+        )
         self.size = sum(entry.size for entry in entries)
         self.account = Account(name)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
@@ -140,6 +143,12 @@ class _Part:
 
     def finish(self) -> DatasetReport:
         return self.account.finish(self._reader.skipped_files())
+
+
+def _articles(dataset: DatasetSpec | ValidationSpec, options: StorageOptions) -> dict[str, str] | None:
+    """Return the articles' texts by id, where the dataset names a file of them. Raises DataError."""
+    uri = dataset.sampled.articles_uri if dataset.sampled else None
+    return None if uri is None else read_articles(uri, options)
 
 
 def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
