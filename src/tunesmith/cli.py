@@ -151,7 +151,9 @@ def run(
 @app.command()
 def preview(
     files: Files,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Samples shown of each job.")] = 3,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, help="Samples shown of each dataset and kind.")
+    ] = 3,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
     ] = None,

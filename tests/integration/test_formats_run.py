@@ -167,10 +167,18 @@ def test_no_prompt_gives_away_what_is_judged(sides: dict[str, Any]) -> None:
 
 def test_the_first_samples_are_published(home: Path, done: Ended) -> None:
     text = (home / "out/training_samples_preview.txt").read_text("utf-8")
-    assert len(re.findall(r"--- sample \d: users\.jsonl, line \d, dialogue \d, \d+ tokens\n", text)) == 3
+    shown = re.findall(
+        r"^--- sample \d: (\w+)\.jsonl, .*, weight (?:1/)?(\d), (once|2 times)", text, re.MULTILINE
+    )
+    assert [file for file, _, _ in shown] == ["users"] * 3 + ["settings"] * (len(shown) - 6) + ["sampled"] * 3
     marked = re.findall(r"«(.*?)»", text, re.DOTALL)
-    assert len(marked) == 3
-    assert all(WEIGHTS[each.removesuffix(EOT)] == 1 for each in marked)
+    assert [1 / int(n) for _, n, _ in shown] == [WEIGHTS[each.removesuffix(EOT)] for each in marked]
+    page = (home / "out/report.html").read_text("utf-8")
+    for kind in ("user simulation", "background", "settings question", "sampled"):
+        (heading,) = re.findall(
+            rf"^=== (.*, {kind}: the first 3 of \d+ samples|.*, {kind}: \d samples?)", text, re.MULTILINE
+        )
+        assert heading in page
 
 
 def test_a_second_job_over_the_same_data_prepares_nothing(

@@ -25,7 +25,7 @@ from tunesmith.data.prepare import Progress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
 from tunesmith.tokens.chat import ChatTokenizer
 
-# As many of the first samples are kept as people usually look at, so that asking for fewer finds them.
+# As many of the first samples of a kind are kept as people usually look at; asking for fewer finds them.
 FIRST_KEPT = 20
 KEPT = 12
 SECONDS_KEPT = 7 * 24 * 3600
@@ -71,9 +71,8 @@ def prepare_once(
                 temp.rename(folder)
             finally:
                 shutil.rmtree(temp, ignore_errors=True)
-        prepared = load_prepared(folder)
+        prepared = load_prepared(folder, first)
     _forget_old(cache)
-    prepared.first = prepared.first[:first]
     return folder, prepared
 
 

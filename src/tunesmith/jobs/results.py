@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.prepared import FirstSample
 from tunesmith.engines.generate import preview_messages, reply
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
@@ -28,7 +27,7 @@ from tunesmith.names import (
     TRAINING_LOG_KEY,
 )
 from tunesmith.report.finetune import render_finetune_report
-from tunesmith.tokens.show import as_plain, spans
+from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.metrics import Metrics
 from tunesmith.training.model import base_name, method_name, save_final
@@ -60,8 +59,7 @@ class Results:
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
-        first = self._inputs.prepared.first
-        text = samples_preview(first, self._inputs)
+        text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
         self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
@@ -165,13 +163,7 @@ class Results:
                 "summary": summary,
                 "metrics": [row for row in self.metrics.rows if "loss" in row],
                 "evals": [row for row in self.metrics.rows if "eval_loss" in row],
-                "samples": [
-                    {
-                        "place": s.place,
-                        "spans": [list(span) for span in spans(s.sample, self._inputs.tokenizer)],
-                    }
-                    for s in prepared.first
-                ],
+                "samples": sample_values(prepared, self._inputs.tokenizer),
                 "previews": result["previews"],
                 "evaluations": result["evaluation"],
                 "datasets": result["datasets"],
@@ -222,15 +214,6 @@ class Results:
         if loss["before"] is not None:
             lines += ["", f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after."]
         return "\n".join(lines) + "\n"
-
-
-def samples_preview(first: list[FirstSample], inputs: Inputs) -> str:
-    """The first samples as plain text, labels between « and »."""
-    parts = []
-    for number, sample in enumerate(first, 1):
-        text = as_plain(sample.sample, inputs.tokenizer)
-        parts.append(f"--- sample {number}: {sample.place}, {len(sample.sample.ids)} tokens\n{text}\n")
-    return "\n".join(parts)
 
 
 def _device() -> str:
