@@ -193,6 +193,18 @@ def chat(
         str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")
     ],
     base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="A preset of the model, by which training asked; or none."),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="One record, for presets of users and of cases."),
+    ] = None,
+    articles: Annotated[
+        str | None,
+        typer.Option("--articles", metavar="FILE", help="Articles of cases, instead of those of training."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
@@ -206,14 +218,26 @@ def chat(
     """Talk to a model, with the prompt it was trained on. An empty line or Ctrl-D ends, /reset begins anew.
 
     [dim]tunesmith chat --model .tunesmith/jobs/default/quickstart-ftj/output/final_model --base .demo/model
-    tunesmith chat --model s3://models/quickstart/final_model[/dim]
+    tunesmith chat --model s3://models/quickstart/final_model
+    tunesmith chat --model s3://models/character/final_model --as settings[/dim]
     """
     _need("torch", "train", "tunesmith chat")
     from rich.console import Console
 
     from tunesmith.local.chat import ChatOptions, talk
 
-    options = ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)
+    options = ChatOptions(
+        model,
+        base,
+        system,
+        as_,
+        record,
+        articles,
+        preset=preset,
+        max_new_tokens=max_new_tokens,
+        stop=stop or [],
+        work_dir=work_dir,
+    )
     raise typer.Exit(talk(options, Console(highlight=False)))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import tunesmith.data
 import tunesmith.tokens
+from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.prepare import Progress, prepare
@@ -85,7 +86,7 @@ def cache_key(
     vocab_size: int | None,
 ) -> str:
     """A name for everything that decides what the samples are."""
-    parts = [*spec.datasets, spec.validation]
+    parts: list[DatasetSpec | ValidationSpec] = [*spec.datasets, spec.validation]
     uris = [part.uri for part in parts] + [part.sampled.articles_uri for part in parts if part.sampled]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
     facts = {

@@ -65,6 +65,22 @@ def conversation_from_character(
     return conversation([Message("user", _question(value, spec)), Message("assistant", reply)], system_prompt)
 
 
+def kind_of(value: Mapping[str, Any], spec: CharacterFormat) -> str:
+    """Return the kind of a record, which its fields alone decide."""
+    if value.get("instruction") is not None:
+        return INSTRUCTION
+    topic = (value.get("input") or "").strip()
+    if not topic:
+        return IMITATION if (value.get("source_title") or "").strip() else WITHOUT_SCENE
+    return BACKGROUND if topic in background_keys(spec) else SETTINGS
+
+
+def background_keys(spec: CharacterFormat) -> list[str]:
+    """Return the values of `input` that mark a background record."""
+    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
+    return [key.strip() for key in keys]
+
+
 def _check_shape(value: Mapping[str, Any]) -> None:
     if value.get("text") is None:
         if any(name in value for name in LISTS):
@@ -86,39 +102,22 @@ def _is_spoken(value: Mapping[str, Any], spec: CharacterFormat, *, must_say: boo
     return speaker is None or speaker.strip() in {spec.name.strip(), *others}
 
 
-def kind_of(value: Mapping[str, Any], spec: CharacterFormat) -> str:
-    """Return the kind of a record, which its fields alone decide."""
-    if value.get("instruction") is not None:
-        return INSTRUCTION
-    topic = (value.get("input") or "").strip()
-    if not topic:
-        return IMITATION if (value.get("source_title") or "").strip() else WITHOUT_SCENE
-    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
-    return BACKGROUND if topic in {key.strip() for key in keys} else SETTINGS
-
-
-def question(kind: str, text: str, spec: CharacterFormat) -> str:
-    """Return what is asked: the kind's instruction, and below it the `text` (a topic, or a scene's title).
-
-    Raises RecordProblem where both are empty.
-    """
-    texts = _default_texts(spec.name.strip())
-    own = {
-        BACKGROUND: spec.background_instruction,
-        SETTINGS: spec.settings_instruction,
-    }.get(kind, spec.imitation_instruction)
-    text = texts["scene"] + text if kind == IMITATION else text
-    shape = IMITATION if kind == WITHOUT_SCENE else kind
-    asked = "\n".join(part for part in (texts[shape] if own is None else own, text) if part)
-    if not asked.strip():
-        raise RecordProblem(f"{shape}Instruction is empty, and the record has nothing else to answer")
-    return asked
-
-
 def _question(value: Mapping[str, Any], spec: CharacterFormat) -> str:
-    kind = kind_of(value, spec)
-    text = (value.get("source_title" if kind == IMITATION else "input") or "").strip()
-    return question(kind, text, spec)
+    topic = (value.get("input") or "").strip()
+    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
+    texts = _default_texts(spec.name.strip())
+    if not topic:
+        kind, own = "imitation", spec.imitation_instruction
+        scene = (value.get("source_title") or "").strip()
+        topic = texts["scene"] + scene if scene else ""
+    elif topic in {key.strip() for key in keys}:
+        kind, own = "background", spec.background_instruction
+    else:
+        kind, own = "settings", spec.settings_instruction
+    question = "\n".join(part for part in (texts[kind] if own is None else own, topic) if part)
+    if not question.strip():
+        raise RecordProblem(f"{kind}Instruction is empty, and the record has nothing else to answer")
+    return question
 
 
 def _default_texts(name: str) -> dict[str, str]:

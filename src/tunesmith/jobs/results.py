@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.data.presets import Preset, card_section, read_presets, save_presets
 from tunesmith.engines.generate import preview_messages, reply
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
@@ -105,6 +106,12 @@ class Results:
         base = self._inputs.files.source
         target = self._folder / FINAL_MODEL
         save_final(self._model, self._inputs.tokenizer, base, self._dtype, target, weights)
+        self.save_presets(target)
+
+    def save_presets(self, folder: Path) -> list[Preset]:
+        """How the model was asked in training, into a model's folder."""
+        files, reports = self._inputs.files, self._inputs.prepared.reports
+        return save_presets(folder, self._session.spec.datasets, reports, (files.base, *files.adapters))
 
     def write_after(
         self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
@@ -213,6 +220,9 @@ class Results:
         ]
         if loss["before"] is not None:
             lines += ["", f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after."]
+        presets = card_section(read_presets(self._folder / FINAL_MODEL))
+        if presets:
+            lines += ["", presets]
         return "\n".join(lines) + "\n"
 
 
