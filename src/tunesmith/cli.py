@@ -167,6 +167,7 @@ def preview(
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
     """
     _need("transformers", "data", "tunesmith preview")
+    _quiet()
     from rich.console import Console
 
     from tunesmith.jobs.support import unsupported
@@ -222,6 +223,7 @@ def chat(
     tunesmith chat --model s3://models/character/final_model --as settings[/dim]
     """
     _need("torch", "train", "tunesmith chat")
+    _quiet()
     from rich.console import Console
 
     from tunesmith.local.chat import ChatOptions, talk
@@ -278,6 +280,7 @@ def data_check(
     tunesmith data check train.jsonl --model ./my-model --max-length 2048[/dim]
     """
     _need("boto3", "data", "tunesmith data check")
+    _quiet()
     if model is not None:
         _need("transformers", "data", "tunesmith data check --model")
     elif max_length is not None:
@@ -354,6 +357,13 @@ def _need(module: str, extra: str, command: str) -> None:
 
     if find_spec(module) is None:
         raise UsageError(f"`{command}` needs more packages: pip install 'tunesmith[{extra}]'")
+
+
+def _quiet() -> None:
+    """Keep other libraries' advice off the terminal."""
+    from tunesmith.local.quiet import quiet
+
+    quiet()
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import Ended, finetune, logs_of, run_job, write_jsonl
+from tests.support import Ended, call_cli, finetune, logs_of, run_job, write_jsonl
 
+from tunesmith.data.presets import read_presets
 from tunesmith.data.table import Table
 from tunesmith.tokens.chat import ChatTokenizer
 
@@ -179,6 +180,17 @@ def test_the_first_samples_are_published(home: Path, done: Ended) -> None:
             rf"^=== (.*, {kind}: the first 3 of \d+ samples|.*, {kind}: \d samples?)", text, re.MULTILINE
         )
         assert heading in page
+
+
+def test_how_the_model_was_asked_is_published(home: Path, done: Ended) -> None:
+    names = [preset.name for preset in read_presets(home / "out/final_model")]
+    assert sorted(names) == ["background", "settings", "user"]
+    card = (home / "out/final_model/README.md").read_text("utf-8")
+    assert "### settings\n\nTamsin Oake: answers a question" in card
+    assert "arning" not in done.text
+    ended = call_cli("chat", "--model", home / "out/final_model", folder=home)
+    assert ended.code == 2
+    assert all(f"  --as {name}: " in ended.text for name in [*names, "none"])
 
 
 def test_a_second_job_over_the_same_data_prepares_nothing(

@@ -1,7 +1,11 @@
 """What a model is asked in a talk is what it was asked in training, id for id."""
 
 import json
+import re
+import shlex
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from tests.fixtures.steps import small_spec
@@ -9,6 +13,9 @@ from tests.fixtures.tokenizers import load_family
 from tests.support import write_jsonl
 
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.cli import main
+from tunesmith.data import character
+from tunesmith.data.contents import LEGAL, USER
 from tunesmith.data.prepare import prepare
 from tunesmith.data.presets import PRESETS, card_section, presets_of, read_presets, save_presets
 from tunesmith.errors import ModelError, UsageError
@@ -304,3 +311,25 @@ def test_a_case_of_the_record_is_asked_first_and_other_articles_may_be_given(tmp
     how = asking(presets, AsOptions(record=str(record), articles=str(tmp_path / "a.json")), tmp_path)
     assert how.first == "Mira rang it."
     assert "H3: Ring it." in how.ask([], how.first).messages[0].content
+
+
+def test_the_page_is_true(tmp_path, monkeypatch):
+    """Every command of docs/outputs.md is read as it is meant, and every preset has a row."""
+    given = []
+    monkeypatch.setattr("tunesmith.local.chat.talk", lambda options, console: given.append(options) or 0)
+    page = (Path(__file__).parents[2] / "docs/outputs.md").read_text("utf-8").partition("## Talking")[2]
+    commands = re.search(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1].splitlines()
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+    assert [options.as_name for options in given] == ["settings", "user", "legal", "none"]
+    assert (given[1].record, given[2].articles, given[3].system) == (
+        "mara.json",
+        "articles.jsonl",
+        "Be brief.",
+    )
+    names = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))))
+    kinds = {character.BACKGROUND, character.SETTINGS, character.IMITATION, character.WITHOUT_SCENE}
+    assert {*kinds, USER, LEGAL, "chat", "instruction", "sampled"} == names
