@@ -167,7 +167,9 @@ def run(
 @app.command()
 def preview(
     files: Files,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Samples shown of each job.")] = 3,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, help="Samples shown of each dataset and kind.")
+    ] = 3,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
     ] = None,
@@ -181,6 +183,7 @@ def preview(
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
     """
     _need("transformers", "data", "tunesmith preview")
+    _quiet()
     from rich.console import Console
 
     from tunesmith.jobs.support import unsupported
@@ -207,6 +210,18 @@ def chat(
         str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")
     ],
     base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="A preset of the model, by which training asked; or none."),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="One record, for presets of users and of cases."),
+    ] = None,
+    articles: Annotated[
+        str | None,
+        typer.Option("--articles", metavar="FILE", help="Articles of cases, instead of those of training."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
@@ -220,14 +235,27 @@ def chat(
     """Talk to a model, with the prompt it was trained on. An empty line or Ctrl-D ends, /reset begins anew.
 
     [dim]tunesmith chat --model .tunesmith/jobs/default/quickstart-ftj/output/final_model --base .demo/model
-    tunesmith chat --model s3://models/quickstart/final_model[/dim]
+    tunesmith chat --model s3://models/quickstart/final_model
+    tunesmith chat --model s3://models/character/final_model --as settings[/dim]
     """
     _need("torch", "train", "tunesmith chat")
+    _quiet()
     from rich.console import Console
 
     from tunesmith.local.chat import ChatOptions, talk
 
-    options = ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)
+    options = ChatOptions(
+        model,
+        base,
+        system,
+        as_,
+        record,
+        articles,
+        preset=preset,
+        max_new_tokens=max_new_tokens,
+        stop=stop or [],
+        work_dir=work_dir,
+    )
     raise typer.Exit(talk(options, Console(highlight=False)))
 
 
@@ -272,6 +300,7 @@ def data_check(
     tunesmith data check train.jsonl --model ./my-model --max-length 2048[/dim]
     """
     _need("boto3", "data", "tunesmith data check")
+    _quiet()
     if model is not None:
         _need("transformers", "data", "tunesmith data check --model")
     elif max_length is not None:
@@ -386,6 +415,13 @@ def _need(module: str, extra: str, command: str) -> None:
 
     if find_spec(module) is None:
         raise UsageError(f"`{command}` needs more packages: pip install 'tunesmith[{extra}]'")
+
+
+def _quiet() -> None:
+    """Keep other libraries' advice off the terminal."""
+    from tunesmith.local.quiet import quiet
+
+    quiet()
 
 
 def main() -> None:

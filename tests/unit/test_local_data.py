@@ -22,7 +22,8 @@ ANSWERS = [{"role": "assistant", "text": text} for text in "ab"]
 TREE = {"prompt": {"role": "prompter", "text": "q", "replies": ANSWERS}}
 ALPACA = {"instruction": "q", "input": "", "output": "a"}
 CASE = {"fact": "甲偷了一辆车。", "relevant_articles": ["264"], "charge": "盗窃罪", "prison_time": 12}
-SAMPLED = {**CASE, "response": "盗窃罪 | 12", "num_correct_for_this_sample": 1}
+OWN = [{"role": "user", "content": "q"}]
+SAMPLED = {**CASE, "prompt": OWN, "response": "盗窃罪 | 12", "num_correct_for_this_sample": 1}
 LINE = {"speaker": "Paimon", "text": "Hey!", "source_title": "By the lake"}
 SEED = {"question": "q", "answer": "a", "correction": "b"}
 EXTRACTED = {"user_hash": "u", "user_profile": {"name": "Ann"}, "next_question": "And then?",
@@ -165,7 +166,14 @@ def test_articles_are_looked_up(call):
     assert "x.jsonl, line 2: relevant_articles names 999, which is not in the file of articles" in ended.lines
     Path("articles.json").write_text("{oops")
     ended = call("check", "x.jsonl", "--set", "articlesUri=articles.json")
-    assert (ended.code, ended.err.startswith("tunesmith: articles.json: ")) == (2, True)
+    assert (ended.code, "articles.json cannot be used: articles.json" in ended.err) == (2, True)
+
+
+def test_sampled_records_without_prompt_need_the_articles(call):
+    write_jsonl(Path("x.jsonl"), [{**SAMPLED, "prompt": None}])
+    assert "x.jsonl, line 1: prompt is missing; set sampled.articlesUri" in call("check", "x.jsonl").out
+    Path("articles.json").write_text(json.dumps({"264": "盗窃公私财物……"}))
+    assert call("check", "x.jsonl", "--set", "articlesUri=articles.json").code == 0
 
 
 def test_files_in_another_encoding(call):

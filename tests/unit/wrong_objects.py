@@ -405,6 +405,24 @@ OBJECTS = [
         OUT,
         "validation",
     ),
+    ft(
+        "output-over-articles-of-a-dataset",
+        {
+            OUT: "s3://d-d/v",
+            "spec.datasets[0]": {"uri": "s3://d-d/x", "sampled": {"articlesUri": "s3://d-d/v/a"}},
+        },
+        OUT,
+        "must not hold a dataset",
+    ),
+    ft(
+        "output-over-articles-of-the-validation-set",
+        {
+            OUT: "s3://d-d/v",
+            "spec.validation": {"uri": "s3://d-d/x", "sampled": {"articlesUri": "s3://d-d/v/a"}},
+        },
+        OUT,
+        "validation set",
+    ),
     dg("output-over-seeds", {OUT: "s3://data/seeds.jsonl"}, OUT, "must not hold the seeds"),
     rs(
         "accepted-over-samples",

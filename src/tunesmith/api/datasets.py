@@ -97,6 +97,9 @@ class CharacterFormat(Model):
 class SampledFormat(Model):
     """Replies kept by a RejectionSampleJob; each weighs 1/n for its prompt."""
 
+    articles_uri: StorageUri | None = None
+    """File of the articles, of which a record without a prompt gets the prompt that legalJudgement asks."""
+
 
 class LegalJudgementFormat(Model):
     """Cases with facts and articles; the reply ends with charge and prison term."""

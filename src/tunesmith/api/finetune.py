@@ -178,7 +178,8 @@ def _names_unique(field: str, camel: str) -> Rule:
 
 def _datasets_apart(m: Any) -> bool:
     prompts = (evaluation.prompts.uri for evaluation in m.evaluation)
-    return not any(inside(uri, m.output.uri) for uri in (*prompts, *(d.uri for d in m.datasets)))
+    articles = (dataset.sampled.articles_uri for dataset in m.datasets if dataset.sampled)
+    return not any(inside(uri, m.output.uri) for uri in (*prompts, *articles, *(d.uri for d in m.datasets)))
 
 
 def _parallel_divides(m: Any) -> bool:
@@ -224,10 +225,13 @@ class FineTuneSpec(JobSpec):
             "model.uri",
             "model.adapter_uri",
             "validation.uri",
+            "validation.sampled.articles_uri",
         ),
         Rule(
             "must not hold a dataset or the prompts of an evaluation, which it would overwrite",
             f"!self.datasets.exists(d, has(d.uri) && {inside_cel('d.uri')})"
+            " && !self.datasets.exists(d, has(d.sampled) && has(d.sampled.articlesUri)"
+            f" && {inside_cel('d.sampled.articlesUri')})"
             f" && !self.evaluation.exists(e, has(e.prompts.uri) && {inside_cel('e.prompts.uri')})",
             _datasets_apart,
             "output.uri",

@@ -26,6 +26,10 @@ BACKGROUND_KEYS = (
     "神之眼",
 )
 ANOTHER_SPEAKER = "another speaker"
+BACKGROUND, SETTINGS, IMITATION = "background", "settings", "imitation"
+WITHOUT_SCENE = "imitation-without-scene"
+INSTRUCTION = "instruction"
+"""Kinds of records: four that are asked by an instruction of the kind, and converted Alpaca records."""
 
 _CHINESE = {
     "background": "请讲述{name}的背景资料，内容对应下面这一项。",
@@ -71,6 +75,22 @@ def conversation_from_character(
     if not reply.strip():
         raise RecordProblem("text is empty")
     return conversation([Message("user", _question(value, spec)), Message("assistant", reply)], system_prompt)
+
+
+def kind_of(value: Mapping[str, Any], spec: CharacterFormat) -> str:
+    """Return the kind of a record, which its fields alone decide."""
+    if value.get("instruction") is not None:
+        return INSTRUCTION
+    topic = (value.get("input") or "").strip()
+    if not topic:
+        return IMITATION if (value.get("source_title") or "").strip() else WITHOUT_SCENE
+    return BACKGROUND if topic in background_keys(spec) else SETTINGS
+
+
+def background_keys(spec: CharacterFormat) -> list[str]:
+    """Return the values of `input` that mark a background record."""
+    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
+    return [key.strip() for key in keys]
 
 
 def _check_shape(value: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.prepared import FirstSample
+from tunesmith.data.presets import Preset, card_section, read_presets, save_presets
 from tunesmith.engines.generate import preview_messages, reply
 from tunesmith.jobs.card import CARD, model_card
 from tunesmith.jobs.inputs import Inputs
@@ -30,7 +30,7 @@ from tunesmith.names import (
     TRAINING_LOG_KEY,
 )
 from tunesmith.report.finetune import render_finetune_report
-from tunesmith.tokens.show import as_plain, spans
+from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.export import copy_generation_config, describe_weights, save_final
 from tunesmith.training.metrics import Metrics
@@ -64,8 +64,7 @@ class Results:
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
-        first = self._inputs.prepared.first
-        text = samples_preview(first, self._inputs)
+        text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
         self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
@@ -111,6 +110,7 @@ class Results:
         files, target = self._inputs.files, self._folder / FINAL_MODEL
         save_final(self._model, self._inputs.tokenizer, files.source, self._dtype, target, weights)
         copy_generation_config(files.base, target)
+        self.save_presets(target)
 
     def complete_checkpoint(self, folder: Path, step: int, total: int) -> None:
         """Put beside a checkpoint's weights what makes them a model that others load, with its card."""
@@ -121,6 +121,7 @@ class Results:
         if not self._tokenizer.is_dir():  # written once: that takes ten times as long as copying it
             self._inputs.tokenizer.tokenizer.save_pretrained(self._tokenizer)
         shutil.copytree(self._tokenizer, folder, dirs_exist_ok=True)
+        presets = card_section(self.save_presets(folder))
         losses = [row["eval_loss"] for row in self.metrics.rows if row["step"] == step and "eval_loss" in row]
         card = model_card(
             self._session.run.name,
@@ -128,9 +129,14 @@ class Results:
             made=f"{method_name(spec.method)} on {spec.model.uri}, the checkpoint of step {step} of {total}",
             method=method_name(spec.method),
             datasets=self._inputs.prepared.report(),
-            notes=[f"Validation loss: {losses[-1]:.4f}."] if losses else [],
+            notes=[*(f"Validation loss: {loss:.4f}." for loss in losses[-1:]), *filter(None, [presets])],
         )
         (folder / CARD).write_text(card, "utf-8")
+
+    def save_presets(self, folder: Path) -> list[Preset]:
+        """How the model was asked in training, into a model's folder."""
+        files, reports = self._inputs.files, self._inputs.prepared.reports
+        return save_presets(folder, self._session.spec.datasets, reports, (files.base, *files.adapters))
 
     def write_after(
         self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
@@ -189,13 +195,7 @@ class Results:
                 "summary": summary,
                 "metrics": [row for row in self.metrics.rows if "loss" in row],
                 "evals": [row for row in self.metrics.rows if "eval_loss" in row],
-                "samples": [
-                    {
-                        "place": s.place,
-                        "spans": [list(span) for span in spans(s.sample, self._inputs.tokenizer)],
-                    }
-                    for s in prepared.first
-                ],
+                "samples": sample_values(prepared, self._inputs.tokenizer),
                 "previews": result["previews"],
                 "evaluations": result["evaluation"],
                 "datasets": result["datasets"],
@@ -229,6 +229,7 @@ class Results:
         loss, notes = result["validationLoss"], []
         if loss["before"] is not None:
             notes.append(f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after.")
+        notes += filter(None, [card_section(read_presets(self._folder / FINAL_MODEL))])
         return model_card(
             self._session.run.name,
             self._inputs.files.source,
@@ -237,15 +238,6 @@ class Results:
             datasets=result["datasets"],
             notes=notes,
         )
-
-
-def samples_preview(first: list[FirstSample], inputs: Inputs) -> str:
-    """The first samples as plain text, labels between « and »."""
-    parts = []
-    for number, sample in enumerate(first, 1):
-        text = as_plain(sample.sample, inputs.tokenizer)
-        parts.append(f"--- sample {number}: {sample.place}, {len(sample.sample.ids)} tokens\n{text}\n")
-    return "\n".join(parts)
 
 
 def _device() -> str:

@@ -6,7 +6,6 @@ what a command makes of it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +18,18 @@ from rich.console import Console
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.api.scalars import Encoding
-from tunesmith.artifacts.store import find_files
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.contents import contents_of
 from tunesmith.data.encodings import UTF_8
-from tunesmith.data.legal import articles_from, case_from, prompt_messages
+from tunesmith.data.legal import case_from, prompt_messages
 from tunesmith.data.movielens import is_movielens
 from tunesmith.data.place import BadRecord, RecordProblem, RecordSkipped, Skipped
-from tunesmith.data.read import Item, Reader, Tally, contents_of
+from tunesmith.data.prompts import read_articles
+from tunesmith.data.read import Item, Reader, Tally
 from tunesmith.data.records import read_records
 from tunesmith.data.seeds import seed_from
 from tunesmith.data.shapes import UNKNOWN, Shape, likeliest, shape_of
-from tunesmith.data.streams import open_chunks
-from tunesmith.errors import DataError, UsageError
+from tunesmith.errors import UsageError
 from tunesmith.local.data_source import Source, say
 from tunesmith.local.overrides import parse_override
 from tunesmith.tokens.conversation import Conversation, Document, Message
@@ -80,7 +80,10 @@ def dataset_of(asked: Asked, source: Source, console: Console) -> tuple[str, Dat
 def found_in(source: Source, name: str, dataset: Dataset, seen: Seen) -> Iterator[Found]:
     """Everything the format makes of the files, in order; what is bad or left out with the reason."""
     if isinstance(dataset, DatasetSpec) and name in _READ_TWICE:
-        return Reader(source.store, source.chosen(plain_text=False), dataset).items(tally=seen.tally)
+        uri = dataset.sampled.articles_uri if dataset.sampled else None
+        articles = None if uri is None else read_articles(uri, StorageOptions(), dataset.encoding)
+        reader = Reader(source.store, source.chosen(plain_text=False), dataset, articles=articles)
+        return reader.items(tally=seen.tally)
     join = dataset.text.join if isinstance(dataset, DatasetSpec) and dataset.text else None
     return _one_by_one(source, _maker(dataset), dataset.limit, join, seen)
 
@@ -150,7 +153,8 @@ def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document
         return _seed
     fmt = dataset.legal_judgement
     assert fmt is not None
-    articles = None if fmt.articles_uri == _UNNAMED else _articles(fmt.articles_uri, dataset.encoding)
+    named = None if fmt.articles_uri == _UNNAMED else fmt.articles_uri
+    articles = None if named is None else read_articles(named, StorageOptions(), dataset.encoding)
     return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles))]
 
 
@@ -161,17 +165,6 @@ def _seed(value: Any) -> list[Conversation]:
         for message in (Message("user", each.question), Message("assistant", each.answer or ""))
     ]
     return [Conversation(tuple(message for message in texts if message.content))]
-
-
-def _articles(uri: str, encoding: str) -> dict[str, str]:
-    store, entries = find_files(uri)
-    if len(entries) != 1:
-        raise UsageError(f"articlesUri {uri}: one file is needed, there are {len(entries)}.")
-    try:
-        with store.open(entries[0].key) as stream:
-            return articles_from(json.loads(b"".join(open_chunks(stream, encoding))))
-    except (ValueError, DataError) as error:
-        raise DataError(f"{entries[0].key}: {error}.") from None
 
 
 def _one_by_one(

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -31,15 +32,16 @@ from tunesmith.names import Kind, secret_env
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.report.data import render_data_report
+from tunesmith.report.samples import facts, grouped, sample_values
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.show import as_plain, as_text, spans
+from tunesmith.tokens.show import as_plain, as_text
 
 BAR_WIDTH = 40
 BINS = 12
 
 
 def preview_jobs(
-    jobs: Sequence[Job], count: int, work_dir: Path, console: Console, html: Path | None = None
+    jobs: Sequence[Job], first: int, work_dir: Path, console: Console, html: Path | None = None
 ) -> int:
     """Show every FineTuneJob of the files, also as a page where `html` names a file.
 
@@ -56,7 +58,7 @@ def preview_jobs(
             console.rule(Text(job.subject))
             try:
                 with variables(storage.environment(job)):
-                    _preview(job, jobs, count, WorkDir(work_dir).cache, pages.get(job.key), console)
+                    _preview(job, jobs, first, WorkDir(work_dir).cache, pages.get(job.key), console)
             except StoragePermanentError as error:
                 code = max(code, _failed(console, error))
                 _hint(console, job, embedded=job.key in storage.embedded)
@@ -89,7 +91,7 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
 
 
 def _preview(
-    job: Job, jobs: Sequence[Job], count: int, cache: Path, page: Path | None, console: Console
+    job: Job, jobs: Sequence[Job], first: int, cache: Path, page: Path | None, console: Console
 ) -> None:
     spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
     options = storage_options(job)
@@ -109,7 +111,7 @@ def _preview(
             tokenizer,
             options,
             lambda name, records: status.update(Text(f"{name}: {records:,} records")),
-            first=count,
+            first=first,
             vocab_size=vocabulary,
         )
         status.stop()
@@ -127,10 +129,7 @@ def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Pat
             "datasets": prepared.report(),
             "lengths": prepared.lengths(),
             "label_lengths": prepared.label_lengths(),
-            "samples": [
-                {"place": each.place, "spans": [list(span) for span in spans(each.sample, tokenizer)]}
-                for each in prepared.first
-            ],
+            "samples": sample_values(prepared, tokenizer),
         }
     )
     with explained("write", page):
@@ -139,9 +138,13 @@ def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Pat
 
 
 def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None:
-    """First samples, datasets, bad records, lengths."""
-    for number, first in enumerate(prepared.first, 1):
-        show_sample(number, first, tokenizer, console)
+    """First samples of each dataset and kind, datasets, bad records, lengths."""
+    numbers = count(1)
+    for title, samples in grouped(prepared):
+        _print(console, title, "bold")
+        console.print()
+        for first in samples:
+            show_sample(next(numbers), first, tokenizer, console)
     for report in prepared.reports:
         show_report(report, console)
     histogram(prepared.lengths(BINS), console)
@@ -149,9 +152,7 @@ def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None
 
 def show_sample(number: int, first: FirstSample, tokenizer: ChatTokenizer, console: Console) -> None:
     """The messages as read, and the text the model sees with the labels marked."""
-    weights = first.sample.weights
-    size = f"{len(weights):,} tokens, {sum(1 for weight in weights if weight):,} of them labels"
-    _print(console, f"Sample {number}: {first.place}, {size}", "bold")
+    _print(console, f"Sample {number}: {first.place}, {facts(first)}", "bold")
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(justify="right", style="cyan")
     grid.add_column(overflow="fold")

@@ -40,7 +40,7 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
     evaluations [as `evaluation.evaluation_values` takes them],
     title, notes [str], summary [(label, value)], config dict, versions {name: version},
     metrics [{step, loss, learning_rate, grad_norm, tokens_per_second, epoch}], evals [{step, eval_loss}],
-    samples [{place, spans: [[text, is_label]]}], previews [{name, messages, before, after}],
+    samples [as `samples.sample_values` gives them], previews [{name, messages, before, after}],
     datasets [as `data.report.DatasetReport` has them],
     lengths [{low, high, count}] (token counts from low to high, both included).
     """

@@ -106,6 +106,10 @@ class ChatTokenizer:
         """The ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
         return self._encoder.ids(self.prompt_text(messages))
 
+    def asked(self, conversation: Conversation) -> tuple[Message, ...]:
+        """Return the messages to which the conversation's last one, a reply, is the reply, as in training."""
+        return self._opened(conversation)[:-1]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens shown, nothing tidied."""
         return self._encoder.decode(ids)
