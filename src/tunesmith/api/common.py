@@ -47,6 +47,8 @@ class FromJob(Model):
     """Kind of the other job."""
     name: JobName
     """Name of the other job."""
+    checkpoint: Positive | None = None
+    """Step of a FineTuneJob's checkpoint to use instead of its final model."""
 
 
 class ModelSource(Model):

@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from tunesmith.api.common import FromJob
 from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.rejection import RejectionSampleSpec
@@ -16,6 +17,7 @@ from tunesmith.errors import Problem
 from tunesmith.names import Kind
 
 Key = tuple[str, str, str]
+NO_MODEL = "only evaluates (its method is none), so there is no final model; name a job that trains"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ def references(job: Job) -> Iterator[Reference]:
     match job.spec:
         case FineTuneSpec() as spec:
             yield from _reference("spec.model.fromJob", spec.model.from_job)
+            for i, source in enumerate(spec.compare_with or []):
+                yield from _reference(f"spec.compareWith[{i}].fromJob", source.from_job)
             for i, dataset in enumerate(spec.datasets):
                 yield from _reference(f"spec.datasets[{i}].fromJob", dataset.from_job)
             for i, evaluation in enumerate(spec.evaluation):
@@ -90,6 +94,17 @@ def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
         for job in jobs
         for ref in references(job)
         if target_key(job, ref) not in keys
+    ]
+
+
+def no_model_problems(jobs: Sequence[Job]) -> list[Problem]:
+    """References to a FineTuneJob that makes no model, since its method is none."""
+    makes_none = {job.key for job in jobs if isinstance(job.spec, FineTuneSpec) and evaluate_only(job.spec)}
+    return [
+        _problem(job, ref.path, f"{ref.target.kind} {ref.target.name} {NO_MODEL}")
+        for job in jobs
+        for ref in references(job)
+        if target_key(job, ref) in makes_none
     ]
 
 

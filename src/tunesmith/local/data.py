@@ -143,7 +143,8 @@ def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document
     fmt = dataset.legal_judgement
     assert fmt is not None
     articles = None if fmt.articles_uri == _UNNAMED else _articles(fmt.articles_uri)
-    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles))]
+    new = None if fmt.changed_articles_uri is None else _articles(fmt.changed_articles_uri)
+    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles, new))]
 
 
 def _seed(value: Any) -> list[Conversation]:

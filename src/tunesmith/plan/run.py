@@ -16,12 +16,15 @@ from tunesmith.api.common import JobSpec
 from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
+from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
+from tunesmith.plan.models import model_names
 
 # Parts of a spec that say where and how often it runs, not what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
 _OPERATIONAL = ("storage", "hub", "tracking", "output")
+# Parts of a FineTuneJob that change nothing in its weights: they only say how the model is looked at.
+_LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
@@ -44,6 +47,8 @@ class Run:
     name: str
     namespace: str
     spec: JobSpec
+    models: tuple[str, ...] = ()
+    """Short names of the model and those it is compared with, where several are shown."""
 
     def to_json(self) -> str:
         """Text of run.json: the same bytes for the same run, and readable."""
@@ -53,6 +58,7 @@ class Run:
             "name": self.name,
             "namespace": self.namespace,
             "spec": {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE},
+            **({"models": list(self.models)} if self.models else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -74,6 +80,10 @@ class Run:
                 for each in fields["evaluation"]
             ]
         return fields
+
+    def looked_at(self) -> dict[str, Any]:
+        """The part of `result_fields` that changes no weights: evaluations, previews, models to compare with."""
+        return {key: value for key, value in self.result_fields().items() if key in _LOOKED_AT}
 
 
 def _engine_fields(engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,10 +109,13 @@ def parse_run(text: str | bytes) -> Run:
     kind = Kind(document["kind"])
     # How many GPUs there are is not written down: 0 says so, and the rules about it hold for 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
-    return Run(kind, document["name"], document["namespace"], spec)
+    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())))
 
 
-def _resolve(node: Any, uris: Mapping[tuple[str, str], str]) -> Any:
+_Target = tuple[str, str, int | None]
+
+
+def _resolve(node: Any, uris: Mapping[_Target, str]) -> Any:
     """Replace every `fromJob` by the `uri` it stands for."""
     if isinstance(node, list):
         return [_resolve(item, uris) for item in node]
@@ -110,7 +123,8 @@ def _resolve(node: Any, uris: Mapping[tuple[str, str], str]) -> Any:
         return node
     resolved = {key: _resolve(value, uris) for key, value in node.items() if key != "fromJob"}
     if "fromJob" in node:
-        resolved["uri"] = uris[node["fromJob"]["kind"], node["fromJob"]["name"]]
+        target = node["fromJob"]
+        resolved["uri"] = uris[target["kind"], target["name"], target.get("checkpoint")]
     return resolved
 
 
@@ -119,17 +133,18 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
 
     Raises ManifestError when a job it refers to is not in `outputs`.
     """
-    uris: dict[tuple[str, str], str] = {}
+    uris: dict[_Target, str] = {}
     problems = []
     for ref in references(job):
         key = target_key(job, ref)
         if key in outputs:
-            part = UPSTREAM_KEYS[Kind(ref.target.kind)]
-            uris[ref.target.kind, ref.target.name] = f"{outputs[key].rstrip('/')}/{part}"
+            step = ref.target.checkpoint
+            part = UPSTREAM_KEYS[Kind(ref.target.kind)] if step is None else checkpoint_key(step)
+            uris[ref.target.kind, ref.target.name, step] = f"{outputs[key].rstrip('/')}/{part}"
         else:
             message = f"{ref.target.kind} {ref.target.name} is not among the manifests given"
             problems.append(Problem(job.source, job.document, job.subject, ref.path, message))
     if problems:
         raise ManifestError(problems)
     spec = type(job.spec).model_validate(_resolve(job.spec.to_json(), uris))
-    return Run(job.kind, job.name, job.metadata.namespace, spec)
+    return Run(job.kind, job.name, job.metadata.namespace, spec, model_names(job.spec))
