@@ -101,7 +101,7 @@ class LegalJudgementFormat(Model):
     articles_uri: StorageUri
     """File of the articles: {id: text} or [{id, content}]."""
     changed_articles_uri: StorageUri | None = None
-    """File of the changed articles, in the same form: both laws are shown, and the case is judged by this one."""
+    """File of the changed articles: both laws are shown, and the case is judged by this one."""
     label: Literal["NV", "V", "TU", "TD", "XT", "NX", "original"] | None = None
     """Direction of the whole file, for direction metrics."""
 

@@ -78,9 +78,15 @@ def _default_cel(path: str, block: type[Model]) -> list[str]:
     """For each field of a block that CEL can read, that it is as it is by default."""
     found = []
     for field in block.model_fields.values():
-        if any(isinstance(each, WithJsonSchema) and _UNREADABLE in (each.json_schema or {}) for each in field.metadata):
+        if any(
+            isinstance(each, WithJsonSchema) and _UNREADABLE in (each.json_schema or {})
+            for each in field.metadata
+        ):
             continue
-        place, default = f"{path}.{field.alias}", field.get_default(call_default_factory=True, validated_data={})
+        place, default = (
+            f"{path}.{field.alias}",
+            field.get_default(call_default_factory=True, validated_data={}),
+        )
         if default is None:
             found.append(f"!has({place})")
         else:
@@ -107,7 +113,8 @@ COMPARE_RULES = (
     Rule(
         "must not hold a model of compareWith, which it would overwrite",
         _EACH.format(
-            f"(!has(c.uri) || !{inside_cel('c.uri')}) && (!has(c.adapterUri) || !{inside_cel('c.adapterUri')})"
+            f"(!has(c.uri) || !{inside_cel('c.uri')})"
+            f" && (!has(c.adapterUri) || !{inside_cel('c.adapterUri')})"
         ),
         lambda m: not any(inside(uri, m.output.uri) for uri in _compared(m)),
         "output.uri",

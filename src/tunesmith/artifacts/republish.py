@@ -1,9 +1,10 @@
 """Replace a finished output by another one, so that a reader finds either of them whole at any moment.
 
-A file of the old output is never overwritten as long as the old manifest names it. New files go to a folder of
-their own below the output (`staging`), and one write of the manifest makes the new output the valid one: it
-names each of them by its key, and says where it is (`at`). Only then are they brought to their own keys, and a
-last manifest says nothing of the staging folder any more. `settle` does what is left of that after a kill.
+A file of the old output is never overwritten as long as the old manifest names it. New files go to a folder
+of their own below the output (`staging`), and one write of the manifest makes the new output the valid one:
+it names each of them by its key, and says where it is (`at`). Only then are they brought to their own keys,
+and a last manifest says nothing of the staging folder any more. `settle` does what is left of that after a
+kill.
 """
 
 from __future__ import annotations
@@ -50,17 +51,19 @@ def republish(
 ) -> str:
     """Make the files of `folder` the output in place of `old`; the manifest's SHA-256.
 
-    What the old output holds already is not sent again. `staging` is a key without a slash at its end; everything
-    below it is deleted in the end, and below `within`, a prefix, what the new output does not name. Files below
-    `kept`, another one, must be those of the old output: CorruptObjectError. OutputConflictError when the output
-    is no longer `old`.
+    What the old output holds already is not sent again. `staging` is a key without a slash at its end;
+    everything below it is deleted in the end, and below `within`, a prefix, what the new output does not
+    name. Files below `kept`, another one, must be those of the old output: CorruptObjectError.
+    OutputConflictError when the output is no longer `old`.
     """
     files, known = describe(folder), {file.key: replace(file, at="") for file in old.files}
     fresh = {file.key for file in files if known.get(file.key) != file}
     gone = known.keys() - {file.key for file in files}
     for key in sorted(fresh | gone):
         if key.startswith(kept):
-            raise CorruptObjectError(f"{folder / key} is not the file that was published at {store.uri} before.")
+            raise CorruptObjectError(
+                f"{folder / key} is not the file that was published at {store.uri} before."
+            )
     placed = [replace(file, at=f"{staging}/{file.key}") if file.key in fresh else file for file in files]
     tell = one_at_a_time(progress)
     for_each(
@@ -77,7 +80,7 @@ def republish(
 
 
 def settle(store: Store, within: str) -> str:
-    """Finish what `republish` began, if there is anything; the SHA-256 of the manifest, which must be there."""
+    """Finish what `republish` began, if there is anything. Returns the SHA-256 of the manifest."""
     manifest = read_manifest(store, "")
     assert manifest is not None
     staged = [file for file in manifest.files if file.at]

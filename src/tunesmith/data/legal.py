@@ -131,18 +131,21 @@ def prompt_messages(
 ) -> tuple[Message, ...]:
     """The question about a case, articles first, so that cases of one article share its beginning.
 
-    In Chinese or English, as the facts are. With `articles` None only their ids are named. With `changed`, the
-    articles after a change of the law, both laws are shown, and the case is to be judged by the new one. Raises
-    RecordProblem for an id that is not among them.
+    In Chinese or English, as the facts are. With `articles` None only their ids are named. With `changed`,
+    the articles after a change of the law, both laws are shown, and the case is to be judged by the new one.
+    Raises RecordProblem for an id that is not among them.
     """
     words = _WORDS[language_of(case.fact)]
     if changed is None or articles is None:
         laws, task = [(words.articles, articles, "articles")], words.task
     else:
-        laws, task = [
-            (words.old_articles, articles, "articles"),
-            (words.new_articles, changed, "changed articles"),
-        ], words.changed_task
+        laws, task = (
+            [
+                (words.old_articles, articles, "articles"),
+                (words.new_articles, changed, "changed articles"),
+            ],
+            words.changed_task,
+        )
     parts = [task, *(_law(case, words, *law) for law in laws if case.articles)]
     parts += [f"{words.fact}\n{case.fact.strip()}", words.form]
     return (Message("user", "\n\n".join(parts)),)

@@ -58,8 +58,8 @@ def asked_from(
 ) -> list[Asked]:
     """The record's prompts: one, or of a message tree every distinct one.
 
-    For legalJudgement, `articles` are the texts by id, `changed` those after a change of the law, and `label` is
-    the set's. Raises RecordProblem, whose message names the field.
+    For legalJudgement, `articles` are the texts by id, `changed` those after a change of the law, and `label`
+    is the set's. Raises RecordProblem, whose message names the field.
     """
     if spec.legal_judgement is not None:
         asked = [_legal(value, articles, changed, label or spec.legal_judgement.label)]

@@ -1,9 +1,9 @@
 """A folder of test sets: which of its files belong to which set, and what the labels of the sets are.
 
-A subfolder that holds a `label.json` is a set: all data files in it, but for the articles' files. Files beside the
-subfolders belong to no set. LawShift's own layout is read too: one `label.json` at the top that lists the
-subfolders by name, and in each subfolder `original.json`, before the law was changed, and `poisoned.json`, after:
-two sets. Does not depend on what a record holds.
+A subfolder that holds a `label.json` is a set: all data files in it, but for the articles' files. Files
+beside the subfolders belong to no set. LawShift's own layout is read too: one `label.json` at the top that
+lists the subfolders by name, and in each subfolder `original.json`, before the law was changed, and
+`poisoned.json`, after: two sets. Does not depend on what a record holds.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _NO_SET = "it is in no set: its folder has no label.json"
 class PromptSet:
     """Files that are read as one set. `name` is "" where there are no sets.
 
-    `label` is the direction of the set's changed law. `articles` and `changed` are files of the set's own that
-    stand for the ones the manifest names; `before` says that the law has not been changed for this set.
+    `label` is the direction of the set's changed law. `articles` and `changed` are files of the set's own
+    that stand for the ones the manifest names; `before` says that the law has not been changed for this set.
     """
 
     name: str
@@ -137,7 +137,7 @@ def _set(
 ) -> PromptSet:
     """One folder's set, with the files of articles it has of its own."""
     laws = _law_files(legal)
-    own = {name: entry for entry in entries if (name := PurePosixPath(entry.key).name) in laws}
+    own = {PurePosixPath(entry.key).name: entry for entry in entries}
     data = tuple(e for e in entries if PurePosixPath(e.key).name not in (LABEL_KEY, *laws))
     old, new = ([own.get(law) for law in laws] + [None, None])[:2]
     return PromptSet(name, data, label, old, new)

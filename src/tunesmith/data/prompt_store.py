@@ -39,8 +39,8 @@ class Prompt:
     """What a model is asked, and what a verifier needs to judge its reply.
 
     `id` is no other prompt's. `record` holds the record's own fields, `ids` the token ids of `messages` as
-    inference sends them, `label` the direction of a changed law, for cases that have one, `set` the name of the
-    test set it belongs to, "" where there are none.
+    inference sends them, `label` the direction of a changed law, for cases that have one, `set` the name of
+    the test set it belongs to, "" where there are none.
     """
 
     id: str

@@ -114,7 +114,8 @@ class _Maker:
         self._spec, self._tokenizer, self._check = spec, tokenizer, check
         self._control = _control_tokens(tokenizer)
         self._laws = _Laws(spec.legal_judgement, options)
-        self._set, self._old, self._new = PromptSet("", ()), dict[str, str](), None
+        self._set, self._old = PromptSet("", ()), dict[str, str]()
+        self._new: dict[str, str] | None = None
 
     def begin(self, each: PromptSet, store: Store) -> None:
         """The records that follow are of this set. Raises DataError for its articles."""

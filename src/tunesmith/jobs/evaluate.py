@@ -31,12 +31,12 @@ from tunesmith.sampling.outputs import Written, write_outputs
 from tunesmith.sampling.rows import rows_of_prompt
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What all models did with one evaluation's prompts: `counted` as `sampling.models.Models.values` has it."""
+    """What all models did with one evaluation's prompts; `counted` is as `sampling.models.Models.values`."""
 
     name: str
     written: Mapping[str, Written]
@@ -53,7 +53,7 @@ class Evaluated:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for result.json and the report; `base`, `tuned` and `comparison` of a job that trains."""
+        """Plain values for result.json; a job that trains has `base`, `tuned` and `comparison` besides."""
         statistics = {name: written.statistics for name, written in self.written.items()}
         pairs = self.counted["pairs"]
         comparison = next((p for p in pairs if (p["model"], p["against"]) == (TUNED, BASE)), None)
@@ -74,8 +74,8 @@ class Evaluations:
     """All evaluations of a job, each with all models: `run` them, and `forget` the journals once published.
 
     `models` are in the order in which they are shown; `subject` is the one that all others are held against.
-    `check` is called all the time and may raise. `staging` is where journals are kept below the output, "" or a
-    prefix that ends with a slash.
+    `check` is called all the time and may raise. `staging` is where journals are kept below the output, "" or
+    a prefix that ends with a slash.
     """
 
     def __init__(
@@ -112,10 +112,12 @@ class Evaluations:
 
     def _answers(self, model: EvaluatedModel, opened: ExitStack) -> list[tuple[RowsOf, Written]]:
         """One model's rows and outputs, per evaluation. The rows stay open as long as `opened`."""
-        answers = []
-        evaluation = self._session.spec.evaluation
-        with model.files(self._session.spec) if evaluation else ExitStack() as files:
-            for number in range(len(evaluation)):
+        answers: list[tuple[RowsOf, Written]] = []
+        numbers = range(len(self._session.spec.evaluation))
+        if not numbers:
+            return answers
+        with model.files(self._session.spec) as files:
+            for number in numbers:
                 draw = self._draw(number, model, files)
                 self._draws.append(draw)
                 turn = draw.run(engines_on(draw.task.engine, len(visible_devices(os.environ))))

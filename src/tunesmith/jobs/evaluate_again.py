@@ -1,8 +1,8 @@
 """An evaluation, or previews, added over the output of a finished FineTuneJob: nothing is trained again.
 
 The fields of a job fall into two parts: those that change its weights, and those that say how the model is
-looked at (`Run.looked_at`). Where only the second part differs from what was published, the published model is
-evaluated as it is and the output is published anew; until then the old result is valid.
+looked at (`Run.looked_at`). Where only the second part differs from what was published, the published model
+is evaluated as it is and the output is published anew; until then the old result is valid.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tunesmith.plan.models import BASE, TUNED
 from tunesmith.plan.run import Run, digest
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 log = logging.getLogger(__name__)
 _LOOKED_AT = "lookedAt"
@@ -127,9 +127,7 @@ def _with_trained(session: Session, models: Sequence[EvaluatedModel]) -> list[Ev
             f"output.uri {session.store.uri} was trained from another model than the one that is at "
             f"{session.spec.model.uri} now, which cannot be its base. Choose another output.uri."
         )
-    own = trained_models(
-        session.spec, start.ready, session.folder / FINAL_MODEL, start.prompts, start.day
-    )
+    own = trained_models(session.spec, start.ready, session.folder / FINAL_MODEL, start.prompts, start.day)
     return [*own, *compared]
 
 
@@ -196,4 +194,3 @@ def _report_data(session: Session, result: Mapping[str, Any]) -> dict[str, Any]:
         "versions": result["versions"],
         "notes": ["The first samples are in training_samples_preview.txt."],
     }
-

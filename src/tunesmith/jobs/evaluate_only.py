@@ -1,7 +1,7 @@
 """A FineTuneJob with `method: {none: {}}`, from top to bottom: models answer, nothing is trained.
 
-One process does it all; where a launcher started more, the others have nothing to do. There is no final model:
-the output is the report, result.json, and what each model answered.
+One process does it all; where a launcher started more, the others have nothing to do. There is no final
+model: the output is the report, result.json, and what each model answered.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tunesmith.jobs.evaluate import Evaluated, Evaluations
 from tunesmith.jobs.inputs import clean_scratch, gather_prompts, hub_token, model_digest, storage_options
 from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.output import Found, claim
-from tunesmith.jobs.previews import preview_replies
+from tunesmith.jobs.previews import Previewer
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
 from tunesmith.plan.models import BASE
 from tunesmith.tokens.chat import ChatTokenizer
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +81,13 @@ def checker(session: Session) -> Callable[[], None]:
 def replies_of(session: Session, models: Sequence[EvaluatedModel]) -> dict[str, dict[str, str]]:
     """Each model's replies to the previews: by the model's name, then by the preview's."""
     spec, found = session.spec, dict[str, dict[str, str]]()
-    for model in models if spec.previews else ():
-        session.progress.update(phase=f"previews of {model.name}")
-        with model.files(spec) as files:
-            found[model.name] = preview_replies(
-                files,
-                model.source,
-                spec.previews,
-                seed=spec.training.seed,
-                day=model.day,
-                check=checker(session),
-            )
+    if not spec.previews:
+        return found
+    with Previewer(spec.previews, spec.training.seed, checker(session)) as previewer:
+        for model in models:
+            session.progress.update(phase=f"previews of {model.name}")
+            with model.files(spec) as files:
+                found[model.name] = previewer.replies(files, model.source, model.day)
     return found
 
 
@@ -119,9 +115,7 @@ def write_outcome(
         "method": "none",
         "models": [
             {"name": name, "uri": source.uri}
-            for name, source in zip(
-                session.run.models, [spec.model, *(spec.compare_with or [])], strict=True
-            )
+            for name, source in zip(session.run.models, [spec.model, *(spec.compare_with or [])], strict=True)
         ],
         "previews": list(previews),
         "evaluation": [each.as_dict() for each in evaluated],
@@ -130,7 +124,7 @@ def write_outcome(
         "versions": versions(),
     }
     write_result(session.folder, result)
-    summary = [("Models", len(result["models"])), ("Seconds", result["seconds"]), ("Device", device())]
+    summary = [("Models", len(session.run.models)), ("Seconds", result["seconds"]), ("Device", device())]
     write_report(
         session.folder,
         {

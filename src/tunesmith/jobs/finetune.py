@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +17,7 @@ from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.republish import settle
-from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.store import open_store
 from tunesmith.engines.lean import leave_out, unneeded
 from tunesmith.engines.load import model_config
 from tunesmith.errors import StoppedError
@@ -32,6 +30,7 @@ from tunesmith.jobs.models import trained_models
 from tunesmith.jobs.output import Found, State, claim, examine, is_finished
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.results import Results
+from tunesmith.jobs.session import Session
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.tracking import open_sinks, peak_memory
 from tunesmith.jobs.watching import make_watch, start_watch
@@ -43,30 +42,8 @@ from tunesmith.training.checkpoints import Checkpoints, Ranks
 from tunesmith.training.deepspeed import refuse_wrong
 from tunesmith.training.disk import full_disk_explained
 from tunesmith.training.metrics import Metrics
-from tunesmith.training.watch import Watch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Session:
-    """What the parts of a run share on one rank."""
-
-    run: Run
-    spec: FineTuneSpec
-    world: World
-    progress: Progress
-    store: Store
-    stop: StopFlag
-    watch: Watch
-    folder: Path
-    """Files that become the output, on rank 0."""
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0."""
-        return self.world.rank == 0
 
 
 def fine_tune(run: Run, world: World, progress: Progress) -> str:

@@ -1,7 +1,7 @@
 """The models that answer the evaluations of a FineTuneJob: which there are, their prompts, and their files.
 
-Tokenizers and prompts of all models are read before anything is trained or sampled, so that mistakes are found
-first; the weights of a model to compare with come when it is its turn, and are deleted afterwards.
+Tokenizers and prompts of all models are read before anything is trained or sampled, so that mistakes are
+found first; the weights of a model to compare with come when it is its turn, and are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _DIGITS = 12
 class EvaluatedModel:
     """One model that answers: its short name, its place in the manifest, and its prompts, one per evaluation.
 
-    `ready` is what it is loaded from; None of a model to compare with, whose `source` is fetched into `folder`.
+    `ready` is what it is loaded from; None of a model to compare with, whose `source` is fetched into
+    `folder`.
     """
 
     name: str
@@ -65,7 +66,7 @@ class EvaluatedModel:
             shutil.rmtree(self.folder / "weights", ignore_errors=True)
 
     def journal(self, files: ModelFiles) -> str:
-        """Its part of a journal's place. Rows of a model that has changed since must not be taken for its own."""
+        """Its part of a journal's place: rows of a model that has changed since are not its own."""
         return self.key if self.ready is not None else f"{self.key}-{model_digest(files)[:_DIGITS]}"
 
 
@@ -101,9 +102,7 @@ def compared_models(
     for number, (name, source) in enumerate(zip(names, spec.compare_with or [], strict=True)):
         place, own = f"compareWith[{number}]", folder / str(number)
         files = _fetched(spec, source, own / "tokenizer", place, tokenizer_only=True)
-        tokenizer = ChatTokenizer.load(
-            files.tokenizer, trust_remote_code=source.trust_remote_code, today=day
-        )
+        tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=source.trust_remote_code, today=day)
         options = storage_options(spec.storage)
         prompts = prepare_evaluations(spec, tokenizer, options, own / "prompts", progress)
         for evaluation, ours, theirs in zip(spec.evaluation, reference, prompts, strict=True):
@@ -118,9 +117,7 @@ def _fetched(
     folder.mkdir(parents=True, exist_ok=True)
     options = storage_options(spec.storage)
     try:
-        return fetch_files(
-            source, spec.hub, options, folder, hub_token(spec), tokenizer_only=tokenizer_only
-        )
+        return fetch_files(source, spec.hub, options, folder, hub_token(spec), tokenizer_only=tokenizer_only)
     except PermanentError as error:
         error.message = error.message.replace("model.", f"{place}.", 1)
         raise
@@ -128,12 +125,14 @@ def _fetched(
 
 def _check_equal(where: str, ours: Prompts, theirs: Prompts) -> None:
     """Both models are asked the same, though each reads it as its own tokens."""
-    if len(ours) == len(theirs) and all(one == other for one, other in zip(ours.ids(), theirs.ids(), strict=True)):
+    if len(ours) == len(theirs) and all(
+        one == other for one, other in zip(ours.ids(), theirs.ids(), strict=True)
+    ):
         return
     missing = next(iter(set(ours.ids()) ^ set(theirs.ids())), "")
     raise DataError(
-        f"{where}: this model cannot be asked the same prompts as the first one; {missing} is one of those that "
-        "only one of them can read. Remove such records, or the model."
+        f"{where}: this model cannot be asked the same prompts as the first one; {missing} is one "
+        "of those that only one of them can read. Remove such records, or the model."
     )
 
 

@@ -9,7 +9,6 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.prepared import FirstSample
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.jobs.evaluate import Evaluated
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 log = logging.getLogger(__name__)
 

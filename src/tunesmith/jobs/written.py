@@ -1,4 +1,4 @@
-"""`result.json` and `report.html`, and what the report was made of, so that a part of it can be replaced later."""
+"""`result.json` and `report.html`, and what the report was made of, so that a part can be replaced later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def write_report(folder: Path, data: Mapping[str, Any]) -> None:
-    """Write report.html and, as report.json, the values it shows (`report.finetune.render_finetune_report`)."""
+    """Write report.html and, as report.json, the values it shows (see `render_finetune_report`)."""
     (folder / REPORT_DATA_KEY).write_text(json.dumps(data, ensure_ascii=False) + "\n", "utf-8")
     (folder / REPORT_KEY).write_text(render_finetune_report(data), "utf-8")
 

@@ -82,7 +82,7 @@ class Run:
         return fields
 
     def looked_at(self) -> dict[str, Any]:
-        """The part of `result_fields` that changes no weights: evaluations, previews, models to compare with."""
+        """The part of `result_fields` that changes no weights, but only how the model is looked at."""
         return {key: value for key, value in self.result_fields().items() if key in _LOOKED_AT}
 
 

@@ -1,6 +1,7 @@
-"""The part of a FineTuneJob's report on its evaluations: several models on the same prompts, in total and by set.
+"""The part of a FineTuneJob's report on its evaluations: several models, in total and by set.
 
-Takes plain values and gives those that `evaluation.html.j2` shows. Does not depend on how replies were sampled.
+Takes plain values and gives those that `evaluation.html.j2` shows. Does not depend on how replies were
+sampled.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ def evaluation_values(evaluations: Sequence[Row]) -> dict[str, Any]:
     `name`, `models` [{`name`, `statistics` (as `sampling.statistics.Statistics.values`)}], and `compared` (as
     `sampling.models.Models.values`).
     """
-    return {"each": [_evaluation(row) for row in evaluations], "ticks": list(_TICKS)}
+    return {
+        "each": [_evaluation(row) for row in evaluations],
+        "ticks": list(_TICKS),
+        "few_ticks": [0, 50, 100],
+    }
 
 
 def _evaluation(row: Row) -> dict[str, Any]:
@@ -43,7 +48,11 @@ def _evaluation(row: Row) -> dict[str, Any]:
         "sentences": sentences(compared),
         "names": names,
         "subject": compared["subject"],
-        "others": [name for name in names if name != compared["subject"]],
+        "others": [
+            (colour(names.index(compared["subject"])), colour(number), name)
+            for number, name in enumerate(names)
+            if name != compared["subject"]
+        ],
         "reasons": reason_rows([model["statistics"]["reasons"] for model in row["models"]]),
         "labels": _groups(compared["labels"], names, DIRECTION),
         "sets": [
@@ -61,7 +70,10 @@ def _evaluation(row: Row) -> dict[str, Any]:
 
 def measures_of(total: Row) -> list[str]:
     """What is shown of each model: right replies, and the direction of a changed law where cases have one."""
-    return [RIGHT, *([DIRECTION] if any(model.get(DIRECTION) is not None for model in total["models"]) else [])]
+    return [
+        RIGHT,
+        *([DIRECTION] if any(model.get(DIRECTION) is not None for model in total["models"]) else []),
+    ]
 
 
 def legend(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -96,8 +108,8 @@ def sentences(compared: Row) -> list[str]:
             continue
         text = (
             f"{pair['model']} against {pair['against']}: {points(pair['difference'])} points right "
-            f"(95 % interval {_ends(pair['difference_interval'])}); {pair['gained']:,} of {pair['prompts']:,} "
-            f"prompts went better, {pair['lost']:,} worse."
+            f"(95 % interval {_ends(pair['difference_interval'])}); "
+            f"{pair['gained']:,} of {pair['prompts']:,} prompts went better, {pair['lost']:,} worse."
         )
         if pair.get("direction_difference") is not None:
             text += (
@@ -115,7 +127,10 @@ def pair_rows(compared: Row) -> list[dict[str, Any]]:
     return [
         {
             **{name: pair[name] for name in ("model", "against", "prompts", "gained", "lost")},
-            **{name: difference(pair, measure) for name, measure in (("right", RIGHT), ("direction", DIRECTION))},
+            **{
+                name: difference(pair, measure)
+                for name, measure in (("right", RIGHT), ("direction", DIRECTION))
+            },
         }
         for pair in compared["pairs"]
     ]
@@ -125,9 +140,9 @@ def difference(pair: Row, measure: str) -> dict[str, Any]:
     """A difference as text, with its interval, and whether that leaves out 0."""
     name = _DIFFERENCES[measure]
     if pair.get(name) is None:
-        return {"text": "–", "interval": "", "clear": False}
+        return {"text": "–", "interval": "", "sure": False}
     low, high = pair[f"{name}_interval"]
-    return {"text": points(pair[name]), "interval": f"{_ends((low, high))}", "clear": low > 0 or high < 0}
+    return {"text": points(pair[name]), "interval": f"{_ends((low, high))}", "sure": low > 0 or high < 0}
 
 
 def points(share: float) -> str:
@@ -140,7 +155,7 @@ def _ends(interval: Sequence[float]) -> str:
 
 
 def reason_rows(reasons: Sequence[Mapping[str, int]]) -> list[dict[str, Any]]:
-    """Replies that were not accepted by reason, one count per model, the most frequent of the first model first."""
+    """Per reason how many replies of each model were not accepted, in the order of frequency."""
     names = {name for counts in reasons for name in counts}
     ranked = sorted(names, key=lambda name: (*(-counts.get(name, 0) for counts in reasons), name))
     return [{"reason": name, "counts": [counts.get(name, 0) for counts in reasons]} for name in ranked]
@@ -154,7 +169,7 @@ def _groups(groups: Sequence[Row], names: Sequence[str], measure: str) -> list[d
     """One line per set or label: each model's share, and the differences of the one that is looked at."""
     return [
         {
-            "name": group.get("name", ""),
+            "name": breakable(group.get("name", "")),
             "label": group["label"],
             "total": group.get("total", False),
             "prompts": group["prompts"],
@@ -167,9 +182,21 @@ def _groups(groups: Sequence[Row], names: Sequence[str], measure: str) -> list[d
     ]
 
 
+def breakable(name: str) -> Any:
+    """A name that may be broken after its `_` and `/`, and nowhere within a word."""
+    from markupsafe import Markup
+
+    text = escape(name)
+    return Markup(text.replace("_", "_<wbr>").replace("/", "/<wbr>"))
+
+
 def _plot(measure: str, names: Sequence[str], total: Row) -> dict[str, Any]:
     lines = [
-        {"name": name, "share": percent(found.get(measure)), "svg": interval_line(number, name, found, measure)}
+        {
+            "name": name,
+            "share": percent(found.get(measure)),
+            "svg": interval_line(number, name, found, measure),
+        }
         for number, (name, found) in enumerate(zip(names, total["models"], strict=True))
     ]
     return {"title": f"{_TITLES[measure]}, with 95 % intervals", "lines": lines}

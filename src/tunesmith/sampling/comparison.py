@@ -34,7 +34,8 @@ class Comparison:
         self._right.add(change)
         if prompt.label is not None:
             self._there.add(
-                in_direction(prompt.label, after) / len(after) - in_direction(prompt.label, before) / len(before)
+                in_direction(prompt.label, after) / len(after)
+                - in_direction(prompt.label, before) / len(before)
             )
         if change:
             self._count[change > 0] += 1
@@ -43,9 +44,10 @@ class Comparison:
     def values(self) -> dict[str, Any]:
         """What changed, as plain values.
 
-        - `prompts`: those judged on both sides; `gained`: more of their replies are right after, `lost`: fewer
-        - `difference`: mean over prompts of the share of right replies, after less before, with a 95 % interval
-          (`metrics.Difference`)
+        - `prompts`: those judged on both sides; `gained`: more of their replies are right after, `lost`:
+          fewer
+        - `difference`: mean over prompts of the share of right replies, after less before, with a 95 %
+          interval (`metrics.Difference`)
         - `labelled`: prompts with a label; `direction_difference`: the same of replies in its direction; both
           only where there are labels
         - `changed`: examples, gained ones first: {`id`, `messages`, `earlier_messages`, `expected`, `gained`,

@@ -77,7 +77,7 @@ class _Group:
             comparison.add(prompt, sides[other], sides[self._subject])
 
     def values(self) -> dict[str, Any]:
-        """`prompts`, `models` (as `Tally.values`), `differences` (the subject less each other model, in order)."""
+        """`prompts`, `models` (`Tally.values`), `differences` (the subject less each other one, in order)."""
         differences = [each.values() for each in self._against.values()]
         return {
             "prompts": self.prompts,
@@ -89,7 +89,7 @@ class _Group:
 
 
 class Models:
-    """Feed it with `add`, then ask for `values`. `subject` is the place of the model all others are held against."""
+    """Feed it with `add`, then ask for `values`. `subject`: the place of the model that is compared."""
 
     def __init__(self, names: Sequence[str], subject: int = 0) -> None:
         self._names, self._subject = list(names), subject
@@ -120,9 +120,11 @@ class Models:
         """Everything as plain values.
 
         - `names`, `subject` (a name); `total`: all prompts (as `_Group.values`)
-        - `sets`: one a set, by name: `name`, `label` ("" where its prompts have none, or several) and as above
+        - `sets`: one a set, by name: `name`, `label` ("" where its prompts have none, or several) and as
+          above
         - `labels`: one a label, in the order of `legal.LABELS`: `label` and as above
-        - `pairs`: the subject less each other model, then each of these less each later one: `model`, `against` and as `Comparison.values`
+        - `pairs`: the subject less each other model, then each of these less each later one: `model`,
+          `against` and as `Comparison.values`
         """
         return {
             "names": self._names,
