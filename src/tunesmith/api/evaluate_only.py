@@ -49,6 +49,12 @@ def evaluate_only_rules(blocks: Mapping[str, type[Model]]) -> tuple[Rule, ...]:
             "deepspeed",
         ),
         Rule(
+            _TRAINS_NOTHING,
+            f"!{NONE} || !has(self.tracking.wandb)",
+            lambda m: not evaluate_only(m) or m.tracking.wandb is None,
+            "tracking.wandb",
+        ),
+        Rule(
             "is required with method none, or previews: there is nothing else to do",
             f"!{NONE} || size(self.evaluation) > 0 || size(self.previews) > 0",
             lambda m: not evaluate_only(m) or bool(m.evaluation or m.previews),
