@@ -128,6 +128,8 @@ DRY_RUN = "dry-run"
 DRY_RUN_KEY = "dry_run.json"
 JOURNAL = "journal"
 EVALUATION = "evaluation"
+EVALUATING = "evaluating"
+REPORT_DATA_KEY = "report.json"
 
 # The pod's world.
 CONTAINER = "pytorch"

@@ -56,6 +56,15 @@ RIGHT = {
             ],
         },
     ),
+    "evaluate-only": (
+        FINE_TUNE,
+        {
+            "spec.method": {"none": {}},
+            "spec.datasets": REMOVED,
+            "spec.previews": [{"name": "a", "user": "hello"}],
+            "spec.compareWith": [{"fromJob": {"kind": "FineTuneJob", "name": "b", "checkpoint": 100}}],
+        },
+    ),
     "evaluation": (
         FINE_TUNE,
         {

@@ -116,5 +116,6 @@ def test_a_problem_says_where_it_is():
     text = GOOD_TEXT.replace("{lora: {}}", "{}")
     problem = parse_text(f"---\n{text}", "a/file.yaml")[1][0]
     assert str(problem) == (
-        "a/file.yaml, document 1 (FineTuneJob tune): spec.method: set exactly one of full, lora and qlora"
+        "a/file.yaml, document 1 (FineTuneJob tune): spec.method: "
+        "set exactly one of full, lora, qlora and none"
     )

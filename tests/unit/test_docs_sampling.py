@@ -4,10 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic.alias_generators import to_camel
 
-from tunesmith.api.finetune import EvaluationSpec
 from tunesmith.api.generation import VERIFIERS
 from tunesmith.api.manifest import parse_text
 from tunesmith.data.terms import parse_term
@@ -22,11 +20,6 @@ def test_the_manifest_is_right():
     jobs, problems = parse_text(BLOCKS[0], "docs/sampling.md")
     assert [str(problem) for problem in problems] == []
     assert jobs[0].spec.verifier.numeric.field == "answer"
-
-
-def test_the_evaluation_is_right():
-    (given,) = yaml.safe_load(BLOCKS[1])["evaluation"]
-    assert EvaluationSpec.model_validate(given).sampling.num_samples == 1
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS)

@@ -7,7 +7,7 @@ import pytest
 
 from tunesmith.report.finetune import render_finetune_report, shown
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)></style></title>{{ 7*7 }}&amp;"
 
 

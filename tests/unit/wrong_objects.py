@@ -36,6 +36,17 @@ EVALUATION = {
     "verifier": {"exactMatch": {"field": "x"}},
 }
 
+TRAINS_NOTHING = "does not go with method none, which trains nothing; remove it"
+EXAM = changed(
+    FINE_TUNE,
+    {"spec.method": {"none": {}}, "spec.datasets": REMOVED, "spec.evaluation": [EVALUATION]},
+)
+
+
+def exam(id_, changes, path, words):
+    return Wrong(id_, changed(EXAM, changes), path, words)
+
+
 OBJECTS = [
     # names of fields
     ft(
@@ -63,8 +74,8 @@ OBJECTS = [
         "none is known here",
     ),
     # exactly one of
-    ft("two-methods", {"spec.method.full": {}}, "spec.method", "exactly one of full, lora and qlora"),
-    ft("no-method", {"spec.method": {}}, "spec.method", "exactly one of full, lora and qlora"),
+    ft("two-methods", {"spec.method.full": {}}, "spec.method", "exactly one of full, lora, qlora and none"),
+    ft("no-method", {"spec.method": {}}, "spec.method", "exactly one of full, lora, qlora and none"),
     ft("method-with-null", {"spec.method": {"full": None}}, "spec.method", "write full: {}"),
     ft("method-missing", {"spec.method": REMOVED}, "spec.method", "is required"),
     ft(
@@ -535,7 +546,46 @@ OBJECTS = [
         "label's value",
     ),
     # shapes
-    ft("datasets-empty", {"spec.datasets": []}, "spec.datasets", "at least 1 entry"),
+    ft("datasets-empty", {"spec.datasets": []}, "spec.datasets", "is required, unless method is none"),
+    # only evaluating
+    exam(
+        "none-with-datasets",
+        {"spec.datasets": FINE_TUNE["spec"]["datasets"]},
+        "spec.datasets",
+        TRAINS_NOTHING,
+    ),
+    exam("none-with-training", {"spec.training": {"seed": 1}}, "spec.training", TRAINS_NOTHING),
+    exam("none-with-validation", {"spec.validation": {"ratio": 0.1}}, "spec.validation", TRAINS_NOTHING),
+    exam("none-with-deepspeed", {"spec.deepspeed": {"zeroStage": 2}}, "spec.deepspeed", TRAINS_NOTHING),
+    exam(
+        "none-and-lora", {"spec.method.lora": {}}, "spec.method", "exactly one of full, lora, qlora and none"
+    ),
+    exam("nothing-to-do", {"spec.evaluation": REMOVED}, "spec.evaluation", "there is nothing else to do"),
+    exam(
+        "none-on-two-nodes",
+        {"spec.resources": {"nodes": 2}},
+        "spec.resources.nodes",
+        "must be 1 with method none",
+    ),
+    exam("compare-with-nothing", {"spec.compareWith": []}, "spec.compareWith", "at least 1 entry"),
+    exam(
+        "compared-in-output",
+        {"spec.compareWith": [{"uri": "s3://models/tune/final_model"}]},
+        "spec.output.uri",
+        "must not hold a model of compareWith",
+    ),
+    exam(
+        "compared-on-the-hub-offline",
+        {"spec.compareWith": [{"uri": "hf://org/x"}], "spec.model.uri": "s3://m/x", "spec.hub.offline": True},
+        "spec.compareWith",
+        "hub.offline is true",
+    ),
+    ft(
+        "compared-without-prompts",
+        {"spec.compareWith": [{"uri": "hf://org/x"}]},
+        "spec.compareWith",
+        "needs evaluation",
+    ),
     ft("datasets-object", {"spec.datasets": {"uri": "x"}}, "spec.datasets", "must be a list, not an object"),
     ft("dataset-text", {"spec.datasets": ["s3://a"]}, "spec.datasets[0]", "must be an object"),
     ft("dataset-null", {"spec.datasets": [None]}, "spec.datasets[0]", "must be an object, not null"),

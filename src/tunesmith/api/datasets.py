@@ -106,6 +106,8 @@ class LegalJudgementFormat(Model):
 
     articles_uri: StorageUri
     """File of the articles: {id: text} or [{id, content}]."""
+    changed_articles_uri: StorageUri | None = None
+    """File of the changed articles: both laws are shown, and the case is judged by this one."""
     label: Literal["NV", "V", "TU", "TD", "XT", "NX", "original"] | None = None
     """Direction of the whole file, for direction metrics."""
 
@@ -249,7 +251,8 @@ class PromptsSpec(Model):
     """Prompts to sample replies for."""
 
     uri: StorageUri | None = None
-    """File or folder: s3://bucket/key or file:///path."""
+    """File or folder: s3://bucket/key or file:///path. Of a folder of sets, each set is a subfolder with a
+    label.json."""
     from_job: FromJob | None = None
     """Output of a DialogueGenJob, as chat."""
     legal_judgement: LegalJudgementFormat | None = None
@@ -261,7 +264,7 @@ class PromptsSpec(Model):
     encoding: Encoding = "utf-8"
     """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
-    """Records read at most."""
+    """Records read at most; of a folder of sets, of each."""
     system_prompt: Text | None = None
     """System message of prompts that have none."""
     max_bad_records: NotNegative = 0

@@ -10,6 +10,7 @@ from tunesmith.api.addresses import inside, inside_cel
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
+from tunesmith.api.evaluate_only import COMPARE_RULES, evaluate_only_rules
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
 from tunesmith.api.scalars import BoolOrAuto, IntOrAuto, JsonObject, NotNegative, Positive, Seed, ShortText
 
@@ -40,6 +41,10 @@ class QloraMethod(LoraMethod):
     """Quantise the quantisation constants too."""
 
 
+class NoMethod(Model):
+    """Nothing is trained; the model is only evaluated and previewed."""
+
+
 class MethodSpec(Model):
     """What is trained."""
 
@@ -49,8 +54,10 @@ class MethodSpec(Model):
     """Low-rank adapters."""
     qlora: QloraMethod | None = None
     """Low-rank adapters over 4-bit weights."""
+    none: NoMethod | None = None
+    """Nothing: evaluate and preview the model as it is."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (one_of("full", "lora", "qlora"),)
+    rules: ClassVar[tuple[Rule, ...]] = (one_of("full", "lora", "qlora", "none"),)
 
 
 class EarlyStopping(Model):
@@ -151,7 +158,7 @@ class DeepSpeedSpec(Model):
 
 
 class EvaluationSpec(Model):
-    """A test set that base and tuned model answer after training."""
+    """Prompts that base and tuned model answer after training, and every model to compare with."""
 
     name: ShortText
     """Name of the evaluation."""
@@ -187,13 +194,18 @@ def _parallel_divides(m: Any) -> bool:
     return m.resources.gpus_per_node == 0 or all(m.resources.gpus_per_node % size == 0 for size in sizes)
 
 
+EVALUATE_ONLY_RULES = evaluate_only_rules({"training": TrainingSpec, "validation": ValidationSpec})
+
+
 class FineTuneSpec(JobSpec):
     """Tune a model on one or more datasets."""
 
     model: ModelSource
     """The model to start from."""
-    datasets: Annotated[list[DatasetSpec], Field(min_length=1, max_length=64)]
-    """What it learns from."""
+    compare_with: Annotated[list[ModelSource], Field(min_length=1, max_length=8)] | None = None
+    """Further models that answer the evaluations, and the previews of method none."""
+    datasets: Annotated[list[DatasetSpec], Field(max_length=64)] = Field(default=[])
+    """What it learns from; required unless method is none."""
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
     """What it is judged on while it trains."""
     method: MethodSpec
@@ -203,11 +215,13 @@ class FineTuneSpec(JobSpec):
     deepspeed: DeepSpeedSpec | None = None
     """DeepSpeed."""
     evaluation: Annotated[list[EvaluationSpec], Field(max_length=16)] = Field(default=[])
-    """Test sets that base and tuned model answer after training."""
+    """Prompts that base and tuned model answer after training, and every model to compare with."""
     previews: Annotated[list[PreviewSpec], Field(max_length=32)] = Field(default=[])
     """Prompts answered before and after training."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EVALUATE_ONLY_RULES,
+        *COMPARE_RULES,
         Rule(
             "needs a validation set; set validation.ratio or validation.uri",
             "!has(self.training.earlyStopping) || has(self.validation.uri) || self.validation.ratio > 0.0",

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from tunesmith.api.base import Model
 from tunesmith.api.common import FromJob, ModelSource
+from tunesmith.api.evaluate_only import evaluate_only
+from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.errors import Problem
 from tunesmith.names import Kind
@@ -17,6 +19,7 @@ from tunesmith.names import Kind
 Key = tuple[str, str, str]
 Keys = tuple[str | int, ...]
 T = TypeVar("T")
+NO_MODEL = "only evaluates (its method is none), so there is no final model; name a job that trains"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,17 @@ def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
         for job in jobs
         for ref in references(job)
         if target_key(job, ref) not in keys
+    ]
+
+
+def no_model_problems(jobs: Sequence[Job]) -> list[Problem]:
+    """References to a FineTuneJob that makes no model, since its method is none."""
+    makes_none = {job.key for job in jobs if isinstance(job.spec, FineTuneSpec) and evaluate_only(job.spec)}
+    return [
+        _problem(job, ref.path, f"{ref.target.kind} {ref.target.name} {NO_MODEL}")
+        for job in jobs
+        for ref in references(job)
+        if target_key(job, ref) in makes_none
     ]
 
 

@@ -25,6 +25,7 @@ from tunesmith.names import MANIFEST_KEY
 __all__ = [
     "FileInfo",
     "Manifest",
+    "fetch_file",
     "fetch_verified",
     "publish",
     "publish_manifest",
@@ -105,13 +106,20 @@ def fetch_verified(
         if folder.exists() and any(folder.iterdir()):
             _check_present(manifest, folder)
             return manifest
-    with local_files.explained("write", folder):
-        _fetch(store, prefix, manifest, folder, transfer.one_at_a_time(progress))
+    try:
+        with local_files.explained("write", folder):
+            _fetch(store, prefix, manifest, folder, transfer.one_at_a_time(progress))
+    except (CorruptObjectError, StoragePermanentError):
+        now = read_manifest(store, prefix)
+        if now is None or now.digest == manifest.digest:
+            raise
+        return fetch_verified(store, prefix, folder, progress)  # it was replaced in the meantime
     return manifest
 
 
 def _check_present(manifest: Manifest, folder: Path) -> None:
-    if not folder.is_dir() or tuple(transfer.describe(folder)) != manifest.files:
+    files = tuple(replace(file, at="") for file in manifest.files)
+    if not folder.is_dir() or tuple(transfer.describe(folder)) != files:
         raise OutputConflictError(f"{folder} holds something else than what is to be put there. Remove it.")
 
 
@@ -120,15 +128,18 @@ def _fetch(store: Store, prefix: str, manifest: Manifest, folder: Path, progress
     temp = local_files.temp_sibling(folder)
     temp.mkdir()
     try:
-        transfer.for_each(manifest.files, lambda file: _fetch_one(store, prefix, file, temp, progress))
+        transfer.for_each(manifest.files, lambda file: fetch_file(store, prefix, file, temp, progress))
         temp.rename(folder)
         local_files.sync_folder(folder.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _fetch_one(store: Store, prefix: str, file: FileInfo, folder: Path, progress: Progress | None) -> None:
-    key, path = folder_prefix(prefix) + file.key, folder / file.key
+def fetch_file(
+    store: Store, prefix: str, file: FileInfo, folder: Path, progress: Progress | None = None
+) -> None:
+    """Download one file of a finished output, checked by size and SHA-256. Raises CorruptObjectError."""
+    key, path = folder_prefix(prefix) + (file.at or file.key), folder / file.key
     where = join_key(store.uri, key)
     size = store.size(key)
     if size != file.size:

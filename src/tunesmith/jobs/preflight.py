@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from tunesmith.api.addresses import inside
 from tunesmith.api.common import JobSpec
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.store import StorageOptions, check_exists
@@ -74,8 +75,14 @@ def _verifiers(spec: JobSpec) -> Iterator[Lack]:
 
 
 def check_inputs(spec: JobSpec, options: StorageOptions) -> None:
-    """Raise StoragePermanentError, which names the field, for the first address that holds nothing."""
-    for field, uri in input_uris(spec):
+    """Raise StoragePermanentError, which names the field, for the first address that holds nothing.
+
+    Where an address lies below another, such as a set's articles, reading that one decides.
+    """
+    found = list(input_uris(spec))
+    for field, uri in found:
+        if any(other != uri and inside(uri, other) for _, other in found):
+            continue
         try:
             check_exists(uri, options)
         except StoragePermanentError as error:

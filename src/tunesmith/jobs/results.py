@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.presets import Preset, card_section, read_presets, save_presets
@@ -19,17 +17,15 @@ from tunesmith.engines.generate import preview_messages, reply
 from tunesmith.jobs.card import CARD, model_card
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
+from tunesmith.jobs.written import device, write_report, write_result
 from tunesmith.names import (
     BEFORE_KEY,
     FINAL_MODEL,
     LOGS,
     METRICS_KEY,
-    REPORT_KEY,
-    RESULT_KEY,
     SAMPLES_PREVIEW_KEY,
     TRAINING_LOG_KEY,
 )
-from tunesmith.report.finetune import render_finetune_report
 from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.export import copy_generation_config, describe_weights, save_final
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.jobs.evaluate import Evaluated
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +139,7 @@ class Results:
     ) -> None:
         """Report and result, in the output's folder, beside the final model.
 
-        `after` are the replies to the previews, `evaluated` what both models did in the evaluations.
+        `after` are the replies to the previews, `evaluated` what all models did in the evaluations.
         """
         spec, folder = self._session.spec, self._folder
         assert self.metrics is not None
@@ -173,38 +169,36 @@ class Results:
             "evaluation": [each.as_dict() for each in evaluated],
             "datasets": self._inputs.prepared.report(),
             "seconds": round(time.monotonic() - self._session.started, 1),
-            "world": {"processes": self._session.world.size, "device": _device()},
+            "world": {"processes": self._session.world.size, "device": device()},
             "versions": versions(),
         }
-        _write_json(folder / RESULT_KEY, result)
-        (folder / REPORT_KEY).write_text(self._report(result), "utf-8")
+        write_result(folder, result)
+        write_report(folder, self._report(result))
         (folder / FINAL_MODEL / CARD).write_text(self._card(result), "utf-8")
         (folder / LOGS).mkdir(exist_ok=True)
         self.metrics.close()
 
-    def _report(self, result: dict[str, Any]) -> str:
+    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.metrics is not None
         prepared, loss = self._inputs.prepared, result["validationLoss"]
         summary = [("Model", result["model"]), ("Method", result["method"]), ("Steps", result["steps"])]
         if loss["before"] is not None:
             summary += [("Validation loss before", loss["before"]), ("Validation loss after", loss["after"])]
         summary += [("Seconds", result["seconds"]), ("Device", result["world"]["device"])]
-        return render_finetune_report(
-            {
-                "title": f"{self._session.run.name}",
-                "summary": summary,
-                "metrics": [row for row in self.metrics.rows if "loss" in row],
-                "evals": [row for row in self.metrics.rows if "eval_loss" in row],
-                "samples": sample_values(prepared, self._inputs.tokenizer),
-                "previews": result["previews"],
-                "evaluations": result["evaluation"],
-                "datasets": result["datasets"],
-                "lengths": prepared.lengths(),
-                "config": self._session.run.result_fields(),
-                "versions": result["versions"],
-                "notes": self._notes(result),
-            }
-        )
+        return {
+            "title": f"{self._session.run.name}",
+            "summary": summary,
+            "metrics": [row for row in self.metrics.rows if "loss" in row],
+            "evals": [row for row in self.metrics.rows if "eval_loss" in row],
+            "samples": sample_values(prepared, self._inputs.tokenizer),
+            "previews": result["previews"],
+            "evaluations": result["evaluation"],
+            "datasets": result["datasets"],
+            "lengths": prepared.lengths(),
+            "config": self._session.run.result_fields(),
+            "versions": result["versions"],
+            "notes": self._notes(result),
+        }
 
     def _notes(self, result: dict[str, Any]) -> list[str]:
         notes = [f"{result['world']['processes']} process(es) on {result['world']['device']}."]
@@ -238,15 +232,3 @@ class Results:
             datasets=result["datasets"],
             notes=notes,
         )
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name(0)}"
-    return f"CPU, {os.cpu_count()} cores"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -153,9 +153,11 @@ def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document
         return _seed
     fmt = dataset.legal_judgement
     assert fmt is not None
-    named = None if fmt.articles_uri == _UNNAMED else fmt.articles_uri
-    articles = None if named is None else read_articles(named, StorageOptions(), dataset.encoding)
-    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles))]
+    articles, changed = (
+        None if uri in (None, _UNNAMED) else read_articles(uri, StorageOptions(), dataset.encoding)
+        for uri in (fmt.articles_uri, fmt.changed_articles_uri)
+    )
+    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles, changed))]
 
 
 def _seed(value: Any) -> list[Conversation]:

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
@@ -47,10 +48,11 @@ def preview_jobs(
 
     Of several jobs each has its page beside it, named after the job. Returns the worst of all exit codes.
     """
-    wanted = [job for job in jobs if job.kind == Kind.FINE_TUNE]
+    wanted = [job for job in jobs if isinstance(job.spec, FineTuneSpec) and not evaluate_only(job.spec)]
     for job in jobs:
         if job not in wanted:
-            _print(console, f"{job.subject}: only FineTuneJobs can be previewed", "yellow")
+            why = "it trains nothing" if job.kind == Kind.FINE_TUNE else "only FineTuneJobs can be previewed"
+            _print(console, f"{job.subject}: {why}", "yellow")
     code = 0 if wanted else 2
     pages = {job.key: _page(html, job, alone=len(wanted) == 1) for job in wanted if html}
     with run_storage(wanted, (), WorkDir(work_dir).s3) as storage:

@@ -18,11 +18,14 @@ from tunesmith.api.references import Key, references, target_key
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
 from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth, without
+from tunesmith.plan.models import model_names
 
 # Parts of a spec that say where and how often it runs, not what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
 _OPERATIONAL = ("storage", "hub", "tracking", "output")
+# Parts of a FineTuneJob that change nothing in its weights: they only say how the model is looked at.
+_LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
@@ -45,6 +48,8 @@ class Run:
     name: str
     namespace: str
     spec: JobSpec
+    models: tuple[str, ...] = ()
+    """Short names of the model and those it is compared with, where several are shown."""
 
     def to_json(self) -> str:
         """Text of run.json: the same bytes for the same run, and readable."""
@@ -54,6 +59,7 @@ class Run:
             "name": self.name,
             "namespace": self.namespace,
             "spec": {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE},
+            **({"models": list(self.models)} if self.models else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -84,6 +90,10 @@ class Run:
         """The fields of `result_fields` that may grow over an existing output."""
         return GROWTH.get(self.kind, NO_GROWTH)
 
+    def looked_at(self) -> dict[str, Any]:
+        """The part of `result_fields` that changes no weights, but only how the model is looked at."""
+        return {key: value for key, value in self.result_fields().items() if key in _LOOKED_AT}
+
 
 def _engine_fields(engine: Mapping[str, Any]) -> dict[str, Any]:
     return {
@@ -108,7 +118,7 @@ def parse_run(text: str | bytes) -> Run:
     kind = Kind(document["kind"])
     # How many GPUs there are is not written down: 0 says so, and the rules about it hold for 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
-    return Run(kind, document["name"], document["namespace"], spec)
+    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())))
 
 
 def upstream_uri(target: FromJob, output: str) -> str:
@@ -138,4 +148,5 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
             problems.append(Problem(job.source, job.document, job.subject, ref.path, message))
     if problems:
         raise ManifestError(problems)
-    return Run(job.kind, job.name, job.metadata.namespace, type(job.spec).model_validate(spec))
+    resolved = type(job.spec).model_validate(spec)
+    return Run(job.kind, job.name, job.metadata.namespace, resolved, model_names(job.spec))
