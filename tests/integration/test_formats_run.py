@@ -184,7 +184,7 @@ def test_the_first_samples_are_published(home: Path, done: Ended) -> None:
 
 def test_how_the_model_was_asked_is_published(home: Path, done: Ended) -> None:
     names = [preset.name for preset in read_presets(home / "out/final_model")]
-    assert sorted(names) == ["background", "settings", "user"]
+    assert sorted(names) == ["background", "imitation-without-scene", "settings", "user"]
     card = (home / "out/final_model/README.md").read_text("utf-8")
     assert "### settings\n\nTamsin Oake: answers a question" in card
     assert "arning" not in done.text
