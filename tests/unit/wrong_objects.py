@@ -574,12 +574,6 @@ OBJECTS = [
         "spec.output.uri",
         "must not hold a model of compareWith",
     ),
-    exam(
-        "compared-on-the-hub-offline",
-        {"spec.compareWith": [{"uri": "hf://org/x"}], "spec.model.uri": "s3://m/x", "spec.hub.offline": True},
-        "spec.compareWith",
-        "hub.offline is true",
-    ),
     ft(
         "compared-without-prompts",
         {"spec.compareWith": [{"uri": "hf://org/x"}]},

@@ -125,14 +125,4 @@ COMPARE_RULES = (
         lambda m: not any(inside(uri, m.output.uri) for uri in _compared(m)),
         "output.uri",
     ),
-    Rule(
-        "names a model on the hub, but hub.offline is true; put the model into s3:// or file://",
-        "!self.hub.offline || "
-        + _EACH.format(
-            "(!has(c.uri) || !c.uri.startsWith('hf://'))"
-            " && (!has(c.adapterUri) || !c.adapterUri.startsWith('hf://'))"
-        ),
-        lambda m: not (m.hub.offline and any(uri.startswith("hf://") for uri in _compared(m))),
-        "compareWith",
-    ),
 )

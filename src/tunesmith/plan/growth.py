@@ -50,8 +50,8 @@ GROWTH: Mapping[Kind, Growth] = {
             "prompts.uri": whatever,
             "prompts.maxBadRecords": whatever,
         },
-        "Over an existing output, sampling.numSamples may grow and prompts may be added; nothing else may "
-        "change.",
+        "Over an existing output, sampling.numSamples may grow and prompts may be added (on a cluster: "
+        "delete the job and apply it again); nothing else may change.",
     ),
     Kind.DIALOGUE_GEN: Growth(
         {
