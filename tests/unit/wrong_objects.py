@@ -554,7 +554,11 @@ OBJECTS = [
     ),
     exam(
         "compared-on-the-hub-offline",
-        {"spec.compareWith": [{"uri": "hf://org/x"}], "spec.model.uri": "s3://m/x", "spec.hub.offline": True},
+        {
+            "spec.compareWith": [{"uri": "hf://org/x"}],
+            "spec.model.uri": "s3://models/x",
+            "spec.hub.offline": True,
+        },
         "spec.compareWith",
         "hub.offline is true",
     ),

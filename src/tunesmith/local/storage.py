@@ -66,9 +66,11 @@ def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
 
 
 def _base(job: Job) -> Iterator[str]:
-    """Address of the base model, where the job starts from an adapter of this machine."""
-    if isinstance(job.spec, FineTuneSpec) and job.spec.model.uri is not None:
-        folder = local_path(job.spec.model.uri)
+    """Addresses of base models, where the job starts from an adapter of this machine, or compares with one."""
+    if not isinstance(job.spec, FineTuneSpec):
+        return
+    for source in (job.spec.model, *(job.spec.compare_with or [])):
+        folder = local_path(source.uri or "")
         if folder is not None and is_adapter(folder):
             yield base_source(folder).uri or ""
 
