@@ -66,7 +66,7 @@ def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
 
 
 def _base(job: Job) -> Iterator[str]:
-    """Addresses of base models, where the job starts from an adapter of this machine, or compares with one."""
+    """Addresses of base models, where an adapter of this machine is trained from or compared with."""
     if not isinstance(job.spec, FineTuneSpec):
         return
     for source in (job.spec.model, *(job.spec.compare_with or [])):
