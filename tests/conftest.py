@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +22,26 @@ settings.register_profile(
 settings.load_profile("shared")
 
 pytest.register_assert_rewrite("tests.integration.kills", "tests.support")
+
+# What takes seconds to import. Every process that runs tests collects all of them.
+ENGINES = ("torch", "transformers", "peft", "accelerate")
+_imported: dict[str, list[str]] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Note who imports an engine when it is collected."""
+    before = set(sys.modules)
+    report = yield
+    if new := [name for name in ENGINES if name in sys.modules and name not in before]:
+        _imported[collector.nodeid] = new
+    return report
+
+
+@pytest.fixture(scope="session")
+def imported_while_collecting() -> dict[str, list[str]]:
+    """Engines by the test modules that imported them when they were collected."""
+    return _imported
 
 
 @pytest.fixture(scope="session")

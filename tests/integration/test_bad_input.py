@@ -15,12 +15,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from tests.support import CODE, Ended, environment, finetune, run_cli, write_manifest
 
 from tunesmith.cli import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global pyarrow
+    import pyarrow
+    import pyarrow.parquet
+
 
 GOOD = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The river."}]}
 LINE = json.dumps(GOOD).encode() + b"\n"

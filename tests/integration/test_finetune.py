@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from tests.support import (
     Ended,
     chat_records,
@@ -26,6 +24,15 @@ from tests.support import (
 from tunesmith.artifacts.publish import fetch_verified, read_manifest
 from tunesmith.artifacts.store import open_store
 from tunesmith.local.embedded_s3 import EmbeddedS3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global load_file, save_file, torch
+    import torch
+    from safetensors.torch import load_file, save_file
+
 
 pytestmark = pytest.mark.slow
 FULL: dict[str, Any] = {"method": {"full": {}}}
