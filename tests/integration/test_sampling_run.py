@@ -94,7 +94,9 @@ def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> No
     assert job.drawn().total() == 800
     assert job.statistics()["total_prompts"] == 200
     told = job.word()["progress"]
-    assert (told["prompts"], told["accepted"]) == (200, job.statistics()["accepted"])
+    accepted = job.statistics()["accepted"]
+    assert (told["prompts"], told["accepted"]) == (200, accepted)
+    assert job.word()["message"].startswith(f"{accepted} of 800 accepted (")
 
 
 def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, tmp_path: Path) -> None:
@@ -136,6 +138,7 @@ def test_finished_it_does_nothing_until_more_is_wanted_and_then_samples_only_tha
     more.finish()
     assert not {key for key in done if more.drawn()[key] > before[key]}
     assert len(more.drawn()) == more.statistics()["generations"] == 720
+    assert more.statistics()["seconds"] > 0
     assert keys_of(more) == sorted((f"p{at}", index) for at in range(90) for index in range(8))
     accepted = json.loads(more.files()["sampled_data.json"])
     counts = Counter(row["id"] for row in accepted)

@@ -283,7 +283,7 @@ def test_a_file_cut_short_is_never_allowed(call):
     Path("x.json").write_text(json.dumps([CHAT] * 3)[:-9])
     ended = call("convert", "x.json", "o.jsonl", "--to", "openai", "--max-bad-records", "100")
     assert ended.code == 2
-    assert "Nothing was written: a file could not be read to its end" in ended.lines[-1]
+    assert "Nothing was written: a file that could not be read to its end" in ended.lines[-1]
     assert names() == ["x.json"]
 
 

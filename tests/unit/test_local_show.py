@@ -14,6 +14,7 @@ from tunesmith.local.show import (
     preview_table,
     read_moment,
     show_result,
+    show_sampling,
     visible,
 )
 from tunesmith.local.workdir import JobFolder
@@ -158,3 +159,14 @@ def test_files_that_are_not_there_are_not_named(tmp_path):
     assert shown.file.getvalue() == (
         "Output   s3://out/a/\nTime     1m15s\nTry it   tunesmith chat --model s3://out/a/final_model\n"
     )
+
+
+def test_of_a_sampling_the_counts_come_first_and_if_nothing_was_accepted_what_to_change(tmp_path):
+    found = {
+        "accepted": 0, "planned_generations": 16, "cancelled": 0, "generations": 16, "acceptance_rate": 0.0,
+        "reasons": {"truncated": 16}, "total_prompts": 2, "prompts_with_none_correct": 2, "seconds": 3.0,
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    show_sampling(console, found, JobFolder(tmp_path), "s3://b/out")
+    first = console.file.getvalue().splitlines()[0]
+    assert first.startswith("0 of 16 accepted (16 truncated); raise sampling.maxNewTokens, or ask")

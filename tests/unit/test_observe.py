@@ -285,6 +285,16 @@ def test_what_is_said_on_success():
     }
     assert status["progress"] == {"step": 9, "total": 9, "text": "9/9"}
     assert status["completionTime"] == stamp()
+    assert status["message"] == "The result is at s3://models/tune."
+    said = {
+        "message": "0 of 16 accepted (16 truncated)\x1b" + "!" * 5000,
+        "progress": {"text": " 0 of\n16 \x1b"},
+    }
+    sight["pods"] = [pod(word=PUBLISHED | said)]
+    status = look(RUNNING, **sight).status
+    assert status["message"].startswith("0 of 16 accepted (16 truncated)\ufffd!!!")
+    assert status["message"].endswith("!. The result is at s3://models/tune.")
+    assert status["progress"] == {"text": "0 of 16 \ufffd"}
 
 
 def test_times_of_conditions_change_only_with_their_truth():

@@ -103,13 +103,30 @@ def test_very_long_replies_are_cut_with_a_note(tmp_path):
     assert parsed.text.count(f"xxx{HOSTILE}") == 12
 
 
+def test_nothing_accepted_is_what_the_page_begins_with(tmp_path):
+    found = outcome(tmp_path, ["tttt", "tttt"])
+    found["statistics"] |= {"job": "sums", "max_new_tokens": 32}
+    text = re.sub(
+        r"\s+", " ", Page(render_sampling_report({**found, "notes": ["2 records → 2 prompts"]})).text
+    )
+    said = [
+        "0 of 8 accepted (8 truncated)",
+        "RejectionSampleJob sums accepted none of 8 replies (8 truncated at maxNewTokens 32); raise",
+        "2 records → 2 prompts",
+    ]
+    places = [text.find(sentence) for sentence in said]
+    assert -1 not in places, text
+    assert places == sorted(places)
+
+
 def test_the_numbers_on_top(tmp_path):
     parsed = Page(render_sampling_report(outcome(tmp_path, ["aawt", "uwca", "nnnn", "a---"])))
     text = re.sub(r"\s+", " ", parsed.text)
     for shown in (
         "Prompts4",
         "Replies drawn9",
-        "Accepted4 (44.4 %)",
+        "Replies4 of 13 accepted (4 prompt_too_long, 2 wrong_answer, 1 wrong_charge, 2 for other reasons)",
+        "Acceptance rate44.4 %",
         "Right per prompt1.00 of 4",
         "Prompts with none right1 (25.0 %)",
         "(see sampling.maxNewTokens): 1.",

@@ -293,7 +293,10 @@ def _shared(reports: list[DatasetReport]) -> list[DatasetReport]:
 
 def _checked(spec: FineTuneSpec, prepared: Prepared) -> Prepared:
     if not len(prepared.train.order()):
-        raise DataError("No sample is left to train on; see subset, limit, repeat and validation.ratio.")
+        found = "; ".join(report.became() for report in prepared.reports)
+        raise DataError(
+            f"No sample is left to train on. {found}. See subset, limit, repeat and validation.ratio."
+        )
     if spec.validation.active and prepared.validation is None:
         raise DataError("The validation set is empty; raise validation.ratio or give more data.")
     return prepared

@@ -206,7 +206,9 @@ class _Preparation:
 
     def nothing(self) -> str:
         """Why there is no prompt."""
-        found = f"of {counted(self._records, 'record')} {self._found.count:,} bad"
+        left_out = [f"{number:,} left out ({reason})" for reason, number in self._skipped.items()]
+        bad = [f"{self._found.count:,} bad"] if self._found.count or not left_out else []
+        found = f"of {counted(self._records, 'record')} {', '.join([*bad, *left_out])}"
         first = "".join(f"\n{bad}" for bad in self._found.first[:1])
         return f"There is no prompt in {self._uri}: {found}.{first}"
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.bad_records import too_many
 from tunesmith.data.character import conversation_from_character
 from tunesmith.data.chat import conversation_from_chat
 from tunesmith.data.grouping import Runs, together
@@ -41,7 +42,6 @@ from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
 
 SHOWN = 20
-_NAMED = 5
 NOT_IN_SUBSET = "not in the subset"
 NO_DIALOGUE = "the user has no dialogue"
 
@@ -279,7 +279,7 @@ def collect_bad(
         else:
             yield result
     if found.fatal or found.count > max_bad:
-        raise DataError(_too_many(found, max_bad))
+        raise DataError(too_many(found.count, found.first, found.fatal, max_bad))
 
 
 def contents_of(value: Any, dataset: Dataset) -> Sequence[Conversation | Document]:
@@ -317,15 +317,3 @@ def _said(content: Conversation | Document) -> str:
     else:
         text = "\0".join(f"{m.role}:{m.content}" for m in content.messages if m.role != "system")
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _too_many(found: BadRecords, max_bad: int) -> str:
-    noun = "bad record" if found.count == 1 else "bad records"
-    # Fatal ones first: whatever else is mended, they stop the job.
-    named = (found.fatal + [bad for bad in found.first if not bad.fatal])[:_NAMED]
-    lines = [f"{found.count} {noun}, {max_bad} allowed by maxBadRecords:", *(str(bad) for bad in named)]
-    if found.count > len(named):
-        lines.append(f"… and {found.count - len(named)} more")
-    if found.fatal:
-        lines.append("maxBadRecords cannot allow a file that could not be read to its end.")
-    return "\n".join(lines)

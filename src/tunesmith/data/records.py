@@ -17,8 +17,17 @@ from typing import BinaryIO, Protocol
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.json_lines import read_json_lines
 from tunesmith.data.json_list import read_json_list, read_json_object
+from tunesmith.data.outcome import why_empty
 from tunesmith.data.parquet import MAGIC, read_parquet
-from tunesmith.data.place import BadRecord, FileProblem, Place, Record, RecordProblem
+from tunesmith.data.place import (
+    EMPTY_FILE,
+    NO_RECORD,
+    BadRecord,
+    FileProblem,
+    Place,
+    Record,
+    RecordProblem,
+)
 from tunesmith.data.plain_lines import read_csv, read_text_lines
 from tunesmith.data.streams import RECORD_LIMIT, open_chunks
 from tunesmith.errors import DataError
@@ -137,16 +146,17 @@ def _read_entry(store: Opener, entry: Entry, plain_text: bool) -> Iterator[Recor
                 seen = True
                 yield record
         if not seen:
-            raise FileProblem("the file holds no record")
+            raise FileProblem(NO_RECORD, empty=True)
     except FileProblem as problem:
-        yield BadRecord(Place(entry.key, problem.where), problem.message, fatal=True)
+        why = (problem.empty and why_empty(store, entry.key)) or problem.message
+        yield BadRecord(Place(entry.key, problem.where), why, fatal=True, empty=problem.empty)
 
 
 def _read_stream(file: str, stream: BinaryIO, plain_text: bool) -> Iterator[Record | BadRecord]:
     chunks = open_chunks(stream)
     head = _first_text(chunks)
     if not head:
-        raise FileProblem("the file is empty")
+        raise FileProblem(EMPTY_FILE, empty=True)
     chunks = chain([head], chunks)
     match _container(file, head, plain_text):
         case "list":

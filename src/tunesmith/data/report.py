@@ -68,6 +68,15 @@ class DatasetReport:
         lines += [f"file left out: {each}" for each in self.skipped_files]
         return lines
 
+    def became(self) -> str:
+        """What became of the records, for a message about a dataset that gives nothing to learn from."""
+        parts = [f"{number:,} left out ({reason})" for reason, number in sorted(self.skipped.items())]
+        parts += [f"{self.bad:,} bad"] if self.bad else []
+        held_out = self.validation_samples
+        parts += [f"{counted(held_out, 'sample')} held out for validation"] if held_out else []
+        records = counted(self.records, "record")
+        return f"{self.name}: {records}" + (f", of them {', '.join(parts)}" if parts else "")
+
     def _per_user(self) -> str:
         numbers = sorted(self.samples_per_user.items())
         if not numbers:

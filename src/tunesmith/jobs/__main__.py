@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_termination(world.termination_log, termination)
         return 1
     if world.rank == 0:
-        done = Termination(SUCCEEDED, manifest=digest, progress=progress.snapshot())
+        done = Termination(SUCCEEDED, progress.message, manifest=digest, progress=progress.snapshot())
         write_termination(world.termination_log, done)
     return 0
 

@@ -5,15 +5,18 @@ Every pod runs this; what only one may do says so.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.store import Store, open_store
+from tunesmith.data.outcome import acceptance, sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.jobs.added_records import (
@@ -33,6 +36,7 @@ from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw, patiently
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
+from tunesmith.names import SAMPLING_STATS_KEY
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.tokens.chat import ChatTokenizer
@@ -49,14 +53,14 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
     sources = sources_of(_uris(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
-        return found.digest
+        return _finished(store, progress, found)
     stop = StopFlag()
     stop.listen()
     clean_scratch(world)
     files, prompts = _inputs(spec, world, progress, found)
     found = with_added(found, prompts)
     if is_finished(found, spec.output.uri, progress):
-        return found.digest
+        return _finished(store, progress, found)
     stop.check()
     draw = Draw(
         "sampling",
@@ -85,6 +89,18 @@ def _uris(spec: PromptsSpec) -> list[str]:
     """Everything that prompts are read from."""
     assert spec.uri is not None  # plan has resolved every fromJob
     return [spec.uri, *([spec.legal_judgement.articles_uri] if spec.legal_judgement else [])]
+
+
+def _finished(store: Store, progress: Progress, found: Found) -> str:
+    """The digest of a result that was there already; how it ended is reported again."""
+    _report(progress, json.loads(store.read(SAMPLING_STATS_KEY)))
+    return found.digest
+
+
+def _report(progress: Progress, statistics: Mapping[str, Any]) -> None:
+    progress.message = sampled(statistics)
+    progress.update(accepted=statistics["accepted"], text=acceptance(statistics))
+    log.info("%s.", progress.message)
 
 
 def _inputs(
@@ -158,13 +174,14 @@ def _finish(run: Run, draw: Draw, turn: Turn, found: Found) -> str:
     rows = draw.rows(turn)
     try:
         draw.progress.update(phase="writing the outputs")
-        write_result(run, draw, rows, folder)
+        written = write_result(run, draw, rows, folder)
     finally:
         rows.close()
     draw.progress.update(phase="publishing")
     digests: list[str] = []
     patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)), draw.check)
     draw.forget_local()
+    _report(draw.progress, written.statistics)
     log.info("Published %s.", draw.store.uri)
     return digests[-1]
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.data.outcome import sampled
 from tunesmith.local.workdir import JobFolder, shown_path
 
 LINE_SECONDS = 10.0
@@ -191,14 +192,12 @@ def show_result(
 
 def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
     """What a finished RejectionSampleJob kept, and where things are."""
-    prompts, rate = stats["total_prompts"], stats["acceptance_rate"]
-    share = f" ({rate:.1%})" if rate is not None else ""
-    kept = (f"{stats['accepted']:,} of {stats['generations']:,} replies{share}", "bold green")
-    console.print(Text.assemble("Accepted ", kept, f" to {prompts:,} prompts"), soft_wrap=True)
-    if stats["reasons"]:
-        counts = sorted(stats["reasons"].items(), key=lambda reason: -reason[1])
-        _line(console, "Rejected", ", ".join(f"{number:,} {reason}" for reason, number in counts))
-    _line(console, "Prompts", f"{stats['prompts_with_none_correct']:,} without an accepted reply")
+    style = "bold green" if stats["accepted"] else "bold yellow"
+    console.print(Text(sampled(stats), style=style), soft_wrap=True)
+    if stats["acceptance_rate"] is not None:
+        _line(console, "Rate", f"{stats['acceptance_rate']:.1%} of {stats['generations']:,} replies")
+    none = stats["prompts_with_none_correct"]
+    _line(console, "Prompts", f"{stats['total_prompts']:,}, {none:,} without an accepted reply")
     if (folder.output / "report.html").exists():
         _line(console, "Report", shown_path(folder.output / "report.html"))
     _line(console, "Output", uri)

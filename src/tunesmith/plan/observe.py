@@ -35,6 +35,7 @@ from tunesmith.plan.progress import to_status
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
+_MOST_SAID = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,9 @@ def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
     if progress:
         draft.status["progress"] = progress
-    draft.phase(Phase.SUCCEEDED, Reason.PUBLISHED, f"The result is at {output}.")
+    said = word.get("message")
+    how = f"{said[:_MOST_SAID]}. " if isinstance(said, str) and said else ""
+    draft.phase(Phase.SUCCEEDED, Reason.PUBLISHED, f"{how}The result is at {output}.")
     return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
 
 

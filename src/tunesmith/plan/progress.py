@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.plan.draft import clean
+
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _MOST = 2**53
@@ -65,7 +67,9 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     evaluations = _evaluations(said.get("evaluations"))
     if evaluations:
         values["evaluations"] = evaluations
-    if values.get("total") and "step" in values:
+    if isinstance(text := said.get("text"), str) and text.strip():
+        values["text"] = clean(" ".join(text.split()), _LONGEST_NAME)
+    elif values.get("total") and "step" in values:
         values["text"] = f"{values['step']}/{values['total']}"
     if "secondsLeft" in values:
         values["eta"] = eta(values["secondsLeft"])
