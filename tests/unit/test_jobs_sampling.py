@@ -208,10 +208,14 @@ def test_work_that_is_called_off_raises_why():
         ([{"name": "a", "base": 0.5, "tuned": 1.0}], [{"name": "a", "base": 0.5, "tuned": 1.0}]),
         ([{"name": "a", "base": None, "tuned": 2}], [{"name": "a"}]),
         ([{"base": 0.5}, "x", {"name": ""}, {"name": "n" * 254}], None),
+        (
+            [{"name": "a", "models": [{"name": "m", "accuracy": 0.5}, {"accuracy": 1}, {"name": "n"}]}],
+            [{"name": "a", "models": [{"name": "m", "accuracy": 0.5}, {"name": "n"}]}],
+        ),
         ("nonsense", None),
         ([{"name": str(at)} for at in range(20)], [{"name": str(at)} for at in range(16)]),
     ],
-    ids=["right", "no share", "no name", "no list", "too many"],
+    ids=["right", "no share", "no name", "models", "no list", "too many"],
 )
 def test_evaluations_in_the_status_make_sense(said, kept):
     assert to_status({"evaluations": said}).get("evaluations") == kept

@@ -41,7 +41,8 @@ class Prompt:
     """What a model is asked, and what a verifier needs to judge its reply.
 
     `id` is no other prompt's. `record` holds the record's own fields, `ids` the token ids of `messages` as
-    inference sends them, `label` the direction of a changed law, for cases that have one.
+    inference sends them, `label` the direction of a changed law, for cases that have one, `set` the name of
+    the test set it belongs to, "" where there are none.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Prompt:
     messages: tuple[Message, ...]
     ids: list[int]
     label: str | None = None
+    set: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def pack(prompt: Prompt) -> Packed:
     """A prompt's bytes. Raises RecordProblem for what JSON has no form for, and what is nested too deeply."""
     messages = [[message.role, message.content] for message in prompt.messages]
     fields = {"id": prompt.id, "record": prompt.record, "messages": messages, "label": prompt.label}
+    fields |= {"set": prompt.set} if prompt.set else {}
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         row = text.encode() + b"\n"
@@ -188,7 +191,7 @@ class Prompts(Sequence[Prompt]):
         tokens = _read(self._tokens, self._token_starts, at, _ID_TYPE.itemsize)
         messages = tuple(Message(role, content) for role, content in row["messages"])
         ids: list[int] = np.frombuffer(tokens, _ID_TYPE).tolist()
-        return Prompt(row["id"], row["record"], messages, ids, row["label"])
+        return Prompt(row["id"], row["record"], messages, ids, row["label"], row.get("set", ""))
 
     def ids(self) -> Iterator[str]:
         """The ids of all prompts, in order, without reading the prompts."""
@@ -215,6 +218,8 @@ class Prompts(Sequence[Prompt]):
             f"{counted(facts['records'], 'record')} → {counted(len(self), 'prompt')}",
             f"{counted(facts['tokens'], 'token')}, the longest prompt has {facts['longest']:,}",
         ]
+        if facts.get("sets"):
+            lines[0] += f" in {counted(facts['sets'], 'set')}"
         if facts["equal"]:
             lines.append(f"{counted(facts['equal'], 'prompt')} equal to an earlier one")
         if facts["bad"]:

@@ -62,7 +62,7 @@ class _Preparation:
     """The records of one preparation, one by one, and the account of what became of them."""
 
     def __init__(self, spec: SeedsSpec, options: StorageOptions, taken: TakenIds, writer: SeedWriter) -> None:
-        self._uri, self._limit = spec.uri, spec.limit
+        self._uri, self._limit, self._encoding = spec.uri, spec.limit, spec.encoding
         self._store, self._entries = find_files(spec.uri, options)
         self._taken, self._writer = taken, writer
         self._records = self._equal = self._repeated = 0
@@ -70,7 +70,8 @@ class _Preparation:
 
     def results(self, progress: Callable[[int], None]) -> Iterator[BadRecord | None]:
         """None for each seed that was written, in order."""
-        for record in islice(read_records(self._store, self._entries), self._limit):
+        records = read_records(self._store, self._entries, encoding=self._encoding)
+        for record in islice(records, self._limit):
             self._records += 1
             if self._records % _PROGRESS_EVERY == 0:
                 progress(self._records)

@@ -44,9 +44,9 @@ from tunesmith.jobs.dialogue_speakers import open_speakers
 from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.inputs import clean_scratch, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampling import patiently
-from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.world import World
@@ -88,10 +88,12 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     sources = sources_of([spec.seeds.uri], options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
+    check_inputs(spec, storage_options(spec.storage))
     session = Session(run, spec, world, progress, store, found, StopFlag())
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
+    templates = load_templates(spec.roles, options)
     progress.update(phase="preparing the seeds")
     seeds = prepare_seeds(
         spec.seeds, options, session.folder / "seeds", progress=lambda n: progress.update(records=n)
@@ -101,11 +103,9 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     session.found = with_added(found, seeds)
     if is_finished(session.found, spec.output.uri, progress):
         return found.digest
-    templates = load_templates(spec.roles, options)
     plan = Plan.of(spec, templates, digest({"spec": run.lasting_fields(), "prompts": templates.digest}))
     if spec.dry_run:
         return _dry_run(session, plan, seeds)
-    _check_secrets(spec)
     _claim(session, seeds, templates, sources)
     return _generate(session, plan, seeds)
 
@@ -117,13 +117,6 @@ def _claim(session: Session, seeds: Seeds, templates: Templates, sources: str | 
     fingerprint = {"spec": session.run.result_fields(), "data": seeds.digest, "prompts": templates.digest}
     claim(store, found, {**fingerprint, SOURCES: sources})
     save_list(store, seeds, SEEDS)
-
-
-def _check_secrets(spec: DialogueGenSpec) -> None:
-    """Raises PermanentError for a key that is missing, before anything is paid."""
-    for endpoint in spec.endpoints.values():
-        if endpoint.openai is not None:
-            secret(endpoint.openai.api_key_secret_ref)
 
 
 def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
@@ -31,12 +30,14 @@ from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
 from tunesmith.jobs.pods import join, wait_for, wait_for_all
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw, patiently
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
 from tunesmith.names import SAMPLING_STATS_KEY
+from tunesmith.plan.needs import uris_of
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.tokens.chat import ChatTokenizer
@@ -51,9 +52,10 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     spec = cast(RejectionSampleSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
-    sources = sources_of(_uris(spec.prompts), storage_options(spec.storage))
+    sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
+    check_inputs(spec, storage_options(spec.storage))
     stop = StopFlag()
     stop.listen()
     clean_scratch(world)
@@ -83,12 +85,6 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     wait_for_all(draw.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
     progress.update(phase="finished", secondsLeft=None)
     return digest
-
-
-def _uris(spec: PromptsSpec) -> list[str]:
-    """Everything that prompts are read from."""
-    assert spec.uri is not None  # plan has resolved every fromJob
-    return [spec.uri, *([spec.legal_judgement.articles_uri] if spec.legal_judgement else [])]
 
 
 def _finished(store: Store, progress: Progress, found: Found) -> str:

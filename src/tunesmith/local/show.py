@@ -13,18 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.data.outcome import sampled
+from tunesmith.local.show_models import print_evaluation
+from tunesmith.local.text import visible as visible
 from tunesmith.local.workdir import JobFolder, shown_path
 
 LINE_SECONDS = 10.0
 PHASE_CHARACTERS = 60
-# Control characters in data or replies must not steer a terminal; they are shown as their Unicode pictures.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-_VISIBLE |= dict.fromkeys(range(128, 160), 0xFFFD)
-
-
-def visible(text: str) -> str:
-    """The text with control characters made visible; line breaks and tabs stay."""
-    return text.translate(_VISIBLE)
 
 
 def duration(seconds: float) -> str:
@@ -155,17 +149,6 @@ def preview_table(previews: list[dict[str, Any]]) -> Table:
     return table
 
 
-def evaluation_line(evaluation: dict[str, Any]) -> Text:
-    """Accuracy of base and tuned model on one test set."""
-    parts: list[str | tuple[str, str]] = [f"Accuracy ({visible(evaluation['name'])})  "]
-    for side, word, style in (("base", "before", "dim"), ("tuned", "after", "bold green")):
-        found = evaluation[side]
-        low, high = found["accuracy_interval"]
-        parts.append((f"{found['accuracy']:.1%} {word} ({low:.0%} to {high:.0%})", style))
-        parts.append("  →  " if side == "base" else f"  of {found['total_prompts']:,} prompts")
-    return Text.assemble(*parts)
-
-
 def show_result(
     console: Console, result: dict[str, Any], folder: JobFolder, uri: str, chat_options: str = ""
 ) -> None:
@@ -178,7 +161,7 @@ def show_result(
         after = (f"{loss['after']:.4f} after", "bold green")
         console.print(Text.assemble("Validation loss  ", before, "  →  ", after), soft_wrap=True)
     for each in result.get("evaluation", []):
-        console.print(evaluation_line(each), soft_wrap=True)
+        print_evaluation(console, each)
     name = "Model" if result["method"] == "full" else "Adapter"
     for word, path in ((name, folder.output / "final_model"), ("Report", folder.output / "report.html")):
         if path.exists():

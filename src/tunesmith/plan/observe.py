@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith import names
+from tunesmith.api.evaluate_only import evaluate_only
+from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
-from tunesmith.api.references import Key, references, target_key
-from tunesmith.names import Kind, Phase, Reason
+from tunesmith.api.references import NO_MODEL, Key, references, target_key
+from tunesmith.names import Phase, Reason
 from tunesmith.plan.draft import Draft, Status, is_terminal, moment
 from tunesmith.plan.pods import (
     Cause,
@@ -43,7 +45,8 @@ class Seen:
     """Everything known of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
 
     `strangers` are pods of PyTorchJobs that are gone, or of another job of that name before; `config_maps`
-    names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing.
+    names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing,
+    one that waits for this one has the reason DependencyCycle, and one that makes no model InvalidManifest.
     """
 
     job: Job
@@ -219,6 +222,8 @@ def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
             return Phase.PENDING, Reason.DEPENDENCY_NOT_FOUND, f"{name} ({ref.path}) is not there yet."
         if phase == Phase.FAILED:
             return Phase.FAILED, Reason.DEPENDENCY_FAILED, f"{name} ({ref.path}) failed."
+        if phase == Reason.INVALID_MANIFEST:
+            return Phase.FAILED, Reason.INVALID_MANIFEST, f"{ref.path}: {name} {NO_MODEL}."
         if phase == Reason.DEPENDENCY_CYCLE:
             message = f"This job and {name} ({ref.path}) wait for each other."
             return Phase.FAILED, Reason.DEPENDENCY_CYCLE, message
@@ -230,11 +235,11 @@ def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
 def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     output = seen.job.spec.output.uri
     outputs = {"uri": output, "manifestDigest": word["manifest"]}
-    if seen.job.kind == Kind.FINE_TUNE:
-        outputs |= {
-            "model": f"{output.rstrip('/')}/{names.FINAL_MODEL}",
-            "report": f"{output.rstrip('/')}/{names.REPORT_KEY}",
-        }
+    spec = seen.job.spec
+    if isinstance(spec, FineTuneSpec):
+        outputs["report"] = f"{output.rstrip('/')}/{names.REPORT_KEY}"
+        if not evaluate_only(spec):
+            outputs["model"] = f"{output.rstrip('/')}/{names.FINAL_MODEL}"
     draft.status["outputs"] = outputs
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
