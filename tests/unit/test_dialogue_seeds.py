@@ -101,6 +101,8 @@ def test_made_ids_number_the_records_and_name_their_place(make):
     assert sorted(made) == [f"r1-{at:06}" for at in range(1, 21)]
     assert all(seed.rounds[0].question == f"Q{int(name[3:]) - 1}?" for name, seed in made.items())
     assert made["r1-000007"].names() == {"id": "r1-000007", "seed": "data.jsonl, line 7"}
+    (behind_a_bad_one,) = make([{"question": "Q"}, aligner(1)], maxBadRecords=1)
+    assert behind_a_bad_one.names() == {"id": "r1-000002", "seed": "data.jsonl, line 2"}
 
 
 def test_a_made_id_is_never_one_that_a_record_brings(make):

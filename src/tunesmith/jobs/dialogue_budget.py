@@ -11,12 +11,13 @@ from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.dialogue.budget import Budget, Past, Price, picodollars
 from tunesmith.dialogue.spending import spending
 from tunesmith.dialogue.turns import budget_key
-from tunesmith.jobs.disk import disk_name
-from tunesmith.jobs.world import World
 
 
-def open_budget(spec: DialogueGenSpec, world: World, journal: Journal, earlier: Rows) -> Budget | None:
-    """What counts the money, if there is a price, and is a wall, if there is a budget."""
+def open_budget(spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Rows) -> Budget | None:
+    """What counts the money, if there is a price, and is a wall, if there is a budget.
+
+    `disk` names where the journal's rows are written (`disk.disk_name`).
+    """
     limit = picodollars(spec.budget.max_usd, up=False) if spec.budget else None
     if limit is None and not _prices(spec):
         return None
@@ -26,12 +27,12 @@ def open_budget(spec: DialogueGenSpec, world: World, journal: Journal, earlier: 
         journal.append(budget_key(record["number"]), record, durable=True)
         journal.send()
 
-    return Budget(limit, write, money_before(spec, world, earlier), disk_name(world.journal))
+    return Budget(limit, write, money_before(spec, disk, earlier), disk)
 
 
-def money_before(spec: DialogueGenSpec, world: World, rows: Rows) -> Past:
+def money_before(spec: DialogueGenSpec, disk: str, rows: Rows) -> Past:
     """What was spent and lost by all processes whose rows these are."""
-    return spending(rows, _prices(spec)).past(disk_name(world.journal))
+    return spending(rows, _prices(spec)).past(disk)
 
 
 def _prices(spec: DialogueGenSpec) -> dict[str, Price]:

@@ -41,6 +41,7 @@ from tunesmith.jobs.added_records import (
 )
 from tunesmith.jobs.dialogue_budget import money_before, open_budget
 from tunesmith.jobs.dialogue_speakers import open_speakers
+from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.inputs import clean_scratch, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
 from tunesmith.jobs.preflight import check_inputs
@@ -69,6 +70,8 @@ class Session:
     store: Store
     found: Found
     stop: StopFlag
+    disk: str = ""
+    """Where rows are written before they are in the store (`disk.disk_name`)."""
 
     @property
     def folder(self) -> Path:
@@ -133,6 +136,7 @@ def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
 def _generate(session: Session, plan: Plan, seeds: Seeds) -> str:
     world, check = session.world, session.stop.check
     turn = begin(session.store, world.job_uid or session.run.name, world.attempt)
+    session.disk = disk_name(world.journal, turn.journal)
     journal = Journal(session.store, turn, "pod-0", world.journal / "dialogues")
     try:
         # What a killed process left on this disk is committed first: then there is one place to look.
@@ -191,7 +195,7 @@ async def _talk(
     earlier: Rows,
     check: Callable[[], None],
 ) -> None:
-    budget = open_budget(session.spec, session.world, journal, earlier)
+    budget = open_budget(session.spec, session.disk, journal, earlier)
     began = time.monotonic()
 
     def tell(tally: Tally) -> None:
@@ -226,7 +230,7 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
     rows, folder = _rows(session, turn, "rows"), session.folder / "output"
     session.progress.update(phase="writing the outputs")
     try:
-        lost = money_before(session.spec, session.world, rows).lost
+        lost = money_before(session.spec, session.disk, rows).lost
         written = write_outputs(plan, seeds, rows.get, folder, lost=lost)
     finally:
         rows.close()

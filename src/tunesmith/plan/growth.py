@@ -61,8 +61,8 @@ GROWTH: Mapping[Kind, Growth] = {
             "seeds.maxBadRecords": whatever,
         },
         "Over an existing output, rounds and seeds.limit may grow and seeds may be added, behind the others "
-        "if they have no ids of their own; nothing else may change. On a cluster a job grows by being "
-        "deleted and applied again over the same output.uri.",
+        "if they have no ids of their own (on a cluster: delete the job and apply it again); nothing else "
+        "may change.",
     ),
 }
 
