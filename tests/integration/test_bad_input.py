@@ -86,7 +86,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes] | None, str]] = {
     "utf16": (
         "x.jsonl",
         lambda: LINE.decode().encode("utf-16"),
-        "x.jsonl: the file is UTF-16 text; save it as UTF-8",
+        "x.jsonl: the file is not UTF-8; it looks like utf-16: set encoding: utf-16, or save it as UTF-8",
     ),
     "no-messages": ("x.jsonl", lambda: LINE + b'{"chat": 1}\n', "x.jsonl, line 2: no conversation was found"),
     "no-role": (
