@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +22,44 @@ settings.register_profile(
 settings.load_profile("shared")
 
 pytest.register_assert_rewrite("tests.integration.kills", "tests.support")
+
+# What takes seconds to import. Every process that runs tests collects all of them.
+ENGINES = ("torch", "transformers", "peft", "accelerate")
+_imported: dict[str, list[str]] = {}
+
+
+# Fixtures whose tests need one; others are marked by hand.
+OF_ENGINES = {"libraries", "tiny_model", "s3"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without tests that need an engine, none can be imported: a test that lacks its mark fails."""
+    if "not engine" in config.option.markexpr:
+        vars(sys)["modules"].update(dict.fromkeys(ENGINES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs an engine by the fixtures it uses."""
+    for item in items:
+        if OF_ENGINES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("engine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Note who imports an engine when it is collected."""
+    before = set(sys.modules)
+    report = yield
+    if new := [name for name in ENGINES if name in sys.modules and name not in before]:
+        _imported[collector.nodeid] = new
+    return report
+
+
+@pytest.fixture(scope="session")
+def imported_while_collecting() -> dict[str, list[str]]:
+    """Engines by the test modules that imported them when they were collected."""
+    return _imported
 
 
 @pytest.fixture(scope="session")

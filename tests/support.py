@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.warm import Warm, command
 
 from tunesmith.names import METRICS_KEY
 
@@ -117,15 +119,34 @@ def _hear_ctrl_c() -> None:
 
 
 def run_cli(
-    *arguments: str | Path, folder: Path, env: Mapping[str, str] | None = None, timeout: float = 240
+    *arguments: str | Path,
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 240,
+    warm: bool = True,
 ) -> Ended:
-    """Call the command in `folder` and wait."""
+    """Call the command in `folder` and wait; `warm`: in a fork that has everything imported."""
+    if warm:
+        return _run_warm(arguments, folder, env, timeout)
     process = start_cli(*arguments, folder=folder, env=env)
     try:
         text, _ = process.communicate(timeout=timeout)
     finally:
         process.kill()
     return Ended(process.returncode, text)
+
+
+def _run_warm(
+    arguments: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None, timeout: float
+) -> Ended:
+    with tempfile.TemporaryDirectory() as place:
+        said = Path(place) / "said.txt"
+        process = Warm(command, arguments, env=environment(env), cwd=folder, log=said)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        return Ended(code, said.read_text("utf-8"))
 
 
 def call_cli(*arguments: str | Path, folder: Path) -> Ended:
@@ -158,10 +179,11 @@ def run_job(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     timeout: float = 240,
+    warm: bool = True,
 ) -> Ended:
     """`tunesmith run` of one job, with `folder` as its home."""
     path = write_manifest(folder, document)
-    return run_cli("run", "-f", path.name, *arguments, folder=folder, env=env, timeout=timeout)
+    return run_cli("run", "-f", path.name, *arguments, folder=folder, env=env, timeout=timeout, warm=warm)
 
 
 def metrics_of(output: Path) -> list[dict[str, Any]]:

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.kills import alive, command_of, descendants, end
+from tests.warm import Warm, called
 
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.local.launch import free_port
 from tunesmith.names import JOURNAL, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
 
+Process = subprocess.Popen[bytes] | Warm
 ROOT = Path(__file__).parents[2]
 STUB = ["-m", "tests.fixtures.stub_pod"]
-REAL = ["-m", "tunesmith.jobs"]
+REAL = ["-m", "tunesmith.jobs.__main__"]
 ENGINE = re.compile(r" -m (tunesmith\.jobs\.engine|tests\.fixtures\.stub_engine) ")
 
 
@@ -68,6 +70,8 @@ class Job:
     variables: Mapping[str, str] = field(default_factory=dict)
     program: list[str] = field(default_factory=lambda: STUB)
     attempt: int = 0
+    warm: bool = True
+    """Whether pods are forks that have everything imported (`tests.warm`); their engines are not."""
 
     @property
     def drawn_file(self) -> Path:
@@ -129,18 +133,21 @@ class Job:
             place = self.folder / f"pod-{rank}"
             environment = self.environment(rank, pods, port, engines) | variables
             (place / "termination.json").unlink(missing_ok=True)
-            with (place / "log.txt").open("ab") as log:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, *self.program, str(path)],
-                        env=environment, stdout=log, stderr=log, start_new_session=True,
-                    )
-                )  # fmt: skip
+            processes.append(self._start([*self.program, str(path)], environment, place / "log.txt"))
         attempt = Attempt(self, processes)
         try:
             yield attempt
         finally:
             attempt.kill("pods")
+
+    def _start(self, words: list[str], environment: Mapping[str, str], log: Path) -> Process:
+        if self.warm:
+            return Warm(called, words[1:], env=environment, cwd=Path.cwd(), log=log)
+        with log.open("ab") as file:
+            command = [sys.executable, *words]
+            return subprocess.Popen(
+                command, env=environment, stdout=file, stderr=file, start_new_session=True
+            )
 
     def finish(self, pods: int = 1, engines: int = 1, timeout: float = 240, **variables: str) -> None:
         """One more attempt, which must succeed."""
@@ -170,7 +177,7 @@ class Attempt:
     """The pods of one attempt."""
 
     job: Job
-    processes: list[subprocess.Popen[bytes]]
+    processes: list[Process]
 
     def engines(self) -> list[int]:
         """Engine processes of all pods."""

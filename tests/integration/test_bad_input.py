@@ -15,12 +15,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from tests.support import CODE, Ended, environment, finetune, run_cli, write_manifest
 
 from tunesmith.cli import main
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global pyarrow
+    import pyarrow
+    import pyarrow.parquet
+
 
 GOOD = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The river."}]}
 LINE = json.dumps(GOOD).encode() + b"\n"
@@ -192,7 +199,7 @@ def test_check_says_what_is_wrong(
 def test_check_as_a_process(tmp_path: Path) -> None:
     name, data, message = BAD["quotes-in-lines"]
     path = put(tmp_path, name, data() if data else None)
-    assert_clear(run_cli("data", "check", path.relative_to(tmp_path), folder=tmp_path), message)
+    assert_clear(run_cli("data", "check", path.relative_to(tmp_path), folder=tmp_path, warm=False), message)
 
 
 @pytest.mark.parametrize(("name", "data"), ACCEPTED.values(), ids=ACCEPTED)

@@ -6,16 +6,24 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, TransformersEngine
-from tunesmith.engines.batched import open_transformers
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.sampler import Reply, Request
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global open_transformers, torch, AutoModelForCausalLM
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tunesmith.engines.batched import open_transformers
+
 
 MODEL = Path(__file__).parents[2] / ".demo" / "model"
 pytestmark = pytest.mark.skipif(not (MODEL / "config.json").is_file(), reason="`make demo` makes the model")

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from tests.integration.kills import first_step, forget_logs, started, wait_for_step
 from tests.support import Ended, chat_records, finetune, logs_of, metrics_of, run_job, write_jsonl
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global load_file, torch
+    import torch
+    from safetensors.torch import load_file
+
 
 pytestmark = pytest.mark.slow
 USERS = Path(__file__).parents[2] / "examples/user-simulation/users.jsonl"

@@ -7,9 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from tests.fixtures.steps import load, write_table
 from tests.unit.test_training_loss import naive, random_samples, relative_error
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global torch
+    import torch
+
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from tests.support import (
     Ended,
     chat_records,
@@ -26,6 +24,15 @@ from tests.support import (
 from tunesmith.artifacts.publish import fetch_verified, read_manifest
 from tunesmith.artifacts.store import open_store
 from tunesmith.local.embedded_s3 import EmbeddedS3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global load_file, save_file, torch
+    import torch
+    from safetensors.torch import load_file, save_file
+
 
 pytestmark = pytest.mark.slow
 FULL: dict[str, Any] = {"method": {"full": {}}}
@@ -72,7 +79,7 @@ def lora(home: Path, tiny_model: Path, data: Path) -> dict[str, Any]:
         previews=previews,
         tracking={"tensorboard": True, "wandb": {"project": "tests"}},
     )
-    ended = run_job(home, document)
+    ended = run_job(home, document, warm=False)
     assert ended.code == 0, ended.text + logs_of(home)
     assert "FineTuneJob lora succeeded" in ended.text
     return document

@@ -17,7 +17,15 @@ from tunesmith.data.prepare import prepare
 HOME = Path(__file__).resolve().parents[2]
 DATA = HOME.parent / "shared" / "data" / "dialogue-realpersonachat"
 SCRIPT = HOME / "examples" / "user-simulation" / "convert_realpersonachat.py"
-TOKENIZER = load_family("chatml")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
+
+
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
 
 

@@ -28,7 +28,7 @@ def test_vllm_draws_what_is_planned_with_an_adapter_too(
     }
     run = manifest(model, prompts, (tmp_path / "out").as_uri(), **settings)
     run["spec"]["model"]["adapterUri"] = adapters[0].as_uri()
-    job = Job(tmp_path / "job", run, SMALL, program=REAL)
+    job = Job(tmp_path / "job", run, SMALL, program=REAL, warm=False)
     job.finish()
     found = [*json.loads(job.files()["sampled_data.json"])]
     found += map(json.loads, job.files()["rejected.jsonl"].splitlines())

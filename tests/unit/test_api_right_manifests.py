@@ -2,9 +2,9 @@
 
 import json
 
-import pytest
 from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, REMOVED, SAMPLE, changed
+from tests.cases import each
 
 from tunesmith.api.crd import crd
 from tunesmith.api.manifest import parse_text
@@ -101,7 +101,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("document", "changes"), RIGHT.values(), ids=RIGHT)
+@each(("document", "changes"), RIGHT.values(), ids=RIGHT)
 def test_unusual_manifests_are_right(document, changes):
     document = changed(document, changes)
     problems = parse_text(json.dumps(document), "file.yaml")[1]

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
+from tests.cases import each
 from wrong_objects import OBJECTS
 from wrong_texts import GOOD_TEXT, LOCAL, SETS, TEXTS
 
@@ -27,7 +28,7 @@ def test_the_manifests_that_the_table_changes_are_right(good):
     assert refusals(CRDS[Kind(good["kind"])], good) == []
 
 
-@pytest.mark.parametrize("wrong", OBJECTS + LOCAL, ids=lambda wrong: wrong.id)
+@each("wrong", OBJECTS + LOCAL, ids=lambda wrong: wrong.id)
 def test_one_mistake_gives_one_problem_that_names_the_field(wrong):
     text = dump(wrong.document)
     if "nan" not in wrong.id and "infinite" not in wrong.id:
@@ -38,12 +39,12 @@ def test_one_mistake_gives_one_problem_that_names_the_field(wrong):
     assert wrong.words in problems[0].message
 
 
-@pytest.mark.parametrize("wrong", OBJECTS, ids=lambda wrong: wrong.id)
+@each("wrong", OBJECTS, ids=lambda wrong: wrong.id)
 def test_the_api_server_refuses_it_too(wrong):
     assert refusals(CRDS[Kind(wrong.document["kind"])], wrong.document)
 
 
-@pytest.mark.parametrize(("text", "path", "words"), [row[1:] for row in TEXTS], ids=[row[0] for row in TEXTS])
+@each(("text", "path", "words"), [row[1:] for row in TEXTS], ids=[row[0] for row in TEXTS])
 def test_a_text_that_is_no_manifest_is_one_problem_with_its_place(text, path, words):
     jobs, problems = parse_text(text, "file.yaml")
     assert jobs == []

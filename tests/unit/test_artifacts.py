@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cases import each
 
 from tunesmith.artifacts import location
 from tunesmith.artifacts.location import FolderLocation, S3Location, split_uri
@@ -29,7 +30,7 @@ def test_good_keys(key: str) -> None:
 BAD_KEYS = ["", "/", "/a", "a/", "a//b", "..", "a/../b", "./a", "a/.", "a\nb", "a\x00b", "a\x7f", "a\x85b"]
 
 
-@pytest.mark.parametrize("key", [*BAD_KEYS, "x" * 1025, "\udc80", ".tunesmith-tmp-1", "a/.tunesmith-tmp-1/b"])
+@each("key", [*BAD_KEYS, "x" * 1025, "\udc80", ".tunesmith-tmp-1", "a/.tunesmith-tmp-1/b"])
 def test_bad_keys_are_refused(key: str) -> None:
     with pytest.raises(UsageError, match="cannot be used"):
         location.check_key(key)
@@ -81,7 +82,7 @@ def test_relative_paths_are_below_the_working_folder() -> None:
     assert split_uri("a/b") == FolderLocation(Path.cwd() / "a" / "b")
 
 
-@pytest.mark.parametrize(
+@each(
     "uri",
     [
         "",
@@ -138,7 +139,7 @@ def test_a_manifest_lists_a_file_once() -> None:
 ENTRY = {"key": "a", "size": 1, "sha256": "0" * 64}
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         [],

@@ -13,31 +13,13 @@ from random import Random
 from typing import Any
 
 import pytest
-import torch
 from tests.fixtures.adapters import make_adapter
 from tests.fixtures.tokenizers import load_family
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-)
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, TransformersEngine
 from tunesmith.engines import batched_memory
 from tunesmith.engines.adapter import load_adapter
-from tunesmith.engines.batched import BatchedEngine, open_transformers, sizes_of
-from tunesmith.engines.batched_batch import Batch, Drawing, joined, prompt_cache
-from tunesmith.engines.batched_draw import Warp
 from tunesmith.engines.batched_rows import Row, Waiting
 from tunesmith.engines.batched_text import Endings
 from tunesmith.engines.files import ModelFiles
@@ -45,11 +27,41 @@ from tunesmith.engines.sampler import Engine, Reply, Request
 from tunesmith.errors import ModelError, PermanentError, StoppedError
 from tunesmith.names import Reason
 
-CHAT = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global CHAT, torch, BatchedEngine, open_transformers, sizes_of, joined, prompt_cache
+    global AutoModelForCausalLM, Batch, Drawing, GPT2Config, GPT2LMHeadModel, GenerationConfig
+    global LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, MistralConfig
+    global MistralForCausalLM, MixtralConfig, MixtralForCausalLM, Warp
+    import torch
+    from transformers import (
+        AutoModelForCausalLM,
+        GenerationConfig,
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        MambaConfig,
+        MambaForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
+    )
+
+    from tunesmith.engines.batched import BatchedEngine, open_transformers, sizes_of
+    from tunesmith.engines.batched_batch import Batch, Drawing, joined, prompt_cache
+    from tunesmith.engines.batched_draw import Warp
+
+    CHAT = load_family("chatml")
+    SMALL["vocab_size"] = len(CHAT.tokenizer)
+
+
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
-    "vocab_size": len(CHAT.tokenizer),
     "eos_token_id": None,
     "bos_token_id": None,
     "pad_token_id": None,
@@ -145,7 +157,15 @@ def requests_of(prompts: Sequence[Sequence[int]], samples: int = 1) -> list[Requ
 
 
 def greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
-    """What plain transformers says, alone and without a cache of ours."""
+    """What plain transformers says, alone and without a cache of ours; it is asked once."""
+    said: dict[Any, Reply] = vars(model).setdefault("said", {})
+    key = (tuple(prompt), limit)
+    if key not in said:
+        said[key] = _greedy(model, prompt, limit)
+    return said[key]
+
+
+def _greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
     ids = torch.tensor([list(prompt)])
     output = model.generate(
         ids,
@@ -656,10 +676,10 @@ def test_an_error_goes_to_those_it_concerns_and_the_engine_goes_on(monkeypatch: 
 
 
 OUT = {
-    "gpu": torch.OutOfMemoryError("CUDA out of memory."),
-    "cpu": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-    "windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
-    "python": MemoryError(),
+    "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory."),
+    "cpu": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    "windows": lambda: RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    "python": MemoryError,
 }
 
 
@@ -683,12 +703,12 @@ def bounded(model: Any, monkeypatch: pytest.MonkeyPatch, most: int, error: Excep
 @pytest.mark.parametrize("error", OUT.values(), ids=OUT)
 @pytest.mark.parametrize("kind", ["llama", "window"])
 def test_less_memory_means_smaller_batches(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
+    monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception], kind: str
 ) -> None:
     model = build(kind)
     engine = opened(model, 8)
     expected = [greedy(model, prompt, 12) for prompt in PROMPTS[:3] for _ in range(6)]
-    rows = bounded(model, monkeypatch, 2, error)
+    rows = bounded(model, monkeypatch, 2, error())
     assert replies(engine, requests_of(PROMPTS[:3], 6)) == expected
     assert [number for number in rows if number > 2] == ([6, 3] if kind == "window" else [8, 4])
 
@@ -696,7 +716,7 @@ def test_less_memory_means_smaller_batches(
 def test_no_memory_even_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
     engine = opened(model, 4)
-    rows = bounded(model, monkeypatch, 0, OUT["gpu"])
+    rows = bounded(model, monkeypatch, 0, OUT["gpu"]())
 
     async def use(engine: Engine) -> list[Any]:
         return await asyncio.gather(
@@ -714,7 +734,7 @@ def test_no_memory_even_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_seeds_a_smaller_batch_would_not_be_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
     engine = opened(model, temperature=1.0, numSamples=6, deterministic=True)
-    rows = bounded(model, monkeypatch, 4, OUT["gpu"])
+    rows = bounded(model, monkeypatch, 4, OUT["gpu"]())
     with pytest.raises(PermanentError, match=r"sampling\.numSamples"):
         replies(engine, exact_requests(prompts=PROMPTS[:1]))
     assert rows == [1, 6]  # the prompt, and one attempt

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from tests.cases import each
 
-from tunesmith.engines.batched_draw import Warp, choose
 from tunesmith.errors import ModelError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global choose, torch, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, Warp
+    import torch
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    from tunesmith.engines.batched_draw import Warp, choose
+
 
 WIDE = 1000  # more tokens than are looked at first
 
@@ -40,27 +50,29 @@ def random_logits(size: int, spread: float, seed: int) -> torch.Tensor:
 
 
 CASES = {
-    "plain": (20, 2.0, Warp(1.0, 1.0, None)),
-    "cold": (20, 2.0, Warp(0.3, 1.0, None)),
-    "hot": (20, 2.0, Warp(2.0, 1.0, None)),
-    "top-p": (20, 2.0, Warp(1.0, 0.8, None)),
-    "narrow-top-p": (20, 2.0, Warp(1.0, 1e-6, None)),
-    "top-k": (20, 2.0, Warp(1.0, 1.0, 5)),
-    "top-k-of-one": (20, 2.0, Warp(1.0, 1.0, 1)),
-    "more-than-there-are": (20, 2.0, Warp(1.0, 1.0, 50)),
-    "all-of-them": (20, 3.0, Warp(0.7, 0.9, 8)),
-    "wide": (WIDE, 2.0, Warp(1.0, 1.0, None)),
-    "wide-and-flat": (WIDE, 0.1, Warp(1.0, 1.0, None)),
-    "wide-top-p": (WIDE, 4.0, Warp(0.8, 0.95, None)),
-    "wide-and-flat-top-p": (WIDE, 0.1, Warp(0.8, 0.95, None)),
-    "wide-top-k": (WIDE, 1.0, Warp(0.8, 0.95, 600)),
-    "wide-top-k-alone": (WIDE, 0.1, Warp(1.0, 1.0, 300)),
+    "plain": (20, 2.0, (1.0, 1.0, None)),
+    "cold": (20, 2.0, (0.3, 1.0, None)),
+    "hot": (20, 2.0, (2.0, 1.0, None)),
+    "top-p": (20, 2.0, (1.0, 0.8, None)),
+    "narrow-top-p": (20, 2.0, (1.0, 1e-6, None)),
+    "top-k": (20, 2.0, (1.0, 1.0, 5)),
+    "top-k-of-one": (20, 2.0, (1.0, 1.0, 1)),
+    "more-than-there-are": (20, 2.0, (1.0, 1.0, 50)),
+    "all-of-them": (20, 3.0, (0.7, 0.9, 8)),
+    "wide": (WIDE, 2.0, (1.0, 1.0, None)),
+    "wide-and-flat": (WIDE, 0.1, (1.0, 1.0, None)),
+    "wide-top-p": (WIDE, 4.0, (0.8, 0.95, None)),
+    "wide-and-flat-top-p": (WIDE, 0.1, (0.8, 0.95, None)),
+    "wide-top-k": (WIDE, 1.0, (0.8, 0.95, 600)),
+    "wide-top-k-alone": (WIDE, 0.1, (1.0, 1.0, 300)),
 }
 
 
-@pytest.mark.parametrize(("size", "spread", "warp"), CASES.values(), ids=CASES)
-def test_each_token_is_as_likely_as_transformers_says(size: int, spread: float, warp: Warp) -> None:
-    logits, points = random_logits(size, spread, 3), 3000
+@each(("size", "spread", "settings"), CASES.values(), ids=CASES)
+def test_each_token_is_as_likely_as_transformers_says(
+    size: int, spread: float, settings: tuple[Any, ...]
+) -> None:
+    logits, points, warp = random_logits(size, spread, 3), 3000, Warp(*settings)
     expected, found = warped(logits, warp)[0], drawn(logits, warp, points)
     assert (
         found - expected

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, Qwen2Config
 
 from tunesmith.engines import batched_memory as memory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, Qwen2Config
+    from transformers import GPT2Config, LlamaConfig, MambaConfig, MixtralConfig, Qwen2Config
+
 
 UNLIMITED = int(1e30)
 
@@ -20,17 +28,17 @@ def tokenizer(length: int = UNLIMITED) -> Any:
 @pytest.mark.parametrize(
     ("config", "of_tokenizer", "expected"),
     [
-        (LlamaConfig(max_position_embeddings=512), UNLIMITED, 512),
-        (LlamaConfig(max_position_embeddings=512), 100, 100),
-        (LlamaConfig(max_position_embeddings=512), 1000, 512),
-        (GPT2Config(n_positions=64), UNLIMITED, 64),
-        (MambaConfig(), UNLIMITED, 32768),
-        (MambaConfig(), 2048, 2048),
+        (lambda: LlamaConfig(max_position_embeddings=512), UNLIMITED, 512),
+        (lambda: LlamaConfig(max_position_embeddings=512), 100, 100),
+        (lambda: LlamaConfig(max_position_embeddings=512), 1000, 512),
+        (lambda: GPT2Config(n_positions=64), UNLIMITED, 64),
+        (lambda: MambaConfig(), UNLIMITED, 32768),
+        (lambda: MambaConfig(), 2048, 2048),
     ],
     ids=["model", "tokenizer", "longer-tokenizer", "other-name", "no-limit", "no-limit-but-tokenizer"],
 )
-def test_longest(config: Any, of_tokenizer: int, expected: int) -> None:
-    assert memory.longest(config, tokenizer(of_tokenizer)) == expected
+def test_longest(config: Callable[[], Any], of_tokenizer: int, expected: int) -> None:
+    assert memory.longest(config(), tokenizer(of_tokenizer)) == expected
 
 
 def test_longest_of_a_model_of_several_parts() -> None:

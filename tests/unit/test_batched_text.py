@@ -13,7 +13,15 @@ from tests.fixtures.tokenizers import load_family
 from tunesmith.engines.batched_text import Endings
 from tunesmith.engines.sampler import Reply
 
-CHATML, PIECES = load_family("chatml"), load_family("metaspace-first")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global CHATML, PIECES, END, NOISE
+    CHATML, PIECES = load_family("chatml"), load_family("metaspace-first")
+    END = min(CHATML.stop_ids)
+    special = CHATML.tokenizer.added_tokens_decoder.items()
+    NOISE = [id_ for id_, token in special if token.special and id_ not in CHATML.stop_ids]
 
 
 def ids_of(text: str) -> list[int]:
@@ -27,14 +35,6 @@ def complete(endings: Endings, ids: list[int], limit: int) -> tuple[int, Reply] 
         if reply is not None:
             return count, reply
     return None
-
-
-END = min(CHATML.stop_ids)
-NOISE = [
-    id_
-    for id_, token in CHATML.tokenizer.added_tokens_decoder.items()
-    if token.special and id_ not in CHATML.stop_ids
-]
 
 
 def test_the_end_of_turn() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
+from tests.cases import each
 from tests.golden import update
 
 from tunesmith import cli
@@ -211,7 +212,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "words"), MISTAKES.values(), ids=MISTAKES)
+@each(("line", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
     import shlex
 
@@ -222,7 +223,7 @@ def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
     write(tmp_path / "loop.yaml", LOOP)
     (tmp_path / "broken.yaml").write_text("a: [1")
     (tmp_path / "empty.yaml").touch()
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").mkdir(exist_ok=True)
     (tmp_path / "binary.yaml").write_bytes(bytes(range(128, 256)))
     shown = call(*shlex.split(line))
     assert shown.code == 2, shown.err

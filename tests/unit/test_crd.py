@@ -8,6 +8,7 @@ from admission import change_refusals, refusals
 from good_manifests import DIALOGUE, FINE_TUNE, REMOVED, SAMPLE, changed
 from pydantic import Field
 from structural import crd_complaints, filled, node_complaints, unknown_fields, valid
+from tests.cases import each
 
 from tunesmith.api.base import Model
 from tunesmith.api.crd import crd, crd_text, write_crds
@@ -91,7 +92,7 @@ BAD_NODES = {
 }
 
 
-@pytest.mark.parametrize("node", BAD_NODES.values(), ids=BAD_NODES)
+@each("node", BAD_NODES.values(), ids=BAD_NODES)
 def test_the_checker_sees_what_is_not_structural(node):
     assert list(node_complaints(node, "x"))
 
@@ -213,10 +214,8 @@ def test_names_are_checked_at_the_root(kind):
         assert (refusals(CRDS[kind], changed(GOOD[kind], {"metadata.name": name})) == []) is right, name
 
 
-@pytest.mark.parametrize(
-    "field", ["suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "maxAttempts"]
-)
-@pytest.mark.parametrize("kind", Kind)
+@each("field", ["suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "maxAttempts"])
+@each("kind", Kind)
 def test_run_may_change(kind, field):
     new = changed(GOOD[kind], {f"spec.run.{field}": True if field == "suspend" else 9})
     assert change_refusals(CRDS[kind], GOOD[kind]["spec"], new["spec"]) == []

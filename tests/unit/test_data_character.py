@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.api.datasets import CharacterFormat
 from tunesmith.data.character import BACKGROUND_KEYS, conversation_from_character
@@ -39,7 +40,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("record", "expected"), KINDS.values(), ids=KINDS)
+@each(("record", "expected"), KINDS.values(), ids=KINDS)
 def test_the_kind_of_a_record_is_told_by_its_input(record, expected):
     assert question(record, OWN) == expected
 

@@ -1,4 +1,5 @@
 import pytest
+from tests.cases import each
 
 from tunesmith.data.chat import conversation_from_chat
 from tunesmith.data.instruction import conversation_from_instruction
@@ -82,7 +83,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("value", "expected"), FORMS.values(), ids=FORMS)
+@each(("value", "expected"), FORMS.values(), ids=FORMS)
 def test_forms(value, expected):
     assert conversation_from_chat(value) == [expected]
 
@@ -95,7 +96,7 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize(("role", "name"), [(role, name) for role, names in ROLES.items() for name in names])
+@each(("role", "name"), [(role, name) for role, names in ROLES.items() for name in names])
 def test_roles(role, name):
     turns = [{"from": name, "value": "x"}, {"from": "gpt", "value": "y"}]
     assert conversation_from_chat({"conversations": turns})[0].messages[0] == Message(role, "x")
@@ -214,7 +215,7 @@ BAD_CHAT = {
 }
 
 
-@pytest.mark.parametrize(("value", "reason"), BAD_CHAT.values(), ids=BAD_CHAT)
+@each(("value", "reason"), BAD_CHAT.values(), ids=BAD_CHAT)
 def test_bad_chat_records(value, reason):
     with pytest.raises(RecordProblem) as caught:
         conversation_from_chat(value)
@@ -256,7 +257,7 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize(("tree", "expected"), TREES.values(), ids=TREES)
+@each(("tree", "expected"), TREES.values(), ids=TREES)
 def test_message_trees(tree, expected):
     found = conversation_from_chat({"message_tree_id": "x", "prompt": tree})
     assert [" ".join(m.content for m in c.messages) for c in found] == expected
@@ -325,7 +326,7 @@ INSTRUCTIONS = {
 }
 
 
-@pytest.mark.parametrize(("value", "expected"), INSTRUCTIONS.values(), ids=INSTRUCTIONS)
+@each(("value", "expected"), INSTRUCTIONS.values(), ids=INSTRUCTIONS)
 def test_instructions(value, expected):
     prompt = "P" if expected.messages[0].content == "P" else None
     assert conversation_from_instruction(value, system_prompt=prompt) == expected
@@ -361,7 +362,7 @@ BAD_INSTRUCTIONS = {
 }
 
 
-@pytest.mark.parametrize(("value", "reason"), BAD_INSTRUCTIONS.values(), ids=BAD_INSTRUCTIONS)
+@each(("value", "reason"), BAD_INSTRUCTIONS.values(), ids=BAD_INSTRUCTIONS)
 def test_bad_instructions(value, reason):
     with pytest.raises(RecordProblem) as caught:
         conversation_from_instruction(value)

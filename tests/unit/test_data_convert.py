@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.data.chat import conversation_from_chat
 from tunesmith.data.convert import TARGETS, record_of, records_of
@@ -174,7 +175,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("target", "messages", "reason"), REFUSED.values(), ids=REFUSED)
+@each(("target", "messages", "reason"), REFUSED.values(), ids=REFUSED)
 def test_refused(target, messages, reason):
     with pytest.raises(RecordProblem) as caught:
         record_of(messages, target)

@@ -3,6 +3,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.data.judgement import (
     Judgement,
@@ -107,13 +108,13 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("reply", "expected"), TABLE)
+@each(("reply", "expected"), TABLE)
 def test_replies_that_can_be_read(reply, expected):
     assert parse_judgement(reply) == expected
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
+@each("shape", SHAPES)
+@each(
     "words",
     [
         "不违规",
@@ -130,7 +131,7 @@ def test_no_violation(shape, words):
     assert parse_judgement(shape.format(words)) == NONE
 
 
-@pytest.mark.parametrize(("term", "months"), TERMS.items(), ids=TERMS)
+@each(("term", "months"), TERMS.items(), ids=TERMS)
 def test_a_term_alone(term, months):
     assert parse_term(f" {term} ") == months
 
@@ -208,7 +209,7 @@ NOT_A_TERM = [
 ]
 
 
-@pytest.mark.parametrize("term", NOT_A_TERM, ids=lambda term: term[:20] or "empty")
+@each("term", NOT_A_TERM, ids=lambda term: term[:20] or "empty")
 def test_a_term_in_any_other_form_is_no_guess(term):
     assert parse_term(term) is None
     assert parse_judgement(f"盗窃罪 | {term}") is None
@@ -239,7 +240,7 @@ UNPARSABLE = {
 }
 
 
-@pytest.mark.parametrize("reply", UNPARSABLE.values(), ids=UNPARSABLE)
+@each("reply", UNPARSABLE.values(), ids=UNPARSABLE)
 def test_what_cannot_be_read(reply):
     assert parse_judgement(reply) is None
 
@@ -299,7 +300,7 @@ JUDGED = {
 }
 
 
-@pytest.mark.parametrize(("case", "reply", "reason"), JUDGED.values(), ids=JUDGED)
+@each(("case", "reply", "reason"), JUDGED.values(), ids=JUDGED)
 def test_judging(case, reply, reason):
     assert judge(case, reply) == reason
 
@@ -315,8 +316,8 @@ THERE = {
 }
 
 
-@pytest.mark.parametrize("decided", ["unparsable", "none", "0", "35", "36", "37", "119", "120", "121", "XT"])
-@pytest.mark.parametrize("label", LABELS)
+@each("decided", ["unparsable", "none", "0", "35", "36", "37", "119", "120", "121", "XT"])
+@each("label", LABELS)
 def test_directions(label, decided):
     reply = {"none": "不违规", "unparsable": "?"}.get(decided, f"盗窃 | {decided}")
     assert direction(label, parse_judgement(reply)) == (decided in THERE[label])

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.data.legal import Case, articles_from, case_from, prompt_messages, whole_number
 from tunesmith.data.place import RecordProblem
@@ -66,7 +67,7 @@ BAD_ARTICLES = {
 }
 
 
-@pytest.mark.parametrize(("value", "reason"), BAD_ARTICLES.values(), ids=BAD_ARTICLES)
+@each(("value", "reason"), BAD_ARTICLES.values(), ids=BAD_ARTICLES)
 def test_articles_that_cannot_be_used(value, reason):
     with pytest.raises(RecordProblem) as problem:
         articles_from(value)
@@ -116,7 +117,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("record", "expected"), CASES.values(), ids=CASES)
+@each(("record", "expected"), CASES.values(), ids=CASES)
 def test_cases(record, expected):
     assert case_from(record) == expected
 
@@ -176,7 +177,7 @@ BAD_CASES = {
 }
 
 
-@pytest.mark.parametrize(("record", "reason"), BAD_CASES.values(), ids=BAD_CASES)
+@each(("record", "reason"), BAD_CASES.values(), ids=BAD_CASES)
 def test_a_bad_case_names_the_field(record, reason):
     with pytest.raises(RecordProblem) as problem:
         case_from(record)

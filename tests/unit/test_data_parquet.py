@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.artifacts.store import Entry
 from tunesmith.data import parquet
@@ -123,7 +124,7 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize(("column", "expected"), PLAIN.values(), ids=PLAIN)
+@each(("column", "expected"), PLAIN.values(), ids=PLAIN)
 def test_values_come_as_json_has_them(column, expected):
     [value] = values(read(packed(pa.table({"c": column}))))
     assert value == {"c": expected}
@@ -188,7 +189,7 @@ FILES_BAD = {
 }
 
 
-@pytest.mark.parametrize(("data", "reason"), FILES_BAD.values(), ids=FILES_BAD)
+@each(("data", "reason"), FILES_BAD.values(), ids=FILES_BAD)
 def test_a_file_that_cannot_be_read(data, reason):
     [bad] = read(data)
     assert bad.fatal

@@ -8,6 +8,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.artifacts.store import Entry
 from tunesmith.data import json_list, streams
@@ -91,8 +92,8 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("piece", [0, 1, 7])
-@pytest.mark.parametrize(("name", "data", "unit"), CONTAINERS.values(), ids=CONTAINERS)
+@each("piece", [0, 1, 7])
+@each(("name", "data", "unit"), CONTAINERS.values(), ids=CONTAINERS)
 def test_every_container_gives_the_same_records(name, data, unit, piece):
     results = read(name, data, piece=piece)
     assert values(results) == GOOD
@@ -208,7 +209,7 @@ LINES_BAD = {
 }
 
 
-@pytest.mark.parametrize(("line", "reason"), LINES_BAD.values(), ids=LINES_BAD)
+@each(("line", "reason"), LINES_BAD.values(), ids=LINES_BAD)
 def test_a_bad_line_is_named_and_reading_goes_on(line, reason):
     first, bad, last = read("x.jsonl", b'{"n": 1}\n' + line + b'\n{"n": 3}\n')
     assert (first.value, last.value) == ({"n": 1}, {"n": 3})
@@ -236,8 +237,8 @@ LIST_BAD = {
 }
 
 
-@pytest.mark.parametrize("piece", [0, 1])
-@pytest.mark.parametrize(("element", "reason", "fatal"), LIST_BAD.values(), ids=LIST_BAD)
+@each("piece", [0, 1])
+@each(("element", "reason", "fatal"), LIST_BAD.values(), ids=LIST_BAD)
 def test_a_bad_element_of_a_list(element, reason, fatal, piece):
     piece *= 1 if len(element) < 1000 else 997  # long ones byte by byte would take long
     results = read("x.json", b'[{"n": 0},\n' + element + b',\n{"n": 2}]', piece=piece)
@@ -287,16 +288,16 @@ FILES_BAD = {
 }
 
 
-@pytest.mark.parametrize(("name", "data", "expected"), FILES_BAD.values(), ids=FILES_BAD)
+@each(("name", "data", "expected"), FILES_BAD.values(), ids=FILES_BAD)
 def test_a_file_that_cannot_be_read(name, data, expected):
     results = shown(read(name, data))
     assert results[0].startswith(expected)
     assert results[-1].startswith("!")
 
 
-@pytest.mark.parametrize("left", [1, 3, 20, 2000], ids=str)
-@pytest.mark.parametrize("kind", ["gzip", "zstd"])
-@pytest.mark.parametrize("container", ["json", "jsonl"])
+@each("left", [1, 3, 20, 2000], ids=str)
+@each("kind", ["gzip", "zstd"])
+@each("container", ["json", "jsonl"])
 def test_a_packed_file_cut_short(kind, container, left):
     records = [{"n": n, "text": f"{n * n:x}"} for n in range(3000)]
     data = as_lines(records) if container == "jsonl" else json.dumps(records).encode()

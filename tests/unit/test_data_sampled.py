@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.sampled import case_key, check_counts, conversation_from_sampled, count_case
@@ -82,7 +83,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("record", "reason"), BAD.values(), ids=BAD)
+@each(("record", "reason"), BAD.values(), ids=BAD)
 def test_a_bad_record_names_the_field(record, reason):
     with pytest.raises(RecordProblem) as problem:
         conversation_from_sampled(record)

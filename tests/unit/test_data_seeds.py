@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.seeds import Seed, seed_from
@@ -37,7 +38,7 @@ SEEDS = {
 }
 
 
-@pytest.mark.parametrize(("record", "expected"), SEEDS.values(), ids=SEEDS)
+@each(("record", "expected"), SEEDS.values(), ids=SEEDS)
 def test_seeds(record, expected):
     assert seed_from(record) == expected
 
@@ -89,7 +90,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("record", "reason"), BAD.values(), ids=BAD)
+@each(("record", "reason"), BAD.values(), ids=BAD)
 def test_a_bad_seed_names_the_field(record, reason):
     with pytest.raises(RecordProblem) as problem:
         seed_from(record)

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.dialogue.answers import estimate_tokens, read
 from tunesmith.dialogue.delays import LONGEST, kept_headers, retry_after
@@ -84,7 +85,7 @@ def test_usage(usage, expected):
 BLOCKED = {"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usage": USAGE}
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "fault", "says"),
     [
         pytest.param(completion("", "content_filter"), "blocked", "content_filter", id="openai-filter"),
@@ -183,7 +184,7 @@ def test_one_request_that_is_refused_does_not_end_the_job(status, body, fault):
 # What every request would meet.
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "body", "field", "says"),
     [
         (401, {"error": {"message": "Incorrect API key."}}, "openai.apiKeySecretRef", "Incorrect API key."),
@@ -252,7 +253,7 @@ PER_DAY = "GenerateRequestsPerDayPerProjectPerModel-FreeTier"
 NO_QUOTA = "Quota exceeded for metric: generate_content_free_tier_requests, limit: 0\nPlease retry in 37.4s."
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "headers", "seconds", "quota"),
     [
         pytest.param({"error": {"message": "Slow down"}}, {}, None, False, id="nothing-said"),
@@ -288,7 +289,7 @@ def test_refusals(body, headers, seconds, quota):
 NOON = "Sat, 21 Nov 2026 12:00:00 GMT"
 
 
-@pytest.mark.parametrize(
+@each(
     ("headers", "message", "seconds"),
     [
         ({}, "", None),

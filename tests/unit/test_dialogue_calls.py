@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from tests.cases import each
 from tests.unit.endpoint_world import run
 
 from tunesmith.dialogue.budget import Budget, Price
@@ -80,7 +81,7 @@ def called(*replies, **options):
     return ended, world, seconds
 
 
-@pytest.mark.parametrize(
+@each(
     ("replies", "kind", "cost", "seconds"),
     [
         pytest.param([OK], Answer, COST, 0.4, id="answer"),
@@ -106,8 +107,8 @@ def test_how_calls_end(replies, kind, cost, seconds):
     assert took == pytest.approx(seconds, abs=0.05)
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
-@pytest.mark.parametrize(
+@each("retries", [0, 1, 3])
+@each(
     ("reply", "kind", "paid"),
     [
         (status(500), Lost, MOST),

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import each
 from tests.unit.endpoint_world import Server, World, run
 
 from tunesmith.dialogue.limiter import Limiter
@@ -29,9 +30,9 @@ TELLS = pytest.mark.parametrize("tell", [True, False], ids=["Retry-After", "sile
 # The told rate.
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("jitter", [0.0, 0.05, 0.3])
-@pytest.mark.parametrize("spread", [0.0, 0.5])
+@each("window", WINDOWS)
+@each("jitter", [0.0, 0.05, 0.3])
+@each("spread", [0.0, 0.5])
 def test_a_told_rate_is_used_and_nothing_is_refused(window, jitter, spread):
     world = World(Limits(32, 1000, None), Server(1000, window=window), jitter=jitter, spread=spread)
     assert per_minute(world, 3000) >= 970

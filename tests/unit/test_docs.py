@@ -5,8 +5,8 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 import typer.main
+from tests.cases import each
 
 from tunesmith.api.manifest import parse_text
 from tunesmith.cli import app
@@ -44,7 +44,7 @@ def tunesmith_calls(page):
                 yield shlex.split(part)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each("page", PAGES, ids=name)
 def test_tunesmith_commands_and_options_exist(page):
     for words in tunesmith_calls(page):
         assert words[1] in COMMANDS or words[1].startswith("-"), words
@@ -65,13 +65,13 @@ def command_of(words):
     return command, rest
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each("page", PAGES, ids=name)
 def test_files_of_the_repository_that_are_named_exist(page):
     named = re.findall(r"(?<![\w./-])(?:examples|docs|charts|crds)/[\w./-]*", "\n".join(command_lines(page)))
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each("page", PAGES, ids=name)
 def test_overrides_and_seeds_can_be_read(page):
     for words in tunesmith_calls(page):
         for option, text in pairwise(words):
@@ -81,14 +81,14 @@ def test_overrides_and_seeds_can_be_read(page):
                 assert re.fullmatch(r"s3://[^=]+=[^=]+", text), text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each("page", PAGES, ids=name)
 def test_make_targets_exist(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = [line.split()[1] for line in command_lines(page) if line.startswith("make ")]
     assert [name for name in named if name not in targets] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@each("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []

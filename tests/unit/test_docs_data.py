@@ -31,7 +31,13 @@ FORMATS = {
     "Sampled": {"sampled": {}},
 }
 EVERYTHING = "profile_and_history_and_context"
-TOKENIZER = load_family("chatml")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
 
 
 def blocks(text, language):

@@ -3,13 +3,19 @@
 import json
 
 import pytest
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from tests.fixtures.adapters import change_config, load_base, logits, make_adapter
 
 from tunesmith.engines.adapter import base_source, check_plain, is_adapter, load_adapter, read_weights
 from tunesmith.errors import ModelError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global load_file, save_file, torch, PeftModel
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from datetime import date
 
 import pytest
+from tests.cases import each
 from tests.support import finetune
 
 from tunesmith.api.common import OutputSpec
@@ -65,11 +66,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("uid", ["another", "me", ""])
-@pytest.mark.parametrize(
-    ("there", "on_existing", "another", "mine"), CASES, ids=lambda v: v if v in SETUPS else None
-)
+@each("uid", ["another", "me", ""])
+@each(("there", "on_existing", "another", "mine"), CASES, ids=lambda v: v if v in SETUPS else None)
 def test_every_case(store, there, on_existing, another, mine, uid):
+    store.delete([entry.key for entry in store.list()])
     SETUPS[there](store)
     before = {entry.key: store.read(entry.key) for entry in store.list()}
     output = OutputSpec(uri=store.uri, on_existing=on_existing)

@@ -7,6 +7,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.errors import DataError, StorageTemporaryError, StuckError
 from tunesmith.jobs.termination import (
@@ -35,8 +36,8 @@ def test_always_fits_and_can_be_read(message, values, permanent):
     assert (read.reason, read.permanent, read.manifest) == (Reason.BAD_DATA, permanent, "f" * 64)
 
 
-@pytest.mark.parametrize("letter", ["a", "é", "审", "😀", '"', "\\", "\n", "\0", "\ud800"])
-@pytest.mark.parametrize("length", [0, 100, 3900, 4000, 4096, 5000, 50000])
+@each("letter", ["a", "é", "审", "😀", '"', "\\", "\n", "\0", "\ud800"])
+@each("length", [0, 100, 3900, 4000, 4096, 5000, 50000])
 def test_long_messages_of_any_letter(letter, length):
     text = Termination(Reason.BAD_DATA, letter * length).to_json()
     assert len(text) <= MAX_BYTES

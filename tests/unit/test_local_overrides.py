@@ -4,12 +4,13 @@ import copy
 
 import pytest
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE
+from tests.cases import each
 
 from tunesmith.errors import UsageError
 from tunesmith.local.overrides import absolute, apply_override, parse_override
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "path", "value"),
     [
         ("training.maxSteps=10", ["training", "maxSteps"], 10),
@@ -33,7 +34,7 @@ def test_what_it_says(text, path, value):
     assert parse_override(text) == (path, value)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",

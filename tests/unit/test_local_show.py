@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.cases import each
 
 from tunesmith.local.show import (
     JobProgress,
@@ -39,7 +40,7 @@ def test_details():
 ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400, 1e300, "[/bold]", -1]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=repr)
+@each("odd", ODD, ids=repr)
 def test_odd_numbers_are_left_out(odd):
     names = ("loss", "evalLoss", "tokensPerSecond", "secondsLeft")
     for name in names:

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 from good_manifests import FINE_TUNE, changed
+from tests.cases import each
 
 from tunesmith.api.manifest import parse_document
 from tunesmith.artifacts.store import StorageOptions
@@ -52,7 +53,7 @@ def test_the_base_of_an_adapter_of_this_machine_counts(tmp_path):
     assert s3_uris(made, {}) == set()
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "environment", "embedded"),
     [
         ({}, {}, True),

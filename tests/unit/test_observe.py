@@ -3,6 +3,7 @@
 import pytest
 from good_manifests import FINE_TUNE, changed
 from sightings import DIGEST, NOW, PUBLISHED, child, look, pod, stamp, times, truths
+from tests.cases import each
 
 from tunesmith.names import QUEUE_LABEL
 from tunesmith.plan.draft import refused
@@ -213,9 +214,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("status", "sight", "phase", "reason", "create", "suspend", "delete"), STEPS.values(), ids=STEPS
-)
+@each(("status", "sight", "phase", "reason", "create", "suspend", "delete"), STEPS.values(), ids=STEPS)
 def test_a_step(status, sight, phase, reason, create, suspend, delete):
     following = look(status, **sight)
     assert (following.status["phase"], following.status["reason"]) == (phase, reason)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sightings import PUBLISHED, child, look, pod, seen
+from tests.cases import each
 
 from tunesmith.plan.observe import observe
 from tunesmith.plan.pods import cause_of_failure, is_master, last_word, published, why_pending
@@ -29,7 +30,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("word", WORDS.values(), ids=WORDS)
+@each("word", WORDS.values(), ids=WORDS)
 def test_a_last_word_that_makes_no_sense(word):
     following = look(RUNNING, children=[child(1, "Failed")], pods=[pod(word=word, code=1)])
     assert following.status["phase"] in ("Pending", "Failed")

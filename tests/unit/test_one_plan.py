@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-import pytest
 import yaml
 from structural import filled
+from tests.cases import each
 
 from tunesmith.api.crd import crd
 from tunesmith.api.manifest import load_files, parse_document
@@ -28,7 +28,7 @@ def stored(document):
     return body
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@each("path", FILES, ids=lambda path: path.stem)
 def test_local_and_cluster_read_the_same_run_json(path):
     local, problems = load_files([path])
     assert not problems

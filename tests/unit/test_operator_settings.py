@@ -7,6 +7,8 @@ from good_manifests import DIALOGUE, FINE_TUNE, changed
 
 pytest.importorskip("kopf")
 
+from tests.cases import each
+
 from tunesmith.api.manifest import parse_document
 from tunesmith_operator.policy import denied
 from tunesmith_operator.settings import Allowed, Settings, read_settings
@@ -39,7 +41,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, v) for name, values in WRONG.items() for v in values])
+@each(("name", "value"), [(name, v) for name, values in WRONG.items() for v in values])
 def test_a_wrong_setting_is_named(name, value):
     with pytest.raises(ValueError, match=f"TUNESMITH_{name} "):
         read_settings({f"TUNESMITH_{name}": value})
@@ -103,7 +105,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("document", "changes", "given", "said"), CASES.values(), ids=CASES)
+@each(("document", "changes", "given", "said"), CASES.values(), ids=CASES)
 def test_what_a_job_may_use(document, changes, given, said):
     reason = denied(parse_document(changed(document, changes), "", 0), rules(*given))
     assert said in reason

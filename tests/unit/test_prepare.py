@@ -11,7 +11,12 @@ from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError, LabelError
 
-TOKENIZER = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
 
 
 def chat(number, replies=1):

@@ -19,14 +19,21 @@ from tunesmith.errors import DataError, ModelError, StoragePermanentError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
 
-TOKENIZER = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
+
+
 ARTICLES = {"264": "盗窃公私财物的。", "133": "交通肇事的。"}
 
 
-def prepare(folder: Path, uri, fmt="chat", tokenizer=TOKENIZER, *, check=None, progress=None, **fields):
+def prepare(folder: Path, uri, fmt="chat", tokenizer=None, *, check=None, progress=None, **fields):
     more = {name: value for name, value in (("check", check), ("progress", progress)) if value}
     spec = PromptsSpec.model_validate({"uri": f"file://{uri}", fmt: fields.pop(fmt, {}), **fields})
-    return prepare_prompts(spec, tokenizer, StorageOptions(), folder / "out" / "prompts", **more)
+    return prepare_prompts(spec, tokenizer or TOKENIZER, StorageOptions(), folder / "out" / "prompts", **more)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.data.legal import case_from, prompt_messages
@@ -122,7 +123,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("value", "fmt", "message"), BAD.values(), ids=BAD)
+@each(("value", "fmt", "message"), BAD.values(), ids=BAD)
 def test_bad_records(value, fmt, message):
     with pytest.raises(RecordProblem, match=message):
         asked(value, fmt)

@@ -4,6 +4,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.api.generation import VerifierSpec
 from tunesmith.data.judgement import judge
@@ -56,8 +57,8 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize(("field", "answer", "equal"), EXACT)
-@pytest.mark.parametrize(("thought", "around"), list(product(THOUGHTS, AROUND)))
+@each(("field", "answer", "equal"), EXACT)
+@each(("thought", "around"), list(product(THOUGHTS, AROUND)))
 def test_exact_match(field, answer, equal, thought, around):
     reply = thought + around.format(answer)
     assert reason(spec(exactMatch={"field": "output"}), {"output": field}, reply) == (
@@ -92,8 +93,8 @@ NUMERIC = [
 ]
 
 
-@pytest.mark.parametrize(("field", "answer", "tolerance", "expected"), NUMERIC)
-@pytest.mark.parametrize(("thought", "around"), list(product(THOUGHTS, AROUND)))
+@each(("field", "answer", "tolerance", "expected"), NUMERIC)
+@each(("thought", "around"), list(product(THOUGHTS, AROUND)))
 def test_numeric(field, answer, tolerance, expected, thought, around):
     verifier = spec(numeric={"field": "meta.answer", "tolerance": tolerance})
     assert reason(verifier, {"meta": {"answer": field}}, thought + around.format(answer)) == expected
@@ -116,8 +117,8 @@ REGEX = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "field", "reply", "expected"), REGEX)
-@pytest.mark.parametrize("gold", ["5", 5, " 5\n"])
+@each(("pattern", "field", "reply", "expected"), REGEX)
+@each("gold", ["5", 5, " 5\n"])
 def test_regex(pattern, field, reply, expected, gold):
     verifier = spec(regex={"pattern": pattern, **({"field": field} if field else {})})
     assert reason(verifier, {"Gold": gold}, reply) == expected
@@ -163,8 +164,8 @@ FENCES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), JSON, ids=[text[:20] for text, _ in JSON])
-@pytest.mark.parametrize(("thought", "fence"), list(product(THOUGHTS, FENCES)))
+@each(("text", "expected"), JSON, ids=[text[:20] for text, _ in JSON])
+@each(("thought", "fence"), list(product(THOUGHTS, FENCES)))
 def test_json_schema(text, expected, thought, fence):
     reply = thought + fence.replace("{}", text).replace("{{", "{").replace("}}", "}")
     assert reason(spec(jsonSchema={"schema": SCHEMA}), {}, reply) == expected
@@ -192,8 +193,8 @@ JUDGEMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("record", "reply"), list(product(CASES, JUDGEMENTS)))
-@pytest.mark.parametrize("thought", THOUGHTS)
+@each(("record", "reply"), list(product(CASES, JUDGEMENTS)))
+@each("thought", THOUGHTS)
 def test_legal_judgement_is_judge(record, reply, thought):
     for verifier in (None, spec(legalJudgement={})):
         assert reason(verifier, record, thought + reply) == judge(case_from(record), thought + reply)
@@ -216,10 +217,8 @@ ANY = [
 ]
 
 
-@pytest.mark.parametrize("verifier", ANY)
-@pytest.mark.parametrize(
-    "record", [{}, {"x": None}, {"x": []}, {"x": {}}, {"x": float("nan")}, {"x": " "}, {"y": 1}]
-)
+@each("verifier", ANY)
+@each("record", [{}, {"x": None}, {"x": []}, {"x": {}}, {"x": float("nan")}, {"x": " "}, {"y": 1}])
 def test_records_whose_replies_cannot_be_judged(verifier, record):
     with pytest.raises(RecordProblem, match=r"^x "):
         check_record(task_of(verifier), record)

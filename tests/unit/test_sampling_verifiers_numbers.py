@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.sampling.numbers import Number, last_number
 
@@ -75,13 +76,13 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("reply", "value"), TABLE)
+@each(("reply", "value"), TABLE)
 def test_numbers_that_can_be_read(reply, value):
     assert last_number(reply) == Number(Fraction(value))
 
 
-@pytest.mark.parametrize("text", ["12%", "12 %", "１２％", "12 percent", r"12\%", "百分之十二", "百分之12"])
-@pytest.mark.parametrize("shape", ["{}", "It is {}.", "答案：{}。", "**{}**"])
+@each("text", ["12%", "12 %", "１２％", "12 percent", r"12\%", "百分之十二", "百分之12"])
+@each("shape", ["{}", "It is {}.", "答案：{}。", "**{}**"])
 def test_percentages(text, shape):
     assert last_number(shape.format(text)) == Number(Fraction(12), percent=True)
 
@@ -94,8 +95,8 @@ UNREADABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", ["{}", "The answer is {}.", "It was 7, so {}", "答案是 {}。", "**{}**"])
-@pytest.mark.parametrize("text", UNREADABLE)
+@each("shape", ["{}", "The answer is {}.", "It was 7, so {}", "答案是 {}。", "**{}**"])
+@each("text", UNREADABLE)
 def test_what_cannot_be_read_for_certain_is_no_number(text, shape):
     assert last_number(shape.format(text)) is None
 
@@ -129,16 +130,14 @@ def test_nothing_raises(text):
     last_number(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["1,", "1 ", "12,", "1,234,", "-", "(", r"\frac{", "9", "10^", "一", "1e", "一又"]
-)
+@each("text", ["1,", "1 ", "12,", "1,234,", "-", "(", r"\frac{", "9", "10^", "一", "1e", "一又"])
 def test_time_is_linear(text):
     started = time.process_time()
     last_number(text * (100_000 // len(text)))
     assert time.process_time() - started < 2
 
 
-@pytest.mark.parametrize(
+@each(
     ("one", "other", "tolerance", "equal"),
     [
         ("3.14", "3.15", 0.01, True),

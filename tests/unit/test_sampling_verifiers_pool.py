@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.cases import each
 
 from tunesmith.api.generation import VerifierSpec
 from tunesmith.errors import PermanentError, StoppedError
@@ -181,7 +182,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[message[-30:] for _, message in WRONG])
+@each(("wrong", "message"), WRONG, ids=[message[-30:] for _, message in WRONG])
 def test_a_wrong_verifier_is_found_before_anything_is_sampled(wrong, message):
     with pytest.raises(PermanentError, match=message.replace("(", r"\(")):
         Verifiers(wrong, workers=1)

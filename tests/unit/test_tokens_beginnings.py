@@ -5,14 +5,22 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 from tests.fixtures.tokenizers import FAMILIES, load_family
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from tunesmith.tokens import template as module
 from tunesmith.tokens.beginnings import endings
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.template import AGREEMENTS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global _compile_jinja_template
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
 
 NAMES = [family.name for family in FAMILIES]
 PLAIN = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
@@ -52,7 +60,7 @@ def test_templates_that_look_back_are_known(source):
     assert found(source) is not None
 
 
-@pytest.mark.parametrize("source", MAY_LOOK_AHEAD.values(), ids=MAY_LOOK_AHEAD)
+@each("source", MAY_LOOK_AHEAD.values(), ids=MAY_LOOK_AHEAD)
 def test_a_template_that_may_look_ahead_is_not_believed(source):
     assert found(source) is None
 

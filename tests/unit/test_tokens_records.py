@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.cases import each
 from tests.fixtures.tokenizers import load_family, with_template
 
 from tunesmith.errors import DataError, ModelError, UsageError
@@ -30,7 +31,7 @@ def refuse(name: str, *messages: Message, train_on: str = "allAssistant") -> str
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "messages", "reason"),
     [
         ("gemma", (Message("system", "x"), USER, REPLY), "this model has no system role"),

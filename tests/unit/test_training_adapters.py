@@ -3,11 +3,7 @@
 import json
 
 import pytest
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
 from tests.fixtures.adapters import load_base, logits, make_adapter, shake
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tunesmith.api.finetune import LoraMethod
 from tunesmith.engines.adapter import load_adapter
@@ -20,6 +16,17 @@ from tunesmith.training.adapters import (
     save_combined,
     save_trained,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global load_file, torch, AutoModelForCausalLM, BitsAndBytesConfig, PeftModel
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
 
 # Earlier adapters that differ in everything plain LoRA has.
 KINDS = {

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from tests.cases import each
 from tests.fixtures.steps import small_spec
 
 from tunesmith.errors import PermanentError
@@ -23,8 +24,8 @@ def made(spec, dtype="float32", world=4, gpu=False):
     return deepspeed_config(spec, dtype=dtype, world=world, gpu=gpu)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@each("dtype", ["float32", "bfloat16", "float16"])
+@each("stage", [0, 1, 2, 3])
 def test_of_a_stage(stage, dtype):
     config = made(spec_of({"perDeviceTrainBatchSize": 3, "maxGradNorm": 0.7}, zeroStage=stage), dtype)
     assert config == {
@@ -123,7 +124,7 @@ def test_precision(given, loaded, computed):
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "said"),
     [
         ({"config": ZERO2 | {"optimizer": {"type": "AdamW"}}}, "deepspeed.config: leave out optimizer; set"),

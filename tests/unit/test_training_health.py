@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from tests.cases import each
 
 from tunesmith.errors import DivergedError
 from tunesmith.training.health import Health
@@ -67,7 +68,7 @@ def test_a_loss_that_is_no_number_has_the_same_words():
     assert "is checkpoint-5 in" in health.diverged(15, "The loss of step 15 is nan.").message
 
 
-@pytest.mark.parametrize("saved_at", range(1, 30))
+@each("saved_at", range(1, 30))
 def test_a_resumed_run_ends_at_the_same_step(tmp_path, saved_at):
     losses = [GOOD] * 18 + [BAD] * 3 + [GOOD] + [BAD] * 20
     whole, last = told(losses, published=(12,))

@@ -3,11 +3,19 @@
 import copy
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 from tests.fixtures.steps import load
 
-from tunesmith.training.lora import fuse_lora
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global fuse_lora, get_peft_model, torch, LoraConfig, IDS
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tunesmith.training.lora import fuse_lora
+
+    IDS = torch.arange(3, 43).view(2, 20)
 
 
 def adapted(model, dropout=0.0, **options):
@@ -20,9 +28,6 @@ def adapted(model, dropout=0.0, **options):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     return made
-
-
-IDS = torch.arange(3, 43).view(2, 20)
 
 
 def gradient(model):

@@ -9,20 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tests.fixtures.steps import load, step_gradient, write_table
 
 from tunesmith.tokens.conversation import Sample
-from tunesmith.training.batches import collate
 from tunesmith.training.loss import denominator, token_weights, weighted_sum
-
-ROOT = Path(__file__).parents[2]
-REDUCTIONS = ["tokenMean", "sampleMean"]
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global collate, torch, CPU
+    import torch
+
+    from tunesmith.training.batches import collate
+
+    CPU = torch.device("cpu")
+
+
+ROOT = Path(__file__).parents[2]
+REDUCTIONS = ["tokenMean", "sampleMean"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(libraries):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,6 +55,8 @@ def random_samples(count, seed=0):
 
 def naive(model, samples, reduction):
     """Loss and gradient straight from the formula, one sample at a time, in float64 sums."""
+    import torch
+
     parts, total = [], 0.0
     for sample in samples:
         logits = model(input_ids=torch.tensor([sample.ids])).logits[0]

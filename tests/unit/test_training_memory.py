@@ -1,11 +1,19 @@
 """When activations are computed twice, and how near the estimate is to what PyTorch keeps."""
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from tests.cases import each
 
 from tunesmith.training.memory import GIB, activations, read_shape, standing, wants_checkpointing
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global get_peft_model, torch, LlamaConfig, LlamaForCausalLM, LoraConfig
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
 
 SMOLLM_135M = {
     "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
@@ -26,7 +34,7 @@ QWEN_30B_A3B = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     ("config", "tokens", "method", "free", "wanted"),
     [
         (SMOLLM_135M, 2048, "lora", 24, False),
@@ -109,9 +117,10 @@ def kept(model, tokens, dtype):
     return sum(size for size, _ in found.values())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_estimate_is_near_what_is_kept(method, dtype):
+    dtype = getattr(torch, dtype)
     config = LlamaConfig(
         vocab_size=64, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True,

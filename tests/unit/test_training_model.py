@@ -3,18 +3,25 @@
 import json
 
 import pytest
-import torch
-from bitsandbytes.nn import Linear4bit
-from peft import PeftModel
 from tests.fixtures.adapters import load_base, logits, make_adapter, shake
 from tests.fixtures.steps import small_spec
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from tunesmith.api.common import ModelSource
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.training.arguments import optimizer
 from tunesmith.training.experts import fused_experts
 from tunesmith.training.model import build_model, save_final
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global torch, AutoModelForCausalLM, Linear4bit, PeftModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
 
 METHODS = ("full", "lora", "qlora")
 SMALL = {"r": 4, "alpha": 8}

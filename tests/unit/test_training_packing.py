@@ -6,29 +6,38 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fixtures.steps import load, write_table
-from torch.nn import functional
 
 from tunesmith.tokens.conversation import Sample
-from tunesmith.training import attention
-from tunesmith.training.attention import BLOCK, TreeAttention, attend, block_mask
-from tunesmith.training.batches import padded_batch, tree_batch
-from tunesmith.training.head import Head, Targets, fuse_head, loss_of_logits
 from tunesmith.training.loss import weighted_sum
-from tunesmith.training.selfcheck import (
-    compare,
-    difference,
-    paths,
-    small_samples,
-    use_tree_attention,
-    why_not,
-)
 from tunesmith.training.tree import build_tree
 
-CPU = torch.device("cpu")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global attend, block_mask, compare, difference, functional, fuse_head, loss_of_logits, padded_batch
+    global paths, small_samples, torch, tree_batch, use_tree_attention, why_not, BLOCK, Head, Targets
+    global TreeAttention, CPU, attention
+    import torch
+    from torch.nn import functional
+
+    from tunesmith.training import attention
+    from tunesmith.training.attention import BLOCK, TreeAttention, attend, block_mask
+    from tunesmith.training.batches import padded_batch, tree_batch
+    from tunesmith.training.head import Head, Targets, fuse_head, loss_of_logits
+    from tunesmith.training.selfcheck import (
+        compare,
+        difference,
+        paths,
+        small_samples,
+        use_tree_attention,
+        why_not,
+    )
+
+    CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -148,8 +157,9 @@ def test_every_path_attends_alike(tiny_model, path):
     assert (by_runs - other).abs().max() <= 1e-4 * by_runs.abs().max()
 
 
-@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
-def test_blocks_are_those_of_the_mask(size):
+@pytest.mark.parametrize(("blocks", "more"), [(0, 1), (1, -1), (1, 0), (1, 1), (3, 17)])
+def test_blocks_are_those_of_the_mask(blocks, more):
+    size = blocks * BLOCK + more
     samples = [s for s in branching(6, max(size // 2, 61), 50) if len(s)][: max(1, size // 60)]
     tree = build_tree(samples, [np.ones(len(s), np.float32) for s in samples])
     dense = TreeAttention(tree, CPU, "dense").mask[0, 0].numpy()

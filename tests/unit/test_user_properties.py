@@ -22,7 +22,14 @@ from tunesmith.data.read import Choice, Item, Reader, Tally
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 
-TOKENIZER = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
+
+
 ALL = "profile_and_history_and_context"
 COLUMNS = ("ids", "weights", "groups", "copies", "offsets")
 PLACE: list[Path] = []
@@ -37,7 +44,7 @@ def _place(tmp_path_factory):
     PLACE.clear()
 
 
-def make(records, fmt=None, *, training=None, validation=None, tokenizer=TOKENIZER, more=(), **dataset):
+def make(records, fmt=None, *, training=None, validation=None, tokenizer=None, more=(), **dataset):
     """Prepare records in a folder of their own; the tables stay readable after it is gone."""
     workers = dataset.pop("workers", None)
     path = write_jsonl(PLACE[0], records)
@@ -45,7 +52,7 @@ def make(records, fmt=None, *, training=None, validation=None, tokenizer=TOKENIZ
     extra = {"validation": validation} if validation else {}
     spec = small_spec({"maxLength": 4096, **(training or {})}, datasets=datasets, **extra)
     with tempfile.TemporaryDirectory() as temp:
-        return prepare(spec, tokenizer, StorageOptions(), Path(temp) / "out", workers=workers)
+        return prepare(spec, tokenizer or TOKENIZER, StorageOptions(), Path(temp) / "out", workers=workers)
 
 
 def columns(done):

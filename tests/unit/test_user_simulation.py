@@ -6,6 +6,7 @@ import random
 from collections import Counter
 
 import pytest
+from tests.cases import each
 from tests.fixtures.steps import small_spec
 from tests.fixtures.tokenizers import load_family
 from tests.support import write_jsonl
@@ -15,7 +16,12 @@ from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError
 
-TOKENIZER = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
 
 
 @pytest.fixture
@@ -194,9 +200,9 @@ def extracted(seed):
 
 
 SHAPES = [lovink, cut_off, chameleons, dmsc, mixed, persona_bench, extracted]
-EXPAND = pytest.mark.parametrize("expand", [False, True], ids=["plain", "expanded"])
-SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
-ABLATION = pytest.mark.parametrize("ablation", naive.ABLATIONS)
+EXPAND = each("expand", [False, True], ids=["plain", "expanded"])
+SHAPE = each("shape", SHAPES, ids=lambda shape: shape.__name__)
+ABLATION = each("ablation", naive.ABLATIONS)
 
 
 def by_user(samples, talks):
@@ -264,7 +270,7 @@ def test_every_ablation(make, shape, ablation, expand):
 
 
 @SHAPE
-@pytest.mark.parametrize("style", ["detailed", "flat"])
+@each("style", ["detailed", "flat"])
 @EXPAND
 def test_every_style(make, shape, style, expand):
     for seed, ablation in enumerate(["profile_and_history_and_context", "context_only", "history_only"]):
@@ -274,9 +280,7 @@ def test_every_style(make, shape, style, expand):
 
 
 @SHAPE
-@pytest.mark.parametrize(
-    "draw", [{"maxSamplesPerUser": 1}, {"maxSamplesPerUser": 3}, {"oneSamplePerUser": True}], ids=str
-)
+@each("draw", [{"maxSamplesPerUser": 1}, {"maxSamplesPerUser": 3}, {"oneSamplePerUser": True}], ids=str)
 @EXPAND
 def test_every_draw(make, shape, draw, expand):
     for seed, ablation in enumerate(
@@ -287,8 +291,8 @@ def test_every_draw(make, shape, draw, expand):
         assert_agrees(make(records, settings), records, settings)
 
 
-@pytest.mark.parametrize("ablation", naive.ABLATIONS)
-@pytest.mark.parametrize("use", [True, False])
+@each("ablation", naive.ABLATIONS)
+@each("use", [True, False])
 def test_use_history_overrides_the_ablation(make, ablation, use):
     records, settings = lovink(5), {"ablationConfig": ablation, "useHistory": use}
     done = make(records, settings)
@@ -353,9 +357,7 @@ def movielens(tmp_path):
 
 
 @ABLATION
-@pytest.mark.parametrize(
-    "draw", [{}, {"maxSamplesPerUser": 2}, {"oneSamplePerUser": True}, {"expand": True}], ids=str
-)
+@each("draw", [{}, {"maxSamplesPerUser": 2}, {"oneSamplePerUser": True}, {"expand": True}], ids=str)
 def test_movielens_folder_is_the_nested_shape(make, movielens, ablation, draw):
     folder, nested = movielens
     settings = {"ablationConfig": ablation, **draw}
@@ -489,7 +491,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("record", "field"), BAD.values(), ids=BAD)
+@each(("record", "field"), BAD.values(), ids=BAD)
 def test_a_wrong_record_is_one_bad_record_that_names_the_field(make, record, field):
     done = make([nested(), record, given()], dataset={"maxBadRecords": 1})
     (report,) = done.report()

@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from tests.fixtures.adapters import load_base, logits, make_adapter
 
 from tunesmith.api.common import ModelSource
@@ -25,6 +23,15 @@ from tunesmith.engines.vllm_adapter import one_adapter
 from tunesmith.engines.vllm_process import guarded, memory_cause, raised, setting_cause, surroundings
 from tunesmith.engines.vllm_settings import adapter_rank, check_extra, cpu_arguments, engine_arguments
 from tunesmith.errors import ModelError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global load_file, torch
+    import torch
+    from safetensors.torch import load_file
+
 
 KNOWN = ["model", "seed", "max_num_seqs", "enforce_eager", "load_format", "_api_process_count"]
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -3,6 +3,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import each
 
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError
@@ -55,7 +56,7 @@ SCALARS = {
 }
 
 
-@pytest.mark.parametrize("text", SCALARS)
+@each("text", SCALARS)
 def test_plain_scalars(text):
     value = load(f"a: {text}")["a"]
     assert value == SCALARS[text]
