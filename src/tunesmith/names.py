@@ -40,6 +40,7 @@ class Reason(StrEnum):
     BAD_LABELS = "BadLabels"
     OUTPUT_CONFLICT = "OutputConflict"
     SECRET_MISSING = "SecretMissing"
+    PACKAGE_MISSING = "PackageMissing"
     DIVERGED = "Diverged"
     HUB_UNAVAILABLE = "HubUnavailable"
     STORAGE_REFUSED = "StorageRefused"
@@ -93,6 +94,7 @@ USER_REASONS = frozenset(
         Reason.BAD_LABELS,
         Reason.OUTPUT_CONFLICT,
         Reason.SECRET_MISSING,
+        Reason.PACKAGE_MISSING,
         Reason.STORAGE_REFUSED,
         Reason.NOT_IMPLEMENTED,
         Reason.ENDPOINT_REFUSED,
@@ -110,6 +112,7 @@ METRICS_KEY = "metrics.jsonl"
 FINAL_MODEL = "final_model"
 LOGS = "logs"
 CHECKPOINT_PREFIX = "checkpoint-"
+TRAINED_ADAPTER = "trained"
 FINGERPRINT_KEY = "fingerprint.json"
 BEFORE_KEY = "before.json"
 SAMPLES_PREVIEW_KEY = "training_samples_preview.txt"
@@ -125,6 +128,8 @@ DRY_RUN = "dry-run"
 DRY_RUN_KEY = "dry_run.json"
 JOURNAL = "journal"
 EVALUATION = "evaluation"
+EVALUATING = "evaluating"
+REPORT_DATA_KEY = "report.json"
 
 # The pod's world.
 CONTAINER = "pytorch"

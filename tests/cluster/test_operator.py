@@ -153,6 +153,23 @@ def test_the_whole_experiment_in_one_apply(world, operator):
     assert run["spec"]["datasets"][0]["uri"] == "s3://datasets/lawshift/sampled/sampled_data.json"
 
 
+def test_a_checkpoint_of_another_job_is_waited_for_and_named(world, operator):
+    """One job starts from a step, another from the final model of the same job."""
+    step = {"kind": "FineTuneJob", "name": "first", "checkpoint": 100}
+    final = {"kind": "FineTuneJob", "name": "first"}
+    apply(world, fine_tune("step", model={"fromJob": step}), fine_tune("last", model={"fromJob": final}))
+    apply(world, fine_tune("first"))
+    world.until_child("first-ftj-1")
+    for name in ("step", "last"):
+        world.until_phase("ftj", name, "Pending", "WaitingForJob")
+    assert world.children() == ["first-ftj-1"]
+    world.succeed("first-ftj-1")
+    for name, part in (("step", "checkpoint-100"), ("last", "final_model")):
+        world.until_child(f"{name}-ftj-1")
+        run = json.loads(world.get("configmap", f"{name}-ftj-1")["data"]["run.json"])
+        assert run["spec"]["model"]["uri"] == f"s3://models/first/{part}"
+
+
 def test_a_job_that_waits_for_one_that_failed_fails(world, operator):
     second = fine_tune("second", model={"fromJob": {"kind": "FineTuneJob", "name": "first"}})
     apply(world, second)

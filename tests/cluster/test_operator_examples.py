@@ -16,6 +16,7 @@ DOCUMENTS = [
 SHORT = {"FineTuneJob": "ftj", "RejectionSampleJob": "rsj", "DialogueGenJob": "dgj"}
 # Who waits for whom, and where in run.json the other's output stands.
 WAITS = {
+    "lawshift-exam": ("lawshift-sft", "s3://models/lawshift-sft/final_model"),
     "lawshift-sft": ("lawshift-sample", "s3://datasets/lawshift/sampled/sampled_data.json"),
     "style-stage2-correction": ("style-stage1", "s3://models/style-stage1/final_model"),
 }

@@ -22,12 +22,16 @@ def examples() -> dict[str, Path]:
 
 
 def rendered(path: Path) -> str:
-    """The file's ConfigMaps and PyTorchJobs, as `tunesmith render` prints them."""
+    """The file's ConfigMaps and PyTorchJobs, as `tunesmith render` prints them.
+
+    An example may name a job of another one, as on a cluster where that has been applied before.
+    """
     jobs, problems = load_files([path])
     if problems:
         raise ManifestError(problems)
     jobs, _ = in_order(jobs)
-    plans = [build(job, output_uris(jobs)) for job in jobs]
+    every, _ = load_files(sorted(path.parent.glob("*.yaml")))
+    plans = [build(job, output_uris(every)) for job in jobs]
     return HEADER + as_yaml([item for plan in plans for item in (plan.config_map, plan.pytorch_job)])
 
 

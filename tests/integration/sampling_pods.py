@@ -117,7 +117,7 @@ class Job:
             "TUNESMITH_ENGINES": str(engines),
             "TUNESMITH_TERMINATION_LOG": str(place / "termination.json"),
             "STUB_DRAWN": str(self.drawn_file),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             **self.variables,
         }
 

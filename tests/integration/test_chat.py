@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.fixtures.steps import small_spec
 from tests.support import CODE, chat_records, environment, finetune, run_cli, write_jsonl, write_manifest
 
+from tunesmith.data.presets import save_presets
+from tunesmith.data.report import DatasetReport
 from tunesmith.errors import ModelError, StoragePermanentError, UsageError
 from tunesmith.local import chat
 from tunesmith.local.chat import PRESETS, ChatOptions, talk
@@ -138,6 +141,35 @@ def test_ctrl_c_cuts_a_reply_short(say: Talk, tiny_model: Path, monkeypatch: pyt
     assert [message.content for message in asked[0]] == ["Hi", "part", "And?"]
 
 
+# --- Presets ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_presets(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model that was asked in two ways, one of them without any words of the person."""
+    folder = shutil.copytree(tiny_model, tmp_path / "presets")
+    character = {"uri": "file:///d", "character": {"name": "Tamsin"}, "systemPrompt": "S"}
+    spec = small_spec({}, datasets=[character])
+    kinds = {"settings": 1, "imitation-without-scene": 1}
+    save_presets(folder, spec.datasets, [DatasetReport("x", kinds=kinds)])
+    return folder
+
+
+def test_a_preset_is_asked_by(say: Talk, with_presets: Path) -> None:
+    shown, asked = say(["The lake", "The ferry", ""], with_presets, as_name="settings")
+    assert "As settings (Tamsin: answers a question or topic). Each question is asked alone" in shown
+    assert [[message["role"] for message in messages] for messages in asked] == [["system", "user"]] * 2
+    assert asked[1][1]["content"].endswith("to the question or topic below.\nThe ferry")
+    _, plain = say(["The lake"], with_presets, as_name="none")
+    assert plain[-1] == [{"role": "user", "content": "The lake"}]
+
+
+def test_a_preset_without_words_asks_at_an_empty_line(say: Talk, with_presets: Path) -> None:
+    shown, asked = say(["", "hello", "", "/exit", ""], with_presets, as_name="imitation-without-scene")
+    assert len(asked) == 2
+    assert "takes no words of yours; an empty line asks, /exit ends" in " ".join(shown.split())
+
+
 # --- Models -----------------------------------------------------------------------------------------------
 
 
@@ -216,17 +248,23 @@ def last(asked: list[list[dict[str, str]]]) -> str:
 
 
 def test_an_adapter_with_its_base_from_s3(say: Talk, trained: Path, tiny_model: Path) -> None:
-    """From files or from S3, with the base it names or another address of it: always the same model."""
+    """From files or from S3, with the base it names or another address of it: always the same model.
+
+    The last checkpoint is that model too.
+    """
     files = trained / ".tunesmith/jobs/default/ada-ftj/output/final_model"
     work = {"work_dir": trained / ".tunesmith", "max_new_tokens": 16}
     replies = [
         last(say(["Hi", "And?"], model, base=base, **work)[1])
         for model, base in [
             (files, None), ("s3://models/ada/final_model", str(tiny_model)),
+            ("s3://models/ada/checkpoint-2", None),
         ]
     ]  # fmt: skip
     assert len(set(replies)) == 1
     assert replies[0] != last(say(["Hi", "And?"], tiny_model, **work)[1])
+    with pytest.raises(ModelError, match=r"^--model \S+/checkpoint-9 does not exist.* holds checkpoint-2\.$"):
+        say(["Hi"], "s3://models/ada/checkpoint-9", **work)
     assert not [name for name in os.environ if name.startswith("AWS_") and "ENDPOINT" in name]
 
 
@@ -256,13 +294,39 @@ def test_nothing_in_s3(trained: Path) -> None:
         talk(ChatOptions("s3://models/gone", work_dir=trained / ".tunesmith"), Console(file=io.StringIO()))
 
 
-def test_the_command_itself(tiny_model: Path, tmp_path: Path) -> None:
-    """In a process of its own: a pipe in, nothing but the conversation out, and no noise of libraries."""
+NOISE = """
+import atexit
+
+def noise():
+    import logging, warnings
+    from transformers.utils import logging as advice
+
+    warnings.warn("noise")
+    logging.getLogger("kernels").warning("noise")
+    advice.get_logger("transformers.noise").warning("noise")
+    advice.get_logger("transformers.noise").warning_advice("noise")
+
+atexit.register(noise)
+"""
+
+
+def test_the_command_itself(trained: Path, tmp_path: Path) -> None:
+    """In a process of its own: a pipe in, nothing but the conversation out, and no noise of libraries.
+
+    peft has a remark on this adapter, whose base is elsewhere than it says; the rest is made for the test.
+    """
+    (tmp_path / "sitecustomize.py").write_text(NOISE)
+    adapter = trained / ".tunesmith/jobs/default/ada-ftj/output/final_model"
     done = subprocess.run(
-        [sys.executable, "-c", CODE, "chat", "--model", tiny_model, "--max-new-tokens", "4"],
-        cwd=tmp_path, env=environment(), input="Hi\n", capture_output=True, text=True, check=False,
+        [sys.executable, "-c", CODE, "chat", "--model", adapter, "--max-new-tokens", "4"],
+        cwd=trained, env=environment(_first_on_path(tmp_path)), input="Hi\n", capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.startswith("you> model> ")
     assert done.stdout.endswith("\nyou> \n")
+
+
+def _first_on_path(folder: Path) -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}

@@ -106,19 +106,40 @@ def test_manifest_01_in_small(tmp_path: Path, tiny_model: Path, killed: bool) ->
     best = min(losses, key=lambda at: losses[at])
     assert whole["usedStep"] == best < whole["steps"] < 60
     assert whole["validationLoss"]["after"] == losses[best] != whole["validationLoss"]["before"]
-    # Checkpoints are sharded; the final weights are the best one's, as DeepSpeed's own script has them.
+    # What is resumed from is sharded, beside the model that others load. The final weights are those of the
+    # best one, as DeepSpeed's own script has them.
     saved = home / "job" / f"checkpoint-{best}"
-    assert not list(saved.glob("*.safetensors"))
+    assert_loads_as_it_is(saved)
     assert len(list(saved.glob(f"global_step{best}/*_optim_states.pt"))) == 2
-    final = load_file(home / "job/final_model/model.safetensors")
+    final, gathered = (
+        load_file(folder / "model.safetensors") for folder in (home / "job/final_model", saved)
+    )
     recovered = recover(saved)
+    assert final.keys() == gathered.keys()
     assert all(torch.equal(final[name], recovered[name]) for name in final)
+    assert all(torch.equal(final[name], gathered[name]) for name in final)
     log = (home / ".tunesmith/jobs/default/job-ftj/logs/rank-1.log").read_text("utf-8")
     assert not re.search(r"FutureWarning|\[(INFO|WARNING)\]", log)  # DeepSpeed's own chatter
 
     if killed:
         killed_after(other, manifest_01(other, "job", tiny_model), 5)
         assert outcome(other / "job") == whole
+
+
+def assert_loads_as_it_is(checkpoint: Path) -> None:
+    """By plain transformers, as any model: no weight is missing, and the tokenizer is there."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _, report = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert AutoTokenizer.from_pretrained(checkpoint).chat_template
+
+
+def assert_holds_what_is_final(output: Path) -> None:
+    """The last checkpoint's model is the final one, whichever stage gathered it."""
+    last = max(output.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    for path in (output / "final_model").glob("*.safetensors"):
+        assert (last / path.name).read_bytes() == path.read_bytes()
 
 
 def recover(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -146,6 +167,7 @@ def test_killed_and_gone_on_with(
 ) -> None:
     home, other = tmp_path / "whole", tmp_path / "killed"
     ran(home, small(home, "job", tiny_model, stage, method))
+    assert_holds_what_is_final(home / "job")
     killed_after(other, small(other, "job", tiny_model, stage, method), 7)
     assert outcome(other / "job") == outcome(home / "job")
 

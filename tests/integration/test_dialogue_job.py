@@ -15,7 +15,8 @@ from tests.integration.sampling_pods import REAL, Attempt, Job
 from tests.standin.openai_rules import Settings
 from tests.standin.openai_stub import Stub
 
-from tunesmith.names import MESSAGES_KEY, Kind
+from tunesmith.artifacts.publish import read_manifest
+from tunesmith.names import JOURNAL, MESSAGES_KEY, Kind
 
 KEY = "sk-never-to-be-seen"
 SEEDS, ROUNDS = 30, 3
@@ -60,7 +61,8 @@ def job_in(folder: Path, url: str, *, seeds: int = SEEDS, **spec: Any) -> Job:
 
 def outputs(job: Job) -> dict[str, bytes]:
     """The finished files that do not tell of time or tries."""
-    names = [entry.key for entry in job.store.list() if entry.key.endswith(".jsonl")]
+    keys = [entry.key for entry in job.store.list()]
+    names = [key for key in keys if key.endswith(".jsonl") and not key.startswith(f"{JOURNAL}/")]
     return {name: job.store.read(name) for name in names}
 
 
@@ -88,7 +90,7 @@ def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path,
     records = 0
     for number in range(1, ROUNDS + 1):
         single = records_of(job, f"round{number}/round{number}_single_turn.jsonl")
-        assert [record["id"] for record in single] == [f"r1-{n:06}" for n in range(1, seeds + 1)]
+        assert [record["id"] for record in single] == [f"s{n}" for n in range(seeds)]
         assert {tuple(record) for record in single} == {("id", "question", "answer", "correction")}
         assert all(record[name] for record in single for name in ("question", "answer", "correction"))
         name = "round1_history_seed" if number == 1 else f"round{number}_history"
@@ -98,7 +100,7 @@ def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path,
         records += len(single)
     assert records == 600
     lines = records_of(job, MESSAGES_KEY)
-    assert [line["id"] for line in lines] == [f"r1-{n:06}" for n in range(1, seeds + 1)]
+    assert [line["id"] for line in lines] == [f"s{n}" for n in range(seeds)]
     assert {len(line["messages"]) for line in lines} == {2 * ROUNDS}
     assert "<html" in job.store.read("report.html").decode()
     nothing_holds_the_key(tmp_path)
@@ -107,8 +109,82 @@ def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path,
     assert json.loads(trained.store.read("result.json"))["datasets"][0]["samples"] == seeds
 
 
+def test_a_finished_job_grows_by_seeds_and_rounds_and_pays_only_what_is_new(tmp_path: Path) -> None:
+    """Killed in the middle of growing, too: the smaller result is valid until the new one is published."""
+    with Stub(Settings(latency=0.05)) as stub:
+        job = job_in(tmp_path, stub.url, seeds=20, budget={"maxUsd": 1.0}, rounds=2)
+        limited = {**job.run["spec"]["seeds"], "limit": 8, "shuffleSeed": 1}
+        job.run["spec"]["seeds"] = limited
+        job.finish()
+        first = outputs(job)
+        assert stub.stats()["accepted"] == 8 * 3
+        job.run["spec"] |= {"seeds": {**limited, "limit": 12}, "rounds": 3}
+        job.variables = {**job.variables, "TUNESMITH_JOB_UID": "applied-again"}
+        new = 8 * 3 + 4 * 6
+        with job.start() as attempt:
+            wait_for_calls(stub, attempt, 8 * 3 + new // 2)
+            attempt.kill("pods")
+        assert outputs(job) == first
+        assert read_manifest(job.store, "") is not None
+        job.finish()
+        lost = stub.stats()["accepted"] - 8 * 3 - new
+        assert 0 <= lost <= PARALLEL
+        check_money(job, stub, lost)
+        check_conflict(job, {"rounds": 2, "context": {"maxMessages": 2}})
+    ids = [line["id"] for line in records_of(job, "round1/round1_single_turn.jsonl")]
+    assert sorted(ids) == sorted(f"s{n}" for n in range(12))
+    assert len(records_of(job, "round3/round3_history.jsonl")) == 12
+    before = {line["id"]: line["rounds"] for line in json_lines(first["round2/round2_history.jsonl"])}
+    after = {line["id"]: line["rounds"] for line in records_of(job, "round3/round3_history.jsonl")}
+    assert {name: after[name][:2] for name in before} == before
+
+
+def check_money(job: Job, stub: Stub, lost: int) -> None:
+    """One number for what was spent, and beside it what the calls that a kill cut off may have cost."""
+    stats, counted = json.loads(job.store.read("stats.json")), stub.stats()
+    paid = counted["prompt_tokens"] * 1e-7 + counted["completion_tokens"] * 4e-7
+    spent, unknown = stats["total"]["cost_usd"], stats["lost_in_flight_usd"]
+    assert spent <= paid + 1e-12
+    assert spent + unknown >= paid - 1e-12
+    assert unknown <= PARALLEL * 5e-4  # what calls of some 3,000 bytes can cost
+    if not lost:
+        assert spent == pytest.approx(paid)
+
+
+def check_conflict(job: Job, fields: dict[str, Any]) -> None:
+    """What shrinks or is changed otherwise is refused, and nothing is asked or lost."""
+    before, spec = outputs(job), job.run["spec"]
+    job.run["spec"] = {**spec, **fields}
+    with job.start() as attempt:
+        assert attempt.ended() == [1]
+    job.run["spec"] = spec
+    word = job.word()
+    assert word["reason"] == "OutputConflict"
+    assert "rounds and seeds.limit may grow" in word["message"]
+    assert "spec.context.maxMessages, spec.rounds (3 → 2; it may only grow)." in word["message"]
+    assert outputs(job) == before
+
+
+def test_a_history_is_continued_with_the_next_round(stub: Stub, tmp_path: Path) -> None:
+    """Ours and that of the scripts which this job takes the place of look alike."""
+    turns = [{"question": f"Q{n}", "answer": "A", "correction": "C"} for n in range(3)]
+    history = [{"id": f"r1-{n + 5:06}", "rounds": turns[: 4 - n]} for n in range(3)]
+    job = job_in(tmp_path, stub.url, rounds=3)
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(each) + "\n" for each in history))
+    job.finish()
+    assert stub.stats()["accepted"] == 3
+    last = records_of(job, "round3/round3_history.jsonl")
+    assert [line["id"] for line in last] == ["r1-000005", "r1-000006", "r1-000007"]
+    assert last[2]["rounds"][:2] == turns[:2]
+    assert json.loads(job.store.read("stats.json"))["dialogues"]["nothing_asked"] == 2
+
+
+def json_lines(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
 def records_of(job: Job, key: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in job.store.read(key).splitlines()]
+    return json_lines(job.store.read(key))
 
 
 def training_on(job: Job, folder: Path, model: Path) -> Job:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import Ended, finetune, logs_of, run_job, write_jsonl
+from tests.support import Ended, call_cli, finetune, logs_of, run_job, write_jsonl
 
+from tunesmith.data.presets import read_presets
 from tunesmith.data.table import Table
 from tunesmith.tokens.chat import ChatTokenizer
 
@@ -167,10 +168,29 @@ def test_no_prompt_gives_away_what_is_judged(sides: dict[str, Any]) -> None:
 
 def test_the_first_samples_are_published(home: Path, done: Ended) -> None:
     text = (home / "out/training_samples_preview.txt").read_text("utf-8")
-    assert len(re.findall(r"--- sample \d: users\.jsonl, line \d, dialogue \d, \d+ tokens\n", text)) == 3
+    shown = re.findall(
+        r"^--- sample \d: (\w+)\.jsonl, .*, weight (?:1/)?(\d), (once|2 times)", text, re.MULTILINE
+    )
+    assert [file for file, _, _ in shown] == ["users"] * 3 + ["settings"] * (len(shown) - 6) + ["sampled"] * 3
     marked = re.findall(r"«(.*?)»", text, re.DOTALL)
-    assert len(marked) == 3
-    assert all(WEIGHTS[each.removesuffix(EOT)] == 1 for each in marked)
+    assert [1 / int(n) for _, n, _ in shown] == [WEIGHTS[each.removesuffix(EOT)] for each in marked]
+    page = (home / "out/report.html").read_text("utf-8")
+    for kind in ("user simulation", "background", "settings question", "sampled"):
+        (heading,) = re.findall(
+            rf"^=== (.*, {kind}: the first 3 of \d+ samples|.*, {kind}: \d samples?)", text, re.MULTILINE
+        )
+        assert heading in page
+
+
+def test_how_the_model_was_asked_is_published(home: Path, done: Ended) -> None:
+    names = [preset.name for preset in read_presets(home / "out/final_model")]
+    assert sorted(names) == ["background", "imitation-without-scene", "settings", "user"]
+    card = (home / "out/final_model/README.md").read_text("utf-8")
+    assert "### settings\n\nTamsin Oake: answers a question" in card
+    assert "arning" not in done.text
+    ended = call_cli("chat", "--model", home / "out/final_model", folder=home)
+    assert ended.code == 2
+    assert all(f"  --as {name}: " in ended.text for name in [*names, "none"])
 
 
 def test_a_second_job_over_the_same_data_prepares_nothing(

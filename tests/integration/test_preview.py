@@ -228,4 +228,4 @@ def test_without_torch(tmp_path: Path, tiny_model: Path, data: Path) -> None:
     assert ended.text.splitlines()[-1] == "To train on this: tunesmith run -f look.yaml"
     refused = run_cli("run", "-f", path.name, folder=tmp_path, env=env, warm=False)
     assert refused.code == 2
-    assert refused.text == "tunesmith: `tunesmith run` needs more packages: pip install 'tunesmith[train]'\n"
+    assert refused.text == "tunesmith: `tunesmith run` needs more packages: pip install 'tunesmith[local]'\n"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
 from tests.integration.sampling_pods import REAL, Job, manifest, write_prompts
 
 from tunesmith.local.embedded_s3 import EmbeddedS3
+from tunesmith.names import MANIFEST_KEY
 
 PROMPTS = 12
 EXACT = {"sampling": {"deterministic": True, "temperature": 1.0, "maxNewTokens": 6}}
@@ -92,7 +95,9 @@ def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> No
     assert job.drawn().total() == 800
     assert job.statistics()["total_prompts"] == 200
     told = job.word()["progress"]
-    assert (told["prompts"], told["accepted"]) == (200, job.statistics()["accepted"])
+    accepted = job.statistics()["accepted"]
+    assert (told["prompts"], told["accepted"]) == (200, accepted)
+    assert job.word()["message"].startswith(f"{accepted} of 800 accepted (")
 
 
 def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, tmp_path: Path) -> None:
@@ -111,13 +116,35 @@ def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, t
     assert job.drawn().total() <= 801
 
 
-def test_finished_it_does_nothing(tiny_model: Path, tmp_path: Path, prompts: Path) -> None:
+@pytest.mark.timeout(300)
+def test_finished_it_does_nothing_until_more_is_wanted_and_then_samples_only_that(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """More samples and more prompts over a finished output, with a kill."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 30)
     job = job_in(tmp_path, tiny_model, prompts)
     job.finish()
-    drawn, files = job.drawn(), job.files()
-    job.finish()
+    drawn, files, manifest_ = job.drawn(), job.files(), job.store.read(MANIFEST_KEY)
+    job.finish(TUNESMITH_JOB_UID="again")
     assert (job.drawn(), job.files()) == (drawn, files)
-    assert not [entry.key for entry in job.store.list("journal/")]
+
+    write_prompts(prompts, 90)
+    more = job_in(tmp_path, tiny_model, prompts, sampling={"numSamples": 8})
+    more.variables = {"TUNESMITH_JOB_UID": "more"}
+    with more.start(STUB_SECONDS="0.4") as attempt:
+        attempt.wait_for_draws(drawn.total() + 100)
+        attempt.kill("pods")
+    assert (job.files(), job.store.read(MANIFEST_KEY)) == (files, manifest_)  # still whole
+    before, done = more.drawn(), more.done()
+    assert set(drawn) < done
+    more.finish()
+    assert not {key for key in done if more.drawn()[key] > before[key]}
+    assert len(more.drawn()) == more.statistics()["generations"] == 720
+    assert more.statistics()["seconds"] > 0
+    assert keys_of(more) == sorted((f"p{at}", index) for at in range(90) for index in range(8))
+    accepted = json.loads(more.files()["sampled_data.json"])
+    counts = Counter(row["id"] for row in accepted)
+    assert [row["num_correct_for_this_sample"] for row in accepted] == [counts[row["id"]] for row in accepted]
 
 
 def test_other_settings_over_an_output_are_refused(tiny_model: Path, tmp_path: Path, prompts: Path) -> None:
@@ -207,7 +234,7 @@ def test_a_verifier_that_never_ends_rejects_its_reply_and_stops_nothing(
     prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
     python = {"python": {"function": "endless:judge", "timeoutSeconds": 1}}
     job = job_in(tmp_path, tiny_model, prompts, verifier=python)
-    job.finish(PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    job.finish(PYTHONPATH=os.pathsep.join([str(tmp_path), job.environment(0, 1, 0, 1)["PYTHONPATH"]]))
     rows = [json.loads(line) for line in job.files()["rejected.jsonl"].splitlines()]
     assert {row["id"] for row in rows if row["reason"] == "verifier_timeout"} == {"p1"}
     assert job.statistics()["accepted"] >= 6

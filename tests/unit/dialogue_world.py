@@ -5,18 +5,24 @@ import hashlib
 import json
 
 from tunesmith.api.dialogue import RoleSpec
+from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.templates import default_templates
-from tunesmith.dialogue.turns import Said
+from tunesmith.dialogue.turns import BUDGET, Said, call_of_try
 
 TEMPLATES = default_templates()
 
 
+def planned(name, key, *texts, seed=None):
+    """A seed of one round: question, answer, correction."""
+    return PlannedSeed(name, key, (SeedRound(*texts),), seed)
+
+
 def seeds(number, correction="Better {at}.", answer="Answer {at}."):
     return [
-        PlannedSeed(
+        planned(
             f"r1-{at + 1:06}",
             f"key {at}",
             f"Question {at}?",
@@ -46,6 +52,13 @@ class Rows(dict):
         self.written.append(key)
         self.flushed += [key] if durable else []
         return True
+
+    def scan(self):
+        return iter([(key, lambda row=row: row) for key, row in self.items()])
+
+    def tries(self):
+        """The replies that are known, by key."""
+        return {key: row for key, row in self.items() if call_of_try(key) and not key.startswith(BUDGET)}
 
 
 class Speaker:

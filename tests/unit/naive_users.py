@@ -311,17 +311,23 @@ def _seen(table: Any, at: int, tokenizer: Any) -> Seen:
     return Seen(_sections(system), tuple(turns[:-1]), turns[-1][1], int(table.groups[at]))
 
 
+_NAMES = ("Profile", "Personality", "Task", "History", "Dialogue")
+_CHINESE = ("【个人资料】", "【性格】", "【任务】", "【以往发言】", "【对话】")
+_MARKS = {f"[{name}]": name for name in _NAMES} | dict(zip(_CHINESE, _NAMES, strict=True))
+_SIDE = {"你：": "You: ", "对方：": "Other: "}
+_CHINESE_SIDE = re.compile("^(你|对方)：")
+
+
 def _sections(system: str) -> dict[str, list[str]]:
-    """Lines under each mark; what stands before the first one is under ""."""
+    """Lines under each mark, which is here in English; what stands before the first one is under ""."""
     found: dict[str, list[str]] = {}
     name = ""
     for line in system.split("\n"):
-        mark = re.fullmatch(r"\[(Profile|Personality|Task|History|Dialogue)\]", line)
-        if mark:
-            name = mark[1]
+        if line in _MARKS:
+            name = _MARKS[line]
             found[name] = []
         elif line:
-            found.setdefault(name, []).append(line)
+            found.setdefault(name, []).append(_CHINESE_SIDE.sub(lambda side: _SIDE[side[0]], line))
     return found
 
 

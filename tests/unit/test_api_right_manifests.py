@@ -23,6 +23,7 @@ RIGHT = {
     "dots-in-names": (FINE_TUNE, {DATA: "s3://data/..a/b..c", MODEL: "hf://Qwen/Qwen2.5-7B_x.y"}),
     "output-beside": (FINE_TUNE, {DATA: "s3://data/x-1/t", OUT: "s3://data/x"}),
     "offline": (FINE_TUNE, {"spec.hub.offline": True, "spec.model": LOCAL_MODEL}),
+    "offline-from-the-cache": (FINE_TUNE, {"spec.hub.offline": True, "spec.model.adapterUri": "hf://a/b"}),
     "mirror": (FINE_TUNE, {"spec.hub.endpoint": "http://hub.local:8080/a?b=c@d"}),
     "revision": (FINE_TUNE, {"spec.model.revision": "refs/pr/1"}),
     "numbers-as-whole": (FINE_TUNE, {"spec.training": {"learningRate": 1, "numTrainEpochs": 2.5}}),
@@ -48,11 +49,20 @@ RIGHT = {
     "from-jobs": (
         FINE_TUNE,
         {
-            "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "a"}},
+            "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "a", "checkpoint": 100}},
             "spec.datasets": [
                 {"fromJob": {"kind": "RejectionSampleJob", "name": "b"}, "sampled": {}},
                 {"fromJob": {"kind": "DialogueGenJob", "name": "c"}, "chat": {}, "repeat": 0.5},
             ],
+        },
+    ),
+    "evaluate-only": (
+        FINE_TUNE,
+        {
+            "spec.method": {"none": {}},
+            "spec.datasets": REMOVED,
+            "spec.previews": [{"name": "a", "user": "hello"}],
+            "spec.compareWith": [{"fromJob": {"kind": "FineTuneJob", "name": "b", "checkpoint": 100}}],
         },
     ),
     "evaluation": (

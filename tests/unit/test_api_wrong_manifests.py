@@ -8,6 +8,7 @@ from tests.cases import each
 from wrong_objects import OBJECTS
 from wrong_texts import GOOD_TEXT, LOCAL, SETS, TEXTS
 
+from tunesmith.api.checkpoints import checkpoint_problems
 from tunesmith.api.crd import crd
 from tunesmith.api.manifest import parse_text
 from tunesmith.api.references import duplicate_problems, in_order, missing_problems
@@ -56,7 +57,8 @@ def test_a_text_that_is_no_manifest_is_one_problem_with_its_place(text, path, wo
 def test_manifests_that_go_wrong_together(documents, path, words):
     jobs, problems = parse_text(dump(*documents), "file.yaml")
     assert problems == []
-    problems = [*duplicate_problems(jobs), *missing_problems(jobs), *in_order(jobs)[1]]
+    problems = [*duplicate_problems(jobs), *missing_problems(jobs), *checkpoint_problems(jobs)]
+    problems += in_order(jobs)[1]
     assert [problem.path for problem in problems] == [path], [str(problem) for problem in problems]
     assert words in problems[0].message
 
@@ -115,5 +117,6 @@ def test_a_problem_says_where_it_is():
     text = GOOD_TEXT.replace("{lora: {}}", "{}")
     problem = parse_text(f"---\n{text}", "a/file.yaml")[1][0]
     assert str(problem) == (
-        "a/file.yaml, document 1 (FineTuneJob tune): spec.method: set exactly one of full, lora and qlora"
+        "a/file.yaml, document 1 (FineTuneJob tune): spec.method: "
+        "set exactly one of full, lora, qlora and none"
     )

@@ -86,6 +86,18 @@ def test_of_two_rows_the_first_committed_counts(store, written, loaded, tmp_path
     assert [loaded(turn).get("a") for _ in range(3)] == [rows.get("a")] * 3
 
 
+def test_a_scan_gives_each_row_once_and_reads_it_only_if_asked(written, loaded, monkeypatch):
+    written({"a": {"n": 1}, "b": {"n": 2}}, {"c": {"n": 3}})
+    rows = loaded(written({"a": {"n": 4}}, attempt=2))
+    read = []
+    real = journal_rows.decode_record
+    monkeypatch.setattr(journal_rows, "decode_record", lambda data: read.append(data) or real(data))
+    found = [(key, None if key == "b" else row()["n"]) for key, row in rows.scan()]
+    assert found == [("a", 1), ("b", None), ("c", 3)]
+    assert len(read) == 2
+    assert "d" not in rows
+
+
 def test_missing_rows_are_counted_and_named(written, loaded):
     rows = loaded(written({str(number): {} for number in range(10)}))
     with pytest.raises(TemporaryError, match=r"5 of 15 rows are missing at .* 10, 11, 12\.") as caught:

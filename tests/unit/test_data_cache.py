@@ -67,6 +67,7 @@ def test_the_second_time_nothing_is_prepared(tmp_path, data, model, made):
 CHANGES = {
     "dataset": {"dataset": {"limit": 20}},
     "length": {"maxLength": 128},
+    "prompt": {"truncatePrompt": False},
     "seed": {"seed": 1},
     "more-samples-shown": {"first": 25},
 }

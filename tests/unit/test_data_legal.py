@@ -262,3 +262,21 @@ def test_a_case_is_read_or_refused(record):
     except RecordProblem:
         return
     assert prompt_messages(found, None)[0].content
+
+
+def test_the_old_law_is_shown_beside_the_new_one_that_counts():
+    found = case(articles=("264", "354-0-0"))
+    new = {key: f"改：{text}" for key, text in ARTICLES.items()}
+    (message,) = prompt_messages(found, ARTICLES, new)
+    heading, old, changed, *_ = message.content.split("\n\n")
+    assert "只依据新法条文" in heading
+    assert old.splitlines() == ["【旧法条文】", *(f"{key}：{ARTICLES[key]}" for key in found.articles)]
+    assert changed.splitlines() == ["【新法条文】", *(f"{key}：{new[key]}" for key in found.articles)]
+    one = prompt_messages(found, ARTICLES)[0].content
+    assert message.content.rpartition("【案件事实】")[2] == one.rpartition("【案件事实】")[2]
+    with pytest.raises(RecordProblem, match="264, which is not in the file of changed articles"):
+        prompt_messages(found, ARTICLES, {"1": "x"})
+    english = Case("Bo took a bike.", ("264",), frozenset())
+    text = prompt_messages(english, ARTICLES, new)[0].content
+    assert "Articles as they were:\n264: " in text
+    assert "Articles as they are now:\n264: 改" in text

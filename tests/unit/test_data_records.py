@@ -280,7 +280,7 @@ FILES_BAD = {
     "empty-list": ("x.json", b"[ ]", "!: the file holds no record"),
     "cut-object": ("x.json", b'{\n"a": [1,', "!: invalid JSON at line 2, column 9"),
     "no-json": ("x.json", b"hello there\n", "!: invalid JSON at line 1, column 1: expecting value"),
-    "utf16": ("x.json", '[{"a": 1}]'.encode("utf-16"), "!: the file is UTF-16 text; save it as UTF-8"),
+    "utf16": ("x.json", '[{"a": 1}]'.encode("utf-16"), "!: the file is not UTF-8; it looks like utf-16: set"),
     "unknown": ("x.bin", b"\x00\x01\x02\x03", "!: this is neither JSON nor CSV"),
     "text": ("x.txt", b"hello", "!: this is neither JSON nor CSV"),
     "parquet": ("x.parquet", b"PAR1....", "!: the Parquet data is truncated"),

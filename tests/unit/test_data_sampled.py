@@ -4,7 +4,13 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.data.place import RecordProblem
-from tunesmith.data.sampled import case_key, check_counts, conversation_from_sampled, count_case
+from tunesmith.data.sampled import (
+    NO_ARTICLES,
+    case_key,
+    check_counts,
+    conversation_from_sampled,
+    count_case,
+)
 from tunesmith.tokens.conversation import Conversation, Message
 
 PROMPT = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
@@ -38,16 +44,18 @@ def test_the_prompt_is_believed_before_the_legal_fields():
 
 
 def test_a_legal_record_without_prompt():
-    question, reply = conversation_from_sampled(sampled(4, prompt=None, **LEGAL)).messages
+    found = conversation_from_sampled(sampled(4, prompt=None, **LEGAL), articles={"354-0-0": "容留"})
+    question, reply = found.messages
     assert "甲在家中。" in question.content
-    assert "354-0-0" in question.content
+    assert "354-0-0：容留" in question.content
     assert "容留他人吸毒罪" not in question.content
     assert reply == Message("assistant", "A", 0.25)
 
 
 def test_the_system_prompt_is_for_prompts_without_one():
     assert conversation_from_sampled(sampled(prompt=PROMPT), system_prompt="T").messages[0].content == "S"
-    assert conversation_from_sampled(sampled(**LEGAL), system_prompt="T").messages[0].content == "T"
+    legal = conversation_from_sampled(sampled(**LEGAL), articles={"354-0-0": "x"}, system_prompt="T")
+    assert legal.messages[0].content == "T"
 
 
 def bad(**changes):
@@ -79,7 +87,7 @@ BAD = {
         'prompt[0].role is "me"; known are system, user, assistant, tool',
     ),
     "no-content": (bad(prompt=[{"role": "user"}]), "prompt[0].content is missing"),
-    "no-articles": (bad(prompt=..., fact="甲"), "relevant_articles is missing"),
+    "no-articles": (bad(prompt=..., **LEGAL), NO_ARTICLES),
 }
 
 

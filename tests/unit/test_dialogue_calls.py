@@ -57,14 +57,20 @@ class Script:
 
 class World:
     def __init__(self, script, retries=6, limit=10**9, parallel=4):
-        self.script, self.records = script, []
+        self.script, self.records, self.held = script, [], []
         self.limits = Limits(parallel, None, None)
         self.limiter = Limiter("gemini", self.limits)
         self.budget = Budget(limit, lambda record: None)
         self.caller = Caller("gemini", script, self.limiter, retries, PRICE, self.budget)
 
     async def call(self):
-        return await self.caller.call(REQUEST, self.records.append)
+        return await self.caller.call(REQUEST, self)
+
+    def hold(self, most, process):
+        self.held.append((most, process))
+
+    def write(self, record):
+        self.records.append(record)
 
 
 def called(*replies, **options):
@@ -78,6 +84,8 @@ def called(*replies, **options):
     assert world.limits.under_way == world.budget._ledger.held == 0
     assert world.budget.spent == ended.cost
     assert len(world.records) == ended.tries == len(world.script.times)
+    assert world.budget.lost == 0
+    assert world.held == [(MOST, 0)] * ended.tries
     return ended, world, seconds
 
 
@@ -87,7 +95,8 @@ def called(*replies, **options):
         pytest.param([OK], Answer, COST, 0.4, id="answer"),
         pytest.param([completion(finish="length")], Answer, COST, 0.4, id="truncated"),
         pytest.param([completion(usage=False)], Answer, MOST, 0.4, id="no-usage-counts-as-the-most"),
-        pytest.param([completion("")], Unusable, COST, 0.4, id="empty-is-an-end"),
+        pytest.param([completion(""), OK], Answer, 2 * COST, 1.8, id="empty-is-paid-and-asked-again"),
+        pytest.param([completion(" \n", finish="length")], Unusable, COST, 0.4, id="thoughts-are-an-end"),
         pytest.param([completion(finish="content_filter")], Unusable, COST, 0.4, id="blocked-is-an-end"),
         pytest.param([status(400, "context_length_exceeded")], Unusable, 0, 0.4, id="too-long-is-an-end"),
         pytest.param([TORN, OK], Answer, MOST + COST, 1.8, id="torn-json-is-paid-and-asked-again"),
@@ -116,8 +125,9 @@ def test_how_calls_end(replies, kind, cost, seconds):
         (OFFLINE, Unsent, 0),
         (status(429), Refused, 0),
         (TORN, Unusable, MOST),
+        (completion(""), Unusable, COST),
     ],
-    ids=["500", "timeout", "offline", "429", "torn"],
+    ids=["500", "timeout", "offline", "429", "torn", "empty"],
 )
 def test_tries_after_the_first_are_max_retries(reply, kind, paid, retries):
     ended, _, _ = called(reply, retries=retries)
@@ -137,20 +147,33 @@ def failing(world, error):
         def write(record):
             raise error
 
+        world.write = write
         with pytest.raises(type(error)):
-            await world.caller.call(REQUEST, write)
+            await world.call()
 
     run(main())
 
 
-def test_a_reply_that_cannot_be_journalled_counts_as_paid_and_frees_the_slot():
+def test_a_reply_that_cannot_be_journalled_is_lost_and_frees_the_slot():
     world = World(Script(OK))
     failing(world, OSError("The disk is full."))
-    assert world.budget.spent == MOST
+    assert (world.budget.spent, world.budget.lost) == (0, MOST)
     assert world.limits.under_way == world.budget._ledger.held == 0
 
 
-def test_a_call_that_is_cancelled_counts_as_paid_and_frees_the_slot():
+def test_what_cannot_be_journalled_as_under_way_is_not_sent():
+    world = World(Script(OK))
+
+    def hold(most, process):
+        raise OSError("The disk is full.")
+
+    world.hold = hold
+    failing(world, OSError("The disk is full."))
+    assert (world.budget.spent, world.budget.lost, world.script.times) == (0, 0, [])
+    assert world.limits.under_way == world.budget._ledger.held == 0
+
+
+def test_a_call_that_is_cancelled_is_lost_and_frees_the_slot():
     async def main():
         world = World(Script(OK))
         task = asyncio.create_task(world.call())
@@ -161,7 +184,7 @@ def test_a_call_that_is_cancelled_counts_as_paid_and_frees_the_slot():
         return world
 
     world, _ = run(main())
-    assert world.budget.spent == MOST
+    assert (world.budget.spent, world.budget.lost) == (0, MOST)
     assert world.limits.under_way == world.budget._ledger.held == 0
 
 
@@ -181,6 +204,7 @@ def test_a_wrong_key_ends_everything_at_once():
     ended, world, _ = everyone(Script(status(401, "Wrong key")))
     assert all(isinstance(error, EndpointError) and "apiKeySecretRef" in str(error) for error in ended)
     assert len(world.script.times) == 4
+    assert (world.budget.spent, world.budget.lost) == (0, 0)
     assert world.limits.under_way == world.budget._ledger.held == 0
 
 
@@ -218,7 +242,7 @@ def test_a_spent_budget_ends_calls_and_frees_their_slots():
 def test_without_a_price_nothing_is_counted():
     async def main():
         caller = Caller("vllm", Script(OK), Limiter("vllm", Limits(1, None, None)), 6)
-        return await caller.call(REQUEST, lambda record: None)
+        return await caller.call(REQUEST, World(None))
 
     ended, _ = run(main())
     assert (ended.cost, ended.tries) == (0, 1)

@@ -6,7 +6,7 @@ import tracemalloc
 from dataclasses import dataclass
 
 import pytest
-from tests.unit.dialogue_world import Rows, Speaker, everyone, plan, seeds
+from tests.unit.dialogue_world import Rows, Speaker, everyone, plan, planned, seeds
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.datasets import DatasetSpec
@@ -17,8 +17,8 @@ from tunesmith.artifacts.journal_turns import begin
 from tunesmith.artifacts.location import FolderLocation
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.read import Item, Reader
-from tunesmith.data.seeds import seed_from
-from tunesmith.dialogue.growth import Role
+from tunesmith.data.seeds import SeedRound, seed_from
+from tunesmith.dialogue.growth import PlannedSeed, Role
 from tunesmith.dialogue.outputs import Written, write_outputs
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.statistics import bins
@@ -90,8 +90,69 @@ def test_the_files_of_each_round(tmp_path):
 def test_single_turns_are_seeds_again(tmp_path):
     written(tmp_path)
     (first, *_) = lines_of(tmp_path, "round2/round2_single_turn.jsonl")
-    seed = seed_from(first)
-    assert (seed.question, seed.correction) == ("question 2 of key 0.", "correction 2 of key 0.")
+    (turn_,) = seed_from(first).rounds
+    assert (turn_.question, turn_.correction) == ("question 2 of key 0.", "correction 2 of key 0.")
+
+
+def test_a_made_id_has_its_seed_beside_it_in_every_file_and_an_own_id_stands_alone(tmp_path):
+    texts = ("Q", "A", "C")
+    made = [planned("own", "own", *texts), planned("r1-000002", "key 1", *texts, seed="seeds.jsonl, line 2")]
+    files = ("round1/round1_single_turn.jsonl", "round1/round1_history_seed.jsonl", "messages.jsonl",
+             "round3/round3_single_turn.jsonl", "round3/round3_history.jsonl")  # fmt: skip
+    written(tmp_path / "whole", made=made)
+    written(tmp_path / "failed", lambda call: FAILED, made=made)
+    found = [lines_of(tmp_path / "whole", name) for name in files]
+    found.append(lines_of(tmp_path / "failed", "failed.jsonl"))
+    assert len(found) == 6
+    for lines in found:
+        assert [(line["id"], line.get("seed")) for line in lines] == [
+            ("own", None),
+            ("r1-000002", "seeds.jsonl, line 2"),
+        ]
+
+
+def test_a_history_is_continued_with_its_next_round(tmp_path):
+    """The files of a job are the seeds of the next: whole dialogues, and those that failed."""
+    written(tmp_path / "first", at(1, 3, "answer"))
+    records = lines_of(tmp_path / "first", "round3/round3_history.jsonl")
+    records += lines_of(tmp_path / "first", "failed.jsonl")
+    again = [PlannedSeed(seed.id, seed.id, seed.rounds) for seed in map(seed_from, records)]
+    rows = rows_of(made=again, rounds=4)
+    assert [
+        (row["seed"], row["round"], row["role"]) for row in rows.values() if row["seed"] == "r1-000001"
+    ] == [("r1-000001", 4, role) for role in ("question", "answer", "correction")]
+    failed = [(row["round"], row["role"]) for row in rows.values() if row["seed"] == "r1-000002"]
+    assert failed[:3] == [(3, "answer"), (3, "correction"), (4, "question")]
+    found = write_outputs(plan(4), again, rows.get, tmp_path / "next").statistics
+    assert found["dialogues"]["finished_by_round"] == [3, 3, 3, 3]
+    histories = lines_of(tmp_path / "next", "round4/round4_history.jsonl")
+    assert histories[0]["rounds"][:3] == records[0]["rounds"]
+    assert [line["id"] for line in histories] == ["r1-000001", "r1-000003", "r1-000002"]
+    assert len(lines_of(tmp_path / "next", "messages.jsonl")[2]["messages"]) == 8
+
+
+def test_seeds_of_as_many_rounds_or_more_are_kept_as_they_are_and_counted(tmp_path):
+    three = (SeedRound("Q", "A", "C"),) * 3
+    made = [
+        PlannedSeed("a", "a", three[:2]),
+        PlannedSeed("b", "b", three),
+        PlannedSeed("c", "c", (*three, SeedRound("open"))),
+    ]
+    rows = rows_of(made=made, rounds=2)
+    assert rows == {}
+    found = write_outputs(plan(2), made, rows.get, tmp_path)
+    assert found.statistics["dialogues"]["nothing_asked"] == 3
+    assert found.statistics["dialogues"]["finished_by_round"] == [3, 3]
+    assert [len(line["messages"]) for line in lines_of(tmp_path, "messages.jsonl")] == [4, 6, 6]
+    assert [len(line["rounds"]) for line in lines_of(tmp_path, "round2/round2_history.jsonl")] == [2, 2, 2]
+
+
+def test_a_text_that_an_earlier_job_marked_as_cut_stays_marked(tmp_path):
+    made = [PlannedSeed("a", "a", (SeedRound("Q", "A", "C", ("correction",)),))]
+    written(tmp_path, made=made, rounds=2)
+    (history,) = lines_of(tmp_path, "round2/round2_history.jsonl")
+    assert [each.get("truncated") for each in history["rounds"]] == [["correction"], None]
+    assert lines_of(tmp_path, "messages.jsonl")[0]["truncated"] is True
 
 
 @dataclass(frozen=True)
@@ -129,7 +190,6 @@ def test_a_failed_dialogue_is_in_the_rounds_it_finished_and_in_failed(tmp_path):
     (failed,) = lines_of(tmp_path, "failed.jsonl")
     assert failed == {
         "id": "r1-000002",
-        "seed": "key 1",
         "round": 3,
         "role": "answer",
         "reason": "blocked",
@@ -162,6 +222,7 @@ def test_statistics(tmp_path):
         "planned": 3,
         "finished": 2,
         "failed": 1,
+        "nothing_asked": 0,
         "finished_by_round": [3, 3, 2],
         "reasons": {"blocked": 1},
     }
@@ -174,6 +235,7 @@ def test_statistics(tmp_path):
     assert found["total"]["calls"] == 17
     assert found["total"]["tokens"] == {"prompt": 1607, "completion": 160}
     assert found["total"]["cost_usd"] == pytest.approx(0.00008)
+    assert found["lost_in_flight_usd"] == 0
     assert found["lengths"]["question"] == [{"low": 10, "high": 10, "count": 6}]
     assert found["lengths"]["answer"] == [{"low": 10, "high": 10, "count": 5}]
     assert found["cost_by_round"][1:] == [
@@ -234,6 +296,12 @@ def test_long_texts_are_shortened_for_people_only(tmp_path):
 def test_halves_of_surrogate_pairs_do_not_reach_the_files(tmp_path):
     written(tmp_path, lambda call: said("a\ud800b"), count=1)
     assert lines_of(tmp_path, "round2/round2_single_turn.jsonl")[0]["answer"] == "a\ufffdb"
+
+
+def test_what_was_lost_in_flight_stands_beside_the_cost(tmp_path):
+    found = write_outputs(plan(), seeds(1), rows_of(count=1).get, tmp_path, lost=7_000_000).statistics
+    assert (found["total"]["cost_usd"], found["lost_in_flight_usd"]) == (0.00003, 0.000007)
+    assert json.loads((tmp_path / "stats.json").read_text()) == found
 
 
 def test_nothing_asked_gives_files_all_the_same(tmp_path):

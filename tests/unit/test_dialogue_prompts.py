@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import write_jsonl
-from tests.unit.dialogue_world import plan, seeds
+from tests.unit.dialogue_world import plan, planned, seeds
 
 from tunesmith.api.dialogue import DialogueGenSpec, RolesSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.language import language_of
 from tunesmith.dialogue.context import messages_for, recent, transcript
 from tunesmith.dialogue.dry_run import dry_run, sentences
-from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
+from tunesmith.dialogue.growth import Dialogue, Role
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.templates import (
     LONGEST,
@@ -53,7 +53,7 @@ def test_the_first_text_with_letters_decides():
 
 
 def dialogue(rounds, most=10, text="{role} {number}"):
-    made = Dialogue(PlannedSeed("r1-000001", "k", "Q1", "A1", "C1"), most)
+    made = Dialogue(planned("r1-000001", "k", "Q1", "A1", "C1"), most)
     for number in range(2, rounds + 1):
         for letter in "QAC":
             made.say(f"{letter}{number}")
@@ -132,13 +132,13 @@ def test_the_aligner_sees_what_was_before_and_question_and_answer():
     text = message["content"]
     assert "User:\nQ3\n\nAssistant:\nC3\n\nThe question:\n\nQ4\n\nThe answer:\n\nA4\n\n" in text
     assert "Q2" not in text
-    first = Dialogue(PlannedSeed("r1-000001", "k", "Q1", "A1", None), 1)
+    first = Dialogue(planned("r1-000001", "k", "Q1", "A1", None), 1)
     (message,) = messages_for(first, OWN, 16)
     assert "before the question:\n\n(none)\n\nThe question:\n\nQ1" in message["content"]
 
 
 def test_chinese_seeds_get_chinese_prompts():
-    made = Dialogue(PlannedSeed("r1-000001", "k", "什么是量子？", "A", "C"), 2)
+    made = Dialogue(planned("r1-000001", "k", "什么是量子？", "A", "C"), 2)
     (message,) = messages_for(made, OWN, 16)
     assert "用户：\n什么是量子？\n\n助手：\nC" in message["content"]
     assert transcript([], "zh") == "（无）"
@@ -147,7 +147,7 @@ def test_chinese_seeds_get_chinese_prompts():
 
 
 def test_what_is_put_in_is_never_read_as_a_place():
-    made = Dialogue(PlannedSeed("r1-000001", "k", "{answer} {history}", "\\1 {question}", None), 1)
+    made = Dialogue(planned("r1-000001", "k", "{answer} {history}", "\\1 {question}", None), 1)
     (message,) = messages_for(made, OWN, 16)
     assert "The question:\n\n{answer} {history}\n\nThe answer:\n\n\\1 {question}\n\n" in message["content"]
 

@@ -4,10 +4,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.unit.dialogue_world import plan, seeds
+from tests.unit.dialogue_world import plan, planned, seeds
 from tests.unit.test_dialogue_outputs import FAILED, rows_of, said
 
-from tunesmith.dialogue.growth import PlannedSeed
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.report.dialogue import REASONS, render_dialogue_report, usd
 
@@ -47,6 +46,7 @@ def test_the_page_shows_numbers_dialogues_and_failures(tmp_path):
     html = page(tmp_path, lambda call: FAILED if (call.seed, call.round) == ("key 1", 3) else None)
     shown = text_of(html)
     for part in (
+        "Lost in flight, at most 0.00 USD",
         "Dialogues 6", "Finished 5 (83.3 %)", "Failed 1", "Round 3 5 (83.3 %)",
         "blocked by a filter 1 (100.0 %)",
         "question 12 1 0 2", "Round 2, correction", "r1-000002 (blocked by a filter) Question 1?",
@@ -61,7 +61,7 @@ def test_the_page_shows_numbers_dialogues_and_failures(tmp_path):
 
 
 def test_hostile_texts_are_shown_as_texts(tmp_path):
-    made = [PlannedSeed("r1-000001", "key 0", HOSTILE, HOSTILE, HOSTILE)]
+    made = [planned("r1-000001", "key 0", HOSTILE, HOSTILE, HOSTILE)]
     html = page(
         tmp_path, lambda call: said(HOSTILE), made=made, title=HOSTILE, notes=[HOSTILE], config={"a": HOSTILE}
     )

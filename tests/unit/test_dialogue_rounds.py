@@ -18,6 +18,7 @@ from tests.unit.dialogue_world import (
     digest_of,
     everyone,
     plan,
+    planned,
     refusal,
     roles_of,
     seeds,
@@ -25,16 +26,18 @@ from tests.unit.dialogue_world import (
 )
 from tests.unit.endpoint_world import run
 
-from tunesmith.api.dialogue import EndpointSpec
+from tunesmith.api.dialogue import EndpointSpec, RoleSpec
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
-from tunesmith.dialogue.growth import Dialogue, PlannedSeed
+from tunesmith.dialogue.endpoint import request_of
+from tunesmith.dialogue.growth import Dialogue
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.speakers import EndpointSpeaker, EngineSpeaker, endpoint_speaker
-from tunesmith.dialogue.turns import Said, Tries, call_id, try_key, turn_of
+from tunesmith.dialogue.spending import spending
+from tunesmith.dialogue.turns import Said, Tries, budget_key, call_id, try_key, turn_of
 from tunesmith.engines.sampler import Reply as EngineReply
 from tunesmith.errors import BudgetError, EndpointError, OutputConflictError, QuotaError, StoppedError
 
@@ -73,17 +76,15 @@ def test_round_one_is_the_seed_and_later_rounds_go_question_answer_correction():
 @pytest.mark.parametrize(
     ("seed", "rounds", "asked"),
     [
-        pytest.param(PlannedSeed("r1-000001", "k", "Q", "A", "C"), 1, [], id="whole"),
+        pytest.param(planned("r1-000001", "k", "Q", "A", "C"), 1, [], id="whole"),
+        pytest.param(planned("r1-000001", "k", "Q", "A", None), 1, [(1, "correction")], id="no-correction"),
         pytest.param(
-            PlannedSeed("r1-000001", "k", "Q", "A", None), 1, [(1, "correction")], id="no-correction"
-        ),
-        pytest.param(
-            PlannedSeed("r1-000001", "k", "Q", None, None),
+            planned("r1-000001", "k", "Q", None, None),
             1,
             [(1, "answer"), (1, "correction")],
             id="question",
         ),
-        pytest.param(PlannedSeed("r1-000001", "k", "Q", None, "C"), 1, [(1, "answer")], id="no-answer"),
+        pytest.param(planned("r1-000001", "k", "Q", None, "C"), 1, [(1, "answer")], id="no-answer"),
     ],
 )
 def test_of_the_first_round_only_what_is_missing_is_asked_for(seed, rounds, asked):
@@ -230,7 +231,8 @@ def known_in(rows):
         nonlocal seen
         keys = list(rows)[seen:]
         seen += len(keys)
-        counts.update(digest_of(rows[key]["request"]) for key in keys if "/" in key)
+        known = rows.tries()
+        counts.update(digest_of(known[key]["request"]) for key in keys if key in known)
         return counts[digest]
 
     return known
@@ -269,6 +271,7 @@ def test_what_is_not_paid_is_not_flushed_one_by_one():
     ("reply", "reason", "raw"),
     [
         pytest.param(completion(""), "empty", "choices", id="empty"),
+        pytest.param(completion("", "length"), "empty", "choices", id="used-up"),
         pytest.param(completion("x", "content_filter"), "blocked", "content_filter", id="blocked"),
         pytest.param(refusal(400, "prompt is too long"), "too_long", "prompt is too long", id="too-long"),
         pytest.param(refusal(503, "busy"), "no_answer", "busy", id="lost"),
@@ -362,12 +365,13 @@ class Mortal(Rows):
 
     def __init__(self, held, life, torn):
         super().__init__(held)
-        self.life, self.torn = life, torn
+        self.life, self.torn, self.dead = life, torn, False
 
     def append(self, key, record, *, durable=False):
         if self.life == 0:
-            if not self.torn:
+            if not self.torn and not self.dead:
                 super().append(key, record)
+            self.dead = True
             raise Kill
         self.life -= 1
         return super().append(key, record)
@@ -425,6 +429,71 @@ def test_kills_at_any_point_change_no_file_and_no_known_reply_is_asked_for_again
     twice = [each for each, number in Counter(sent + asked).items() if number > 1]
     assert len(sent + asked) - len([key for key in rows if "/" in key]) <= parallel * len(kills)
     assert len(twice) <= parallel * len(kills)
+
+
+@settings(max_examples=12, deadline=None)
+@given(kills=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=4), parallel=st.integers(1, 8))
+def test_kills_at_any_point_and_what_is_spent_is_what_the_calls_cost(kills, parallel):
+    """With the disk kept: one number in journal, budget and statistics, and beside it what was in flight."""
+    lost_at_most = 0
+
+    def life(rows):
+        before = spending(rows, {"gemini": PRICE}).past("disk")
+
+        def write(record):
+            if getattr(rows, "dead", False):
+                raise Kill
+            dict.__setitem__(rows, budget_key(record["number"]), record)
+
+        budget = Budget(10**9, write, before, "disk")
+        speaker, server = speaker_of(rows, reply_by, retries=2, parallel=parallel, budget=budget)
+        server.request = lambda messages, temperature, most: request_of(
+            {"messages": list(messages), "max_tokens": most}
+        )
+        held = Rows(rows)
+
+        async def whole():
+            await generate(plan(), seeds(4), everyone(speaker), rows, held.get)
+            await budget.close()
+
+        try:
+            run(whole())
+        except Kill:
+            return before, None
+        return before, budget
+
+    rows = Rows()
+    for number, torn in kills:
+        rows = Mortal(rows, number, torn)
+        before, budget = life(rows)
+        assert before.lost <= lost_at_most
+        if budget is not None:
+            break
+        lost_at_most += parallel * max((row["most"] for row in rows.values() if "most" in row), default=0)
+    rows = Rows(rows)
+    before, budget = life(rows)
+    assert budget is not None
+    cost = sum(row["cost"] for key, row in rows.items() if "/" not in key)
+    found = spending(rows, {"gemini": PRICE})
+    assert cost == budget.spent == found.spent == found.past("disk").spent
+    assert budget.lost == before.lost == found.past("disk").lost == found.past("other").lost <= lost_at_most
+    replies = len(rows.tries())
+    held = len([key for key in rows if key.startswith("budget/held/")])
+    assert (budget.lost == 0) == (held == replies)
+
+
+def test_a_try_whose_call_has_not_ended_is_spent_and_one_without_a_reply_is_lost():
+    rows = Rows()
+    tries = Tries("call", rows.get, rows)
+    body = {"messages": [], "max_tokens": 50}
+    for reply in (completion(""), refusal(429), refusal(401, "Bad key.")):
+        tries.hold(7000, 3)
+        tries.write({"endpoint": "gemini", "request": body, "reply": reply.record()})
+    tries.hold(7000, 3)
+    rows.append("ended", {"cost": 100})
+    rows.append("ended/0", {"endpoint": "gemini", "request": body, "reply": completion("x").record()})
+    found = spending(rows, {"gemini": PRICE})
+    assert (found.spent, dict(found.under_way)) == (100 + 12 * 10 + 7 * 40, {3: 7000})
 
 
 def test_a_speaker_keeps_to_the_limits_of_its_spec():
@@ -489,6 +558,22 @@ def test_a_prompt_that_the_engine_cannot_take_is_a_failure():
     _, rows, _ = generated(everyone(EngineSpeaker(engine, Tokens())), 1, rounds=2)
     assert [row["reason"] for row in rows.values()] == ["too_long"]
     assert engine.asked == []
+
+
+def test_an_empty_reply_of_an_engine_is_sampled_again_where_another_can_come():
+    class Slow(Engine):
+        async def reply(self, request):
+            self.text = "Well." if request.index == 2 else ""
+            return await super().reply(request)
+
+    for temperature, retries, expected in (
+        (0.5, 6, ("Well.", "", 3)), (0.5, 1, ("", "empty", 2)), (0.0, 6, ("", "empty", 1)),
+    ):  # fmt: skip
+        made = plan(2)
+        made.roles[Role.QUESTION] = RoleSpec(endpoint="gemini", temperature=temperature, max_tokens=50)
+        _, rows, _ = generated(everyone(EngineSpeaker(Slow(), Tokens(), retries)), 1, made=made)
+        row = rows[call_id("f", "key 0", 2, Role.QUESTION)]
+        assert (row["text"], row["reason"], row["tries"]) == expected
 
 
 def test_an_engine_draws_nothing_after_the_stop():

@@ -5,11 +5,12 @@ import tracemalloc
 
 import pytest
 from tests.support import write_jsonl
+from tests.unit.dialogue_world import planned
 
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.read import record_key
-from tunesmith.dialogue.growth import PlannedSeed, Role
+from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.seeds import Seeds, prepare_seeds
 from tunesmith.errors import DataError, StoragePermanentError
 
@@ -39,12 +40,10 @@ def test_every_form_of_a_seed(make):
     ]
     made = make(records)
     assert list(made) == [
-        PlannedSeed("r1-000001", "a", "Q1?", "A1", "C1"),
-        PlannedSeed("r1-000002", record_key(records[1]), "Say\nthis", "that", None),
-        PlannedSeed("r1-000003", record_key(records[2]), "u", "v", "w"),
+        planned("a", "a", "Q1?", "A1", "C1"),
+        planned("r1-000002", record_key(records[1]), "Say\nthis", "that", seed="data.jsonl, line 2"),
+        planned("r1-000003", record_key(records[2]), "u", "v", "w", seed="data.jsonl, line 3"),
     ]
-    assert made[1].given(Role.CORRECTION) is None
-    assert made[0].given(Role.ANSWER) == "A1"
     assert made.sentences() == ["3 records → 3 seeds"]
     with pytest.raises(IndexError):
         made[3]
@@ -60,14 +59,14 @@ def test_other_containers(tmp_path, name):
         parquet = pytest.importorskip("pyarrow.parquet")
         parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(records), path)
     made = prepare_seeds(SeedsSpec(uri=path.as_uri()), StorageOptions(), tmp_path / "seeds")
-    assert [seed.question for seed in made] == ["Q0?", "Q1?", "Q2?"]
+    assert [seed.rounds[0].question for seed in made] == ["Q0?", "Q1?", "Q2?"]
 
 
 def test_the_template_of_the_aligner_project(tmp_path):
     path = tmp_path.joinpath("aligner.json")
     path.write_text(json.dumps([aligner(1), aligner(2)]), "utf-8")
     made = prepare_seeds(SeedsSpec(uri=path.as_uri()), StorageOptions(), tmp_path / "seeds")
-    assert [seed.correction for seed in made] == ["C1", "C2"]
+    assert [seed.rounds[0].correction for seed in made] == ["C1", "C2"]
 
 
 def test_the_shuffled_order_depends_on_seed_and_keys_alone(make):
@@ -86,11 +85,68 @@ def test_the_shuffled_order_is_the_same_for_ever(make):
     assert "".join(seed.key for seed in made) == "670351842"
 
 
-def test_ids_number_the_planned_order_and_keys_do_not_move(make):
-    records = [aligner(at, id=at) for at in range(20)]
+def test_a_records_own_id_is_kept_whatever_the_order(make):
+    records = [aligner(at, id=f"r1-{at + 100:06}") for at in range(20)]
     made = list(make(records, shuffleSeed=1))
-    assert [seed.id for seed in made] == [f"r1-{at:06}" for at in range(1, 21)]
-    assert {seed.key: seed.question for seed in made} == {str(at): f"Q{at}?" for at in range(20)}
+    assert [seed.id for seed in made] != [record["id"] for record in records]
+    assert {seed.id: seed.rounds[0].question for seed in made} == {
+        f"r1-{at + 100:06}": f"Q{at}?" for at in range(20)
+    }
+    assert {seed.seed for seed in made} == {None}
+    assert all(seed.key == seed.id for seed in made)
+
+
+def test_made_ids_number_the_records_and_name_their_place(make):
+    made = {seed.id: seed for seed in make([aligner(at) for at in range(20)], shuffleSeed=1)}
+    assert sorted(made) == [f"r1-{at:06}" for at in range(1, 21)]
+    assert all(seed.rounds[0].question == f"Q{int(name[3:]) - 1}?" for name, seed in made.items())
+    assert made["r1-000007"].names() == {"id": "r1-000007", "seed": "data.jsonl, line 7"}
+    (behind_a_bad_one,) = make([{"question": "Q"}, aligner(1)], maxBadRecords=1)
+    assert behind_a_bad_one.names() == {"id": "r1-000002", "seed": "data.jsonl, line 2"}
+
+
+def test_a_made_id_is_never_one_that_a_record_brings(make):
+    records = [
+        aligner(0, id="r1-000002"),
+        aligner(1),
+        aligner(2, id="r1-000002-2"),
+        aligner(3, id="r1-000002"),
+    ]
+    assert [(seed.id, seed.seed) for seed in make(records)] == [
+        ("r1-000002", None),
+        ("r1-000002-2", "data.jsonl, line 2"),
+        ("r1-000002-2-2", "r1-000002-2"),
+        ("r1-000002-3", "r1-000002"),
+    ]
+
+
+def test_more_seeds_change_no_id_and_no_key_of_those_before(make):
+    """Whatever the mixture: own ids, none, repeated ones, equal records, bad records."""
+    records = [
+        *(aligner(at, id=at) for at in range(10)), *(aligner(at) for at in range(10, 20)),
+        aligner(3, id=3), aligner(12), {"question": "bad"}, aligner(30, id="r1-000027"),
+        aligner(31), aligner(32),
+        *(aligner(at) for at in range(40, 60)), *(aligner(at, id=at % 12) for at in range(60, 90)),
+    ]  # fmt: skip
+    whole = {seed.key: seed for seed in make(records, shuffleSeed=7, maxBadRecords=1)}
+    for limit in (5, 15, 22, 26, 50):
+        few = list(make(records, shuffleSeed=7, limit=limit, maxBadRecords=1))
+        assert [seed for seed in whole.values() if seed.key in {each.key for each in few}] == few
+        assert {seed.rounds[0].question for seed in few} <= {each["question"] for each in records[:limit]}
+
+
+def test_a_history_goes_on_and_keeps_what_its_ids_were_made_of(make):
+    rounds = [{"question": "Q", "answer": "A", "correction": "C"}] * 2
+    records = [
+        {"id": "own", "rounds": rounds},
+        {"id": "r1-000002", "seed": "seeds.jsonl, line 2", "rounds": [*rounds, {"question": "Q3"}]},
+    ]
+    made = list(make(records))
+    assert [seed.names() for seed in made] == [
+        {"id": "own"},
+        {"id": "r1-000002", "seed": "seeds.jsonl, line 2"},
+    ]
+    assert made[1].rounds == (*[SeedRound("Q", "A", "C")] * 2, SeedRound("Q3"))
 
 
 def test_the_limit_comes_before_the_order(make):
@@ -99,15 +155,18 @@ def test_the_limit_comes_before_the_order(make):
     assert made.facts["records"] == 5
 
 
-def test_equal_records_are_seeds_of_their_own_and_equal_ids_are_bad(make):
+def test_equal_records_and_equal_ids_are_seeds_of_their_own(make):
     made = make([aligner(1), aligner(1), aligner(1)])
     key = record_key(aligner(1))
     assert [seed.key for seed in made] == [key, f"{key}-2", f"{key}-3"]
     assert made.sentences() == ["3 records → 3 seeds", "2 seeds equal to an earlier one"]
-    with pytest.raises(
-        DataError, match=r"line 2: the id x stands for more than one seed: data.jsonl, line 1 has"
-    ):
-        make([aligner(1, id="x"), aligner(2, id="x")])
+    made = make([aligner(1, id="x"), aligner(2, id="x"), aligner(2, id="x")])
+    assert [seed.names() for seed in made] == [
+        {"id": "x"},
+        {"id": "x-2", "seed": "x"},
+        {"id": "x-3", "seed": "x"},
+    ]
+    assert made.sentences()[1] == "2 seeds with the id of an earlier one: made ids, `seed` has theirs"
 
 
 def test_bad_records_are_named_and_maxbadrecords_allows_some(make):
@@ -136,6 +195,7 @@ def test_the_digest_covers_keys_and_texts_and_a_folder_is_opened_again(make):
     assert (again.digest, list(again)) == (made.digest, list(made))
     assert make([aligner(1), aligner(3)]).digest != again.digest
     assert make([aligner(1, id="k"), aligner(2)]).digest != again.digest
+    assert list(Seeds(made.folder).ids()) == ["k", "r1-000002"]
 
 
 def test_progress_is_told(tmp_path):

@@ -97,6 +97,14 @@ def test_each_prompt_style_is_as_shown(tmp_path, style):
     assert as_shown(items_of(tmp_path, mara, fmt)[1]) in blocks(PAGE, "text")
 
 
+def test_prompts_begin_in_the_language_of_the_data_as_shown(tmp_path):
+    fmt = {"userSimulation": {"promptStyle": "detailed"}}
+    for name, asked, said in (("小满", "要喝茶吗？", "要。"), ("さくら", "お茶はいかがですか。", "はい。")):
+        value = {"context": [{"role": "user", "content": asked}], "next_question": said}
+        (item,) = items_of(tmp_path, [{"user_profile": {"name": name}, **value}], fmt)
+        assert any(as_shown(item).startswith(block) for block in blocks(PAGE, "text")), name
+
+
 def test_expand_gives_the_samples_named(tmp_path):
     mara = records(blocks(SECTIONS["User simulation"], "json")[0])
     found = items_of(tmp_path, mara, FORMATS["User simulation"])

@@ -1,14 +1,14 @@
 """docs/sampling.md says what is there: its manifests are right, no verifier, file or reason is left out."""
 
+import re
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic.alias_generators import to_camel
 
-from tunesmith.api.finetune import EvaluationSpec
 from tunesmith.api.generation import VERIFIERS
 from tunesmith.api.manifest import parse_text
+from tunesmith.data.terms import parse_term
 from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
 from tunesmith.sampling.verdict import ERROR, PROMPT_TOO_LONG, TIMEOUT, TRUNCATED
 
@@ -20,11 +20,6 @@ def test_the_manifest_is_right():
     jobs, problems = parse_text(BLOCKS[0], "docs/sampling.md")
     assert [str(problem) for problem in problems] == []
     assert jobs[0].spec.verifier.numeric.field == "answer"
-
-
-def test_the_evaluation_is_right():
-    (given,) = yaml.safe_load(BLOCKS[1])["evaluation"]
-    assert EvaluationSpec.model_validate(given).sampling.num_samples == 1
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS)
@@ -41,3 +36,14 @@ def test_every_verifier_is_told(verifier):
 )
 def test_names_are_those_of_the_program(word):
     assert f"`{word}`" in PAGE
+
+
+def test_terms_are_read_as_the_table_says():
+    rows = PAGE.partition("| written | months |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    wrong = []
+    for row in rows:
+        written, told = (re.findall(r"`([^`]+)`", cell) or [cell] for cell in row.split("|")[1:3])
+        months = re.findall(r"[0-9]+|XT", told[0].partition(":")[0]) * len(written)
+        wrong += [text for text, each in zip(written, months, strict=False) if str(parse_term(text)) != each]
+    assert len(rows) == 5
+    assert wrong == []

@@ -106,7 +106,8 @@ def refusal(place, source):
 def test_the_base_is_not_there(bucket, tmp_path):
     change_config(bucket / "plain", base_model_name_or_path="file:///gone/m")
     assert refusal(tmp_path / "here", {"uri": "s3://models/plain"}) == (
-        "model.uri s3://models/plain is an adapter; its base model file:///gone/m: there is no such folder."
+        "model.uri s3://models/plain is an adapter; its base model file:///gone/m: there is no such folder. "
+        "Name the base model as model.uri and the adapter as model.adapterUri."
     )
     change_config(bucket / "plain", base_model_name_or_path="s3://models/gone")
     found = refusal(tmp_path / "here", {"uri": "s3://models/plain"})
@@ -118,7 +119,8 @@ def test_the_base_is_not_there(bucket, tmp_path):
 def test_the_base_is_on_the_hub_but_no_hub_is_asked(bucket, tmp_path):
     change_config(bucket / "plain", base_model_name_or_path="org/m")
     source = ModelSource(uri="s3://models/plain")
-    with pytest.raises(ModelError, match=r"hf://org/m is on the hub, but hub\.offline is true"):
+    told = r"an adapter; its base model hf://org/m is not in the Hugging Face cache at .*hub\.offline is true"
+    with pytest.raises(ModelError, match=told):
         fetch_files(source, HubSpec(offline=True), StorageOptions(), tmp_path / "here")
     on_top = ModelSource(uri="s3://models/tiny", adapter_uri="s3://models/plain")
     assert fetch_files(on_top, HubSpec(offline=True), StorageOptions(), tmp_path / "here").adapters

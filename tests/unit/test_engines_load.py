@@ -125,6 +125,8 @@ def test_what_is_asked_of_the_hub(tmp_path, monkeypatch, tokenizer_only):
 
     def download(name, **options):
         asked.name, asked.options = name, options
+        for file in ("config.json", "model.safetensors"):
+            (tmp_path / file).touch()
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)

@@ -1,6 +1,7 @@
 """What an attempt does with what it finds at its output."""
 
 import json
+from contextlib import suppress
 from datetime import date
 
 import pytest
@@ -8,9 +9,11 @@ from tests.cases import each
 from tests.support import finetune
 
 from tunesmith.api.common import OutputSpec
+from tunesmith.artifacts import fetch_verified, publish, read_manifest
 from tunesmith.artifacts.store import open_store
 from tunesmith.errors import OutputConflictError
-from tunesmith.jobs.output import Found, State, changed, claim, examine
+from tunesmith.jobs.output import Found, State, claim, examine, make_way
+from tunesmith.plan.growth import Growth, added_to, changed, not_smaller, whatever
 
 SPEC = {"training": {"learningRate": 0.1, "seed": 1}, "datasets": [{"uri": "s3://a/b"}]}
 OTHER = {"training": {"learningRate": 0.2, "seed": 1}, "datasets": [{"uri": "s3://a/c"}]}
@@ -182,3 +185,140 @@ def test_what_does_not_change_results_is_not_in_the_fingerprint():
     ]  # fmt: skip
     assert all(fields(**spec) == base for spec in same)
     assert changed(base, fields(previews=[{"name": "p", "user": "hi"}])) == ["previews"]
+
+
+# What may grow.
+
+GROWTH = Growth(
+    {"sampling.numSamples": not_smaller, "evaluation": added_to, "prompts.uri": whatever}, "Samples may grow."
+)
+SMALL = {"sampling": {"numSamples": 8, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
+GREAT = {"sampling": {"numSamples": 16, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
+
+
+def look(store, spec, uid="another"):
+    return examine(store, OutputSpec(uri=store.uri), spec, uid, GROWTH)
+
+
+def publish_another(store):
+    store.put("manifest.json", b'{"version":1,"files":[],"kind":"greater"}')
+
+
+def test_a_finished_output_whose_fields_grew_is_resumed_and_stays_valid_until_the_new_one_is_published(store):
+    finished(store, SMALL)
+    found = look(store, GREAT)
+    assert (found.state, found.grown) == (State.RESUME, ("spec.sampling.numSamples",))
+    assert found.outgrown == found.digest != ""
+    claim(store, found, {"spec": GREAT, **FACTS})
+    for uid in ("another", "me"):  # killed here, it does not take the smaller result for the new one
+        again = look(store, GREAT, uid)
+        assert (again.state, again.grown, again.outgrown) == (State.RESUME, (), found.digest)
+        claim(store, again, {"spec": GREAT, **FACTS})
+    assert store.exists("manifest.json")
+    make_way(store, again)
+    assert not store.exists("manifest.json")
+    assert look(store, GREAT).state is State.RESUME
+    make_way(store, again)
+    publish_another(store)
+    make_way(store, again)  # an attempt that was thought dead
+    assert look(store, GREAT).state is State.FINISHED
+
+
+def test_an_unfinished_output_grows_too(store):
+    begun(store, SMALL)
+    found = look(store, GREAT)
+    assert (found.state, found.grown, found.outgrown) == (State.RESUME, ("spec.sampling.numSamples",), "")
+    claim(store, found, {"spec": GREAT, **FACTS})
+    assert json.loads(store.read("fingerprint.json"))["spec"] == GREAT
+    with pytest.raises(OutputConflictError, match=r"numSamples \(16 → 8; it may only grow\)"):
+        look(store, SMALL)
+
+
+def test_what_shrinks_or_changes_otherwise_is_refused_and_the_message_says_what_may_grow(store):
+    finished(store, GREAT)
+    other = {"sampling": {"numSamples": 8, "seed": 2}, "prompts": {"uri": "s3://a/c"}}
+    with pytest.raises(OutputConflictError) as refused:
+        look(store, other)
+    message = str(refused.value)
+    assert "settings: spec.sampling.numSamples (16 → 8; it may only grow), spec.sampling.seed. " in message
+    assert "Samples may grow. Choose another" in message
+
+
+def test_data_that_grew_is_claimed_only_by_who_says_so(store):
+    finished(store, SMALL)
+    found = look(store, SMALL)
+    assert found.state is State.FINISHED
+    more = {"spec": SMALL, "data": "d2", "model": "m1"}
+    with pytest.raises(OutputConflictError, match="the content of the datasets"):
+        claim(store, found, more)
+    grown = found.outgrow("data")
+    with pytest.raises(OutputConflictError, match="the model's files"):
+        claim(store, grown, {**more, "model": "m2"})
+    claim(store, grown, more)
+    assert look(store, SMALL).state is State.RESUME
+    with pytest.raises(OutputConflictError, match="another job in the meantime"):
+        claim(store, found.outgrow("data"), {**more, "data": "d3"})
+
+
+def test_a_growth_is_never_less():
+    cases = [
+        (not_smaller, 8, 8, True), (not_smaller, 8, 9, True), (not_smaller, 8, 7, False),
+        (not_smaller, None, 8, False), (not_smaller, 8, None, True), (not_smaller, None, None, True),
+        (added_to, None, ["a"], True), (added_to, ["a"], ["a", "b"], True), (added_to, ["a"], None, False),
+        (added_to, ["a", "b"], ["b", "a"], False), (added_to, ["a"], ["b", "a"], False),
+    ]  # fmt: skip
+    assert [case for case in cases if case[0](case[1], case[2]) is not case[3]] == []
+
+
+class Mortal:
+    """A store whose process dies before one of its writes."""
+
+    def __init__(self, store, lives):
+        self._store, self._lives = store, lives
+
+    def __getattr__(self, name):
+        method = getattr(self._store, name)
+        return self._deadly(method) if name in ("put", "put_file", "delete") else method
+
+    def _deadly(self, method):
+        def call(*arguments, **options):
+            if not self._lives:
+                raise KeyboardInterrupt
+            self._lives -= 1
+            return method(*arguments, **options)
+
+        return call
+
+
+def test_killed_before_any_write_a_growing_output_is_never_half_new_and_looks_finished(tmp_path):
+    files = {name: tmp_path / name for name in ("small", "great")}
+    for name, folder in files.items():
+        folder.mkdir()
+        for part in ("a", "b", "c"):
+            (folder / part).write_text(f"{name} {part}")
+    facts = {"spec": GREAT, **FACTS}
+
+    def grow(store):
+        found = look(store, GREAT)
+        if found.state is State.FINISHED:
+            return
+        claim(store, found, facts)
+        make_way(store, found)
+        publish(store, "", files["great"])
+
+    states = []
+    for lives in range(20):
+        real = open_store(f"file://{tmp_path / str(lives)}")
+        claim(real, Found(State.NEW, day=DAY), {"spec": SMALL, **FACTS})
+        publish(real, "", files["small"])
+        with suppress(KeyboardInterrupt):
+            grow(Mortal(real, lives))
+        whole = read_manifest(real, "") is not None
+        if whole:
+            fetch_verified(real, "", tmp_path / f"read-{lives}")
+        states.append((whole, look(real, GREAT).state is State.FINISHED))
+        grow(real)
+        assert look(real, GREAT).state is State.FINISHED
+        assert real.read("b") == b"great b"
+        fetch_verified(real, "", tmp_path / f"grown-{lives}")
+    assert list(dict.fromkeys(states)) == [(True, False), (False, False), (True, True)]

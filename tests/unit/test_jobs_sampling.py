@@ -1,6 +1,7 @@
 """What the pods of a sampling job agree on, as values: shards, tasks, engines, fingerprints, progress."""
 
 import threading
+import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_waiting_for_all_ends_without_those_that_never_come():
     wait_for_all(pods, ["a", "b"], seconds=0)
 
 
-def shown(total, size=1):
+def shown(total, size=1, clock=time.monotonic):
     progress, pods = Progress(), OnePod()
     draw = SimpleNamespace(
         name="sampling",
@@ -141,7 +142,7 @@ def shown(total, size=1):
         progress=progress,
         phase="sampling",
     )
-    return Shown(draw), progress, pods
+    return Shown(draw, clock), progress, pods
 
 
 def test_progress_adds_up_all_pods():
@@ -163,6 +164,19 @@ def test_before_the_first_reply_the_engines_start():
     tell, progress, _ = shown(10)
     tell.tell(Counter())
     assert progress.snapshot()["phase"] == "sampling: starting the engines"
+
+
+def test_tokens_per_second_count_from_when_the_engines_are_ready_not_from_the_first_reply():
+    now = [0.0]
+    tell, progress, _ = shown(10, clock=lambda: now[0])
+    tell.tell(Counter())
+    now[0] = 100.0  # the engines are loaded
+    tell.tell(Counter(ready=1))
+    assert progress.snapshot()["phase"] == "sampling"
+    now[0] = 165.0  # a whole batch ends at once
+    tell.tell(Counter(ready=1, prompts=2, replies=8, tokens=195))
+    assert progress.snapshot()["tokensPerSecond"] == 3.0
+    assert progress.snapshot()["secondsLeft"] == 4 * 65
 
 
 def test_what_cannot_succeed_is_not_tried_for_ever():
@@ -194,10 +208,14 @@ def test_work_that_is_called_off_raises_why():
         ([{"name": "a", "base": 0.5, "tuned": 1.0}], [{"name": "a", "base": 0.5, "tuned": 1.0}]),
         ([{"name": "a", "base": None, "tuned": 2}], [{"name": "a"}]),
         ([{"base": 0.5}, "x", {"name": ""}, {"name": "n" * 254}], None),
+        (
+            [{"name": "a", "models": [{"name": "m", "accuracy": 0.5}, {"accuracy": 1}, {"name": "n"}]}],
+            [{"name": "a", "models": [{"name": "m", "accuracy": 0.5}, {"name": "n"}]}],
+        ),
         ("nonsense", None),
         ([{"name": str(at)} for at in range(20)], [{"name": str(at)} for at in range(16)]),
     ],
-    ids=["right", "no share", "no name", "no list", "too many"],
+    ids=["right", "no share", "no name", "models", "no list", "too many"],
 )
 def test_evaluations_in_the_status_make_sense(said, kept):
     assert to_status({"evaluations": said}).get("evaluations") == kept

@@ -22,7 +22,8 @@ ANSWERS = [{"role": "assistant", "text": text} for text in "ab"]
 TREE = {"prompt": {"role": "prompter", "text": "q", "replies": ANSWERS}}
 ALPACA = {"instruction": "q", "input": "", "output": "a"}
 CASE = {"fact": "甲偷了一辆车。", "relevant_articles": ["264"], "charge": "盗窃罪", "prison_time": 12}
-SAMPLED = {**CASE, "response": "盗窃罪 | 12", "num_correct_for_this_sample": 1}
+OWN = [{"role": "user", "content": "q"}]
+SAMPLED = {**CASE, "prompt": OWN, "response": "盗窃罪 | 12", "num_correct_for_this_sample": 1}
 LINE = {"speaker": "Paimon", "text": "Hey!", "source_title": "By the lake"}
 SEED = {"question": "q", "answer": "a", "correction": "b"}
 EXTRACTED = {"user_hash": "u", "user_profile": {"name": "Ann"}, "next_question": "And then?",
@@ -165,7 +166,40 @@ def test_articles_are_looked_up(call):
     assert "x.jsonl, line 2: relevant_articles names 999, which is not in the file of articles" in ended.lines
     Path("articles.json").write_text("{oops")
     ended = call("check", "x.jsonl", "--set", "articlesUri=articles.json")
-    assert (ended.code, ended.err.startswith("tunesmith: articles.json: ")) == (2, True)
+    assert (ended.code, "articles.json cannot be used: articles.json" in ended.err) == (2, True)
+
+
+def test_sampled_records_without_prompt_need_the_articles(call):
+    write_jsonl(Path("x.jsonl"), [{**SAMPLED, "prompt": None}])
+    assert "x.jsonl, line 1: prompt is missing; set sampled.articlesUri" in call("check", "x.jsonl").out
+    Path("articles.json").write_text(json.dumps({"264": "盗窃公私财物……"}))
+    assert call("check", "x.jsonl", "--set", "articlesUri=articles.json").code == 0
+
+
+def test_files_in_another_encoding(call):
+    Path("novel.txt").write_bytes("第一章\n\n那年冬天，\n祖母死了。\n".encode("gb18030"))
+    ended = call("check", "novel.txt")
+    assert (ended.code, "it looks like gb18030: set encoding: gb18030" in ended.out) == (2, True)
+    for join, documents in (("line", 3), ("paragraph", 2), ("file", 1)):
+        ended = call("check", "novel.txt", "--encoding", "gb18030", "--set", f"join={join}")
+        records = (
+            "1 record → 1 document" if documents == 1 else f"{documents} records → {documents} documents"
+        )
+        assert (ended.code, records in ended.lines) == (0, True), ended.out
+    assert (
+        "--encoding gbk: there are utf-8, utf-16, gb18030,"
+        in call("check", "novel.txt", "--encoding", "gbk").err
+    )
+    Path("chat.jsonl").write_bytes(
+        (json.dumps(CHAT | {"note": "祖母死了"}, ensure_ascii=False)).encode("gb18030")
+    )
+    assert call("convert", "chat.jsonl", "out.jsonl", "--to", "openai", "--encoding", "gb18030").code == 0
+    Path("case.jsonl").write_bytes(json.dumps(CASE, ensure_ascii=False).encode("gb18030"))
+    Path("articles.json").write_bytes(
+        json.dumps({"264": "盗窃公私财物"}, ensure_ascii=False).encode("gb18030")
+    )
+    options = ("--encoding", "gb18030", "--set", "articlesUri=articles.json")
+    assert call("check", "case.jsonl", *options).code == 0
 
 
 def test_options_of_the_format(call):
@@ -283,7 +317,7 @@ def test_a_file_cut_short_is_never_allowed(call):
     Path("x.json").write_text(json.dumps([CHAT] * 3)[:-9])
     ended = call("convert", "x.json", "o.jsonl", "--to", "openai", "--max-bad-records", "100")
     assert ended.code == 2
-    assert "Nothing was written: a file could not be read to its end" in ended.lines[-1]
+    assert "Nothing was written: a file that could not be read to its end" in ended.lines[-1]
     assert names() == ["x.json"]
 
 
@@ -379,5 +413,6 @@ def test_the_commands_of_the_page_work(call, line, tiny_model):
     write_jsonl(Path("lines/paimon.jsonl"), [LINE])
     Path("alpaca.json").write_text(json.dumps([ALPACA]))
     Path("my-model").symlink_to(tiny_model)
+    Path("novel.txt").write_bytes("第一章\n\n那年冬天，\n祖母死了。\n".encode("gb18030"))
     ended = call(*shlex.split(line)[2:])
     assert ended.code == 0, ended.out + ended.err

@@ -15,6 +15,7 @@ from tunesmith.local.show import (
     preview_table,
     read_moment,
     show_result,
+    show_sampling,
     visible,
 )
 from tunesmith.local.workdir import JobFolder
@@ -35,6 +36,11 @@ def test_details():
     values = {"loss": 1.23456, "evalLoss": 2, "tokensPerSecond": 12345.6, "secondsLeft": 61}
     assert details(values) == "loss 1.2346  val 2.0000  12,346 tok/s  1m01s left"
     assert details({}) == ""
+    assert details({"spentUsd": 0.0123, "lostInFlightUsd": 0.0}) == "spent 0.0123 USD"
+    money = read_moment(
+        {"phase": "generating", "spentUsd": 0.0123, "lostInFlightUsd": 0.0004, "secondsLeft": 5}
+    )
+    assert money.text == "spent 0.0123 USD, at most 0.0004 USD more lost in flight  5s left"
 
 
 ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400, 1e300, "[/bold]", -1]
@@ -42,7 +48,7 @@ ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**4
 
 @each("odd", ODD, ids=repr)
 def test_odd_numbers_are_left_out(odd):
-    names = ("loss", "evalLoss", "tokensPerSecond", "secondsLeft")
+    names = ("loss", "evalLoss", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
     for name in names:
         assert details({name: odd, "loss": 1.0}).startswith("loss 1.0000") or name == "loss"
     moment = read_moment({"phase": "training", "step": odd, "total": odd, "records": odd, "loss": 0.5})
@@ -72,7 +78,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-KEYS = ["phase", "step", "total", "loss", "evalLoss", "tokensPerSecond", "secondsLeft", "records"]
+KEYS = ["phase", "step", "total", "loss", "evalLoss", "tokensPerSecond", "secondsLeft", "records", "spentUsd"]
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values | st.sampled_from(["training", "[/red]", "[x"])))
@@ -154,3 +160,14 @@ def test_files_that_are_not_there_are_not_named(tmp_path):
     assert shown.file.getvalue() == (
         "Output   s3://out/a/\nTime     1m15s\nTry it   tunesmith chat --model s3://out/a/final_model\n"
     )
+
+
+def test_of_a_sampling_the_counts_come_first_and_if_nothing_was_accepted_what_to_change(tmp_path):
+    found = {
+        "accepted": 0, "planned_generations": 16, "cancelled": 0, "generations": 16, "acceptance_rate": 0.0,
+        "reasons": {"truncated": 16}, "total_prompts": 2, "prompts_with_none_correct": 2, "seconds": 3.0,
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    show_sampling(console, found, JobFolder(tmp_path), "s3://b/out")
+    first = console.file.getvalue().splitlines()[0]
+    assert first.startswith("0 of 16 accepted (16 truncated); raise sampling.maxNewTokens, or ask")

@@ -76,8 +76,18 @@ def test_what_a_job_reads_of_another_counts_too():
     """A job with nothing but files of its own may start from a model that another put into S3."""
     reads = {**LOCAL, "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "first"}}}
     outputs = {("research", "FineTuneJob", "first"): "s3://models/first"}
-    assert s3_uris(job(reads), outputs) == {"s3://models/first"}
+    assert s3_uris(job(reads), outputs) == {"s3://models/first/final_model"}
     assert s3_uris(job(reads), {("other", "FineTuneJob", "first"): "s3://models/first"}) == set()
+
+
+def test_the_base_of_a_checkpoint_of_this_machine_counts(tmp_path):
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4/adapter_config.json").write_text(
+        '{"base_model_name_or_path": "s3://models/base"}'
+    )
+    target = {"fromJob": {"kind": "FineTuneJob", "name": "first", "checkpoint": 4}}
+    outputs = {("research", "FineTuneJob", "first"): f"file://{tmp_path}"}
+    assert s3_uris(job({**LOCAL, "spec.model": target}), outputs) == {"s3://models/base"}
 
 
 def test_it_is_said_which_s3_it_is():

@@ -1,7 +1,7 @@
 """From a sighting to the next status and action: every transition, conditions, crashes between two writes."""
 
 import pytest
-from good_manifests import FINE_TUNE, changed
+from good_manifests import FINE_TUNE, REMOVED, changed
 from sightings import DIGEST, NOW, PUBLISHED, child, look, pod, stamp, times, truths
 from tests.cases import each
 
@@ -284,6 +284,33 @@ def test_what_is_said_on_success():
     }
     assert status["progress"] == {"step": 9, "total": 9, "text": "9/9"}
     assert status["completionTime"] == stamp()
+    assert status["message"] == "The result is at s3://models/tune."
+    said = {
+        "message": "0 of 16 accepted (16 truncated)\x1b" + "!" * 5000,
+        "progress": {"text": " 0 of\n16 \x1b"},
+    }
+    sight["pods"] = [pod(word=PUBLISHED | said)]
+    status = look(RUNNING, **sight).status
+    assert status["message"].startswith("0 of 16 accepted (16 truncated)\ufffd!!!")
+    assert status["message"].endswith("!. The result is at s3://models/tune.")
+    assert status["progress"] == {"text": "0 of 16 \ufffd"}
+
+
+def test_a_job_that_only_evaluates_has_a_report_and_no_model(monkeypatch):
+    import sightings
+
+    exam = {
+        "spec.method": {"none": {}},
+        "spec.datasets": REMOVED,
+        "spec.previews": [{"name": "a", "user": "b"}],
+    }
+    monkeypatch.setattr(sightings, "FINE_TUNE", changed(FINE_TUNE, exam))
+    status = look(RUNNING, children=[child(1, "Succeeded")], pods=[pod(word=PUBLISHED)]).status
+    assert status["outputs"] == {
+        "uri": "s3://models/tune",
+        "manifestDigest": DIGEST,
+        "report": "s3://models/tune/report.html",
+    }
 
 
 def test_times_of_conditions_change_only_with_their_truth():

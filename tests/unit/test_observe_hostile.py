@@ -133,7 +133,8 @@ def test_a_status_of_any_shape(status):
     observe(seen(status if status is not None else {}))
 
 
-FIELDS = ("step", "total", "loss", "epoch", "tokensPerSecond", "secondsLeft", "acceptanceRate", "spentUsd")
+FIELDS = ("step", "total", "loss", "epoch", "tokensPerSecond", "secondsLeft", "acceptanceRate", "spentUsd",
+          "lostInFlightUsd")  # fmt: skip
 AWKWARD = [
     10**400,
     -1,

@@ -32,7 +32,7 @@ def stored(document):
 def test_local_and_cluster_read_the_same_run_json(path):
     local, problems = load_files([path])
     assert not problems
-    outputs = output_uris(local)
+    outputs = output_uris(load_files(FILES)[0])
     for job, document in zip(local, yaml.safe_load_all(path.read_text()), strict=True):
         on_cluster = parse_document(stored(document), "", 0)
         here = build(job, outputs)

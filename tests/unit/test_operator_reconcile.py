@@ -17,6 +17,8 @@ from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, R
 from tunesmith_operator.settings import Allowed, Settings
 from tunesmith_operator.sight import Sight, key_of
 
+PREVIEW = {"name": "a", "user": "b"}
+
 
 class Notes:
     """Stands for the cluster: notes writes, and fails when told."""
@@ -154,3 +156,25 @@ def test_an_object_of_any_shape_gets_a_status_or_is_left_alone(document, changes
     reconcile(changed(body(document), changes), notes)
     for status in notes.statuses:
         check(status)
+
+
+def test_a_job_that_needs_the_model_of_one_that_makes_none_fails_with_the_reason():
+    """Though the other one has succeeded: there is no final model to wait for."""
+    exam = {
+        "metadata.name": "exam",
+        "spec.method": {"none": {}},
+        "spec.previews": [{"name": "a", "user": "b"}],
+    }
+    other = body(changed(FINE_TUNE, exam), status={"phase": "Succeeded"})
+    notes, sight = Notes(), Sight()
+    ref = {"fromJob": {"kind": "FineTuneJob", "name": "exam"}}
+    document = body(changed(FINE_TUNE, {"spec.model": ref}))
+    sight.put_job(other)
+    sight.put_job(document)
+    asyncio.run(Reconciler(sight, notes, Settings()).reconcile(key_of(document)))
+    (status,) = notes.statuses
+    assert notes.made == []
+    assert (status["phase"], status["reason"]) == ("Failed", "InvalidManifest")
+    assert status["message"].startswith(
+        "spec.model.fromJob: FineTuneJob exam only evaluates (its method is none)"
+    )

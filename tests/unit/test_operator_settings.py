@@ -59,6 +59,12 @@ CASES = {
     "two rules": (FINE_TUNE, {}, [{"uris": ["s3://data"]}, {"uris": ["s3://models", "hf://org"]}], ""),
     "another namespace": (FINE_TUNE, {}, [ALL | {"namespaces": ["prod-*"]}], "namespace research"),
     "another bucket": (FINE_TUNE, {}, [{"uris": ["s3://models", "hf://org"]}], "s3://data/train.jsonl"),
+    "a file of articles": (
+        FINE_TUNE,
+        {"spec.datasets[0]": {"uri": "s3://data/x", "sampled": {"articlesUri": "s3://law/a.json"}}},
+        [ALL],
+        "s3://law/a.json",
+    ),
     "a bucket that begins alike": (FINE_TUNE, {"spec.output.uri": "s3://models2/x"}, [ALL], "s3://models2/x"),
     "a folder of the pod": (FINE_TUNE, {"spec.output.uri": "/etc/x"}, [ALL], "/etc/x"),
     "a Secret": (

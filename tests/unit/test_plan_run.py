@@ -4,7 +4,7 @@ import json
 
 import pytest
 from full_manifests import FULL
-from good_manifests import FINE_TUNE, REMOVED, changed
+from good_manifests import DIALOGUE, FINE_TUNE, REMOVED, SAMPLE, changed
 
 from tunesmith.api.manifest import parse_document
 from tunesmith.errors import ManifestError
@@ -79,6 +79,29 @@ def test_references_become_addresses_of_what_each_kind_makes():
         "file:///out/dialogues/messages.jsonl",
     ]
     assert "fromJob" not in json.dumps(spec)
+
+
+def test_two_references_to_one_job_keep_their_own_parts():
+    """The final model and a checkpoint of the same job, wherever a model is named."""
+    target = {"kind": "FineTuneJob", "name": "a"}
+    checkpoint = {"model": {"fromJob": {**target, "checkpoint": 100}}}
+    endpoints = {
+        "spec.endpoints.one": {"transformers": {"model": {"fromJob": target}}},
+        "spec.endpoints.two": {"vllm": checkpoint},
+    }
+    spec = json.loads(run(changed(DIALOGUE, endpoints), OUTPUTS).to_json())["spec"]
+    assert spec["endpoints"]["one"]["transformers"]["model"]["uri"] == "s3://out/model/final_model"
+    assert spec["endpoints"]["two"]["vllm"]["model"]["uri"] == "s3://out/model/checkpoint-100"
+    for document in (
+        changed(FINE_TUNE, {"spec.model": checkpoint["model"]}),
+        changed(SAMPLE, {"spec.model": checkpoint["model"]}),
+    ):
+        assert run(document, OUTPUTS).spec.model.uri == "s3://out/model/checkpoint-100"
+
+
+def test_a_field_called_from_job_in_a_json_object_is_left_alone():
+    document = changed(FINE_TUNE, {"spec.deepspeed": {"config": {"fromJob": {"kind": "x", "name": "y"}}}})
+    assert run(document).spec.deepspeed.config == {"fromJob": {"kind": "x", "name": "y"}}
 
 
 def test_an_unknown_reference_names_its_field():

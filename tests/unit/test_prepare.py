@@ -33,7 +33,9 @@ def make(tmp_path):
         specs = []
         for records, settings in datasets:
             path = write_jsonl(tmp_path / f"{next(counter)}" / "train.jsonl", records)
-            fmt = {} if {"text", "instruction", "sampled"} & settings.keys() else {"chat": {}}
+            fmt = (
+                {} if {"text", "instruction", "sampled", "userSimulation"} & settings.keys() else {"chat": {}}
+            )
             specs.append({"uri": f"file://{path}", **fmt, **settings})
         extra = {}
         if isinstance(validation, float):
@@ -211,6 +213,10 @@ def test_an_id_outside_the_models_vocabulary_is_found(make):
 def test_nothing_left_is_said(make):
     with pytest.raises(DataError, match="No sample is left"):
         make(([chat(1)], {"repeat": 0.1}))
+    users = [{"user_hash": f"u{number}", "task": {"task_behavior_collections": []}} for number in range(3)]
+    why = r"No sample is left to train on\. datasets\[0\] .*: 3 records, of them 3 left out \(the user has"
+    with pytest.raises(DataError, match=why):
+        make((users, {"userSimulation": {}}))
 
 
 def test_progress_and_first(make):

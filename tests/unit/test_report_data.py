@@ -69,7 +69,8 @@ def test_hostile_text_stays_text(where):
         "reason": {"skipped": {HOSTILE: 1}},
         "bad": {"bad_records": [HOSTILE]},
     }
-    samples = [{"place": HOSTILE, "spans": [[HOSTILE, True]]}] if where == "sample" else []
+    hostile = {"place": HOSTILE, "facts": HOSTILE, "spans": [[HOSTILE, True]]}
+    samples = [{"title": HOSTILE, "samples": [hostile]}] if where == "sample" else []
     text = page(dataset(**changes.get(where, {})), samples=samples)
     assert "script" not in Page(text).tags
     assert "alert(1)" in Page(text).words

@@ -7,7 +7,7 @@ import pytest
 
 from tunesmith.report.finetune import render_finetune_report, shown
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)></style></title>{{ 7*7 }}&amp;"
 
 
@@ -58,13 +58,17 @@ def metrics(count, loss=lambda step: 1 + 3 / step):
     ]
 
 
+def samples(spans, text="x"):
+    return [{"title": text, "samples": [{"place": text, "facts": text, "spans": spans}]}]
+
+
 def full(text="plain"):
     return {
         "title": text,
         "summary": [(text, text), ("Validation loss", "4.43 → 1.89"), ("Steps", 12345), ("Share", 0.12345)],
         "metrics": metrics(40),
         "evals": [{"step": 0, "eval_loss": 4.4}, {"step": 40, "eval_loss": 1.9}],
-        "samples": [{"place": text, "spans": [[text, False], [text, True]]}],
+        "samples": samples([[text, False], [text, True]], text),
         "previews": [
             {"name": text, "messages": [{"role": text, "content": text}], "before": text, "after": "other"}
         ],
@@ -131,7 +135,7 @@ def test_hostile_text_is_shown_as_text_everywhere():
 
 def test_characters_that_reorder_or_break_text_are_shown_by_code():
     spans = [["a\u202eb\x00c\ud800d\u2067", True], ["שלום\u200f", False]]
-    page = render_finetune_report({"samples": [{"place": "x", "spans": spans}]})
+    page = render_finetune_report({"samples": samples(spans)})
     assert "a⟨U+202E⟩b⟨U+0000⟩c?d⟨U+2067⟩" in page
     assert "שלום\u200f" in page
     page.encode("utf-8")
@@ -139,7 +143,7 @@ def test_characters_that_reorder_or_break_text_are_shown_by_code():
 
 def test_labels_are_marked_and_context_is_not():
     spans = [["question ", False], ["answer", True], ["\n", False]]
-    page = render_finetune_report({"samples": [{"place": "a.jsonl:1", "spans": spans}]})
+    page = render_finetune_report({"samples": samples(spans)})
     assert 'question <span class="label">answer</span>\n</div>' in page
 
 

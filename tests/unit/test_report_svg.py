@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,38 @@ def test_bars_of_many_bins_are_joined_and_lose_no_count():
     assert len(joined) <= 400
     assert sum(count for _, _, count in joined) == 2000
     assert (joined[0][0], joined[-1][1]) == (0, 1000)
+
+
+CSS = (Path(svg.__file__).parent / "style.css").read_text("utf-8")
+REM = 16
+
+
+def text_size(css_class, page):
+    """Units of a chart's text on a page so many pixels wide, as the style sheet's rules follow each other."""
+    size = 0
+    narrow = re.findall(r"^@media \(max-width: (\d+)rem\) \{\n(.*?)^\}", CSS, re.MULTILINE | re.DOTALL)
+    for limit, block in [("", CSS.partition("@media (max")[0]), *narrow]:
+        found = re.findall(rf"^ *{re.escape(css_class)} text {{[^}}]*font-size: (\d+)px", block, re.MULTILINE)
+        if found and (not limit or page <= int(limit) * REM):
+            size = int(found[0])
+    return size
+
+
+def test_text_of_charts_can_be_read_on_narrow_and_wide_pages():
+    """Pixels on the screen: units of the text times the width of the card by that of the view box."""
+    sizes = {}
+    for page in (360, 400, 480, 540, 600, 800, 1000, 1200):
+        card = min(page, 62 * REM) - (50 if page <= 40 * REM else 72)
+        columns = max(1, card // (16 * REM + 16))
+        small = min((card + 32) / min(columns, 3) - 48, 24 * REM)
+        sizes[page] = (
+            text_size(".chart.wide", page) * card / 640,
+            text_size(".chart", page) * small / 340,
+        )
+    assert all(10 <= size <= 18 for pair in sizes.values() for size in pair), sizes
+
+
+def test_labels_in_the_largest_text_have_room():
+    """Below the axis stand the labels of its ticks, 7 units down, and its name, 6 units above the end."""
+    largest = text_size(".chart.wide", 400)
+    assert 7 + 0.8 * largest < svg.MARGIN_BOTTOM - 6 - 0.75 * largest

@@ -88,7 +88,9 @@ def shards_of(number, size):
     return shard
 
 
-def run(engine, rows, judges=None, count=5, size=2, length=3, kept=lambda prompt: 0, **sampling):
+def run(
+    engine, rows, judges=None, count=5, size=2, length=3, kept=lambda prompt: 0, clock=lambda: 7.0, **sampling
+):
     finished = []
     loop = Loop(
         prompts(count, length),
@@ -98,7 +100,7 @@ def run(engine, rows, judges=None, count=5, size=2, length=3, kept=lambda prompt
         SamplingSpec(**{"num_samples": 4, **sampling}),
         finished=finished.append,
         kept=kept,
-        clock=lambda: 7.0,
+        clock=clock,
     )
     asyncio.run(loop.run(shards_of(count, size)))
     return loop, finished
@@ -116,9 +118,18 @@ def test_every_planned_row_is_drawn_judged_and_written_once():
     assert {key: row.accepted for key, row in rows.items()} == {
         row_key(f"p{at}", index): index in (0, 2) for at in range(5) for index in range(4)
     }
-    assert rows["p3/1"] == Row("p3", 1, "p3 1", "stop", "wrong_answer", {}, 5, 3, 7)
+    assert rows["p3/1"] == Row("p3", 1, "p3 1", "stop", "wrong_answer", {}, 5, 3, 7, 7)
     assert sorted(finished, key=lambda shard: shard.start) == [range(0, 2), range(2, 4), range(4, 5)]
     assert loop.tally.as_dict() == {"prompts": 5, "replies": 20, "accepted": 10, "tokens": 100}
+
+
+@pytest.mark.parametrize("sampling", [{}, {"stop_after_accepted": 4}])
+def test_a_rows_time_begins_when_the_engine_is_asked(sampling):
+    moments = iter(float(moment) for moment in range(1000))
+    rows = Rows()
+    run(Engine(at_once=64), rows, count=3, clock=lambda: next(moments), **sampling)
+    assert sorted(row.began for row in rows.values()) == list(range(12))  # all at once
+    assert sorted(row.at for row in rows.values()) == list(range(12, 24))
 
 
 def test_what_is_done_is_not_drawn_again():

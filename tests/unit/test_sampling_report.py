@@ -4,11 +4,11 @@ import pytest
 from tests.fixtures.sampling_rows import Asked, row, rows
 from tests.unit.test_report_finetune import HOSTILE, Page
 
-from tunesmith.report.evaluation import evaluation_values, interval_chart, reason_rows
+from tunesmith.report.evaluation import evaluation_values, interval_line, reason_rows
 from tunesmith.report.finetune import environment
 from tunesmith.report.sampling import correct_bars, render_sampling_report, shares_by_length
 from tunesmith.report.shares import between, of_all, percent
-from tunesmith.sampling.comparison import compare
+from tunesmith.sampling.models import count_models
 from tunesmith.sampling.outputs import write_outputs
 from tunesmith.tokens.conversation import Message
 
@@ -59,7 +59,7 @@ def check(page):
     assert not {"script", "img", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
     for _, attrs in parsed.tags:
         assert not [name for name in attrs if name.startswith("on") or name == "src"]
-        assert re.fullmatch(r"width: [0-9.]+%", attrs.get("style", "width: 0%"))
+        assert re.fullmatch(r"(width|left): [0-9.]+%", attrs.get("style", "width: 0%"))
         assert (attrs.get("href") or "#").startswith(("#", "data:,"))
     assert not re.search(r"url\(|@import|https?:|nan", page.replace(HOSTILE, ""))
     return parsed
@@ -103,13 +103,30 @@ def test_very_long_replies_are_cut_with_a_note(tmp_path):
     assert parsed.text.count(f"xxx{HOSTILE}") == 12
 
 
+def test_nothing_accepted_is_what_the_page_begins_with(tmp_path):
+    found = outcome(tmp_path, ["tttt", "tttt"])
+    found["statistics"] |= {"job": "sums", "max_new_tokens": 32}
+    text = re.sub(
+        r"\s+", " ", Page(render_sampling_report({**found, "notes": ["2 records → 2 prompts"]})).text
+    )
+    said = [
+        "0 of 8 accepted (8 truncated)",
+        "RejectionSampleJob sums accepted none of 8 replies (8 truncated at maxNewTokens 32); raise",
+        "2 records → 2 prompts",
+    ]
+    places = [text.find(sentence) for sentence in said]
+    assert -1 not in places, text
+    assert places == sorted(places)
+
+
 def test_the_numbers_on_top(tmp_path):
     parsed = Page(render_sampling_report(outcome(tmp_path, ["aawt", "uwca", "nnnn", "a---"])))
     text = re.sub(r"\s+", " ", parsed.text)
     for shown in (
         "Prompts4",
         "Replies drawn9",
-        "Accepted4 (44.4 %)",
+        "Replies4 of 13 accepted (4 prompt_too_long, 2 wrong_answer, 1 wrong_charge, 2 for other reasons)",
+        "Acceptance rate44.4 %",
         "Right per prompt1.00 of 4",
         "Prompts with none right1 (25.0 %)",
         "(see sampling.maxNewTokens): 1.",
@@ -151,17 +168,28 @@ def test_lengths_are_shares_of_their_own_kind():
     assert shares_by_length(bins, "rejected") == []
 
 
-def evaluation(folder, name="test", before=("awwc", "wwww"), after=("aaaw", "wwwa"), text=None):
+NAMES = ("base", "tuned", "third")
+
+
+def evaluation(
+    folder, name="test", before=("awwc", "wwww"), after=("aaaw", "wwwa"), text=None, third=None, sets=()
+):
+    """Two models, or three, on the same prompts; the second one is held against the others."""
     asked = [
-        Asked(f"{text or ''}p{i}", CASE, [Message("user", text or "Q")], "TU") for i in range(len(before))
+        Asked(f"{text or ''}p{i}", CASE, [Message("user", text or "Q")], "TU", set=sets[i] if sets else "")
+        for i in range(len(before))
     ]
     changes = {"response": text, "details": {text: text}} if text else {}
     sides = []
-    for letters in (before, after):
-        found = {p.id: rows(p.id, one, **changes) for p, one in zip(asked, letters, strict=True)}
-        sides.append(found.__getitem__)
-    base, tuned = (write_outputs(asked, side, folder, num_samples=4).statistics for side in sides)
-    return {"name": name, "base": base, "tuned": tuned, "comparison": compare(asked, *sides)}
+    for side, letters in zip(NAMES, (before, after, third), strict=True):
+        if letters is not None:
+            found = {p.id: rows(p.id, one, **changes) for p, one in zip(asked, letters, strict=True)}
+            sides.append((side, found.__getitem__))
+    models = [
+        {"name": side, "statistics": write_outputs(asked, rows_of, folder, num_samples=4).statistics}
+        for side, rows_of in sides
+    ]
+    return {"name": name, "models": models, "compared": count_models(asked, sides, 1)}
 
 
 def section(evaluations):
@@ -169,26 +197,40 @@ def section(evaluations):
     return check(page)
 
 
+def words(parsed):
+    return re.sub(r"\s+", " ", parsed.text)
+
+
 def test_an_evaluation_shows_both_models(tmp_path):
     parsed = section([evaluation(tmp_path)])
-    text = re.sub(r"\s+", " ", parsed.text)
+    text = words(parsed)
     assert "base12.5 %" in text
     assert "tuned50.0 %" in text
-    assert "Accuracy changed by +37.5 points" in text
+    assert "tuned against base: +37.5 points right" in text
     assert "2 of 2 prompts went better, 0 worse." in text
-    assert parsed.with_class("marks").count("circle") == parsed.with_class("line").count("circle") == 1
     assert "wrong_charge10" in text.replace(" ", "")
+    assert "Each two models" not in text
 
 
-def test_an_evaluation_without_base(tmp_path):
-    parsed = section([{**evaluation(tmp_path), "base": None, "comparison": None}])
-    assert "base12.5" not in parsed.text
-    assert parsed.with_class("line").count("circle") == 1
-    assert "Accuracy changed" not in parsed.text
+def test_sets_have_a_line_each_below_their_totals(tmp_path):
+    """Of 62 sets and three models: totals first, then each set, and each two models."""
+    count = 62
+    given = {"before": ("w",), "after": ("a",), "third": ("w",)}
+    made = evaluation(
+        tmp_path,
+        sets=[f"kind_{i % 31}/{'original' if i < 31 else 'poisoned'}" for i in range(count)],
+        **{side: letters * count for side, letters in given.items()},
+    )
+    parsed = section([made])
+    text = words(parsed)
+    assert text.index("All 62 sets") < text.index("kind_0/original")
+    assert sum(f"kind_{i}/{half}" in text for i in range(31) for half in ("original", "poisoned")) == count
+    assert "tuned − base+100.0 (" in text
+    assert "base − third+0.0 (" in text
 
 
 def test_hostile_text_of_evaluations(tmp_path):
-    parsed = section([evaluation(tmp_path, name=HOSTILE, text=HOSTILE)])
+    parsed = section([evaluation(tmp_path, name=HOSTILE, text=HOSTILE, sets=(HOSTILE, HOSTILE))])
     assert parsed.text.count(HOSTILE.split("{{")[0]) >= 2 + 2 * (1 + 1 + 2 * 3)
 
 
@@ -198,23 +240,25 @@ def test_an_evaluation_that_drew_nothing(tmp_path):
     section([empty, unfit])
 
 
-def test_reasons_of_both_sides_are_listed():
-    before, after = {"reasons": {"wrong_term": 2, "unparsable": 5}}, {"reasons": {"truncated": 9}}
-    assert [(r["reason"], r["base"], r["tuned"]) for r in reason_rows(before, after)] == [
-        ("unparsable", 5, 0),
-        ("wrong_term", 2, 0),
-        ("truncated", 0, 9),
+def test_reasons_of_all_models_are_listed():
+    found = reason_rows([{"wrong_term": 2, "unparsable": 5}, {"truncated": 9}])
+    assert [(row["reason"], row["counts"]) for row in found] == [
+        ("unparsable", [5, 0]),
+        ("wrong_term", [2, 0]),
+        ("truncated", [0, 9]),
     ]
 
 
-@pytest.mark.parametrize("accuracy", [0.0, 0.3, 1.0])
-def test_intervals_are_drawn_inside(accuracy):
-    found = {"accuracy": accuracy, "accuracy_interval": [max(0, accuracy - 0.1), min(1, accuracy + 0.1)]}
-    drawn = str(interval_chart([("base", "marks", found), ("tuned", "line", found)]))
-    places = [float(x) for x in re.findall(r'cx="([0-9.]+)"', drawn)]
-    assert places == [24 + accuracy * (640 - 48)] * 2
-    low, high = map(float, re.search(r'd="M([0-9.]+) [0-9.]+H([0-9.]+)M', drawn).groups())
-    assert 24 <= low <= places[0] <= high <= 616
+def test_intervals_are_drawn_in_percent_of_their_place():
+    """So that marks keep their size and nothing is out of the picture, however narrow the page is."""
+    for accuracy in (0.0, 0.3, 1.0):
+        ends = [max(0, accuracy - 0.1), min(1, accuracy + 0.1)]
+        found = {"accuracy": accuracy, "accuracy_interval": ends}
+        drawn = str(interval_line(0, "base", found, "accuracy"))
+        assert float(re.search(r'<circle cx="([0-9.]+)%"', drawn)[1]) == pytest.approx(100 * accuracy)
+        line = re.search(r'<g class="m0"><line x1="([0-9.]+)%" x2="([0-9.]+)%"', drawn)
+        assert [float(end) for end in line.groups()] == pytest.approx([100 * end for end in ends])
+        assert "viewBox" not in drawn
 
 
 def test_one_row_of_a_user_shows_its_reason(tmp_path):

@@ -33,8 +33,8 @@ def test_rows_come_back_from_json(letter):
 
 def test_a_row_without_its_time_is_read():
     value = row("p").to_json()
-    del value["at"]
-    assert Row.from_json(value) == replace(row("p"), at=0)
+    del value["at"], value["began"]
+    assert Row.from_json(value) == replace(row("p"), at=0, began=0)
 
 
 @pytest.mark.parametrize("blank", ["", " \n", "\u3000"])
@@ -51,6 +51,7 @@ FOREIGN = {
     "details": {"details": "x"},
     "number": {"tokens": -1},
     "truth": {"tokens": True},
+    "time": {"began": -1.0},
     "finish": {"finish_reason": "abort"},
     "reason": {"reason": "ugly"},
     "cut-without-reason": {"finish_reason": "length"},

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fixtures.sampling_rows import LETTERS, Asked, row, rows
 
+from tunesmith.sampling.busy import Busy
 from tunesmith.sampling.comparison import compare
 from tunesmith.sampling.metrics import Difference, Directions, Share, wilson
 from tunesmith.sampling.statistics import Lengths, Statistics, WrongCharges, together
@@ -14,11 +15,11 @@ from tunesmith.sampling.statistics import Lengths, Statistics, WrongCharges, tog
 CASE = {"fact": "甲。", "relevant_articles": ["1"], "charge": "盗窃罪", "prison_time": 12}
 
 
-def statistics(letters, num_samples=None, seconds=None, **changes):
+def statistics(letters, num_samples=None, **changes):
     found = Statistics(num_samples or max(map(len, letters), default=1))
     for one in letters:
         found.add(Asked("p", CASE), rows("p", one, **changes))
-    return found.values(seconds)
+    return found.values()
 
 
 def test_every_value_of_a_small_job():
@@ -78,9 +79,30 @@ def test_a_prompt_that_was_called_off_whole_is_not_all_right():
     assert (found["prompts_with_none_correct"], found["prompts_with_all_correct"]) == (1, 1)
 
 
-def test_given_seconds_are_believed():
-    assert statistics(["aa"], seconds=4.0)["tokens_per_second"] == 5.2
-    assert statistics(["aa"], seconds=0.0)["tokens_per_second"] is None
+def test_seconds_count_from_when_the_engine_was_first_asked_and_add_up_over_attempts():
+    """A reply of 204 tokens in 68 seconds is 3 tokens/s, however many end at the same moment."""
+    found = Statistics(2)
+    found.add(Asked("p"), [row("p", at=1068.2, began=1000.2, tokens=100), row("p", 1, at=1068.1, tokens=104)])
+    assert (found.values()["seconds"], found.values()["tokens_per_second"]) == (68.0, 3.0)
+    # An attempt a day later, of an engine that was asked twice within it and waited in between.
+    found.add(Asked("q"), [row("q", at=90_000, began=89_990), row("q", 1, at=90_030, began=90_020)])
+    assert found.values()["seconds"] == 68 + 10 + 10
+    found.add(Asked("r"), [row("r", at=90_021, began=89_999)])
+    assert found.values()["seconds"] == 68 + 40
+
+
+def test_without_any_time_there_is_no_speed():
+    assert statistics(["a"])["tokens_per_second"] is None
+    assert statistics(["a"], at=5.0, began=9.0)["seconds"] == 0  # a clock that was set back
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 30)), max_size=60))
+def test_busy_is_the_union_of_all_spans(spans):
+    busy = Busy()
+    for start, length in spans:
+        busy.add(start * 2, (start + length) * 2)  # no gap is as short as one that still counts
+    covered = {moment for start, length in spans for moment in range(start, start + length)}
+    assert busy.seconds == 2 * len(covered)
 
 
 @given(st.lists(st.text(st.sampled_from(sorted(LETTERS)), min_size=4, max_size=4), max_size=12), st.randoms())

@@ -6,6 +6,7 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from tests.fixtures.tokenizers import (
 
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.checks import check_sample
-from tunesmith.tokens.conversation import Conversation, Document, Message
+from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 
 LONG = 1_000_000
 BYTE_LEVEL = [name for name, family in BY_NAME.items() if not family.metaspace]
@@ -157,6 +158,48 @@ def test_a_reply_is_never_cut_unless_told() -> None:
     check_sample(sample, chat, "chat", truncate_reply=True)
 
 
+def test_a_prompt_that_must_stay_whole() -> None:
+    chat = load_family("chatml")
+    fits = (Message("user", "hello"), Message("assistant", "hi"))
+    long = (Message("user", "Only one word. " + "why " * 100), Message("assistant", "hi"))
+    turns = (*long, Message("user", "what"), Message("assistant", "that"))
+
+    def samples(messages: tuple[Message, ...], **options: Any) -> list[Sample]:
+        conversation = Conversation(messages, **options.pop("conversation", {}))
+        return chat.samples(
+            conversation, train_on="lastAssistant", max_length=60, truncate_prompt=False, **options
+        )
+
+    assert len(samples(fits)) == 1
+    for messages in (long, turns):
+        with pytest.raises(
+            RecordError, match=r"prompt of \d+ tokens and its reply of \d+ .*truncatePrompt: true"
+        ):
+            samples(messages)
+        with pytest.raises(RecordError, match="truncatePrompt"):
+            samples(messages, truncate_reply=True)
+    # User simulation leaves out whole turns, and cuts into none.
+    (sample,) = samples(turns, conversation={"merge": False})
+    assert sample.cut_tokens > 0
+    assert chat.decode(sample.ids).count("why") == 0
+    with pytest.raises(RecordError, match="truncatePrompt"):
+        samples(long, conversation={"merge": False})
+
+
+def test_a_reply_is_cut_where_the_prompt_must_stay_whole() -> None:
+    chat = load_family("chatml")
+    messages = (Message("user", "why " * 5), Message("assistant", "the old town " * 40))
+    limits: dict[str, Any] = {"train_on": "allAssistant", "max_length": 60, "truncate_prompt": False}
+    with pytest.raises(RecordError, match="reply alone is too long"):
+        chat.samples(Conversation(messages), **limits)
+    (sample,) = chat.samples(Conversation(messages), **limits, truncate_reply=True)
+    prompt = inference_ids(chat, messages[:1])
+    assert (sample.ids[: len(prompt)], len(sample.ids)) == (prompt, 60)
+    longer = (Message("user", "why " * 50), messages[1])
+    with pytest.raises(RecordError, match="the prompt of"):
+        chat.samples(Conversation(longer), **limits, truncate_reply=True)
+
+
 def test_a_cut_reply_leaves_the_question_half_the_room() -> None:
     chat = load_family("chatml")
     messages = (Message("user", "why " * 100), Message("assistant", "the old town " * 40))
@@ -198,7 +241,7 @@ def test_sentencepiece_like_tokenizers_are_cut_too() -> None:
 )
 def test_every_token_of_a_text_is_a_label_once(name: str, text: str, max_length: int) -> None:
     chat = load_family(name)
-    samples = chat.document_samples(Document(text), max_length=max_length)
+    samples = list(chat.document_samples(Document(text), max_length=max_length))
     labels = [id_ for s in samples for id_, weight in zip(s.ids, s.weights, strict=True) if weight]
     ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert labels == [*ids, chat.tokenizer.eos_token_id]
@@ -214,3 +257,45 @@ def test_every_token_of_a_text_is_a_label_once(name: str, text: str, max_length:
             assert sample.ids[sample.weights.index(1.0) - 1] == before[-1]
         before = sample.ids
         check_sample(sample, chat, "text")
+
+
+def test_a_long_text_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "It rained.",
+        "",
+        "  indented",
+        "你好，世界。",
+        "\u3000\u3000第一章",
+        '"Quoted," he said.',
+        "a b " * 9,
+    ]
+    texts = {
+        "plain": "\n".join(random.Random(1).choices([*lines[:1], *lines[3:4], *lines[5:]], k=300)),
+        "indented": "\n\n".join("\u3000\u3000第一章，他说：好。" for _ in range(100)),
+        "no lines": "the old town " * 300,
+        "mixed": "\r\n".join(random.Random(2).choices(lines, k=300)),
+    }
+    wrong = []
+    for name in ("chatml", "llama3", "metaspace-first", "metaspace-always"):
+        chat = load_family(name)
+        for kind, text in texts.items():
+            monkeypatch.setattr("tunesmith.tokens.encode.PIECE_CHARACTERS", 1 << 30)
+            whole = list(chat.document_samples(Document(text), max_length=50))
+            monkeypatch.setattr("tunesmith.tokens.encode.PIECE_CHARACTERS", 40)
+            pieces = list(chat.document_samples(Document(text), max_length=50))
+            same = pieces == whole if kind == "plain" else _labels(chat, pieces) == _labels(chat, whole)
+            wrong += [] if same else [(name, kind)]
+    assert wrong == []
+
+
+def test_a_long_text_is_never_encoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = load_family("chatml")
+    monkeypatch.setattr("tunesmith.tokens.encode.PIECE_CHARACTERS", 100)
+    encoder, sizes = chat._encoder, []
+    monkeypatch.setattr(encoder, "ids", lambda text, ids=encoder.ids: sizes.append(len(text)) or ids(text))
+    assert list(chat.document_samples(Document("It rained.\n" * 200), max_length=50))
+    assert max(sizes) < 300
+
+
+def _labels(chat: ChatTokenizer, samples: list[Sample]) -> str:
+    return chat.decode([id_ for s in samples for id_, w in zip(s.ids, s.weights, strict=True) if w])

@@ -10,7 +10,8 @@ from tunesmith.api.common import ModelSource
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.training.arguments import optimizer
 from tunesmith.training.experts import fused_experts
-from tunesmith.training.model import build_model, save_final
+from tunesmith.training.export import save_final
+from tunesmith.training.model import build_model
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -121,3 +121,33 @@ def test_any_bytes_give_documents_or_one_problem(text):
 @given(st.text("[]{}:,-&*!<|>\"'#\n\t ab01~%@.", max_size=60))
 def test_any_punctuation_gives_documents_or_one_problem(text):
     assert len(problems_of(text)) <= 1
+
+
+def test_what_is_nested_too_deep_is_one_problem_whoever_notices_first():
+    """The library reads ahead of what it hands out, and newer ones have a limit of their own."""
+    shapes = {
+        "lists": lambda n: (1, "a: " + "[" * n + "]" * n),
+        "lists left open": lambda n: (1, "a: " + "[" * n),
+        "objects": lambda n: (1, "{a: " * n + "1" + "}" * n),
+        "objects with quoted keys": lambda n: (1, '{"a": ' * n),
+        "items in one line": lambda n: (1, "- " * n + "1"),
+        "indentation": lambda n: (101, "\n".join(" " * i + "a:" for i in range(n))),
+        "a later document": lambda n: (3, "a: 1\n---\n" + "[" * n),
+    }
+    wrong = {}
+    for name, shape in shapes.items():
+        for depth in (150, 1500, 2500):
+            line, text = shape(depth)
+            document = 2 if "---" in text else 1
+            with pytest.raises(ManifestError) as raised:
+                load_documents(text, "x.yaml")
+            said = [str(problem) for problem in raised.value.problems]
+            if said != [f"x.yaml, document {document}: line {line}: is nested more than 100 deep"]:
+                wrong[name, depth] = said
+    assert wrong == {}
+
+
+def test_a_number_that_no_program_reads_is_one_problem():
+    for text in ("a: 0x" + "f" * 5000, "a: 0o" + "7" * 5000):
+        with pytest.raises(ManifestError, match=r"line 1, column 4: .* is larger than any number here"):
+            load_documents(text, "x.yaml")

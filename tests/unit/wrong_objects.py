@@ -36,6 +36,17 @@ EVALUATION = {
     "verifier": {"exactMatch": {"field": "x"}},
 }
 
+TRAINS_NOTHING = "does not go with method none, which trains nothing; remove it"
+EXAM = changed(
+    FINE_TUNE,
+    {"spec.method": {"none": {}}, "spec.datasets": REMOVED, "spec.evaluation": [EVALUATION]},
+)
+
+
+def exam(id_, changes, path, words):
+    return Wrong(id_, changed(EXAM, changes), path, words)
+
+
 OBJECTS = [
     # names of fields
     ft(
@@ -63,8 +74,8 @@ OBJECTS = [
         "none is known here",
     ),
     # exactly one of
-    ft("two-methods", {"spec.method.full": {}}, "spec.method", "exactly one of full, lora and qlora"),
-    ft("no-method", {"spec.method": {}}, "spec.method", "exactly one of full, lora and qlora"),
+    ft("two-methods", {"spec.method.full": {}}, "spec.method", "exactly one of full, lora, qlora and none"),
+    ft("no-method", {"spec.method": {}}, "spec.method", "exactly one of full, lora, qlora and none"),
     ft("method-with-null", {"spec.method": {"full": None}}, "spec.method", "write full: {}"),
     ft("method-missing", {"spec.method": REMOVED}, "spec.method", "is required"),
     ft(
@@ -283,6 +294,23 @@ OBJECTS = [
         "FineTuneJob",
     ),
     ft(
+        "checkpoint-of-dialogues",
+        {
+            "spec.datasets[0]": {
+                "fromJob": {"kind": "DialogueGenJob", "name": "a", "checkpoint": 100},
+                "chat": {},
+            }
+        },
+        f"{FROM}.checkpoint",
+        "belongs to a FineTuneJob",
+    ),
+    ft(
+        "checkpoint-before-the-first",
+        {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "a", "checkpoint": 0}}},
+        "spec.model.fromJob.checkpoint",
+        "1",
+    ),
+    ft(
         "from-job-wrong-kind-for-format",
         {"spec.datasets[0]": {"fromJob": {"kind": "DialogueGenJob", "name": "a"}, "sampled": {}}},
         f"{FROM}.kind",
@@ -368,19 +396,6 @@ OBJECTS = [
         "spec.model.revision",
         "hf://",
     ),
-    ft("offline-on-hub", {"spec.hub.offline": True}, MODEL, "hub.offline is true"),
-    ft(
-        "offline-adapter",
-        {MODEL: "s3://models/m", "spec.hub.offline": True, "spec.model.adapterUri": "hf://a/b"},
-        "spec.model.adapterUri",
-        "hub",
-    ),
-    dg(
-        "offline-endpoint",
-        {"spec.hub.offline": True},
-        "spec.hub.offline",
-        "a model of endpoints is on the hub",
-    ),
     rs("output-over-prompts", {OUT: "s3://data/cases.json"}, OUT, "would overwrite"),
     rs(
         "output-over-articles",
@@ -400,6 +415,24 @@ OBJECTS = [
         {OUT: "s3://d-d/v", "spec.validation": {"uri": "s3://d-d/v", "chat": {}}},
         OUT,
         "validation",
+    ),
+    ft(
+        "output-over-articles-of-a-dataset",
+        {
+            OUT: "s3://d-d/v",
+            "spec.datasets[0]": {"uri": "s3://d-d/x", "sampled": {"articlesUri": "s3://d-d/v/a"}},
+        },
+        OUT,
+        "must not hold a dataset",
+    ),
+    ft(
+        "output-over-articles-of-the-validation-set",
+        {
+            OUT: "s3://d-d/v",
+            "spec.validation": {"uri": "s3://d-d/x", "sampled": {"articlesUri": "s3://d-d/v/a"}},
+        },
+        OUT,
+        "validation set",
     ),
     dg("output-over-seeds", {OUT: "s3://data/seeds.jsonl"}, OUT, "must not hold the seeds"),
     rs(
@@ -513,7 +546,40 @@ OBJECTS = [
         "label's value",
     ),
     # shapes
-    ft("datasets-empty", {"spec.datasets": []}, "spec.datasets", "at least 1 entry"),
+    ft("datasets-empty", {"spec.datasets": []}, "spec.datasets", "is required, unless method is none"),
+    # only evaluating
+    exam(
+        "none-with-datasets",
+        {"spec.datasets": FINE_TUNE["spec"]["datasets"]},
+        "spec.datasets",
+        TRAINS_NOTHING,
+    ),
+    exam("none-with-training", {"spec.training": {"seed": 1}}, "spec.training", TRAINS_NOTHING),
+    exam("none-with-validation", {"spec.validation": {"ratio": 0.1}}, "spec.validation", TRAINS_NOTHING),
+    exam("none-with-deepspeed", {"spec.deepspeed": {"zeroStage": 2}}, "spec.deepspeed", TRAINS_NOTHING),
+    exam(
+        "none-and-lora", {"spec.method.lora": {}}, "spec.method", "exactly one of full, lora, qlora and none"
+    ),
+    exam("nothing-to-do", {"spec.evaluation": REMOVED}, "spec.evaluation", "there is nothing else to do"),
+    exam(
+        "none-on-two-nodes",
+        {"spec.resources": {"nodes": 2}},
+        "spec.resources.nodes",
+        "must be 1 with method none",
+    ),
+    exam("compare-with-nothing", {"spec.compareWith": []}, "spec.compareWith", "at least 1 entry"),
+    exam(
+        "compared-in-output",
+        {"spec.compareWith": [{"uri": "s3://models/tune/final_model"}]},
+        "spec.output.uri",
+        "must not hold a model of compareWith",
+    ),
+    ft(
+        "compared-without-prompts",
+        {"spec.compareWith": [{"uri": "hf://org/x"}]},
+        "spec.compareWith",
+        "needs evaluation",
+    ),
     ft("datasets-object", {"spec.datasets": {"uri": "x"}}, "spec.datasets", "must be a list, not an object"),
     ft("dataset-text", {"spec.datasets": ["s3://a"]}, "spec.datasets[0]", "must be an object"),
     ft("dataset-null", {"spec.datasets": [None]}, "spec.datasets[0]", "must be an object, not null"),

@@ -146,6 +146,15 @@ SETS = [
         "spec.model.fromJob",
         "is not in these files",
     ),
+    (
+        "checkpoint-after-the-end",
+        [
+            changed(FINE_TUNE, {"spec.training": {"maxSteps": 300}}),
+            changed(FINE_TUNE, OTHER | _from("tune") | {"spec.model.fromJob.checkpoint": 301}),
+        ],
+        "spec.model.fromJob.checkpoint",
+        "tune ends at step 300 (training.maxSteps)",
+    ),
     ("cycle-of-one", [changed(FINE_TUNE, FT_FROM)], "spec.model.fromJob", "waits for itself"),
     (
         "cycle-of-two",

@@ -47,6 +47,17 @@ class FromJob(Model):
     """Kind of the other job."""
     name: JobName
     """Name of the other job."""
+    checkpoint: Positive | None = None
+    """Step of a FineTuneJob's checkpoint to use instead of its final model."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "belongs to a FineTuneJob; only that has checkpoints",
+            "!has(self.checkpoint) || self.kind == 'FineTuneJob'",
+            lambda m: m.checkpoint is None or m.kind == Kind.FINE_TUNE,
+            "checkpoint",
+        ),
+    )
 
 
 class ModelSource(Model):
@@ -55,7 +66,7 @@ class ModelSource(Model):
     uri: ModelUri | None = None
     """hf://organisation/name, s3://bucket/folder or file:///folder."""
     from_job: FromJob | None = None
-    """A FineTuneJob whose final model is used."""
+    """A FineTuneJob whose final model is used, or one of its checkpoints."""
     revision: ShortText | None = None
     """Branch, tag or commit on the hub."""
     adapter_uri: ModelUri | None = None
@@ -210,7 +221,7 @@ class HubSpec(Model):
     endpoint: Url | None = None
     """Address of a mirror."""
     offline: bool = False
-    """Never ask a hub."""
+    """Never ask a hub; what is named hf:// must be in the pod's, or this machine's, Hugging Face cache."""
     token_secret_ref: SecretKeyRef | None = None
     """Token for gated models."""
 
@@ -225,7 +236,7 @@ class WandbSpec(Model):
     entity: ShortText | None = None
     """Team or user."""
     api_key_secret_ref: SecretKeyRef | None = None
-    """API key; absent: the run is recorded offline and kept with the logs."""
+    """API key; absent: WANDB_API_KEY or `wandb login` of one machine, else the run is recorded offline."""
 
 
 class TrackingSpec(Model):
@@ -256,19 +267,6 @@ class JobSpec(Model):
     """The Hugging Face hub or a mirror."""
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     """Where metrics go besides metrics.jsonl."""
-
-
-def _offline_rule(field: str, attribute: str) -> Rule:
-    return Rule(
-        "is on the hub, but hub.offline is true; put the model into s3:// or file://",
-        f"!(self.hub.offline && has(self.model.{field}) && self.model.{field}.startsWith('hf://'))",
-        lambda m: not (m.hub.offline and (getattr(m.model, attribute) or "").startswith("hf://")),
-        f"model.{field}",
-    )
-
-
-# `hub.offline` with a model that only the hub has can never work.
-OFFLINE_RULES = (_offline_rule("uri", "uri"), _offline_rule("adapterUri", "adapter_uri"))
 
 
 def output_apart(message: str, *inputs: str) -> Rule:

@@ -54,7 +54,7 @@ def _unchangeable(spec: dict[str, Any]) -> list[dict[str, Any]]:
         same = f"self.{name} == oldSelf.{name}"
         if name not in spec.get("required", []) and "default" not in node:
             same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || {same})"
-        message = "cannot be changed after creation; delete the job or create another"
+        message = "cannot be changed after creation; delete the job and apply it again, or create another"
         rules.append({"fieldPath": f".{name}", "message": message, "rule": same})
     return rules
 

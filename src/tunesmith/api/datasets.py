@@ -9,7 +9,7 @@ from pydantic import Field
 from tunesmith.api.addresses import StorageUri
 from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
-from tunesmith.api.scalars import NotNegative, Positive, Seed, ShortText, Text
+from tunesmith.api.scalars import Encoding, NotNegative, Positive, Seed, ShortText, Text
 
 
 class ChatFormat(Model):
@@ -25,6 +25,9 @@ class InstructionFormat(Model):
 
 class TextFormat(Model):
     """Plain text in which every token is a label."""
+
+    join: Literal["file", "paragraph", "line"] = "line"
+    """What one document of a plain text file is: the file, the lines between blank ones, or each line."""
 
 
 class HistorySpec(Model):
@@ -84,15 +87,18 @@ class CharacterFormat(Model):
     background_keys: Annotated[list[ShortText], Field(max_length=64)] | None = None
     """Values of `input` that mark a background record."""
     background_instruction: Text | None = None
-    """Instruction of background records."""
+    """Instruction of background records; {name} is the character's name."""
     settings_instruction: Text | None = None
-    """Instruction of settings questions."""
+    """Instruction of settings questions; {name} is the character's name."""
     imitation_instruction: Text | None = None
-    """Instruction of imitation records."""
+    """Instruction of imitation records; {name} is the character's name."""
 
 
 class SampledFormat(Model):
     """Replies kept by a RejectionSampleJob; each weighs 1/n for its prompt."""
+
+    articles_uri: StorageUri | None = None
+    """File of the articles, of which a record without a prompt gets the prompt that legalJudgement asks."""
 
 
 class LegalJudgementFormat(Model):
@@ -100,6 +106,8 @@ class LegalJudgementFormat(Model):
 
     articles_uri: StorageUri
     """File of the articles: {id: text} or [{id, content}]."""
+    changed_articles_uri: StorageUri | None = None
+    """File of the changed articles: both laws are shown, and the case is judged by this one."""
     label: Literal["NV", "V", "TU", "TD", "XT", "NX", "original"] | None = None
     """Direction of the whole file, for direction metrics."""
 
@@ -150,6 +158,8 @@ class DatasetSpec(Model):
     """How often the dataset is seen in an epoch; may be a fraction."""
     subset: SubsetSpec | None = None
     """A seeded part of the records."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
@@ -200,6 +210,8 @@ class ValidationSpec(Model):
     """What is set aside whole: users (default where users exist) or samples."""
     seed: Seed = 42
     """Seed of the choice."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
@@ -239,7 +251,8 @@ class PromptsSpec(Model):
     """Prompts to sample replies for."""
 
     uri: StorageUri | None = None
-    """File or folder: s3://bucket/key or file:///path."""
+    """File or folder: s3://bucket/key or file:///path. Of a folder of sets, each set is a subfolder with a
+    label.json."""
     from_job: FromJob | None = None
     """Output of a DialogueGenJob, as chat."""
     legal_judgement: LegalJudgementFormat | None = None
@@ -248,8 +261,10 @@ class PromptsSpec(Model):
     """Conversations; the last reply, if any, is the reference."""
     instruction: InstructionFormat | None = None
     """Alpaca records; output is the reference."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
-    """Records read at most."""
+    """Records read at most; of a folder of sets, of each."""
     system_prompt: Text | None = None
     """System message of prompts that have none."""
     max_bad_records: NotNegative = 0

@@ -10,14 +10,16 @@ from tunesmith.api.addresses import StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, output_apart
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
-from tunesmith.api.scalars import JsonObject, NotNegative, Positive, Seed, ShortName, ShortText
+from tunesmith.api.scalars import Encoding, JsonObject, NotNegative, Positive, Seed, ShortName, ShortText
 
 
 class SeedsSpec(Model):
-    """Single turns the dialogues grow from."""
+    """Single turns or histories the dialogues grow from."""
 
     uri: StorageUri
-    """File or folder of {question, answer, correction}, Alpaca or chat records."""
+    """File or folder of {question, answer, correction}, {rounds} histories, Alpaca or chat records."""
+    encoding: Encoding = "utf-8"
+    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     shuffle_seed: Seed | None = None
@@ -72,7 +74,7 @@ class LimitsSpec(Model):
     timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
     """Seconds until a request is given up."""
     max_retries: Annotated[int, Field(ge=0, le=1000)] = 6
-    """Tries after the first."""
+    """Tries after the first, empty replies included."""
 
 
 class PriceSpec(Model):
@@ -154,16 +156,6 @@ def _role_rule(role: str) -> Rule:
     )
 
 
-def _on_hub(endpoint: EndpointSpec) -> bool:
-    engine = endpoint.vllm or endpoint.transformers
-    return engine is not None and (engine.model.uri or "").startswith("hf://")
-
-
-def _on_hub_cel(engine: str) -> str:
-    part = f"self.endpoints[e].{engine}"
-    return f"(has({part}) && has({part}.model.uri) && {part}.model.uri.startsWith('hf://'))"
-
-
 def _priced(m: Any) -> bool:
     used = [m.endpoints[role.endpoint] for role in _roles(m) if role.endpoint in m.endpoints]
     return m.budget is None or all(endpoint.openai is None or endpoint.price for endpoint in used)
@@ -179,9 +171,9 @@ class DialogueGenSpec(JobSpec):
     """Grow multi-turn dialogues from single turns."""
 
     seeds: SeedsSpec
-    """Single turns the dialogues grow from."""
+    """Single turns or histories the dialogues grow from."""
     rounds: Annotated[int, Field(ge=1, le=100)]
-    """Rounds of each dialogue; the first is the seed."""
+    """Rounds of each dialogue in all, those of its seed included; may grow over an existing output."""
     context: ContextSpec = Field(default_factory=ContextSpec)
     """How much of a dialogue the models see."""
     endpoints: Annotated[dict[ShortName, EndpointSpec], Field(min_length=1, max_length=16)]
@@ -211,14 +203,6 @@ class DialogueGenSpec(JobSpec):
             "!has(self.budget) || (" + " && ".join(map(_priced_cel, RolesSpec.model_fields)) + ")",
             _priced,
             "budget",
-        ),
-        Rule(
-            "is true, but a model of endpoints is on the hub; put it into s3:// or file://",
-            "!self.hub.offline || self.endpoints.all(e, "
-            + " && ".join(f"!{_on_hub_cel(engine)}" for engine in ("vllm", "transformers"))
-            + ")",
-            lambda m: not (m.hub.offline and any(map(_on_hub, m.endpoints.values()))),
-            "hub.offline",
         ),
         output_apart("must not hold the seeds, which it would overwrite", "seeds.uri"),
     )

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from tunesmith.api.addresses import inside, inside_cel
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
+from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
+from tunesmith.api.evaluate_only import COMPARE_RULES, evaluate_only_rules
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
 from tunesmith.api.scalars import BoolOrAuto, IntOrAuto, JsonObject, NotNegative, Positive, Seed, ShortText
 
@@ -40,6 +41,10 @@ class QloraMethod(LoraMethod):
     """Quantise the quantisation constants too."""
 
 
+class NoMethod(Model):
+    """Nothing is trained; the model is only evaluated and previewed."""
+
+
 class MethodSpec(Model):
     """What is trained."""
 
@@ -49,8 +54,10 @@ class MethodSpec(Model):
     """Low-rank adapters."""
     qlora: QloraMethod | None = None
     """Low-rank adapters over 4-bit weights."""
+    none: NoMethod | None = None
+    """Nothing: evaluate and preview the model as it is."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (one_of("full", "lora", "qlora"),)
+    rules: ClassVar[tuple[Rule, ...]] = (one_of("full", "lora", "qlora", "none"),)
 
 
 class EarlyStopping(Model):
@@ -99,6 +106,9 @@ class TrainingSpec(Model):
     """Tokens of one device in one micro-batch; auto: chosen by memory."""
     loss_reduction: Literal["tokenMean", "sampleMean"] = "tokenMean"
     """Whether each token or each sample weighs the same."""
+    truncate_prompt: bool = True
+    """Cut the beginning of a prompt that is longer than maxLength, instead of calling the record bad. User
+    simulation leaves out a dialogue's oldest turns and history either way."""
     truncate_reply: bool = False
     """Cut a reply that alone is longer than maxLength, instead of calling the record bad."""
     gradient_checkpointing: BoolOrAuto = "auto"
@@ -148,7 +158,7 @@ class DeepSpeedSpec(Model):
 
 
 class EvaluationSpec(Model):
-    """A test set that base and tuned model answer after training."""
+    """Prompts that base and tuned model answer after training, and every model to compare with."""
 
     name: ShortText
     """Name of the evaluation."""
@@ -175,7 +185,8 @@ def _names_unique(field: str, camel: str) -> Rule:
 
 def _datasets_apart(m: Any) -> bool:
     prompts = (evaluation.prompts.uri for evaluation in m.evaluation)
-    return not any(inside(uri, m.output.uri) for uri in (*prompts, *(d.uri for d in m.datasets)))
+    articles = (dataset.sampled.articles_uri for dataset in m.datasets if dataset.sampled)
+    return not any(inside(uri, m.output.uri) for uri in (*prompts, *articles, *(d.uri for d in m.datasets)))
 
 
 def _parallel_divides(m: Any) -> bool:
@@ -183,13 +194,18 @@ def _parallel_divides(m: Any) -> bool:
     return m.resources.gpus_per_node == 0 or all(m.resources.gpus_per_node % size == 0 for size in sizes)
 
 
+EVALUATE_ONLY_RULES = evaluate_only_rules({"training": TrainingSpec, "validation": ValidationSpec})
+
+
 class FineTuneSpec(JobSpec):
     """Tune a model on one or more datasets."""
 
     model: ModelSource
     """The model to start from."""
-    datasets: Annotated[list[DatasetSpec], Field(min_length=1, max_length=64)]
-    """What it learns from."""
+    compare_with: Annotated[list[ModelSource], Field(min_length=1, max_length=8)] | None = None
+    """Further models that answer the evaluations, and the previews of method none."""
+    datasets: Annotated[list[DatasetSpec], Field(max_length=64)] = Field(default=[])
+    """What it learns from; required unless method is none."""
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
     """What it is judged on while it trains."""
     method: MethodSpec
@@ -199,11 +215,13 @@ class FineTuneSpec(JobSpec):
     deepspeed: DeepSpeedSpec | None = None
     """DeepSpeed."""
     evaluation: Annotated[list[EvaluationSpec], Field(max_length=16)] = Field(default=[])
-    """Test sets that base and tuned model answer after training."""
+    """Prompts that base and tuned model answer after training, and every model to compare with."""
     previews: Annotated[list[PreviewSpec], Field(max_length=32)] = Field(default=[])
     """Prompts answered before and after training."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EVALUATE_ONLY_RULES,
+        *COMPARE_RULES,
         Rule(
             "needs a validation set; set validation.ratio or validation.uri",
             "!has(self.training.earlyStopping) || has(self.validation.uri) || self.validation.ratio > 0.0",
@@ -221,10 +239,13 @@ class FineTuneSpec(JobSpec):
             "model.uri",
             "model.adapter_uri",
             "validation.uri",
+            "validation.sampled.articles_uri",
         ),
         Rule(
             "must not hold a dataset or the prompts of an evaluation, which it would overwrite",
             f"!self.datasets.exists(d, has(d.uri) && {inside_cel('d.uri')})"
+            " && !self.datasets.exists(d, has(d.sampled) && has(d.sampled.articlesUri)"
+            f" && {inside_cel('d.sampled.articlesUri')})"
             f" && !self.evaluation.exists(e, has(e.prompts.uri) && {inside_cel('e.prompts.uri')})",
             _datasets_apart,
             "output.uri",
@@ -237,7 +258,6 @@ class FineTuneSpec(JobSpec):
             _parallel_divides,
             "evaluation",
         ),
-        *OFFLINE_RULES,
         _names_unique("evaluation", "evaluation"),
         _names_unique("previews", "previews"),
     )

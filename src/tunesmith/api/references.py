@@ -6,51 +6,59 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeVar
 
-from tunesmith.api.common import FromJob
-from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.api.base import Model
+from tunesmith.api.common import FromJob, ModelSource
+from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
-from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.errors import Problem
 from tunesmith.names import Kind
 
 Key = tuple[str, str, str]
+Keys = tuple[str | int, ...]
+T = TypeVar("T")
+NO_MODEL = "only evaluates (its method is none), so there is no final model; name a job that trains"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One `fromJob` of a job: the field it stands in, and the job it names."""
+    """One `fromJob` of a job: the keys that lead to it from the spec, and the job it names."""
 
-    path: str
+    keys: Keys
     target: FromJob
+
+    @property
+    def path(self) -> str:
+        """The field it is in, as messages name it."""
+        return "spec" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys)
 
 
 def references(job: Job) -> Iterator[Reference]:
-    """Every `fromJob` of a job, in the order of the fields."""
-    match job.spec:
-        case FineTuneSpec() as spec:
-            yield from _reference("spec.model.fromJob", spec.model.from_job)
-            for i, dataset in enumerate(spec.datasets):
-                yield from _reference(f"spec.datasets[{i}].fromJob", dataset.from_job)
-            for i, evaluation in enumerate(spec.evaluation):
-                yield from _reference(f"spec.evaluation[{i}].prompts.fromJob", evaluation.prompts.from_job)
-        case RejectionSampleSpec() as spec:
-            yield from _reference("spec.model.fromJob", spec.model.from_job)
-            yield from _reference("spec.prompts.fromJob", spec.prompts.from_job)
-        case DialogueGenSpec() as spec:
-            for name, endpoint in spec.endpoints.items():
-                for engine in ("vllm", "transformers"):
-                    part = getattr(endpoint, engine)
-                    if part is not None:
-                        yield from _reference(
-                            f"spec.endpoints.{name}.{engine}.model.fromJob", part.model.from_job
-                        )
+    """Every `fromJob` of a job, in the order of the fields, wherever it is in the spec."""
+    return (Reference(keys, target) for keys, target in _found(FromJob, job.spec, ()))
 
 
-def _reference(path: str, target: FromJob | None) -> Iterator[Reference]:
-    if target is not None:
-        yield Reference(path, target)
+def model_sources(job: Job) -> Iterator[ModelSource]:
+    """Every model that a job names, in the order of the fields."""
+    return (model for _, model in _found(ModelSource, job.spec, ()))
+
+
+def _found(wanted: type[T], value: Any, keys: Keys) -> Iterator[tuple[Keys, T]]:
+    """Every value of a type below `value`, with the keys that lead to it."""
+    match value:
+        case _ if isinstance(value, wanted):
+            yield keys, value
+        case Model():
+            for name, field in type(value).model_fields.items():
+                yield from _found(wanted, getattr(value, name), (*keys, field.alias or name))
+        case list():
+            for number, item in enumerate(value):
+                yield from _found(wanted, item, (*keys, number))
+        case dict():
+            for key, item in value.items():
+                yield from _found(wanted, item, (*keys, key))
 
 
 def target_key(job: Job, reference: Reference) -> Key:
@@ -90,6 +98,17 @@ def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
         for job in jobs
         for ref in references(job)
         if target_key(job, ref) not in keys
+    ]
+
+
+def no_model_problems(jobs: Sequence[Job]) -> list[Problem]:
+    """References to a FineTuneJob that makes no model, since its method is none."""
+    makes_none = {job.key for job in jobs if isinstance(job.spec, FineTuneSpec) and evaluate_only(job.spec)}
+    return [
+        _problem(job, ref.path, f"{ref.target.kind} {ref.target.name} {NO_MODEL}")
+        for job in jobs
+        for ref in references(job)
+        if target_key(job, ref) in makes_none
     ]
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from tunesmith.api.base import Rule
-from tunesmith.api.common import OFFLINE_RULES, JobSpec, ModelSource, output_apart
+from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, SamplingSpec, VerifierSpec, VllmEngine
 
@@ -44,5 +44,4 @@ class RejectionSampleSpec(JobSpec):
             "prompts.uri",
             "prompts.legal_judgement.articles_uri",
         ),
-        *OFFLINE_RULES,
     )

@@ -41,8 +41,17 @@ class Condition(Model):
     """Why, in words for people."""
 
 
+class ModelAccuracy(Model):
+    """How one model did in an evaluation."""
+
+    name: ShortText
+    """Short name of the model."""
+    accuracy: _Share | None = None
+    """Share of its replies that were right."""
+
+
 class EvaluationStatus(Model):
-    """How base and tuned model did in one evaluation."""
+    """How the models did in one evaluation."""
 
     name: ShortText
     """Name of the evaluation."""
@@ -50,6 +59,8 @@ class EvaluationStatus(Model):
     """Share of the base model's replies that were right."""
     tuned: _Share | None = None
     """Share of the tuned model's replies that were right."""
+    models: Annotated[list[ModelAccuracy], Field(max_length=16)] | None = None
+    """All models, where there are others than base and tuned."""
 
 
 class ProgressStatus(Model):
@@ -80,9 +91,11 @@ class ProgressStatus(Model):
     dialogues: NotNegative | None = None
     """Dialogues finished."""
     spent_usd: _Amount | None = None
-    """USD spent."""
+    """USD that calls have cost."""
+    lost_in_flight_usd: _Amount | None = None
+    """USD at most, beside spentUsd, that calls may have cost whose outcome a killed process never learnt."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
-    """Accuracy of base and tuned model, once they are evaluated."""
+    """Accuracy of each model, once they are evaluated."""
 
 
 class OutputsStatus(Model):

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
+from tunesmith.api.flags import block_hint, field_hint, snake
 from tunesmith.errors import Problem
 
 Place = tuple[str, int, str]
@@ -24,10 +26,8 @@ _TYPES = {
     "string_unicode": "must be text",
     "bool_type": "must be true or false",
     "list_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
 }
+_BLOCKS = ("dict_type", "model_type", "model_attributes_type")
 _BOUNDS = {
     "greater_than": ("gt", "must be more than {}"),
     "greater_than_equal": ("ge", "must be at least {}"),
@@ -63,9 +63,9 @@ def _show_at(loc: Loc, value: Any) -> str:
     return show(value)
 
 
-def near(word: object, known: Sequence[str]) -> str:
+def near(word: object, known: Sequence[str], likeness: float = 0.6) -> str:
     """`; did you mean "x"?`, or nothing when no known word is near."""
-    found = difflib.get_close_matches(str(word)[:80], known, 1, 0.6)
+    found = difflib.get_close_matches(str(word)[:80], known, 1, likeness)
     return f'; did you mean "{found[0]}"?' if found else ""
 
 
@@ -96,7 +96,9 @@ def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
 
 def _unknown(model: type[BaseModel], loc: Loc) -> str:
     known = _fields_at(model, loc[:-1])
-    hint = near(loc[-1], known)
+    # A slip of the pen first, then another tool's name, then whatever is near.
+    camel = to_camel(snake(str(loc[-1])[:80]))
+    hint = near(camel, known, 0.9) or field_hint(loc[-1], _fields_at(model, ())) or near(loc[-1], known)
     if hint:
         return f"unknown field{hint}"
     return (
@@ -120,6 +122,10 @@ def _message(model: type[BaseModel], error: Any) -> str:
     if kind == "literal_error":
         expected = context["expected"].replace("'", "")
         return f"must be {expected}, not {shown}{near(value, expected.replace(' or ', ', ').split(', '))}"
+    if kind in _BLOCKS:
+        name = error["loc"][-1] if error["loc"] else ""
+        hint = block_hint(name, value, shown, _fields_at(model, error["loc"]))
+        return f"must be an object, not {shown}{hint}"
     if kind in _TYPES:
         return f"{_TYPES[kind]}, not {shown}"
     if kind in _BOUNDS:

@@ -8,6 +8,9 @@ versions of YAML read a number differently (`010`), it is refused. Built on PyYA
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -88,7 +91,9 @@ def _construct_int(loader: Any, node: Node) -> int | float:
         message = f"{_short(text)} is another number to some programs; leave out the 0 in front"
         raise _refuse(node, message)
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    if base == 10 and len(text) > _BIGGEST_INT_DIGITS:
+    if len(text) > _BIGGEST_INT_DIGITS:
+        if base != 10:
+            raise _refuse(node, f"{_short(text)} is larger than any number here")
         return _construct_float(loader, node)
     try:
         return int(text[2:] if base != 10 else text, base)
@@ -159,22 +164,34 @@ def _count(value: Any, left: int, depth: int = 0) -> int:
 
 
 def _check_depth(text: str, source: str) -> None:
-    """The parser below recurses in C and would take the process with it: so depth is looked at first."""
-    depth, document = 0, 1
+    """The parser below recurses in C and would take the process with it: so depth is looked at first.
+
+    Reading ahead, the library may meet a limit of its own before that: then what comes before it counts.
+    """
+    document = deque([1], maxlen=1)
     try:
-        for event in yaml.parse(text, Loader=_Base):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            elif isinstance(event, yaml.DocumentEndEvent):
-                document += 1
-            if depth > MAX_DEPTH:
-                line = event.start_mark.line + 1 if event.start_mark else 0
-                message = f"line {line}: {_TOO_DEEP}"
-                raise ManifestError([Problem(source, document, "", "", message)])
+        document.extend(_documents(text, source))
     except yaml.YAMLError as error:
-        raise _error(source, document, error) from None
+        if mark := getattr(error, "problem_mark", None):
+            with suppress(yaml.YAMLError):
+                deque(_documents(text[: mark.index], source), maxlen=0)
+        raise _error(source, document[0], error) from None
+
+
+def _documents(text: str, source: str) -> Iterator[int]:
+    """The document of each event of the library. Raises ManifestError where one is nested too deep."""
+    depth, document = 0, 1
+    for event in yaml.parse(text, Loader=_Base):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentEndEvent):
+            document += 1
+        if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise ManifestError([Problem(source, document, "", "", f"line {line}: {_TOO_DEEP}")])
+        yield document
 
 
 def _decode(text: bytes | str, source: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -58,6 +59,19 @@ class Rows:
         while batch := tuple(islice(parts, _AHEAD)):
             for lines in for_each(batch, self._fetch):
                 self._take(lines)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a row of this key."""
+        return self._find(key) is not None
+
+    def scan(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+        """Yield for each row its key and a function that reads it, as long as this is open."""
+        places = self._index.execute(_ALL)
+        for start, length in places:
+            with explained("read", self._path):
+                self._data.seek(start)
+                data = self._data.read(length)
+            yield decode_key(data), partial(_row_of, data)
 
     def __len__(self) -> int:
         """Distinct keys."""
@@ -147,6 +161,10 @@ class Rows:
         return row
 
 
+def _row_of(data: bytes) -> dict[str, Any]:
+    return decode_record(data)[1]
+
+
 def publish_rows(
     store: Store,
     turn: Turn,
@@ -166,6 +184,7 @@ def publish_rows(
 
 _INSERT = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?)"
 _SELECT = "SELECT number, start, length FROM rows WHERE digest = ?"
+_ALL = "SELECT start, length FROM rows ORDER BY number"
 
 
 def _new_index(path: Path) -> sqlite3.Connection:

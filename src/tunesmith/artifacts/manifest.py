@@ -38,9 +38,13 @@ def encode(files: Iterable[FileInfo], extra: Mapping[str, Any]) -> bytes:
     twice = {key for key, following in pairwise(keys) if key == following}
     if twice:
         raise UsageError(f"A manifest cannot list {', '.join(sorted(twice))} twice.")
-    value = {"version": VERSION, "files": [asdict(file) for file in ordered], **extra}
+    value = {"version": VERSION, "files": [_entry(file) for file in ordered], **extra}
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
+
+
+def _entry(file: FileInfo) -> dict[str, Any]:
+    return {name: value for name, value in asdict(file).items() if name != "at" or value}
 
 
 def digest_of(data: bytes) -> str:
@@ -74,8 +78,9 @@ def _file(item: Any, where: str) -> FileInfo:
     match item:
         case {"key": str(key), "size": int(size), "sha256": str(sha256)} if size >= 0 and size is not True:
             if _SHA256.fullmatch(sha256):
+                at = item.get("at", "")
                 try:
-                    return FileInfo(check_key(key), size, sha256)
+                    return FileInfo(check_key(key), size, sha256, check_key(at) if at else "")
                 except UsageError as error:
                     raise CorruptObjectError(f"{where} is not a manifest: {error}") from error
     raise CorruptObjectError(f"{where} is not a manifest: {str(item)[:200]!r} is no entry of a file.")

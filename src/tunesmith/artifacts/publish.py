@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,11 +25,13 @@ from tunesmith.names import MANIFEST_KEY
 __all__ = [
     "FileInfo",
     "Manifest",
+    "fetch_file",
     "fetch_verified",
     "publish",
     "publish_manifest",
     "read_manifest",
     "unpublish",
+    "verify_files",
 ]
 
 _NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
@@ -77,8 +80,17 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
     return decode(store.read(key), join_key(store.uri, key))
 
 
-def fetch_verified(store: Store, prefix: str, folder: Path, progress: Progress | None = None) -> Manifest:
+def fetch_verified(
+    store: Store,
+    prefix: str,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    wanted: Callable[[str], bool] = lambda key: True,
+) -> Manifest:
     """Download the files of a finished output to `folder`, each checked by size and SHA-256.
+
+    Only those whose keys are `wanted`, of which the manifest that is returned speaks then.
 
     `folder` appears complete or not at all. When it holds these very files already, nothing is
     downloaded; when it holds anything else, OutputConflictError. Anything wrong in the store is a
@@ -89,17 +101,25 @@ def fetch_verified(store: Store, prefix: str, folder: Path, progress: Progress |
         raise StoragePermanentError(
             f"There is no finished result at {join_key(store.uri, prefix)}: it has no {MANIFEST_KEY}."
         )
+    manifest = replace(manifest, files=tuple(file for file in manifest.files if wanted(file.key)))
     with local_files.explained("read", folder):
         if folder.exists() and any(folder.iterdir()):
             _check_present(manifest, folder)
             return manifest
-    with local_files.explained("write", folder):
-        _fetch(store, prefix, manifest, folder, transfer.one_at_a_time(progress))
+    try:
+        with local_files.explained("write", folder):
+            _fetch(store, prefix, manifest, folder, transfer.one_at_a_time(progress))
+    except (CorruptObjectError, StoragePermanentError):
+        now = read_manifest(store, prefix)
+        if now is None or now.digest == manifest.digest:
+            raise
+        return fetch_verified(store, prefix, folder, progress)  # it was replaced in the meantime
     return manifest
 
 
 def _check_present(manifest: Manifest, folder: Path) -> None:
-    if not folder.is_dir() or tuple(transfer.describe(folder)) != manifest.files:
+    files = tuple(replace(file, at="") for file in manifest.files)
+    if not folder.is_dir() or tuple(transfer.describe(folder)) != files:
         raise OutputConflictError(f"{folder} holds something else than what is to be put there. Remove it.")
 
 
@@ -108,15 +128,18 @@ def _fetch(store: Store, prefix: str, manifest: Manifest, folder: Path, progress
     temp = local_files.temp_sibling(folder)
     temp.mkdir()
     try:
-        transfer.for_each(manifest.files, lambda file: _fetch_one(store, prefix, file, temp, progress))
+        transfer.for_each(manifest.files, lambda file: fetch_file(store, prefix, file, temp, progress))
         temp.rename(folder)
         local_files.sync_folder(folder.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _fetch_one(store: Store, prefix: str, file: FileInfo, folder: Path, progress: Progress | None) -> None:
-    key, path = folder_prefix(prefix) + file.key, folder / file.key
+def fetch_file(
+    store: Store, prefix: str, file: FileInfo, folder: Path, progress: Progress | None = None
+) -> None:
+    """Download one file of a finished output, checked by size and SHA-256. Raises CorruptObjectError."""
+    key, path = folder_prefix(prefix) + (file.at or file.key), folder / file.key
     where = join_key(store.uri, key)
     size = store.size(key)
     if size != file.size:
@@ -136,6 +159,21 @@ def _fetch_one(store: Store, prefix: str, file: FileInfo, folder: Path, progress
         raise CorruptObjectError(
             f"{where} differs from the SHA-256 in the manifest: it was changed or damaged."
         )
+
+
+def verify_files(folder: Path, files: Sequence[FileInfo]) -> None:
+    """Check these files of a local folder by size and SHA-256. Raises CorruptObjectError."""
+
+    def verify(file: FileInfo) -> None:
+        path = folder / file.key
+        if not path.is_file():
+            raise CorruptObjectError(f"{path} is missing.")
+        if transfer.describe_file(path, file.key) != file:
+            raise CorruptObjectError(
+                f"{path} differs from the SHA-256 in the manifest: it was changed or damaged."
+            )
+
+    transfer.for_each(files, verify)
 
 
 def unpublish(store: Store, prefix: str) -> None:

@@ -135,6 +135,18 @@ def find_files(uri: str, options: StorageOptions = StorageOptions()) -> tuple[St
     return store, found
 
 
+def check_exists(uri: str, options: StorageOptions = StorageOptions()) -> None:
+    """Raise StoragePermanentError where `find_files` would; looks no further than the first file."""
+    if not uri.endswith("/") and _find_one(uri, options):
+        return
+    hidden = 0
+    for entry in open_store(uri, options).list():
+        if not is_hidden(entry.key):
+            return
+        hidden += 1
+    raise StoragePermanentError(_nothing_at(uri, hidden))
+
+
 def _find_one(uri: str, options: StorageOptions) -> tuple[Store, list[Entry]] | None:
     match split_uri(uri):
         case S3Location(bucket, prefix):

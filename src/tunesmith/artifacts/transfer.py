@@ -22,11 +22,15 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One file of a folder: its key below the prefix, bytes, hexadecimal SHA-256."""
+    """One file of a folder: its key below the prefix, bytes, hexadecimal SHA-256.
+
+    `at` is the key it is read from, where that is another one for the moment (see `republish`).
+    """
 
     key: str
     size: int
     sha256: str
+    at: str = ""
 
 
 def put_tree(store: Store, folder: Path, prefix: str, progress: Progress | None = None) -> list[FileInfo]:

@@ -19,13 +19,14 @@ from typing import Any
 
 import tunesmith.data
 import tunesmith.tokens
+from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.prepare import Progress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
 from tunesmith.tokens.chat import ChatTokenizer
 
-# As many of the first samples are kept as people usually look at, so that asking for fewer finds them.
+# As many of the first samples of a kind are kept as people usually look at; asking for fewer finds them.
 FIRST_KEPT = 20
 KEPT = 12
 SECONDS_KEPT = 7 * 24 * 3600
@@ -71,9 +72,8 @@ def prepare_once(
                 temp.rename(folder)
             finally:
                 shutil.rmtree(temp, ignore_errors=True)
-        prepared = load_prepared(folder)
+        prepared = load_prepared(folder, first)
     _forget_old(cache)
-    prepared.first = prepared.first[:first]
     return folder, prepared
 
 
@@ -86,13 +86,15 @@ def cache_key(
     vocab_size: int | None,
 ) -> str:
     """A name for everything that decides what the samples are."""
-    uris = [dataset.uri for dataset in spec.datasets] + [spec.validation.uri]
+    parts: list[DatasetSpec | ValidationSpec] = [*spec.datasets, spec.validation]
+    uris = [part.uri for part in parts] + [part.sampled.articles_uri for part in parts if part.sampled]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
+    training = spec.training
     facts = {
         "code": _code(),
         "datasets": [dataset.model_dump(mode="json") for dataset in spec.datasets],
         "validation": spec.validation.model_dump(mode="json"),
-        "training": [spec.training.max_length, spec.training.truncate_reply, spec.training.seed],
+        "training": [training.max_length, training.truncate_prompt, training.truncate_reply, training.seed],
         "tokenizer": _tokenizer(tokenizer),
         "day": tokenizer.today.isoformat() if dated else "",
         "shape": [first, vocab_size],

@@ -6,6 +6,7 @@ templates.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunesmith.api.datasets import CharacterFormat
 from tunesmith.data.chat import LISTS, conversation
 from tunesmith.data.fields import optional_text, present, text_field
 from tunesmith.data.instruction import conversation_from_instruction
+from tunesmith.data.language import Language, language_of
 from tunesmith.data.place import RecordProblem, RecordSkipped
 from tunesmith.tokens.conversation import Conversation, Message
 
@@ -24,6 +26,10 @@ BACKGROUND_KEYS = (
     "神之眼",
 )
 ANOTHER_SPEAKER = "another speaker"
+BACKGROUND, SETTINGS, IMITATION = "background", "settings", "imitation"
+WITHOUT_SCENE = "imitation-without-scene"
+INSTRUCTION = "instruction"
+"""Kinds of records: four that are asked by an instruction of the kind, and converted Alpaca records."""
 
 _CHINESE = {
     "background": "请讲述{name}的背景资料，内容对应下面这一项。",
@@ -31,12 +37,21 @@ _CHINESE = {
     "imitation": "请以{name}的身份和口吻，说一句台词。",
     "scene": "场景：",
 }
+_JAPANESE = {
+    "background": "{name}の背景のうち、以下に挙げる項目について語ってください。",
+    "settings": "{name}として、{name}らしい口調で、以下の質問や話題に答えてください。",
+    "imitation": "{name}として、{name}らしい口調で、セリフを一つ言ってください。",
+    "scene": "場面：",
+}
 _ENGLISH = {
     "background": "Tell the part of {name}'s background that is named below.",
     "settings": "As {name}, and in {name}'s own voice, respond to the question or topic below.",
     "imitation": "As {name}, and in {name}'s own voice, speak one line.",
     "scene": "Scene: ",
 }
+_TEXTS: Mapping[Language, dict[str, str]] = {"en": _ENGLISH, "zh": _CHINESE, "ja": _JAPANESE}
+_EAST_ASIAN = re.compile("[\u3041-\u30ff\u3400-\u9fff]")
+_PLACE = re.compile(r"\{\{name\}\}|\{name\}")
 
 
 def conversation_from_character(
@@ -49,6 +64,7 @@ def conversation_from_character(
     Raises RecordSkipped for another speaker's line, and RecordProblem, whose message names the field.
     """
     converted = value.get("instruction") is not None
+    system_prompt = None if system_prompt is None else with_name(system_prompt, spec)
     if not converted:
         _check_shape(value)
     if not _is_spoken(value, spec, must_say=not converted):
@@ -59,6 +75,22 @@ def conversation_from_character(
     if not reply.strip():
         raise RecordProblem("text is empty")
     return conversation([Message("user", _question(value, spec)), Message("assistant", reply)], system_prompt)
+
+
+def kind_of(value: Mapping[str, Any], spec: CharacterFormat) -> str:
+    """Return the kind of a record, which its fields alone decide."""
+    if value.get("instruction") is not None:
+        return INSTRUCTION
+    topic = (value.get("input") or "").strip()
+    if not topic:
+        return IMITATION if (value.get("source_title") or "").strip() else WITHOUT_SCENE
+    return BACKGROUND if topic in background_keys(spec) else SETTINGS
+
+
+def background_keys(spec: CharacterFormat) -> list[str]:
+    """Return the values of `input` that mark a background record."""
+    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
+    return [key.strip() for key in keys]
 
 
 def _check_shape(value: Mapping[str, Any]) -> None:
@@ -82,26 +114,35 @@ def _is_spoken(value: Mapping[str, Any], spec: CharacterFormat, *, must_say: boo
     return speaker is None or speaker.strip() in {spec.name.strip(), *others}
 
 
+def instructions(spec: CharacterFormat) -> dict[str, str]:
+    """The text of each kind: the user's own, or else in the name's language, by its ideographs and kana."""
+    language = language_of("".join(_EAST_ASIAN.findall(spec.name)), among=_TEXTS)
+    own = {
+        "background": spec.background_instruction,
+        "settings": spec.settings_instruction,
+        "imitation": spec.imitation_instruction,
+    }
+    texts = {kind: text for kind, text in own.items() if text is not None}
+    return {kind: with_name(text, spec) for kind, text in (_TEXTS[language] | texts).items()}
+
+
+def with_name(text: str, spec: CharacterFormat) -> str:
+    """A text of the user's with the character's name for {name}; {{name}} is {name}, other braces stay."""
+    name = spec.name.strip()
+    return _PLACE.sub(lambda found: "{name}" if found[0] == "{{name}}" else name, text)
+
+
 def _question(value: Mapping[str, Any], spec: CharacterFormat) -> str:
     topic = (value.get("input") or "").strip()
     keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
-    texts = _default_texts(spec.name.strip())
+    texts = instructions(spec)
     if not topic:
-        kind, own = "imitation", spec.imitation_instruction
+        kind = "imitation"
         scene = (value.get("source_title") or "").strip()
         topic = texts["scene"] + scene if scene else ""
-    elif topic in {key.strip() for key in keys}:
-        kind, own = "background", spec.background_instruction
     else:
-        kind, own = "settings", spec.settings_instruction
-    question = "\n".join(part for part in (texts[kind] if own is None else own, topic) if part)
+        kind = "background" if topic in {key.strip() for key in keys} else "settings"
+    question = "\n".join(part for part in (texts[kind], topic) if part)
     if not question.strip():
         raise RecordProblem(f"{kind}Instruction is empty, and the record has nothing else to answer")
     return question
-
-
-def _default_texts(name: str) -> dict[str, str]:
-    """In Chinese where the name has a Chinese character, else in English."""
-    chinese = any("\u3400" <= character <= "\u9fff" for character in name)
-    texts = _CHINESE if chinese else _ENGLISH
-    return {kind: text.replace("{name}", name) for kind, text in texts.items()}

@@ -10,32 +10,19 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-from tunesmith.data.legal import NO_VIOLATIONS, XT, Case
-
-Term = int | Literal["XT"]
+from tunesmith.data.legal import NO_VIOLATIONS, Case
+from tunesmith.data.terms import HALF_WIDTH, XT, Term, parse_term
 
 WRONG_CHARGE, WRONG_TERM, UNPARSABLE = "wrong_charge", "wrong_term", "unparsable"
 UNKNOWN_TERM = "unknown_term"
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-# Full-width forms of ASCII, and the ideographic space.
-_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
-
 # Charges have names like 生产、销售伪劣产品: both sides are cut at the same marks, and their parts compared.
 _SEPARATORS = re.compile("以及|[、,;和及与]")
 _SAME_IN_NAMES = str.maketrans("", "", "[]【】 \t")
 
 _NO_CHARGES = frozenset(words.translate(_SAME_IN_NAMES) for words in NO_VIOLATIONS)
-
-_NUMBER = "([0-9]{1,6}|[零〇一二两三四五六七八九十百]{1,8})"
-_XT_TERM = re.compile(f"{XT}|无期徒刑|死刑")
-_MONTHS_TERM = re.compile(rf"{_NUMBER}\s*(?:个月)?")
-_YEARS_TERM = re.compile(rf"{_NUMBER}\s*年(?:\s*零?\s*{_NUMBER}\s*个月)?")
-# What may stand around a term. No sign, point or tilde before it: they would change the number.
-_AROUND = "\"'`*_“”‘’「」『』《》()[]{} \t"
-_END_MARKS = ("。", ".", ",", ";", "!")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +38,7 @@ class Judgement:
 
 def parse_judgement(reply: str) -> Judgement | None:
     """The judgement in a reply's last `<answer>…</answer>`, else in its last line; None: unparsable."""
-    charge, bar, term = _last_line(_answer(reply)).translate(_HALF_WIDTH).rpartition("|")
+    charge, bar, term = _last_line(_answer(reply)).translate(HALF_WIDTH).rpartition("|")
     if not bar:
         return Judgement(frozenset(), None) if _denies(term) else None
     months = parse_term(term)
@@ -63,26 +50,12 @@ def parse_judgement(reply: str) -> Judgement | None:
     return Judgement(charges, months)
 
 
-def parse_term(text: str) -> Term | None:
-    """Months of `18`, `18个月`, `3年`, `3年6个月`, in digits or Chinese numerals; XT; None: neither."""
-    text = text.translate(_HALF_WIDTH).strip(_AROUND)
-    if text.endswith(_END_MARKS):
-        text = text[:-1].rstrip(_AROUND)
-    if _XT_TERM.fullmatch(text):
-        return XT
-    if match := _MONTHS_TERM.fullmatch(text):
-        return _number(match[1])
-    if match := _YEARS_TERM.fullmatch(text):
-        return _months(_number(match[1]), _number(match[2] or "0"))
-    return None
-
-
 def charge_parts(charges: Iterable[str]) -> frozenset[str]:
     """The parts of the names between separators, without brackets, a last 罪 and punctuation around them.
 
     In small letters and without blanks.
     """
-    plain = (charge.translate(_HALF_WIDTH).translate(_SAME_IN_NAMES).casefold() for charge in charges)
+    plain = (charge.translate(HALF_WIDTH).translate(_SAME_IN_NAMES).casefold() for charge in charges)
     parts = (_without_suffix(part) for charge in plain for part in _SEPARATORS.split(charge))
     return frozenset(part for part in parts if part)
 
@@ -153,32 +126,3 @@ def _bare(text: str) -> str:
 
 def _without_suffix(part: str) -> str:
     return _bare(_bare(part).removesuffix("罪"))
-
-
-def _months(years: int | None, months: int | None) -> int | None:
-    """None where a number is none, and for 3年36个月, which may mean three years, or six."""
-    if years is None or months is None or months >= 12:
-        return None
-    return years * 12 + months
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text[0] in "0123456789" else _NUMERALS.get(text)
-
-
-def _numerals() -> dict[str, int]:
-    """Every usual way to write 0 to 999. Loose ones (一百二 for 120, 三六 for 36) are not among them."""
-    ones = {digit: number for number, digit in enumerate("一二三四五六七八九", 1)} | {"两": 2}
-    tens = {f"{digit}十": number * 10 for digit, number in ones.items() if digit != "两"}
-    below = tens | {ten + one: tens[ten] + ones[one] for ten in tens for one in ones if one != "两"}
-    numerals = {"零": 0, "〇": 0, "十": 10, **ones, **below}
-    numerals |= {f"十{one}": 10 + number for one, number in ones.items() if one != "两"}
-    for digit, number in ones.items():
-        numerals[f"{digit}百"] = number * 100
-        numerals |= {f"{digit}百{rest}": number * 100 + value for rest, value in below.items()}
-        for zero in "零〇":
-            numerals |= {f"{digit}百{zero}{one}": number * 100 + ones[one] for one in ones if one != "两"}
-    return numerals
-
-
-_NUMERALS = _numerals()

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tunesmith.data.fields import named, optional_text, present, text_field
 from tunesmith.data.json_text import type_name
 from tunesmith.data.language import Language, language_of
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.terms import XT, Term
 from tunesmith.tokens.conversation import Message
 
 NO_VIOLATION = "不违规"
-NO_VIOLATIONS = (NO_VIOLATION, "no violation")
+NO_VIOLATIONS = (NO_VIOLATION, "no violation", "nv")
 """What says that the law was not broken, in records and replies."""
-XT: Literal["XT"] = "XT"
 LABELS = ("NV", "V", "TU", "TD", "XT", "NX", "original")
 
 _XT_NUMBERS = (10000, 10001)  # life and death, as LawShift writes them
@@ -30,7 +30,10 @@ class _Words:
     """The prompt in one language."""
 
     task: str
+    changed_task: str
     articles: str
+    old_articles: str
+    new_articles: str
     fact: str
     colon: str
     form: str
@@ -39,7 +42,11 @@ class _Words:
 _WORDS: Mapping[Language, _Words] = {
     "zh": _Words(
         "请只依据下面给出的法律条文，判断案件事实中被告人的行为是否违规；如果违规，给出罪名和刑期。",
+        "下面先给出旧法条文，再给出修改后的新法条文，现行有效的是新法。"
+        "请只依据新法条文，判断案件事实中被告人的行为是否违规；如果违规，给出罪名和刑期。",
         "【法律条文】",
+        "【旧法条文】",
+        "【新法条文】",
         "【案件事实】",
         "：",
         "请先简要说明理由，最后单独用一行写出结论：\n"
@@ -49,7 +56,11 @@ _WORDS: Mapping[Language, _Words] = {
     ),
     "en": _Words(
         "Judge by these articles alone whether the accused broke the law and, if so, give charge and term.",
+        "The articles are given as they were and as they are now, after the law was changed. Judge by the "
+        "changed articles alone whether the accused broke the law and, if so, give charge and term.",
         "Articles:",
+        "Articles as they were:",
+        "Articles as they are now:",
         "Facts:",
         ": ",
         "Say briefly why. Then write a last line, either charge | term with the term in months "
@@ -69,7 +80,7 @@ class Case:
     fact: str
     articles: tuple[str, ...]
     charges: frozenset[str]
-    months: int | Literal["XT"] | None = None
+    months: Term | None = None
     label: str | None = None
 
 
@@ -115,21 +126,37 @@ def case_from(value: Mapping[str, Any], *, label: str | None = None) -> Case:
     return Case(fact, _article_ids(meta, "meta"), charges, _cail_term(meta), own)
 
 
-def prompt_messages(case: Case, articles: Mapping[str, str] | None) -> tuple[Message, ...]:
+def prompt_messages(
+    case: Case, articles: Mapping[str, str] | None, changed: Mapping[str, str] | None = None
+) -> tuple[Message, ...]:
     """The question about a case, articles first, so that cases of one article share its beginning.
 
-    In Chinese or English, as the facts are. With `articles` None only their ids are named. Raises
-    RecordProblem for an id that is not among them.
+    In Chinese or English, as the facts are. With `articles` None only their ids are named. With `changed`,
+    the articles after a change of the law, both laws are shown, and the case is to be judged by the new one.
+    Raises RecordProblem for an id that is not among them.
     """
     words = _WORDS[language_of(case.fact)]
-    parts = [words.task]
-    if case.articles:
-        texts = (
-            key if articles is None else key + words.colon + _text_of(articles, key) for key in case.articles
+    if changed is None or articles is None:
+        laws, task = [(words.articles, articles, "articles")], words.task
+    else:
+        laws, task = (
+            [
+                (words.old_articles, articles, "articles"),
+                (words.new_articles, changed, "changed articles"),
+            ],
+            words.changed_task,
         )
-        parts.append("\n".join([words.articles, *texts]))
+    parts = [task, *(_law(case, words, *law) for law in laws if case.articles)]
     parts += [f"{words.fact}\n{case.fact.strip()}", words.form]
     return (Message("user", "\n\n".join(parts)),)
+
+
+def _law(case: Case, words: _Words, heading: str, texts: Mapping[str, str] | None, name: str) -> str:
+    """The case's articles under a heading, each with its text or, without `texts`, its id alone."""
+    lines = (
+        key if texts is None else key + words.colon + _text_of(texts, key, name) for key in case.articles
+    )
+    return "\n".join([heading, *lines])
 
 
 def names_of(charges: Iterable[str], fact: str) -> str:
@@ -170,9 +197,9 @@ def _add_article(texts: dict[str, str], key: str, text: object, name: str) -> No
         raise RecordProblem(f"article {key} is given twice, with different texts")
 
 
-def _text_of(articles: Mapping[str, str], key: str) -> str:
+def _text_of(articles: Mapping[str, str], key: str, name: str) -> str:
     if key not in articles:
-        raise RecordProblem(f"relevant_articles names {key}, which is not in the file of articles")
+        raise RecordProblem(f"relevant_articles names {key}, which is not in the file of {name}")
     return articles[key]
 
 
@@ -211,7 +238,7 @@ def _charge_names(listed: list[Any], name: str) -> Iterator[str]:
         yield plain
 
 
-def _months(given: object) -> int | Literal["XT"] | None:
+def _months(given: object) -> Term | None:
     if given is None or (isinstance(given, str) and not given.strip()):
         return None
     if isinstance(given, str) and given.strip() in _XT_WORDS:
@@ -220,7 +247,7 @@ def _months(given: object) -> int | Literal["XT"] | None:
     return XT if months in _XT_NUMBERS else months
 
 
-def _cail_term(meta: Mapping[str, Any]) -> int | Literal["XT"] | None:
+def _cail_term(meta: Mapping[str, Any]) -> Term | None:
     name, term = "meta.term_of_imprisonment", meta.get("term_of_imprisonment")
     if term is None:
         return None

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.encodings import UTF_8
 from tunesmith.data.place import BadRecord, Record
 from tunesmith.data.records import Opener, SkippedFile, read_records
 from tunesmith.errors import DataError
@@ -24,7 +25,9 @@ def is_movielens(entries: Sequence[Entry]) -> bool:
     return any(_name(entry) == RATINGS for entry in entries)
 
 
-def read_movielens(store: Opener, entries: Sequence[Entry]) -> Iterator[Record | BadRecord]:
+def read_movielens(
+    store: Opener, entries: Sequence[Entry], encoding: str = UTF_8
+) -> Iterator[Record | BadRecord]:
     """One record a rating, in the nested shape. Raises DataError when there is no movies.csv beside it."""
     ratings = [entry for entry in entries if _name(entry) == RATINGS]
     movies = [entry for entry in entries if _name(entry) == MOVIES]
@@ -33,14 +36,14 @@ def read_movielens(store: Opener, entries: Sequence[Entry]) -> Iterator[Record |
             f"{RATINGS} needs {MOVIES} beside it: give the folder that holds both, as MovieLens ships it."
         )
     titles: dict[str, str] = {}
-    for record in read_records(store, movies):
+    for record in read_records(store, movies, encoding=encoding):
         if isinstance(record, BadRecord):
             yield record
         elif "movieId" not in record.value or not record.value.get("title"):
             yield BadRecord(record.place, "movieId or title is missing")
         else:
             titles[record.value["movieId"]] = _title(record.value)
-    for record in read_records(store, ratings):
+    for record in read_records(store, ratings, encoding=encoding):
         yield record if isinstance(record, BadRecord) else _rating(record, titles)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from tunesmith.errors import DataError
 
+EMPTY_FILE, NO_RECORD = "the file is empty", "the file holds no record"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -36,12 +38,14 @@ class BadRecord:
     """A record that cannot be used, and why.
 
     `fatal` says that it stands for an unknown number of records (the rest of a broken list, a file cut
-    short), so that no `maxBadRecords` can allow it.
+    short), so that no `maxBadRecords` can allow it; `empty` that it stands for none: the file is valid and
+    has no record.
     """
 
     place: Place
     reason: str
     fatal: bool = False
+    empty: bool = False
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
@@ -68,8 +72,8 @@ class RecordProblem(DataError):  # noqa: N818 - named like errors.Problem
 
 
 class FileProblem(DataError):  # noqa: N818
-    """The file, or what is left of it, cannot be read. `where` is as in `Place`."""
+    """The file, or its rest, cannot be read. `where` is as in `Place`, `empty` as in `BadRecord`."""
 
-    def __init__(self, message: str, where: str = "") -> None:
+    def __init__(self, message: str, where: str = "", *, empty: bool = False) -> None:
         super().__init__(message)
-        self.where = where
+        self.where, self.empty = where, empty

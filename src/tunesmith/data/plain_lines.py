@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from tunesmith.data.json_lines import LINE_TOO_LONG
 from tunesmith.data.place import BadRecord, FileProblem, Place, Record
 from tunesmith.data.streams import RECORD_LIMIT, decode_line, lines
 
+DOCUMENT_LIMIT = 256 << 20
+"""Bytes of a file that is one document."""
+PARAGRAPH_TOO_LONG = f"the paragraph is longer than {RECORD_LIMIT >> 20} MiB; are blank lines missing?"
+NEWLINE = b"\n"
 _NUL = "there is a NUL byte; the file may be no text at all"
 
 
@@ -19,6 +24,45 @@ def read_text_lines(file: str, chunks: Iterable[bytes]) -> Iterator[Record | Bad
             continue
         place = Place(file, f"line {number}")
         yield BadRecord(place, flaw) if flaw else Record(place, {"text": text.removesuffix("\r")})
+
+
+def read_paragraphs(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
+    """The lines between blank ones as `{"text": lines}`; a paragraph's place is its first line."""
+    said: list[str] = []
+    start = size = 0
+    wrong = ""
+    for number, (text, flaw) in enumerate(chain(_text_lines(chunks), [("", "")]), 1):
+        if flaw or text.strip():
+            start = start or number
+            size += len(text)
+            wrong = wrong or flaw or (PARAGRAPH_TOO_LONG if size > RECORD_LIMIT else "")
+            said = [] if wrong else said
+            said.append(text.removesuffix("\r"))
+        elif start:
+            place = Place(file, f"line {start}")
+            yield BadRecord(place, wrong) if wrong else Record(place, {"text": "\n".join(said)})
+            said, start, size, wrong = [], 0, 0, ""
+
+
+def read_whole_text(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
+    """The whole file as `{"text": …}`, line breaks as in Unix. Raises FileProblem: too large, or no text."""
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > DOCUMENT_LIMIT:
+            raise FileProblem(
+                f"one document may have {DOCUMENT_LIMIT >> 20} MiB, and the file is larger; split it, or set "
+                "text.join: paragraph"
+            )
+    if b"\0" in data:
+        raise FileProblem(_NUL, f"line {data.count(NEWLINE, 0, data.index(0)) + 1}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8: byte 0x{data[error.start]:02x} at byte {error.start + 1} of the file"
+        raise FileProblem(message, f"line {data.count(NEWLINE, 0, error.start) + 1}") from None
+    del data
+    yield Record(Place(file, "line 1"), {"text": text.replace("\r\n", "\n").strip("\n")})
 
 
 def read_csv(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:

@@ -6,7 +6,7 @@ record's key and a seed alone. No torch here: `tunesmith preview` runs the very 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
+from tunesmith.data.first_samples import FirstSamples
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
+from tunesmith.data.prompts import read_articles
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
 from tunesmith.data.report import Account, DatasetReport
 from tunesmith.data.table import Table, TableWriter, see_no_more
@@ -26,7 +28,7 @@ from tunesmith.data.tokenise import Made, Settings, Tokeniser
 from tunesmith.data.user_prompt import shows
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.conversation import Document, Encoded, Message
+from tunesmith.tokens.conversation import Encoded
 
 FIRST_SAMPLES = 3
 ALSO_VALIDATES = "the same as a validation sample"
@@ -67,10 +69,12 @@ class _Part:
         assert dataset.uri is not None  # plan has resolved every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
         store, entries = find_files(dataset.uri, make.options)
-        self._reader = Reader(store, entries, dataset, scratch=make.folder)
+        self._reader = Reader(
+            store, entries, dataset, scratch=make.folder, articles=_articles(dataset, make.options)
+        )
         self.size = sum(entry.size for entry in entries)
-        self.account = Account(name)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
+        self.account = Account(name, repeat)
         subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
         seed = spec.training.seed
         self.ranks = _Ranks(subset.seed if subset else 0, spec.validation.seed, seed, int(repeat))
@@ -104,6 +108,7 @@ class _Part:
             self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
             spec.training.truncate_reply,
             self._make.vocab_size,
+            spec.training.truncate_prompt,
         )
         everything: Iterator[Made] = self._make.tokeniser.encode(self._watched(), settings)
         good: Iterator[tuple[Item, Encoded] | Skipped]
@@ -140,6 +145,12 @@ class _Part:
 
     def finish(self) -> DatasetReport:
         return self.account.finish(self._reader.skipped_files())
+
+
+def _articles(dataset: DatasetSpec | ValidationSpec, options: StorageOptions) -> dict[str, str] | None:
+    """Return the articles' texts by id, where the dataset names a file of them. Raises DataError."""
+    uri = dataset.sampled.articles_uri if dataset.sampled else None
+    return None if uri is None else read_articles(uri, options, dataset.encoding)
 
 
 def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -192,7 +203,9 @@ def prepare(
     vocab_size: int | None = None,
     workers: int | None = None,
 ) -> Prepared:
-    """Read, check and tokenise everything into `folder`, which must not exist; keeps the `first` samples.
+    """Read, check and tokenise everything into `folder`, which must not exist.
+
+    The `first` samples of each dataset and kind are kept for people to look at.
 
     `vocab_size` is the model's number of embeddings, where it is known; `workers` the processes that may
     tokenise, by default one a processor.
@@ -220,7 +233,7 @@ def prepare(
                 tables.fill(part, number)
     _part_from_validation(folder, tables, parts)
     reports = _shared([part.finish() for part in parts])
-    save_report(folder, reports, tables.shown)
+    save_report(folder, reports, tables.first.kept)
     return _checked(spec, load_prepared(folder))
 
 
@@ -231,9 +244,7 @@ class _Tables:
         self.train, self.validation = TableWriter(folder / "train"), TableWriter(folder / "validation")
         self.bounds = [0]
         """Where in `train` each part begins, and the last one ends."""
-        self.shown: list[dict[str, Any]] = []
-        """Place, index and messages of the first samples."""
-        self._first = first
+        self.first = FirstSamples(first)
 
     def fill(self, part: _Part, number: int) -> None:
         of_its_own = isinstance(part.dataset, ValidationSpec)
@@ -241,30 +252,14 @@ class _Tables:
             group = group_of(f"{number}\0{item.group}")
             held_out = of_its_own or part.ranks.validates(item.split_key)
             copies = 1 if held_out else part.ranks.copies(item.group)
-            part.account.count(encoded, item.user, copies, held_out=held_out)
+            part.account.count(encoded, item, copies, held_out=held_out)
             if held_out:
                 self.validation.add_many(encoded, group=group)
             else:
-                self._show(item, len(encoded.lengths))
+                if copies:
+                    self.first.add(number, item, len(encoded.lengths), len(self.train))
                 self.train.add_many(encoded, group=group, copies=copies)
         self.bounds.append(len(self.train))
-
-    def _show(self, item: Item, samples: int) -> None:
-        at = len(self.train)
-        for number in range(min(samples, self._first - len(self.shown))):
-            messages = [[message.role, message.content] for message in _told(item, number)]
-            self.shown.append({"place": str(item.place), "index": at + number, "messages": messages})
-
-
-def _told(item: Item, number: int) -> Sequence[Message]:
-    """The messages of an item's sample: up to its reply, where every reply is a sample of its own."""
-    content = item.content
-    if isinstance(content, Document):
-        return ()
-    if content.merge:
-        return content.messages
-    replies = [at for at, m in enumerate(content.messages) if m.role == "assistant" and m.weight > 0]
-    return content.messages[: replies[number] + 1]
 
 
 def _part_from_validation(folder: Path, tables: _Tables, parts: list[_Part]) -> None:
@@ -293,7 +288,10 @@ def _shared(reports: list[DatasetReport]) -> list[DatasetReport]:
 
 def _checked(spec: FineTuneSpec, prepared: Prepared) -> Prepared:
     if not len(prepared.train.order()):
-        raise DataError("No sample is left to train on; see subset, limit, repeat and validation.ratio.")
+        found = "; ".join(report.became() for report in prepared.reports)
+        raise DataError(
+            f"No sample is left to train on. {found}. See subset, limit, repeat and validation.ratio."
+        )
     if spec.validation.active and prepared.validation is None:
         raise DataError("The validation set is empty; raise validation.ratio or give more data.")
     return prepared

@@ -20,11 +20,17 @@ REPORT = "report.json"
 
 @dataclass(frozen=True, slots=True)
 class FirstSample:
-    """One of the first samples, for people to look at."""
+    """One of the first samples of a kind, for people to look at.
+
+    `dataset` is its report's position, `kind` as reports count kinds, `copies` how often an epoch shows it.
+    """
 
     place: str
     sample: Sample
     messages: tuple[Message, ...] = ()
+    dataset: int = 0
+    kind: str = ""
+    copies: int = 1
 
 
 @dataclass(slots=True)
@@ -62,17 +68,33 @@ def histogram(values: npt.NDArray[np.int64], bins: int) -> list[dict[str, int]]:
 
 
 def save_report(folder: Path, reports: list[DatasetReport], first: Sequence[dict[str, Any]]) -> None:
-    """Write what stands beside the tables, as the last thing: `first` has place, index and messages."""
+    """Write what stands beside the tables, as the last thing.
+
+    `first` has dataset, kind, place, index and messages of the first samples of each dataset and kind.
+    """
     told = {"reports": as_values(reports), "first": list(first)}
     (folder / REPORT).write_text(json.dumps(told), "utf-8")
 
 
-def load_prepared(folder: Path) -> Prepared:
-    """What `prepare` left in a folder."""
+def load_prepared(folder: Path, first: int | None = None) -> Prepared:
+    """Read what `prepare` left in a folder; `first` samples of each dataset and kind, all if None."""
     told = json.loads((folder / REPORT).read_text("utf-8"))
     train, validation = Table(folder / "train"), Table(folder / "validation")
-    first = [
-        FirstSample(each["place"], train.sample(each["index"]), tuple(Message(*m) for m in each["messages"]))
-        for each in told["first"]
-    ]
-    return Prepared(train, validation if len(validation) else None, from_values(told["reports"]), first)
+    chosen = [_first_sample(train, each) for each in _chosen(told["first"], train, first)]
+    return Prepared(train, validation if len(validation) else None, from_values(told["reports"]), chosen)
+
+
+def _chosen(kept: list[dict[str, Any]], train: Table, first: int | None) -> list[dict[str, Any]]:
+    """Of each dataset and kind the first that training sees, side by side."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for each in kept:
+        if train.copies[each["index"]] > 0:  # a sample that also validates was taken out in the end
+            groups.setdefault((each["dataset"], each["kind"]), []).append(each)
+    return [each for group in groups.values() for each in group[:first]]
+
+
+def _first_sample(train: Table, each: dict[str, Any]) -> FirstSample:
+    messages = tuple(Message(*message) for message in each["messages"])
+    copies = int(train.copies[each["index"]])
+    sample = train.sample(each["index"])
+    return FirstSample(each["place"], sample, messages, each["dataset"], each["kind"], copies)

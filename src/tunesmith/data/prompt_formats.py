@@ -49,13 +49,20 @@ def own_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     return fields | {name: fields.pop(there) for name, there in moved.items()}
 
 
-def asked_from(value: Mapping[str, Any], spec: PromptsSpec, articles: Mapping[str, str]) -> list[Asked]:
+def asked_from(
+    value: Mapping[str, Any],
+    spec: PromptsSpec,
+    articles: Mapping[str, str],
+    changed: Mapping[str, str] | None = None,
+    label: str | None = None,
+) -> list[Asked]:
     """The record's prompts: one, or of a message tree every distinct one.
 
-    `articles` are the texts by id, for legalJudgement. Raises RecordProblem, whose message names the field.
+    For legalJudgement, `articles` are the texts by id, `changed` those after a change of the law, and `label`
+    is the set's. Raises RecordProblem, whose message names the field.
     """
     if spec.legal_judgement is not None:
-        asked = [_legal(value, articles, spec.legal_judgement.label)]
+        asked = [_legal(value, articles, changed, label or spec.legal_judgement.label)]
     elif spec.instruction is not None:
         asked = [Asked(own_fields(value), tuple(question_from_instruction(value)))]
     else:
@@ -66,9 +73,14 @@ def asked_from(value: Mapping[str, Any], spec: PromptsSpec, articles: Mapping[st
     ]
 
 
-def _legal(value: Mapping[str, Any], articles: Mapping[str, str], label: str | None) -> Asked:
+def _legal(
+    value: Mapping[str, Any],
+    articles: Mapping[str, str],
+    changed: Mapping[str, str] | None,
+    label: str | None,
+) -> Asked:
     case = case_from(value, label=label)
-    return Asked(_case_record(value, case), prompt_messages(case, articles), case.label)
+    return Asked(_case_record(value, case), prompt_messages(case, articles, changed), case.label)
 
 
 def _case_record(value: Mapping[str, Any], case: Case) -> dict[str, Any]:

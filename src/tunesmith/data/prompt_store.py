@@ -2,7 +2,8 @@
 
 A folder of `rows` (a JSON line a prompt: id, record, messages, label), `tokens` (int32, all prompts end to
 end), where each begins in the two (`row_starts` and `token_starts`, int64, prompts + 1), `ids` (a JSON text a
-line) and `facts.json`. The folder appears at once, when it is whole. Knows nothing of where they come from.
+line), `digests` (two a prompt: of its id and of all it holds) and `facts.json`. The folder appears at once,
+when it is whole. Knows nothing of where they come from.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from io import FileIO
 from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
 
+from tunesmith.artifacts.key_set import DIGEST_SIZE, digest_of
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.report import counted
@@ -30,7 +32,7 @@ from tunesmith.tokens.conversation import Message
 DEEPEST = 100
 _FACTS = "facts.json"
 _NAMED = 3
-_FILES = ("rows", "tokens", "ids")
+_FILES = ("rows", "tokens", "ids", "digests")
 _ID_TYPE, _START_TYPE = np.dtype("<i4"), np.dtype("<i8")
 
 
@@ -39,7 +41,8 @@ class Prompt:
     """What a model is asked, and what a verifier needs to judge its reply.
 
     `id` is no other prompt's. `record` holds the record's own fields, `ids` the token ids of `messages` as
-    inference sends them, `label` the direction of a changed law, for cases that have one.
+    inference sends them, `label` the direction of a changed law, for cases that have one, `set` the name of
+    the test set it belongs to, "" where there are none.
     """
 
     id: str
@@ -47,6 +50,7 @@ class Prompt:
     messages: tuple[Message, ...]
     ids: list[int]
     label: str | None = None
+    set: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ def pack(prompt: Prompt) -> Packed:
     """A prompt's bytes. Raises RecordProblem for what JSON has no form for, and what is nested too deeply."""
     messages = [[message.role, message.content] for message in prompt.messages]
     fields = {"id": prompt.id, "record": prompt.record, "messages": messages, "label": prompt.label}
+    fields |= {"set": prompt.set} if prompt.set else {}
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         row = text.encode() + b"\n"
@@ -72,6 +77,12 @@ def pack(prompt: Prompt) -> Packed:
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(prompt.record):
         raise RecordProblem(f"the record is nested more than {DEEPEST} levels deep")
     return Packed(prompt.id, row, np.asarray(prompt.ids, _ID_TYPE).tobytes())
+
+
+def _content_digest(packed: Packed) -> bytes:
+    whole = blake2b(packed.row, digest_size=DIGEST_SIZE)
+    whole.update(packed.tokens)
+    return whole.digest()
 
 
 def _is_deep(record: dict[str, Any]) -> bool:
@@ -104,6 +115,7 @@ class PromptWriter:
             self._files["rows"].write(packed.row)
             self._files["tokens"].write(packed.tokens)
             self._files["ids"].write(json.dumps(packed.id).encode() + b"\n")
+            self._files["digests"].write(digest_of(packed.id) + _content_digest(packed))
         self._row_starts.append(self._row_starts[-1] + len(packed.row))
         self._token_starts.append(self._token_starts[-1] + len(packed.tokens) // _ID_TYPE.itemsize)
         # A row ends with its line break, and the tokens' size is told: no two lists of prompts look alike.
@@ -179,13 +191,18 @@ class Prompts(Sequence[Prompt]):
         tokens = _read(self._tokens, self._token_starts, at, _ID_TYPE.itemsize)
         messages = tuple(Message(role, content) for role, content in row["messages"])
         ids: list[int] = np.frombuffer(tokens, _ID_TYPE).tolist()
-        return Prompt(row["id"], row["record"], messages, ids, row["label"])
+        return Prompt(row["id"], row["record"], messages, ids, row["label"], row.get("set", ""))
 
     def ids(self) -> Iterator[str]:
         """The ids of all prompts, in order, without reading the prompts."""
         with (self.folder / "ids").open("rb") as file:
             for line in file:
                 yield json.loads(line)
+
+    @property
+    def digests(self) -> Path:
+        """A file of two digests per prompt, in order: of its id, and of all it holds, its id among it."""
+        return self.folder / "digests"
 
     def shard(self, number: int, size: int) -> range:
         """The positions of shard `number` of those with `size` prompts each, the last one being smaller.
@@ -201,6 +218,8 @@ class Prompts(Sequence[Prompt]):
             f"{counted(facts['records'], 'record')} → {counted(len(self), 'prompt')}",
             f"{counted(facts['tokens'], 'token')}, the longest prompt has {facts['longest']:,}",
         ]
+        if facts.get("sets"):
+            lines[0] += f" in {counted(facts['sets'], 'set')}"
         if facts["equal"]:
             lines.append(f"{counted(facts['equal'], 'prompt')} equal to an earlier one")
         if facts["bad"]:

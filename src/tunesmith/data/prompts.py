@@ -11,15 +11,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.store import Entry, StorageOptions, Store, find_files
+from tunesmith.data.encodings import UTF_8
 from tunesmith.data.place import Place, RecordSkipped, Skipped
 from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, own_fields
 from tunesmith.data.prompt_ids import TakenIds
+from tunesmith.data.prompt_sets import PromptSet, find_sets
 from tunesmith.data.prompt_store import Packed, Prompt, Prompts, PromptWriter, pack
 from tunesmith.data.read import SHOWN, BadRecords, collect_bad, record_key
 from tunesmith.data.records import BadRecord, Record, RecordProblem, choose_files, read_records
@@ -56,10 +59,8 @@ def prepare_prompts(
     Raises DataError naming the records that cannot be used, when there are more than `maxBadRecords`, or when
     there is no prompt; ModelError where the model has no chat template; and the storage's errors.
     """
-    legal = spec.legal_judgement
-    articles = read_articles(legal.articles_uri, options) if legal is not None else {}
     with PromptWriter(folder) as writer, TakenIds(writer.temp) as taken:
-        preparation = _Preparation(spec, options, taken, _Maker(spec, articles, tokenizer, check))
+        preparation = _Preparation(spec, options, taken, _Maker(spec, options, tokenizer, check))
         for packed in preparation.prompts(progress):
             writer.add(packed)
         if not len(writer):
@@ -68,11 +69,15 @@ def prepare_prompts(
     return Prompts(folder)
 
 
-def read_articles(uri: str, options: StorageOptions) -> dict[str, str]:
+def read_articles(uri: str, options: StorageOptions, encoding: str = UTF_8) -> dict[str, str]:
     """The articles' texts by id. Raises DataError, whose message names the file."""
     store, entries = find_files(uri, options)
+    return _articles(store, entries, uri, encoding)
+
+
+def _articles(store: Store, entries: Sequence[Entry], uri: str, encoding: str) -> dict[str, str]:
     values: list[Mapping[str, Any]] = []
-    for record in read_records(store, entries):
+    for record in read_records(store, entries, encoding=encoding):
         if isinstance(record, BadRecord):
             raise DataError(f"The articles in {uri} cannot be used: {record}.")
         values.append(record.value)
@@ -82,24 +87,59 @@ def read_articles(uri: str, options: StorageOptions) -> dict[str, str]:
         raise DataError(f"The articles in {uri} cannot be used: {problem.message}.") from None
 
 
+class _Laws:
+    """The articles of each set: its own files, else those that the manifest names, read once when needed."""
+
+    def __init__(self, spec: PromptsSpec, options: StorageOptions) -> None:
+        self._legal, self._encoding = spec.legal_judgement, spec.encoding
+        self._read = cache(partial(read_articles, options=options, encoding=spec.encoding))
+
+    def of(self, each: PromptSet, store: Store) -> tuple[dict[str, str], dict[str, str] | None]:
+        """The old law and the new one, None where only one is to be shown. Raises DataError."""
+        if self._legal is None:
+            return {}, None
+        old = self._texts(each.articles, store, self._legal.articles_uri)
+        uri = self._legal.changed_articles_uri
+        return old, None if uri is None or each.before else self._texts(each.changed, store, uri)
+
+    def _texts(self, own: Entry | None, store: Store, uri: str) -> dict[str, str]:
+        if own is None:
+            return self._read(uri)
+        return _articles(store, [own], f"{store.uri}/{own.key}", self._encoding)
+
+
 class _Maker:
     """What one record asks, checked and tokenised. Knows nothing of other records."""
 
     def __init__(
-        self, spec: PromptsSpec, articles: Mapping[str, str], tokenizer: ChatTokenizer, check: Check
+        self, spec: PromptsSpec, options: StorageOptions, tokenizer: ChatTokenizer, check: Check
     ) -> None:
-        self._spec, self._articles, self._tokenizer, self._check = spec, articles, tokenizer, check
+        self._spec, self._tokenizer, self._check = spec, tokenizer, check
         self._control = _control_tokens(tokenizer)
+        self._laws = _Laws(spec, options)
+        self._set, self._old = PromptSet("", ()), dict[str, str]()
+        self._new: dict[str, str] | None = None
+
+    def begin(self, each: PromptSet, store: Store) -> None:
+        """The records that follow are of this set. Raises DataError for its articles."""
+        self._set = each
+        self._old, self._new = self._laws.of(each, store)
 
     def asked(self, value: Mapping[str, Any]) -> list[Asked]:
         """The record's prompts. Raises RecordProblem."""
-        return asked_from(value, self._spec, self._articles)
+        return asked_from(value, self._spec, self._old, self._new, self._set.label)
+
+    def key(self, value: Mapping[str, Any]) -> str:
+        """The id of a record: its own, or a hash of its content, below the name of its set."""
+        key = record_key(own_fields(value))
+        return f"{self._set.name}/{key}" if self._set.name else key
 
     def packed(self, key: str, asked: Asked) -> Packed:
         """One prompt, ready for the disk. Raises RecordProblem, RecordError."""
         self._check(asked.record)
-        ids = self._ids(asked.messages)
-        return pack(Prompt(key, asked.record, asked.messages, ids, asked.label))
+        ids, name = self._ids(asked.messages), self._set.name
+        record = {**({"set": name} if name else {}), **asked.record}
+        return pack(Prompt(key, record, asked.messages, ids, asked.label, name))
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         for message in messages:
@@ -139,7 +179,9 @@ class _Preparation:
     def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
         assert spec.uri is not None  # plan has resolved every fromJob
         self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
+        self._encoding = spec.encoding
         self._store, self._entries = find_files(spec.uri, options)
+        self._sets = find_sets(self._store, self._entries, spec)
         self._taken, self._maker = taken, maker
         self._records = self._equal = self._named = 0
         self._found, self._skipped = BadRecords(), Counter[str]()
@@ -155,11 +197,20 @@ class _Preparation:
                 yield result
 
     def _results(self, progress: Callable[[int], None]) -> Iterator[Made]:
-        for record in islice(read_records(self._store, self._entries), self._limit):
-            self._records += 1
-            if self._records % _PROGRESS_EVERY == 0:
-                progress(self._records)
-            yield from [record] if isinstance(record, BadRecord) else self._made(record)
+        for each in self._sets.sets:
+            self._maker.begin(each, self._store)
+            made = 0
+            for record in islice(
+                read_records(self._store, each.entries, encoding=self._encoding), self._limit
+            ):
+                self._records += 1
+                if self._records % _PROGRESS_EVERY == 0:
+                    progress(self._records)
+                results = [record] if isinstance(record, BadRecord) else self._made(record)
+                made += sum(not isinstance(result, BadRecord | Skipped) for result in results)
+                yield from results
+            if each.name and not made and not self._found.count:
+                raise DataError(f"There is no prompt in the set {each.name} of {self._uri}.")
         progress(self._records)
 
     def _made(self, record: Record) -> Sequence[Made]:
@@ -179,7 +230,7 @@ class _Preparation:
         """A record's prompts, each with its id; `<id>.1`, `<id>.2` and so on where there are several."""
         value, place = record.value, record.place
         asked = self._maker.asked(value)
-        key = record_key(own_fields(value))
+        key = self._maker.key(value)
         keys = [f"{key}.{number}" for number in range(1, len(asked) + 1)] if len(asked) > 1 else [key]
         return [
             (self._take(value, key, each.messages, place), each)
@@ -206,19 +257,25 @@ class _Preparation:
 
     def nothing(self) -> str:
         """Why there is no prompt."""
-        found = f"of {counted(self._records, 'record')} {self._found.count:,} bad"
+        left_out = [f"{number:,} left out ({reason})" for reason, number in self._skipped.items()]
+        bad = [f"{self._found.count:,} bad"] if self._found.count or not left_out else []
+        found = f"of {counted(self._records, 'record')} {', '.join([*bad, *left_out])}"
         first = "".join(f"\n{bad}" for bad in self._found.first[:1])
         return f"There is no prompt in {self._uri}: {found}.{first}"
 
     def facts(self) -> dict[str, Any]:
         """Counts for the report: records read, bad, left out by reason, and equal ones that have no id."""
+        sets = [each.name for each in self._sets.sets if each.name]
+        files = [entry for each in self._sets.sets for entry in each.entries]
+        skipped = [f"{file.file}: {file.reason}" for file in choose_files(files)[1]]
         return {
+            **({"sets": len(sets)} if sets else {}),
             "records": self._records,
             "bad": self._found.count,
             "bad_records": [str(bad) for bad in self._found.first],
             "skipped": dict(sorted(self._skipped.items())),
             "equal": self._equal,
-            "skipped_files": [f"{file.file}: {file.reason}" for file in choose_files(self._entries)[1]],
+            "skipped_files": [*skipped, *self._sets.left_out],
         }
 
 

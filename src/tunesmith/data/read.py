@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.character import conversation_from_character
-from tunesmith.data.chat import conversation_from_chat
+from tunesmith.data.bad_records import too_many
+from tunesmith.data.contents import USER, Articles, contents_of, kind_of
 from tunesmith.data.grouping import Runs, together
-from tunesmith.data.instruction import conversation_from_instruction
 from tunesmith.data.movielens import is_movielens, other_files, read_movielens
 from tunesmith.data.place import RecordSkipped, Skipped
 from tunesmith.data.records import (
@@ -33,15 +32,13 @@ from tunesmith.data.records import (
     choose_files,
     read_records,
 )
-from tunesmith.data.sampled import case_key, check_counts, conversation_from_sampled, count_case
-from tunesmith.data.text import document_from_text
+from tunesmith.data.sampled import case_key, check_counts, count_case
 from tunesmith.data.user_simulation import targets_of, user_items
 from tunesmith.data.users import Dialogue, dialogues_of, user_of
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
 
 SHOWN = 20
-_NAMED = 5
 NOT_IN_SUBSET = "not in the subset"
 NO_DIALOGUE = "the user has no dialogue"
 
@@ -64,6 +61,8 @@ class Item:
     user: str = ""
     said: tuple[str, ...] = ()
     """What a user's samples say, as a history would show it."""
+    kind: str = ""
+    """How it is asked, as `contents.kind_of` names it."""
 
 
 @dataclass(slots=True)
@@ -115,9 +114,16 @@ class Reader:
     """One dataset's files, read as often as asked for."""
 
     def __init__(
-        self, store: Opener, entries: Sequence[Entry], dataset: Dataset, *, scratch: Path | None = None
+        self,
+        store: Opener,
+        entries: Sequence[Entry],
+        dataset: Dataset,
+        *,
+        scratch: Path | None = None,
+        articles: Articles | None = None,
     ) -> None:
         self._store, self._entries, self._dataset, self._scratch = store, entries, dataset, scratch
+        self._articles = articles
         self._movielens = dataset.format == "user_simulation" and is_movielens(entries)
 
     def skipped_files(self) -> list[SkippedFile]:
@@ -146,11 +152,19 @@ class Reader:
     def _records(self) -> Iterator[Record | BadRecord]:
         """Records up to `limit`, good or bad, before anything else."""
         if self._movielens:
-            return islice(read_movielens(self._store, self._entries), self._dataset.limit)
+            ratings = read_movielens(self._store, self._entries, self._dataset.encoding)
+            return islice(ratings, self._dataset.limit)
         return islice(self._every_record(), self._dataset.limit)
 
     def _every_record(self) -> Iterator[Record | BadRecord]:
-        return read_records(self._store, self._entries, plain_text=self._dataset.text is not None)
+        text = self._dataset.text
+        return read_records(
+            self._store,
+            self._entries,
+            plain_text=text is not None,
+            encoding=self._dataset.encoding,
+            join=text.join if text is not None else "line",
+        )
 
     def _chosen(self, choice: Choice, tally: Tally) -> Iterator[Record | BadRecord | Skipped]:
         for record in self._records():
@@ -170,12 +184,13 @@ class Reader:
 
     def _items(self, record: Record, check: Callable[[Record], None]) -> list[Item]:
         check(record)
-        contents = contents_of(record.value, self._dataset)
+        contents = contents_of(record.value, self._dataset, self._articles)
+        kind = kind_of(record.value, self._dataset, self._articles)
         if self._dataset.sampled is not None:
             key = case_key(record.value)
         else:
             key = _said(contents[0]) if len(contents) == 1 else record_key(record.value)
-        return [Item(record.place, content, key, key) for content in contents]
+        return [Item(record.place, content, key, key, kind=kind) for content in contents]
 
     def _counter(self) -> Callable[[Record], None]:
         """Checks that the file holds as many replies of a case as each of them says."""
@@ -230,7 +245,7 @@ class Reader:
                 yield item
             else:
                 told = tuple(targets_of(item))
-                yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told)
+                yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told, USER)
 
 
 def _user_key(record: Record) -> str:
@@ -279,26 +294,7 @@ def collect_bad(
         else:
             yield result
     if found.fatal or found.count > max_bad:
-        raise DataError(_too_many(found, max_bad))
-
-
-def contents_of(value: Any, dataset: Dataset) -> Sequence[Conversation | Document]:
-    """What one record of a format other than user simulation holds. Raises RecordProblem, RecordSkipped."""
-    prompt = dataset.system_prompt
-    match dataset.format:
-        case "chat":
-            return conversation_from_chat(value, system_prompt=prompt)
-        case "instruction":
-            return [conversation_from_instruction(value, system_prompt=prompt)]
-        case "text":
-            return [document_from_text(value)]
-        case "character":
-            assert dataset.character is not None
-            return [conversation_from_character(value, dataset.character, system_prompt=prompt)]
-        case "sampled":
-            return [conversation_from_sampled(value, system_prompt=prompt)]
-        case other:
-            raise ValueError(f"unknown format {other}")
+        raise DataError(too_many(found.count, found.first, found.fatal, max_bad))
 
 
 def record_key(value: Any) -> str:
@@ -317,15 +313,3 @@ def _said(content: Conversation | Document) -> str:
     else:
         text = "\0".join(f"{m.role}:{m.content}" for m in content.messages if m.role != "system")
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _too_many(found: BadRecords, max_bad: int) -> str:
-    noun = "bad record" if found.count == 1 else "bad records"
-    # Fatal ones first: whatever else is mended, they stop the job.
-    named = (found.fatal + [bad for bad in found.first if not bad.fatal])[:_NAMED]
-    lines = [f"{found.count} {noun}, {max_bad} allowed by maxBadRecords:", *(str(bad) for bad in named)]
-    if found.count > len(named):
-        lines.append(f"… and {found.count - len(named)} more")
-    if found.fatal:
-        lines.append("maxBadRecords cannot allow a file that could not be read to its end.")
-    return "\n".join(lines)

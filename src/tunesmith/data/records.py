@@ -15,11 +15,21 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol
 
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.encodings import UTF_8
 from tunesmith.data.json_lines import read_json_lines
 from tunesmith.data.json_list import read_json_list, read_json_object
+from tunesmith.data.outcome import why_empty
 from tunesmith.data.parquet import MAGIC, read_parquet
-from tunesmith.data.place import BadRecord, FileProblem, Place, Record, RecordProblem
-from tunesmith.data.plain_lines import read_csv, read_text_lines
+from tunesmith.data.place import (
+    EMPTY_FILE,
+    NO_RECORD,
+    BadRecord,
+    FileProblem,
+    Place,
+    Record,
+    RecordProblem,
+)
+from tunesmith.data.plain_lines import read_csv, read_paragraphs, read_text_lines, read_whole_text
 from tunesmith.data.streams import RECORD_LIMIT, open_chunks
 from tunesmith.errors import DataError
 
@@ -45,6 +55,8 @@ _KINDS = {
     ".txt": "text",
     ".md": "text",
 }
+_CALLED = {"list": "JSON", "object": "JSON", "lines": "JSON lines", "csv": "CSV", "parquet": "Parquet"}
+_TEXTS = {"line": read_text_lines, "paragraph": read_paragraphs, "file": read_whole_text}
 _PACKED = (".gz", ".zst")
 # Most likely data: passing over such a file would train on less than the user thinks.
 _TABLES = (".arrow", ".feather", ".avro", ".tsv", ".xls", ".xlsx")
@@ -68,11 +80,17 @@ class SkippedFile:
 
 
 def read_records(
-    store: Opener, entries: Sequence[Entry], *, plain_text: bool = False
+    store: Opener,
+    entries: Sequence[Entry],
+    *,
+    plain_text: bool = False,
+    encoding: str = UTF_8,
+    join: str = "line",
 ) -> Iterator[Record | BadRecord]:
     """All records of the files in the order of their keys.
 
-    With `plain_text`, .txt and .md are read line by line; else they are no data. A single entry is read
+    With `plain_text`, .txt and .md are read, each line, paragraph or file a record as `join` says; else they
+    are no data. Files that are not UTF-8 are read in `encoding`. A single entry is read
     whatever its name is; among several, files that are no data are skipped and logged (`choose_files` lists
     them). What makes a file, or the rest of it, unreadable comes as one BadRecord with `fatal` set, and the
     next file is read all the same, so that the user sees every mistake at once.
@@ -90,7 +108,7 @@ def read_records(
             + (f", only {names}." if names else ".")
         )
     for entry in chosen:
-        yield from _read_entry(store, entry, plain_text)
+        yield from _read_entry(store, entry, join if plain_text else None, encoding)
 
 
 def choose_files(
@@ -127,28 +145,37 @@ def _ending(key: str) -> str:
     return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
 
 
-def _read_entry(store: Opener, entry: Entry, plain_text: bool) -> Iterator[Record | BadRecord]:
+def _read_entry(store: Opener, entry: Entry, join: str | None, encoding: str) -> Iterator[Record | BadRecord]:
     seen = False
     try:
         if _ending(entry.key) in _UNREADABLE:
             raise FileProblem(f"{_ending(entry.key)} files cannot be read; convert the file to .jsonl")
         with store.open(entry.key) as stream:
-            for record in _read_stream(entry.key, stream, plain_text):
+            for record in _read_stream(entry.key, stream, join, encoding):
                 seen = True
                 yield record
         if not seen:
-            raise FileProblem("the file holds no record")
+            raise FileProblem(NO_RECORD, empty=True)
     except FileProblem as problem:
-        yield BadRecord(Place(entry.key, problem.where), problem.message, fatal=True)
+        why = (problem.empty and why_empty(store, entry.key)) or problem.message
+        yield BadRecord(Place(entry.key, problem.where), why, fatal=True, empty=problem.empty)
 
 
-def _read_stream(file: str, stream: BinaryIO, plain_text: bool) -> Iterator[Record | BadRecord]:
-    chunks = open_chunks(stream)
+def _read_stream(
+    file: str, stream: BinaryIO, join: str | None, encoding: str
+) -> Iterator[Record | BadRecord]:
+    chunks = open_chunks(stream, encoding)
     head = _first_text(chunks)
     if not head:
-        raise FileProblem("the file is empty")
+        raise FileProblem(EMPTY_FILE, empty=True)
     chunks = chain([head], chunks)
-    match _container(file, head, plain_text):
+    container = _container(file, head, join is not None)
+    if container != "text" and join not in (None, "line"):
+        raise FileProblem(
+            f"text.join: {join} is for plain text (.txt, .md); this is {_CALLED[container]}, and each of its "
+            "records is a document. Leave text.join out, or give plain text a dataset of its own"
+        )
+    match container:
         case "list":
             return read_json_list(file, chunks)
         case "object":
@@ -160,7 +187,7 @@ def _read_stream(file: str, stream: BinaryIO, plain_text: bool) -> Iterator[Reco
         case "parquet":
             return read_parquet(file, chunks)
         case _:
-            return read_text_lines(file, chunks)
+            return _TEXTS[join or "line"](file, chunks)
 
 
 def _first_text(chunks: Iterable[bytes]) -> bytes:

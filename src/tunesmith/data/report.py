@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tunesmith.data.read import BadRecords, Tally
+from tunesmith.data.read import BadRecords, Item, Tally
 from tunesmith.data.records import SkippedFile
 from tunesmith.tokens.conversation import Encoded
 
@@ -19,7 +19,8 @@ class DatasetReport:
     `validation_samples` of those are held out, `seen_samples` and `seen_tokens` are what an epoch shows, with
     `repeat`, and `share` is its part of all datasets' seen tokens. `skipped` counts by reason what rules
     left out, `duplicates` the samples equal to an earlier one of the same dataset, `cut` those whose context
-    did not fit. `samples_per_user` maps a number of samples to the users that have so many.
+    did not fit. `samples_per_user` maps a number of samples to the users that have so many, `kinds` a kind of
+    sample (`contents.kind_of`) to the training samples of it, each once.
     """
 
     name: str
@@ -36,6 +37,8 @@ class DatasetReport:
     duplicates: int = 0
     users: int = 0
     unnamed_records: int = 0
+    repeat: float = 1.0
+    kinds: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     samples_per_user: dict[int, int] = field(default_factory=dict)
     bad_records: list[str] = field(default_factory=list)
@@ -50,7 +53,8 @@ class DatasetReport:
         ]
         if self.seen_samples:
             seen = f"{counted(self.seen_samples, 'sample')} and {counted(self.seen_tokens, 'token')}"
-            lines.append(f"an epoch shows {seen}: {self.share:.1%} of all tokens")
+            repeat = f" (repeat {self.repeat:g})" if self.repeat != 1 else ""
+            lines.append(f"an epoch shows {seen}{repeat}: {self.share:.1%} of all tokens")
         if self.users:
             lines.append(f"{counted(self.users, 'user')}, {self._per_user()}")
         if self.unnamed_records:
@@ -68,6 +72,15 @@ class DatasetReport:
         lines += [f"file left out: {each}" for each in self.skipped_files]
         return lines
 
+    def became(self) -> str:
+        """What became of the records, for a message about a dataset that gives nothing to learn from."""
+        parts = [f"{number:,} left out ({reason})" for reason, number in sorted(self.skipped.items())]
+        parts += [f"{self.bad:,} bad"] if self.bad else []
+        held_out = self.validation_samples
+        parts += [f"{counted(held_out, 'sample')} held out for validation"] if held_out else []
+        records = counted(self.records, "record")
+        return f"{self.name}: {records}" + (f", of them {', '.join(parts)}" if parts else "")
+
     def _per_user(self) -> str:
         numbers = sorted(self.samples_per_user.items())
         if not numbers:
@@ -79,8 +92,8 @@ class DatasetReport:
 class Account:
     """Fills in a report while a dataset is read."""
 
-    def __init__(self, name: str) -> None:
-        self.report = DatasetReport(name)
+    def __init__(self, name: str, repeat: float = 1.0) -> None:
+        self.report = DatasetReport(name, repeat=repeat)
         self.tally, self.found = Tally(), BadRecords()
         self._skipped: Counter[str] = Counter()
         self._per_user: Counter[int] = Counter()
@@ -90,7 +103,7 @@ class Account:
         """Something is left out."""
         self._skipped[reason] += number
 
-    def count(self, encoded: Encoded, user: str, copies: int, *, held_out: bool) -> None:
+    def count(self, encoded: Encoded, item: Item, copies: int, *, held_out: bool) -> None:
         """The samples of one item; items of a user follow one another."""
         report, number = self.report, len(encoded.lengths)
         tokens = sum(encoded.lengths)
@@ -101,10 +114,11 @@ class Account:
         if held_out:
             report.validation_samples += number
         else:
+            report.kinds[item.kind] = report.kinds.get(item.kind, 0) + number
             report.seen_samples += number * copies
             report.seen_tokens += tokens * copies
-        if user != self._user:
-            self._next_user(user)
+        if item.user != self._user:
+            self._next_user(item.user)
         self._of_user += number
 
     def finish(self, skipped_files: list[SkippedFile]) -> DatasetReport:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -19,23 +20,45 @@ from tunesmith.data.place import RecordProblem
 from tunesmith.tokens.conversation import ROLES, Conversation, Message
 
 COUNT_FIELD = "num_correct_for_this_sample"
+NO_ARTICLES = (
+    "prompt is missing; set sampled.articlesUri to the file of articles, of which the prompt is made as at "
+    "inference"
+)
 # What differs between the replies of one case.
 _OF_THE_REPLY = ("id", "response", COUNT_FIELD, "sample_index", "finish_reason")
 
 Counts = dict[int, int]
 
 
-def conversation_from_sampled(value: Mapping[str, Any], *, system_prompt: str | None = None) -> Conversation:
+def conversation_from_sampled(
+    value: Mapping[str, Any],
+    *,
+    articles: Mapping[str, str] | None = None,
+    system_prompt: str | None = None,
+) -> Conversation:
     """The prompt's messages and the `response`, whose weight is 1 / `num_correct_for_this_sample`.
 
-    Without `prompt`, one is made of `fact` and the ids of `relevant_articles`: such a record has no articles'
-    text. Replies inside the prompt weigh 0. Raises RecordProblem, whose message names the field.
+    A record without `prompt` gets the one that `legalJudgement` asks at inference, of its `fact`, its
+    `relevant_articles` and the texts in `articles`. Replies inside the prompt weigh 0. Raises RecordProblem,
+    whose message names the field.
     """
     reply = text_field(value, "response")
     if not reply.strip():
         raise RecordProblem("response is empty")
-    prompt = _prompt(value)
+    prompt = _prompt(value, articles)
     return conversation([*prompt, Message("assistant", reply, 1 / _correct(value))], system_prompt)
+
+
+def is_legal(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> bool:
+    """Whether the record's prompt is the one that `legalJudgement` asks, made here or in the record."""
+    if articles is None or value.get("fact") is None:
+        return False
+    if value.get("prompt") is None:
+        return True
+    with suppress(RecordProblem):
+        own = (message for message in _messages(value["prompt"]) if message.role != "system")
+        return tuple(own) == prompt_messages(case_from(value), articles)
+    return False
 
 
 def case_key(value: Mapping[str, Any]) -> str:
@@ -77,13 +100,15 @@ def _correct(value: Mapping[str, Any]) -> int:
     return number
 
 
-def _prompt(value: Mapping[str, Any]) -> list[Message]:
+def _prompt(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> list[Message]:
     prompt = value.get("prompt")
     if prompt is not None:
         return _messages(prompt)
     if value.get("fact") is None:
         raise RecordProblem(f"prompt is missing, and there is no fact to make one of: {present(value)}")
-    return list(prompt_messages(case_from(value), articles=None))
+    if articles is None:
+        raise RecordProblem(NO_ARTICLES)
+    return list(prompt_messages(case_from(value), articles))
 
 
 def _messages(prompt: object) -> list[Message]:

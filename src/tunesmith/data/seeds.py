@@ -1,73 +1,176 @@
-"""Seeds of dialogues: a question, a weak answer to it and, where known, a better one.
+"""Seeds of dialogues: a question, a weak answer to it and, where known, a better one; or several such rounds.
 
-Knows nothing of files, rounds or endpoints.
+Knows nothing of files or endpoints, nor of how many rounds a job wants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.data.chat import LISTS, conversation_from_chat
-from tunesmith.data.fields import optional_text, present, text_field
+from tunesmith.data.fields import named, optional_text, present, text_field
 from tunesmith.data.instruction import conversation_from_instruction
 from tunesmith.data.json_text import type_name
 from tunesmith.data.place import RecordProblem
-from tunesmith.tokens.conversation import Conversation
+from tunesmith.tokens.conversation import Conversation, Message
 
 _ONE_OF_EACH = "a seed is one question and one answer"
+_TEXTS = ("question", "answer", "correction")
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRound:
+    """One round of a record. Texts that are to be asked for are None, `truncated` names those cut."""
+
+    question: str
+    answer: str | None = None
+    correction: str | None = None
+    truncated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One single-turn dialogue. `correction` is None for Alpaca records without one; `id` where given."""
+    """The dialogue that a record holds, of which only the last round may lack texts.
 
-    question: str
-    answer: str
-    correction: str | None
+    `id` is the record's own, if it has one; `seed` is what an earlier job wrote beside an id that it made.
+    """
+
+    rounds: tuple[SeedRound, ...]
     id: str | None = None
+    seed: str | None = None
 
 
 def seed_from(value: Mapping[str, Any]) -> Seed:
-    """`{question, answer, correction}`, Alpaca with or without `correction`, or chat with one.
+    """The seed of a record, in one of these forms:
 
-    Raises RecordProblem, whose message names the field, also for a dialogue of more than one question and
-    answer: a seed has no room for the rest.
+    - `{question, answer, correction}`
+    - `{rounds: [{question, answer, correction}, …]}`, a history; of its last round, answer and correction may
+      be absent
+    - Alpaca with or without `correction`
+    - chat: one question and answer with a `correction`, several with `corrections` (a list, one for each
+      answer), or each question followed by two replies, the answer and its correction
+
+    Raises RecordProblem, whose message names the field, also where a dialogue lacks its corrections.
     """
+    if value.get("rounds") is not None:
+        return Seed(_history(value["rounds"]), _id(value), _made_from(value))
     if value.get("question") is not None:
-        answer = _filled(value, "answer")
-        return Seed(_filled(value, "question"), answer, _filled(value, "correction"), _id(value))
+        return Seed((_whole_round(value),), _id(value))
     if value.get("instruction") is not None:
-        question, answer = _single_turn([conversation_from_instruction(value)])
-        correction = None if value.get("correction") is None else _filled(value, "correction")
-        return Seed(question, answer, correction, _id(value))
+        return Seed((_alpaca(value),), _id(value))
     if any(value.get(name) is not None for name in LISTS):
-        question, answer = _single_turn(conversation_from_chat(value))
-        return Seed(question, answer, _filled(value, "correction"), _id(value))
+        return Seed(_chat(value), _id(value))
     raise RecordProblem(
-        f"no seed was found: {present(value)}; question, answer and correction, or instruction and output,"
-        " or messages and correction are needed"
+        f"no seed was found: {present(value)}; question, answer and correction, or rounds, or instruction and"
+        " output, or messages and correction are needed"
     )
 
 
-def _single_turn(dialogues: list[Conversation]) -> tuple[str, str]:
-    only = dialogues[0]
+def _history(rounds: Any) -> tuple[SeedRound, ...]:
+    if not isinstance(rounds, list):
+        raise RecordProblem(f"rounds is {type_name(rounds)}, not a list")
+    if not rounds:
+        raise RecordProblem("rounds is empty")
+    for index, each in enumerate(rounds):
+        if not isinstance(each, Mapping):
+            raise RecordProblem(f"rounds[{index}] is {type_name(each)}, not an object")
+    *before, last = rounds
+    whole = [_whole_round(each, f"rounds[{index}]") for index, each in enumerate(before)]
+    return (*whole, _last_round(last, f"rounds[{len(before)}]"))
+
+
+def _whole_round(value: Mapping[str, Any], inside: str = "") -> SeedRound:
+    question, answer, correction = (_filled(value, name, inside) for name in _TEXTS)
+    return SeedRound(question, answer, correction, _truncated(value, inside))
+
+
+def _last_round(value: Mapping[str, Any], inside: str) -> SeedRound:
+    """A round that may end after its question or its answer, as that of a dialogue that failed there."""
+    if value.get("correction") is not None:
+        return _whole_round(value, inside)
+    answer = None if value.get("answer") is None else _filled(value, "answer", inside)
+    return SeedRound(_filled(value, "question", inside), answer, None, _truncated(value, inside))
+
+
+def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
+    """The texts that an earlier job marked as cut at maxTokens."""
+    marks = value.get("truncated")
+    if marks is None:
+        return ()
+    if not isinstance(marks, list) or not all(mark in _TEXTS for mark in marks):
+        raise RecordProblem(f"{named('truncated', inside)} is not a list of question, answer or correction")
+    return tuple(name for name in _TEXTS if name in marks)
+
+
+def _alpaca(value: Mapping[str, Any]) -> SeedRound:
+    messages = _only([conversation_from_instruction(value)])
+    if _roles(messages) != ["user", "assistant"]:
+        raise RecordProblem(f"the dialogue is {', '.join(_roles(messages))}; {_ONE_OF_EACH}")
+    correction = None if value.get("correction") is None else _filled(value, "correction")
+    return _round([*messages, *([] if correction is None else [Message("assistant", correction)])])
+
+
+def _chat(value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
+    messages = _only(conversation_from_chat(value))
+    if "assistant assistant" in " ".join(_roles(messages)):
+        return _in_rounds(messages, ("user", "assistant", "assistant"))
+    return _corrected(_in_rounds(messages, ("user", "assistant")), value)
+
+
+def _corrected(rounds: Sequence[SeedRound], value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
+    """The rounds with the record's corrections."""
+    if len(rounds) == 1 and value.get("corrections") is None:
+        return (SeedRound(rounds[0].question, rounds[0].answer, _filled(value, "correction")),)
+    texts = value.get("corrections")
+    if texts is None:
+        raise RecordProblem(
+            f"the dialogue has {len(rounds)} rounds, and corrections is missing: a list, one for each answer "
+            "(messages.jsonl of a DialogueGenJob holds no answers; its roundN_history.jsonl does)"
+        )
+    if not isinstance(texts, list):
+        raise RecordProblem(f"corrections is {type_name(texts)}, not a list")
+    if len(texts) != len(rounds):
+        raise RecordProblem(f"corrections holds {len(texts)}, and the dialogue {len(rounds)} answers")
+    corrections = {f"corrections[{index}]": text for index, text in enumerate(texts)}
+    return tuple(
+        SeedRound(each.question, each.answer, _filled(corrections, name))
+        for each, name in zip(rounds, corrections, strict=True)
+    )
+
+
+def _in_rounds(messages: Sequence[Message], form: Sequence[str]) -> tuple[SeedRound, ...]:
+    """The messages cut into rounds of this form."""
+    roles, size = _roles(messages), len(form)
+    if roles != list(form) * (len(roles) // size):
+        raise RecordProblem(
+            f"the dialogue is {', '.join(roles)}; {_ONE_OF_EACH}, or such rounds one after the other"
+        )
+    return tuple(_round(messages[at : at + size]) for at in range(0, len(messages), size))
+
+
+def _round(messages: Sequence[Message]) -> SeedRound:
+    texts = dict(zip(_TEXTS, (message.content for message in messages), strict=False))
+    if not texts["question"].strip():
+        raise RecordProblem("the question is empty")
+    return SeedRound(texts["question"], texts["answer"], texts.get("correction"))
+
+
+def _roles(messages: Sequence[Message]) -> list[str]:
+    return [message.role for message in messages]
+
+
+def _only(dialogues: list[Conversation]) -> Sequence[Message]:
     if len(dialogues) > 1:
         raise RecordProblem(f"the record holds {len(dialogues)} dialogues; {_ONE_OF_EACH}")
-    roles = [message.role for message in only.messages]
-    if roles != ["user", "assistant"]:
-        raise RecordProblem(f"the dialogue is {', '.join(roles)}; {_ONE_OF_EACH}")
-    question, answer = only.messages
-    if not question.content.strip():
-        raise RecordProblem("the question is empty")
-    return question.content, answer.content
+    return dialogues[0].messages
 
 
-def _filled(value: Mapping[str, Any], field: str) -> str:
-    text = text_field(value, field)
+def _filled(value: Mapping[str, Any], field: str, inside: str = "") -> str:
+    text = text_field(value, field, inside)
     if not text.strip():
-        raise RecordProblem(f"{field} is empty")
+        raise RecordProblem(f"{named(field, inside)} is empty")
     return text
 
 
@@ -78,3 +181,8 @@ def _id(value: Mapping[str, Any]) -> str | None:
     if given is not None and not isinstance(given, str):
         raise RecordProblem(f"id is {type_name(given)}, not text or a whole number")
     return (optional_text(value, "id") or "").strip() or None
+
+
+def _made_from(value: Mapping[str, Any]) -> str | None:
+    made_from = value.get("seed")
+    return made_from if isinstance(made_from, str) and made_from.strip() else None

@@ -13,6 +13,8 @@ from typing import BinaryIO, Protocol
 
 import zstandard
 
+from tunesmith.data.encodings import UTF_8, UTF_16, as_utf8, is_utf8, looks_like
+from tunesmith.data.parquet import MAGIC
 from tunesmith.data.place import FileProblem
 
 CHUNK_BYTES = 1 << 20
@@ -39,8 +41,11 @@ class _Unpacker(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def open_chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """The content in pieces of about a megabyte. Raises FileProblem: cut short, damaged or UTF-16."""
+def open_chunks(stream: BinaryIO, encoding: str = UTF_8) -> Iterator[bytes]:
+    """The content in pieces of about a megabyte, text as UTF-8. A file that is UTF-8 all the same stays so.
+
+    Raises FileProblem: cut short, damaged, or in another encoding.
+    """
     packed = _read(stream)
     head = _head(packed)
     if head.startswith(_GZIP_MAGIC) or head.startswith(_ZSTD_MAGIC):
@@ -48,10 +53,22 @@ def open_chunks(stream: BinaryIO) -> Iterator[bytes]:
         head = _head(plain)
     else:
         plain = packed
-    if head.startswith(_UTF16_BOMS):
-        raise FileProblem("the file is UTF-16 text; save it as UTF-8")
-    yield head.removeprefix(_BOM)
+    if head.startswith(MAGIC):
+        yield head
+    elif encoding != UTF_8 and not is_utf8(head, encoding):
+        yield from as_utf8(chain([head], plain), encoding)
+    else:
+        _refuse_foreign(head)
+        yield head.removeprefix(_BOM)
     yield from plain
+
+
+def _refuse_foreign(head: bytes) -> None:
+    other = UTF_16 if head.startswith(_UTF16_BOMS) else looks_like(head)
+    if other:
+        raise FileProblem(
+            f"the file is not UTF-8; it looks like {other}: set encoding: {other}, or save it as UTF-8"
+        )
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:

@@ -43,6 +43,7 @@ class Settings:
     train_on: str = "allAssistant"
     truncate_reply: bool = False
     vocab_size: int | None = None
+    truncate_prompt: bool = True
 
 
 def encode_all(
@@ -63,10 +64,14 @@ def _encode(tokenizer: ChatTokenizer, settings: Settings, content: Content) -> E
     try:
         if isinstance(content, Document):
             return Encoded.of(tokenizer.document_samples(content, max_length=limit))
-        train_on, truncate = settings.train_on, settings.truncate_reply
-        return Encoded.of(
-            tokenizer.samples(content, train_on=train_on, max_length=limit, truncate_reply=truncate)
+        samples = tokenizer.samples(
+            content,
+            train_on=settings.train_on,
+            max_length=limit,
+            truncate_reply=settings.truncate_reply,
+            truncate_prompt=settings.truncate_prompt,
         )
+        return Encoded.of(samples)
     except RecordError as error:
         return error.message
 

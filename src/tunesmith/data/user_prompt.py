@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.api.datasets import UserSimulationFormat
+from tunesmith.data.user_words import WORDS
 from tunesmith.data.users import Dialogue, Turn
 from tunesmith.tokens.conversation import Block, Message, SystemText
 
-INSTRUCTION = (
-    "You are the person described below, not an assistant.",
-    "Say what this person says next: one turn, in their own language, tone and length, and nothing else.",
-)
 # Said where a template does not let the assistant speak first.
 OPENING = "…"
 _DIALOGUE_FIRST, _THEN_HISTORY = 1, 2
@@ -31,20 +28,23 @@ def shows(fmt: UserSimulationFormat, part: str) -> bool:
 def system_text(
     fmt: UserSimulationFormat, dialogue: Dialogue, history: Sequence[str], turns: Sequence[Turn]
 ) -> SystemText:
-    """The system message; `turns` is the dialogue so far, which only `flat` prompts put there."""
+    """The system message; `turns` is the dialogue so far, which only `flat` prompts put there.
+
+    Marks and instruction are in the language of the user's record.
+    """
     persona = dialogue.persona
     profile = persona.profile if shows(fmt, "profile") else ()
-    detailed = fmt.prompt_style == "detailed"
+    detailed, words = fmt.prompt_style == "detailed", WORDS[persona.language]
     personality = persona.personality if detailed and shows(fmt, "profile") else ()
-    lines = [f"{'You' if turn.mine else 'Other'}: {turn.text}" for turn in turns]
+    lines = [(words.mine if turn.mine else words.other) + turn.text for turn in turns]
     return SystemText(
         (
-            Block("", INSTRUCTION if detailed else ()),
-            Block("[Profile]", profile),
-            Block("[Personality]", personality),
-            Block("[Task]", (persona.task,) if persona.task else ()),
-            Block("[History]", tuple(history), cut=_THEN_HISTORY),
-            Block("[Dialogue]", tuple(lines), cut=_DIALOGUE_FIRST, keep=1),
+            Block("", words.instruction if detailed else ()),
+            Block(words.profile, profile),
+            Block(words.personality, personality),
+            Block(words.task, (persona.task,) if persona.task else ()),
+            Block(words.history, tuple(history), cut=_THEN_HISTORY),
+            Block(words.dialogue, tuple(lines), cut=_DIALOGUE_FIRST, keep=1),
         )
     )
 

@@ -192,6 +192,17 @@ def _contents(
         yield _conversation(fmt, dialogue, past, shown, messages, system_prompt), 1
 
 
+def next_turn(
+    fmt: UserSimulationFormat, dialogue: Dialogue, past: tuple[str, ...], system_prompt: str | None = None
+) -> Conversation:
+    """Return the conversation that ends with the dialogue's target, which may be empty still.
+
+    `past` is what the history shows.
+    """
+    ((content, _),) = _contents(fmt, dialogue, past, [len(dialogue.turns)], system_prompt)
+    return content
+
+
 def _conversation(
     fmt: UserSimulationFormat,
     dialogue: Dialogue,

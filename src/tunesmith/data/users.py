@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from math import isfinite
 from typing import Any
 
 from tunesmith.data.fields import named, optional_text, present
 from tunesmith.data.json_text import type_name
+from tunesmith.data.language import Language, language_of, start_of
 from tunesmith.data.place import Place, RecordProblem
+from tunesmith.data.user_words import WORDS
 
 UNKNOWN = "unknown"
 HASH_LENGTH = 6
@@ -33,11 +36,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """What a prompt may tell of a user. Lines of "field: value"; the user's hash is not among them."""
+    """What a prompt may tell of a user. Lines of "field: value"; the user's hash is not among them.
+
+    `language` is that of the record, for the words around all this.
+    """
 
     profile: tuple[str, ...] = ()
     personality: tuple[str, ...] = ()
     task: str = ""
+    language: Language = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +81,34 @@ def dialogues_of(place: Place, value: Mapping[str, Any]) -> list[Dialogue]:
     if given is not None and not isinstance(given, str) and type(given) is not int:
         raise RecordProblem(f"user_hash is {given!r:.40}; it must be text or a whole number")
     if "next_question" in value:
-        return [_extracted(place, value)]
+        return _in_their_language([_extracted(place, value)])
     task = value.get("task")
     if task is None:
         raise RecordProblem(
             f"neither task nor next_question is there: {present(value)}; "
             "user simulation reads users with their task, or extracted samples"
         )
-    return list(_nested(place, value, _object(task, "task")))
+    return _in_their_language(list(_nested(place, value, _object(task, "task"))))
+
+
+def _in_their_language(dialogues: list[Dialogue]) -> list[Dialogue]:
+    """The dialogues of one record, which have one language: that of what is said there and of the profile.
+
+    The task decides where these have no letters, and what the user says next where that has none either.
+    """
+    if not dialogues:
+        return []
+    persona = dialogues[0].persona
+    said = (
+        text
+        for dialogue in dialogues
+        for text in (*(turn.text for turn in dialogue.turns), dialogue.prefix, *(dialogue.history or ()))
+    )
+    lines = (line.partition(": ")[2] or line for line in (*persona.profile, *persona.personality))
+    targets = start_of(dialogue.target for dialogue in dialogues)
+    language = language_of(start_of(chain(said, lines)), persona.task, targets, among=WORDS)
+    persona = replace(persona, language=language)
+    return [replace(dialogue, persona=persona) for dialogue in dialogues]
 
 
 def _nested(place: Place, value: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Dialogue]:

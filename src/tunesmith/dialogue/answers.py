@@ -121,12 +121,17 @@ def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: Reque
             return Unusable(Fault.BLOCKED, f"The model refused: {_short(refusal)}", usage)
         if reason := _block_reason(body):
             return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
-        return Unusable(
-            Fault.EMPTY, f"The reply is empty (finish_reason {_short(finish) or 'missing'}).", usage
-        )
+        return _empty(finish, usage)
     if usage.estimated:
         usage = Usage(request.prompt_tokens, min(request.max_tokens, estimate_tokens(text)), estimated=True)
     return Answer(text, finish in _CUT, usage)
+
+
+def _empty(finish: str, usage: Usage) -> Unusable:
+    if finish in _CUT:
+        why = f"The reply is empty: thoughts used up its maxTokens (finish_reason {finish}). Raise them."
+        return Unusable(Fault.EMPTY, why, usage, truncated=True)
+    return Unusable(Fault.EMPTY, f"The reply is empty (finish_reason {_short(finish) or 'missing'}).", usage)
 
 
 def _choice(body: Any) -> dict[str, Any] | None:

@@ -3,24 +3,29 @@
 Money is a whole number of *picodollars* (10⁻¹² USD): the price of a token with six decimals a million is one,
 so nothing is ever rounded; what could be rounded is rounded against the spender.
 
-Four numbers, in one process:
+Five numbers, in one process:
 
-    spent     what is known, or believed, to be paid, by this process and all before it
+    spent     what the calls whose outcome is known have cost, in this process and all before it
+    lost      the most that calls may have cost of which nobody knows the outcome
     held      the most that the calls under way can cost
-    granted   what a durable record says may be spent in all
-    limit     budget.maxUsd                                  always: spent + held ≤ granted ≤ limit
+    granted   what a durable record says may be spent and lost in all
+    limit     budget.maxUsd                           always: spent + lost + held ≤ granted ≤ limit
 
 A call is sent only after its worst case is held: `granted` covers it, raised first if need be by a durable
-record {number, upTo}. When its outcome is known, what is held becomes what it cost; where it is not known,
-the worst case was spent.
+record. When its outcome is known, what is held becomes spent, as much as it cost; where the process never
+learns it, what is held is lost.
+
+After a kill, `past` says what the next process starts with. `spent` is what the journal's calls have cost,
+not what was granted. What is lost is what the calls had held that were under way, where the journal is
+certain to hold them all: with the disk (and the running kernel) that the last record names. Where it is not,
+everything is lost that was granted and not spent, since the last replies may be gone with the disk.
 
 Why the wall holds. What is really paid for a call is at most its worst case (the prompt's bytes bound its
-tokens, maxTokens the reply's), so at any moment what has really been paid is at most spent + held ≤ granted
-≤ upTo of the last record. After a kill the next process starts with spent = that upTo: an upper bound of
-what was paid, calls under way included. By induction the bound holds for any number of kills, and no record
-is ever written with more than limit. A kill wastes what was granted and not used: at most a hundredth of the
-limit, and of the calls under way what they would not have cost. At an orderly end a record {number, spent}
-gives back what was granted in vain; nothing is held after it without a new grant.
+tokens, maxTokens the reply's). So what has really been paid is at any moment at most spent + lost + held ≤
+granted, and after a kill at most what `past` says: for calls with a reply in the journal what they cost, for
+others what they held, or else all that was granted. By induction the bound holds for any number of kills, and
+no record is ever written with more than limit. What is granted in vain is at most what is under way, an
+eighth of what is spent and a hundredth of the limit. At an orderly end a record says what is spent and lost.
 
 Only two things could break it. A record has to be seen by whichever process comes next: `write` returns when
 the record is where that process will look (with a disk that dies with its pod that is the store, not the
@@ -44,8 +49,10 @@ from tunesmith.dialogue.replies import Request, Usage
 from tunesmith.errors import BudgetError
 
 PICO = 10**12
-BLOCKS = 100
-"""Into how many grants the limit is cut, about."""
+BLOCKS, MOST_BLOCKS = 100, 10_000
+"""A grant is a hundredth of the limit at most, and no less than a ten-thousandth."""
+ENDLESS = 10**30
+"""Picodollars that no job spends."""
 _MILLION = 10**6
 
 
@@ -86,43 +93,79 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What earlier processes have left: money that counts as spent, and how many records there are."""
+    """What earlier processes have left: `spent` and `lost`, and how many records there are.
+
+    `open`: the last of them did not come to an orderly end.
+    """
 
     spent: int = 0
     records: int = 0
+    lost: int = 0
+    open: bool = False
+
+    @property
+    def total(self) -> int:
+        """What counts against the limit."""
+        return self.spent + self.lost
 
 
-def past(records: Iterable[Mapping[str, Any]]) -> Past:
-    """From all records that `write` was given, in any order. The last one counts."""
-    last = Past()
-    for record in records:
-        spent = record["upTo"] if "upTo" in record else record["spent"]
-        last = max(last, Past(spent, record["number"] + 1), key=lambda each: (each.records, each.spent))
-    return last
+def past(
+    records: Iterable[Mapping[str, Any]],
+    spent: int = 0,
+    under_way: Callable[[int], int] = lambda process: 0,
+    disk: str = "",
+) -> Past:
+    """From all records that `write` was given, in any order; the last one counts.
+
+    `spent` is what the journal's calls have cost. `under_way(process)` is what those of a process had held
+    whose reply is not in the journal, `disk` names the one that this process writes its journal to.
+    """
+    last = max(records, key=lambda record: int(record["number"]), default=None)
+    if last is None:
+        return Past(spent)
+    lost, number = int(last.get("lost", 0)), int(last["number"]) + 1
+    if "spent" in last:
+        return Past(spent, number, max(lost, last["spent"] - spent))
+    if "upTo" in last and (not disk or last.get("disk") != disk):
+        return Past(spent, number, max(lost, last["upTo"] - spent), open=True)
+    return Past(spent, number, lost + under_way(int(last["process"])), open=True)
 
 
 class Ledger:
-    """The four numbers. Pure; every amount is in picodollars."""
+    """The five numbers, pure, in picodollars. Without a limit, one grant covers everything."""
 
-    def __init__(self, limit: int, spent: int = 0) -> None:
-        self.limit, self.spent, self.held, self.granted = limit, spent, 0, spent
-        self._block = max(1, limit // BLOCKS)
+    def __init__(self, limit: int | None, spent: int = 0, lost: int = 0) -> None:
+        self.limit, self.spent, self.lost, self.held, self.granted = limit, spent, lost, 0, spent + lost
+
+    @property
+    def total(self) -> int:
+        """What counts against the limit."""
+        return self.spent + self.lost + self.held
+
+    @property
+    def block(self) -> int:
+        """How much a grant goes beyond what is asked for: the more, the more is spent and under way."""
+        limit = ENDLESS if self.limit is None else self.limit
+        return max(
+            1, min(limit // BLOCKS, max(limit // MOST_BLOCKS, (self.spent + self.lost) // 8, self.held))
+        )
 
     def fits(self, amount: int) -> bool:
         """Whether so much more may be held."""
-        return self.spent + self.held + amount <= self.limit
+        return self.limit is None or self.total + amount <= self.limit
 
     def covered(self, amount: int) -> bool:
         """Whether a durable record covers it."""
-        return self.spent + self.held + amount <= self.granted
+        return self.total + amount <= self.granted
 
     def low(self) -> bool:
         """Whether the next grant should be fetched before someone waits for it."""
-        return self.granted < self.limit and not self.covered(self._block // 2)
+        return (self.limit is None or self.granted < self.limit) and not self.covered(self.block // 2)
 
     def next_grant(self, amount: int) -> int:
         """What to write down before so much is held."""
-        return max(self.granted, min(self.limit, self.spent + self.held + amount + self._block))
+        wanted = self.total + amount + self.block
+        return max(self.granted, wanted if self.limit is None else min(self.limit, wanted))
 
     def hold(self, amount: int) -> None:
         """The worst case of a call that will be sent now."""
@@ -134,22 +177,49 @@ class Ledger:
         self.held -= amount
         self.spent += cost
 
+    def lose(self, amount: int) -> None:
+        """The call is over, and nobody knows whether it was paid."""
+        self.held -= amount
+        self.lost += amount
+
 
 class Budget:
-    """The wall for all endpoints of a job, in one event loop.
+    """The wall for all endpoints of a job, in one event loop; with no limit it counts only.
 
-    `write(record)` makes a record durable, in another thread; `before` is what earlier processes left.
+    `write(record)` makes a record durable, in another thread; `before` is what earlier processes left, and
+    `disk` names where this one's journal is.
     """
 
-    def __init__(self, limit: int, write: Callable[[Mapping[str, int]], None], before: Past = Past()) -> None:
-        self._ledger, self._write, self._records = Ledger(limit, before.spent), write, before.records
+    def __init__(
+        self,
+        limit: int | None,
+        write: Callable[[Mapping[str, Any]], None],
+        before: Past = Past(),
+        disk: str = "",
+    ) -> None:
+        self._ledger, self._write, self._records = (
+            Ledger(limit, before.spent, before.lost),
+            write,
+            before.records,
+        )
+        self._before, self._disk, self._open = before, disk, before.open
         self._turn, self._writing, self._settled = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
         self._ahead: asyncio.Task[None] | None = None
 
     @property
+    def process(self) -> int:
+        """The number of this process among all that have held anything; they do not follow one another."""
+        return self._before.records
+
+    @property
     def spent(self) -> int:
-        """Picodollars that count as spent, without the calls under way."""
+        """Picodollars that all calls have cost whose outcome is known."""
         return self._ledger.spent
+
+    @property
+    def lost(self) -> int:
+        """Picodollars at most that calls may have cost whose outcome will never be known."""
+        return self._ledger.lost
 
     async def hold(self, amount: int) -> None:
         """Take the worst case of a call off what is left; first come, first served.
@@ -169,19 +239,25 @@ class Budget:
             self._ahead = asyncio.create_task(self._fetch_ahead())
 
     def settle(self, amount: int, cost: int) -> None:
-        """The call is over: what was held for it, and what it cost (the same, if nobody knows)."""
+        """The call is over: what was held for it, and what it cost."""
         self._ledger.settle(amount, cost)
         self._settled.set()
 
+    def lose(self, amount: int) -> None:
+        """The call is over, and its outcome will never be known."""
+        self._ledger.lose(amount)
+        self._settled.set()
+
     async def close(self) -> None:
-        """Give back what was granted in vain. Calls still under way count as spent."""
+        """Give back what was granted in vain. Calls still under way are lost."""
         if self._ahead is not None:
             await asyncio.wait([self._ahead])
         async with self._turn, self._writing:
-            spent = self._ledger.spent + self._ledger.held
-            if self._ledger.granted != spent:
-                self._ledger.granted = spent  # before the record, which may be seen though writing it fails
-                await self._record("spent", spent)
+            total = self._ledger.total
+            if self._open or self._ledger.granted != total:
+                self._ledger.granted = total  # before the record, which may be seen though writing it fails
+                await self._record({"spent": total, "lost": self._ledger.lost + self._ledger.held})
+                self._open = False
 
     async def _fetch_ahead(self) -> None:
         try:
@@ -194,18 +270,26 @@ class Budget:
             if amount and self._ledger.covered(amount):
                 return
             up_to = self._ledger.next_grant(amount)
-            await self._record("upTo", up_to)
+            wall = {} if self._ledger.limit is None else {"upTo": up_to}
+            self._open = True
+            # What was lost before: what this process loses, its calls without a reply say.
+            await self._record(
+                {**wall, "lost": self._before.lost, "process": self.process, "disk": self._disk}
+            )
             self._ledger.granted = up_to
 
-    async def _record(self, field: str, money: int) -> None:
+    async def _record(self, values: Mapping[str, Any]) -> None:
         """A number is never used twice: a write that failed may have been seen all the same."""
-        record = {"number": self._records, field: money}
+        record = {"number": self._records, **values}
         self._records += 1
         await asyncio.to_thread(self._write, record)
 
     def _spent_up(self, amount: int) -> BudgetError:
-        limit, left = self._ledger.limit, max(0, self._ledger.limit - self._ledger.spent)
+        limit = self._ledger.limit or 0
+        left = max(0, limit - self._ledger.total)
+        lost = f", at most {dollars(self.lost):.6f} lost in flight" if self.lost else ""
         return BudgetError(
             f"budget.maxUsd: of {dollars(limit):g} USD {dollars(left):.6f} are left, and the next call might "
-            f"cost {dollars(amount):.6f}. What is done is kept; with a higher budget.maxUsd the job goes on."
+            f"cost {dollars(amount):.6f} ({dollars(self.spent):.6f} spent{lost}). What is done is kept; with "
+            "a higher budget.maxUsd the job continues."
         )

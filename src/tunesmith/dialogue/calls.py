@@ -1,7 +1,7 @@
 """One call to a model from its place in the queue to its last try: limits, budget, journal and retries.
 
     request → turn (limits) → money held (budget) → sent → raw reply journalled → read → settled
-            → Answer, or Unusable (blocked, empty, too long): the end of the call
+            → Answer, or Unusable (blocked, too long): the end of the call
             → anything else: a pause, and once more, `maxRetries` times
 
 Knows nothing of dialogues and roles. Where a job must end (`errors.EndpointError`,
@@ -11,7 +11,8 @@ Knows nothing of dialogues and roles. Where a job must end (`errors.EndpointErro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +47,18 @@ class Sender(Protocol):
         ...
 
 
+class TryJournal(Protocol):
+    """Where the tries of a call are written down (`turns.Tries`)."""
+
+    def hold(self, most: int, process: int) -> None:
+        """That one is about to be sent, and what it can cost in picodollars."""
+        ...
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """One try, {endpoint, request, reply}, before its reply is read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Called:
     """How a call ended: with an Answer, or the last of what went wrong.
@@ -74,14 +87,11 @@ class Caller:
         self._name, self._sender, self._limiter, self._max_retries = name, sender, limiter, max_retries
         self._price, self._budget = price, budget
 
-    async def call(self, request: Request, write: Callable[[Mapping[str, Any]], None]) -> Called:
-        """Ask until there is an end. Raises what ends the job, and what `write` raises.
-
-        `write(record)` journals one try, {endpoint, request, reply}, before it is read.
-        """
+    async def call(self, request: Request, journal: TryJournal) -> Called:
+        """Ask until there is an end. Raises what ends the job, and what the journal raises."""
         cost, tries = 0, 0
         while True:
-            outcome, reply, paid = await self._try(request, write, again=tries > 0)
+            outcome, reply, paid = await self._try(request, journal, again=tries > 0)
             cost, tries = cost + paid, tries + 1
             if isinstance(outcome, Refused) and outcome.quota:
                 raise self._stopped(self._quota(outcome))
@@ -90,32 +100,44 @@ class Caller:
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
 
-    async def _try(
-        self, request: Request, write: Callable[[Mapping[str, Any]], None], again: bool
-    ) -> tuple[Outcome, Reply, int]:
+    async def _try(self, request: Request, journal: TryJournal, again: bool) -> tuple[Outcome, Reply, int]:
         """One request; with what it cost."""
         ticket = await self._limiter.turn(request.tokens, again=again)
-        most = self._price.most(request) if self._price else 0
         outcome: Outcome | None = None
-        held = False
         try:
-            if self._budget is not None:
-                await self._budget.hold(most)
-                held = True
-            reply = await self._sender.send(request)
-            write({"endpoint": self._name, "request": request.body, "reply": reply.record()})
-            outcome = self._read(reply, request)
+            async with self._held(request, journal) as settle:
+                reply = await self._sender.send(request)
+                journal.write({"endpoint": self._name, "request": request.body, "reply": reply.record()})
+                outcome = self._read(reply, request, settle)
+                paid = cost_of(outcome, request, self._price)
+                settle(paid)
         finally:
             self._tell(ticket, outcome)
-            paid = most if outcome is None else cost_of(outcome, request, self._price)
-            if self._budget is not None and held:
-                self._budget.settle(most, paid)
         return outcome, reply, paid
 
-    def _read(self, reply: Reply, request: Request) -> Outcome:
+    @asynccontextmanager
+    async def _held(self, request: Request, journal: TryJournal) -> AsyncIterator[Callable[[int], None]]:
+        """Hold the request's worst case; `settle(cost)`, in the block, says what it was; else it is lost."""
+        if self._budget is None:
+            yield lambda cost: None
+            return
+        most, costs = self._price.most(request) if self._price else 0, [0]
+        await self._budget.hold(most)
+        try:
+            journal.hold(most, self._budget.process)
+            costs.clear()  # from here on it may be sent
+            yield costs.append
+        finally:
+            if costs:
+                self._budget.settle(most, costs[-1])
+            else:
+                self._budget.lose(most)
+
+    def _read(self, reply: Reply, request: Request, settle: Callable[[int], None]) -> Outcome:
         try:
             return read(reply, request, self._name)
         except EndpointError as error:
+            settle(0)  # it was refused, and so was not paid
             raise self._stopped(error) from None
 
     def _tell(self, ticket: Ticket, outcome: Outcome | None) -> None:
@@ -166,9 +188,9 @@ def cost_of(outcome: Outcome, request: Request, price: Price | None) -> int:
 
 
 def is_end(outcome: Outcome) -> bool:
-    """Whether no further try can end better: what a filter or the model did is kept as it is."""
+    """Whether no further try can end better: what a filter did is kept as it is, an empty reply is not."""
     match outcome:
-        case Unusable(fault=fault):
-            return fault is not Fault.MALFORMED
+        case Unusable(fault=fault, truncated=truncated):
+            return truncated or fault not in (Fault.MALFORMED, Fault.EMPTY)
         case _:
             return isinstance(outcome, Answer)

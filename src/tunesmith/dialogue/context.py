@@ -41,7 +41,7 @@ def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) ->
     """
     wanted = dialogue.wanted
     assert wanted is not None
-    role, seed = wanted[1], dialogue.seed
+    role, seed = wanted[1], dialogue.seed.rounds[0]
     language = language_of(seed.question, seed.answer)
     template, said = templates.of(role, language), dialogue.messages()
     match role:

@@ -157,13 +157,14 @@ def _of_seed(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[tuple
 
 def _stand_in(seed: PlannedSeed, role: Role) -> str:
     """The seed's own text of the role, or what is most like it."""
+    first = seed.rounds[0]
     match role:
         case Role.QUESTION:
-            return seed.question or ""
+            return first.question
         case Role.ANSWER:
-            return seed.answer or seed.correction or ""
+            return first.answer or first.correction or ""
         case Role.CORRECTION:
-            return seed.correction or seed.answer or ""
+            return first.correction or first.answer or ""
 
 
 def _of_call(spec: DialogueGenSpec, plan: Plan, call: Call, text: str) -> Expected:

@@ -88,11 +88,7 @@ class Endpoint:
             "max_tokens": max_tokens,
             "stream": False,
         }
-        added = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
-        content = "".join(message["content"] for message in messages)
-        # A token is made of at least one byte, and the body holds every byte of the prompt.
-        most = len(_encode(body)) + added
-        return Request(body, max_tokens, estimate_tokens(content) + 4 * len(messages), most)
+        return request_of(body)
 
     async def send(self, request: Request) -> Reply:
         """Send it and read the reply. Never raises for what a server or a network does."""
@@ -144,6 +140,16 @@ class Endpoint:
         if not self._secret:
             return text
         return text.replace(self._secret, STRUCK).replace(json.dumps(self._secret)[1:-1], STRUCK)
+
+
+def request_of(body: dict[str, Any]) -> Request:
+    """The request that has this body, as `Endpoint.request` makes it."""
+    messages = body["messages"]
+    added = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
+    content = "".join(message["content"] for message in messages)
+    # A token is made of at least one byte, and the body holds every byte of the prompt.
+    most = len(_encode(body)) + added
+    return Request(body, body["max_tokens"], estimate_tokens(content) + 4 * len(messages), most)
 
 
 async def _read_body(response: httpx2.Response) -> tuple[bytes, bool]:

@@ -60,7 +60,7 @@ def example(grown: Grown) -> dict[str, Any]:
     return {
         "id": grown.seed.id,
         "key": grown.seed.key,
-        "first": (grown.seed.question or "")[:200],
+        "first": grown.seed.rounds[0].question[:200],
         "rounds": [texts for texts in (_texts(each) for each in grown.dialogue.rounds) if texts],
         "failure": None
         if turn is None

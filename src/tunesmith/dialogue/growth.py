@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
+from tunesmith.data.seeds import SeedRound
 from tunesmith.tokens.conversation import Message
 
 
@@ -29,21 +30,19 @@ ROLES = tuple(Role)
 class PlannedSeed:
     """Where a dialogue begins.
 
-    `id` is its name in the outputs, by its place in the planned order; `key` is the record's own id or the
-    hash of its content, by which the journal knows it. Absent texts are None.
+    `id` is its name in the outputs: the record's own id, or a made one, and then `seed` says of which record.
+    `key` is the record's own id or the hash of its content, by which the journal knows it. `rounds` are the
+    texts that nobody has to be asked for.
     """
 
     id: str
     key: str
-    question: str | None
-    answer: str | None
-    correction: str | None
+    rounds: tuple[SeedRound, ...]
+    seed: str | None = None
 
-    def given(self, role: Role) -> str | None:
-        """The seed's own text of this role, which nobody has to be asked for."""
-        return {Role.QUESTION: self.question, Role.ANSWER: self.answer, Role.CORRECTION: self.correction}[
-            role
-        ]
+    def names(self) -> dict[str, str]:
+        """How every output names the dialogue: `id`, and `seed` beside a made one."""
+        return {"id": self.id} if self.seed is None else {"id": self.id, "seed": self.seed}
 
 
 @dataclass(slots=True)
@@ -52,6 +51,13 @@ class Round:
 
     texts: dict[Role, str] = field(default_factory=dict)
     truncated: list[Role] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, given: SeedRound) -> Self:
+        """What a seed says of a round."""
+        texts = {role: getattr(given, str(role)) for role in ROLES}
+        known = {role: text for role, text in texts.items() if text is not None}
+        return cls(known, [role for role in ROLES if role in given.truncated])
 
     @property
     def whole(self) -> bool:
@@ -65,14 +71,16 @@ class Round:
 
 
 class Dialogue:
-    """The dialogue of one seed, up to `rounds` rounds. What the seed gives is said from the start."""
+    """The dialogue of one seed, up to `rounds` rounds. What the seed gives is said from the start.
+
+    A seed of more rounds keeps those that are whole, and wants nothing.
+    """
 
     def __init__(self, seed: PlannedSeed, rounds: int) -> None:
-        self.seed, self.rounds, self._most = seed, [Round()], rounds
-        for role in ROLES:
-            given = seed.given(role)
-            if given is not None:
-                self.rounds[0].texts[role] = given
+        self.seed, self._most = seed, rounds
+        self.rounds = [Round.of(each) for each in seed.rounds]
+        if len(self.rounds) > rounds and not self.rounds[-1].whole:
+            self.rounds.pop()
         self._advance()
 
     @property

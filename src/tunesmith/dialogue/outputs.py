@@ -50,15 +50,17 @@ def write_outputs(
     get: Get,
     folder: Path,
     *,
+    lost: int = 0,
     progress: Callable[[int], None] = lambda dialogues: None,
 ) -> Written:
     """Write the files of each round, messages.jsonl, failed.jsonl and stats.json, in the planned order.
 
-    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`). A dialogue that failed is in the
-    files of the rounds that it finished, and in failed.jsonl; messages.jsonl holds whole dialogues only. A
-    file is there whole or not at all. TemporaryError when a dialogue is not at its end, or the disk is full.
+    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`); `lost` is what was lost in flight,
+    in picodollars. A dialogue that failed is in the files of the rounds that it finished, and in
+    failed.jsonl; messages.jsonl holds whole dialogues only. A file is there whole or not at all.
+    TemporaryError when a dialogue is not at its end, or the disk is full.
     """
-    statistics, examples = Statistics(plan.rounds), Examples()
+    statistics, examples = Statistics(plan.rounds, lost), Examples()
     with ExitStack() as files:
         rounds = [_RoundFiles(folder, number, files) for number in range(1, plan.rounds + 1)]
         messages = files.enter_context(whole_file(folder / MESSAGES_KEY))
@@ -92,9 +94,9 @@ class _RoundFiles:
         """A dialogue, if it came so far."""
         rounds = dialogue.whole_rounds[: self._number]
         if len(rounds) == self._number:
-            name = dialogue.seed.id
-            self._single.write(line({"id": name, **rounds[-1].as_dict()}))
-            self._history.write(line({"id": name, "rounds": [each.as_dict() for each in rounds]}))
+            names = dialogue.seed.names()
+            self._single.write(line({**names, **rounds[-1].as_dict()}))
+            self._history.write(line({**names, "rounds": [each.as_dict() for each in rounds]}))
 
 
 def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
@@ -123,15 +125,14 @@ def messages_record(dialogue: Dialogue) -> dict[str, Any]:
     """
     messages = [message.as_dict() for message in dialogue.messages()]
     marks = {"truncated": True} if dialogue.truncated() else {}
-    return {"id": dialogue.seed.id, "messages": messages} | marks
+    return {**dialogue.seed.names(), "messages": messages} | marks
 
 
 def failed_record(grown: Grown, turn: Turn) -> dict[str, Any]:
     """Where and why a dialogue ended, with the raw reply and what was said before."""
     said = turn.said
     return {
-        "id": grown.seed.id,
-        "seed": grown.seed.key,
+        **grown.seed.names(),
         "round": turn.round,
         "role": str(turn.role),
         "reason": said.reason,

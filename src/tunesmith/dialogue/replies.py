@@ -87,11 +87,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """The server dealt with the request, and there is no text. `usage` is estimated where it does not say."""
+    """The server dealt with the request, and there is no text. `usage` is estimated where it does not say.
+
+    `truncated`: `maxTokens` ended it, all of them went into thoughts; so would those of another try.
+    """
 
     fault: Fault
     why: str
     usage: Usage
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Seeds on the local disk, opened by their place in the planned order: a hundred thousand cost a megabyte.
 
 A folder of `rows` (a JSON line a seed, in the input's order), `starts` (int64, where each begins, and the
-end), `order` (int64, which row comes when) and `facts.json`. The folder appears at once, when it is whole.
-Knows nothing of where seeds come from.
+end), `order` (int64, which row comes when), `digests` (two a seed) and `facts.json`. The folder appears at
+once, when it is whole. Knows nothing of where seeds come from.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import astuple
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -20,19 +21,16 @@ from typing import Any, Self
 
 import numpy as np
 
+from tunesmith.artifacts.key_set import digest_of
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.choose import rank
 from tunesmith.data.report import counted
+from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import PlannedSeed
 
-_FACTS, _ROWS = "facts.json", "rows"
+_FACTS, _ROWS, _DIGESTS = "facts.json", "rows", "digests"
 _NUMBER = np.dtype("<i8")
 _NAMED = 3
-
-
-def seed_id(position: int) -> str:
-    """The dialogue's name in the outputs, by its place in the planned order from 0: `r1-000001`."""
-    return f"r1-{position + 1:06}"
 
 
 class SeedWriter:
@@ -50,16 +48,19 @@ class SeedWriter:
             shutil.rmtree(self.temp, ignore_errors=True)
             self.temp.mkdir(parents=True)
             self._rows = (self.temp / _ROWS).open("wb")
+            self._digests = (self.temp / _DIGESTS).open("wb")
 
-    def add(self, key: str, question: str | None, answer: str | None, correction: str | None) -> None:
+    def add(self, seed: PlannedSeed) -> None:
         """Append a seed, whose texts hold no halves of surrogate pairs."""
-        row = json.dumps([key, question, answer, correction], ensure_ascii=False).encode() + b"\n"
+        row = json.dumps(astuple(seed), ensure_ascii=False).encode() + b"\n"
+        told = json.dumps([seed.id, astuple(seed)[2]], ensure_ascii=False)
         with explained("write", self.temp):
             self._rows.write(row)
+            self._digests.write(digest_of(seed.key) + digest_of(told))
         self._digest.update(row)
         self._starts.append(self._starts[-1] + len(row))
         if self._shuffle_seed is not None:
-            self._ranks.append(rank(self._shuffle_seed, "dialogue", key))
+            self._ranks.append(rank(self._shuffle_seed, "dialogue", seed.key))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -72,6 +73,7 @@ class SeedWriter:
         told = {"digest": self._digest.hexdigest(), "facts": dict(facts)}
         with explained("write", self.temp):
             self._rows.close()
+            self._digests.close()
             (self.temp / "starts").write_bytes(np.asarray(self._starts, _NUMBER).tobytes())
             (self.temp / "order").write_bytes(order.astype(_NUMBER).tobytes())
             (self.temp / _FACTS).write_text(json.dumps(told, ensure_ascii=False), "utf-8")
@@ -82,16 +84,18 @@ class SeedWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):  # of a full disk, which has been told already
-            self._rows.close()
+        for file in (self._rows, self._digests):
+            with suppress(OSError):  # of a full disk, which has been told already
+                file.close()
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
 class Seeds:
     """The seeds of a finished folder, in the planned order; iterate as often as you like. Close when done.
 
-    Reads a seed when it is asked for and keeps none. `digest` is a SHA-256 over all keys and texts. `facts`
-    are the preparation's counts: `records`, `bad` with the first `bad_records`, `equal`, `skipped_files`.
+    Reads a seed when it is asked for and keeps none. `digest` is a SHA-256 over all ids and texts. `facts`
+    are the preparation's counts: `records`, `bad` with the first `bad_records`, `equal`, `repeated` (ids),
+    `skipped_files`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,8 +116,8 @@ class Seeds:
         row = int(self._order[position])
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         with explained("read", self.folder / _ROWS):
-            key, question, answer, correction = json.loads(os.pread(self._rows.fileno(), end - start, start))
-        return PlannedSeed(seed_id(position % len(self)), key, question, answer, correction)
+            name, key, rounds, seed = json.loads(os.pread(self._rows.fileno(), end - start, start))
+        return PlannedSeed(name, key, tuple(_round(*each) for each in rounds), seed)
 
     def __iter__(self) -> Iterator[PlannedSeed]:
         return (self[position] for position in range(len(self)))
@@ -124,10 +128,24 @@ class Seeds:
         lines = [f"{counted(facts['records'], 'record')} → {counted(len(self), 'seed')}"]
         if facts["equal"]:
             lines.append(f"{counted(facts['equal'], 'seed')} equal to an earlier one")
+        if facts["repeated"]:
+            repeated = counted(facts["repeated"], "seed")
+            lines.append(f"{repeated} with the id of an earlier one: made ids, `seed` has theirs")
         if facts["bad"]:
             lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
             lines += facts["bad_records"][:_NAMED]
         return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
+
+    @property
+    def digests(self) -> Path:
+        """A file of two digests per seed, in the input's order: of its key, and of its id and texts."""
+        return self.folder / _DIGESTS
+
+    def ids(self) -> Iterator[str]:
+        """The id of each seed, in the input's order."""
+        with explained("read", self.folder / _ROWS), (self.folder / _ROWS).open("rb") as rows:
+            for row in rows:
+                yield json.loads(row)[0]
 
     def close(self) -> None:
         """Close the file."""
@@ -138,3 +156,7 @@ class Seeds:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _round(question: str, answer: str | None, correction: str | None, truncated: list[str]) -> SeedRound:
+    return SeedRound(question, answer, correction, tuple(truncated))

@@ -1,7 +1,8 @@
 """The seeds of a DialogueGenJob: read from storage, checked, and laid out on the disk in their planned order.
 
 Every mistake a record can hold is found here, before anything is asked or paid. Each seed has a key of its
-own: the record's id, or a hash of its content, never its position. Knows nothing of rounds and endpoints.
+own: the record's id, or a hash of its content, never its position. Its id is the record's own too, and only
+where there is none, or one that an earlier record has, is it made. Knows nothing of endpoints.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ from typing import Any
 
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
-from tunesmith.data.place import BadRecord, Place, Record, RecordProblem
+from tunesmith.data.place import BadRecord, Record, RecordProblem
 from tunesmith.data.prompt_ids import TakenIds
-from tunesmith.data.read import SHOWN, BadRecords, collect_bad, record_key
+from tunesmith.data.read import BadRecords, collect_bad, record_key
 from tunesmith.data.records import choose_files, read_records
 from tunesmith.data.report import counted
-from tunesmith.data.seeds import seed_from
+from tunesmith.data.seeds import Seed, seed_from
+from tunesmith.dialogue.growth import PlannedSeed
 from tunesmith.dialogue.seed_store import Seeds, SeedWriter
 from tunesmith.errors import DataError
 
 __all__ = ["Seeds", "prepare_seeds"]
 
 _PROGRESS_EVERY = 200
-_SHOWN_OF_ID = 60
+
+
+def made_id(number: int) -> str:
+    """The id of a seed without one, by its record's number in the input from 1: `r1-000001`."""
+    return f"r1-{number:06}"
 
 
 def prepare_seeds(
@@ -56,15 +62,16 @@ class _Preparation:
     """The records of one preparation, one by one, and the account of what became of them."""
 
     def __init__(self, spec: SeedsSpec, options: StorageOptions, taken: TakenIds, writer: SeedWriter) -> None:
-        self._uri, self._limit = spec.uri, spec.limit
+        self._uri, self._limit, self._encoding = spec.uri, spec.limit, spec.encoding
         self._store, self._entries = find_files(spec.uri, options)
         self._taken, self._writer = taken, writer
-        self._records = self._equal = self._named = 0
+        self._records = self._equal = self._repeated = 0
         self.found = BadRecords()
 
     def results(self, progress: Callable[[int], None]) -> Iterator[BadRecord | None]:
         """None for each seed that was written, in order."""
-        for record in islice(read_records(self._store, self._entries), self._limit):
+        records = read_records(self._store, self._entries, encoding=self._encoding)
+        for record in islice(records, self._limit):
             self._records += 1
             if self._records % _PROGRESS_EVERY == 0:
                 progress(self._records)
@@ -74,30 +81,39 @@ class _Preparation:
     def _written(self, record: Record) -> BadRecord | None:
         try:
             seed = seed_from(record.value)
-            # Before an id is taken, which a bad record must not do.
-            _check_text(seed.question, seed.answer, seed.correction or "", str(seed.id or ""))
-            key = self._take(record_key(record.value), seed.id is not None, record.place)
+            _check_text(*(text or "" for text in _texts(seed)))  # before an id is taken
+            planned = self._named(seed, record)
         except RecordProblem as problem:
             return BadRecord(record.place, problem.message)
         except RecursionError:
             return BadRecord(record.place, "the record is nested too deeply")
-        self._writer.add(key, seed.question, seed.answer, seed.correction)
+        self._writer.add(planned)
         return None
 
-    def _take(self, key: str, own: bool, place: Place) -> str:
-        if self._taken.take(key, place):
-            return key
-        if own:
-            raise RecordProblem(self._twice(key))
-        self._equal += 1
-        return self._taken.take_next(key, place)
+    def _named(self, seed: Seed, record: Record) -> PlannedSeed:
+        """The seed with its id, which no other has; `seed` stands beside a made one.
 
-    def _twice(self, key: str) -> str:
-        self._named += 1
-        # Finding a place takes time, and no one sees those of more.
-        first = f"{self._taken.place_of(key)} has it too" if self._named <= SHOWN else "it is not the first"
-        shown = key if len(key) <= _SHOWN_OF_ID else f"{key[:_SHOWN_OF_ID]}…"
-        return f"the id {shown} stands for more than one seed: {first}; give each seed an id of its own"
+        A made id never changes when records are added behind this one.
+        """
+        if seed.id is None:
+            key = record_key({name: value for name, value in record.value.items() if name != "id"})
+            name = self._free(made_id(self._records), record)
+            place = str(record.place).encode(errors="replace").decode()  # a file's name may be of odd bytes
+            return PlannedSeed(name, self._own(key, record), seed.rounds, place)
+        if self._taken.take(seed.id, record.place):
+            return PlannedSeed(seed.id, seed.id, seed.rounds, seed.seed)
+        self._repeated += 1
+        name = self._taken.take_next(seed.id, record.place)
+        return PlannedSeed(name, name, seed.rounds, seed.id)
+
+    def _own(self, key: str, record: Record) -> str:
+        """The hash of the content, with a number where an earlier record is equal."""
+        free = self._free(key, record)
+        self._equal += free != key
+        return free
+
+    def _free(self, name: str, record: Record) -> str:
+        return name if self._taken.take(name, record.place) else self._taken.take_next(name, record.place)
 
     def nothing(self) -> str:
         """Why there is no seed."""
@@ -112,8 +128,16 @@ class _Preparation:
             "bad": self.found.count,
             "bad_records": [str(bad) for bad in self.found.first],
             "equal": self._equal,
+            "repeated": self._repeated,
             "skipped_files": [f"{file.file}: {file.reason}" for file in choose_files(self._entries)[1]],
         }
+
+
+def _texts(seed: Seed) -> Iterator[str | None]:
+    """Everything of the record that is written down."""
+    yield from (seed.id, seed.seed)
+    for each in seed.rounds:
+        yield from (each.question, each.answer, each.correction)
 
 
 def _check_text(*texts: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from tunesmith.api.dialogue import EndpointSpec
@@ -32,6 +31,7 @@ from tunesmith.dialogue.turns import (
     Tries,
 )
 from tunesmith.engines.sampler import Engine
+from tunesmith.engines.sampler import Reply as EngineReply
 from tunesmith.engines.sampler import Request as EngineRequest
 from tunesmith.errors import EndpointError, TunesmithError
 from tunesmith.tokens.conversation import Message
@@ -79,8 +79,8 @@ class EndpointSpeaker:
             return said_of(outcome, reply, request, len(past), before, tries.seconds)
         caller = Caller(self.server.name, self.server, self.limiter, left, self.price, self.budget)
         # A flush to the disk takes some milliseconds, which only what is paid for is worth.
-        write = partial(tries.write, durable=self.price is not None)
-        ended = await caller.call(request, write)
+        tries.durable = self.price is not None
+        ended = await caller.call(request, tries)
         return said_of(
             ended.outcome,
             ended.reply,
@@ -145,18 +145,18 @@ class PromptTokens(Protocol):
 
 
 class EngineSpeaker:
-    """An engine in the pod, for all roles that it plays.
+    """An engine in the pod, for all roles that it plays; empty replies are sampled again `max_retries` times.
 
     Nothing is paid, so a reply is journalled when the call has ended and not before.
     """
 
-    def __init__(self, engine: Engine, tokens: PromptTokens) -> None:
-        self._engine, self._tokens = engine, tokens
+    def __init__(self, engine: Engine, tokens: PromptTokens, max_retries: int = 0) -> None:
+        self._engine, self._tokens, self._max_retries = engine, tokens, max_retries
         self._room = asyncio.Semaphore(engine.at_once + max(4, engine.at_once // 16))
         self._error: TunesmithError | None = None
 
     async def call(self, call: Call, tries: Tries) -> Said:
-        """Draw one reply."""
+        """Sample one reply."""
         messages = [Message(each["role"], each["content"]) for each in call.messages]
         async with self._room:
             if self._error is not None:
@@ -167,18 +167,29 @@ class EngineSpeaker:
                 why = f"The prompt has {len(ids)} tokens, and the model takes fewer than {most}."
                 return Said(reason=TOO_LONG, why=why, prompt_tokens=len(ids))
             began = asyncio.get_running_loop().time()
-            wanted = EngineRequest(ids, call.id, 0, None, call.temperature, call.max_tokens)
-            reply = await self._engine.reply(wanted)
+            reply, asked = await self._reply(ids, call)
             seconds = round(asyncio.get_running_loop().time() - began, 3)
         told: dict[str, Any] = {
             "prompt_tokens": len(ids),
             "completion_tokens": reply.tokens,
             "seconds": seconds,
+            "tries": asked,
         }
         if not reply.text.strip():
             return Said(reason=EMPTY, why="The model said nothing.", raw=reply.text, **told)
         return Said(reply.text.strip(), reply.finish_reason == "length", **told)
 
+    async def _reply(self, ids: list[int], call: Call) -> tuple[EngineReply, int]:
+        """The reply that is not empty, or the last one; with how many were sampled."""
+        # Without randomness every reply is the same.
+        most = 1 + (self._max_retries if call.temperature > 0 else 0)
+        for number in range(most):
+            wanted = EngineRequest(ids, call.id, number, None, call.temperature, call.max_tokens)
+            reply = await self._engine.reply(wanted)
+            if reply.text.strip() or reply.finish_reason == "length" or self._error is not None:
+                break
+        return reply, number + 1
+
     def stop(self, error: TunesmithError) -> None:
-        """Draw nothing any more."""
+        """Sample nothing any more."""
         self._error = self._error or error

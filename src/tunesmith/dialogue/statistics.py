@@ -79,10 +79,11 @@ class _OfRole:
 
 
 class Statistics:
-    """Feed it with `add`, then ask for `values`."""
+    """Feed it with `add`, then ask for `values`. `lost`, in picodollars, is in no dialogue's calls."""
 
-    def __init__(self, rounds: int) -> None:
-        self._planned = 0
+    def __init__(self, rounds: int, lost: int = 0) -> None:
+        self._lost = lost
+        self._planned = self._nothing_asked = 0
         self._whole = [0] * rounds
         self._roles = {role: _OfRole() for role in ROLES}
         self._reasons: Counter[str] = Counter()
@@ -91,7 +92,8 @@ class Statistics:
     def add(self, grown: Grown) -> None:
         """One dialogue, finished or failed."""
         self._planned += 1
-        for number in range(len(grown.dialogue.whole_rounds)):
+        self._nothing_asked += not grown.turns
+        for number in range(min(len(self._whole), len(grown.dialogue.whole_rounds))):
             self._whole[number] += 1
         for turn in grown.turns:
             self._roles[turn.role].add(turn)
@@ -102,11 +104,14 @@ class Statistics:
     def values(self) -> dict[str, Any]:
         """The counts by name:
 
-        - `dialogues`: `planned`, `finished`, `failed`; `finished_by_round`: how many came so far, from round
-          1 on; `reasons`: {reason: dialogues that failed so}
+        - `dialogues`: `planned`, `finished`, `failed`, `nothing_asked` (they were whole in the seeds);
+          `finished_by_round`: how many came so far, from round 1 on; `reasons`: {reason: dialogues that
+          failed so}
         - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
           `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
           `seconds` (waiting for replies, over all calls), `cost_usd`; `total`: the same over all roles
+        - `lost_in_flight_usd`: what calls may have cost at most, beside `cost_usd`, whose outcome nobody
+          knows since their process was killed
         - `seconds`: from the first call's end to the last's
         - `lengths`: of each role `[{low, high, count}]`, texts by tokens, both included
         - `cost_by_round`: `[{round, question, answer, correction}]` in USD
@@ -118,11 +123,13 @@ class Statistics:
                 "planned": self._planned,
                 "finished": self._planned - failed,
                 "failed": failed,
+                "nothing_asked": self._nothing_asked,
                 "finished_by_round": self._whole,
                 "reasons": {name: self._reasons[name] for name in REASONS if self._reasons[name]},
             },
             "roles": roles,
             "total": self._total(roles),
+            "lost_in_flight_usd": dollars(self._lost),
             "seconds": self._last - self._first,
             "lengths": {str(role): bins(self._roles[role].lengths) for role in ROLES},
             "cost_by_round": [self._cost_of(number) for number in range(1, len(self._whole) + 1)],

@@ -1,7 +1,9 @@
-"""The calls of a DialogueGenJob and how they ended: the rows of its journal, but for those of the budget.
+"""The calls of a DialogueGenJob and how they ended: the rows of its journal.
 
     <call>            how the call ended: a Turn
     <call>/<number>   one try: {endpoint, request, reply}, written before the reply is read
+    budget/held/<process>/<call>/<number>   {most}: what the try can cost, written before it is sent
+    budget/<number>   a record of the budget
 
 where a call is the hash of fingerprint, seed, round and role. The only file that knows keys and fields.
 """
@@ -92,6 +94,42 @@ _FIELDS = tuple(field.name for field in fields(Said))
 _ALL = frozenset((*_FIELDS, "seed", "round", "role", "at"))
 
 
+BUDGET = "budget/"
+_HELD = f"{BUDGET}held/"
+
+
+def budget_key(number: int) -> str:
+    """The key of a record of the budget."""
+    return f"{BUDGET}{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A try that a process has sent, or was about to send."""
+
+    process: int
+    call: str
+    number: int
+
+    @property
+    def key(self) -> str:
+        """The journal's key for what it can cost."""
+        return f"{_HELD}{self.process}/{try_key(self.call, self.number)}"
+
+
+def held_of(key: str) -> Held | None:
+    """The try whose worst case the row of this key holds."""
+    if not key.startswith(_HELD):
+        return None
+    process, call, number = key.removeprefix(_HELD).split("/")
+    return Held(int(process), call, int(number))
+
+
+def call_of_try(key: str) -> str:
+    """The call that the row of this key is a try of; empty for rows of calls themselves."""
+    return key.partition("/")[0] if "/" in key else ""
+
+
 class Rows(Protocol):
     """Where rows go (`artifacts.journal.Journal`)."""
 
@@ -101,19 +139,26 @@ class Rows(Protocol):
 
 
 class Tries:
-    """The tries of one call. `past` are the records that earlier processes left, in order."""
+    """The tries of one call. `past` are the records that earlier processes left, in order.
 
-    def __init__(self, call: str, get: Get, rows: Rows) -> None:
-        self._call, self._rows = call, rows
+    `durable`: each is flushed to the disk, since it is paid for.
+    """
+
+    def __init__(self, call: str, get: Get, rows: Rows, durable: bool = True) -> None:
+        self._call, self._rows, self.durable = call, rows, durable
         self.past: list[Mapping[str, Any]] = []
         while (record := get(try_key(call, len(self.past)))) is not None:
             self.past.append(record)
         self._next = len(self.past)
         self.seconds = sum(float(record["reply"]["seconds"]) for record in self.past)
 
-    def write(self, record: Mapping[str, Any], *, durable: bool = True) -> None:
-        """Journal one try, {endpoint, request, reply}, before it is read; `durable`: it is paid for."""
-        self._rows.append(try_key(self._call, self._next), record, durable=durable)
+    def hold(self, most: int, process: int) -> None:
+        """Journal that the next try is about to be sent, and what it can cost in picodollars."""
+        self._rows.append(Held(process, self._call, self._next).key, {"most": most})
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Journal one try, {endpoint, request, reply}, before it is read."""
+        self._rows.append(try_key(self._call, self._next), record, durable=self.durable)
         self._next += 1
         self.seconds += float(record["reply"]["seconds"])
 

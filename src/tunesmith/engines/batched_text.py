@@ -44,13 +44,13 @@ class Endings:
         return Reply(text, len(ids), "length") if len(ids) >= limit else None
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a reply's tokens without the special ones, not stripped."""
+        """The text of a reply's tokens to the last whole character, without special ones, not stripped."""
         kept = [id_ for id_ in ids if id_ not in self._special]
         # With a token before them, decoders leave a blank at their beginning as it is.
-        guarded = self._tokenizer.decode([*self._guard, *kept])
+        guarded = self._tokenizer.decode_whole([*self._guard, *kept])
         if guarded.startswith(self._guard_text):
             return guarded[len(self._guard_text) :]
-        return self._tokenizer.decode(kept)
+        return self._tokenizer.decode_whole(kept)
 
     def _may_stop(self, ids: Sequence[int]) -> bool:
         """Whether a stop text is in what the last few tokens say; decoding all each time would take long."""

@@ -14,7 +14,7 @@ from typing import Any
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.adapter import base_source, check_plain, is_adapter
-from tunesmith.engines.load import fetch_model
+from tunesmith.engines.load import fetch_model, local_path
 from tunesmith.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,11 @@ def fetch_files(
         adapters.append(base)
         below = base_source(base)
         named = f"model.uri {source.uri} is an adapter; its base model"
-        if hub.offline and (below.uri or "").startswith("hf://"):
+        place = local_path(below.uri or "")
+        if place is not None and not place.is_dir():
             raise ModelError(
-                f"{named} {below.uri} is on the hub, but hub.offline is true. Put the base model into s3:// "
-                "or file://, and name it as model.uri and the adapter as model.adapterUri."
+                f"{named} {below.uri}: there is no such folder. Name the base model as model.uri and the "
+                "adapter as model.adapterUri."
             )
         base = fetch(below, "base", named)
         if is_adapter(base):

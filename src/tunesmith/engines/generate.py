@@ -67,12 +67,11 @@ class _Stream:
             self._prompt = False
             return
         self._ids += [id_ for id_ in value.flatten().tolist() if id_ not in self._stop_ids]
-        text = self._tokenizer.decode(self._ids)
+        text = self._tokenizer.decode_whole(self._ids)
         end = self._stop.end(text)
         self.finished = end is not None
         self.text = text if end is None else text[:end]
-        limit = len(self.text) if self.finished else self._stop.safe(self.text)
-        self._show(len(self.text[:limit].rstrip("\ufffd")))  # a character of which bytes are still missing
+        self._show(len(self.text) if self.finished else self._stop.safe(self.text))
 
     def end(self) -> None:
         """Show what was held back."""

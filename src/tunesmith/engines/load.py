@@ -15,13 +15,23 @@ from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.location import FolderLocation, split_uri
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import get_tree
-from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
-from tunesmith.names import Reason
+from tunesmith.engines.checkpoint import (
+    checkpoint_manifest,
+    fetch_checkpoint,
+    of_the_model,
+    split_checkpoint,
+    verify_checkpoint,
+)
+from tunesmith.engines.hub import SMALL, first_line, from_hub
+from tunesmith.errors import ModelError, StoragePermanentError
 
 if TYPE_CHECKING:
     import torch
 
-_SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+def _is_small(key: str) -> bool:
+    """Whether a model's file is its tokenizer's or configuration."""
+    return any(fnmatch(key, pattern) for pattern in SMALL)
 
 
 def local_path(uri: str) -> Path | None:
@@ -47,14 +57,17 @@ def fetch_model(
     `named` is what errors call the address: a field, or a command's option.
     """
     assert source.uri is not None  # plan has resolved every fromJob
+    if source.uri.startswith("hf://"):
+        return from_hub(source, hub, token, tokenizer_only, named)
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint = _from_checkpoint(source.uri, options, folder, tokenizer_only, named)
+    if checkpoint is not None:
+        return checkpoint
     path = local_path(source.uri)
     if path is not None:
         if not path.is_dir():
             raise ModelError(f"{named} {source.uri}: there is no such folder.")
         return path
-    if source.uri.startswith("hf://"):
-        return _from_hub(source, hub, token, tokenizer_only, named)
-    shutil.rmtree(folder, ignore_errors=True)
     try:
         store = open_store(source.uri, options)
         if tokenizer_only:
@@ -66,48 +79,41 @@ def fetch_model(
     return folder
 
 
+def _from_checkpoint(
+    uri: str, options: StorageOptions, folder: Path, tokenizer_only: bool, named: str
+) -> Path | None:
+    """The model in a checkpoint of a FineTuneJob; None if the address is another kind of folder."""
+    split = split_checkpoint(uri)
+    if split is None:
+        return None
+
+    def wanted(key: str) -> bool:
+        return of_the_model(key) and (not tokenizer_only or _is_small(key))
+
+    (output_uri, step), named = split, f"{named} {uri}"
+    try:
+        output = open_store(output_uri, options)
+        manifest = checkpoint_manifest(output, step, named)
+        if manifest is None:
+            return None
+        path = local_path(uri)
+        if path is not None:
+            verify_checkpoint(path, manifest, named, wanted)
+            return path
+        fetch_checkpoint(output, step, folder, named, wanted)
+    except StoragePermanentError as error:
+        raise StoragePermanentError(f"{named}: {error.message}") from error
+    return folder
+
+
 def _get_small(store: Store, folder: Path) -> None:
     """Tokenizer and configuration, without weights."""
     found = list(store.list())
     if not found:
         raise StoragePermanentError(f"There is nothing at {store.uri}. Check the location.")
     for entry in found:
-        if any(fnmatch(entry.key, pattern) for pattern in _SMALL):
+        if _is_small(entry.key):
             store.get_file(entry.key, folder / entry.key)
-
-
-def _from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_only: bool, named: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    assert source.uri is not None
-    name = source.uri.removeprefix("hf://")
-    patterns = _SMALL if tokenizer_only else ["*.safetensors", *_SMALL]
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=source.revision,
-                allow_patterns=patterns,
-                endpoint=hub.endpoint,
-                local_files_only=hub.offline,
-                token=token,
-            )
-        )
-    except GatedRepoError:
-        raise ModelError(f"{named} {source.uri} is gated; set hub.tokenSecretRef to a token.") from None
-    except RevisionNotFoundError:
-        raise ModelError(f"model.revision {source.revision} does not exist at {source.uri}.") from None
-    except RepositoryNotFoundError:
-        raise ModelError(f"{named} {source.uri} does not exist on the hub, or is private.") from None
-    except ValueError as error:  # a name the hub cannot have
-        raise ModelError(f"{named} {source.uri}: {_first_line(error)}") from None
-    except OSError as error:
-        raise TemporaryError(
-            f"{named} {source.uri} could not be had from the hub: {_first_line(error)}. "
-            "Is the hub reachable from here? If not, put the model into s3:// or file://.",
-            reason=Reason.HUB_UNAVAILABLE,
-        ) from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -181,16 +187,10 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"The model in {folder} cannot be loaded: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would go on with random values there
         raise ModelError(
             f"The model in {folder} is not whole: {len(missing)} weights are missing, {missing[0]} for one."
         )
     return model
-
-
-def _first_line(error: Exception) -> str:
-    """The first line that says something; libraries write essays."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0].rstrip(".")

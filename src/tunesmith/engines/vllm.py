@@ -266,7 +266,8 @@ class VllmReplies:
         if drawn.finish_reason in ("stop", "length"):
             ids = list(drawn.token_ids)
             spoken = ids[:-1] if ids[-1] in self._stop_ids else ids
-            text = drawn.text if self._sampling["detokenize"] else self._endings.text(spoken)
+            # At a stop text vLLM has cut the text; every other end is one of the tokens.
+            text = drawn.text if isinstance(drawn.stop_reason, str) else self._endings.text(spoken)
             return Reply(text, len(ids), drawn.finish_reason)
         if drawn.finish_reason == "abort":  # nobody here asked for it: the process is being ended
             raise self._death()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tunesmith.errors import TunesmithError
+from tunesmith.jobs.preflight import refuse_unready
 from tunesmith.jobs.progress import Progress, serve
 from tunesmith.jobs.support import refuse_unsupported
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
@@ -43,6 +44,8 @@ def _log_to(world: World) -> None:
 def _run(run: Run, world: World, progress: Progress) -> str:
     """Do the job; returns the digest of the published manifest."""
     refuse_unsupported(run.kind, run.spec)
+    if world.local_rank == 0:
+        refuse_unready(run.spec)
     if run.kind == Kind.REJECTION_SAMPLE:
         from tunesmith.jobs.rejection_sample import rejection_sample
 
@@ -81,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_termination(world.termination_log, termination)
         return 1
     if world.rank == 0:
-        done = Termination(SUCCEEDED, manifest=digest, progress=progress.snapshot())
+        done = Termination(SUCCEEDED, progress.message, manifest=digest, progress=progress.snapshot())
         write_termination(world.termination_log, done)
     return 0
 

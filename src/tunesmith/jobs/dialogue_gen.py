@@ -11,47 +11,48 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import count, takewhile
 from pathlib import Path
 from typing import cast
 
-from tunesmith.api.common import ModelSource
-from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, RoleSpec
-from tunesmith.api.generation import SamplingSpec
+from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows, publish_rows
-from tunesmith.artifacts.journal_turns import Turn, begin
+from tunesmith.artifacts.journal_turns import Turn, begin, check
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
-from tunesmith.dialogue.budget import Budget, dollars, past, picodollars
+from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
-from tunesmith.dialogue.endpoint import Endpoint
-from tunesmith.dialogue.growth import ROLES, Role
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.rounds import Plan, Tally, generate
 from tunesmith.dialogue.seed_store import Seeds
 from tunesmith.dialogue.seeds import prepare_seeds
-from tunesmith.dialogue.speakers import EngineSpeaker, endpoint_speaker
-from tunesmith.dialogue.templates import load_templates
-from tunesmith.dialogue.turns import Speaker
-from tunesmith.engines.files import ModelFiles, fetch_files
-from tunesmith.engines.sampler import Engine
-from tunesmith.jobs.inputs import clean_scratch, hub_token, storage_options
-from tunesmith.jobs.output import Found, claim, examine, is_finished
+from tunesmith.dialogue.templates import Templates, load_templates
+from tunesmith.jobs.added_records import (
+    SEEDS,
+    check_growth,
+    may_have_more,
+    save_list,
+    sources_of,
+    with_added,
+)
+from tunesmith.jobs.dialogue_budget import money_before, open_budget
+from tunesmith.jobs.dialogue_speakers import open_speakers
+from tunesmith.jobs.disk import disk_name
+from tunesmith.jobs.inputs import clean_scratch, storage_options
+from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampling import patiently
-from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.world import World
-from tunesmith.names import DRY_RUN, DRY_RUN_KEY, JOURNAL, REPORT_KEY
+from tunesmith.names import DRY_RUN, DRY_RUN_KEY, REPORT_KEY
 from tunesmith.plan.run import Run, digest
 from tunesmith.report.dialogue import render_dialogue_report
-from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
 SEND_SECONDS = 20.0
@@ -69,6 +70,8 @@ class Session:
     store: Store
     found: Found
     stop: StopFlag
+    disk: str = ""
+    """Where rows are written before they are in the store (`disk.disk_name`)."""
 
     @property
     def folder(self) -> Path:
@@ -80,34 +83,40 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     """Do a DialogueGenJob. Returns the digest of the published manifest."""
     spec = cast(DialogueGenSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
-    found = examine(store, spec.output, run.result_fields(), world.job_uid)
-    if is_finished(found, spec.output.uri, progress):
+    options = storage_options(spec.storage)
+    found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
+    sources = sources_of([spec.seeds.uri], options)
+    if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
+    check_inputs(spec, storage_options(spec.storage))
     session = Session(run, spec, world, progress, store, found, StopFlag())
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
+    templates = load_templates(spec.roles, options)
     progress.update(phase="preparing the seeds")
-    options = storage_options(spec.storage)
     seeds = prepare_seeds(
         spec.seeds, options, session.folder / "seeds", progress=lambda n: progress.update(records=n)
     )
     log.info("Seeds: %s", "; ".join(seeds.sentences()))
     progress.update(records=None)
-    templates = load_templates(spec.roles, options)
-    plan = Plan.of(spec, templates, digest({"spec": run.result_fields(), "prompts": templates.digest}))
+    session.found = with_added(found, seeds)
+    if is_finished(session.found, spec.output.uri, progress):
+        return found.digest
+    plan = Plan.of(spec, templates, digest({"spec": run.lasting_fields(), "prompts": templates.digest}))
     if spec.dry_run:
         return _dry_run(session, plan, seeds)
-    _check_secrets(spec)
-    claim(store, found, {"spec": run.result_fields(), "data": seeds.digest, "prompts": templates.digest})
+    _claim(session, seeds, templates, sources)
     return _generate(session, plan, seeds)
 
 
-def _check_secrets(spec: DialogueGenSpec) -> None:
-    """Raises PermanentError for a key that is missing, before anything is paid."""
-    for endpoint in spec.endpoints.values():
-        if endpoint.openai is not None:
-            secret(endpoint.openai.api_key_secret_ref)
+def _claim(session: Session, seeds: Seeds, templates: Templates, sources: str | None) -> None:
+    """Make the output this job's. What it holds already is continued: more rounds, more seeds."""
+    store, found = session.store, session.found
+    check_growth(store, found, seeds, SEEDS)
+    fingerprint = {"spec": session.run.result_fields(), "data": seeds.digest, "prompts": templates.digest}
+    claim(store, found, {**fingerprint, SOURCES: sources})
+    save_list(store, seeds, SEEDS)
 
 
 def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
@@ -127,6 +136,7 @@ def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
 def _generate(session: Session, plan: Plan, seeds: Seeds) -> str:
     world, check = session.world, session.stop.check
     turn = begin(session.store, world.job_uid or session.run.name, world.attempt)
+    session.disk = disk_name(world.journal, turn.journal)
     journal = Journal(session.store, turn, "pod-0", world.journal / "dialogues")
     try:
         # What a killed process left on this disk is committed first: then there is one place to look.
@@ -185,7 +195,7 @@ async def _talk(
     earlier: Rows,
     check: Callable[[], None],
 ) -> None:
-    budget = _budget(session.spec, journal, earlier)
+    budget = open_budget(session.spec, session.disk, journal, earlier)
     began = time.monotonic()
 
     def tell(tally: Tally) -> None:
@@ -197,10 +207,13 @@ async def _talk(
             dialogues=tally.done,
             secondsLeft=left,
             spentUsd=dollars(budget.spent) if budget else None,
+            lostInFlightUsd=dollars(budget.lost) if budget else None,
         )
 
     async with AsyncExitStack() as opened:
-        speakers = await _speakers(session, budget, opened)
+        speakers = await open_speakers(
+            session.spec, session.world, session.progress, session.found.day, budget, opened
+        )
         try:
             await generate(plan, seeds, speakers, journal, earlier.get, check=check, tell=tell)
         finally:
@@ -208,78 +221,17 @@ async def _talk(
                 await budget.close()
 
 
-def _budget(spec: DialogueGenSpec, journal: Journal, earlier: Rows) -> Budget | None:
-    if spec.budget is None:
-        return None
-
-    def write(record: Mapping[str, int]) -> None:
-        """Where the next process looks: the storage, since this disk may be gone with its pod."""
-        journal.append(f"budget/{record['number']}", record, durable=True)
-        journal.send()
-
-    rows = (earlier.get(f"budget/{number}") for number in count())
-    known = [record for record in takewhile(lambda record: record is not None, rows) if record is not None]
-    return Budget(picodollars(spec.budget.max_usd, up=False), write, past(known))
-
-
-async def _speakers(session: Session, budget: Budget | None, opened: AsyncExitStack) -> dict[Role, Speaker]:
-    """Who plays each role: one speaker an endpoint, whatever it plays."""
-    roles: dict[Role, RoleSpec] = dict(
-        zip(ROLES, (getattr(session.spec.roles, str(role)) for role in ROLES), strict=True)
-    )
-    made: dict[str, Speaker] = {}
-    for name in dict.fromkeys(role.endpoint for role in roles.values()):
-        endpoint = session.spec.endpoints[name]
-        if endpoint.openai is not None:
-            api_key = secret(endpoint.openai.api_key_secret_ref)
-            timeout = float(endpoint.limits.timeout_seconds)
-            server = Endpoint(name, endpoint.openai, api_key, timeout=timeout)
-            made[name] = endpoint_speaker(await opened.enter_async_context(server), endpoint, budget)
-        else:
-            longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
-            engine, tokenizer = await _engine(session, name, endpoint, longest)
-            opened.push_async_callback(engine.close)
-            made[name] = EngineSpeaker(engine, tokenizer)
-    return {role: made[spec.endpoint] for role, spec in roles.items()}
-
-
-async def _engine(
-    session: Session, name: str, endpoint: EndpointSpec, longest: int
-) -> tuple[Engine, ChatTokenizer]:
-    """The engine of an endpoint, for replies of up to `longest` tokens; each request has its temperature."""
-    spec = session.spec
-    settings = endpoint.vllm or endpoint.transformers
-    assert settings is not None
-    session.progress.update(phase=f"starting endpoint {name}")
-    files = _files(session, name, settings.model)
-    tokenizer = ChatTokenizer.load(files.tokenizer, today=session.found.day)
-    sampling = SamplingSpec(num_samples=1, temperature=1.0, top_p=1.0, max_new_tokens=longest)
-    seed = (spec.seeds.shuffle_seed or 0) + session.world.attempt
-    if endpoint.vllm is not None:
-        from tunesmith.engines.vllm import open_vllm
-
-        return await open_vllm(
-            files, settings.model, tokenizer, endpoint.vllm, sampling, seed=seed
-        ), tokenizer
-    from tunesmith.engines.batched import open_transformers
-
-    assert endpoint.transformers is not None
-    engine = open_transformers(files, settings.model, tokenizer, endpoint.transformers, sampling, seed=seed)
-    return engine, tokenizer
-
-
-def _files(session: Session, name: str, model: ModelSource) -> ModelFiles:
-    options, folder = storage_options(session.spec.storage), session.folder / f"model-{name}"
-    return fetch_files(model, session.spec.hub, options, folder, hub_token(session.spec))
-
-
 def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
-    """Merge all rows into the outputs and publish them."""
+    """Merge all rows into the outputs and publish them.
+
+    The stored journal stays, for a job that wants more rounds or has more seeds.
+    """
     shutil.rmtree(session.folder / "earlier", ignore_errors=True)
     rows, folder = _rows(session, turn, "rows"), session.folder / "output"
     session.progress.update(phase="writing the outputs")
     try:
-        written = write_outputs(plan, seeds, rows.get, folder)
+        lost = money_before(session.spec, session.disk, rows).lost
+        written = write_outputs(plan, seeds, rows.get, folder, lost=lost)
     finally:
         rows.close()
     page = render_dialogue_report(
@@ -297,11 +249,16 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
     digests: list[str] = []
     patiently(
         "Publishing",
-        lambda: digests.append(publish_rows(session.store, turn, folder, extra={"kind": session.run.kind})),
+        lambda: digests.append(_publish(session, turn, folder)),
         session.stop.check,
     )
     shutil.rmtree(session.world.journal / "dialogues", ignore_errors=True)
-    session.store.delete([entry.key for entry in session.store.list(f"{JOURNAL}/")])
     session.progress.update(phase="finished", secondsLeft=None)
     log.info("Published %s.", session.store.uri)
     return digests[-1]
+
+
+def _publish(session: Session, turn: Turn, folder: Path) -> str:
+    check(session.store, turn)
+    make_way(session.store, session.found)
+    return publish_rows(session.store, turn, folder, extra={"kind": session.run.kind})

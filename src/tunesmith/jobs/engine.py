@@ -45,11 +45,10 @@ SEND_SECONDS = 20.0
 """How long the last rows may take to the storage when the engine ends for another reason than being done."""
 
 
-async def _engine(task: EngineTask, number: int) -> Engine:
+async def _engine(task: EngineTask, seed: int) -> Engine:
     tokenizer = ChatTokenizer.load(
         task.files.tokenizer, trust_remote_code=task.model.trust_remote_code, today=task.day
     )
-    seed = seed_of(task.sampling.seed, "engine", task.attempt, task.pod, number, os.getpid()) % 2**32
     if task.engine.vllm is not None:
         from tunesmith.engines.vllm import open_vllm
 
@@ -61,6 +60,15 @@ async def _engine(task: EngineTask, number: int) -> Engine:
     return open_transformers(
         task.files, task.model, tokenizer, task.engine.transformers, task.sampling, seed=seed
     )
+
+
+def engine_seed(task: EngineTask, turn: Turn, number: int) -> int:
+    """The seed of engine `number`: another one for each process that samples for this output.
+
+    The turn tells a job that was applied again from the one before, whose replies must not come again.
+    """
+    names = ("engine", turn.number, task.attempt, task.pod, number, os.getpid())
+    return seed_of(task.sampling.seed, *names) % 2**32
 
 
 def _accepted_before(
@@ -102,7 +110,7 @@ class _Work:
         listening = asyncio.create_task(self._listen())
         try:
             with Verifiers(self._task.verifier, path=self._task.verifier_path) as verifiers:
-                engine = await _engine(self._task, self._number)
+                engine = await _engine(self._task, engine_seed(self._task, self._turn, self._number))
                 try:
                     await self._watched(self._loop(engine, verifiers))
                 finally:

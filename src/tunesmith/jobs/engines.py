@@ -64,6 +64,7 @@ class Engines:
     def run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
         """Until all shards are done. `check` is called all the time: when it raises, the engines are stopped.
 
+        `tell` gets the engines' counts, summed up, with `ready` for those that have been asked for replies.
         Raises what an engine said when trying again cannot help, or did not.
         """
         asyncio.run(self._run(check, tell))
@@ -120,8 +121,10 @@ class Engines:
                         channel.send(shard=[shard.start, shard.stop])
                 elif "done" in message:
                     open_shards.pop(message["done"], None)
+                elif "ready" in message:
+                    self._tallies[number] = Counter(ready=1)
                 elif "tally" in message:
-                    self._tallies[number] = Counter(message["tally"])
+                    self._tallies[number] = Counter(message["tally"], ready=1)
                 elif "failed" in message:
                     failure = _error(message["failed"])
                 finished = finished or "finished" in message

@@ -1,183 +1,176 @@
-"""`evaluation` of a FineTuneJob: base and tuned model answer the same prompts, in the pod of rank 0.
+"""`evaluation` of a FineTuneJob: several models answer the same prompts, one after the other, in one pod.
 
 The engines are processes of their own, so this program must have let go of its memory before. The rows of
-each model are in a journal below the output, so that an attempt that is killed goes on where it was.
+each model are in a journal below the output, so that an attempt that is killed resumes where it was.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.common import ModelSource
-from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.generation import EngineSpec, TransformersEngine, VllmEngine
-from tunesmith.artifacts.store import StorageOptions, open_store
-from tunesmith.data.prompts import Prompts, prepare_prompts
+from tunesmith.artifacts.store import open_store
 from tunesmith.engines.files import ModelFiles
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.engines import visible_devices
 from tunesmith.jobs.inputs import storage_options
+from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.pods import OnePod
 from tunesmith.jobs.sampling import Draw
 from tunesmith.names import EVALUATION
+from tunesmith.plan.models import BASE, TUNED
 from tunesmith.plan.pytorchjob import engines_on
-from tunesmith.sampling.comparison import compare
+from tunesmith.sampling.models import RowsOf, count_models
 from tunesmith.sampling.outputs import Written, write_outputs
-from tunesmith.sampling.pool import Verifiers
 from tunesmith.sampling.rows import rows_of_prompt
-from tunesmith.tokens.chat import ChatTokenizer
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.finetune import Session
-    from tunesmith.jobs.inputs import Inputs
-
-log = logging.getLogger(__name__)
-BASE, TUNED = "base", "tuned"
+    from tunesmith.jobs.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What both models did with one evaluation's prompts."""
+    """What all models did with one evaluation's prompts; `counted` is as `sampling.models.Models.values`."""
 
     name: str
-    base: Written
-    tuned: Written
-    comparison: dict[str, Any]
+    written: Mapping[str, Written]
+    counted: dict[str, Any]
 
     def accuracies(self) -> dict[str, Any]:
-        """The two numbers for the status."""
-        sides = {BASE: self.base.statistics, TUNED: self.tuned.statistics}
-        return {"name": self.name} | {side: found["accuracy"] for side, found in sides.items()}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for result.json and the report."""
+        """The numbers for the status."""
+        found = {name: written.statistics["accuracy"] for name, written in self.written.items()}
+        own = {side: found[side] for side in (BASE, TUNED) if side in found}
         return {
             "name": self.name,
-            BASE: self.base.statistics,
-            TUNED: self.tuned.statistics,
-            "comparison": self.comparison,
+            **own,
+            **({} if own.keys() == found.keys() else {"models": _named(found)}),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for result.json; a job that trains has `base`, `tuned` and `comparison` besides."""
+        statistics = {name: written.statistics for name, written in self.written.items()}
+        pairs = self.counted["pairs"]
+        comparison = next((p for p in pairs if (p["model"], p["against"]) == (TUNED, BASE)), None)
+        return {
+            "name": self.name,
+            **{side: statistics[side] for side in (BASE, TUNED) if side in statistics},
+            **({"comparison": comparison} if comparison else {}),
+            "models": [{"name": name, "statistics": each} for name, each in statistics.items()],
+            "compared": self.counted,
         }
 
 
-def prepare_evaluations(
-    spec: FineTuneSpec,
-    tokenizer: ChatTokenizer,
-    options: StorageOptions,
-    folder: Path,
-    progress: Callable[[int], None],
-) -> list[Prompts]:
-    """Read the prompts of all evaluations: before any training, so that mistakes in them are found first."""
-    prepared = []
-    for number, evaluation in enumerate(spec.evaluation):
-        with Verifiers(evaluation.verifier, path=f"evaluation[{number}].verifier", workers=1) as verifiers:
-            prompts = prepare_prompts(
-                evaluation.prompts,
-                tokenizer,
-                options,
-                folder / str(number),
-                check=verifiers.check,
-                progress=progress,
-            )
-        log.info("evaluation %s: %s", evaluation.name, "; ".join(prompts.sentences()))
-        prepared.append(prompts)
-    return prepared
+def _named(shares: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    return [{"name": name, "accuracy": share} for name, share in shares.items()]
 
 
 class Evaluations:
-    """All evaluations of a job, each with both models: `run` them, and `forget` the journals once published.
+    """All evaluations of a job, each with all models: `run` them, and `forget` the journals once published.
 
-    `trained` is the folder of the final model. `check` is called all the time and may raise.
+    `models` are in the order in which they are shown; `subject` is the one that all others are held against.
+    `check` is called all the time and may raise. `staging` is where journals are kept below the output, "" or
+    a prefix that ends with a slash.
     """
 
-    def __init__(self, session: Session, inputs: Inputs, trained: Path, check: Callable[[], None]) -> None:
-        models = {BASE: inputs.files, TUNED: _tuned_files(session.spec, inputs.files, trained)}
-        self._session = session
-        self._draws = [
-            [_draw(session, inputs, number, which, files, check) for which, files in models.items()]
-            for number in range(len(session.spec.evaluation))
-        ]
+    def __init__(
+        self,
+        session: Session,
+        models: Sequence[EvaluatedModel],
+        check: Callable[[], None],
+        *,
+        subject: int = 0,
+        staging: str = "",
+    ) -> None:
+        self._session, self._models, self._check = session, models, check
+        self._subject, self._staging = subject, staging
+        self._draws: list[Draw] = []
 
     def run(self) -> list[Evaluated]:
         """Let the models answer; their replies go to the output's `evaluation` folder."""
-        before = self._session.progress.snapshot()
-        results = [
-            _compared(self._session, evaluation.name, draws)
-            for evaluation, draws in zip(self._session.spec.evaluation, self._draws, strict=True)
-        ]
-        after = dict.fromkeys(self._session.progress.snapshot().keys() - before.keys())
-        accuracies = [each.accuracies() for each in results]
-        self._session.progress.update(**after | before, evaluations=accuracies)
+        progress = self._session.progress
+        before = progress.snapshot()
+        with ExitStack() as opened:
+            sides = [self._answers(model, opened) for model in self._models]
+            results = [
+                self._evaluated(number, [side[number] for side in sides])
+                for number in range(len(self._session.spec.evaluation))
+            ]
+        after = dict.fromkeys(progress.snapshot().keys() - before.keys())
+        progress.update(**after | before, evaluations=[each.accuracies() for each in results])
         return results
 
     def forget(self) -> None:
         """Remove the journals."""
-        for draw in (draw for draws in self._draws for draw in draws):
+        for draw in self._draws:
             draw.forget()
 
+    def _answers(self, model: EvaluatedModel, opened: ExitStack) -> list[tuple[RowsOf, Written]]:
+        """One model's rows and outputs, per evaluation. The rows stay open as long as `opened`."""
+        answers: list[tuple[RowsOf, Written]] = []
+        numbers = range(len(self._session.spec.evaluation))
+        if not numbers:
+            return answers
+        with model.files(self._session.spec) as files:
+            for number in numbers:
+                draw = self._draw(number, model, files)
+                self._draws.append(draw)
+                turn = draw.run(engines_on(draw.task.engine, len(visible_devices(os.environ))))
+                rows = draw.rows(turn)
+                opened.callback(rows.close)
+                samples = draw.task.sampling.num_samples
+                rows_of = partial(rows_of_prompt, rows.get, num_samples=samples)
+                folder = self._session.folder / draw.name
+                answers.append((rows_of, write_outputs(draw.prompts, rows_of, folder, num_samples=samples)))
+        return answers
 
-def _tuned_files(spec: FineTuneSpec, files: ModelFiles, trained: Path) -> ModelFiles:
-    """An exported adapter stands over the original base, whatever was below it in training."""
-    if spec.method.full is not None:
-        return ModelFiles(trained, (), ModelSource(uri=trained.absolute().as_uri()))
-    return replace(files, adapters=(trained,))
+    def _evaluated(self, number: int, sides: Sequence[tuple[RowsOf, Written]]) -> Evaluated:
+        names = [model.name for model in self._models]
+        counted = count_models(
+            self._models[0].prompts[number],
+            [(name, rows_of) for name, (rows_of, _) in zip(names, sides, strict=True)],
+            self._subject,
+        )
+        written = {name: each for name, (_, each) in zip(names, sides, strict=True)}
+        return Evaluated(self._session.spec.evaluation[number].name, written, counted)
 
-
-def _draw(
-    session: Session, inputs: Inputs, number: int, which: str, files: ModelFiles, check: Callable[[], None]
-) -> Draw:
-    spec, world, prompts = session.spec, session.world, inputs.evaluations[number]
-    evaluation, name = spec.evaluation[number], f"{EVALUATION}/{number}/{which}"
-    task = EngineTask(
-        model=spec.model,
-        files=files,
-        sampling=evaluation.sampling,
-        engine=evaluation.engine or default_engine(),
-        verifier=evaluation.verifier,
-        verifier_path=f"evaluation[{number}].verifier",
-        output=f"{spec.output.uri.rstrip('/')}/{name}",
-        storage=spec.storage,
-        job=world.job_uid or session.run.name,
-        attempt=world.attempt,
-        pod=0,
-        prompts=prompts.folder,
-        journal=world.journal / name,
-        day=inputs.tokenizer.today,
-    )
-    return Draw(
-        name,
-        task,
-        open_store(task.output, storage_options(spec.storage)),
-        prompts,
-        replace(world, rank=0, local_rank=0, size=1, local_size=1),
-        OnePod(),
-        session.progress,
-        check,
-        phase=f"evaluating {evaluation.name} ({which} model)",
-    )
-
-
-def _compared(session: Session, name: str, draws: Sequence[Draw]) -> Evaluated:
-    """Both models' answers, and what changed between them."""
-    with ExitStack() as opened:
-        sides = []
-        for draw in draws:
-            turn = draw.run(engines_on(draw.task.engine, len(visible_devices(os.environ))))
-            rows = draw.rows(turn)
-            opened.callback(rows.close)
-            number = draw.task.sampling.num_samples
-            rows_of = partial(rows_of_prompt, rows.get, num_samples=number)
-            folder = session.folder / draw.name
-            sides.append((rows_of, write_outputs(draw.prompts, rows_of, folder, num_samples=number)))
-        (before, base), (after, tuned) = sides
-        return Evaluated(name, base, tuned, compare(draws[0].prompts, before, after))
+    def _draw(self, number: int, model: EvaluatedModel, files: ModelFiles) -> Draw:
+        session = self._session
+        spec, world, prompts = session.spec, session.world, model.prompts[number]
+        evaluation = spec.evaluation[number]
+        journal = f"{self._staging}{EVALUATION}/{number}/{model.journal(files)}"
+        task = EngineTask(
+            model=model.source,
+            files=files,
+            sampling=evaluation.sampling,
+            engine=evaluation.engine or default_engine(),
+            verifier=evaluation.verifier,
+            verifier_path=f"evaluation[{number}].verifier",
+            output=f"{spec.output.uri.rstrip('/')}/{journal}",
+            storage=spec.storage,
+            job=world.job_uid or session.run.name,
+            attempt=world.attempt,
+            pod=0,
+            prompts=prompts.folder,
+            journal=world.journal / journal,
+            day=model.day,
+        )
+        return Draw(
+            f"{EVALUATION}/{number}/{model.key}",
+            task,
+            open_store(task.output, storage_options(spec.storage)),
+            prompts,
+            replace(world, rank=0, local_rank=0, size=1, local_size=1),
+            OnePod(),
+            session.progress,
+            self._check,
+            phase=f"evaluating {evaluation.name} ({model.name})",
+        )
 
 
 def default_engine() -> EngineSpec:

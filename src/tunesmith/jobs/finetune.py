@@ -1,5 +1,8 @@
 """FineTuneJob, from top to bottom: look at the output, get the inputs, train, publish.
 
+A job with method none only evaluates (`evaluate_only`), and over a finished output nothing is trained again:
+what was added to look at is done (`evaluate_again`).
+
 Every rank runs this; what only one may do says so.
 """
 
@@ -7,58 +10,41 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.publish import publish
-from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.republish import settle
+from tunesmith.artifacts.store import open_store
 from tunesmith.engines.lean import leave_out, unneeded
 from tunesmith.engines.load import model_config
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
+from tunesmith.jobs.evaluate_again import compared_fields, evaluate_again, is_looked_at
+from tunesmith.jobs.evaluate_only import evaluate_model
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
 from tunesmith.jobs.memory import checkpoints_activations
-from tunesmith.jobs.output import Found, claim, examine, is_finished
+from tunesmith.jobs.models import trained_models
+from tunesmith.jobs.output import Found, State, claim, examine, is_finished
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.results import Results
+from tunesmith.jobs.session import Session
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.tracking import open_sinks, peak_memory
 from tunesmith.jobs.watching import make_watch, start_watch
 from tunesmith.jobs.world import World
-from tunesmith.names import FINAL_MODEL, checkpoint_key
+from tunesmith.names import EVALUATION, FINAL_MODEL, checkpoint_key
 from tunesmith.plan.run import Run
 from tunesmith.training.arguments import eval_every, plan_steps, training_arguments
 from tunesmith.training.checkpoints import Checkpoints, Ranks
 from tunesmith.training.deepspeed import refuse_wrong
 from tunesmith.training.disk import full_disk_explained
 from tunesmith.training.metrics import Metrics
-from tunesmith.training.watch import Watch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Session:
-    """What the parts of a run share on one rank."""
-
-    run: Run
-    spec: FineTuneSpec
-    world: World
-    progress: Progress
-    store: Store
-    stop: StopFlag
-    watch: Watch
-    folder: Path
-    """Files that become the output, on rank 0."""
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0."""
-        return self.world.rank == 0
 
 
 def fine_tune(run: Run, world: World, progress: Progress) -> str:
@@ -66,17 +52,24 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     spec = cast(FineTuneSpec, run.spec)
     refuse_wrong(spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
-    found = examine(store, spec.output, run.result_fields(), world.job_uid)
-    if is_finished(found, spec.output.uri, progress):
-        return found.digest
+    found = examine(store, spec.output, compared_fields(store, run), world.job_uid)
+    finished = found.state is State.FINISHED
+    if finished and is_looked_at(store, run) and is_finished(found, spec.output.uri, progress):
+        return settle(store, f"{EVALUATION}/") if world.rank == 0 else found.digest
+    if world.local_rank == 0 and not finished:
+        check_inputs(spec, storage_options(spec.storage))
     stop = StopFlag()
     stop.listen()
-    inputs = gather_inputs(spec, world, progress, found.day)
-    stop.check()
     folder = world.node_folder / "output"
-    folder.mkdir(exist_ok=True)
     watch = make_watch(world, os.environ)
     session = Session(run, spec, world, progress, store, stop, watch, folder)
+    if finished:
+        return evaluate_again(session, found)
+    if evaluate_only(spec):
+        return evaluate_model(session, found)
+    inputs = gather_inputs(run, world, progress, found.day)
+    stop.check()
+    folder.mkdir(exist_ok=True)
     return _train(session, inputs, found)
 
 
@@ -209,6 +202,7 @@ def _trainer(
         session.progress.update,
         session.watch,
         health,
+        results.complete_checkpoint,
     )
     stopper = StopWhenAsked()
     known: bool = checkpoints.ranks.gather(results.before_known() if session.first else None)[0]
@@ -329,4 +323,11 @@ def _evaluations(session: Session, trainer: Any, inputs: Inputs) -> Evaluations 
         session.watch.beat(phase="evaluating")
         session.stop.check()
 
-    return Evaluations(session, inputs, session.folder / FINAL_MODEL, check)
+    models = trained_models(
+        session.spec,
+        inputs.files,
+        session.folder / FINAL_MODEL,
+        inputs.evaluations,
+        inputs.tokenizer.today,
+    )
+    return Evaluations(session, [*models, *inputs.compared], check, subject=len(models) - 1)

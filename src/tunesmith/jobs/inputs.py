@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -34,7 +34,11 @@ from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.world import World
 from tunesmith.names import EVALUATION
+from tunesmith.plan.run import Run
 from tunesmith.tokens.chat import ChatTokenizer
+
+if TYPE_CHECKING:
+    from tunesmith.jobs.models import EvaluatedModel
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class Inputs:
     prepared: Prepared
     evaluations: Sequence[Prompts] = ()
     """The prompts of each evaluation; rank 0 has them."""
+    compared: Sequence[EvaluatedModel] = ()
+    """The models to compare with; rank 0 has them."""
 
 
 def storage_options(storage: StorageSpec) -> StorageOptions:
@@ -61,16 +67,17 @@ def hub_token(spec: JobSpec) -> str | None:
     return secret(spec.hub.token_secret_ref) or os.environ.get("HF_TOKEN")
 
 
-def gather_inputs(spec: FineTuneSpec, world: World, progress: Progress, day: date) -> Inputs:
+def gather_inputs(run: Run, world: World, progress: Progress, day: date) -> Inputs:
     """Fetch and prepare, or wait for the rank that does. `day` is for templates that print the date."""
-    folder = world.node_folder
+    spec, folder = cast(FineTuneSpec, run.spec), world.node_folder
     ready = folder / "ready.json"
     if world.local_rank == 0:
         clean_scratch(world)
         folder.mkdir(parents=True, exist_ok=True)
         inputs = _make(spec, folder, world.cache, progress, day)
         if world.rank == 0 and spec.evaluation:
-            inputs = replace(inputs, evaluations=_evaluations(spec, inputs, folder, progress))
+            prompts, compared = gather_prompts(run, inputs.tokenizer, folder, progress)
+            inputs = replace(inputs, evaluations=prompts, compared=compared)
         temp = ready.with_suffix(".tmp")
         temp.write_text(json.dumps(_told(inputs)), "utf-8")
         temp.rename(ready)
@@ -122,19 +129,23 @@ def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, day
     return Inputs(files, tokenizer, samples, prepared)
 
 
-def _evaluations(spec: FineTuneSpec, inputs: Inputs, folder: Path, progress: Progress) -> Sequence[Prompts]:
-    from tunesmith.jobs.evaluate import prepare_evaluations
+def gather_prompts(
+    run: Run, tokenizer: ChatTokenizer, folder: Path, progress: Progress
+) -> tuple[Sequence[Prompts], Sequence[EvaluatedModel]]:
+    """The prompts of all evaluations for the job's own model, and the models to compare with, with theirs."""
+    from tunesmith.jobs.models import compared_models, prepare_evaluations
 
+    spec = cast(FineTuneSpec, run.spec)
     progress.update(phase="preparing the evaluations")
-    prepared = prepare_evaluations(
-        spec,
-        inputs.tokenizer,
-        storage_options(spec.storage),
-        folder / EVALUATION,
-        lambda records: progress.update(records=records),
-    )
+
+    def tell(records: int) -> None:
+        progress.update(records=records)
+
+    place, options = folder / EVALUATION, storage_options(spec.storage)
+    prompts = prepare_evaluations(spec, tokenizer, options, place, tell)
+    compared = compared_models(run, folder / "compared", tokenizer.today, tell, prompts)
     progress.update(phase="loading the model", records=None)
-    return prepared
+    return prompts, compared
 
 
 def data_digest(prepared: Prepared) -> str:

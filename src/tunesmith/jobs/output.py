@@ -1,7 +1,12 @@
 """What is at the output already, and what that means for this attempt.
 
-An output holds a fingerprint: everything that changes results. The same fingerprint is gone on with; another
-is refused, naming what changed, unless the manifest says otherwise.
+An output holds a fingerprint: everything that changes results. An output of the same fingerprint is resumed;
+another is refused, naming what changed, unless the manifest says otherwise.
+
+A fingerprint may also have *grown* (`plan.growth`): more of the same is wanted than what is there. Then the
+job resumes although a smaller result is finished. That result stays valid while the rest is being made: the
+new fingerprint names its manifest (`outgrown`), so that it is not taken for the new result. `make_way`
+removes it right before the new one is published.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import Enum
 from typing import Any
@@ -24,6 +29,7 @@ from tunesmith.names import (
     BEFORE_KEY,
     CHECKPOINT_PREFIX,
     DRY_RUN,
+    EVALUATING,
     EVALUATION,
     FAILED_KEY,
     FINAL_MODEL,
@@ -35,6 +41,7 @@ from tunesmith.names import (
     METRICS_KEY,
     PREFERENCE_KEY,
     REJECTED_KEY,
+    REPORT_DATA_KEY,
     REPORT_KEY,
     RESULT_KEY,
     SAMPLED_DATA_KEY,
@@ -43,17 +50,24 @@ from tunesmith.names import (
     STATS_KEY,
     TRAINING_LOG_KEY,
 )
+from tunesmith.plan.growth import NO_GROWTH, Growth, changed, compare, in_words
 from tunesmith.plan.run import canonical
 
 log = logging.getLogger(__name__)
 Fingerprint = Mapping[str, Any]
 # In the fingerprint while an output is being wiped, so that an attempt after a kill goes on with wiping.
 _REPLACING = "replacing"
+# In the fingerprint: the digest of the manifest of a smaller result.
+_OUTGROWN = "outgrown"
+SOURCES = "sources"
+"""In the fingerprint: the versions of the files that were read, to see without reading them what changed."""
+_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES)
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (
-        BEFORE_KEY, EVALUATION, FAILED_KEY, FINAL_MODEL, JOURNAL, LOGS, MANIFEST_KEY, MESSAGES_KEY,
-        METRICS_KEY, PREFERENCE_KEY, REJECTED_KEY, REPORT_KEY, RESULT_KEY, SAMPLED_DATA_KEY,
+        BEFORE_KEY, EVALUATING, EVALUATION, FAILED_KEY, FINAL_MODEL, JOURNAL, LOGS, MANIFEST_KEY,
+        MESSAGES_KEY, METRICS_KEY, PREFERENCE_KEY, REJECTED_KEY, REPORT_DATA_KEY, REPORT_KEY, RESULT_KEY,
+        SAMPLED_DATA_KEY,
         SAMPLES_PREVIEW_KEY, SAMPLING_STATS_KEY, STATS_KEY, TRAINING_LOG_KEY,
     )
 )  # fmt: skip
@@ -71,36 +85,46 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The state of an output, the digest of its manifest if it is finished, when and by whom it was begun."""
+    """The state of an output, the digest of its manifest if there is one, when and by whom it was begun.
+
+    `grown` are the paths of the fingerprint that have grown since (`spec.sampling.numSamples`, `data`),
+    `outgrown` is the digest of the smaller result's manifest, `fingerprint` what the output holds now.
+    """
 
     state: State
     digest: str = ""
     day: date = field(default_factory=date.today)
     owner: str = ""
+    grown: tuple[str, ...] = ()
+    outgrown: str = ""
+    fingerprint: Fingerprint = field(default_factory=dict)
+
+    def outgrow(self, *parts: str) -> Found:
+        """The same with more parts of the fingerprint that have grown; what is finished is resumed then."""
+        if self.state is not State.FINISHED:
+            return replace(self, grown=(*self.grown, *parts))
+        return replace(self, state=State.RESUME, grown=(*self.grown, *parts), outgrown=self.digest)
 
 
-def changed(old: Any, new: Any, path: str = "") -> list[str]:
-    """Dotted paths at which two plain values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [p for k in keys for p in changed(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [p for i, (a, b) in pairs for p in changed(a, b, f"{path}[{i}]")]
-    return [] if old == new else [path]
-
-
-def _conflict(store: Store, what: str) -> OutputConflictError:
+def conflict(store: Store, what: str, growth: Growth = NO_GROWTH) -> OutputConflictError:
+    """The error that refuses an output; `what` goes on after its address."""
+    said = f" {growth.sentence}" if growth.sentence else ""
     return OutputConflictError(
-        f"output.uri {store.uri} {what}. Choose another output.uri, or set output.onExisting: replace."
+        f"output.uri {store.uri} {what}.{said} Choose another output.uri, or set output.onExisting: replace."
     )
 
 
-def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str) -> Found:
+def examine(
+    store: Store,
+    output: OutputSpec,
+    spec_fields: Fingerprint,
+    uid: str,
+    growth: Growth = NO_GROWTH,
+) -> Found:
     """Look at the output; changes nothing. Raises OutputConflictError.
 
-    `uid` is the job's own, the same for all its attempts: what this very job began it goes on with,
-    whatever `onExisting` says.
+    `uid` is the job's own, the same for all its attempts: what this very job began it resumes, whatever
+    `onExisting` says. `growth` are the fields that may grow (`Run.growth`).
     """
     manifest = read_manifest(store, "")
     old = json.loads(store.read(FINGERPRINT_KEY)) if store.exists(FINGERPRINT_KEY) else None
@@ -118,15 +142,24 @@ def examine(store: Store, output: OutputSpec, spec_fields: Fingerprint, uid: str
     if (ours and _REPLACING in old) or (not ours and output.on_existing == "replace"):
         return Found(State.REPLACE, owner=uid)
     if not ours and output.on_existing == "fail":
-        raise _conflict(store, "holds something already, and output.onExisting is fail")
+        raise conflict(store, "holds something already, and output.onExisting is fail")
     if "spec" not in old:
-        raise _conflict(store, "was being replaced by another job")
-    fields = [f"spec.{path}" for path in changed(old["spec"], dict(spec_fields))]
-    if fields:
-        raise _conflict(store, f"is the output of a job with other settings: {', '.join(fields)}")
-    state = State.FINISHED if manifest else State.RESUME
-    day = date.fromisoformat(old["day"])
-    return Found(state, manifest.digest if manifest else "", day, str(old.get("uid", "")))
+        raise conflict(store, "was being replaced by another job")
+    new = dict(spec_fields)
+    conflicts, grown = compare(old["spec"], new, growth)
+    if conflicts:
+        named = ", ".join(in_words(path, old["spec"], new, growth) for path in conflicts)
+        raise conflict(store, f"is the output of a job with other settings: {named}", growth)
+    digest = manifest.digest if manifest else ""
+    found = Found(
+        State.FINISHED if digest and digest != old.get(_OUTGROWN) else State.RESUME,
+        digest,
+        date.fromisoformat(old["day"]),
+        str(old.get("uid", "")),
+        outgrown=str(old.get(_OUTGROWN, "")),
+        fingerprint=old,
+    )
+    return found.outgrow(*(f"spec.{path}" for path in grown)) if grown else found
 
 
 def _written_here(key: str) -> bool:
@@ -152,11 +185,11 @@ def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
         store.delete([MANIFEST_KEY])
         store.delete([entry.key for entry in store.list() if _written_here(entry.key)])
         store.delete([FINGERPRINT_KEY])
-    data = canonical({**fingerprint, "day": found.day.isoformat(), "uid": found.owner}).encode()
+    data = canonical(_document(fingerprint, found)).encode()
     if store.put(FINGERPRINT_KEY, data, if_absent=True):
         return
     old = json.loads(store.read(FINGERPRINT_KEY))
-    different = [path for path in changed(old, json.loads(data)) if path not in ("uid", "day")]
+    different = _different(old, json.loads(data), found.grown)
     if different:
         words = {
             "data": "the content of the datasets",
@@ -164,4 +197,36 @@ def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
             "prompts": "the roles' prompts",
         }
         named = ", ".join(words.get(path, path) for path in different)
-        raise _conflict(store, f"is the output of a job with something else: {named}")
+        raise conflict(store, f"is the output of a job with something else: {named}")
+    if found.grown:
+        if old != found.fingerprint:
+            raise conflict(store, "was changed by another job in the meantime")
+        store.put(FINGERPRINT_KEY, data)
+
+
+def _document(fingerprint: Fingerprint, found: Found) -> dict[str, Any]:
+    own = {"day": found.day.isoformat(), "uid": found.owner}
+    return {**fingerprint, **own, **({_OUTGROWN: found.outgrown} if found.outgrown else {})}
+
+
+def _different(old: Fingerprint, new: Fingerprint, grown: tuple[str, ...]) -> list[str]:
+    """The paths that differ, without those that have grown and those that may always differ."""
+    return [
+        path
+        for path in changed(old, new)
+        if path.partition(".")[0] not in _NOT_COMPARED and not any(_below(path, each) for each in grown)
+    ]
+
+
+def _below(path: str, top: str) -> bool:
+    return path == top or path.startswith((f"{top}.", f"{top}["))
+
+
+def make_way(store: Store, found: Found) -> None:
+    """Remove the manifest of a smaller result, right before the new one is published.
+
+    From then on nothing looks finished until the new manifest is there. Another manifest stays.
+    """
+    manifest = read_manifest(store, "") if found.outgrown else None
+    if manifest is not None and manifest.digest == found.outgrown:
+        store.delete([MANIFEST_KEY])

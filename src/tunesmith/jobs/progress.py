@@ -18,6 +18,8 @@ class Progress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[str, Any] = {"phase": "starting"}
+        self.message = ""
+        """How the job ended, in one sentence without its full stop, for the termination message."""
 
     def update(self, **values: Any) -> None:
         """Set values; None removes one."""

@@ -5,25 +5,39 @@ Every pod runs this; what only one may do says so.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
-from tunesmith.artifacts.journal_turns import Turn
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.journal_turns import Turn, check
+from tunesmith.artifacts.store import Store, open_store
+from tunesmith.data.outcome import acceptance, sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.jobs.added_records import (
+    PROMPTS,
+    check_growth,
+    may_have_more,
+    save_list,
+    sources_of,
+    with_added,
+)
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
-from tunesmith.jobs.output import Found, claim, examine, is_finished
+from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
 from tunesmith.jobs.pods import join, wait_for, wait_for_all
+from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw, patiently
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
+from tunesmith.names import SAMPLING_STATS_KEY
+from tunesmith.plan.needs import uris_of
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.tokens.chat import ChatTokenizer
@@ -37,13 +51,18 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     """Do a RejectionSampleJob. Returns the digest of the published manifest."""
     spec = cast(RejectionSampleSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
-    found = examine(store, spec.output, run.result_fields(), world.job_uid)
-    if is_finished(found, spec.output.uri, progress):
-        return found.digest
+    found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
+    sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
+    if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
+        return _finished(store, progress, found)
+    check_inputs(spec, storage_options(spec.storage))
     stop = StopFlag()
     stop.listen()
     clean_scratch(world)
     files, prompts = _inputs(spec, world, progress, found)
+    found = with_added(found, prompts)
+    if is_finished(found, spec.output.uri, progress):
+        return _finished(store, progress, found)
     stop.check()
     draw = Draw(
         "sampling",
@@ -55,17 +74,29 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
         progress,
         stop.check,
     )
-    _claim(run, draw, files, found)
+    _claim(run, draw, files, found, sources)
     turn = draw.run(world.engines)
     if world.rank:
         digest = wait_for(draw.pods, "published", stop.check)
         draw.pods.tell(f"leaving/{world.rank}", "yes")
         return digest
-    digest = _finish(run, draw, turn)
+    digest = _finish(run, draw, turn, found)
     draw.pods.tell("published", digest)
     wait_for_all(draw.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
     progress.update(phase="finished", secondsLeft=None)
     return digest
+
+
+def _finished(store: Store, progress: Progress, found: Found) -> str:
+    """The digest of a result that was there already; how it ended is reported again."""
+    _report(progress, json.loads(store.read(SAMPLING_STATS_KEY)))
+    return found.digest
+
+
+def _report(progress: Progress, statistics: Mapping[str, Any]) -> None:
+    progress.message = sampled(statistics)
+    progress.update(accepted=statistics["accepted"], text=acceptance(statistics))
+    log.info("%s.", progress.message)
 
 
 def _inputs(
@@ -114,35 +145,44 @@ def _task(run: Run, world: World, files: ModelFiles, found: Found, prompts: Prom
     )
 
 
-def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found) -> None:
+def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found, sources: str | None) -> None:
     """Rank 0 makes the output this job's; the others begin when it is."""
     if draw.world.rank == 0:
+        check_growth(draw.store, found, draw.prompts, PROMPTS)
         fingerprint = {
             "spec": run.result_fields(),
             "data": draw.prompts.digest,
             "model": model_digest(files),
+            SOURCES: sources,
         }
         claim(draw.store, found, fingerprint)
+        save_list(draw.store, draw.prompts, PROMPTS)
         draw.pods.tell("claimed", "yes")
     wait_for(draw.pods, "claimed", draw.check)
 
 
-def _finish(run: Run, draw: Draw, turn: Turn) -> str:
-    """Merge all rows into the outputs and publish them: rank 0."""
+def _finish(run: Run, draw: Draw, turn: Turn, found: Found) -> str:
+    """Merge all rows into the outputs and publish them: rank 0.
+
+    The stored journal stays, for a job that wants more samples or has more prompts.
+    """
     folder: Path = draw.world.node_folder / "output"
     rows = draw.rows(turn)
     try:
         draw.progress.update(phase="writing the outputs")
-        write_result(run, draw, rows, folder)
+        written = write_result(run, draw, rows, folder)
     finally:
         rows.close()
     draw.progress.update(phase="publishing")
     digests: list[str] = []
-    patiently(
-        "Publishing",
-        lambda: digests.append(publish_rows(draw.store, turn, folder, extra={"kind": run.kind})),
-        draw.check,
-    )
-    draw.forget()
+    patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)), draw.check)
+    draw.forget_local()
+    _report(draw.progress, written.statistics)
     log.info("Published %s.", draw.store.uri)
     return digests[-1]
+
+
+def _publish(run: Run, draw: Draw, turn: Turn, found: Found, folder: Path) -> str:
+    check(draw.store, turn)
+    make_way(draw.store, found)
+    return publish_rows(draw.store, turn, folder, extra={"kind": run.kind})

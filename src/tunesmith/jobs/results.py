@@ -7,37 +7,37 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.prepared import FirstSample
+from tunesmith.data.presets import Preset, card_section, read_presets, save_presets
 from tunesmith.engines.generate import preview_messages, reply
+from tunesmith.jobs.card import CARD, model_card
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
+from tunesmith.jobs.written import device, write_report, write_result
 from tunesmith.names import (
     BEFORE_KEY,
     FINAL_MODEL,
     LOGS,
     METRICS_KEY,
-    REPORT_KEY,
-    RESULT_KEY,
     SAMPLES_PREVIEW_KEY,
     TRAINING_LOG_KEY,
 )
-from tunesmith.report.finetune import render_finetune_report
-from tunesmith.tokens.show import as_plain, spans
+from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.training.deepspeed import zero_stage
+from tunesmith.training.export import copy_generation_config, describe_weights, save_final
 from tunesmith.training.metrics import Metrics
-from tunesmith.training.model import base_name, method_name, save_final
+from tunesmith.training.model import method_name
 
 if TYPE_CHECKING:
     import torch
 
     from tunesmith.jobs.evaluate import Evaluated
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Results:
     def __init__(self, session: Session, inputs: Inputs, model: Any, dtype: torch.dtype) -> None:
         self._session, self._inputs, self._model, self._dtype = session, inputs, model, dtype
         self._folder, self._store = session.folder, session.store
+        self._tokenizer = session.world.node_folder / "tokenizer"
         self._before: dict[str, Any] = {}
         self.metrics: Metrics | None = None
 
@@ -60,8 +61,7 @@ class Results:
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
-        first = self._inputs.prepared.first
-        text = samples_preview(first, self._inputs)
+        text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
         self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
@@ -104,16 +104,43 @@ class Results:
 
     def save_model(self, weights: Any) -> None:
         """Final model, in the output's folder; `weights` is what was trained, where the model has a share."""
-        base = self._inputs.files.source
-        target = self._folder / FINAL_MODEL
-        save_final(self._model, self._inputs.tokenizer, base, self._dtype, target, weights)
+        files, target = self._inputs.files, self._folder / FINAL_MODEL
+        save_final(self._model, self._inputs.tokenizer, files.source, self._dtype, target, weights)
+        copy_generation_config(files.base, target)
+        self.save_presets(target)
+
+    def complete_checkpoint(self, folder: Path, step: int, total: int) -> None:
+        """Put beside a checkpoint's weights what makes them a model that others load, with its card."""
+        assert self.metrics is not None
+        files, spec = self._inputs.files, self._session.spec
+        describe_weights(folder, files.source, self._dtype)
+        copy_generation_config(files.base, folder)
+        if not self._tokenizer.is_dir():  # written once: that takes ten times as long as copying it
+            self._inputs.tokenizer.tokenizer.save_pretrained(self._tokenizer)
+        shutil.copytree(self._tokenizer, folder, dirs_exist_ok=True)
+        presets = card_section(self.save_presets(folder))
+        losses = [row["eval_loss"] for row in self.metrics.rows if row["step"] == step and "eval_loss" in row]
+        card = model_card(
+            self._session.run.name,
+            files.source,
+            made=f"{method_name(spec.method)} on {spec.model.uri}, the checkpoint of step {step} of {total}",
+            method=method_name(spec.method),
+            datasets=self._inputs.prepared.report(),
+            notes=[*(f"Validation loss: {loss:.4f}." for loss in losses[-1:]), *filter(None, [presets])],
+        )
+        (folder / CARD).write_text(card, "utf-8")
+
+    def save_presets(self, folder: Path) -> list[Preset]:
+        """How the model was asked in training, into a model's folder."""
+        files, reports = self._inputs.files, self._inputs.prepared.reports
+        return save_presets(folder, self._session.spec.datasets, reports, (files.base, *files.adapters))
 
     def write_after(
         self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
     ) -> None:
         """Report and result, in the output's folder, beside the final model.
 
-        `after` are the replies to the previews, `evaluated` what both models did in the evaluations.
+        `after` are the replies to the previews, `evaluated` what all models did in the evaluations.
         """
         spec, folder = self._session.spec, self._folder
         assert self.metrics is not None
@@ -143,44 +170,36 @@ class Results:
             "evaluation": [each.as_dict() for each in evaluated],
             "datasets": self._inputs.prepared.report(),
             "seconds": round(time.monotonic() - self._session.started, 1),
-            "world": {"processes": self._session.world.size, "device": _device()},
+            "world": {"processes": self._session.world.size, "device": device()},
             "versions": versions(),
         }
-        _write_json(folder / RESULT_KEY, result)
-        (folder / REPORT_KEY).write_text(self._report(result), "utf-8")
-        (folder / FINAL_MODEL / "README.md").write_text(self._card(result), "utf-8")
+        write_result(folder, result)
+        write_report(folder, self._report(result))
+        (folder / FINAL_MODEL / CARD).write_text(self._card(result), "utf-8")
         (folder / LOGS).mkdir(exist_ok=True)
         self.metrics.close()
 
-    def _report(self, result: dict[str, Any]) -> str:
+    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.metrics is not None
         prepared, loss = self._inputs.prepared, result["validationLoss"]
         summary = [("Model", result["model"]), ("Method", result["method"]), ("Steps", result["steps"])]
         if loss["before"] is not None:
             summary += [("Validation loss before", loss["before"]), ("Validation loss after", loss["after"])]
         summary += [("Seconds", result["seconds"]), ("Device", result["world"]["device"])]
-        return render_finetune_report(
-            {
-                "title": f"{self._session.run.name}",
-                "summary": summary,
-                "metrics": [row for row in self.metrics.rows if "loss" in row],
-                "evals": [row for row in self.metrics.rows if "eval_loss" in row],
-                "samples": [
-                    {
-                        "place": s.place,
-                        "spans": [list(span) for span in spans(s.sample, self._inputs.tokenizer)],
-                    }
-                    for s in prepared.first
-                ],
-                "previews": result["previews"],
-                "evaluations": result["evaluation"],
-                "datasets": result["datasets"],
-                "lengths": prepared.lengths(),
-                "config": self._session.run.result_fields(),
-                "versions": result["versions"],
-                "notes": self._notes(result),
-            }
-        )
+        return {
+            "title": f"{self._session.run.name}",
+            "summary": summary,
+            "metrics": [row for row in self.metrics.rows if "loss" in row],
+            "evals": [row for row in self.metrics.rows if "eval_loss" in row],
+            "samples": sample_values(prepared, self._inputs.tokenizer),
+            "previews": result["previews"],
+            "evaluations": result["evaluation"],
+            "datasets": result["datasets"],
+            "lengths": prepared.lengths(),
+            "config": self._session.run.result_fields(),
+            "versions": result["versions"],
+            "notes": self._notes(result),
+        }
 
     def _notes(self, result: dict[str, Any]) -> list[str]:
         notes = [f"{result['world']['processes']} process(es) on {result['world']['device']}."]
@@ -202,44 +221,15 @@ class Results:
         return f"Tree packing: beginnings that samples share were computed once. {tokens:,} tokens{share}."
 
     def _card(self, result: dict[str, Any]) -> str:
-        loss = result["validationLoss"]
-        lines = [
-            "---",
-            f"base_model: {json.dumps(base_name(self._inputs.files.source), ensure_ascii=False)}",
-            "library_name: " + ("transformers" if result["method"] == "full" else "peft"),
-            "tags: [tunesmith]",
-            "---",
-            f"# {self._session.run.name}",
-            "",
-            f"Made by Tunesmith {result['versions']['tunesmith']}: {result['method']} on {result['model']}, "
-            f"{result['steps']} steps.",
-            "",
-            *(
-                f"- {d['name']}: {d['samples']} samples, {d['label_tokens']} label tokens"
-                for d in result["datasets"]
-            ),
-        ]
+        loss, notes = result["validationLoss"], []
         if loss["before"] is not None:
-            lines += ["", f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after."]
-        return "\n".join(lines) + "\n"
-
-
-def samples_preview(first: list[FirstSample], inputs: Inputs) -> str:
-    """The first samples as plain text, labels between « and »."""
-    parts = []
-    for number, sample in enumerate(first, 1):
-        text = as_plain(sample.sample, inputs.tokenizer)
-        parts.append(f"--- sample {number}: {sample.place}, {len(sample.sample.ids)} tokens\n{text}\n")
-    return "\n".join(parts)
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name(0)}"
-    return f"CPU, {os.cpu_count()} cores"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            notes.append(f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after.")
+        notes += filter(None, [card_section(read_presets(self._folder / FINAL_MODEL))])
+        return model_card(
+            self._session.run.name,
+            self._inputs.files.source,
+            made=f"{result['method']} on {result['model']}, {result['steps']} steps",
+            method=result["method"],
+            datasets=result["datasets"],
+            notes=notes,
+        )

@@ -19,7 +19,11 @@ def write_result(run: Run, draw: Draw, rows: Rows, folder: Path) -> Written:
     number = draw.task.sampling.num_samples
     folder.mkdir(parents=True, exist_ok=True)
     written = write_outputs(
-        draw.prompts, lambda prompt: rows_of_prompt(rows.get, prompt, number), folder, num_samples=number
+        draw.prompts,
+        lambda prompt: rows_of_prompt(rows.get, prompt, number),
+        folder,
+        num_samples=number,
+        facts={"job": run.name, "max_new_tokens": draw.task.sampling.max_new_tokens},
     )
     page = render_sampling_report(
         {

@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,8 +30,6 @@ from tunesmith.sampling.rows import planned_keys
 
 log = logging.getLogger(__name__)
 MOST_OF_A_SHARD = 64
-SPEED_SECONDS = 30.0
-"""Over how long tokens a second are measured."""
 
 
 @dataclass(slots=True)
@@ -71,9 +69,13 @@ class Draw:
         rows.check(planned_keys(self.prompts.ids(), self.task.sampling.num_samples))
         return rows
 
+    def forget_local(self) -> None:
+        """Remove what is in the storage as well: the journal on this disk. For rank 0."""
+        shutil.rmtree(self.task.journal, ignore_errors=True)
+
     def forget(self) -> None:
         """Remove what only an unfinished sampling needs: its journal, here and in the storage. For rank 0."""
-        shutil.rmtree(self.task.journal, ignore_errors=True)
+        self.forget_local()
         self.store.delete([entry.key for entry in self.store.list(f"{JOURNAL}/")])
 
     def _begin(self) -> Turn:
@@ -115,10 +117,9 @@ class Draw:
 class Shown:
     """Progress over all pods: each tells its counts, the first adds them up."""
 
-    def __init__(self, draw: Draw) -> None:
-        self._draw, self._name = draw, f"{draw.name}/tally"
-        self._times: deque[tuple[float, int]] = deque()
-        self._began = time.monotonic()
+    def __init__(self, draw: Draw, clock: Callable[[], float] = time.monotonic) -> None:
+        self._draw, self._name, self._clock = draw, f"{draw.name}/tally", clock
+        self._began: float | None = None  # when the first engine was ready and asked for replies
         self._own: Counter[str] = Counter()
 
     def tell(self, tally: Counter[str]) -> None:
@@ -136,25 +137,24 @@ class Shown:
             tally = tally + Counter(json.loads(draw.pods.told(f"{self._name}/{rank}") or "{}"))
         # What an engine had done of a shard when it died is counted again by the one in its place.
         done, total = min(tally["prompts"], len(draw.prompts)), len(draw.prompts)
-        seconds = time.monotonic() - self._began
+        seconds = self._seconds(bool(tally["ready"]))
         draw.progress.update(
-            phase=draw.phase if tally["replies"] or done else f"{draw.phase}: starting the engines",
+            phase=draw.phase if tally["ready"] else f"{draw.phase}: starting the engines",
             step=done,
             total=total,
             prompts=done,
             accepted=tally["accepted"],
             acceptanceRate=tally["accepted"] / tally["replies"] if tally["replies"] else None,
-            tokensPerSecond=self._speed(tally["tokens"]),
+            tokensPerSecond=tally["tokens"] / seconds if tally["tokens"] and seconds > 1 else None,
             secondsLeft=seconds / done * (total - done) if done else None,
         )
 
-    def _speed(self, tokens: int) -> float | None:
-        now = time.monotonic()
-        self._times.append((now, tokens))
-        while now - self._times[0][0] > SPEED_SECONDS:
-            self._times.popleft()
-        (then, before), passed = self._times[0], now - self._times[0][0]
-        return (tokens - before) / passed if passed > 1 and tokens > before >= 0 and then else None
+    def _seconds(self, ready: bool) -> float:
+        """For how long this start has been sampling: replies in flight have cost time too."""
+        now = self._clock()
+        if self._began is None and ready:
+            self._began = now
+        return 0.0 if self._began is None else now - self._began
 
 
 def shard_size(prompts: int, engines: int) -> int:

@@ -24,6 +24,8 @@ def _models(spec: JobSpec) -> Iterator[tuple[str, ModelSource]]:
     """The models a job loads itself, with their places."""
     if isinstance(spec, FineTuneSpec | RejectionSampleSpec):
         yield "model", spec.model
+    if isinstance(spec, FineTuneSpec):
+        yield from ((f"compareWith[{i}]", source) for i, source in enumerate(spec.compare_with or []))
     if isinstance(spec, DialogueGenSpec):
         for name, endpoint in spec.endpoints.items():
             for kind, engine in (("vllm", endpoint.vllm), ("transformers", endpoint.transformers)):

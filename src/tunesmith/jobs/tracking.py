@@ -9,7 +9,7 @@ from tunesmith.names import LOGS
 from tunesmith.training.metrics import Sink
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.finetune import Session
+    from tunesmith.jobs.session import Session
 
 
 def open_sinks(session: Session, folder: Path) -> list[Sink]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,14 @@ from rich.text import Text
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.api.generation import PreviewGeneration
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.asking import Exchange
+from tunesmith.data.presets import joined, read_presets
 from tunesmith.engines.adapter import base_source, is_adapter, load_adapter
 from tunesmith.engines.files import has_tokenizer
 from tunesmith.engines.generate import reply
-from tunesmith.engines.load import fetch_model, load_model, model_config, resolve_dtype
+from tunesmith.engines.load import fetch_model, load_model, local_path, model_config, resolve_dtype
 from tunesmith.errors import ModelError, UsageError
+from tunesmith.local.chat_as import Asking, AsOptions, asking
 from tunesmith.local.overrides import absolute
 from tunesmith.local.show import visible
 from tunesmith.local.storage import embedded_for
@@ -44,6 +48,9 @@ class ChatOptions:
     model: str
     base: str | None = None
     system: str | None = None
+    as_name: str | None = None
+    record: str | None = None
+    articles: str | None = None
     preset: str = "balanced"
     max_new_tokens: int = 512
     stop: list[str] = field(default_factory=list)
@@ -78,13 +85,19 @@ def base_of(adapter: Path, named: str | None) -> ModelSource:
     if named is not None:
         return source(named, "--base")
     try:
-        return base_source(adapter)
+        base = base_source(adapter)
     except ModelError as error:
         raise ModelError(f"{error.message.removesuffix('.')}; name it with --base.") from None
+    path = local_path(base.uri or "")
+    if path is not None and not path.is_dir():
+        raise ModelError(
+            f"the adapter's base model {base.uri}: there is no such folder; name it with --base."
+        )
+    return base
 
 
-def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer]:
-    """Model and tokenizer; for an adapter, the base it names unless --base names another."""
+def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer, Asking]:
+    """Model, tokenizer and how to ask; for an adapter, the base it names unless --base names another."""
     import torch
 
     def fetch(found: ModelSource, place: Path, named: str) -> Path:
@@ -105,10 +118,13 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
         raise ModelError(f"{base_folder} holds no model: config.json is missing.")
     tokenizer = ChatTokenizer.load(model_folder if has_tokenizer(model_folder) else base_folder)
     tokenizer.prompt_ids([Message("user", "?")])  # without a chat template it is better to say so now
+    presets = joined(read_presets(model_folder), read_presets(base_folder))
+    wanted = AsOptions(options.as_name, options.record, options.articles, options.system)
+    how = asking(presets, wanted, options.work_dir)
     model = load_model(base_folder, dtype=resolve_dtype(base_folder, "auto"))
     if base_folder != model_folder:
         model = load_adapter(model, model_folder)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, how
 
 
 def talk(options: ChatOptions, console: Console) -> int:
@@ -117,11 +133,13 @@ def talk(options: ChatOptions, console: Console) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunesmith-chat-")))
         with console.status("loading the model"):
-            model, tokenizer = _load(options, folder, stack)
+            model, tokenizer, how = _load(options, folder, stack)
         stack.close()  # the model is in memory; a run may have the embedded S3
     if console.is_terminal:
         console.print(Text(HELP, style="dim"))
-    Conversation(console, model, tokenizer, settings, options.system).run()
+    if how.note:
+        console.print(Text(visible(how.note), style="dim"))
+    Conversation(console, model, tokenizer, settings, how).run()
     return 0
 
 
@@ -134,11 +152,11 @@ class Conversation:
         model: Any,
         tokenizer: ChatTokenizer,
         settings: PreviewGeneration,
-        system: str | None,
+        how: Asking,
     ) -> None:
         self._console, self._model, self._tokenizer, self._settings = console, model, tokenizer, settings
-        self._opening = [Message("system", system)] if system else []
-        self._messages = list(self._opening)
+        self._how = how
+        self._past: list[Exchange] = []
         self._turn = 0
         self._prompt = "you> "
         if console.is_terminal and sys.stdin.isatty():
@@ -149,6 +167,9 @@ class Conversation:
 
     def run(self) -> None:
         """Ask and answer until the end of input."""
+        if self._how.first:
+            self._note(self._how.first)
+            self._exchange(self._how.first)
         while True:
             try:
                 text = input(self._prompt).strip()
@@ -158,18 +179,20 @@ class Conversation:
             except UnicodeDecodeError:
                 self._note("that was not UTF-8 text")
                 continue
-            if text in ENDINGS:
+            if text in ENDINGS and (text or self._how.takes_text):
                 return
             if text == "/reset":
-                self._messages = list(self._opening)
+                self._past = []
                 self._note("a new conversation")
             elif text == "/help":
                 self._note(HELP)
+            elif text and not self._how.takes_text:
+                self._note("this preset takes no words of yours; an empty line asks, /exit ends")
             else:
                 self._exchange(text)
 
     def _exchange(self, text: str) -> None:
-        messages = [*self._messages, Message("user", text)]
+        messages = self._tokenizer.asked(self._how.ask(self._past, text))
         try:
             used = len(self._tokenizer.prompt_ids(messages))
         except RecordError as error:
@@ -184,9 +207,9 @@ class Conversation:
         self._turn += 1
         limit = min(room, self._settings.max_new_tokens)
         answer = self._answer(messages, self._settings.model_copy(update={"max_new_tokens": limit}))
-        self._messages = [*messages, Message("assistant", answer)]
+        self._past.append((text, answer))
 
-    def _answer(self, messages: list[Message], settings: PreviewGeneration) -> str:
+    def _answer(self, messages: Sequence[Message], settings: PreviewGeneration) -> str:
         self._console.print("[bold green]model>[/bold green] ", end="")
         pieces: list[str] = []
 

@@ -6,28 +6,30 @@ what a command makes of it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from rich.console import Console
 
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec
 from tunesmith.api.dialogue import SeedsSpec
-from tunesmith.artifacts.store import find_files
-from tunesmith.data.legal import articles_from, case_from, prompt_messages
+from tunesmith.api.scalars import Encoding
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.contents import contents_of
+from tunesmith.data.encodings import UTF_8
+from tunesmith.data.legal import case_from, prompt_messages
 from tunesmith.data.movielens import is_movielens
 from tunesmith.data.place import BadRecord, RecordProblem, RecordSkipped, Skipped
-from tunesmith.data.read import Item, Reader, Tally, contents_of
+from tunesmith.data.prompts import read_articles
+from tunesmith.data.read import Item, Reader, Tally
 from tunesmith.data.records import read_records
 from tunesmith.data.seeds import seed_from
 from tunesmith.data.shapes import UNKNOWN, Shape, likeliest, shape_of
-from tunesmith.data.streams import open_chunks
-from tunesmith.errors import DataError, UsageError
+from tunesmith.errors import UsageError
 from tunesmith.local.data_source import Source, say
 from tunesmith.local.overrides import parse_override
 from tunesmith.tokens.conversation import Conversation, Document, Message
@@ -51,6 +53,11 @@ class Asked:
     format: str | None = None
     name: str | None = None
     options: Sequence[str] = ()
+    encoding: str = UTF_8
+
+    def __post_init__(self) -> None:
+        if self.encoding not in (known := get_args(Encoding)):
+            raise UsageError(f"--encoding {self.encoding}: there are {', '.join(known)}.")
 
 
 @dataclass(slots=True)
@@ -73,8 +80,12 @@ def dataset_of(asked: Asked, source: Source, console: Console) -> tuple[str, Dat
 def found_in(source: Source, name: str, dataset: Dataset, seen: Seen) -> Iterator[Found]:
     """Everything the format makes of the files, in order; what is bad or left out with the reason."""
     if isinstance(dataset, DatasetSpec) and name in _READ_TWICE:
-        return Reader(source.store, source.chosen(plain_text=False), dataset).items(tally=seen.tally)
-    return _one_by_one(source, _maker(dataset), dataset.limit, name == "text", seen)
+        uri = dataset.sampled.articles_uri if dataset.sampled else None
+        articles = None if uri is None else read_articles(uri, StorageOptions(), dataset.encoding)
+        reader = Reader(source.store, source.chosen(plain_text=False), dataset, articles=articles)
+        return reader.items(tally=seen.tally)
+    join = dataset.text.join if isinstance(dataset, DatasetSpec) and dataset.text else None
+    return _one_by_one(source, _maker(dataset), dataset.limit, join, seen)
 
 
 def _guessed(source: Source, console: Console) -> str:
@@ -100,7 +111,7 @@ def _guessed(source: Source, console: Console) -> str:
 
 def _settings(name: str, asked: Asked) -> Dataset:
     block: dict[str, Any] = {}
-    beside: dict[str, Any] = {}
+    beside: dict[str, Any] = {"encoding": asked.encoding}
     for text in asked.options:
         path, value = parse_override(text)
         target = beside if path[0] in _BESIDE else block
@@ -142,34 +153,37 @@ def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document
         return _seed
     fmt = dataset.legal_judgement
     assert fmt is not None
-    articles = None if fmt.articles_uri == _UNNAMED else _articles(fmt.articles_uri)
-    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles))]
+    articles, changed = (
+        None if uri in (None, _UNNAMED) else read_articles(uri, StorageOptions(), dataset.encoding)
+        for uri in (fmt.articles_uri, fmt.changed_articles_uri)
+    )
+    return lambda value: [Conversation(prompt_messages(case_from(value, label=fmt.label), articles, changed))]
 
 
 def _seed(value: Any) -> list[Conversation]:
-    seed = seed_from(value)
-    return [Conversation((Message("user", seed.question), Message("assistant", seed.answer)))]
-
-
-def _articles(uri: str) -> dict[str, str]:
-    store, entries = find_files(uri)
-    if len(entries) != 1:
-        raise UsageError(f"articlesUri {uri}: one file is needed, there are {len(entries)}.")
-    try:
-        with store.open(entries[0].key) as stream:
-            return articles_from(json.loads(b"".join(open_chunks(stream))))
-    except (ValueError, DataError) as error:
-        raise DataError(f"{entries[0].key}: {error}.") from None
+    texts = [
+        message
+        for each in seed_from(value).rounds
+        for message in (Message("user", each.question), Message("assistant", each.answer or ""))
+    ]
+    return [Conversation(tuple(message for message in texts if message.content))]
 
 
 def _one_by_one(
     source: Source,
     make: Callable[[Any], Sequence[Conversation | Document]],
     limit: int | None,
-    plain_text: bool,
+    join: str | None,
     seen: Seen,
 ) -> Iterator[Found]:
-    records = read_records(source.store, source.chosen(plain_text), plain_text=plain_text)
+    """`join` says what a document of a plain text file is; None: plain text is no data."""
+    records = read_records(
+        source.store,
+        source.chosen(join is not None),
+        plain_text=join is not None,
+        encoding=source.encoding,
+        join=join or "line",
+    )
     for record in islice(records, limit):
         seen.tally.records += 1
         if isinstance(record, BadRecord):

@@ -15,6 +15,7 @@ from rich.console import Console
 from tunesmith.api.common import HubSpec
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.bad_records import not_allowed
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.read import BadRecords, Item
 from tunesmith.data.report import counted
@@ -70,7 +71,7 @@ def check(
 ) -> int:
     """Reads everything and says what it is. Returns 0 when all of it can be used, else 2."""
     account = Account()
-    with opened(path, work_dir, Console(stderr=True)) as source:
+    with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
         name, dataset = dataset_of(asked, source, console)
         if model is not None and name not in LEARNED:
             raise UsageError(f"--model is for formats that are trained on; {name} is not.")
@@ -197,7 +198,7 @@ def say_bad(bad: BadRecords, console: Console) -> None:
 def verdict(bad: BadRecords, good: int, console: Console) -> int:
     """The last line, and the exit code that says the same."""
     if bad.fatal:
-        hint = "maxBadRecords cannot allow a file that could not be read to its end"
+        hint = f"maxBadRecords cannot allow {not_allowed(bad.fatal)}"
         say(console, f"Mend {'it' if bad.count == 1 else 'them'}: {hint}.", "red")
     elif bad.count:
         these = "it" if bad.count == 1 else "them"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tunesmith.artifacts.local_files import explained, finished_temp, link_new, replace, sync
 from tunesmith.artifacts.location import FolderLocation, split_uri
+from tunesmith.data.bad_records import not_allowed
 from tunesmith.data.convert import TARGETS, Target, records_of
 from tunesmith.data.place import BadRecord, RecordProblem, Skipped
 from tunesmith.data.read import BadRecords, Item
@@ -53,7 +54,7 @@ def convert(path: str, asked: Asked, into: Into, work_dir: Path, console: Consol
     """Writes the file, or says why not and leaves nothing. Returns the exit code, 0 or 2."""
     target, out = _target(into.target), _out(into)
     account = _Account()
-    with opened(path, work_dir, Console(stderr=True)) as source:
+    with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
         name, dataset = dataset_of(asked, source, console)
         if name not in LEARNED or name == "text":
             raise UsageError(f"--from {name}: this format holds no conversations, so it cannot be converted.")
@@ -175,7 +176,7 @@ def _say_what(account: _Account, source: Source, console: Console) -> None:
 def _why_not(account: _Account, into: Into) -> str:
     """Why the file must not appear; empty if it may."""
     if account.bad.fatal:
-        return "a file could not be read to its end, which --max-bad-records cannot allow"
+        return f"{not_allowed(account.bad.fatal)}, which --max-bad-records cannot allow"
     if account.bad.count > into.max_bad:
         return f"{counted(account.bad.count, 'bad record')}, {into.max_bad} allowed by --max-bad-records"
     return "" if account.written else "there is no conversation to write"

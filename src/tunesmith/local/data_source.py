@@ -19,6 +19,7 @@ from rich.text import Text
 
 from tunesmith.artifacts.location import is_hidden
 from tunesmith.artifacts.store import Entry, Store, find_files, open_store
+from tunesmith.data.encodings import UTF_8
 from tunesmith.data.records import Opener, Record, choose_files, read_records
 from tunesmith.errors import DataError
 from tunesmith.local.overrides import absolute
@@ -44,13 +45,14 @@ class Source:
     entries: Sequence[Entry]
     hidden: Sequence[str]
     passes: Callable[[int], None]
+    encoding: str = UTF_8
 
     def first(self, count: int, *, plain_text: bool) -> list[Mapping[str, Any]]:
         """The first good records; none where the first thousand are bad."""
         try:
-            results = islice(
-                read_records(self.store, self.chosen(plain_text), plain_text=plain_text), _LOOKED_AT
-            )
+            chosen = self.chosen(plain_text)
+            records = read_records(self.store, chosen, plain_text=plain_text, encoding=self.encoding)
+            results = islice(records, _LOOKED_AT)
             return list(islice((each.value for each in results if isinstance(each, Record)), count))
         except DataError:
             return []
@@ -70,7 +72,7 @@ class Source:
 
 
 @contextmanager
-def opened(path: str, work_dir: Path, console: Console) -> Iterator[Source]:
+def opened(path: str, work_dir: Path, console: Console, encoding: str = UTF_8) -> Iterator[Source]:
     """The files of a path or URI; on a terminal a bar follows the reading."""
     uri = absolute(path)
     with embedded_for(uri, WorkDir(work_dir).s3), _bar(console) as bar:
@@ -78,7 +80,8 @@ def opened(path: str, work_dir: Path, console: Console) -> Iterator[Source]:
         size = sum(entry.size for entry in entries)
         task = bar.add_task(escape(visible(path)[-40:]), total=size)
         watched = _Watched(store, lambda read: bar.advance(task, read))
-        yield Source(path, watched, entries, _hidden(uri, store), lambda n: bar.reset(task, total=n * size))
+        hidden = _hidden(uri, store)
+        yield Source(path, watched, entries, hidden, lambda n: bar.reset(task, total=n * size), encoding)
 
 
 def _hidden(uri: str, store: Store) -> list[str]:

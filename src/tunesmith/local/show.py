@@ -12,18 +12,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.data.outcome import sampled
+from tunesmith.local.show_models import print_evaluation
+from tunesmith.local.text import visible as visible
 from tunesmith.local.workdir import JobFolder, shown_path
 
 LINE_SECONDS = 10.0
 PHASE_CHARACTERS = 60
-# Control characters in data or replies must not steer a terminal; they are shown as their Unicode pictures.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-_VISIBLE |= dict.fromkeys(range(128, 160), 0xFFFD)
-
-
-def visible(text: str) -> str:
-    """The text with control characters made visible; line breaks and tabs stay."""
-    return text.translate(_VISIBLE)
 
 
 def duration(seconds: float) -> str:
@@ -48,13 +43,20 @@ def _count(values: dict[str, Any], name: str) -> int | None:
     return int(number) if number is not None and number >= 0 else None
 
 
+def money(spent: float, lost: float) -> str:
+    """What calls have cost, and beside it what those may have cost that a kill has cut off."""
+    return f"{spent:.4f} USD" + (f", at most {lost:.4f} USD more lost in flight" if lost else "")
+
+
 def details(values: dict[str, Any]) -> str:
-    """Loss, accepted replies, tokens a second and time left, as far as they are known and are numbers."""
+    """Loss, accepted replies, tokens a second, money and time left, if they are known and are numbers."""
+    lost = _number(values, "lostInFlightUsd") or 0.0
     words = {
         "loss": lambda x: f"loss {x:.4f}",
         "evalLoss": lambda x: f"val {x:.4f}",
         "acceptanceRate": lambda x: f"{x:.0%} accepted",
         "tokensPerSecond": lambda x: f"{x:,.0f} tok/s",
+        "spentUsd": lambda x: f"spent {money(x, lost)}",
         "secondsLeft": lambda x: f"{duration(x)} left",
     }
     numbers = {name: _number(values, name) for name in words}
@@ -82,7 +84,7 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
     if not isinstance(phase, str) or not phase.strip():
         return None
     phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
-    text = (phase in ("training", "sampling") and details(values)) or phase
+    text = (phase in ("training", "sampling", "generating") and details(values)) or phase
     records = _count(values, "records")
     if records:
         text += f" ({records:,} records)"
@@ -147,17 +149,6 @@ def preview_table(previews: list[dict[str, Any]]) -> Table:
     return table
 
 
-def evaluation_line(evaluation: dict[str, Any]) -> Text:
-    """Accuracy of base and tuned model on one test set."""
-    parts: list[str | tuple[str, str]] = [f"Accuracy ({visible(evaluation['name'])})  "]
-    for side, word, style in (("base", "before", "dim"), ("tuned", "after", "bold green")):
-        found = evaluation[side]
-        low, high = found["accuracy_interval"]
-        parts.append((f"{found['accuracy']:.1%} {word} ({low:.0%} to {high:.0%})", style))
-        parts.append("  →  " if side == "base" else f"  of {found['total_prompts']:,} prompts")
-    return Text.assemble(*parts)
-
-
 def show_result(
     console: Console, result: dict[str, Any], folder: JobFolder, uri: str, chat_options: str = ""
 ) -> None:
@@ -170,7 +161,7 @@ def show_result(
         after = (f"{loss['after']:.4f} after", "bold green")
         console.print(Text.assemble("Validation loss  ", before, "  →  ", after), soft_wrap=True)
     for each in result.get("evaluation", []):
-        console.print(evaluation_line(each), soft_wrap=True)
+        print_evaluation(console, each)
     name = "Model" if result["method"] == "full" else "Adapter"
     for word, path in ((name, folder.output / "final_model"), ("Report", folder.output / "report.html")):
         if path.exists():
@@ -184,14 +175,12 @@ def show_result(
 
 def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
     """What a finished RejectionSampleJob kept, and where things are."""
-    prompts, rate = stats["total_prompts"], stats["acceptance_rate"]
-    share = f" ({rate:.1%})" if rate is not None else ""
-    kept = (f"{stats['accepted']:,} of {stats['generations']:,} replies{share}", "bold green")
-    console.print(Text.assemble("Accepted ", kept, f" to {prompts:,} prompts"), soft_wrap=True)
-    if stats["reasons"]:
-        counts = sorted(stats["reasons"].items(), key=lambda reason: -reason[1])
-        _line(console, "Rejected", ", ".join(f"{number:,} {reason}" for reason, number in counts))
-    _line(console, "Prompts", f"{stats['prompts_with_none_correct']:,} without an accepted reply")
+    style = "bold green" if stats["accepted"] else "bold yellow"
+    console.print(Text(sampled(stats), style=style), soft_wrap=True)
+    if stats["acceptance_rate"] is not None:
+        _line(console, "Rate", f"{stats['acceptance_rate']:.1%} of {stats['generations']:,} replies")
+    none = stats["prompts_with_none_correct"]
+    _line(console, "Prompts", f"{stats['total_prompts']:,}, {none:,} without an accepted reply")
     if (folder.output / "report.html").exists():
         _line(console, "Report", shown_path(folder.output / "report.html"))
     _line(console, "Output", uri)
@@ -220,8 +209,8 @@ def show_dialogues(console: Console, stats: dict[str, Any], folder: JobFolder, u
         _line(console, "Failed", ", ".join(f"{number:,} {reason}" for reason, number in counts))
     _line(console, "Calls", f"{total['calls']:,}, {total['retries']:,} retries")
     _line(console, "Tokens", tokens)
-    if total["cost_usd"]:
-        _line(console, "Cost", f"{total['cost_usd']:.4f} USD")
+    if total["cost_usd"] or stats["lost_in_flight_usd"]:
+        _line(console, "Cost", money(total["cost_usd"], stats["lost_in_flight_usd"]))
     if (folder.output / "report.html").exists():
         _line(console, "Report", shown_path(folder.output / "report.html"))
     _line(console, "Output", uri)

@@ -13,9 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.api.addresses import OutputUri
-from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
-from tunesmith.api.references import Key, references, target_key
+from tunesmith.api.references import Key, model_sources, references, target_key
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import FileInfo, describe, describe_file, put_files
 from tunesmith.engines.adapter import base_source, is_adapter
@@ -24,6 +23,7 @@ from tunesmith.errors import UsageError
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import secret_env
 from tunesmith.plan.build import output_uris
+from tunesmith.plan.run import upstream_uri
 
 # Any of these says that the user has an S3 of their own.
 AWS_VARIABLES = (
@@ -60,15 +60,20 @@ def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
 
     `outputs` are the jobs' output.uri.
     """
-    others = [outputs.get(target_key(job, ref), "") for ref in references(job)]
-    texts = [*_texts(job.spec.to_json()), *others, *_base(job)]
+    others = [
+        upstream_uri(ref.target, outputs[key])
+        for ref in references(job)
+        if (key := target_key(job, ref)) in outputs
+    ]
+    models = [model.uri for model in model_sources(job) if model.uri is not None]
+    texts = (*_texts(job.spec.to_json()), *others, *_bases([*models, *others]))
     return {text for text in texts if text.startswith("s3://")}
 
 
-def _base(job: Job) -> Iterator[str]:
-    """Address of the base model, where the job starts from an adapter of this machine."""
-    if isinstance(job.spec, FineTuneSpec) and job.spec.model.uri is not None:
-        folder = local_path(job.spec.model.uri)
+def _bases(models: Iterable[str]) -> Iterator[str]:
+    """Addresses of the base models of those that are adapters of this machine."""
+    for uri in models:
+        folder = local_path(uri)
         if folder is not None and is_adapter(folder):
             yield base_source(folder).uri or ""
 

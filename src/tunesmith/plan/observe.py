@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith import names
+from tunesmith.api.evaluate_only import evaluate_only
+from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
-from tunesmith.api.references import Key, references, target_key
-from tunesmith.names import Kind, Phase, Reason
+from tunesmith.api.references import NO_MODEL, Key, references, target_key
+from tunesmith.names import Phase, Reason
 from tunesmith.plan.draft import Draft, Status, is_terminal, moment
 from tunesmith.plan.pods import (
     Cause,
@@ -35,6 +37,7 @@ from tunesmith.plan.progress import to_status
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
+_MOST_SAID = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Seen:
     """Everything known of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
 
     `strangers` are pods of PyTorchJobs that are gone, or of another job of that name before; `config_maps`
-    names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing.
+    names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing,
+    one that waits for this one has the reason DependencyCycle, and one that makes no model InvalidManifest.
     """
 
     job: Job
@@ -218,6 +222,8 @@ def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
             return Phase.PENDING, Reason.DEPENDENCY_NOT_FOUND, f"{name} ({ref.path}) is not there yet."
         if phase == Phase.FAILED:
             return Phase.FAILED, Reason.DEPENDENCY_FAILED, f"{name} ({ref.path}) failed."
+        if phase == Reason.INVALID_MANIFEST:
+            return Phase.FAILED, Reason.INVALID_MANIFEST, f"{ref.path}: {name} {NO_MODEL}."
         if phase == Reason.DEPENDENCY_CYCLE:
             message = f"This job and {name} ({ref.path}) wait for each other."
             return Phase.FAILED, Reason.DEPENDENCY_CYCLE, message
@@ -229,17 +235,19 @@ def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
 def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     output = seen.job.spec.output.uri
     outputs = {"uri": output, "manifestDigest": word["manifest"]}
-    if seen.job.kind == Kind.FINE_TUNE:
-        outputs |= {
-            "model": f"{output.rstrip('/')}/{names.FINAL_MODEL}",
-            "report": f"{output.rstrip('/')}/{names.REPORT_KEY}",
-        }
+    spec = seen.job.spec
+    if isinstance(spec, FineTuneSpec):
+        outputs["report"] = f"{output.rstrip('/')}/{names.REPORT_KEY}"
+        if not evaluate_only(spec):
+            outputs["model"] = f"{output.rstrip('/')}/{names.FINAL_MODEL}"
     draft.status["outputs"] = outputs
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
     if progress:
         draft.status["progress"] = progress
-    draft.phase(Phase.SUCCEEDED, Reason.PUBLISHED, f"The result is at {output}.")
+    said = word.get("message")
+    how = f"{said[:_MOST_SAID]}. " if isinstance(said, str) and said else ""
+    draft.phase(Phase.SUCCEEDED, Reason.PUBLISHED, f"{how}The result is at {output}.")
     return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.plan.draft import clean
+
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
-_AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd")
-_MOST = 2**53
-_MOST_EVALUATIONS, _LONGEST_NAME = 16, 253
+_AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
+_LARGEST = 2**53
+_MOST, _LONGEST_NAME = 16, 253  # of a list, and of a name
 _MOST_WHOLE = 2**31 - 1  # what the status can hold
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) <= _MOST else None  # false for NaN; whole numbers of any size compare well
+    return value if abs(value) <= _LARGEST else None  # false for NaN; whole numbers of any size compare well
 
 
 def eta(seconds: float) -> str:
@@ -33,15 +35,23 @@ def _share(value: Any) -> float | None:
     return number if number is not None and 0 <= number <= 1 else None
 
 
+def _named(said: Any) -> list[Mapping[str, Any]]:
+    """The first few objects of a list that have a name fit for the status."""
+    listed = [each for each in said if isinstance(each, Mapping)] if isinstance(said, list) else []
+    names = ((each, each.get("name")) for each in listed)
+    return [each for each, name in names if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME][:_MOST]
+
+
+def _shares(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    found = {name: _share(said.get(name)) for name in names}
+    return {"name": said["name"]} | {name: share for name, share in found.items() if share is not None}
+
+
 def _evaluations(said: Any) -> list[dict[str, Any]]:
     found = []
-    for each in said[:_MOST_EVALUATIONS] if isinstance(said, list) else []:
-        name = each.get("name") if isinstance(each, Mapping) else None
-        if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME:
-            shares = {side: _share(each.get(side)) for side in ("base", "tuned")}
-            found.append(
-                {"name": name} | {side: share for side, share in shares.items() if share is not None}
-            )
+    for each in _named(said):
+        models = [_shares(model, "accuracy") for model in _named(each.get("models"))]
+        found.append(_shares(each, "base", "tuned") | ({"models": models} if models else {}))
     return found
 
 
@@ -65,7 +75,9 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     evaluations = _evaluations(said.get("evaluations"))
     if evaluations:
         values["evaluations"] = evaluations
-    if values.get("total") and "step" in values:
+    if isinstance(text := said.get("text"), str) and text.strip():
+        values["text"] = clean(" ".join(text.split()), _LONGEST_NAME)
+    elif values.get("total") and "step" in values:
         values["text"] = f"{values['step']}/{values['total']}"
     if "secondsLeft" in values:
         values["eta"] = eta(values["secondsLeft"])

@@ -14,6 +14,8 @@ from typing import Any
 from tunesmith import names
 from tunesmith.api.common import JobSpec, ResourcesSpec, ScratchSpec, SecretKeyRef
 from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.api.evaluate_only import evaluate_only
+from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.generation import EngineSpec
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.names import Kind
@@ -182,7 +184,8 @@ def _pod_spec(
 
 def processes_per_node(kind: Kind, spec: JobSpec) -> int:
     """Processes torchrun starts in a pod: one a GPU for training, else one, which starts engines itself."""
-    return max(1, spec.resources.gpus_per_node) if kind == Kind.FINE_TUNE else 1
+    trains = isinstance(spec, FineTuneSpec) and not evaluate_only(spec)
+    return max(1, spec.resources.gpus_per_node) if trains else 1
 
 
 def pytorchjob(

@@ -12,16 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.common import JobSpec
+from tunesmith.api.common import FromJob, JobSpec
 from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind
+from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
+from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth, without
+from tunesmith.plan.models import model_names
 
 # Parts of a spec that say where and how often it runs, not what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
 _OPERATIONAL = ("storage", "hub", "tracking", "output")
+# Parts of a FineTuneJob that change nothing in its weights: they only say how the model is looked at.
+_LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
@@ -44,6 +48,8 @@ class Run:
     name: str
     namespace: str
     spec: JobSpec
+    models: tuple[str, ...] = ()
+    """Short names of the model and those it is compared with, where several are shown."""
 
     def to_json(self) -> str:
         """Text of run.json: the same bytes for the same run, and readable."""
@@ -53,6 +59,7 @@ class Run:
             "name": self.name,
             "namespace": self.namespace,
             "spec": {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE},
+            **({"models": list(self.models)} if self.models else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -74,6 +81,18 @@ class Run:
                 for each in fields["evaluation"]
             ]
         return fields
+
+    def lasting_fields(self) -> dict[str, Any]:
+        """The `result_fields` but for those that may grow: what every call over an output has in common."""
+        return without(self.result_fields(), self.growth().fields)
+
+    def growth(self) -> Growth:
+        """The fields of `result_fields` that may grow over an existing output."""
+        return GROWTH.get(self.kind, NO_GROWTH)
+
+    def looked_at(self) -> dict[str, Any]:
+        """The part of `result_fields` that changes no weights, but only how the model is looked at."""
+        return {key: value for key, value in self.result_fields().items() if key in _LOOKED_AT}
 
 
 def _engine_fields(engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,19 +118,15 @@ def parse_run(text: str | bytes) -> Run:
     kind = Kind(document["kind"])
     # How many GPUs there are is not written down: 0 says so, and the rules about it hold for 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
-    return Run(kind, document["name"], document["namespace"], spec)
+    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())))
 
 
-def _resolve(node: Any, uris: Mapping[tuple[str, str], str]) -> Any:
-    """Replace every `fromJob` by the `uri` it stands for."""
-    if isinstance(node, list):
-        return [_resolve(item, uris) for item in node]
-    if not isinstance(node, dict):
-        return node
-    resolved = {key: _resolve(value, uris) for key, value in node.items() if key != "fromJob"}
-    if "fromJob" in node:
-        resolved["uri"] = uris[node["fromJob"]["kind"], node["fromJob"]["name"]]
-    return resolved
+def upstream_uri(target: FromJob, output: str) -> str:
+    """The address that a `fromJob` stands for, below the other job's output.uri."""
+    part = (
+        UPSTREAM_KEYS[Kind(target.kind)] if target.checkpoint is None else checkpoint_key(target.checkpoint)
+    )
+    return f"{output.rstrip('/')}/{part}"
 
 
 def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
@@ -119,17 +134,19 @@ def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
 
     Raises ManifestError when a job it refers to is not in `outputs`.
     """
-    uris: dict[tuple[str, str], str] = {}
-    problems = []
+    spec, problems = job.spec.to_json(), []
     for ref in references(job):
         key = target_key(job, ref)
         if key in outputs:
-            part = UPSTREAM_KEYS[Kind(ref.target.kind)]
-            uris[ref.target.kind, ref.target.name] = f"{outputs[key].rstrip('/')}/{part}"
+            holder: Any = spec
+            for part in ref.keys[:-1]:
+                holder = holder[part]
+            del holder[ref.keys[-1]]
+            holder["uri"] = upstream_uri(ref.target, outputs[key])
         else:
             message = f"{ref.target.kind} {ref.target.name} is not among the manifests given"
             problems.append(Problem(job.source, job.document, job.subject, ref.path, message))
     if problems:
         raise ManifestError(problems)
-    spec = type(job.spec).model_validate(_resolve(job.spec.to_json(), uris))
-    return Run(job.kind, job.name, job.metadata.namespace, spec)
+    resolved = type(job.spec).model_validate(spec)
+    return Run(job.kind, job.name, job.metadata.namespace, resolved, model_names(job.spec))

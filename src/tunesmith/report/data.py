@@ -28,7 +28,7 @@ def render_data_report(data: Mapping[str, Any]) -> str:
     """HTML of one page; the keys of `data`:
 
     title, datasets [as `data.report.DatasetReport` has them], lengths and label_lengths
-    [{low, high, count}], samples [{place, spans: [[text, is_label]]}].
+    [{low, high, count}], samples [as `samples.sample_values` gives them].
     """
     datasets = data["datasets"]
     charts = [

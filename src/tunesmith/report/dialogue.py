@@ -65,14 +65,16 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Tokens of prompts", total["tokens"]["prompt"]),
         ("Tokens of replies", total["tokens"]["completion"]),
         ("Cost", usd(total["cost_usd"])),
+        ("Lost in flight, at most", usd(found["lost_in_flight_usd"])),
         ("Seconds", found["seconds"]),
     ]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
     """Sentences about what a user may want to change, or should know before using the data."""
-    total = found["total"]
+    total, dialogues = found["total"], found["dialogues"]
     known = [
+        ("Dialogues that were whole in the seeds, for which nothing was asked", dialogues["nothing_asked"]),
         ("Texts that were cut at maxTokens, and are marked truncated in the files", total["truncated"]),
         (
             "Calls whose tokens the server did not count: they are estimated, and counted at their dearest",

@@ -1,48 +1,92 @@
-"""The part of a FineTuneJob's report on its evaluations: the base model beside the tuned one.
+"""The part of a FineTuneJob's report on its evaluations: several models, in total and by set.
 
-Takes plain values and gives those that `evaluation.html.j2` shows. Refuses to know how replies were drawn.
+Takes plain values and gives those that `evaluation.html.j2` shows. Does not depend on how replies were
+sampled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from tunesmith.report.shares import between, percent
 
 Row = Mapping[str, Any]
 
-# Units of the view box; the share 0 to 1 lies between both margins.
-WIDTH, HEIGHT, MARGIN, LINE = 640, 44, 24, 8
-TICKS = range(0, 101, 25)
-SIDES = (("base", "marks"), ("tuned", "line"))
-"""Which model, and how its values are drawn."""
+RIGHT, DIRECTION = "accuracy", "direction_rate"
+_TITLES = {RIGHT: "Right replies", DIRECTION: "Replies in the changed law's direction"}
+_DIFFERENCES = {RIGHT: "difference", DIRECTION: "direction_difference"}
+COLOURS = 8  # classes m0 to m7 of models.css
+LINE = 20  # pixels of one model's line
+_TICKS = range(0, 101, 25)
 
 
 def evaluation_values(evaluations: Sequence[Row]) -> dict[str, Any]:
     """What the template's `section` shows. The keys of an evaluation:
 
-    `name`, `base` and `tuned` (as `sampling.statistics.Statistics.values` gives them; `base` may be None) and
-    `comparison` (as `sampling.comparison.compare` gives it; may be None).
+    `name`, `models` [{`name`, `statistics` (as `sampling.statistics.Statistics.values`)}], and `compared` (as
+    `sampling.models.Models.values`).
     """
-    return {"each": [_evaluation(row) for row in evaluations], "axis": axis()}
-
-
-def _evaluation(row: Row) -> dict[str, Any]:
-    sides = [(name, draw, row[name]) for name, draw in SIDES if row.get(name)]
     return {
-        "name": row["name"],
-        "chart": interval_chart(sides),
-        "rows": [side_row(name, found) for name, _, found in sides],
-        "has_base": bool(row.get("base")),
-        "reasons": reason_rows(row.get("base"), row["tuned"]),
-        "directions": direction_rows(row.get("base"), row["tuned"]),
-        "difference": difference(row.get("comparison")),
-        "changed": (row.get("comparison") or {}).get("changed") or [],
+        "each": [_evaluation(row) for row in evaluations],
+        "ticks": list(_TICKS),
+        "few_ticks": [0, 50, 100],
     }
 
 
-def side_row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(row: Row) -> dict[str, Any]:
+    compared = row["compared"]
+    names, sets = compared["names"], compared["sets"]
+    measures = measures_of(compared["total"])
+    return {
+        "name": row["name"],
+        "legend": legend(names),
+        "plots": [_plot(measure, names, compared["total"]) for measure in measures],
+        "rows": [side_row(model["name"], model["statistics"]) for model in row["models"]],
+        "pairs": pair_rows(compared),
+        "sentences": sentences(compared),
+        "names": names,
+        "subject": compared["subject"],
+        "others": [
+            (colour(names.index(compared["subject"])), colour(number), name)
+            for number, name in enumerate(names)
+            if name != compared["subject"]
+        ],
+        "reasons": reason_rows([model["statistics"]["reasons"] for model in row["models"]]),
+        "labels": _groups(compared["labels"], names, DIRECTION),
+        "sets": [
+            {"title": _TITLES[measure], "rows": _groups([_totals(compared), *sets], names, measure)}
+            for measure in reversed(measures)
+            if sets
+        ],
+        "changed": [
+            {**change, "model": pair["model"], "against": pair["against"]}
+            for pair in compared["pairs"]
+            for change in pair["changed"]
+        ],
+    }
+
+
+def measures_of(total: Row) -> list[str]:
+    """What is shown of each model: right replies, and the direction of a changed law where cases have one."""
+    return [
+        RIGHT,
+        *([DIRECTION] if any(model.get(DIRECTION) is not None for model in total["models"]) else []),
+    ]
+
+
+def legend(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each model's colour and name."""
+    return [(colour(number), name) for number, name in enumerate(names)]
+
+
+def colour(number: int) -> str:
+    """The class of a model's colour."""
+    return f"m{number % COLOURS}"
+
+
+def side_row(name: str, found: Row) -> dict[str, Any]:
     """One model's line of the table."""
     return {
         "model": name,
@@ -56,79 +100,150 @@ def side_row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def difference(comparison: Mapping[str, Any] | None) -> str:
-    """A sentence on what changed, "" where nothing was compared."""
-    if not comparison or comparison["difference"] is None:
-        return ""
-    change, (low, high) = comparison["difference"], comparison["difference_interval"]
-    return (
-        f"Accuracy changed by {100 * change:+.1f} points "
-        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}); "
-        f"{comparison['gained']:,} of {comparison['prompts']:,} prompts went better, "
-        f"{comparison['lost']:,} worse."
-    )
+def sentences(compared: Row) -> list[str]:
+    """How the model that is looked at differs from each other one; nothing where nothing was compared."""
+    said = []
+    for pair in compared["pairs"]:
+        if pair["model"] != compared["subject"] or pair["difference"] is None:
+            continue
+        text = (
+            f"{pair['model']} against {pair['against']}: {points(pair['difference'])} points right "
+            f"(95 % interval {_ends(pair['difference_interval'])}); "
+            f"{pair['gained']:,} of {pair['prompts']:,} prompts went better, {pair['lost']:,} worse."
+        )
+        if pair.get("direction_difference") is not None:
+            text += (
+                f" In the law's direction {points(pair['direction_difference'])} points "
+                f"({_ends(pair['direction_difference_interval'])})."
+            )
+        said.append(text)
+    return said
 
 
-def reason_rows(base: Mapping[str, Any] | None, tuned: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Replies that were not accepted by reason, before and after, in the order of frequency before."""
-    before, after = (base or {}).get("reasons") or {}, tuned["reasons"]
-    names = sorted(
-        before.keys() | after.keys(), key=lambda name: (-before.get(name, 0), -after.get(name, 0), name)
-    )
-    return [{"reason": name, "base": before.get(name, 0), "tuned": after.get(name, 0)} for name in names]
-
-
-def direction_rows(base: Mapping[str, Any] | None, tuned: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per label both shares of both models, as text."""
-    before = {row["label"]: row for row in (base or {}).get("directions") or []}
+def pair_rows(compared: Row) -> list[dict[str, Any]]:
+    """Each two models, where there are more than two."""
+    if len(compared["names"]) < 3:
+        return []
     return [
         {
-            "label": row["label"],
-            "replies": row["replies"],
+            **{name: pair[name] for name in ("model", "against", "prompts", "gained", "lost")},
             **{
-                f"{side}_{name}": percent(found.get(name))
-                for side, found in (("base", before.get(row["label"], {})), ("tuned", row))
-                for name in ("direction_rate", "accuracy")
+                name: difference(pair, measure)
+                for name, measure in (("right", RIGHT), ("direction", DIRECTION))
             },
         }
-        for row in tuned["directions"]
+        for pair in compared["pairs"]
     ]
 
 
-def interval_chart(sides: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Any:
-    """An <svg> with a line for each model: its 95 % interval, and a mark at its accuracy."""
+def difference(pair: Row, measure: str) -> dict[str, Any]:
+    """A difference as text, with its interval, and whether that leaves out 0."""
+    name = _DIFFERENCES[measure]
+    if pair.get(name) is None:
+        return {"text": "–", "interval": "", "sure": False}
+    low, high = pair[f"{name}_interval"]
+    return {"text": points(pair[name]), "interval": f"{_ends((low, high))}", "sure": low > 0 or high < 0}
+
+
+def points(share: float) -> str:
+    """A difference of shares in points: `+3.1`."""
+    return f"{100 * share:+.1f}"
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"{points(interval[0])} to {points(interval[1])}"
+
+
+def reason_rows(reasons: Sequence[Mapping[str, int]]) -> list[dict[str, Any]]:
+    """Per reason how many replies of each model were not accepted, in the order of frequency."""
+    names = {name for counts in reasons for name in counts}
+    ranked = sorted(names, key=lambda name: (*(-counts.get(name, 0) for counts in reasons), name))
+    return [{"reason": name, "counts": [counts.get(name, 0) for counts in reasons]} for name in ranked]
+
+
+def _totals(compared: Row) -> dict[str, Any]:
+    return {"name": f"All {len(compared['sets'])} sets", "label": "", "total": True, **compared["total"]}
+
+
+def _groups(groups: Sequence[Row], names: Sequence[str], measure: str) -> list[dict[str, Any]]:
+    """One line per set or label: each model's share, and the differences of the one that is looked at."""
+    return [
+        {
+            "name": breakable(group.get("name", "")),
+            "label": group["label"],
+            "total": group.get("total", False),
+            "prompts": group["prompts"],
+            "strip": dots(names, group["models"], measure),
+            "shares": [percent(model.get(measure)) for model in group["models"]],
+            "differences": [difference(each, measure) for each in group["differences"]],
+        }
+        for group in groups
+        if any(model.get(measure) is not None for model in group["models"])
+    ]
+
+
+def breakable(name: str) -> Any:
+    """A name that may be broken after its `_` and `/`, and nowhere within a word."""
     from markupsafe import Markup
 
-    opening = f'<svg class="chart wide" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-    parts = [opening + ' aria-label="Accuracy with its 95 % interval">']
-    for tick in TICKS:
-        x = _x(tick / 100)
-        parts.append(f'<line class="grid" x1="{x:g}" x2="{x:g}" y1="0" y2="{HEIGHT}"/>')
-    step = HEIGHT / (len(sides) + 1)
-    for number, (side, draw, found) in enumerate(sides, 1):
-        if found["accuracy"] is not None:
-            parts.append(_interval(side, draw, found, number * step))
-    return Markup("".join(parts) + "</svg>")
+    text = escape(name)
+    return Markup(text.replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
-def axis() -> Any:
-    """An <svg> with what the lines of the grid stand for, as wide as those of `interval_chart`."""
+def _plot(measure: str, names: Sequence[str], total: Row) -> dict[str, Any]:
+    lines = [
+        {
+            "name": name,
+            "share": percent(found.get(measure)),
+            "svg": interval_line(number, name, found, measure),
+        }
+        for number, (name, found) in enumerate(zip(names, total["models"], strict=True))
+    ]
+    return {"title": f"{_TITLES[measure]}, with 95 % intervals", "lines": lines}
+
+
+def interval_line(number: int, name: str, found: Row, measure: str) -> Any:
+    """An <svg> as wide as its place: a model's 95 % interval, and a mark at its share."""
+    share, interval = found.get(measure), found.get(f"{measure}_interval")
+    body, text = "", f"{name}: no reply"
+    if share is not None and interval is not None:
+        low, high = (_x(end) for end in interval)
+        text = f"{name}: {percent(share)}, 95 % interval {between(interval)}"
+        middle = LINE // 2
+        body = (
+            f'<g class="{colour(number)}"><line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
+            f'<line x1="{low}" x2="{low}" y1="{middle - 4}" y2="{middle + 4}"/>'
+            f'<line x1="{high}" x2="{high}" y1="{middle - 4}" y2="{middle + 4}"/>'
+            f'<circle cx="{_x(share)}" cy="{middle}" r="5"/></g>'
+        )
+    return _strip(body, text)
+
+
+def dots(names: Sequence[str], models: Sequence[Row], measure: str) -> Any:
+    """An <svg> as wide as its place, with a mark at each model's share; the first model's on top."""
+    middle = LINE // 2
+    marks = [
+        f'<circle class="{colour(number)}" cx="{_x(found[measure])}" cy="{middle}" r="4"/>'
+        for number, found in enumerate(models)
+        if found.get(measure) is not None
+    ]
+    text = ", ".join(
+        f"{name} {percent(found.get(measure))}" for name, found in zip(names, models, strict=True)
+    )
+    return _strip("".join(reversed(marks)), text)
+
+
+def _strip(body: str, text: str) -> Any:
+    """Places are in percent, so that marks and lines keep their size however wide the page is."""
     from markupsafe import Markup
 
-    parts = [f'<svg class="chart wide" viewBox="0 0 {WIDTH} 18" aria-hidden="true">']
-    parts += [f'<text class="middle" x="{_x(tick / 100):g}" y="13">{tick} %</text>' for tick in TICKS]
-    return Markup("".join(parts) + "</svg>")
-
-
-def _interval(side: str, draw: str, found: Mapping[str, Any], y: float) -> str:
-    low, high = (_x(end) for end in found["accuracy_interval"])
-    tip = f"{side}: {percent(found['accuracy'])}, 95 % interval {between(found['accuracy_interval'])}"
-    return (
-        f'<g><title>{tip}</title><path class="{draw}" d="M{low:g} {y:g}H{high:g}'
-        f'M{low:g} {y - LINE / 2:g}v{LINE}M{high:g} {y - LINE / 2:g}v{LINE}"/>'
-        f'<circle class="{draw}" cx="{_x(found["accuracy"]):g}" cy="{y:g}" r="4"/></g>'
+    grid = "".join(f'<line class="grid" x1="{t}%" x2="{t}%" y1="0" y2="{LINE}"/>' for t in _TICKS)
+    title = escape(text)
+    return Markup(
+        f'<svg class="strip" width="100%" height="{LINE}" role="img" aria-label="{title}">'
+        f"<title>{title}</title>{grid}{body}</svg>"
     )
 
 
-def _x(share: float) -> float:
-    return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
+def _x(share: float) -> str:
+    return f"{100 * share:.2f}%"

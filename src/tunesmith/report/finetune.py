@@ -40,7 +40,9 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
     evaluations [as `evaluation.evaluation_values` takes them],
     title, notes [str], summary [(label, value)], config dict, versions {name: version},
     metrics [{step, loss, learning_rate, grad_norm, tokens_per_second, epoch}], evals [{step, eval_loss}],
-    samples [{place, spans: [[text, is_label]]}], previews [{name, messages, before, after}],
+    trains (False of a job that only evaluates), samples [as `samples.sample_values` gives them],
+    previews [{name, messages, before, after}], or of a job that only evaluates
+    [{name, messages, replies: [{model, text}]}],
     datasets [as `data.report.DatasetReport` has them],
     lengths [{low, high, count}] (token counts from low to high, both included).
     """
@@ -51,6 +53,7 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
         "small_charts": small_charts(metrics),
         "length_chart": length_chart(data.get("lengths") or []),
         "dataset_columns": DATASET_COLUMNS,
+        "trains": data.get("trains", True),
         "config": as_yaml(data.get("config") or {}),
         "datasets": [dataset_row(row) for row in data.get("datasets") or []],
         "evaluations": evaluation_values(data["evaluations"]) if data.get("evaluations") else None,
@@ -81,9 +84,9 @@ def dataset_row(row: Row) -> dict[str, Any]:
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(id, text) of the sections the page will have, for its line of links."""
     known = [
-        ("training", "Training", True),
+        ("training", "Training", values["trains"]),
         ("evaluations", "Evaluations", values["evaluations"]),
-        ("previews", "Before and after", values["previews"]),
+        ("previews", "Before and after" if values["trains"] else "Previews", values["previews"]),
         ("samples", "Samples", values["samples"]),
         ("data", "Data", values["datasets"] or values["length_chart"]),
         ("configuration", "Configuration", values["config"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.data.outcome import acceptance, nothing_accepted
 from tunesmith.report import svg
 from tunesmith.report.finetune import Row, as_yaml, chart, environment, without_control_characters
 from tunesmith.report.shares import between, of_all, percent
@@ -28,7 +29,7 @@ def render_sampling_report(data: Mapping[str, Any]) -> str:
     values = {
         "title": data.get("title") or "Rejection sampling report",
         "summary": [*(data.get("summary") or []), *summary(found)],
-        "notes": [*(data.get("notes") or []), *notes(found)],
+        "notes": [*notes(found), *(data.get("notes") or [])],
         "correct": correct_bars(found["correct_per_prompt"]),
         "reasons": reason_bars(found["reasons"]),
         "length_chart": length_chart(found["lengths"]),
@@ -47,9 +48,10 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The numbers one looks for first."""
     prompts = found["total_prompts"]
     return [
+        ("Replies", acceptance(found)),
+        ("Acceptance rate", percent(found["acceptance_rate"])),
         ("Prompts", prompts),
         ("Replies drawn", found["generations"]),
-        ("Accepted", f"{found['accepted']:,} ({percent(found['acceptance_rate'])})"),
         ("95 % interval", between(found["acceptance_rate_interval"])),
         ("Right per prompt", f"{found['mean_correct_per_prompt']:.2f} of {found['num_samples']}"),
         ("Prompts with none right", of_all(found["prompts_with_none_correct"], prompts)),
@@ -72,7 +74,8 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             found["without_verdict"],
         ),
     ]
-    return [f"{text}: {count:,}." for text, count in known if count]
+    nothing = nothing_accepted(found) if found["planned_generations"] > found["cancelled"] else ""
+    return [*([f"{nothing}."] if nothing else []), *(f"{text}: {count:,}." for text, count in known if count)]
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:

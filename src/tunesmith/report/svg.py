@@ -15,7 +15,8 @@ from typing import Literal
 Point = tuple[float, float]
 Draw = Literal["dots", "line", "marks"]
 
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 62, 24, 14, 46
+# Wide enough for labels in the largest text that style.css gives to a chart on a narrow page.
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 62, 24, 14, 54
 MOST_POINTS = 400  # drawn points of one series; more cannot be told apart and make the file heavy
 
 
@@ -60,7 +61,7 @@ def line_chart(
     y_label: str,
     title: str,
     width: int = 640,
-    height: int = 280,
+    height: int = 288,
     css: str = "chart",
 ) -> str:
     """An <svg> of all series over whole steps; non-finite points are left out, "" if no other is there."""
@@ -84,7 +85,7 @@ def bar_chart(
     y_label: str,
     title: str,
     width: int = 640,
-    height: int = 240,
+    height: int = 248,
     css: str = "chart",
 ) -> str:
     """An <svg> of bars (low, high, count) standing on zero, or "" without bars. Bars may differ in width."""

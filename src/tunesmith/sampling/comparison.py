@@ -9,11 +9,60 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from tunesmith.data.judgement import direction, parse_judgement
 from tunesmith.sampling.examples import Chosen, Prompt, example, shown_reply
 from tunesmith.sampling.metrics import Difference
-from tunesmith.sampling.rows import Row
+from tunesmith.sampling.rows import STOP, Row
 
 MOST_SHOWN = 4  # of those that gained, and as many that lost
+
+
+class Comparison:
+    """Feed it with `add`, then ask for `values`; `shown` examples of each kind are kept."""
+
+    def __init__(self, shown: int = MOST_SHOWN) -> None:
+        self._right, self._there = Difference(), Difference()
+        self._chosen = {True: Chosen(shown), False: Chosen(shown)}
+        self._count = {True: 0, False: 0}
+
+    def add(self, prompt: Prompt, before: Sequence[Row], after: Sequence[Row]) -> None:
+        """One prompt with both models' rows; it does not count unless both have one that was judged."""
+        before, after = judged(before), judged(after)
+        if not before or not after:
+            return
+        change = _share(after) - _share(before)
+        self._right.add(change)
+        if prompt.label is not None:
+            self._there.add(
+                in_direction(prompt.label, after) / len(after)
+                - in_direction(prompt.label, before) / len(before)
+            )
+        if change:
+            self._count[change > 0] += 1
+            self._chosen[change > 0].offer(prompt.id, partial(_changed, prompt, before, after))
+
+    def values(self) -> dict[str, Any]:
+        """What changed, as plain values.
+
+        - `prompts`: those judged on both sides; `gained`: more of their replies are right after, `lost`:
+          fewer
+        - `difference`: mean over prompts of the share of right replies, after less before, with a 95 %
+          interval (`metrics.Difference`)
+        - `labelled`: prompts with a label; `direction_difference`: the same of replies in its direction; both
+          only where there are labels
+        - `changed`: examples, gained ones first: {`id`, `messages`, `earlier_messages`, `expected`, `gained`,
+          `before`, `after` (as `examples.shown_reply`)}
+        """
+        there = self._there
+        directions = {"labelled": there.pairs, **there.as_dict("direction_difference")} if there.pairs else {}
+        return {
+            "prompts": self._right.pairs,
+            "gained": self._count[True],
+            "lost": self._count[False],
+            **self._right.as_dict("difference"),
+            **directions,
+            "changed": [each for gained in (True, False) for each in self._chosen[gained].values()],
+        }
 
 
 def compare(
@@ -21,35 +70,22 @@ def compare(
     before_of: Callable[[str], Sequence[Row]],
     after_of: Callable[[str], Sequence[Row]],
 ) -> dict[str, Any]:
-    """What changed between two sets of rows of the same prompts, as plain values.
-
-    - `prompts`: those judged on both sides; `gained`: more of their replies are right after, `lost`: fewer
-    - `difference`: mean over prompts of the share of right replies, after less before, with a 95 % interval
-    - `changed`: examples, gained ones first: {`id`, `messages`, `earlier_messages`, `expected`, `gained`,
-      `before`, `after` (as `examples.shown_reply`)}
-    """
-    difference, chosen = Difference(), {True: Chosen(MOST_SHOWN), False: Chosen(MOST_SHOWN)}
-    count = {True: 0, False: 0}
+    """What changed between two sets of rows of the same prompts, as `Comparison.values` has it."""
+    comparison = Comparison()
     for prompt in prompts:
-        before, after = _judged(before_of(prompt.id)), _judged(after_of(prompt.id))
-        if not before or not after:
-            continue
-        change = _share(after) - _share(before)
-        difference.add(change)
-        if change:
-            count[change > 0] += 1
-            chosen[change > 0].offer(prompt.id, partial(_changed, prompt, before, after))
-    return {
-        "prompts": difference.pairs,
-        "gained": count[True],
-        "lost": count[False],
-        **difference.as_dict("difference"),
-        "changed": [each for gained in (True, False) for each in chosen[gained].values()],
-    }
+        comparison.add(prompt, before_of(prompt.id), after_of(prompt.id))
+    return comparison.values()
 
 
-def _judged(rows: Sequence[Row]) -> list[Row]:
+def judged(rows: Sequence[Row]) -> list[Row]:
+    """The rows that count: all but those that were called off."""
     return [row for row in rows if not row.cancelled]
+
+
+def in_direction(label: str, rows: Sequence[Row]) -> int:
+    """How many replies go where the label points; one that was cut, or could not be sampled, goes nowhere."""
+    whole = (row.response for row in rows if row.finish_reason == STOP)
+    return sum(direction(label, parse_judgement(reply)) for reply in whole)
 
 
 def _share(rows: Sequence[Row]) -> float:

@@ -41,6 +41,8 @@ class Chosen:
 
     def offer(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
         """Take what `make` gives if it is among the chosen ones so far."""
+        if not self._most:
+            return
         digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         rank = -int.from_bytes(digest)
         if len(self._heap) < self._most:

@@ -167,7 +167,7 @@ class Loop:
         seed = seed_of(self._sampling.seed, prompt.id, index) if self._sampling.deterministic else None
         return await self._engine.reply(Request(prompt.ids, prompt.id, index, seed))
 
-    async def _judged(self, prompt: Prompt, index: int, reply: Reply) -> Row:
+    async def _judged(self, prompt: Prompt, index: int, reply: Reply, began: float) -> Row:
         if reply.finish_reason == LENGTH:
             verdict = rejected(TRUNCATED)
         elif not reply.text.strip():
@@ -183,7 +183,8 @@ class Loop:
             verdict.details,
             reply.tokens,
             len(prompt.ids),
-            int(self._clock()),
+            round(self._clock(), 3),
+            round(began, 3),
         )
 
     def _write(self, rows: Iterable[Row]) -> None:
@@ -200,18 +201,20 @@ class _Draw:
     def __init__(self, loop: Loop, prompt: Prompt, number: int) -> None:
         self.prompt = prompt
         self._loop, self._left = loop, number
+        self._began: dict[int, float] = {}
 
     async def row(self, index: int) -> Row:
         return await self.judged(index, await self.reply(index))
 
     async def reply(self, index: int) -> Reply:
+        self._began[index] = self._loop._clock()
         reply = await self._loop._reply(self.prompt, index)
         self._left -= 1
         self._loop._drawn(1)
         return reply
 
     async def judged(self, index: int, reply: Reply) -> Row:
-        return await self._loop._judged(self.prompt, index, reply)
+        return await self._loop._judged(self.prompt, index, reply, self._began[index])
 
     def end(self) -> None:
         self._loop._drawn(self._left)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from tunesmith.artifacts.local_files import explained, finished_temp, replace
@@ -43,13 +44,13 @@ def write_outputs(
     folder: Path,
     *,
     num_samples: int,
-    seconds: float | None = None,
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Written:
     """Write sampled_data.json, rejected.jsonl, preference.jsonl and sampling_stats.json.
 
-    `rows_of` gives all rows of a prompt's id in order (`rows.rows_of_prompt`). `seconds` is what sampling
-    took; without it, the time between the first row and the last. A file is there whole or not at all.
-    Raises what `rows_of` does, and TemporaryError when the disk is full.
+    `rows_of` gives all rows of a prompt's id in order (`rows.rows_of_prompt`), `facts` are values that the
+    statistics have besides. A file is there whole or not at all. Raises what `rows_of` does, and
+    TemporaryError when the disk is full.
     """
     statistics, examples = Statistics(num_samples), Examples()
     with ExitStack() as files:
@@ -65,7 +66,7 @@ def write_outputs(
             statistics.add(prompt, rows)
             examples.add(prompt, rows)
         sampled.end()
-    values = statistics.values(seconds)
+    values = {**facts, **statistics.values()}
     with whole_file(folder / SAMPLING_STATS_KEY) as file:
         file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
     return Written(values, examples.values())

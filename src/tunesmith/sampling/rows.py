@@ -28,7 +28,8 @@ class Row:
 
     `id` is the prompt's, `sample_index` counts its replies from 0. `finish_reason` is one of FINISH_REASONS
     and `reason` one of verdict.REASONS, or "". `tokens` are those drawn, the end-of-turn token included;
-    `at` is when the row was written, in seconds since 1970, 0 where nothing was drawn.
+    `began` is when the engine was asked for the reply and `at` when the row was written, in seconds since
+    1970 (thousandths count), 0 where nothing was drawn.
     """
 
     id: str
@@ -39,7 +40,8 @@ class Row:
     details: Mapping[str, Any]
     tokens: int
     prompt_tokens: int
-    at: int = 0
+    at: float = 0
+    began: float = 0
 
     @property
     def accepted(self) -> bool:
@@ -67,7 +69,7 @@ class Row:
         A blank reply is unparsable though a verifier has accepted it: nothing can be learned from it.
         """
         given = dict(value)
-        if not (set(FIELDS) - {"at"} <= given.keys() <= set(FIELDS)):
+        if not (set(FIELDS) - {"at", "began"} <= given.keys() <= set(FIELDS)):
             raise _foreign(given, f"its fields are {', '.join(map(str, given)) or 'none'}")
         row = cls(**given)
         if flaw := _flaw(row):
@@ -115,11 +117,13 @@ def rows_of_prompt(
 def _flaw(row: Row) -> str:
     """What this version never writes."""
     texts = (row.id, row.response, row.finish_reason, row.reason)
-    numbers = (row.sample_index, row.tokens, row.prompt_tokens, row.at)
+    numbers = (row.sample_index, row.tokens, row.prompt_tokens)
     if not all(isinstance(text, str) for text in texts) or not isinstance(row.details, Mapping):
         return "a text or the details are of another type"
     if not all(type(number) is int and number >= 0 for number in numbers):
         return "a number is not a whole number of 0 or more"
+    if not all(type(time) in (int, float) and time >= 0 for time in (row.at, row.began)):
+        return "a time is not a number of 0 or more"
     if row.finish_reason not in FINISH_REASONS:
         return f"its finish_reason is {row.finish_reason[:40]!r}"
     if row.reason and row.reason not in REASONS:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tunesmith.data.judgement import UNKNOWN_TERM, WRONG_CHARGE, charge_parts, parse_judgement
 from tunesmith.data.legal import case_from, names_of
+from tunesmith.sampling.busy import Busy
 from tunesmith.sampling.metrics import Directions, Share
 from tunesmith.sampling.rows import NONE, STOP, Row
 from tunesmith.sampling.verdict import (
@@ -60,7 +61,7 @@ class Statistics:
         self._num_samples, self._prompts, self._all_correct = num_samples, 0, 0
         self._planned, self._drawn, self._cancelled, self._without_verdict = 0, 0, 0, 0
         self._prompt_tokens, self._tokens, self._accepted_tokens = 0, 0, 0
-        self._first, self._last = 0, 0
+        self._busy = Busy()
         self._of_drawn, self._of_all = Share(), Share()
         self._reasons: Counter[str] = Counter()
         self._correct = [0] * (num_samples + 1)
@@ -91,7 +92,7 @@ class Statistics:
         self._tokens += row.tokens
         self._accepted_tokens += row.tokens * row.accepted
         if row.at:
-            self._first, self._last = min(self._first or row.at, row.at), max(self._last, row.at)
+            self._busy.add(row.began or row.at, row.at)
         if row.finish_reason != NONE:
             self._lengths[row.accepted].add(row.tokens)
             self._without_verdict += row.reason in WITHOUT_VERDICT
@@ -100,8 +101,8 @@ class Statistics:
         if row.reason == WRONG_CHARGE:
             self._charges.add(prompt.record, row.response)
 
-    def values(self, seconds: float | None = None) -> dict[str, Any]:
-        """The counts by name; `seconds` is what sampling took, else from the first row's time to the last's.
+    def values(self) -> dict[str, Any]:
+        """The counts by name.
 
         - `total_prompts`, `num_samples` (planned for each), `planned_generations`; `generations`: those drawn
           to their end or to their longest; `cancelled`: called off by stopAfterAccepted
@@ -112,10 +113,12 @@ class Statistics:
         - `reasons`: {reason: replies not accepted}; `truncated` and `prompt_too_long` once more;
           `without_verdict`: generations of which nobody knows whether they are right
         - `tokens`: `prompt` (each prompt once), `drawn`, `accepted`; `lengths`: replies by tokens drawn, from
-          `low` to `high`, both included; `seconds`, `tokens_per_second` (drawn)
+          `low` to `high`, both included
+        - `seconds`: in which at least one of these replies was under way, over all attempts, from when an
+          engine was first asked; `tokens_per_second`: those drawn, in these seconds
         - `directions`: see `metrics.Directions`; `wrong_charges`: see `WrongCharges`
         """
-        seconds = seconds if seconds is not None else self._last - self._first
+        seconds = self._busy.seconds
         return {
             "total_prompts": self._prompts,
             "num_samples": self._num_samples,

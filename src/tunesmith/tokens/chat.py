@@ -8,7 +8,7 @@ token. Refuses to know file formats, models and training; imports transformers o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -18,11 +18,12 @@ from typing import Any
 
 from tunesmith.errors import ModelError
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
-from tunesmith.tokens.cut import Cutter
+from tunesmith.tokens.cut import Cutter, Limits
 from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
 from tunesmith.tokens.plain import chunks
 from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text, turn_texts
 from tunesmith.tokens.turns import encode_turns
+from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -105,20 +106,43 @@ class ChatTokenizer:
         """The ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
         return self._encoder.ids(self.prompt_text(messages))
 
+    def asked(self, conversation: Conversation) -> tuple[Message, ...]:
+        """Return the messages to which the conversation's last one, a reply, is the reply, as in training."""
+        return self._opened(conversation)[:-1]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens shown, nothing tidied."""
         return self._encoder.decode(ids)
 
+    def decode_whole(self, ids: Sequence[int]) -> str:
+        """The same without a character at the end of which bytes are missing: the text of a cut reply."""
+        return self._whole.text(ids, self._encoder.decode)
+
+    def is_whole(self, ids: Sequence[int]) -> bool:
+        """Whether `ids` end with a whole character."""
+        return not self._whole.unfinished(ids)
+
+    @cached_property
+    def _whole(self) -> WholeCharacters:
+        return WholeCharacters(self.tokenizer)
+
     def samples(
-        self, conversation: Conversation, *, train_on: str, max_length: int, truncate_reply: bool = False
+        self,
+        conversation: Conversation,
+        *,
+        train_on: str,
+        max_length: int,
+        truncate_reply: bool = False,
+        truncate_prompt: bool = True,
     ) -> list[Sample]:
         """Samples in which every trained reply is labelled exactly once; none is longer than `max_length`.
 
         One sample where the turns' token sequences continue each other. Several where the template
         rewrites history, where tokens run together across a turn's start, or where context had to be
         cut: then each reply has as much of the context before it as fits; and one a reply where the
-        conversation says `merge=False`. What follows the last trained reply is left out. Raises
-        RecordError for a record that cannot be used, ModelError for a template.
+        conversation says `merge=False`. What follows the last trained reply is left out. Without
+        `truncate_prompt` no context is cut, but for whole turns of a conversation that says `merge=False`.
+        Raises RecordError for a record that cannot be used, ModelError for a template.
         """
         messages = self._opened(conversation)
         trained = _trained(messages, train_on)
@@ -126,9 +150,10 @@ class ChatTokenizer:
             self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
         texts = turn_texts(self._render, self.shape, messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
-        cutter = Cutter(
-            self._render, self.shape, self._encoder, messages, conversation.system, max_length, truncate_reply
+        limits = Limits(
+            max_length, truncate_reply, truncate_prompt, truncate_prompt or not conversation.merge
         )
+        cutter = Cutter(self._render, self.shape, self._encoder, messages, conversation.system, limits)
         samples: list[Sample] = []
         for at, full in zip(trained, pairs, strict=True):
             fits = len(full.prompt) + len(full.reply) <= max_length
@@ -158,7 +183,7 @@ class ChatTokenizer:
             return True
         return False
 
-    def document_samples(self, document: Document, *, max_length: int) -> list[Sample]:
+    def document_samples(self, document: Document, *, max_length: int) -> Iterator[Sample]:
         """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once."""
         if not document.text.strip():
             raise RecordError("the text is empty")

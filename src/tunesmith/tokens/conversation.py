@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
@@ -118,18 +118,19 @@ class Encoded:
     hashes: tuple[int, ...]
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Self:
-        """Pack samples."""
-        ids = [array("i", sample.ids).tobytes() for sample in samples]
-        weights = [array("f", sample.weights).tobytes() for sample in samples]
-        return cls(
-            b"".join(ids),
-            b"".join(weights),
-            tuple(len(sample.ids) for sample in samples),
-            tuple(len(sample.weights) - sample.weights.count(0.0) for sample in samples),
-            tuple(sample.cut_tokens for sample in samples),
-            tuple(map(_hash, ids)),
-        )
+    def of(cls, samples: Iterable[Sample]) -> Self:
+        """Pack samples, one after the other."""
+        ids, weights = bytearray(), bytearray()
+        lengths, labels, cut, hashes = array("q"), array("q"), array("q"), array("q")
+        for sample in samples:
+            packed = array("i", sample.ids).tobytes()
+            ids += packed
+            weights += array("f", sample.weights).tobytes()
+            lengths.append(len(sample.ids))
+            labels.append(len(sample.weights) - sample.weights.count(0.0))
+            cut.append(sample.cut_tokens)
+            hashes.append(_hash(packed))
+        return cls(bytes(ids), bytes(weights), *(tuple(each) for each in (lengths, labels, cut, hashes)))
 
 
 def _hash(ids: bytes) -> int:

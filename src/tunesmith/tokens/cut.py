@@ -5,12 +5,26 @@ Every cut conversation is rendered anew by the template; nothing is cut out of r
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tunesmith.tokens.conversation import Message, SystemText
 from tunesmith.tokens.encode import Encoder, Pair, RecordError
 from tunesmith.tokens.template import Renderer, Shape, turn_text
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Tokens of a sample at most, and what may go so that it fits.
+
+    `turns_may_go`: whole turns, the oldest first, and droppable lines; `truncate_prompt`: also the beginning
+    of the message that is left.
+    """
+
+    max_length: int
+    truncate_reply: bool = False
+    truncate_prompt: bool = True
+    turns_may_go: bool = True
 
 
 class Cutter:
@@ -23,16 +37,14 @@ class Cutter:
         encoder: Encoder,
         messages: tuple[Message, ...],
         system: SystemText | None,
-        max_length: int,
-        truncate_reply: bool,
+        limits: Limits,
     ) -> None:
         self._render = render
         self._shape = shape
         self._encoder = encoder
         self._messages = messages
         self._system = system
-        self._max_length = max_length
-        self._truncate_reply = truncate_reply
+        self._limits, self._max_length = limits, limits.max_length
 
     @cached_property
     def _costs(self) -> list[int]:
@@ -51,22 +63,32 @@ class Cutter:
         """The turn at `index`, whose uncut form `full` is too long, with as much context as fits.
 
         First the oldest messages go, then the system message's droppable lines, then the beginning of the
-        message that is left. Only with `truncate_reply`, and only where that is not enough, the reply loses
-        its end and with it the end-of-turn token. Raises RecordError with the numbers where nothing helps.
+        message that is left, as far as the limits let them. Only with `truncate_reply`, and only where that
+        is not enough, the reply loses its end and with it the end-of-turn token. Raises RecordError with the
+        numbers if nothing helps.
         """
-        last = self._last_start(index)
-        pair = self._drop_oldest(index, full) or self._drop_lines(index, last)
-        for start in range(last, index):
+        last, pair = self._last_start(index), None
+        if self._limits.turns_may_go:
+            pair = self._drop_oldest(index, full) or self._drop_lines(index, last)
+        for start in range(last, index) if self._limits.truncate_prompt else ():
             pair = pair or self._cut_first(index, start, len(full.reply))
+        pair = pair or (self._cut_reply(index, last, full) if self._limits.truncate_reply else None)
         if pair:
             return pair
-        if self._truncate_reply:
-            # The reply is cut whatever is left of the question, so the question keeps up to half the room.
-            for share in (2, 4, 8):
-                pair = self._cut_first(index, last, self._max_length // share)
-                if pair:
-                    return Pair(pair.prompt, pair.reply[: self._max_length - len(pair.prompt)])
         raise self._too_long(index, full)
+
+    def _cut_reply(self, index: int, last: int, full: Pair) -> Pair | None:
+        """Cut the reply's end. The question keeps up to half the room, or all of it if it must stay whole."""
+        if self._limits.truncate_prompt:
+            pairs = (self._cut_first(index, last, self._max_length // share) for share in (2, 4, 8))
+        else:
+            dropped = self._system.droppable if self._system else 0
+            shortest = self._encode(index, last, dropped=dropped) if self._limits.turns_may_go else None
+            pairs = (each for each in (full, shortest))
+        for pair in pairs:
+            if pair and len(pair.prompt) < self._max_length:
+                return Pair(pair.prompt, pair.reply[: self._max_length - len(pair.prompt)])
+        return None
 
     def _drop_lines(self, index: int, start: int) -> Pair | None:
         """Drop as few of the system message's lines as needed; the messages before `start` are gone."""
@@ -153,11 +175,17 @@ class Cutter:
         reply, limit = len(full.reply), self._max_length
         system = sum(self._costs[: self._head])
         overhead = max(0, len(full.prompt) - sum(self._costs[:index])) // max(1, index)
-        if reply + overhead + 1 > limit:
+        if reply + overhead + 1 > limit and not self._limits.truncate_reply:
             return RecordError(
                 f"the reply alone is too long: {reply} tokens with its end of turn, {overhead} more for "
                 f"the turn's frame, maxLength is {limit}. Raise maxLength, or set truncateReply: true to cut "
                 "the reply's end"
+            )
+        if not self._limits.truncate_prompt:
+            return RecordError(
+                f"the prompt of {len(full.prompt)} tokens and its reply of {reply} do not fit into maxLength "
+                f"{limit}, and truncatePrompt is false. Raise maxLength, shorten the prompt, or set "
+                "truncatePrompt: true to cut the prompt's beginning"
             )
         if system:
             return RecordError(

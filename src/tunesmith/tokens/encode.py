@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from tunesmith.errors import DataError
 from tunesmith.tokens.words import Words
 
 FRAMES, FRAME_CHARACTERS = 1000, 500
+PIECE_CHARACTERS = 1 << 18
+_PLAIN_LINE, _LINE = re.compile(r"(?<=\S\n)(?=\S)"), re.compile(r"(?<=\n)(?=[^\r\n])")
 
 
 class RecordError(DataError):
@@ -106,6 +108,32 @@ class Encoder:
     def ids(self, text: str) -> list[int]:
         """The ids of one text."""
         return self.many([text])[0]
+
+    def pieces(self, text: str) -> Iterator[list[int]]:
+        """The ids of a text, those of a long one a piece at a time, so that few are in memory.
+
+        A piece ends with a line break, between two lines without blanks around if there are such near: there
+        the ids are those of the whole text. Elsewhere they may differ, and decode to the same.
+        """
+        start = 0
+        while len(text) - start > PIECE_CHARACTERS and self._cuts_at_lines:
+            least = start + PIECE_CHARACTERS
+            found = _PLAIN_LINE.search(text, least, least + PIECE_CHARACTERS) or _LINE.search(text, least)
+            if found is None:
+                break
+            yield self._after_line(text[start : found.start()]) if start else self.ids(text[: found.start()])
+            start = found.start()
+        yield self._after_line(text[start:]) if start else self.ids(text)
+
+    def _after_line(self, text: str) -> list[int]:
+        """The ids of a text that follows a line break."""
+        return self.ids(text) if self.joins else self.ids("\n" + text)[len(self.frame("\n")) :]
+
+    @cached_property
+    def _cuts_at_lines(self) -> bool:
+        """Whether text before and after a line break is encoded as if by itself."""
+        pairs = (("a b.\n", "c d"), ("你好。\n", "再见"), ("x\n", '"y"'), ("1\n", "2"))
+        return all(self.ids(one + two) == self.ids(one) + self._after_line(two) for one, two in pairs)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, control tokens shown, nothing tidied."""

@@ -18,16 +18,16 @@ _VISIBLE |= dict.fromkeys(range(128, 160), 0xFFFD)
 def spans(sample: Sample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
     """The sample's text as runs of (text, is label); joined they are the decoded sample.
 
-    A character whose bytes lie on both sides of a boundary belongs to the later run.
+    A character whose bytes lie on both sides of a boundary belongs to the later run; one that is not whole
+    at the end of a cut reply is left out.
     """
-    whole = tokenizer.decode(sample.ids)
+    whole = tokenizer.decode_whole(sample.ids)
     runs: list[tuple[str, bool]] = []
     tokens = done = 0
     for is_label, group in groupby(weight > 0 for weight in sample.weights):
         tokens += len(list(group))
-        # An unfinished character decodes to U+FFFD at the end, where it leaves the whole text.
         last = tokens == len(sample.ids)
-        end = len(whole) if last else _shared(tokenizer.decode(sample.ids[:tokens]), whole)
+        end = len(whole) if last else _shared(tokenizer.decode_whole(sample.ids[:tokens]), whole)
         if end > done:
             runs.append((whole[done:end], is_label))
         done = max(done, end)

@@ -220,14 +220,14 @@ def _pattern(step: dict[str, Any]) -> str | None:
             return None
 
 
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """How byte-level BPE writes bytes as visible characters (Radford et al. 2019)."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
-_CHARACTERS = _byte_characters()
+_CHARACTERS = byte_characters()
 _ASCII = {ord(chr(byte)): _CHARACTERS[byte] for byte in range(128)}
 
 

@@ -21,6 +21,7 @@ from tunesmith.engines.adapter import (
     read_weights,
 )
 from tunesmith.errors import ModelError
+from tunesmith.names import TRAINED_ADAPTER
 from tunesmith.training.experts import fused_experts, linear_layers
 
 TRAINED = "default"
@@ -113,9 +114,16 @@ def save_trained(model: Any, folder: Path, state: Weights | None = None) -> None
     )
 
 
-def load_trained(model: Any, folder: Path) -> None:
-    """Set the weights that `save_trained` wrote; what is active and what is trained stays as it is."""
-    put_weights(model, read_weights(folder), TRAINED)
+def save_for_resume(model: Any, checkpoint: Path) -> None:
+    """Write the trained adapter alone to a folder of its own, if the checkpoint's combines several."""
+    if _earlier(model):
+        save_trained(model, checkpoint / TRAINED_ADAPTER)
+
+
+def load_trained(model: Any, checkpoint: Path) -> None:
+    """Set the weights of the trained adapter; what is active and what is trained stays as it is."""
+    alone = checkpoint / TRAINED_ADAPTER
+    put_weights(model, read_weights(alone if alone.is_dir() else checkpoint), TRAINED)
 
 
 def save_combined(model: Any, folder: Path, state: Weights | None = None) -> None:

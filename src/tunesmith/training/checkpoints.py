@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tunesmith.artifacts.checkpoints import list_checkpoints, published_steps
 from tunesmith.artifacts.publish import (
     FileInfo,
     fetch_verified,
@@ -23,7 +24,7 @@ from tunesmith.artifacts.publish import (
 )
 from tunesmith.artifacts.store import Progress, Store
 from tunesmith.errors import CorruptObjectError, OutputConflictError
-from tunesmith.names import CHECKPOINT_PREFIX, MANIFEST_KEY, checkpoint_key
+from tunesmith.names import MANIFEST_KEY, checkpoint_key
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,17 +56,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of published checkpoints, newest first."""
-        return [step for step, names in self._listed().items() if MANIFEST_KEY in names]
-
-    def _listed(self) -> dict[int, set[str]]:
-        """Names of the files below each step's folder, newest first."""
-        found: dict[int, set[str]] = {}
-        for entry in self.store.list(CHECKPOINT_PREFIX):
-            folder, _, name = entry.key.partition("/")
-            step = folder.removeprefix(CHECKPOINT_PREFIX)
-            if step.isdigit() and name:
-                found.setdefault(int(step), set()).add(name)
-        return dict(sorted(found.items(), reverse=True))
+        return published_steps(self.store)
 
     def clear(self, step: int) -> None:
         """Make room for one of this step.
@@ -85,7 +76,7 @@ class Checkpoints:
 
         Damaged ones go, and what was never finished: nobody will finish it.
         """
-        listed = self._listed()
+        listed = list_checkpoints(self.store)
         published = {step for step, names in listed.items() if MANIFEST_KEY in names}
         whole = [step for step in listed if step in published and step not in self._damaged]
         kept = {step for step in whole if step == best} | set(whole[: self._keep])

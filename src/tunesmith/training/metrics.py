@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import netrc
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from tunesmith.names import METRICS_KEY
 
@@ -169,9 +171,11 @@ class TensorBoard:
 
 
 class Wandb:
-    """One run of Weights & Biases; without a key it is recorded offline, under the folder.
+    """One run of Weights & Biases.
 
-    `run_id` is what makes a later attempt the same run."""
+    Without `key` it uses `WANDB_API_KEY`, else what `wandb login` has kept on this machine; with neither,
+    the run is recorded offline, under the folder. `run_id` is what makes a later attempt the same run.
+    """
 
     def __init__(
         self,
@@ -189,6 +193,7 @@ class Wandb:
         folder.mkdir(parents=True, exist_ok=True)
         if key:
             os.environ["WANDB_API_KEY"] = key  # `wandb.login` would write it to a file
+        known = bool(os.environ.get("WANDB_API_KEY")) or _logged_in(wandb.setup().settings.base_url)
         settings: dict[str, Any] = {
             "project": project,
             "name": name,
@@ -198,7 +203,7 @@ class Wandb:
             "dir": str(folder),
             "config": dict(config),
         }
-        online = bool(key) and os.environ.get("WANDB_MODE", "online") == "online"
+        online = known and os.environ.get("WANDB_MODE", "online") == "online"
         try:
             self._run = wandb.init(**settings, mode="online" if online else "offline")
         except wandb.errors.Error as error:
@@ -215,6 +220,15 @@ class Wandb:
 
         self._run.finish()
         wandb.teardown()  # its process writes logs of its own until it ends
+
+
+def _logged_in(base_url: str) -> bool:
+    """Whether `wandb login` has kept a key for the server on this machine, in the file it writes."""
+    path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
+    try:
+        return netrc.netrc(path).authenticators(urlsplit(base_url).hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _numbers(row: Row) -> dict[str, float]:

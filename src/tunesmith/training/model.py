@@ -1,19 +1,15 @@
-"""The model as it is trained: loaded, with the method of the manifest applied, and saved at the end."""
+"""The model as it is trained: loaded, with the method of the manifest applied."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.common import ModelSource
 from tunesmith.api.finetune import FineTuneSpec, MethodSpec, QloraMethod
-from tunesmith.engines.adapter import ADAPTER_CONFIG
 from tunesmith.engines.load import load_model, resolve_dtype
-from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.training import experts
-from tunesmith.training.adapters import add_trained, has_adapters, merge_all, save_combined
+from tunesmith.training.adapters import add_trained, merge_all
 from tunesmith.training.deepspeed import precision
 from tunesmith.training.engine import one_reads
 
@@ -92,47 +88,6 @@ def _keep_layout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def base_name(source: ModelSource) -> str:
-    """How the base model is named in an adapter's configuration: a hub's name, else the address."""
-    assert source.uri is not None
-    return source.uri.removeprefix("hf://")
-
-
-def save_final(
-    model: Any,
-    tokenizer: ChatTokenizer,
-    base: ModelSource,
-    dtype: torch.dtype,
-    folder: Path,
-    state: Mapping[str, Any] | None = None,
-) -> None:
-    """Adapter or full weights as safetensors, tokenizer and chat template: what plain transformers loads.
-
-    An adapter is one over `base`, whatever adapters training began with. `state` has all weights where the
-    model itself holds only a part of each.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if has_adapters(model):
-        save_combined(model, folder, state)
-        _name_base(folder / ADAPTER_CONFIG, base)
-    else:
-        weights = model.state_dict() if state is None else state
-        model.config.use_cache = True
-        model.config.dtype = dtype
-        model.save_pretrained(folder, state_dict={name: tensor.to(dtype) for name, tensor in weights.items()})
-    tokenizer.tokenizer.save_pretrained(folder)
-
-
-def _name_base(path: Path, base: ModelSource) -> None:
-    """The adapter names the base of the manifest, not a folder of the machine that trained it."""
-    config = json.loads(path.read_text("utf-8"))
-    config["base_model_name_or_path"] = base_name(base)
-    config["revision"] = base.revision
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()  # peft keeps them as a set
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def method_name(method: MethodSpec) -> str:

@@ -21,6 +21,8 @@ from tunesmith.training.watch import Watch
 
 log = logging.getLogger(__name__)
 Tell = Callable[..., None]
+Complete = Callable[[Path, int, int], None]
+"""Completes the model in a checkpoint's folder: its step, and the run's last."""
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
@@ -35,10 +37,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         tell: Tell,
         watch: Watch,
         health: Health,
+        complete: Complete = lambda folder, step, total: None,
     ) -> None:
         self._folder, self._uploads, self._metrics = folder, uploads, metrics
         self._steps_per_epoch, self._tell = steps_per_epoch, tell
-        self._watch, self._health = watch, health
+        self._watch, self._health, self._complete = watch, health, complete
         self._started, self._first = time.monotonic(), 0
         self.trainer: StepTrainer | None = None
 
@@ -108,6 +111,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if self._metrics:
             self._metrics.save(folder)
             self._health.save(folder)
+            self._complete(folder, state.global_step, state.max_steps)
         self._uploads.begin(state.global_step, folder, state.best_global_step)
         if self._metrics:
             self._metrics.start_clock()

@@ -24,7 +24,8 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
 from tunesmith.training import engine
-from tunesmith.training.adapters import has_adapters, load_trained, save_trained
+from tunesmith.training.adapters import has_adapters, load_trained
+from tunesmith.training.export import save_checkpoint
 from tunesmith.training.head import Head, fuse_head
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
@@ -198,16 +199,22 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self.last_grad_norm = engine.step(self.model_wrapped)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Weights of a checkpoint; DeepSpeed's own are written with the optimizer, each rank its share."""
+        """Weights of a checkpoint as others load them; every rank takes part.
+
+        What DeepSpeed itself resumes from is written with the optimizer, each rank its share.
+        """
         if not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
+            return
+        weights = self.whole_weights()
+        if self.args.should_save:
+            self._save(output_dir, weights)
+        self._beat()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Of a model with adapters only the one that is trained."""
-        if has_adapters(self.model) and output_dir is not None:
-            save_trained(self.model, Path(output_dir), state_dict)
-        else:
-            super()._save(output_dir, state_dict)
+        model = self.accelerator.unwrap_model(self.model)
+        dtype = self._computed_in(model) if self.is_deepspeed_enabled else None
+        save_checkpoint(model, Path(output_dir or self.args.output_dir), state_dict, dtype)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if has_adapters(self.model):

@@ -1,0 +1,128 @@
+"""Rules of a FineTuneJob about `method: {none: {}}` and `compareWith`: what only makes sense with or without.
+
+The API server fills in the defaults of an absent block, so a block that holds nothing but defaults counts as
+absent, there and here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import WithJsonSchema
+
+from tunesmith.api.addresses import inside, inside_cel
+from tunesmith.api.base import Model, Rule
+
+# A field of several types has none in the schema, and CEL cannot name it.
+_UNREADABLE = "x-kubernetes-preserve-unknown-fields"
+NONE = "has(self.method.none)"
+_TRAINS_NOTHING = "does not go with method none, which trains nothing; remove it"
+
+
+def evaluate_only(spec: Any) -> bool:
+    """Whether a FineTuneSpec trains nothing."""
+    return spec.method.none is not None
+
+
+def evaluate_only_rules(blocks: Mapping[str, type[Model]]) -> tuple[Rule, ...]:
+    """The rules about method none; `blocks` are fields with defaults that belong to training."""
+    return (
+        Rule(
+            "is required, unless method is none",
+            f"{NONE} || size(self.datasets) > 0",
+            lambda m: evaluate_only(m) or bool(m.datasets),
+            "datasets",
+        ),
+        Rule(
+            _TRAINS_NOTHING,
+            f"!{NONE} || size(self.datasets) == 0",
+            lambda m: not evaluate_only(m) or not m.datasets,
+            "datasets",
+        ),
+        *(_absent(name, block) for name, block in blocks.items()),
+        Rule(
+            _TRAINS_NOTHING,
+            f"!{NONE} || !has(self.deepspeed)",
+            lambda m: not evaluate_only(m) or m.deepspeed is None,
+            "deepspeed",
+        ),
+        Rule(
+            _TRAINS_NOTHING,
+            f"!{NONE} || !has(self.tracking.wandb)",
+            lambda m: not evaluate_only(m) or m.tracking.wandb is None,
+            "tracking.wandb",
+        ),
+        Rule(
+            "is required with method none, or previews: there is nothing else to do",
+            f"!{NONE} || size(self.evaluation) > 0 || size(self.previews) > 0",
+            lambda m: not evaluate_only(m) or bool(m.evaluation or m.previews),
+            "evaluation",
+        ),
+        Rule(
+            "must be 1 with method none, whose models are evaluated on one pod",
+            f"!{NONE} || self.resources.nodes == 1",
+            lambda m: not evaluate_only(m) or m.resources.nodes == 1,
+            "resources.nodes",
+        ),
+    )
+
+
+def _absent(name: str, block: type[Model]) -> Rule:
+    """The block holds nothing but its defaults."""
+    same = " && ".join(_default_cel(f"self.{name}", block))
+    return Rule(
+        _TRAINS_NOTHING,
+        f"!{NONE} || ({same})",
+        lambda m: not evaluate_only(m) or getattr(m, name) == block(),
+        name,
+    )
+
+
+def _default_cel(path: str, block: type[Model]) -> list[str]:
+    """For each field of a block that CEL can read, that it is as it is by default."""
+    found = []
+    for field in block.model_fields.values():
+        if any(
+            isinstance(each, WithJsonSchema) and _UNREADABLE in (each.json_schema or {})
+            for each in field.metadata
+        ):
+            continue
+        place, default = (
+            f"{path}.{field.alias}",
+            field.get_default(call_default_factory=True, validated_data={}),
+        )
+        if default is None:
+            found.append(f"!has({place})")
+        else:
+            # A number without a point is a whole number to CEL, and a field of type number a double.
+            value = repr(default) if isinstance(default, float) else json.dumps(default)
+            found.append(f"{place} == {value}")
+    return found
+
+
+def _compared(spec: Any) -> list[str]:
+    sources = spec.compare_with or []
+    return [uri for source in sources for uri in (source.uri, source.adapter_uri) if uri is not None]
+
+
+_EACH = "!has(self.compareWith) || self.compareWith.all(c, {})"
+
+COMPARE_RULES = (
+    Rule(
+        "needs evaluation, whose prompts the models answer, or method none with previews",
+        f"!has(self.compareWith) || size(self.evaluation) > 0 || {NONE}",
+        lambda m: not m.compare_with or bool(m.evaluation) or evaluate_only(m),
+        "compareWith",
+    ),
+    Rule(
+        "must not hold a model of compareWith, which it would overwrite",
+        _EACH.format(
+            f"(!has(c.uri) || !{inside_cel('c.uri')})"
+            f" && (!has(c.adapterUri) || !{inside_cel('c.adapterUri')})"
+        ),
+        lambda m: not any(inside(uri, m.output.uri) for uri in _compared(m)),
+        "output.uri",
+    ),
+)

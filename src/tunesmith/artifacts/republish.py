@@ -1,0 +1,103 @@
+"""Replace a finished output by another one, so that a reader finds either of them whole at any moment.
+
+A file of the old output is never overwritten as long as the old manifest names it. New files go to a folder
+of their own below the output (`staging`), and one write of the manifest makes the new output the valid one:
+it names each of them by its key, and says where it is (`at`). Only then are they brought to their own keys,
+and a last manifest says nothing of the staging folder any more. `settle` does what is left of that after a
+kill.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.artifacts.manifest import Manifest, decode, encode
+from tunesmith.artifacts.publish import fetch_file, read_manifest
+from tunesmith.artifacts.store import Progress, Store
+from tunesmith.artifacts.transfer import FileInfo, describe, for_each, one_at_a_time
+from tunesmith.errors import CorruptObjectError, OutputConflictError
+from tunesmith.names import MANIFEST_KEY
+
+_STAGING = "staging"
+
+
+def fetch_some(
+    store: Store,
+    manifest: Manifest,
+    folder: Path,
+    wanted: Callable[[str], bool],
+    progress: Progress | None = None,
+) -> None:
+    """Download those files of a finished output whose key is wanted, each checked by size and SHA-256."""
+    tell = one_at_a_time(progress)
+    files = [file for file in manifest.files if wanted(file.key)]
+    for_each(files, lambda file: fetch_file(store, "", file, folder, tell))
+
+
+def republish(
+    store: Store,
+    folder: Path,
+    old: Manifest,
+    staging: str,
+    extra: Mapping[str, Any],
+    *,
+    within: str,
+    kept: str,
+    progress: Progress | None = None,
+) -> str:
+    """Make the files of `folder` the output in place of `old`; the manifest's SHA-256.
+
+    What the old output holds already is not sent again. `staging` is a key without a slash at its end;
+    everything below it is deleted in the end, and below `within`, a prefix, what the new output does not
+    name. Files below `kept`, another one, must be those of the old output: CorruptObjectError.
+    OutputConflictError when the output is no longer `old`.
+    """
+    files, known = describe(folder), {file.key: replace(file, at="") for file in old.files}
+    fresh = {file.key for file in files if known.get(file.key) != file}
+    gone = known.keys() - {file.key for file in files}
+    for key in sorted(fresh | gone):
+        if key.startswith(kept):
+            raise CorruptObjectError(
+                f"{folder / key} is not the file that was published at {store.uri} before."
+            )
+    placed = [replace(file, at=f"{staging}/{file.key}") if file.key in fresh else file for file in files]
+    tell = one_at_a_time(progress)
+    for_each(
+        [file for file in placed if file.at],
+        lambda file: store.put_file(file.at, folder / file.key, tell),
+    )
+    now = read_manifest(store, "")
+    if now is None or now.digest != old.digest:
+        raise OutputConflictError(
+            f"output.uri {store.uri} was changed by another job in the meantime. Run this one again."
+        )
+    store.put(MANIFEST_KEY, encode(placed, {**extra, _STAGING: staging}))
+    return settle(store, within)
+
+
+def settle(store: Store, within: str) -> str:
+    """Finish what `republish` began, if there is anything. Returns the SHA-256 of the manifest."""
+    manifest = read_manifest(store, "")
+    assert manifest is not None
+    staged = [file for file in manifest.files if file.at]
+    if staged:
+        with tempfile.TemporaryDirectory(prefix="tunesmith-settle-") as temp:
+            for_each(staged, lambda file: _to_its_key(store, file, Path(temp)))
+        data = encode([replace(file, at="") for file in manifest.files], manifest.extra)
+        store.put(MANIFEST_KEY, data)
+        manifest = decode(data, store.uri)
+    if _STAGING in manifest.extra:
+        kept = {file.key for file in manifest.files}
+        store.delete([entry.key for entry in store.list(within) if entry.key not in kept])
+        store.delete([entry.key for entry in store.list(f"{manifest.extra[_STAGING]}/")])
+    return manifest.digest
+
+
+def _to_its_key(store: Store, file: FileInfo, temp: Path) -> None:
+    fetch_file(store, "", file, temp)
+    store.put_file(file.key, temp / file.key)
+    (temp / file.key).unlink()

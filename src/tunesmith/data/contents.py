@@ -1,0 +1,52 @@
+"""What one record of a dataset holds, and of which kind it is. Does not depend on files, splits or tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunesmith.api.datasets import DatasetSpec, ValidationSpec
+from tunesmith.data.character import conversation_from_character
+from tunesmith.data.character import kind_of as character_kind
+from tunesmith.data.chat import conversation_from_chat
+from tunesmith.data.instruction import conversation_from_instruction
+from tunesmith.data.sampled import conversation_from_sampled, is_legal
+from tunesmith.data.text import document_from_text
+from tunesmith.tokens.conversation import Conversation, Document
+
+LEGAL, USER = "legal", "user"
+"""Kinds of samples that are not the name of a format or of a character's records."""
+Articles = Mapping[str, str]
+
+
+def contents_of(
+    value: Any, dataset: DatasetSpec | ValidationSpec, articles: Articles | None = None
+) -> Sequence[Conversation | Document]:
+    """Return what one record of a format other than user simulation holds.
+
+    `articles` are the texts by id of `sampled.articlesUri`. Raises RecordProblem, RecordSkipped.
+    """
+    prompt = dataset.system_prompt
+    match dataset.format:
+        case "chat":
+            return conversation_from_chat(value, system_prompt=prompt)
+        case "instruction":
+            return [conversation_from_instruction(value, system_prompt=prompt)]
+        case "text":
+            return [document_from_text(value)]
+        case "character":
+            assert dataset.character is not None
+            return [conversation_from_character(value, dataset.character, system_prompt=prompt)]
+        case "sampled":
+            return [conversation_from_sampled(value, articles=articles, system_prompt=prompt)]
+        case other:
+            raise ValueError(f"unknown format {other}")
+
+
+def kind_of(value: Any, dataset: DatasetSpec | ValidationSpec, articles: Articles | None = None) -> str:
+    """Return the kind of a record that `contents_of` accepts: kinds are asked in different ways."""
+    if dataset.character is not None:
+        return character_kind(value, dataset.character)
+    if dataset.sampled is not None and is_legal(value, articles):
+        return LEGAL
+    return dataset.format

@@ -1,0 +1,116 @@
+"""How a generation job ended, in one sentence out of its statistics: counts, reasons, and what to change.
+
+For whoever looks at the job, and for a job whose input is empty because of it. Does not depend on how the
+numbers came about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, Protocol
+
+from tunesmith.errors import StoragePermanentError
+from tunesmith.names import MESSAGES_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY, STATS_KEY
+
+_SHOWN = 3
+_WRONG = (
+    "raise sampling.numSamples or sampling.temperature, or sample with a better model; check first that the "
+    "records' references are what the verifier should find"
+)
+_VERIFIER = "repair the verifier: rejected.jsonl has its errors in `details`"
+ADVICE = {
+    "truncated": "raise sampling.maxNewTokens, or ask for shorter replies in the prompt",
+    "prompt_too_long": "shorten the prompts, raise engine.vllm.maxModelLen or use a model with more context",
+    "unparsable": "ask in the prompt for the form that the verifier reads, or sample with a tuned model",
+    "schema_mismatch": "ask in the prompt for JSON of this schema, or sample with a better model",
+    "no_match": "compare verifier.regex.pattern with the replies in rejected.jsonl",
+    "refused_by_function": "compare what verifier.python.function accepts with the replies in rejected.jsonl",
+    "wrong_charge": _WRONG,
+    "wrong_term": _WRONG,
+    "wrong_answer": _WRONG,
+    "unknown_term": "the records' terms cannot be read: correct prison_time",
+    "verifier_error": _VERIFIER,
+    "verifier_nonsense": _VERIFIER,
+    "verifier_timeout": "make the verifier faster, or raise verifier.python.timeoutSeconds",
+    "verifier_out_of_memory": "let the verifier need less memory",
+    "verifier_crashed": _VERIFIER,
+}
+"""What to change, by the reason for which most replies were rejected."""
+
+
+class Opener(Protocol):
+    """The one thing that is needed of a store."""
+
+    def open(self, key: str, /) -> BinaryIO:
+        """Stream an object. Raises StoragePermanentError if it is missing."""
+        ...
+
+
+def acceptance(statistics: Mapping[str, Any]) -> str:
+    """`0 of 16 accepted (16 truncated)`: of all replies that were wanted and not called off."""
+    wanted = statistics["planned_generations"] - statistics["cancelled"]
+    why = reasons(statistics["reasons"])
+    return f"{statistics['accepted']:,} of {wanted:,} accepted" + (f" ({why})" if why else "")
+
+
+def reasons(counts: Mapping[str, int], marks: Mapping[str, str] = {}) -> str:
+    """The most frequent reasons with their counts; `marks` are words after some of them."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    words = [f"{number:,} {name}{marks.get(name, '')}" for name, number in ranked[:_SHOWN]]
+    rest = sum(number for _, number in ranked[_SHOWN:])
+    return ", ".join([*words, f"{rest:,} for other reasons"] if rest else words)
+
+
+def sampled(statistics: Mapping[str, Any]) -> str:
+    """How a sampler ended: `acceptance`, and what to change if nothing was accepted."""
+    advice = "" if statistics["accepted"] else _advice(statistics["reasons"])
+    return acceptance(statistics) + (f"; {advice}" if advice else "")
+
+
+def nothing_accepted(statistics: Mapping[str, Any]) -> str:
+    """Why a sampler accepted nothing and what to change in it; "" if it accepted something."""
+    if statistics["accepted"]:
+        return ""
+    counts = statistics["reasons"]
+    limit = statistics.get("max_new_tokens")
+    why = reasons(counts, {"truncated": f" at maxNewTokens {limit}"} if limit else {})
+    wanted = sum(counts.values())
+    name = f"RejectionSampleJob {statistics['job']}" if statistics.get("job") else "The sampling"
+    said = f"{name} accepted none of {wanted:,} replies" + (f" ({why})" if why else "")
+    advice = _advice(counts)
+    return f"{said}; {advice}" if advice else said
+
+
+def _advice(counts: Mapping[str, int]) -> str:
+    return ADVICE.get(max(counts, key=lambda reason: counts[reason], default=""), "")
+
+
+def nothing_finished(statistics: Mapping[str, Any]) -> str:
+    """Why a dialogue job finished no dialogue; "" if it finished one."""
+    found = statistics["dialogues"]
+    why = reasons(found["reasons"])
+    said = f"The DialogueGenJob finished none of {found['planned']:,} dialogues" + (
+        f" ({why})" if why else ""
+    )
+    return "" if found["finished"] else f"{said}; failed.jsonl beside it has what went wrong"
+
+
+_SENTENCES = {
+    SAMPLED_DATA_KEY: (SAMPLING_STATS_KEY, nothing_accepted),
+    MESSAGES_KEY: (STATS_KEY, nothing_finished),
+}
+
+
+def why_empty(store: Opener, key: str) -> str:
+    """Why the output of another job holds no record, from the statistics beside it; "" if they do not say."""
+    path = PurePosixPath(key)
+    if path.name not in _SENTENCES:
+        return ""
+    beside, sentence = _SENTENCES[path.name]
+    useless = suppress(StoragePermanentError, ValueError, KeyError, TypeError, AttributeError)
+    with useless, store.open(str(path.with_name(beside))) as file:
+        return sentence(json.load(file))
+    return ""

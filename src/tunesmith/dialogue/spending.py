@@ -1,0 +1,74 @@
+"""What the journal says of money: what calls have cost, and what those had held that have no reply.
+
+Every try is in the journal before its reply is read, so its cost is known though a kill came before its call
+ended. Knows nothing of the wall, which `budget` is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tunesmith.dialogue.answers import read
+from tunesmith.dialogue.budget import Past, Price, past
+from tunesmith.dialogue.calls import cost_of
+from tunesmith.dialogue.endpoint import request_of
+from tunesmith.dialogue.replies import Reply
+from tunesmith.dialogue.turns import BUDGET, call_of_try, held_of, try_key
+from tunesmith.errors import EndpointError
+
+
+class Journal(Protocol):
+    """The committed rows (`artifacts.journal_rows.Rows`)."""
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a row of this key."""
+        ...
+
+    def scan(self) -> Iterator[tuple[str, Any]]:
+        """(key, function that reads the row) for each row."""
+        ...
+
+
+@dataclass(slots=True)
+class Spending:
+    """In picodollars: `spent` on calls whose outcome is known; `under_way` by process, held without a reply.
+
+    `records` are those of the budget.
+    """
+
+    spent: int = 0
+    under_way: Counter[int] = field(default_factory=Counter)
+    records: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def past(self, disk: str) -> Past:
+        """What a budget starts with, in a process whose journal is on this disk."""
+        return past(self.records, self.spent, lambda process: self.under_way[process], disk)
+
+
+def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
+    """Add up the journal; `prices` by endpoint are for the replies of calls that have not ended."""
+    found = Spending()
+    for key, row in rows.scan():
+        if held := held_of(key):
+            if try_key(held.call, held.number) not in rows:
+                found.under_way[held.process] += int(row()["most"])
+        elif key.startswith(BUDGET):
+            found.records.append(row())
+        elif call := call_of_try(key):
+            if call not in rows:
+                found.spent += _cost_of_try(row(), prices)
+        else:
+            found.spent += int(row()["cost"])
+    return found
+
+
+def _cost_of_try(record: Mapping[str, Any], prices: Mapping[str, Price]) -> int:
+    name, request = str(record["endpoint"]), request_of(record["request"])
+    try:
+        outcome = read(Reply(**record["reply"]), request, name)
+    except EndpointError:
+        return 0
+    return cost_of(outcome, request, prices.get(name))

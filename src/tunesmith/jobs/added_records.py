@@ -1,0 +1,132 @@
+"""Prompts or seeds that were added since an output was begun: its replies stay, what is missing is generated.
+
+The journal holds a list of the records it was begun with, two digests each, so that nothing needs to be read
+to see whether one of them is missing now or has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tunesmith.artifacts.key_set import DIGEST_SIZE, KeySet
+from tunesmith.artifacts.store import StorageOptions, Store, find_files
+from tunesmith.data.report import counted
+from tunesmith.errors import StoragePermanentError
+from tunesmith.jobs.output import SOURCES, Found, State, conflict
+from tunesmith.names import JOURNAL, Kind
+from tunesmith.plan.growth import GROWTH, Growth
+from tunesmith.plan.run import digest
+
+_NAMED = 3
+Pair = tuple[bytes, bytes]
+
+
+class Records(Protocol):
+    """What is generated from (`prompts.Prompts`, `seed_store.Seeds`)."""
+
+    digest: str
+
+    @property
+    def digests(self) -> Path:
+        """A file of two digests per record, in order: of what it is known by, and of all it holds."""
+        ...
+
+    def ids(self) -> Iterator[str]:
+        """The records' names, in the same order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """Which records: the word for them, and what may grow with them."""
+
+    noun: str
+    growth: Growth
+
+
+PROMPTS = Sort("prompt", GROWTH[Kind.REJECTION_SAMPLE])
+SEEDS = Sort("seed", GROWTH[Kind.DIALOGUE_GEN])
+
+
+def sources_of(uris: Iterable[str], options: StorageOptions) -> str | None:
+    """A digest of the versions of all files at these addresses; None if they are no longer there."""
+    versions: list[list[str]] = []
+    try:
+        for uri in uris:
+            store, entries = find_files(uri, options)
+            versions += [[entry.key, entry.version or store.version(entry.key)] for entry in entries]
+    except StoragePermanentError:
+        return None
+    return digest(versions)
+
+
+def may_have_more(found: Found, uid: str, sources: str | None) -> bool:
+    """Whether records may have been added to a finished output: then they are read.
+
+    Not after the job `uid` has finished it itself, nor if it is not known what was read.
+    """
+    known = found.fingerprint.get(SOURCES)
+    return None not in (known, sources) and known != sources and not (uid and uid == found.owner)
+
+
+def with_added(found: Found, records: Records) -> Found:
+    """`found`, whose data has grown if these are other records than it was begun with."""
+    begun = found.state in (State.RESUME, State.FINISHED)
+    return found.outgrow("data") if begun and found.fingerprint.get("data") != records.digest else found
+
+
+def check_growth(store: Store, found: Found, records: Records, sort: Sort) -> None:
+    """Raise OutputConflictError if what has grown cannot be continued: a record is missing or has changed."""
+    if found.grown and found.outgrown and next(store.list(f"{JOURNAL}/"), None) is None:
+        raise conflict(store, f"is finished and has no {JOURNAL}/ any more, from which it could be continued")
+    if "data" not in found.grown:
+        return
+    key = _key(str(found.fingerprint.get("data")), sort)
+    if not store.exists(key):
+        raise conflict(
+            store, "is the output of a job with something else: the content of the datasets", sort.growth
+        )
+    _check_kept(store, list(_pairs(store.read(key))), records, sort)
+
+
+def save_list(store: Store, records: Records, sort: Sort) -> None:
+    """Store what `check_growth` of a later job compares with."""
+    key = _key(records.digest, sort)
+    if not store.exists(key):
+        store.put_file(key, records.digests)
+
+
+def _key(data: str, sort: Sort) -> str:
+    return f"{JOURNAL}/{sort.noun}s-{data[:16]}"
+
+
+def _pairs(data: bytes) -> Iterator[Pair]:
+    for start in range(0, len(data), 2 * DIGEST_SIZE):
+        middle = start + DIGEST_SIZE
+        yield data[start:middle], data[middle : middle + DIGEST_SIZE]
+
+
+def _check_kept(store: Store, before: list[Pair], records: Records, sort: Sort) -> None:
+    """Raise OutputConflictError unless all of `before` are among `records` as they were."""
+    ids, whole = KeySet(), KeySet()
+    for id_, content in _pairs(records.digests.read_bytes()):
+        ids.add(id_)
+        whole.add(content)
+    missing = sum(not ids.has(id_) for id_, _ in before)
+    changed = {id_ for id_, content in before if ids.has(id_) and not whole.has(content)}
+    if missing or changed:
+        flaws = [f"{missing:,} of its {counted(len(before), sort.noun)} are missing"] if missing else []
+        flaws += [f"the content of {sort.noun} {_named(changed, records)} has changed"] if changed else []
+        what = f"is the output of a job with other {sort.noun}s: {', '.join(flaws)}"
+        raise conflict(store, what, sort.growth)
+
+
+def _named(ids: set[bytes], records: Records) -> str:
+    """Some records by their ids, the first few of them."""
+    pairs = zip(_pairs(records.digests.read_bytes()), records.ids(), strict=True)
+    names = [name for (id_, _), name in pairs if id_ in ids]
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"

@@ -1,0 +1,40 @@
+"""The card of a model (README.md): what it was made from, and by what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunesmith import __version__
+from tunesmith.api.common import ModelSource
+from tunesmith.training.export import base_name
+
+CARD = "README.md"
+
+
+def model_card(
+    name: str,
+    base: ModelSource,
+    *,
+    made: str,
+    method: str,
+    datasets: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+) -> str:
+    """Return the card as Markdown, the hub's fields in front. `made` is a phrase, `notes` are sentences."""
+    lines = [
+        "---",
+        f"base_model: {json.dumps(base_name(base), ensure_ascii=False)}",
+        "library_name: " + ("transformers" if method == "full" else "peft"),
+        "tags: [tunesmith]",
+        "---",
+        f"# {name}",
+        "",
+        f"Made by Tunesmith {__version__}: {made}.",
+        "",
+        *(f"- {d['name']}: {d['samples']} samples, {d['label_tokens']} label tokens" for d in datasets),
+    ]
+    for note in notes:
+        lines += ["", note]
+    return "\n".join(lines) + "\n"

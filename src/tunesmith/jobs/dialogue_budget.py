@@ -1,0 +1,39 @@
+"""The budget of a DialogueGenJob in its journal: what is spent and lost, over all attempts and all growth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.artifacts.journal import Journal
+from tunesmith.artifacts.journal_rows import Rows
+from tunesmith.dialogue.budget import Budget, Past, Price, picodollars
+from tunesmith.dialogue.spending import spending
+from tunesmith.dialogue.turns import budget_key
+
+
+def open_budget(spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Rows) -> Budget | None:
+    """What counts the money, if there is a price, and is a wall, if there is a budget.
+
+    `disk` names where the journal's rows are written (`disk.disk_name`).
+    """
+    limit = picodollars(spec.budget.max_usd, up=False) if spec.budget else None
+    if limit is None and not _prices(spec):
+        return None
+
+    def write(record: Mapping[str, Any]) -> None:
+        """Where the next process looks: the storage, since this disk may be gone with its pod."""
+        journal.append(budget_key(record["number"]), record, durable=True)
+        journal.send()
+
+    return Budget(limit, write, money_before(spec, disk, earlier), disk)
+
+
+def money_before(spec: DialogueGenSpec, disk: str, rows: Rows) -> Past:
+    """What was spent and lost by all processes whose rows these are."""
+    return spending(rows, _prices(spec)).past(disk)
+
+
+def _prices(spec: DialogueGenSpec) -> dict[str, Price]:
+    return {name: Price.of(each.price) for name, each in spec.endpoints.items() if each.price is not None}

@@ -1,0 +1,146 @@
+"""A FineTuneJob with `method: {none: {}}`, from top to bottom: models answer, nothing is trained.
+
+One process does it all; where a launcher started more, the others have nothing to do. There is no final
+model: the output is the report, result.json, and what each model answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.artifacts.publish import publish
+from tunesmith.engines.files import fetch_files
+from tunesmith.engines.generate import preview_messages
+from tunesmith.jobs.evaluate import Evaluated, Evaluations
+from tunesmith.jobs.inputs import clean_scratch, gather_prompts, hub_token, model_digest, storage_options
+from tunesmith.jobs.models import EvaluatedModel
+from tunesmith.jobs.output import Found, claim
+from tunesmith.jobs.previews import Previewer
+from tunesmith.jobs.versions import versions
+from tunesmith.jobs.written import device, write_report, write_result
+from tunesmith.plan.models import BASE
+from tunesmith.tokens.chat import ChatTokenizer
+
+if TYPE_CHECKING:
+    from tunesmith.jobs.session import Session
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_model(session: Session, found: Found) -> str:
+    """Do the job. Returns the digest of the published manifest, "" on ranks that have nothing to do."""
+    if not session.first:
+        return ""
+    models = own_models(session, found)
+    session.stop.check()
+    session.folder.mkdir(exist_ok=True)
+    fingerprint: dict[str, Any] = {"spec": session.run.result_fields()}
+    if models[0].ready is not None:
+        fingerprint["model"] = model_digest(models[0].ready)
+    fingerprint["evaluation"] = [prompts.digest for prompts in models[0].prompts]
+    claim(session.store, found, fingerprint)
+    evaluations = Evaluations(session, models, checker(session))
+    evaluated = evaluations.run()
+    write_outcome(session, evaluated, own_previews(session, models))
+    session.progress.update(phase="publishing")
+    digest = publish(session.store, "", session.folder, extra={"kind": session.run.kind})
+    evaluations.forget()
+    session.progress.update(phase="finished")
+    log.info("Published %s.", session.store.uri)
+    return digest
+
+
+def own_models(session: Session, found: Found) -> list[EvaluatedModel]:
+    """The job's model and those to compare with; all prompts are prepared."""
+    spec, folder = session.spec, session.world.node_folder
+    clean_scratch(session.world)
+    folder.mkdir(parents=True, exist_ok=True)
+    session.progress.update(phase="fetching the model")
+    files = fetch_files(spec.model, spec.hub, storage_options(spec.storage), folder, hub_token(spec))
+    tokenizer = ChatTokenizer.load(
+        files.tokenizer, trust_remote_code=spec.model.trust_remote_code, today=found.day
+    )
+    prompts, compared = gather_prompts(session.run, tokenizer, folder, session.progress)
+    name = session.run.models[0] if session.run.models else BASE
+    return [EvaluatedModel(name, spec.model, prompts, found.day, files), *compared]
+
+
+def checker(session: Session) -> Callable[[], None]:
+    """What long work calls all the time: it raises when the job is told to stop."""
+
+    def check() -> None:
+        session.watch.beat(phase="evaluating")
+        session.stop.check()
+
+    return check
+
+
+def replies_of(session: Session, models: Sequence[EvaluatedModel]) -> dict[str, dict[str, str]]:
+    """Each model's replies to the previews: by the model's name, then by the preview's."""
+    spec, found = session.spec, dict[str, dict[str, str]]()
+    if not spec.previews:
+        return found
+    with Previewer(spec.previews, spec.training.seed, checker(session)) as previewer:
+        for model in models:
+            session.progress.update(phase=f"previews of {model.name}")
+            with model.files(spec) as files:
+                found[model.name] = previewer.replies(files, model.source, model.day)
+    return found
+
+
+def own_previews(session: Session, models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
+    """The previews with the reply of each model, as result.json has them."""
+    replies = replies_of(session, models)
+    return [
+        {
+            "name": preview.name,
+            "messages": [message.as_dict() for message in preview_messages(preview)],
+            "replies": [{"model": model, "text": texts[preview.name]} for model, texts in replies.items()],
+        }
+        for preview in session.spec.previews
+    ]
+
+
+def write_outcome(
+    session: Session, evaluated: Sequence[Evaluated], previews: Sequence[Mapping[str, Any]]
+) -> None:
+    """Report and result of a job that trains nothing."""
+    spec = session.spec
+    result = {
+        "job": {"kind": session.run.kind, "name": session.run.name},
+        "model": spec.model.uri,
+        "method": "none",
+        "models": [
+            {"name": name, "uri": source.uri}
+            for name, source in zip(session.run.models, [spec.model, *(spec.compare_with or [])], strict=True)
+        ],
+        "previews": list(previews),
+        "evaluation": [each.as_dict() for each in evaluated],
+        "seconds": round(time.monotonic() - session.started, 1),
+        "world": {"processes": 1, "device": device()},
+        "versions": versions(),
+    }
+    write_result(session.folder, result)
+    summary = [("Models", len(session.run.models)), ("Seconds", result["seconds"]), ("Device", device())]
+    write_report(
+        session.folder,
+        {
+            "title": session.run.name,
+            "trains": False,
+            "summary": summary,
+            "previews": result["previews"],
+            "evaluations": result["evaluation"],
+            "config": _configuration(session),
+            "versions": result["versions"],
+            "notes": ["Nothing was trained: the models are evaluated as they are."],
+        },
+    )
+
+
+def _configuration(session: Session) -> dict[str, Any]:
+    """The settings that matter here; those of training are all defaults."""
+    fields = session.run.result_fields()
+    return {key: value for key, value in fields.items() if key not in ("training", "validation", "datasets")}

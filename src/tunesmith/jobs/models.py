@@ -1,0 +1,160 @@
+"""The models that answer the evaluations of a FineTuneJob: which there are, their prompts, and their files.
+
+Tokenizers and prompts of all models are read before anything is trained or sampled, so that mistakes are
+found first; the weights of a model to compare with come when it is its turn, and are deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+from tunesmith.api.common import ModelSource
+from tunesmith.api.evaluate_only import evaluate_only
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.prompts import Prompts, prepare_prompts
+from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.errors import DataError, PermanentError
+from tunesmith.jobs.inputs import hub_token, model_digest, storage_options
+from tunesmith.plan.models import BASE, TUNED, model_key
+from tunesmith.plan.run import Run
+from tunesmith.sampling.pool import Verifiers
+from tunesmith.tokens.chat import ChatTokenizer
+
+log = logging.getLogger(__name__)
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedModel:
+    """One model that answers: its short name, its place in the manifest, and its prompts, one per evaluation.
+
+    `ready` is what it is loaded from; None of a model to compare with, whose `source` is fetched into
+    `folder`.
+    """
+
+    name: str
+    source: ModelSource
+    prompts: Sequence[Prompts]
+    day: date
+    ready: ModelFiles | None = None
+    folder: Path | None = None
+    place: str = "model"
+
+    @property
+    def key(self) -> str:
+        """Its part of the keys of the output."""
+        return model_key(self.name)
+
+    @contextmanager
+    def files(self, spec: FineTuneSpec) -> Iterator[ModelFiles]:
+        """Its files while they are needed. Raises what `fetch_files` does, naming the field."""
+        if self.ready is not None:
+            yield self.ready
+            return
+        assert self.folder is not None
+        try:
+            yield _fetched(spec, self.source, self.folder / "weights", self.place)
+        finally:
+            shutil.rmtree(self.folder / "weights", ignore_errors=True)
+
+    def journal(self, files: ModelFiles) -> str:
+        """Its part of a journal's place: rows of a model that has changed since are not its own."""
+        return self.key if self.ready is not None else f"{self.key}-{model_digest(files)[:_DIGITS]}"
+
+
+def trained_models(
+    spec: FineTuneSpec, files: ModelFiles, trained: Path, prompts: Sequence[Prompts], day: date
+) -> list[EvaluatedModel]:
+    """The base, and the model that is trained from it, whose folder is `trained`."""
+    models = {BASE: files, TUNED: _tuned_files(spec, files, trained)}
+    return [EvaluatedModel(name, spec.model, prompts, day, ready) for name, ready in models.items()]
+
+
+def _tuned_files(spec: FineTuneSpec, files: ModelFiles, trained: Path) -> ModelFiles:
+    """An exported adapter stands over the original base, whatever was below it in training."""
+    if spec.method.full is not None:
+        return ModelFiles(trained, (), ModelSource(uri=trained.absolute().as_uri()))
+    return replace(files, adapters=(trained,))
+
+
+def compared_models(
+    run: Run,
+    folder: Path,
+    day: date,
+    progress: Callable[[int], None],
+    reference: Sequence[Prompts],
+) -> list[EvaluatedModel]:
+    """The models of `compareWith`, with their tokenizers fetched and their prompts prepared below `folder`.
+
+    `reference` are the prompts of the job's own model: the others must be able to read the same.
+    """
+    spec = cast(FineTuneSpec, run.spec)
+    names = run.models[1 if evaluate_only(spec) else 2 :]
+    models = []
+    for number, (name, source) in enumerate(zip(names, spec.compare_with or [], strict=True)):
+        place, own = f"compareWith[{number}]", folder / str(number)
+        files = _fetched(spec, source, own / "tokenizer", place, tokenizer_only=True)
+        tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=source.trust_remote_code, today=day)
+        options = storage_options(spec.storage)
+        prompts = prepare_evaluations(spec, tokenizer, options, own / "prompts", progress)
+        for evaluation, ours, theirs in zip(spec.evaluation, reference, prompts, strict=True):
+            _check_equal(f"evaluation {evaluation.name}, {place}", ours, theirs)
+        models.append(EvaluatedModel(name, source, prompts, day, None, own, place))
+    return models
+
+
+def _fetched(
+    spec: FineTuneSpec, source: ModelSource, folder: Path, place: str, *, tokenizer_only: bool = False
+) -> ModelFiles:
+    folder.mkdir(parents=True, exist_ok=True)
+    options = storage_options(spec.storage)
+    try:
+        return fetch_files(source, spec.hub, options, folder, hub_token(spec), tokenizer_only=tokenizer_only)
+    except PermanentError as error:
+        error.message = error.message.replace("model.", f"{place}.", 1)
+        raise
+
+
+def _check_equal(where: str, ours: Prompts, theirs: Prompts) -> None:
+    """Both models are asked the same, though each reads it as its own tokens."""
+    if len(ours) == len(theirs) and all(
+        one == other for one, other in zip(ours.ids(), theirs.ids(), strict=True)
+    ):
+        return
+    missing = next(iter(set(ours.ids()) ^ set(theirs.ids())), "")
+    raise DataError(
+        f"{where}: this model cannot be asked the same prompts as the first one; {missing} is one "
+        "of those that only one of them can read. Remove such records, or the model."
+    )
+
+
+def prepare_evaluations(
+    spec: FineTuneSpec,
+    tokenizer: ChatTokenizer,
+    options: StorageOptions,
+    folder: Path,
+    progress: Callable[[int], None],
+) -> list[Prompts]:
+    """Read the prompts of all evaluations for one model."""
+    prepared = []
+    for number, evaluation in enumerate(spec.evaluation):
+        with Verifiers(evaluation.verifier, path=f"evaluation[{number}].verifier", workers=1) as verifiers:
+            prompts = prepare_prompts(
+                evaluation.prompts,
+                tokenizer,
+                options,
+                folder / str(number),
+                check=verifiers.check,
+                progress=progress,
+            )
+        log.info("evaluation %s: %s", evaluation.name, "; ".join(prompts.sentences()))
+        prepared.append(prompts)
+    return prepared

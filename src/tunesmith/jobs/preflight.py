@@ -1,0 +1,89 @@
+"""What a job will need, looked for before anything is fetched, computed or paid for.
+
+`problems` looks at this process's environment: `tunesmith run` calls it for all jobs before the first one
+starts, and the pod's program calls it again in its own environment. `check_inputs` looks into the storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from tunesmith.api.addresses import inside
+from tunesmith.api.common import JobSpec
+from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.artifacts.store import StorageOptions, check_exists
+from tunesmith.errors import PermanentError, StoragePermanentError
+from tunesmith.jobs.secrets import secret
+from tunesmith.names import Reason
+from tunesmith.plan.needs import input_uris, packages, verifiers
+from tunesmith.plan.pytorchjob import secret_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """One thing that is missing here: the field that asks for it ("" where the message names it), and why."""
+
+    field: str
+    message: str
+    reason: Reason
+
+
+def problems(spec: JobSpec) -> list[Lack]:
+    """Return what this environment lacks for a job: packages, keys of Secrets, verifiers that do not load."""
+    lacks = list(_packages(spec))
+    # A verifier whose package is missing would only be named twice.
+    return [*lacks, *_secrets(spec), *(() if lacks else _verifiers(spec))]
+
+
+def refuse_unready(spec: JobSpec) -> None:
+    """Raise PermanentError with everything that `problems` finds, one sentence each."""
+    found = problems(spec)
+    if found:
+        sentences = " ".join(f"{lack.field and f'spec.{lack.field}: '}{lack.message}." for lack in found)
+        raise PermanentError(sentences, reason=found[0].reason)
+
+
+def _packages(spec: JobSpec) -> Iterator[Lack]:
+    for package in packages(spec):
+        if find_spec(package.module) is None:
+            message = f"the package {package.module} is not installed here: {package.remedy}"
+            yield Lack(package.field, message, Reason.PACKAGE_MISSING)
+
+
+def _secrets(spec: JobSpec) -> Iterator[Lack]:
+    if isinstance(spec, DialogueGenSpec) and spec.dry_run:
+        return  # asks nobody
+    for ref in secret_keys(spec):
+        try:
+            secret(ref)
+        except PermanentError as error:
+            yield Lack("", error.message.rstrip("."), error.reason)
+
+
+def _verifiers(spec: JobSpec) -> Iterator[Lack]:
+    """Open each verifier once, in a worker process, as it will be opened to judge."""
+    from tunesmith.sampling.pool import Verifiers
+
+    for field, verifier in verifiers(spec):
+        try:
+            Verifiers(verifier, path=field, workers=1).close()
+        except PermanentError as error:
+            place, _, message = error.message.rstrip(".").partition(": ")
+            yield Lack(place, message, error.reason)
+
+
+def check_inputs(spec: JobSpec, options: StorageOptions) -> None:
+    """Raise StoragePermanentError, which names the field, for the first address that holds nothing.
+
+    Where an address lies below another, such as a set's articles, reading that one decides.
+    """
+    found = list(input_uris(spec))
+    for field, uri in found:
+        if any(other != uri and inside(uri, other) for _, other in found):
+            continue
+        try:
+            check_exists(uri, options)
+        except StoragePermanentError as error:
+            raise StoragePermanentError(f"spec.{field}: {error.message}", reason=error.reason) from None

@@ -1,0 +1,81 @@
+"""Replies of models to the previews where no training has them in memory: in a process of its own.
+
+When that process ends, all memory of the device is free again.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import date
+from multiprocessing import active_children, get_context
+from typing import Self
+
+from tunesmith.api.common import ModelSource
+from tunesmith.api.generation import PreviewSpec
+from tunesmith.engines.files import ModelFiles
+from tunesmith.errors import TemporaryError
+from tunesmith.jobs.world import die_with_parent
+from tunesmith.names import Reason
+
+_EVERY = 0.2
+
+
+class Previewer:
+    """Answers previews with one model after the other. Use as a context manager; its process ends with it.
+
+    `check` is called all the time and may raise.
+    """
+
+    def __init__(self, previews: Sequence[PreviewSpec], seed: int, check: Callable[[], None]) -> None:
+        self._previews, self._seed, self._check = list(previews), seed, check
+        context = get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=die_with_parent)
+
+    def replies(self, files: ModelFiles, source: ModelSource, day: date) -> dict[str, str]:
+        """The model's reply to each preview, by its name. Raises what loading the model does."""
+        future = self._pool.submit(_replies, files, source, self._previews, self._seed, day)
+        try:
+            while not future.done():
+                self._check()
+                time.sleep(_EVERY)
+            return future.result()
+        except BrokenProcessPool:
+            raise TemporaryError(
+                "The process that answers the previews was killed, which mostly means that memory ran out.",
+                reason=Reason.PROCESS_DIED,
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in active_children() if exception[0] else ():
+            process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _replies(
+    files: ModelFiles, source: ModelSource, previews: list[PreviewSpec], seed: int, day: date
+) -> dict[str, str]:
+    import torch
+
+    from tunesmith.engines.batched_load import load_for_generation
+    from tunesmith.engines.generate import preview_messages, reply
+    from tunesmith.tokens.chat import ChatTokenizer
+
+    tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=source.trust_remote_code, today=day)
+    model = load_for_generation(files, source)
+    try:
+        return {
+            preview.name: reply(model, tokenizer, preview_messages(preview), preview.generation, seed=seed)
+            for preview in previews
+        }
+    finally:
+        del model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

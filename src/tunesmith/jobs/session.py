@@ -1,0 +1,36 @@
+"""What the parts of a FineTuneJob's run share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.store import Store
+from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.stopping import StopFlag
+from tunesmith.jobs.world import World
+from tunesmith.plan.run import Run
+from tunesmith.training.watch import Watch
+
+
+@dataclass(slots=True)
+class Session:
+    """What the parts of a run share on one rank."""
+
+    run: Run
+    spec: FineTuneSpec
+    world: World
+    progress: Progress
+    store: Store
+    stop: StopFlag
+    watch: Watch
+    folder: Path
+    """Files that become the output, on rank 0."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.world.rank == 0

@@ -1,0 +1,121 @@
+"""`tunesmith chat --as NAME`: which preset of a model is meant, and what it needs besides.
+
+Does not depend on the model's weights: what is wrong here is said before they are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
+from tunesmith.data.place import BadRecord, RecordProblem
+from tunesmith.data.presets import Preset
+from tunesmith.data.prompts import read_articles
+from tunesmith.data.records import read_records
+from tunesmith.errors import UsageError
+from tunesmith.local.overrides import absolute
+from tunesmith.local.storage import embedded_for
+from tunesmith.local.workdir import WorkDir
+
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class AsOptions:
+    """The command's arguments that say how to ask: `name` is --as, `system` --system."""
+
+    name: str | None = None
+    record: str | None = None
+    articles: str | None = None
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the person's words become a prompt: `note` says so, `first` is asked before anything is typed."""
+
+    ask: Ask
+    note: str = ""
+    first: str = ""
+    takes_text: bool = True
+
+
+def asking(presets: Sequence[Preset], options: AsOptions, work_dir: Path) -> Asking:
+    """Return how to ask. Raises UsageError that says what there is, or what is missing."""
+    preset = chosen(presets, options)
+    _refuse_unused(preset, options)
+    if preset is None:
+        return Asking(ask_plainly(options.system))
+    note = f"As {preset.name} ({preset.about})."
+    if preset.each_alone:
+        note += " Each question is asked alone, as in training."
+    note += f" --as {NONE} asks by your words alone."
+    if preset.messages is not None:
+        return Asking(ask_by_messages(preset), note, takes_text=preset.takes_text)
+    record = _record(preset, options, work_dir)
+    try:
+        if preset.user_simulation is not None:
+            return Asking(ask_a_user(preset, record), note)
+        fact = record.get("fact")
+        ask = ask_about_cases(preset, record, _articles(preset, options, work_dir))
+        return Asking(ask, note, first=fact if isinstance(fact, str) else "")
+    except RecordProblem as problem:
+        raise UsageError(f"--record {options.record}: {problem.message}.") from None
+
+
+def chosen(presets: Sequence[Preset], options: AsOptions) -> Preset | None:
+    """Return the preset meant, None if none is. Raises UsageError naming those there are."""
+    if options.name == NONE or (options.name is None and (options.system is not None or not presets)):
+        return None
+    if options.name is None and len(presets) == 1:
+        return presets[0]
+    if not presets:
+        raise UsageError(f"--as {options.name}: this model has no presets; leave --as out.")
+    for preset in presets:
+        if preset.name == options.name:
+            return preset
+    named = "say how to ask this model" if options.name is None else "this model has no such preset"
+    lines = [f"  --as {preset.name}: {' '.join(preset.about.split())}" for preset in presets]
+    lines.append(f"  --as {NONE}: your words alone")
+    raise UsageError("\n".join([f"--as{f' {options.name}' if options.name else ''}: {named}.", *lines]))
+
+
+def _refuse_unused(preset: Preset | None, options: AsOptions) -> None:
+    if preset is not None and options.system is not None:
+        raise UsageError(f"--system: use it with --as {NONE}; the preset {preset.name} says how to ask.")
+    needs_record = preset is not None and preset.messages is None
+    if options.record is not None and not needs_record:
+        raise UsageError("--record: only a preset of a simulated user or of cases takes a record.")
+    if options.articles is not None and (preset is None or preset.legal_judgement is None):
+        raise UsageError("--articles: only a preset of cases takes articles.")
+
+
+def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, Any]:
+    what = "the user's profile and task" if preset.user_simulation else "the case's relevant_articles"
+    if options.record is None:
+        raise UsageError(
+            f"--as {preset.name}: name a file with one record, of the dataset's form, that has {what}: "
+            f"--record FILE. Or ask without it: --as {NONE}."
+        )
+    uri = absolute(options.record)
+    with embedded_for(uri, WorkDir(work_dir).s3):
+        found = list(read_records(*find_files(uri)))
+    for each in found:
+        if isinstance(each, BadRecord):
+            raise UsageError(f"--record {options.record}: {each}.")
+    if len(found) != 1:
+        raise UsageError(f"--record {options.record}: one record is needed, there are {len(found)}.")
+    value: Mapping[str, Any] = found[0].value  # type: ignore[union-attr]
+    return value
+
+
+def _articles(preset: Preset, options: AsOptions, work_dir: Path) -> dict[str, str]:
+    """Return the articles of --articles, else those that training read."""
+    assert preset.legal_judgement is not None
+    uri = preset.legal_judgement.articles_uri if options.articles is None else absolute(options.articles)
+    with embedded_for(uri, WorkDir(work_dir).s3):
+        return read_articles(uri, StorageOptions())

@@ -1,0 +1,324 @@
+"""`tunesmith convert-config`: a configuration of TRL, LLaMA-Factory or Axolotl as a FineTuneJob.
+
+Converts what is mechanical: a setting that has a field. The tool's defaults are written out where ours
+differ, so that the job does what the tool would. Every other setting is listed, never dropped in silence.
+Which setting is which field stands in `api.flags`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.flags import FIELD_OF, snake
+from tunesmith.api.yaml12 import load_documents
+from tunesmith.errors import ManifestError, UsageError
+from tunesmith.local.overrides import absolute, parse_override
+from tunesmith.names import API_VERSION, Kind
+from tunesmith.plan.show import as_yaml
+
+Settings = dict[str, Any]
+
+# The Hugging Face Trainer's, where ours are others.
+_TRAINER: Settings = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 5e-5,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "save_steps": 500,
+}
+DEFAULTS: Mapping[str, Settings] = {
+    "trl": {**_TRAINER, "learning_rate": 2e-5, "max_length": 1024},
+    "llamafactory": {**_TRAINER, "cutoff_len": 2048},
+    "axolotl": {
+        "micro_batch_size": 1, "gradient_accumulation_steps": 1, "num_epochs": 1, "lr_scheduler": "cosine",
+        "weight_decay": 0.0, "sequence_len": 512,
+    },
+}  # fmt: skip
+_LORA_DEFAULTS: Mapping[str, Settings] = {
+    "trl": {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05},
+    "llamafactory": {"lora_rank": 8, "lora_dropout": 0.0},
+    "axolotl": {"lora_dropout": 0.0},
+}
+# Settings that ask for what is done anyway, or say nothing of the result.
+_NEEDLESS = frozenset((
+    "do_train", "stage", "overwrite_cache", "overwrite_output_dir", "preprocessing_num_workers",
+    "dataloader_num_workers", "plot_loss", "ddp_timeout", "ddp_find_unused_parameters", "bf16", "fp16",
+    "tf32", "dataset_prepared_path", "dataset_num_proc", "packing", "sample_packing",
+    "eval_sample_packing", "eval_packing", "pad_to_sequence_len", "group_by_length", "use_peft",
+    "finetuning_type", "adapter", "load_in_4bit", "load_in_8bit", "quantization_bit",
+    "quantization_method", "template", "chat_template", "strict", "logging_strategy", "save_strategy",
+    "eval_strategy", "do_eval", "dataset_dir", "wandb_watch", "wandb_log_model", "lora_target_linear",
+    "model_type", "tokenizer_type", "is_llama_derived_model", "resume_from_checkpoint", "streaming",
+))  # fmt: skip
+_SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
+_OPTIMIZERS = {
+    "adamw_torch": "adamw_torch",
+    "adamw_torch_fused": "adamw_torch_fused",
+    "adamw_hf": "adamw_torch",
+    "paged_adamw_32bit": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adamw_bnb_8bit": "paged_adamw_8bit",
+    "adamw_8bit": "paged_adamw_8bit",
+}
+
+
+@dataclass(slots=True)
+class Converted:
+    """A FineTuneJob, and one sentence for each setting that somebody must look at."""
+
+    document: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def text(self, source: str) -> str:
+        """Return the manifest as YAML, the notes as comments above it."""
+        head = [f"# Converted from {source} by `tunesmith convert-config`."]
+        if self.notes:
+            head += ["# To be looked at:", *(f"# - {note}" for note in self.notes)]
+        return "\n".join(head) + "\n" + as_yaml([self.document]).removeprefix("---\n")
+
+
+def read_settings(text: str, source: str) -> Settings:
+    """Return the settings of a YAML or JSON file, or of a shell command with `--flag value`.
+
+    Names are as `api.flags` spells them; settings without a value are left out. Raises UsageError.
+    """
+    try:
+        document = next(iter(load_documents(text, source)), None)
+    except ManifestError as error:
+        if "--" not in text:
+            raise UsageError(str(error.problems[0])) from None
+        document = None
+    found = document if isinstance(document, dict) else _flags(text, source)
+    return {snake(str(name)): value for name, value in found.items() if value is not None}
+
+
+def _flags(text: str, source: str) -> Settings:
+    """Return the `--flag value` pairs of a command: true for a flag without a value, a list for several."""
+    try:
+        words = shlex.split(text.replace("\\\n", " "), comments=True)
+    except ValueError as error:
+        raise UsageError(f"{source} is neither YAML nor a command: {error}.") from None
+    found: dict[str, list[Any]] = {}
+    values: list[Any] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            values = found.setdefault(name, [])
+            values += [_value(value)] if equals else []
+        else:
+            values.append(_value(word))
+    if not found:
+        raise UsageError(
+            f"{source} holds no settings: it is neither YAML with a setting a line nor a command."
+        )
+    return {name: True if not v else v[0] if len(v) == 1 else v for name, v in found.items()}
+
+
+def _value(text: str) -> Any:
+    return parse_override(f"value={text}")[1] if re.fullmatch(r"[-+.\w]+", text) else text
+
+
+def tool_of(settings: Settings) -> str:
+    """Return which tool a configuration is of, by settings that only one of them has."""
+    if "base_model" in settings or "micro_batch_size" in settings:
+        return "axolotl"
+    if settings.keys() & {"finetuning_type", "cutoff_len", "stage", "template"}:
+        return "llamafactory"
+    return "trl"
+
+
+def convert(settings: Settings, tool: str, name: str) -> Converted:
+    """Return the FineTuneJob that does what `tool` would do with `settings`."""
+    method = _method(settings, tool)
+    given = {**DEFAULTS[tool], **({} if method == "full" else _LORA_DEFAULTS[tool])}
+    # Another spelling of a setting replaces its default.
+    fields = {FIELD_OF.get(key) for key in settings}
+    fields |= {"training.warmupSteps"} if "warmup_ratio" in settings else set()
+    given = {key: value for key, value in given.items() if FIELD_OF.get(key) not in fields} | settings
+    made = Converted({"apiVersion": API_VERSION, "kind": str(Kind.FINE_TUNE), "metadata": {"name": name}})
+    spec: dict[str, Any] = {"method": {method: {}}}
+    for key, value in given.items():
+        if key in _SPECIAL:
+            _SPECIAL[key](spec, value, made.notes, tool)
+        elif key in FIELD_OF and key not in _NEEDLESS:
+            _put(spec, FIELD_OF[key].replace("method.lora", f"method.{method}"), value)
+        elif key not in _NEEDLESS:
+            made.notes.append(f"{key}: {value} has no field of its own.")
+    if tool == "llamafactory" and method != "full" and "lora_alpha" not in settings:
+        _put(spec, f"method.{method}.alpha", 2 * spec["method"][method]["r"])
+    _put_missing(spec, made.notes, name)
+    made.document["spec"] = {key: spec[key] for key in ("model", "datasets") if key in spec} | spec
+    return made
+
+
+def _method(settings: Settings, tool: str) -> str:
+    four_bits = settings.get("load_in_4bit") is True or settings.get("quantization_bit") == 4
+    if four_bits or settings.get("adapter") == "qlora":
+        return "qlora"
+    asked = {
+        "trl": settings.get("use_peft") is True,
+        "llamafactory": settings.get("finetuning_type", "lora") == "lora",
+        "axolotl": settings.get("adapter") == "lora",
+    }
+    return "lora" if asked[tool] else "full"
+
+
+def _put(spec: dict[str, Any], path: str, value: Any) -> None:
+    parts: list[str | int] = [int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", path)]
+    node: Any = spec
+    for part, after in pairwise(parts):
+        empty: Any = [{}] if after == 0 else {}
+        node = node[part] if isinstance(part, int) else node.setdefault(part, empty)
+    node[parts[-1]] = value
+
+
+def _put_missing(spec: dict[str, Any], notes: list[str], name: str) -> None:
+    """Put in what a manifest must have and the configuration did not say."""
+    if "datasets" not in spec:
+        _put_dataset(spec, 0, "train.jsonl", "chat", notes)
+    for dataset in spec["datasets"]:
+        if not dataset.keys() & {"chat", "instruction", "text"}:
+            dataset["chat"] = {}
+    if "output" not in spec:
+        _put(spec, "output.uri", f"s3://models/{name}")
+        notes.append("output.uri was not in the configuration.")
+    if "project" not in spec.get("tracking", {}).get("wandb", {"project": ""}):
+        _put(spec, "tracking.wandb.project", name)
+
+
+def _put_dataset(spec: dict[str, Any], number: int, where: str, form: str, notes: list[str]) -> None:
+    datasets = spec.setdefault("datasets", [])
+    while len(datasets) <= number:
+        datasets.append({})
+    local = where.startswith((".", "/", "~")) or Path(where).suffix in (".json", ".jsonl", ".csv", ".parquet")
+    uri = f"file://{absolute(where)}" if local else f"s3://datasets/{where.lower()}"
+    datasets[number] |= {"uri": uri, form: {}}
+    if not local:
+        notes.append(
+            f"datasets[{number}] is {where} there: put its file where the address says, or on one machine "
+            f"give --seed {uri}=PATH."
+        )
+
+
+def _model(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    hub = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(value)) and not Path(str(value)).exists()
+    _put(spec, "model.uri", f"hf://{value}" if hub else f"file://{absolute(str(value))}")
+
+
+def _adapter(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    _put(spec, "model.adapterUri", f"file://{absolute(str(value))}")
+
+
+def _datasets(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    entries = value if isinstance(value, list) else str(value).split(",")
+    forms = {"alpaca": "instruction", "completion": "text", "pretrain": "text"}
+    for number, entry in enumerate(entries):
+        part = entry if isinstance(entry, dict) else {"path": entry}
+        form = forms.get(str(part.get("type", "")), "chat")
+        _put_dataset(spec, number, str(part.get("path", "")).strip(), form, notes)
+        if tool == "llamafactory":
+            notes.append(f"datasets[{number}]: chat for sharegpt records, instruction for alpaca ones.")
+        for key in part.keys() - {"path", "type", "split", "ds_type", "chat_template"}:
+            notes.append(f"datasets[{number}].{key}: {part[key]} has no field of its own.")
+
+
+def _output(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    _put(spec, "output.uri", value if "://" in str(value) else f"file://{absolute(str(value))}")
+
+
+def _scheduler(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    if value in _SCHEDULERS:
+        _put(spec, "training.lrScheduler", value)
+    else:
+        notes.append(
+            f"lr_scheduler: {value} is not offered; training.lrScheduler has {', '.join(_SCHEDULERS)}."
+        )
+
+
+def _optimizer(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    if value in _OPTIMIZERS:
+        _put(spec, "training.optimizer", _OPTIMIZERS[value])
+    else:
+        notes.append(f"optimizer: {value} is not offered; training.optimizer: auto is used.")
+
+
+def _target(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    names = value if isinstance(value, list) else str(value).split(",")
+    method = next(iter(spec["method"]))
+    everything = names in (["all"], ["all-linear"])
+    _put(spec, f"method.{method}.targetModules", "all-linear" if everything else ",".join(map(str, names)))
+
+
+def _attention(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    known = {True: "flash_attention_2", "fa2": "flash_attention_2"}.get(value, value)
+    if known in ("eager", "sdpa", "flash_attention_2", "flex_attention"):
+        _put(spec, "model.attention", known)
+
+
+def _warmup_ratio(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    notes.append(
+        f"warmup_ratio: {value} is a share of the steps; training.warmupSteps is their number, "
+        "and never more than a tenth of the run."
+    )
+
+
+def _limit(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    for dataset in spec.setdefault("datasets", [{}]):
+        dataset["limit"] = value
+
+
+def _remote_code(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    if value is True:
+        notes.append(
+            "trust_remote_code: set model.trustRemoteCode only for a model that brings code of its own."
+        )
+
+
+def _deepspeed(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    stage = re.search(r"(?:z|zero|stage)[_-]?([0-3])", str(value).lower())
+    if stage:
+        _put(spec, "deepspeed.zeroStage", int(stage[1]))
+    notes.append(f"deepspeed: {value} is a file; what it holds beside the stage goes into deepspeed.config.")
+
+
+def _report(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    sinks = value if isinstance(value, list) else [value]
+    if "wandb" in sinks or "all" in sinks:
+        spec.setdefault("tracking", {}).setdefault("wandb", {})
+    if sinks == ["none"]:
+        _put(spec, "tracking.tensorboard", False)
+
+
+def _validation(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
+    if not isinstance(value, float) or value >= 1:
+        notes.append(f"The validation set is {value} samples there; validation.ratio is a share of them.")
+    elif value:
+        _put(spec, "validation.ratio", value)
+
+
+_Special = Callable[[dict[str, Any], Any, list[str], str], None]
+_SPECIAL: Mapping[str, _Special] = {
+    **{flag: _model for flag, to in FIELD_OF.items() if to == "model.uri"},
+    **{flag: _adapter for flag, to in FIELD_OF.items() if to == "model.adapterUri"},
+    **{flag: _datasets for flag, to in FIELD_OF.items() if to == "datasets[0].uri"},
+    **{flag: _output for flag, to in FIELD_OF.items() if to == "output.uri"},
+    **{flag: _scheduler for flag, to in FIELD_OF.items() if to == "training.lrScheduler"},
+    **{flag: _optimizer for flag, to in FIELD_OF.items() if to == "training.optimizer"},
+    **{flag: _target for flag, to in FIELD_OF.items() if to == "method.lora.targetModules"},
+    **{flag: _validation for flag, to in FIELD_OF.items() if to == "validation.ratio"},
+    **{flag: _attention for flag, to in FIELD_OF.items() if to == "model.attention"},
+    **{flag: _limit for flag, to in FIELD_OF.items() if to == "datasets[0].limit"},
+    "datasets": _datasets,
+    "trust_remote_code": _remote_code,
+    "warmup_ratio": _warmup_ratio,
+    "deepspeed": _deepspeed,
+    "report_to": _report,
+}

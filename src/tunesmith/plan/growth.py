@@ -1,0 +1,117 @@
+"""What may grow over an existing output: more of the same, without losing or repeating what is paid for.
+
+A table per kind, from the dotted path of a field to the rule that says whether its new value is a growth of
+the old one. Every other field of a spec must stay as it is. What grows besides fields (records that are added
+to a file) is for the jobs to check. Does not depend on storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.names import Kind
+
+Grows = Callable[[Any, Any], bool]
+"""Whether the second value is a growth of the first; None stands for an absent field."""
+
+
+def not_smaller(old: float | None, new: float | None) -> bool:
+    """Numbers; an absent one is no limit."""
+    return new is None or (old is not None and new >= old)
+
+
+def added_to(old: Sequence[Any] | None, new: Sequence[Any] | None) -> bool:
+    """Lists; what was there keeps its place."""
+    before = list(old or ())
+    return before == list(new or ())[: len(before)]
+
+
+def whatever(old: Any, new: Any) -> bool:
+    """Anything: the content behind the field is compared instead."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The fields of a kind that may grow, by their dotted paths, and a sentence about it for messages."""
+
+    fields: Mapping[str, Grows] = field(default_factory=dict)
+    sentence: str = ""
+
+
+NO_GROWTH = Growth()
+GROWTH: Mapping[Kind, Growth] = {
+    Kind.REJECTION_SAMPLE: Growth(
+        {
+            "sampling.numSamples": not_smaller,
+            "prompts.limit": not_smaller,
+            "prompts.uri": whatever,
+            "prompts.maxBadRecords": whatever,
+        },
+        "Over an existing output, sampling.numSamples may grow and prompts may be added (on a cluster: "
+        "delete the job and apply it again); nothing else may change.",
+    ),
+    Kind.DIALOGUE_GEN: Growth(
+        {
+            "rounds": not_smaller,
+            "seeds.limit": not_smaller,
+            "seeds.uri": whatever,
+            "seeds.maxBadRecords": whatever,
+        },
+        "Over an existing output, rounds and seeds.limit may grow and seeds may be added, behind the others "
+        "if they have no ids of their own (on a cluster: delete the job and apply it again); nothing else "
+        "may change.",
+    ),
+}
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> tuple[list[str], list[str]]:
+    """(conflicts, grown): the dotted paths of fields that differ, those that may not and those that grew."""
+    conflicts, grown = list[str](), list[str]()
+    for path in changed(old, new):
+        rule = growth.fields.get(path)
+        values = value_at(old, path), value_at(new, path)
+        (grown if rule is not None and rule(*values) else conflicts).append(path)
+    return conflicts, grown
+
+
+def without(fields: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """The fields but for those at these dotted paths; objects on the way stay, even if empty then."""
+    left = dict(fields)
+    for path in paths:
+        name, _, rest = path.partition(".")
+        if rest and isinstance(left.get(name), Mapping):
+            left[name] = without(left[name], [rest])
+        elif not rest:
+            left.pop(name, None)
+    return left
+
+
+def changed(old: Any, new: Any, path: str = "") -> list[str]:
+    """Dotted paths at which two plain values differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(old.keys() | new.keys())
+        return [p for k in keys for p in changed(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [p for i, (a, b) in pairs for p in changed(a, b, f"{path}[{i}]")]
+    return [] if old == new else [path]
+
+
+def value_at(fields: Mapping[str, Any], path: str) -> Any:
+    """The value of a dotted path through objects; None if there is none."""
+    value: Any = fields
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def in_words(path: str, old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> str:
+    """A field that conflicts; with both values where it may grow and has shrunk."""
+    values = value_at(old, path), value_at(new, path)
+    if path not in growth.fields or any(isinstance(value, list | dict) for value in values):
+        return f"spec.{path}"
+    before, after = ("absent" if value is None else str(value) for value in values)
+    return f"spec.{path} ({before} → {after}; it may only grow)"

@@ -1,0 +1,114 @@
+"""What a job needs where it runs: Python packages, verifiers that load, and files that exist.
+
+Pure: whether it is there is for `jobs.preflight` to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.api.base import Model
+from tunesmith.api.common import JobSpec
+from tunesmith.api.dialogue import DialogueGenSpec
+from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.api.generation import EngineSpec, VerifierSpec
+from tunesmith.api.rejection import RejectionSampleSpec
+
+_VLLM = "pip install 'tunesmith[vllm]', or use transformers: {} instead of vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package that a field of the manifest asks for: the module it is imported as, and how to get it."""
+
+    field: str
+    module: str
+    remedy: str
+
+
+def packages(spec: JobSpec) -> Iterator[Package]:
+    """Yield the optional packages a job will import at some time, with the field that asks for each."""
+    if isinstance(spec, FineTuneSpec):
+        yield from _of_training(spec)
+        for number, evaluation in enumerate(spec.evaluation):
+            yield from _of_engine(evaluation.engine, f"evaluation[{number}].engine")
+            yield from _of_verifier(evaluation.verifier, f"evaluation[{number}].verifier")
+    if isinstance(spec, RejectionSampleSpec):
+        yield from _of_engine(spec.engine, "engine")
+        yield from _of_verifier(spec.verifier, "verifier")
+    if isinstance(spec, DialogueGenSpec):
+        for name, endpoint in spec.endpoints.items():
+            if endpoint.openai is not None:
+                yield Package(f"endpoints.{name}.openai", "httpx2", _extra("train"))
+            if endpoint.vllm is not None:
+                yield Package(f"endpoints.{name}.vllm", "vllm", _VLLM)
+
+
+def _extra(name: str) -> str:
+    return f"pip install 'tunesmith[{name}]'"
+
+
+def _of_training(spec: FineTuneSpec) -> Iterator[Package]:
+    if spec.tracking.wandb is not None:
+        yield Package("tracking.wandb", "wandb", f"{_extra('wandb')}, or remove tracking.wandb")
+    if spec.tracking.tensorboard:
+        yield Package(
+            "tracking.tensorboard", "tensorboard", f"{_extra('train')}, or set tracking.tensorboard: false"
+        )
+    if spec.method.qlora is not None:
+        yield Package("method.qlora", "bitsandbytes", f"{_extra('train')}, or use method.lora")
+    elif spec.training.optimizer.startswith("paged"):
+        yield Package("training.optimizer", "bitsandbytes", f"{_extra('train')}, or use adamw_torch")
+    if spec.deepspeed is not None:
+        yield Package("deepspeed", "deepspeed", f"{_extra('train')}, or remove deepspeed")
+    if spec.model.attention == "flash_attention_2":
+        yield Package("model.attention", "flash_attn", "pip install flash-attn, or use attention: auto")
+
+
+def _of_engine(engine: EngineSpec | None, field: str) -> Iterator[Package]:
+    if engine is not None and engine.vllm is not None:
+        yield Package(f"{field}.vllm", "vllm", _VLLM)
+
+
+def _of_verifier(verifier: VerifierSpec | None, field: str) -> Iterator[Package]:
+    if verifier is not None and verifier.json_schema is not None:
+        yield Package(f"{field}.jsonSchema", "jsonschema", _extra("data"))
+    if verifier is not None and verifier.regex is not None:
+        yield Package(f"{field}.regex", "regex", _extra("data"))
+
+
+def verifiers(spec: JobSpec) -> Iterator[tuple[str, VerifierSpec]]:
+    """Yield the verifiers a manifest names, with their fields."""
+    if isinstance(spec, RejectionSampleSpec) and spec.verifier is not None:
+        yield "verifier", spec.verifier
+    if isinstance(spec, FineTuneSpec):
+        for number, evaluation in enumerate(spec.evaluation):
+            if evaluation.verifier is not None:
+                yield f"evaluation[{number}].verifier", evaluation.verifier
+
+
+def input_uris(spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """Yield every address in storage that a job reads, with its field: `uri` and whatever ends with `Uri`."""
+    document = {key: value for key, value in spec.to_json().items() if key != "output"}
+    yield from _uris(document, "")
+
+
+def uris_of(part: Model) -> list[str]:
+    """Return every address in storage that one part of a manifest names."""
+    return [uri for _, uri in _uris(part.to_json(), "")]
+
+
+def _uris(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            field = f"{path}.{key}" if path else key
+            if isinstance(value, str) and (key == "uri" or key.endswith("Uri")):
+                if not value.startswith("hf://"):
+                    yield field, value
+            else:
+                yield from _uris(value, field)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _uris(value, f"{path}[{number}]")

@@ -1,0 +1,92 @@
+"""Where the tokens of a text stop in the middle of a character: its first bytes are there, the rest is not.
+
+Decoders make U+FFFD of such bytes, which nobody has written. The bytes tell them from a U+FFFD that the model
+did write, which is three bytes of its own (EF BF BD). Does not depend on why the tokens stop there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tunesmith.tokens.words import byte_characters
+
+_REPLACEMENT = "\ufffd"
+_MOST = 3
+"""Bytes that a character in UTF-8 may have and still lack one."""
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_BYTES = {character: byte for byte, character in byte_characters().items()}
+
+Decode = Callable[[Sequence[int]], str]
+TokenBytes = Callable[[str], bytes | None]
+"""The bytes that a token's name stands for; None if it is whole characters of its own."""
+
+
+class WholeCharacters:
+    """Texts of one transformers tokenizer, up to the last whole character."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._added = frozenset(tokenizer.added_tokens_decoder)
+        types = _decoder_types(tokenizer)
+        self._level, self._known = "ByteLevel" in types, bool(types & {"ByteLevel", "ByteFallback"})
+        self._token_bytes: TokenBytes = _level_bytes if self._level else _fallback_bytes
+
+    def text(self, ids: Sequence[int], decode: Decode) -> str:
+        """What `decode` makes of `ids` without a character at the end that is not whole.
+
+        A tokenizer whose bytes cannot be seen (one without a Rust backend) loses every U+FFFD at the end.
+        """
+        if not self._known:
+            return decode(ids).rstrip(_REPLACEMENT)
+        missing = self.unfinished(ids)
+        if not missing:
+            return decode(ids)
+        # A decoder of byte tokens gives up all bytes in a row if the last character is not whole; a
+        # byte-level one replaces just that, which may share a token with the character before it.
+        return decode(ids).removesuffix(_REPLACEMENT) if self._level else decode(ids[:-missing])
+
+    def unfinished(self, ids: Sequence[int]) -> int:
+        """How many bytes at the end belong to a character that is not whole, 0 to 3."""
+        tail = b""
+        for id_ in reversed(ids[-_MOST:]):
+            name = self._tokenizer.convert_ids_to_tokens(int(id_))
+            piece = None if id_ in self._added or name is None else self._token_bytes(name)
+            if piece is None:
+                break
+            tail = piece + tail
+        return _unfinished(tail)
+
+
+def _unfinished(tail: bytes) -> int:
+    for number in range(1, min(_MOST, len(tail)) + 1):
+        if tail[-number] & 0xC0 != 0x80:  # the first byte of a character
+            try:
+                tail[-number:].decode()
+            except UnicodeDecodeError as error:
+                return number if error.reason == "unexpected end of data" else 0
+            return 0
+    return 0
+
+
+def _decoder_types(tokenizer: Any) -> set[str]:
+    """The kinds of decoder a Rust tokenizer has; none if it has none, or is not one."""
+    decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
+    if decoder is None:
+        return set()
+    state: dict[str, Any] = json.loads(decoder.__getstate__())
+    return {step["type"] for step in state.get("decoders", [state])}
+
+
+def _level_bytes(name: str) -> bytes | None:
+    try:
+        return bytes(_BYTES[character] for character in name)
+    except KeyError:
+        return None
+
+
+def _fallback_bytes(name: str) -> bytes | None:
+    found = _BYTE.fullmatch(name)
+    return bytes([int(found[1], 16)]) if found else None
