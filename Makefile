@@ -7,13 +7,15 @@ VLLM := $(VENV)/vllm
 WORKERS ?= 3
 # What is never imported need not be compiled.
 export PIP_NO_COMPILE = 1
+# What is imported is compiled once, not by each of the many processes that tests start.
+export PYTHONDONTWRITEBYTECODE =
 # The versions that were tested; without them (`make test-newest`) the newest that pyproject.toml allows. torch stays:
 # its next version may have a build for CUDA only.
 CONSTRAINTS := locks/constraints.txt
 PIN = $(CONSTRAINTS:%=--constraint %)
 PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
-.PHONY: demo chat test test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
+.PHONY: demo chat check test test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -24,13 +26,16 @@ demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this ma
 chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
+check: lint ## for daily work: lint, and the tests that need no torch, no S3 and no job
+	$(BIN)/pytest -m "not engine and not soak" -n 2 --dist loadfile --no-loadscope-reorder tests/unit
+
 # There are more threads than processors: one that waits is to let the others work.
 test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/.dev ## everything CI runs
 	$(MAKE) -j 3 --output-sync=line lint test-vllm test-rest
 
 # The longest first; every process with one thread.
-test-rest: $(VENV)/.dev
+test-rest: $(VENV)/.dev .demo/model/config.json
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile \
 	  --no-loadscope-reorder --durations 25 tests/integration tests/unit
 

@@ -28,6 +28,24 @@ ENGINES = ("torch", "transformers", "peft", "accelerate")
 _imported: dict[str, list[str]] = {}
 
 
+# Fixtures whose tests need one; others are marked by hand.
+OF_ENGINES = {"libraries", "tiny_model", "s3"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without tests that need an engine, none can be imported: a test that lacks its mark fails."""
+    if "not engine" in config.option.markexpr:
+        vars(sys)["modules"].update(dict.fromkeys(ENGINES))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs an engine by the fixtures it uses."""
+    for item in items:
+        if OF_ENGINES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("engine")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Note who imports an engine when it is collected."""

@@ -54,7 +54,7 @@ def ordered(home: Path, tiny_model: Path) -> Ended:
     wish = {"resources": {"nodes": 2, "gpusPerNode": 8}}
     write_manifest(home / "m", after("second", "first", home), job("first", home, tiny_model, **wish))
     (home / "tmp").mkdir()
-    return run_cli("run", "-f", "m/second.yaml", folder=home, env={"TMPDIR": str(home / "tmp")})
+    return run_cli("run", "-f", "m/second.yaml", folder=home, env={"TMPDIR": str(home / "tmp")}, warm=False)
 
 
 def test_jobs_run_in_the_order_of_their_references(ordered: Ended, home: Path) -> None:

@@ -24,9 +24,9 @@ def commands(readme: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("tunesmith ")]
 
 
-def called(words: list[str], folder: Path) -> Ended:
+def called(words: list[str], folder: Path, warm: bool = True) -> Ended:
     """Jobs by the command itself; whatever else there is in this process, which is much faster."""
-    return run_cli(*words, folder=folder) if words[0] == "run" else call_cli(*words, folder=folder)
+    return run_cli(*words, folder=folder, warm=warm) if words[0] == "run" else call_cli(*words, folder=folder)
 
 
 TRAINED = [readme for readme in sorted(EXAMPLES.glob("*/README.md")) if readme.parent.name not in GENERATED]
@@ -70,7 +70,7 @@ def test_the_legal_pipeline_up_to_where_a_model_has_to_know_something(
     for name in ("validate", "render", "data"):
         ended = called(found[name], tmp_path)
         assert ended.code == 0, ended.text
-    ended = called(found["run"], tmp_path)
+    ended = called(found["run"], tmp_path, warm=False)
     assert ended.code == 2, ended.text + logs_of(tmp_path)
     assert "FineTuneJob legal-warm-up succeeded" in ended.text
     assert re.search(r"^0 of \d+ accepted \(\d+ truncated\); raise sampling.maxNewTokens", ended.text, re.M)
@@ -87,7 +87,7 @@ def test_dialogues_without_a_key(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / ".demo/model")
     said = []
     for words in commands(EXAMPLES / "dialogue/README.md"):
-        ended = called(words, tmp_path)
+        ended = called(words, tmp_path, warm=False)
         assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
         said.append(ended.text)
     assert "Dry run: nothing was sent" in said[1]

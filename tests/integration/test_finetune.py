@@ -79,7 +79,7 @@ def lora(home: Path, tiny_model: Path, data: Path) -> dict[str, Any]:
         previews=previews,
         tracking={"tensorboard": True, "wandb": {"project": "tests"}},
     )
-    ended = run_job(home, document)
+    ended = run_job(home, document, warm=False)
     assert ended.code == 0, ended.text + logs_of(home)
     assert "FineTuneJob lora succeeded" in ended.text
     return document

@@ -58,7 +58,7 @@ def test_a_full_disk_then_a_stopped_process(s3: EmbeddedS3, tiny_model: Path, tm
     env = {**s3.environment(), "TUNESMITH_STUCK_SECONDS": str(STUCK_SECONDS)}
     weights = (tiny_model / "model.safetensors").stat().st_size
     with small_files(weights * 3 // 2):
-        ended = run_job(folder, document, env=env)
+        ended = run_job(folder, document, env=env, warm=False)
     assert ended.code == 1, ended.text
     assert "failed: DiskFull: The disk is full: no checkpoint could be written to " in ended.text, ended.text
     assert "resources.scratch.size" in ended.text

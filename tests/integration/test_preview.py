@@ -222,10 +222,10 @@ def test_without_torch(tmp_path: Path, tiny_model: Path, data: Path) -> None:
     (tmp_path / "site/sitecustomize.py").write_text(blocked)
     env = {"PYTHONPATH": str(tmp_path / "site")}
     path = write_manifest(tmp_path, document(tiny_model, data))
-    ended = run_cli("preview", "-f", path.name, folder=tmp_path, env=env)
+    ended = run_cli("preview", "-f", path.name, folder=tmp_path, env=env, warm=False)
     assert ended.code == 0, ended.text
     assert "10 records → 10 samples" in ended.text
     assert ended.text.splitlines()[-1] == "To train on this: tunesmith run -f look.yaml"
-    refused = run_cli("run", "-f", path.name, folder=tmp_path, env=env)
+    refused = run_cli("run", "-f", path.name, folder=tmp_path, env=env, warm=False)
     assert refused.code == 2
     assert refused.text == "tunesmith: `tunesmith run` needs more packages: pip install 'tunesmith[local]'\n"

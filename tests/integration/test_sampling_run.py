@@ -89,6 +89,7 @@ def test_killed_with_the_real_engine_it_comes_to_the_very_same_rows(
 def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
     job = job_in(tmp_path, tiny_model, prompts)
+    job.warm = False
     job.finish(pods=2, engines=2)
     assert set(job.drawn().values()) == {1}
     assert job.drawn().total() == 800
@@ -102,6 +103,7 @@ def test_several_pods_draw_each_row_once(tiny_model: Path, tmp_path: Path) -> No
 def test_told_to_stop_it_sends_what_it_has_and_goes_on_later(tiny_model: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
     job = job_in(tmp_path, tiny_model, prompts)
+    job.warm = False
     with job.start(STUB_SECONDS="0.2") as attempt:
         attempt.wait_for_draws(60)
         attempt.tell(signal.SIGTERM)

@@ -157,7 +157,15 @@ def requests_of(prompts: Sequence[Sequence[int]], samples: int = 1) -> list[Requ
 
 
 def greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
-    """What plain transformers says, alone and without a cache of ours."""
+    """What plain transformers says, alone and without a cache of ours; it is asked once."""
+    said: dict[Any, Reply] = vars(model).setdefault("said", {})
+    key = (tuple(prompt), limit)
+    if key not in said:
+        said[key] = _greedy(model, prompt, limit)
+    return said[key]
+
+
+def _greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
     ids = torch.tensor([list(prompt)])
     output = model.generate(
         ids,

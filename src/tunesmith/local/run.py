@@ -146,10 +146,8 @@ class LocalRun:
 
     def _devices(self, job: Job) -> Devices:
         """What the job gets of this machine; the manifest's numbers are a wish here."""
-        import torch
-
         asked = job.spec.resources
-        available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        available = _gpus() if asked.gpus_per_node else 0
         used = min(asked.gpus_per_node * asked.nodes, available)
         engines = engines_of(job.spec, used)
         wanted = engines_of(job.spec, asked.gpus_per_node) or processes_per_node(job.kind, job.spec)
@@ -218,6 +216,13 @@ def _result_key(job: Job) -> str:
     if isinstance(job.spec, DialogueGenSpec):
         return f"{DRY_RUN}/{DRY_RUN_KEY}" if job.spec.dry_run else STATS_KEY
     return RESULT_KEY if job.kind == Kind.FINE_TUNE else SAMPLING_STATS_KEY
+
+
+def _gpus() -> int:
+    """How many this machine has; torch takes seconds to say."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _wish(nodes: int, gpus: int) -> str:
