@@ -145,7 +145,7 @@ def test_nothing_in_the_embedded_s3_is_explained(home: Path, tiny_model: Path) -
     ended = run_cli("run", "-f", write_manifest(home, document), "--work-dir", "w", folder=home)
     assert ended.code == 2
     assert "s3:// is the embedded S3 at http://127.0.0.1:" in ended.text
-    assert "✘ FineTuneJob empty failed: StorageRefused: model.uri s3://models/nothing-here: " in ended.text
+    assert "✘ FineTuneJob empty failed: StorageRefused: spec.model.uri: There is no file" in ended.text
     assert ended.text.splitlines()[-1].startswith("The embedded S3 holds what earlier jobs and --seed ")
 
 

@@ -347,7 +347,7 @@ def refused(home: Path, tiny_model: Path, data: Path) -> Ended:
     [
         ("bad-data", ["BadData", "2 bad records", "bad.jsonl, line 3: ", "bad.jsonl, line 5: "]),
         ("no-data", ["missing.jsonl"]),
-        ("no-model", ["BadModel", "model.uri", "there is no such folder"]),
+        ("no-model", ["StorageRefused", "spec.model.uri", "There is no file and no folder"]),
     ],
 )
 def test_refusals_name_what_is_wrong(refused: Ended, home: Path, job: str, parts: list[str]) -> None:
