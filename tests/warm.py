@@ -117,6 +117,7 @@ def _end(code: int) -> None:
 def command(arguments: list[str]) -> int:
     """The command `tunesmith`, whose jobs of one process are forks too."""
     from tests.warm_imports import LEFT_OUT
+
     from tunesmith.cli import main
     from tunesmith.local import launch
 
