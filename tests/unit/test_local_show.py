@@ -1,6 +1,7 @@
 """What people see of a run: times, progress that may be nonsense, previews that may be hostile."""
 
 import io
+import json
 
 import pytest
 from hypothesis import given
@@ -150,6 +151,22 @@ def test_the_end_of_a_run_says_where_things_are_and_what_to_do_next(tmp_path, mo
     assert "Output   s3://out/a\n" in text
     assert "Time     1m15s\n" in text
     assert "Try it   tunesmith chat --model 'my jobs/a/output/final_model' --work-dir w\n" in text
+
+
+def test_a_model_with_several_presets_is_tried_by_the_first(tmp_path):
+    names = ("settings", "background")
+    messages = [{"role": "user", "content": "{text}"}]
+    presets = [{"name": name, "messages": messages} for name in names]
+    folder = JobFolder(tmp_path)
+    write_presets(folder.output / "final_model", presets)
+    shown = console()
+    show_result(shown, RESULT, folder, "s3://out/a")
+    assert "/output/final_model --as settings\n" in shown.file.getvalue()
+
+
+def write_presets(model, presets):
+    model.mkdir(parents=True)
+    (model / "tunesmith_presets.json").write_text(json.dumps({"version": 1, "presets": presets}))
 
 
 def test_files_that_are_not_there_are_not_named(tmp_path):

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.data.outcome import sampled
+from tunesmith.data.presets import read_presets
 from tunesmith.local.show_models import print_evaluation
 from tunesmith.local.text import visible as visible
 from tunesmith.local.workdir import JobFolder, shown_path
@@ -170,7 +171,10 @@ def show_result(
     _line(console, "Time", duration(result["seconds"]))
     model = folder.output / "final_model"
     address = shown_path(model) if model.exists() else f"{uri.rstrip('/')}/final_model"
-    _line(console, "Try it", f"tunesmith chat --model {quote(address)}{chat_options}")
+    presets = read_presets(model)
+    # With several, `chat` must be told which; with one, it asks by that.
+    asked = f" --as {quote(presets[0].name)}" if len(presets) > 1 else ""
+    _line(console, "Try it", f"tunesmith chat --model {quote(address)}{asked}{chat_options}")
 
 
 def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
