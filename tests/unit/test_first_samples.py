@@ -15,7 +15,14 @@ from tunesmith.local.preview import show
 from tunesmith.report.samples import grouped, sample_values, samples_text, weight_of
 from tunesmith.tokens.conversation import Sample
 
-TOKENIZER = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
+
+
 NAME = "Tamsin"
 USER = {
     "user_hash": "u1",
