@@ -1,7 +1,6 @@
 """What people are shown before and after training: the first samples of each dataset and kind."""
 
 import io
-from functools import cache
 
 import pytest
 from rich.console import Console
@@ -16,6 +15,14 @@ from tunesmith.local.preview import show
 from tunesmith.report.samples import grouped, sample_values, samples_text, weight_of
 from tunesmith.tokens.conversation import Sample
 
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
+
+
 NAME = "Tamsin"
 USER = {
     "user_hash": "u1",
@@ -25,11 +32,6 @@ USER = {
         ]
     },
 }
-
-
-@cache
-def tokenizer():
-    return load_family("chatml")
 
 
 def line(**fields):
@@ -55,7 +57,7 @@ def make(tmp_path):
             parts.append({"uri": f"file://{data}", **settings})
         return prepare(
             small_spec({}, datasets=parts, **spec),
-            tokenizer(),
+            TOKENIZER,
             StorageOptions(),
             tmp_path / "made",
             first=first,
@@ -100,11 +102,11 @@ def test_every_dataset_and_kind_is_shown_and_counted(whole):
 
 def test_text_page_and_terminal_show_weight_and_repeat(whole):
     console = Console(file=io.StringIO(), width=300, highlight=False)
-    show(whole, tokenizer(), console)
-    terminal, text = console.file.getvalue(), samples_text(whole, tokenizer())
+    show(whole, TOKENIZER, console)
+    terminal, text = console.file.getvalue(), samples_text(whole, TOKENIZER)
     page = "\n".join(
         f"{group['title']}\n" + "\n".join(each["facts"] for each in group["samples"])
-        for group in sample_values(whole, tokenizer())
+        for group in sample_values(whole, TOKENIZER)
     )
     for shown in (terminal, text, page):
         for heading in HEADINGS:

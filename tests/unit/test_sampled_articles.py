@@ -16,7 +16,14 @@ from tunesmith.errors import DataError
 from tunesmith.tokens.chat import TokenizerSource
 from tunesmith.tokens.conversation import Message
 
-TOKENIZER = load_family("chatml")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Not at the top: collecting tests stays cheap."""
+    global TOKENIZER
+    TOKENIZER = load_family("chatml")
+
+
 ARTICLES = {
     "264": "盗窃公私财物,数额较大的,处三年以下有期徒刑。",
     "133-0-0": "违反交通运输管理法规。",
