@@ -30,6 +30,7 @@ from tunesmith.engines.vllm import VllmReplies, open_vllm
 from tunesmith.errors import ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.whole import WholeCharacters
 
 pytest.importorskip("vllm")
 psutil = pytest.importorskip("psutil")
@@ -137,7 +138,8 @@ def greedy(model: Any, prompt: list[int], tokens: int, stop: Sequence[int]) -> l
 
 def spoken(tokenizer: ChatTokenizer, ids: list[int]) -> str:
     said = [id_ for id_ in ids if id_ not in tokenizer.stop_ids]
-    return tokenizer.tokenizer.decode(said, skip_special_tokens=True)
+    plain = tokenizer.tokenizer
+    return WholeCharacters(plain).text(said, lambda some: plain.decode(some, skip_special_tokens=True))
 
 
 def load(model: Path) -> Any:

@@ -84,7 +84,9 @@ def installed_otherwise():
     """Packages of this environment that are not what the constraints say: version and constraint by name."""
     constraints = pins("constraints.txt")
     seen = {}
-    for found in distributions():  # in the order of sys.path: the first is the one that is imported
+    # In the order of sys.path: the first is the one that is imported. setuptools brings copies of its own.
+    folders = [folder for folder in sys.path if "_vendor" not in folder]
+    for found in distributions(path=folders):
         seen.setdefault(canonicalize_name(found.metadata["Name"]), Version(found.version).public)
     del seen[PROJECT["name"]]
     return {
