@@ -31,6 +31,16 @@ def earlier(store, turn, folder):
     return takewhile(lambda record: record is not None, (rows.get(key(number)) for number in count()))
 
 
+class Unwritten:
+    """A journal of tries that keeps nothing."""
+
+    def hold(self, most, process):
+        pass
+
+    def write(self, record):
+        pass
+
+
 async def spend(url, attempt, budget, price):
     spec = OpenAIEndpoint.model_validate({"baseUrl": url, "model": "m"})
     async with Endpoint("e", spec, None, timeout=1.0) as endpoint:
@@ -40,7 +50,7 @@ async def spend(url, attempt, budget, price):
             for number in count():
                 text = f"Attempt {attempt}, question {worker}/{number}. " * 5
                 await caller.call(
-                    endpoint.request([{"role": "user", "content": text}], 1.0, 150), lambda record: None
+                    endpoint.request([{"role": "user", "content": text}], 1.0, 150), Unwritten()
                 )
 
         await asyncio.gather(*(work(worker) for worker in range(4)))

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from tests.integration.spender import Unwritten
 from tests.standin.openai_rules import Settings
 from tests.standin.openai_stub import Stub, process
 
@@ -59,7 +60,7 @@ def called(url, count, *, parallel=32, rpm=None, retries=6, timeout=5.0, budget=
             caller = Caller("stub", one, Limiter("stub", limits), retries, price, budget)
             asked = [one.request(question(number), 0.7, 200) for number in range(count)]
             begin = time.monotonic()
-            calls = (caller.call(request, lambda record: None) for request in asked)
+            calls = (caller.call(request, Unwritten()) for request in asked)
             ended = await asyncio.gather(*calls, return_exceptions=True)
             return ended, limits, time.monotonic() - begin
 

@@ -313,9 +313,10 @@ def _seen(table: Any, at: int, tokenizer: Any) -> Seen:
 
 _NAMES = ("Profile", "Personality", "Task", "History", "Dialogue")
 _CHINESE = ("【个人资料】", "【性格】", "【任务】", "【以往发言】", "【对话】")
-_MARKS = {f"[{name}]": name for name in _NAMES} | dict(zip(_CHINESE, _NAMES, strict=True))
-_SIDE = {"你：": "You: ", "对方：": "Other: "}
-_CHINESE_SIDE = re.compile("^(你|对方)：")
+_JAPANESE = ("【プロフィール】", "【性格】", "【タスク】", "【過去の発言】", "【会話】")
+_MARKS = {f"[{name}]": name for name in _NAMES} | dict(zip(_CHINESE + _JAPANESE, _NAMES * 2, strict=True))
+_SIDE = {"你：": "You: ", "对方：": "Other: ", "あなた：": "You: ", "相手：": "Other: "}
+_OTHER_SIDE = re.compile("^(你|对方|あなた|相手)：")
 
 
 def _sections(system: str) -> dict[str, list[str]]:
@@ -327,7 +328,7 @@ def _sections(system: str) -> dict[str, list[str]]:
             name = _MARKS[line]
             found[name] = []
         elif line:
-            found.setdefault(name, []).append(_CHINESE_SIDE.sub(lambda side: _SIDE[side[0]], line))
+            found.setdefault(name, []).append(_OTHER_SIDE.sub(lambda side: _SIDE[side[0]], line))
     return found
 
 
