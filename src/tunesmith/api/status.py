@@ -128,6 +128,8 @@ class JobStatus(Model):
     """PyTorchJobs made, whether they counted as attempts or not."""
     start_time: _Time | None = None
     """When the first attempt began."""
+    next_attempt_time: _Time | None = None
+    """When the next attempt starts, while it waits after one that failed."""
     completion_time: _Time | None = None
     """When the job succeeded or failed for good."""
     failed_pod: ShortText | None = None

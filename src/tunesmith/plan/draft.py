@@ -18,6 +18,8 @@ from tunesmith.names import Phase, Reason
 Status = dict[str, Any]
 _PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
 _VALID = (True, "Valid", "")
+NEXT_ATTEMPT = "nextAttemptTime"
+_TIMES = ("startTime", "completionTime", NEXT_ATTEMPT)
 
 
 def stamp(moment: datetime) -> str:
@@ -43,7 +45,7 @@ def _valid(values: Mapping[str, Any]) -> bool:
         JobStatus.model_validate(dict(values), by_alias=True, by_name=False)
     except ValidationError:
         return False
-    return all(moment(values[key]) for key in ("startTime", "completionTime") if key in values)
+    return all(moment(values[key]) for key in _TIMES if key in values)
 
 
 def sound(status: Any) -> Status:
