@@ -21,10 +21,16 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def explain(error: OSError, operation: str, path: Path) -> TunesmithError:
-    """Turn an OSError into ours. `operation` is a verb: "read", "write", "list", "delete"."""
+def explain(
+    error: OSError, operation: str, path: Path, full: type[TemporaryError] = TemporaryError
+) -> TunesmithError:
+    """Turn an OSError into ours. `operation` is a verb: "read", "write", "list", "delete".
+
+    A full disk becomes a `full` with Reason.DISK_FULL: where the path is in a folder that is the storage, a
+    StorageTemporaryError, which is waited out.
+    """
     if error.errno in _NO_SPACE:
-        return TemporaryError(
+        return full(
             f"The disk is full: cannot {operation} {path}. Make room in {path.parent}.",
             reason=Reason.DISK_FULL,
         )
@@ -40,12 +46,14 @@ def explain(error: OSError, operation: str, path: Path) -> TunesmithError:
 
 
 @contextmanager
-def explained(operation: str, path: Path) -> Iterator[None]:
+def explained(
+    operation: str, path: Path, full: type[TemporaryError] = TemporaryError
+) -> Iterator[None]:
     """Raise what `explain` makes of an OSError inside."""
     try:
         yield
     except OSError as error:
-        raise explain(error, operation, path) from error
+        raise explain(error, operation, path, full) from error
 
 
 def temp_sibling(path: Path) -> Path:
