@@ -130,9 +130,12 @@ def test_errors_of_ours_pass_as_they_are(error):
 
 def test_a_full_disk_under_a_download_is_not_the_storages_fault():
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(TemporaryError) as caught, file_explained("write", Path("/scratch/x")):
-        with explained("read", TARGET):
-            raise full
+    with (
+        pytest.raises(TemporaryError) as caught,
+        file_explained("write", Path("/scratch/x")),
+        explained("read", TARGET),
+    ):
+        raise full
     assert caught.value.reason == Reason.DISK_FULL
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 from good_manifests import FINE_TUNE, REMOVED, changed
-from sightings import DIGEST, NOW, PUBLISHED, child, look, pod, stamp, times, truths
+from sightings import DIGEST, NOW, PUBLISHED, child, conditions, look, pod, stamp, times, truths
 from tests.cases import each
 
 from tunesmith.names import QUEUE_LABEL
 from tunesmith.plan.draft import refused
+from tunesmith.plan.progress import to_status
 
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
@@ -324,6 +325,52 @@ def test_a_deadline_ends_the_wait_and_suspension_takes_its_place():
 
 def test_a_clock_of_the_cluster_that_is_ahead_makes_no_pause_longer():
     assert look(RUNNING, children=[child(1, "Failed", at=900)], pods=[OOM]).again == 10
+
+
+AWAY = {
+    "reason": "StorageUnavailable",
+    "message": "Cannot write s3://models/tune: no answer.",
+    "since": stamp(-300),
+}
+RUNS = {"children": [child(1, "Running")]}
+
+
+def test_what_holds_a_running_job_up_stands_in_message_and_condition_until_it_is_over():
+    status = look(RUNNING, **RUNS, progress=to_status({"step": 3, "trouble": AWAY}), at=30).status
+    said = f"Since {stamp(-300)}: {AWAY['message']}"
+    assert status["message"] == f"Attempt 1 is running. {said}"
+    assert status["progress"] == {"step": 3}
+    degraded = conditions(status)["Degraded"]
+    assert [degraded[key] for key in ("status", "reason", "message", "lastTransitionTime")] == [
+        *("True", "StorageUnavailable", said, stamp(30)),
+    ]
+    well = look(status, **RUNS, progress={"step": 4}, at=60).status
+    assert well["message"] == "Attempt 1 is running."
+    assert (conditions(well)["Degraded"]["status"], times(well)["Degraded"]) == ("False", stamp(60))
+    ended = look(status, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status
+    assert conditions(ended)["Degraded"]["status"] == "False"
+
+
+def test_a_job_that_was_never_in_trouble_has_no_such_condition():
+    assert "Degraded" not in conditions(look(RUNNING, **RUNS, progress={"step": 3}).status)
+
+
+NO_TROUBLE = [
+    None, 3, "x", [], {}, AWAY | {"reason": "no word"}, AWAY | {"reason": 3}, AWAY | {"message": None},
+    AWAY | {"since": "yesterday"}, AWAY | {"since": 5}, {"message": "x"},
+]  # fmt: skip
+
+
+@each("trouble", NO_TROUBLE)
+def test_a_pod_that_makes_no_sense_is_in_no_trouble(trouble):
+    assert to_status({"step": 3, "trouble": trouble}) == {"step": 3}
+
+
+def test_a_troubles_message_is_bounded_and_clean():
+    said = to_status({"trouble": AWAY | {"message": "a\x1b\n" * 9000}})
+    status = look(RUNNING, **RUNS, progress=said).status
+    assert len(status["message"]) < 1200
+    assert "\x1b" not in status["message"]
 
 
 def test_what_is_said_on_success():

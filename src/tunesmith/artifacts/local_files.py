@@ -46,9 +46,7 @@ def explain(
 
 
 @contextmanager
-def explained(
-    operation: str, path: Path, full: type[TemporaryError] = TemporaryError
-) -> Iterator[None]:
+def explained(operation: str, path: Path, full: type[TemporaryError] = TemporaryError) -> Iterator[None]:
     """Raise what `explain` makes of an OSError inside."""
     try:
         yield

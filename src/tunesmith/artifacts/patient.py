@@ -1,7 +1,7 @@
 """A store whose failures of the moment are waited out, for work that has nobody else to be patient for it.
 
-Until a store has answered once, its errors are raised as they are: the address may be wrong. From then on it is
-presumed to come back, and asked again for as long as `check` lets it.
+Until a store has answered once, its errors are raised as they are: the address may be wrong. From then on it
+is presumed to come back, and asked again for as long as `check` lets it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _EVERY = 0.2
 class PatientStore:
     """`store.Store` over another. `check` is called while waiting and may raise; `tell` hears of trouble.
 
+    `answered`: the same storage has answered this process before.
+
     An object that is read as a stream (`open`) is waited for until it begins.
     """
 
@@ -32,11 +34,13 @@ class PatientStore:
         check: Callable[[], None],
         tell: Tell = nobody,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        answered: bool = False,
     ) -> None:
         self.impatient = store
         """The store itself."""
         self._check, self._tell, self._sleep = check, tell, sleep
-        self._answered = False
+        self._answered = answered
 
     @property
     def uri(self) -> str:

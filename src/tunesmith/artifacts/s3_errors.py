@@ -205,8 +205,8 @@ def _header(response: Any, name: str) -> str:
 def check_no_redirect(response: Mapping[str, Any], parsed: Mapping[str, Any], endpoint: str) -> None:
     """Raise StoragePermanentError for an answer that sends every request to another address.
 
-    botocore takes each redirect for one to the bucket's region, asks for that region, is redirected again, and
-    so on without end. Amazon's own redirects name the region or have a code, and are left to botocore.
+    botocore takes each redirect for one to the bucket's region, asks for that region, is redirected again,
+    and so on without end. Amazon's own redirects name the region or have a code; botocore knows these.
     """
     headers = {name.lower(): str(value) for name, value in response.get("headers", {}).items()}
     status, there = int(response.get("status_code", 0)), headers.get("location", "")

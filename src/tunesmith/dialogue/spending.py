@@ -36,10 +36,11 @@ class Journal(Protocol):
 class Spending:
     """In picodollars: `spent` on calls whose outcome is known; `under_way` by process, held without a reply.
 
-    `records` are those of the budget.
+    `lost_calls` is how many requests these were, of all processes; `records` are those of the budget.
     """
 
     spent: int = 0
+    lost_calls: int = 0
     under_way: Counter[int] = field(default_factory=Counter)
     records: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -55,6 +56,7 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
         if held := held_of(key):
             if try_key(held.call, held.number) not in rows:
                 found.under_way[held.process] += int(row()["most"])
+                found.lost_calls += 1
         elif key.startswith(BUDGET):
             found.records.append(row())
         elif call := call_of_try(key):

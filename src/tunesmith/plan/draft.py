@@ -19,6 +19,8 @@ Status = dict[str, Any]
 _PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
 _VALID = (True, "Valid", "")
 NEXT_ATTEMPT = "nextAttemptTime"
+DEGRADED = "Degraded"
+"""The condition of a job that runs and is held up."""
 _TIMES = ("startTime", "completionTime", NEXT_ATTEMPT)
 
 
@@ -120,6 +122,8 @@ class Draft:
         self.condition("Accepted", *accepted)
         for kind in _PHASES:
             self.condition(str(kind), phase == kind, str(reason), message)
+        if phase != Phase.RUNNING:
+            self.condition(DEGRADED, False, str(reason), "")
         if phase in (Phase.SUCCEEDED, Phase.FAILED):
             self.status.setdefault("completionTime", self.now)
         if self.before.get("phase") == Phase.SUSPENDED != phase and "startTime" in self.status:

@@ -34,6 +34,7 @@ from tunesmith.plan.pods import (
     why_pending,
 )
 from tunesmith.plan.progress import to_status
+from tunesmith.plan.trouble import TROUBLE, describe
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
@@ -264,6 +265,7 @@ def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     draft.status["outputs"] = outputs
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
+    progress.pop(TROUBLE, None)
     if progress:
         draft.status["progress"] = progress
     said = word.get("message")
@@ -325,9 +327,12 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
     elif stuck is not None:
         draft.phase(Phase.PENDING, *stuck)
     elif holds(child, "Running"):
-        if seen.progress:
-            draft.status["progress"] = dict(seen.progress)
-        draft.phase(Phase.RUNNING, Reason.RUNNING, f"Attempt {attempt_of(child)} is running.")
+        progress = dict(seen.progress or {})
+        trouble = progress.pop(TROUBLE, None)
+        if progress:
+            draft.status["progress"] = progress
+        message = describe(draft, trouble, f"Attempt {attempt_of(child)} is running.")
+        draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")
     return Next(draft.status, _without_config(seen, child), suspend, again=_until_deadline(seen, draft))
