@@ -252,6 +252,25 @@ def test_an_engine_that_dies_again_and_again_ends_the_attempt_with_the_cause(
     assert job.log().count("is started again") == 3
 
 
+@pytest.mark.parametrize("how", ["the engine", "its process"])
+def test_an_engine_that_hangs_is_started_again_and_its_rows_are_sampled_again(
+    tiny_model: Path, tmp_path: Path, how: str
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 60)
+    job = job_in(tmp_path, tiny_model, prompts, engine={"transformers": {"stuckSeconds": 3}})
+    hangs = {"STUB_HANGS": str(tmp_path / "hangs")} if how == "the engine" else {}
+    with job.start(STUB_SECONDS="0.2", **hangs) as attempt:
+        attempt.wait_for_draws(40)
+        stopped = attempt.engines() if how == "its process" else []
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        assert attempt.ended() == [0], job.log()
+    assert len(stopped) == (how == "its process")
+    assert job.log().count("It has given no token and no reply for 3 s (stuckSeconds). It is started again") == 1
+    assert job.word()["progress"]["engineRestarts"] == 1
+    assert job.statistics()["generations"] == 60 * 4
+
+
 def test_accepted_replies_of_an_earlier_attempt_count_for_stop_after_accepted(
     tiny_model: Path, tmp_path: Path
 ) -> None:

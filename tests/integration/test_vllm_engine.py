@@ -376,7 +376,7 @@ def test_one_that_hangs_is_opened_again(runner: asyncio.Runner, model: Path) -> 
     assert {*folder.glob("*vllm*")} <= before
 
 
-def test_tokens_are_noticed_where_vllm_takes_them_in(engine: VllmReplies) -> None:
+def test_tokens_are_noticed_where_vllm_takes_them_in() -> None:
     """Seen with vLLM 0.32: `AsyncLLM` hands every batch of tokens to this method of this attribute."""
     import vllm
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -77,7 +77,7 @@ def test_engines_of_a_pod(engine, gpus, engines):
     ("one", "other", "same"),
     [
         ("{vllm: {gpuMemoryUtilization: 0.5, tensorParallelSize: 2}}", "{vllm: {}}", True),
-        ("{transformers: {batchSize: 3}}", "{transformers: {}}", True),
+        ("{transformers: {batchSize: 3, stuckSeconds: 60}}", "{transformers: {}}", True),
         ("{vllm: {maxModelLen: 100}}", "{vllm: {}}", False),
         ("{vllm: {}}", "{transformers: {}}", False),
     ],

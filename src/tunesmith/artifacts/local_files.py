@@ -31,7 +31,7 @@ def explain(
     """
     if error.errno in _NO_SPACE:
         return full(
-            f"The disk is full: cannot {operation} {path}. Make room in {path.parent}.",
+            f"The disk is full: cannot {operation} {path}. Make room in {path.parent}{_cure(full)}.",
             reason=Reason.DISK_FULL,
         )
     if error.errno in _NOT_THERE:
@@ -43,6 +43,10 @@ def explain(
     if error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP):
         return StoragePermanentError(f"Cannot {operation} {path}: {error.strerror}.")
     return StorageTemporaryError(f"Cannot {operation} {path}: {error.strerror or error}.")
+
+
+def _cure(full: type[TemporaryError]) -> str:
+    return "" if full is StorageTemporaryError else ", or give the job a larger resources.scratch.size"
 
 
 @contextmanager

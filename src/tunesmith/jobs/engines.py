@@ -143,6 +143,7 @@ class Engines:
                 elif "ready" in message:
                     self._tallies[number] = Counter(ready=1)
                     self._troubles.pop(number, None)
+                    heard.told(0.0)
                 elif "silent" in message:
                     heard.told(message["silent"])
                     self._note(number, message)
