@@ -67,9 +67,9 @@ class Model(BaseModel):
         """(dotted field, message) of what no CEL can say, for an object that follows the rules."""
         return []
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values with every default filled in and absent fields left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+    def to_json(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Plain JSON values with every default filled in (or left out) and absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults)
 
 
 def has(model: Any, name: str) -> bool:

@@ -89,7 +89,8 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     spec = cast(DialogueGenSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     options = storage_options(spec.storage)
-    found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
+    fields, chosen = run.result_fields(), run.result_fields(defaults=False)
+    found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
     sources = sources_of([spec.seeds.uri], options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
