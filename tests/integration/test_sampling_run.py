@@ -266,7 +266,9 @@ def test_an_engine_that_hangs_is_started_again_and_its_rows_are_sampled_again(
             os.kill(pid, signal.SIGSTOP)
         assert attempt.ended() == [0], job.log()
     assert len(stopped) == (how == "its process")
-    assert job.log().count("It has given no token and no reply for 3 s (stuckSeconds). It is started again") == 1
+    assert (
+        job.log().count("It has given no token and no reply for 3 s (stuckSeconds). It is started again") == 1
+    )
     assert job.word()["progress"]["engineRestarts"] == 1
     assert job.statistics()["generations"] == 60 * 4
 

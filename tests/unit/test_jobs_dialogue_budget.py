@@ -18,7 +18,6 @@ from tunesmith.jobs.patience import patiently
 from tunesmith.names import Reason
 
 
-
 class Away:
     """A store whose next `failures` writes fail."""
 

@@ -47,7 +47,11 @@ def test_details():
 def test_trouble_is_told_once_when_it_begins_and_once_when_it_is_over():
     written = io.StringIO()
     console = Console(file=written, width=200)
-    away = {"reason": "StorageUnavailable", "message": "No [bold]answer\x1b.", "since": "2026-05-01T12:00:00Z"}
+    away = {
+        "reason": "StorageUnavailable",
+        "message": "No [bold]answer\x1b.",
+        "since": "2026-05-01T12:00:00Z",
+    }
     with JobProgress(console, "tune") as progress:
         for trouble in (None, away, away, None):
             progress.tell({"phase": "training", "loss": 0.5, "trouble": trouble})

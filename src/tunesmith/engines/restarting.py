@@ -91,8 +91,7 @@ class Restarting:
             await asyncio.sleep(_LOOK_SECONDS)
             engine = self._engine
             if engine.heartbeat.silent >= self._stuck_seconds:
-                error = StuckError(
-                    f"The engine has given no token and no reply for {self._stuck_seconds:g} s (stuckSeconds)."
-                )
+                seconds = f"{self._stuck_seconds:g} s (stuckSeconds)"
+                error = StuckError(f"The engine has given no token and no reply for {seconds}.")
                 with suppress(TunesmithError):  # told to those whose replies are called off
                     await self._replace(engine, error)
