@@ -42,8 +42,8 @@ def money_before(spec: DialogueGenSpec, disk: str, rows: Rows) -> Past:
 
 def lost_in_flight(spec: DialogueGenSpec, disk: str, rows: Rows) -> Lost:
     """What calls were lost with killed processes, as the budget counts them."""
-    found = spending(rows, _prices(spec))
-    return Lost(found.lost_calls, found.past(disk).lost)
+    before = money_before(spec, disk, rows)
+    return Lost(before.lost_calls, before.lost)
 
 
 def _prices(spec: DialogueGenSpec) -> dict[str, Price]:
