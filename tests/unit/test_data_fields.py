@@ -518,6 +518,8 @@ def test_a_field_changes_the_sample_or_is_refused_or_counted(where, name, value)
 
 def without_effect(fmt, where, name, value):
     """What may be read and change nothing: it says what holds anyway, or decides about the whole record."""
+    if value is False and name in REFUSED:  # images: false
+        return True
     if name in ("loss_weight", "weight", "loss_scale", "train", "training", "loss"):
         return value in (True, 1)
     if fmt == "chat" and where == "tree's message":
@@ -539,4 +541,4 @@ def without_effect(fmt, where, name, value):
         return name == "term_of_imprisonment"
     if fmt == "userSimulation":
         return name in ("user_hash", "user", "user_profile", "personality", "timestamp", "task")
-    return value is False and name in REFUSED  # images: false
+    return False

@@ -348,6 +348,19 @@ def test_the_check_sees_the_prompts_record(make):
     assert seen == [ask("q", id="a"), ask("q", id="b")]
 
 
+def test_fields_of_turns_that_no_reader_reads_are_counted(make):
+    """The record's own fields all go to the verifier and the outputs."""
+    turns = [{"role": "user", "content": "q", "mood": "calm"}]
+    for record in ({"messages": turns, "answer": 3}, {"prompt": turns, "answer": 3}):
+        prompts = make([record])
+        inside = "messages[].mood" if "messages" in record else "prompt[].mood"
+        assert prompts.facts["unread"] == {inside: 1}
+        assert f"not read: {inside} (1)" in prompts.sentences()
+        assert prompts[0].record["answer"] == 3
+    turns[0]["weight"] = 1
+    assert len(make([{"messages": turns, "rejected_response": "No."}])) == 1
+
+
 def test_facts_and_digest(make, tmp_path):
     records = [ask(f"q{n}" * n, id=n) for n in range(1, 5)]
     prompts = make(records)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunesmith.data.fields import (
-    MEDIA,
     SYSTEM,
     Fields,
     differing,
@@ -19,7 +18,7 @@ from tunesmith.data.fields import (
     plain,
     present,
     refuse_beside_messages,
-    refuse_fields,
+    refuse_in_turn,
     refuse_preference,
     same_text,
     text_field,
@@ -49,22 +48,6 @@ _ROLES = {
     "tool": ("tool", "observation", "function", "function_response", "tool_response"),
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
-
-# What Message has no room for: to leave it out in silence would train on something else than the data says.
-_LOST_IN_TURN = (
-    "tool_calls",
-    "function_call",
-    "tools",
-    "functions",
-    "thinking",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
-    "thought",
-    "thoughts",
-    "refusal",
-    *MEDIA,
-)
 
 
 def conversation_from_chat(
@@ -165,7 +148,7 @@ def _simple(turn: object) -> Message | None:
 
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """The messages of one list element: two for a pair, one else."""
-    refuse_fields(turn, _LOST_IN_TURN, name)
+    refuse_in_turn(turn, name)
     asking = "human" if "human" in turn else "user"
     if asking in turn and "assistant" in turn:
         system, _ = same_text(turn, SYSTEM, name)
@@ -206,7 +189,7 @@ def _role(turn: Fields, name: str) -> str:
 
 def _same(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
     """The name under which a turn has a value; None if under neither. Raises RecordProblem if two differ."""
-    one, other = (turn.get(name) for name in names)
+    one, other = turn.get(names[0]), turn.get(names[1])
     if one is not None and other is not None and one != other:
         raise differing(*names, inside)
     return names[0] if one is not None else names[1] if other is not None else None

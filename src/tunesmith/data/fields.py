@@ -38,9 +38,24 @@ PREFERENCE = (
 )
 """Better and worse replies, under the names that TRL, ms-swift, LLaMA-Factory and OpenAI use."""
 
+# What a message has no room for: to leave it out would train on something else than the data says.
+_LOST_IN_TURN = (
+    "tool_calls",
+    "function_call",
+    "tools",
+    "functions",
+    "thinking",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "thought",
+    "thoughts",
+    "refusal",
+    *MEDIA,
+)
+
 OTHERS = "fields of other names"
 _MOST_NAMES = 500
-_SHOWN = 20
 _SHOWN_OF_NAME = 80
 _NOT_TEXT = "only text is trained on; write it into the text, or remove it"
 _ONE_WAY = "every record is rendered by the model's template alone; remove it"
@@ -94,6 +109,8 @@ class Fields(Mapping[str, Any]):
     def unread(self) -> Iterator[str]:
         """The dotted name of every field that has a value and was not read, as often as it stands there."""
         for part in self._parts:
+            if part.value.keys() <= part._read:
+                continue
             for field, value in part.value.items():
                 if field not in part._read and not is_empty(value):
                     yield named(field, part.label)
@@ -109,11 +126,11 @@ class Unread(Counter[str]):
             self[name if known else OTHERS] += 1
 
 
-def unread_text(unread: Mapping[str, int]) -> str:
+def unread_text(unread: Mapping[str, int], shown: int = 20) -> str:
     """`source (1,000), score (12)`, the most frequent first; "" if all was read."""
     ranked = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
-    words = [f"{_short(name)} ({number:,})" for name, number in ranked[:_SHOWN]]
-    more = [f"and {len(ranked) - _SHOWN:,} more"] if len(ranked) > _SHOWN else []
+    words = [f"{_short(name)} ({number:,})" for name, number in ranked[:shown]]
+    more = [f"and {len(ranked) - shown:,} more"] if len(ranked) > shown else []
     return ", ".join(words + more)
 
 
@@ -125,6 +142,12 @@ def fields_of(value: Mapping[str, Any]) -> Fields:
 def plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record itself, to look at without reading."""
     return value.value if isinstance(value, Fields) else value
+
+
+def given_of(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those of the names that are fields of the object, whatever they hold; looks without reading."""
+    own = plain(value)
+    return [] if own.keys().isdisjoint(names) else [name for name in names if name in own]
 
 
 def is_empty(value: object) -> bool:
@@ -153,7 +176,10 @@ def same_text(value: Mapping[str, Any], names: Sequence[str], inside: str = "") 
 
     Raises RecordProblem where two of them differ.
     """
-    given = {name: text for name in names if (text := optional_text(value, name, inside))}
+    found = given_of(value, names)
+    if not found:
+        return "", ""
+    given = {name: text for name in found if (text := optional_text(value, name, inside))}
     first = next(iter(given), "")
     for name, text in given.items():
         if text != given[first]:
@@ -170,7 +196,7 @@ def refuse_fields(
     value: Mapping[str, Any], fields: Sequence[str], inside: str = "", why: str = _NOT_TEXT
 ) -> None:
     """Refuse what would otherwise be lost; empty ones are fine, and so is false."""
-    for field in fields:
+    for field in given_of(value, fields):
         given = value.get(field)
         if not is_empty(given) and given is not False:
             raise RecordProblem(f"{named(field, inside)} cannot be used: {why}")
@@ -179,14 +205,19 @@ def refuse_fields(
 def refuse_beside_messages(record: Mapping[str, Any]) -> None:
     """Refuse a record's fields that would change what the model sees of its messages."""
     refuse_fields(record, ("tools", "functions", *MEDIA))
-    for field in TEMPLATE:
+    for field in given_of(record, TEMPLATE):
         if not is_empty(record.get(field)):
             raise RecordProblem(f"{field} cannot be used: {_ONE_WAY}")
 
 
+def refuse_in_turn(turn: Mapping[str, Any], name: str) -> None:
+    """Refuse what would be lost of a turn."""
+    refuse_fields(turn, _LOST_IN_TURN, name)
+
+
 def refuse_preference(record: Mapping[str, Any]) -> None:
     """Refuse a record's fields that say which replies are better or worse."""
-    for field in PREFERENCE:
+    for field in given_of(record, PREFERENCE):
         if not is_empty(record.get(field)):
             raise RecordProblem(f"{field} cannot be used: {_NO_PREFERENCE}")
     if plain(record).get("label") is False:

@@ -10,6 +10,7 @@ from tunesmith.data.chat import LISTS, conversation
 from tunesmith.data.fields import (
     SYSTEM,
     fields_of,
+    is_empty,
     optional_text,
     plain,
     present,
@@ -74,10 +75,11 @@ def _history(history: object) -> Iterator[Message]:
             history = json.loads(history)
         except ValueError:
             raise RecordProblem("history is text, but not a JSON list") from None
-    if not isinstance(history or [], list):
+    if is_empty(history):
+        return
+    if not isinstance(history, list):
         raise RecordProblem(f"history is {type_name(history)}, not a list")
-    pairs: list[Any] = history or []  # type: ignore[assignment]
-    for index, pair in enumerate(pairs):
+    for index, pair in enumerate(history):
         match pair:
             case [str(question), str(reply)] if reply.strip():
                 yield Message("user", question)

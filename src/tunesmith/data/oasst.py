@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.fields import Fields, fields_of, plain, text_field
+from tunesmith.data.fields import Fields, fields_of, plain, refuse_in_turn, text_field
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.weights import not_to_learn, weight_of
 from tunesmith.tokens.conversation import Message
@@ -56,6 +56,7 @@ def _paths(record: Fields, node: Node, name: str) -> Iterator[list[Message]]:
 
 
 def _message(node: Fields, name: str) -> Message:
+    refuse_in_turn(node, name)
     role = text_field(node, "role", name)
     if role not in _ROLES:
         raise RecordProblem(f'{name}.role is "{role}"; a message tree has prompter and assistant')

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.data.fields import differing, is_empty, named, refuse_fields
+from tunesmith.data.fields import differing, given_of, is_empty, named, refuse_fields
 from tunesmith.data.json_text import type_name
 from tunesmith.data.place import RecordProblem
 
@@ -18,6 +18,7 @@ NUMBERS = ("loss_weight", "weight", "loss_scale")
 FLAGS = ("train", "training", "loss")
 DETAILS = ("train_detail", "training_detail")
 """Axolotl's: which characters of a reply are learned."""
+_ALL = (*NUMBERS, *FLAGS, *DETAILS)
 _WHOLE = "replies are learned whole; use train, or remove it"
 # Weights are float32 in training; beyond these a step's sum would be 0 or infinite.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
@@ -29,6 +30,8 @@ def weight_of(turn: Mapping[str, Any], name: str) -> float | None:
     A flag that is false makes it 0, whatever the number. Raises RecordProblem where two numbers or two flags
     differ, and where a flag is true beside the number 0.
     """
+    if not given_of(turn, _ALL):
+        return None
     refuse_fields(turn, DETAILS, name, _WHOLE)
     number_name, weight = _one_of(NUMBERS, turn, name)
     flag_name, learned = _one_of(FLAGS, turn, name)
@@ -52,7 +55,7 @@ def not_to_learn(name: str, role: str) -> RecordProblem:
 def refuse_at_record(record: Mapping[str, Any]) -> None:
     """Refuse what a whole record says about how it is learned, unless it says what holds anyway."""
     refuse_fields(record, DETAILS, why=_WHOLE)
-    for name in ("loss_weight", "loss_scale", "train", "training"):
+    for name in given_of(record, ("loss_weight", "loss_scale", "train", "training")):
         given = record.get(name)
         if not is_empty(given) and given not in (True, 1):
             raise RecordProblem(
@@ -64,7 +67,8 @@ def refuse_at_record(record: Mapping[str, Any]) -> None:
 def _one_of(names: tuple[str, ...], turn: Mapping[str, Any], inside: str) -> tuple[str, Any]:
     """The value under one or several of these names, and the first of them."""
     check = _number if names is NUMBERS else _flag
-    given = {name: check(value, name, inside) for name in names if (value := turn.get(name)) is not None}
+    found = given_of(turn, names)
+    given = {name: check(value, name, inside) for name in found if (value := turn.get(name)) is not None}
     first = next(iter(given), "")
     for name, value in given.items():
         if value != given[first]:

@@ -33,7 +33,8 @@ from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Encoded
 
 BINS = 12
-_READ = "Every record can be used, but no reader reads these fields"
+_NOT_READ = "Every record can be used, but no reader reads these fields"
+_NAMED = 5
 _NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
 
 
@@ -210,10 +211,9 @@ def verdict(bad: BadRecords, good: int, unread: Mapping[str, int], console: Cons
     elif not good:
         say(console, "There is nothing to use.", "red")
     else:
-        say(
-            console,
-            f"{_READ}: {unread_text(unread)}." if unread else "All good.",
-            "yellow" if unread else "green",
-        )
+        if unread:
+            say(console, f"{_NOT_READ}: {unread_text(unread, _NAMED)}.", "yellow")
+        else:
+            say(console, "All good.", "green")
         return 0
     return 2
