@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from tunesmith.data.chat import conversation
-from tunesmith.data.fields import Fields, fields_of, present, text_field
+from tunesmith.data.fields import Fields, fields_of, present, refuse_in_turn, text_field
 from tunesmith.data.json_text import type_name
 from tunesmith.data.legal import case_from, prompt_messages, whole_number
 from tunesmith.data.place import RecordProblem
@@ -133,6 +133,7 @@ def _message(record: Fields, given: object, name: str) -> Message:
     if not isinstance(given, Mapping):
         raise RecordProblem(f"{name} is {type_name(given)}, not an object")
     turn = record.part(given, "prompt[]")
+    refuse_in_turn(turn, name)
     role = text_field(turn, "role", name)
     if role not in ROLES:
         raise RecordProblem(f'{name}.role is "{role[:40]}"; known are {", ".join(ROLES)}')
