@@ -9,6 +9,7 @@ from tests.fixtures.tokenizers import load_family
 from tests.support import write_jsonl
 
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.choose import rank
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError, LabelError
 
@@ -117,6 +118,22 @@ def test_a_tenth_is_a_tenth_where_ids_repeat(make):
     assert (len(both.train), max(numbers(both.train)) < 100) == (10, True)
     held = make((records, {}), validation=0.1)
     assert (len(held.train), len(held.validation)) == (360, 40)
+
+
+def test_a_subset_of_records_with_ids_of_their_own_stays_what_it_was(make):
+    """Their contents are of no account; a job that an earlier version began finds the same data."""
+    records = [chat(n) for n in range(40)]
+    done = make((records, {"subset": {"ratio": 0.25, "seed": 7}}))
+    expected = sorted(range(40), key=lambda n: rank(7, "subset", f"k{n}"))[:10]
+    assert numbers(done.train) == sorted(expected)
+    edited = [{**record, "note": "new"} for record in records]
+    assert numbers(make((edited, {"subset": {"ratio": 0.25, "seed": 7}})).train) == sorted(expected)
+
+
+def test_equal_records_are_chosen_together(make):
+    records = [chat(n) for n in range(20) for _ in range(3)]
+    done = make((records, {"subset": {"ratio": 0.5}}))
+    assert (len(done.train), len(numbers(done.train))) == (30, 10)
 
 
 def test_a_subset_of_sampled_data_is_of_whole_cases(make):

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunesmith.tokens.conversation import Conversation, Document
+
+
+class RecordKey(NamedTuple):
+    """What a record is known by: its `id`, "" if it has none, and a hash of all that it holds."""
+
+    id: str
+    content: str
 
 
 def content_key(value: Any) -> str:
@@ -18,8 +25,13 @@ def content_key(value: Any) -> str:
 
 def record_key(value: Mapping[str, Any]) -> str:
     """The `id` (a text or whole number), by which outputs name a record, else its `content_key`."""
+    return own_id(value) or content_key(value)
+
+
+def own_id(value: Mapping[str, Any]) -> str:
+    """The `id`, if it is a text or a whole number; else ""."""
     given = value.get("id")
-    return str(given) if (isinstance(given, str) and given) or type(given) is int else content_key(value)
+    return str(given) if isinstance(given, str) or type(given) is int else ""
 
 
 def said_key(content: Conversation | Document) -> str:

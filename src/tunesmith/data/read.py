@@ -19,7 +19,7 @@ from tunesmith.data.bad_records import too_many
 from tunesmith.data.contents import USER, Articles, contents_of, kind_of
 from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.grouping import Runs, together
-from tunesmith.data.keys import content_key, said_key
+from tunesmith.data.keys import RecordKey, content_key, own_id, said_key
 from tunesmith.data.movielens import is_movielens, other_files, read_movielens
 from tunesmith.data.place import RecordSkipped, Skipped
 from tunesmith.data.records import (
@@ -82,7 +82,7 @@ class Tally:
 class Choice:
     """What is asked of a dataset while it is read."""
 
-    wanted: Callable[[str], bool] | None = None
+    wanted: Callable[[RecordKey], bool] | None = None
     """Whether a record is used at all, by its key; None: all are."""
     validates: Callable[[str], bool] = lambda key: False
     """Whether a split key is held out."""
@@ -136,12 +136,15 @@ class Reader:
             return other_files(self._entries)
         return choose_files(self._entries, plain_text=self._dataset.text is not None)[1]
 
-    def record_keys(self) -> Iterator[str]:
-        """The key of every record, by which a subset is chosen: of `sampled`, that of its case."""
+    def record_keys(self) -> Iterator[RecordKey]:
+        """What every record is known by, from which a subset is chosen."""
         return (self._key(each.value) for each in self._records() if isinstance(each, Record))
 
-    def _key(self, value: Mapping[str, Any]) -> str:
-        return case_key(value) if self._dataset.sampled is not None else content_key(value)
+    def _key(self, value: Mapping[str, Any]) -> RecordKey:
+        """The replies that a RejectionSampleJob wrote of one case are known by the case alone."""
+        known = own_id(value)
+        whole = self._dataset.sampled is not None and known and value.get("sample_index") is not None
+        return RecordKey(known, known if whole else content_key(value))
 
     def _is_wanted(self, record: Record, choice: Choice) -> bool:
         return choice.wanted is None or choice.wanted(self._key(record.value))
