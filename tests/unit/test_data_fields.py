@@ -201,6 +201,7 @@ OF_RECORDS = {
     "images": ["a.png"],
     "audio": "a.wav",
     "tools": [{"name": "f"}],
+    "assistant_masks": [0, 1],
 }
 OF_TURNS = {
     "thinking": "Look out first.",
@@ -222,6 +223,12 @@ def test_what_changes_what_is_learned_is_refused(name):
 @each("name", OF_TURNS)
 def test_what_would_be_lost_of_a_turn_is_refused(name):
     assert refused(talk(**{name: OF_TURNS[name]})).startswith(f"messages[1].{name} cannot be used")
+
+
+def test_json_as_text_that_holds_nothing_is_not_refused():
+    for nothing in ("[]", "{}", "null"):
+        assert read("chat", {**talk(), "tools": nothing})[1] == {}
+        assert refused({**talk(), "tools": '[{"name": "f"}]'}).startswith("tools cannot be used")
 
 
 def test_nothing_is_refused_or_counted_that_holds_nothing():

@@ -56,6 +56,8 @@ _LOST_IN_TURN = (
 
 OTHERS = "fields of other names"
 _MOST_NAMES = 500
+_EMPTY_TEXTS = ("[]", "{}", "null")
+"""JSON as text, as tables hold it, that holds nothing."""
 _SHOWN_OF_NAME = 80
 _NOT_TEXT = "only text is trained on; write it into the text, or remove it"
 _ONE_WAY = "every record is rendered by the model's template alone; remove it"
@@ -198,7 +200,7 @@ def refuse_fields(
     """Refuse what would otherwise be lost; empty ones are fine, and so is false."""
     for field in given_of(value, fields):
         given = value.get(field)
-        if not is_empty(given) and given is not False:
+        if not is_empty(given) and given is not False and given not in _EMPTY_TEXTS:
             raise RecordProblem(f"{named(field, inside)} cannot be used: {why}")
 
 

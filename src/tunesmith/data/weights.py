@@ -18,6 +18,8 @@ NUMBERS = ("loss_weight", "weight", "loss_scale")
 FLAGS = ("train", "training", "loss")
 DETAILS = ("train_detail", "training_detail")
 """Axolotl's: which characters of a reply are learned."""
+MASKS = ("assistant_masks", "completion_mask")
+"""Which tokens are learned, as TRL and transformers write it beside token ids."""
 _ALL = (*NUMBERS, *FLAGS, *DETAILS)
 _WHOLE = "replies are learned whole; use train, or remove it"
 # Weights are float32 in training; beyond these a step's sum would be 0 or infinite.
@@ -55,6 +57,7 @@ def not_to_learn(name: str, role: str) -> RecordProblem:
 def refuse_at_record(record: Mapping[str, Any]) -> None:
     """Refuse what a whole record says about how it is learned, unless it says what holds anyway."""
     refuse_fields(record, DETAILS, why=_WHOLE)
+    refuse_fields(record, MASKS, why="labels are made from the turns; use train, or remove it")
     for name in given_of(record, ("loss_weight", "loss_scale", "train", "training")):
         given = record.get(name)
         if not is_empty(given) and given not in (True, 1):
