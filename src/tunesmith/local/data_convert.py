@@ -15,7 +15,8 @@ import zstandard
 from rich.console import Console
 
 from tunesmith.artifacts.local_files import explained, finished_temp, link_new, replace, sync
-from tunesmith.artifacts.location import FolderLocation, split_uri
+from tunesmith.artifacts.location import FolderLocation
+from tunesmith.artifacts.opening import locate
 from tunesmith.data.bad_records import not_allowed
 from tunesmith.data.convert import TARGETS, Target, records_of
 from tunesmith.data.fields import unread_text
@@ -87,7 +88,7 @@ def _out(into: Into) -> Path:
         raise UsageError(
             f"{into.path}: write to a file here; `tunesmith run --seed {into.path}=FILE` puts it into S3."
         )
-    location = split_uri(absolute(into.path))
+    location = locate(absolute(into.path))
     assert isinstance(location, FolderLocation)
     name = location.path.name.lower()
     if not name.removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".json")):
