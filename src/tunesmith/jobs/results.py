@@ -32,6 +32,7 @@ from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.export import copy_generation_config, describe_weights, save_final
 from tunesmith.training.metrics import Metrics
 from tunesmith.training.model import method_name
+from tunesmith.training.trained import count_trained
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,7 @@ class Results:
         self._folder, self._store = session.folder, session.store
         self._tokenizer = session.world.node_folder / "tokenizer"
         self._before: dict[str, Any] = {}
+        self._trained = count_trained(model)
         self.metrics: Metrics | None = None
 
     def begin(self) -> None:
@@ -61,6 +63,7 @@ class Results:
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
+        log.info("Trained: %s.", self._trained.sentence())
         text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
@@ -150,6 +153,7 @@ class Results:
             "job": {"kind": self._session.run.kind, "name": self._session.run.name},
             "model": spec.model.uri,
             "method": method_name(spec.method),
+            "trained": self._trained.as_dict(),
             "steps": state.global_step,
             "usedStep": used_step,
             "stoppedEarly": state.global_step < state.max_steps,
@@ -182,7 +186,8 @@ class Results:
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.metrics is not None
         prepared, loss = self._inputs.prepared, result["validationLoss"]
-        summary = [("Model", result["model"]), ("Method", result["method"]), ("Steps", result["steps"])]
+        summary = [("Model", result["model"]), ("Method", result["method"])]
+        summary += [("Trained", self._trained.sentence()), ("Steps", result["steps"])]
         if loss["before"] is not None:
             summary += [("Validation loss before", loss["before"]), ("Validation loss after", loss["after"])]
         summary += [("Seconds", result["seconds"]), ("Device", result["world"]["device"])]

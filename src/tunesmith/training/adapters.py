@@ -16,13 +16,14 @@ from tunesmith.engines.adapter import (
     ADAPTER_WEIGHTS,
     LORA_A,
     LORA_B,
+    changes_tied,
     load_adapter,
     put_weights,
     read_weights,
 )
 from tunesmith.errors import ModelError
 from tunesmith.names import TRAINED_ADAPTER
-from tunesmith.training.experts import fused_experts, linear_layers
+from tunesmith.training.targets import target_modules
 
 TRAINED = "default"
 Weights = Mapping[str, Any]
@@ -51,7 +52,7 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
         r=method.r,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules=_wanted(model, method.target_modules),
+        target_modules=target_modules(model, method),
         task_type=TaskType.CAUSAL_LM,
     )
     try:
@@ -65,13 +66,6 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
         model.base_model.set_adapter([*names, TRAINED])
         model.base_model.set_requires_grad(names, requires_grad=False)
     return model
-
-
-def _wanted(model: Any, targets: str) -> str | list[str]:
-    """`targetModules` as peft takes it."""
-    if targets != "all-linear":
-        return [name.strip() for name in targets.split(",") if name.strip()]
-    return linear_layers(model) if fused_experts(model) else targets
 
 
 def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
@@ -92,12 +86,7 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
 
 def _refuse_tied(model: Any, folder: Path) -> None:
     """Input and output embeddings that are one matrix cannot take an adapter of one of them."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    plain = [end.base_layer if isinstance(end, BaseTunerLayer) else end for end in ends if end is not None]
-    tied = len(plain) == 2 and plain[0].weight is plain[1].weight
-    if tied and any(isinstance(end, BaseTunerLayer) for end in ends):
+    if changes_tied(model):
         raise ModelError(
             f"The adapter in {folder} changes an embedding that is also the other one of this model; "
             "it cannot be merged for method.full. Use method.lora."
