@@ -25,14 +25,22 @@ VICUNA = {
 @each(
     "given, wanted, said",
     [
-        (VICUNA, VICUNA | {"do_sample": True}, "do_sample is taken as true, since temperature, top_p are set"),
+        (
+            VICUNA,
+            VICUNA | {"do_sample": True},
+            "do_sample is taken as true, since temperature, top_p are set",
+        ),
         ({"top_k": 20}, {"do_sample": True, "top_k": 20}, "do_sample is taken as true, since top_k is set"),
         ({"temperature": 0.9, "do_sample": False}, {"do_sample": False}, "temperature is left out"),
         ({"temperature": 0.0, "eos_token_id": [1, 2]}, {"eos_token_id": [1, 2]}, "temperature is left out"),
         ({"early_stopping": True, "num_beams": 1}, {"num_beams": 1}, "early_stopping is left out"),
         ({"output_scores": True}, {}, "output_scores is left out"),
         ({"pad_token_id": -1, "bos_token_id": 4}, {"bos_token_id": 4}, "pad_token_id is left out"),
-        ({"use_cache": False, "cache_implementation": "static"}, {"use_cache": False}, "cache_implementation is left out"),
+        (
+            {"use_cache": False, "cache_implementation": "static"},
+            {"use_cache": False},
+            "cache_implementation is left out",
+        ),
         ({"do_sample": True, "temperature": 0.6}, {"do_sample": True, "temperature": 0.6}, ""),
         ({"num_beams": 4, "early_stopping": True}, {"num_beams": 4, "early_stopping": True}, ""),
     ],

@@ -7,7 +7,7 @@ DEFAULT = 4096
 
 
 def longest_sample(asked: int | None, positions: int | None) -> int:
-    """Tokens to which context is cut: `training.maxLength`, else what the model has `positions` for, up to 4,096."""
+    """Tokens to which context is cut: `training.maxLength`, else up to 4,096 of the model's `positions`."""
     return asked or min(DEFAULT, positions or DEFAULT)
 
 
@@ -17,6 +17,6 @@ def too_long(tokens: int, asked: int, positions: int | None) -> str:
         return ""
     return (
         f"a sample of {tokens} tokens is longer than the {positions} positions that the model has "
-        f"(max_position_embeddings, with its rope scaling). Lower maxLength from {asked} to {positions} or less, "
-        "so that it is cut, or leave maxLength out"
+        f"(max_position_embeddings, with its rope scaling). Lower maxLength from {asked} to {positions} or "
+        "less, so that it is cut, or leave maxLength out"
     )

@@ -1,7 +1,7 @@
 """A model's generation configuration: mended where transformers loads it and refuses to save it.
 
-`GenerationConfig.save_pretrained` is stricter than loading: settings of sampling without `do_sample` (Vicuna, the
-first Llama-2), or of beams without beams, would end a run at its first save.
+`GenerationConfig.save_pretrained` is stricter than loading: settings of sampling without `do_sample` (Vicuna,
+the first Llama-2), or of beams without beams, would end a run at its first save.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _FIRST = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
 def mend_generation_config(model: Any) -> list[str]:
     """Mend what a save of the model would refuse. Returns a phrase on each change; none if it is valid.
 
-    Settings of sampling mean sampling, as later versions of such files say, unless `do_sample` is false or the
-    temperature is 0. Whatever else transformers would not save is left out.
+    Settings of sampling mean sampling, as later versions of such files say, unless `do_sample` is false or
+    the temperature is 0. Whatever else transformers would not save is left out.
     """
     config = getattr(model, "generation_config", None)
     if config is None or not refused(config):

@@ -1,7 +1,7 @@
 """How many positions a model has, from its config.json: no sample can be longer.
 
-`max_position_embeddings` is meant as transformers means it: with linear and dynamic scaling it is the length before
-scaling, with Llama-3's and LongRoPE's the one after, with YaRN the one after unless
+`max_position_embeddings` is meant as transformers means it: with linear and dynamic scaling it is the length
+before scaling, with Llama-3's and LongRoPE's the one after, with YaRN the one after unless
 `original_max_position_embeddings` times `factor` is more.
 """
 

@@ -7,6 +7,7 @@ at the end is one adapter over the original base: B₁A₁ + B₂A₂ = [B₁ B�
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tunesmith.errors import ModelError
 from tunesmith.names import TRAINED_ADAPTER
 from tunesmith.training.targets import target_modules
 
+log = logging.getLogger(__name__)
 TRAINED = "default"
 Weights = Mapping[str, Any]
 
@@ -65,6 +67,11 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
     if names:
         model.base_model.set_adapter([*names, TRAINED])
         model.base_model.set_requires_grad(names, requires_grad=False)
+    if changes_tied(model):
+        log.warning(
+            "An adapter that this job starts from changes one of two embeddings that are one matrix. What is "
+            "published has it too: keep that as an adapter, since merging it would change both embeddings."
+        )
     return model
 
 
@@ -75,7 +82,7 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
 
     for folder in adapters:
         adapted = load_adapter(model, folder)
-        _refuse_tied(adapted, folder)
+        refuse_tied(adapted, folder)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
                 with gather_params_ctx(module.get_base_layer().weight):  # under ZeRO-3 it is shared out
@@ -84,8 +91,11 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
     return model.requires_grad_(True)
 
 
-def _refuse_tied(model: Any, folder: Path) -> None:
-    """Input and output embeddings that are one matrix cannot take an adapter of one of them."""
+def refuse_tied(model: Any, folder: Path) -> None:
+    """Raise ModelError for an adapter that cannot be merged.
+
+    Input and output embeddings that are one matrix cannot take an adapter of one of them.
+    """
     if changes_tied(model):
         raise ModelError(
             f"The adapter in {folder} changes an embedding that is also the other one of this model; "
@@ -153,7 +163,8 @@ def _combined(model: Any, state: Weights | None) -> dict[str, Any]:
         own = get_peft_model_state_dict(model, state, adapter, save_embedding_layers=False)
         for name, tensor in own.items():
             scale = _scale(model, name, adapter) if name.endswith(LORA_B) else 1.0
-            parts.setdefault(name, []).append(tensor.detach().to("cpu", torch.float32) * scale)
+            where = "meta" if tensor.is_meta else "cpu"
+            parts.setdefault(name, []).append(tensor.detach().to(where, torch.float32) * scale)
     joined = {name: torch.cat(found, 0 if name.endswith(LORA_A) else 1) for name, found in parts.items()}
     rank = max(tensor.shape[0] for name, tensor in joined.items() if name.endswith(LORA_A))
     return {name: _filled(tensor, rank, name.endswith(LORA_A)) for name, tensor in joined.items()}

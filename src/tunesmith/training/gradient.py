@@ -1,8 +1,9 @@
 """The gradient's length, exact however large a tensor is, and clipping by it.
 
-torch adds the squares of a float32 tensor up in float32; on a CPU the sum of an embedding of 28 million numbers
-comes out too short by more than 1e-4. DeepSpeed adds them up in float64, so the same run would have another
-`grad_norm`, and other weights once it clips. Here rows are short enough for float32, and their sum is float64.
+torch adds the squares of a float32 tensor up in float32; on a CPU the length of an embedding of 28 million
+numbers comes out too short by more than 1e-4. DeepSpeed adds them up in float64, so the same run would have
+another `grad_norm`, and other weights once it clips. Here rows are short enough for float32, and their sum is
+float64.
 """
 
 from __future__ import annotations

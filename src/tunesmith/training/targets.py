@@ -30,8 +30,8 @@ def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
     if missing or not names:
         what = f"the model has no module named {' or '.join(missing)}" if names else "no module is named"
         raise ModelError(
-            f"{field}: {what}. Its linear modules are {_listed(last_names(model))}; {ALL} means all of them but "
-            "the output layer."
+            f"{field}: {what}. Its linear modules are {_listed(last_names(model))}; {ALL} means all of them "
+            "but the output layer."
         )
     _refuse_tied(model, field, fitting)
     return names
@@ -47,7 +47,7 @@ def last_names(model: Any) -> list[str]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    found = {}
+    found: dict[str, None] = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear | Conv1D):
             parts = name.split(".")
@@ -79,7 +79,7 @@ def _refuse_tied(model: Any, field: str, fitting: dict[str, set[str]]) -> None:
     wrong = [name for name, modules in fitting.items() if modules & set(shared)]
     if wrong:
         raise ModelError(
-            f"{field}: {', '.join(wrong)} cannot have an adapter, since {' and '.join(shared)} of this model are "
-            "one matrix (tie_word_embeddings), so that merging the adapter would change both. Leave "
+            f"{field}: {', '.join(wrong)} cannot have an adapter, since {' and '.join(shared)} of this model "
+            "are one matrix (tie_word_embeddings), so that merging the adapter would change both. Leave "
             f"{'it' if len(wrong) == 1 else 'them'} out, or use method.full, which trains the matrix itself."
         )
