@@ -100,7 +100,7 @@ def test_the_whole_folder_is_tried_but_for_weights(exports, tiny_model, monkeypa
         (
             "config.json",
             {"eos_token_id": "two"},
-            "This model cannot be saved after training, so it is not trained",
+            "so it is not trained: Validation error for field 'eos_token_id': TypeError: ",
         ),
         ("tunesmith_presets.json", {"presets": 3}, "tunesmith_presets.json"),
     ],

@@ -40,7 +40,7 @@ class Exports:
         self, name: str, spec: FineTuneSpec, inputs: Inputs, dtype: torch.dtype, scratch: Path
     ) -> None:
         self._name, self._spec, self._inputs, self._dtype = name, spec, inputs, dtype
-        self._tokenizer = scratch / "tokenizer"
+        self._scratch, self._tokenizer = scratch, scratch / "tokenizer"
         self._turns = any(dataset.text is None for dataset in spec.datasets)
 
     def save_final(self, model: Any, folder: Path, weights: Any = None) -> None:
@@ -83,7 +83,11 @@ class Exports:
         Raises ModelError with what would be refused, then or by an evaluation's engine.
         """
         rank = 0
-        with tempfile.TemporaryDirectory(prefix="tunesmith-rehearsal-") as place, refusals_explained():
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="rehearsal-", dir=self._scratch) as place,
+            refusals_explained(),
+        ):
             model, folder = empty_model(self._spec, self._inputs.files), Path(place) / "model"
             with no_weights_written():
                 self.save_final(model, folder)

@@ -77,6 +77,13 @@ def refusals_explained() -> Iterator[None]:
         if isinstance(error, TunesmithError) or is_disk_full(error):
             raise
         raise ModelError(
-            f"This model cannot be saved after training, so it is not trained: {first_line(error)}. Mend the "
+            f"This model cannot be saved after training, so it is not trained: {_reason(error)}. Mend the "
             "model's files (config.json, generation_config.json, tokenizer) and start again."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line; where the first line only announces it, with the next."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    whole = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return (whole or type(error).__name__).rstrip(".")
