@@ -19,6 +19,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.errors import ManifestError, PermanentError, Problem, TunesmithError, UsageError
+from tunesmith.text import visible
 
 if TYPE_CHECKING:
     from tunesmith.api.manifest import Job
@@ -68,7 +69,7 @@ _WRONG_PATH = {
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
 @app.command()
@@ -86,7 +87,7 @@ def validate(files: Files, overrides: Sets = None) -> None:
     for problem in missing_problems(jobs) + checkpoint_warnings(jobs):
         _say(f"warning: {problem}")
     for job in jobs:
-        typer.echo(f"{job.source}: {job.subject} is right")
+        typer.echo(visible(f"{job.source}: {job.subject} is right"))
 
 
 @app.command()

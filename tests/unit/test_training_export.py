@@ -1,6 +1,7 @@
 """What a checkpoint holds of the model: what others load, and what a resume finds."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from tests.fixtures.steps import small_spec
@@ -103,3 +104,12 @@ def test_whole_weights_of_shards_are_the_gathered_ones(tiny_model, tmp_path):
     folder = saved(model, tmp_path / "checkpoint-1", state=gathered, as_trained=False)
     kept = load_file(folder / "model.safetensors")
     assert all(weight.dtype == torch.bfloat16 and bool((weight == 2).all()) for weight in kept.values())
+
+
+def test_a_rank_that_is_not_the_writer_writes_nothing(tmp_path):
+    """Some versions of transformers ask every rank to save, into the same folder."""
+    from tunesmith.training.trainer import StepTrainer
+
+    rank = SimpleNamespace(args=SimpleNamespace(should_save=False, output_dir=str(tmp_path)))
+    StepTrainer._save(rank, str(tmp_path / "checkpoint-1"), {})
+    assert list(tmp_path.iterdir()) == []
