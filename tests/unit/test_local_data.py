@@ -250,6 +250,13 @@ def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     assert ended.code == 0
     assert "every sample fits into 4,000 tokens" in ended.lines
     assert any(re.fullmatch(r"7 samples, [\d,]+ tokens, \d+% of them labels", line) for line in ended.lines)
+    ended = call("check", "x.jsonl", "--model", tiny_model)  # the model's own positions
+    assert "every sample fits into 512 tokens" in ended.lines
+    reply["messages"][1]["content"] = "word " * 600
+    write_jsonl(Path("x.jsonl"), [reply])
+    ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "4000")
+    assert ended.code == 2
+    assert any("longer than the 512 positions that the model has" in line for line in ended.lines)
 
 
 def test_data_does_not_steer_the_terminal(call):

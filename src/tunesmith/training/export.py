@@ -45,11 +45,12 @@ def ends_of(model: Any, tokenizer: ChatTokenizer, *, turns: bool = True) -> Ends
     render prompts as training never saw them, or the tokenizer adds EOS to each text by itself.
     """
     eos = tokenizer.tokenizer.eos_token_id
-    first = tokenizer.shape.eot_id if turns else eos
+    first, learned = (tokenizer.shape.eot_id, tokenizer.eot_ids) if turns else (eos, frozenset[int]())
     own = getattr(_base(model).generation_config, "eos_token_id", None)
     others = own if isinstance(own, list | tuple) else [own]
-    found = [first, eos, *sorted(tokenizer.stop_ids), *others]
-    ids = tuple(dict.fromkeys(int(each) for each in found if each is not None))
+    found = [first, *sorted(learned), eos, *sorted(tokenizer.stop_ids), *others]
+    size = _base(model).config.get_text_config().vocab_size
+    ids = tuple(dict.fromkeys(int(each) for each in found if each is not None and 0 <= each < size))
     used = "eos_token" in str(tokenizer.tokenizer.chat_template)
     if first in (eos, None) or used or getattr(tokenizer.tokenizer, "add_eos_token", False):
         return Ends(ids)
@@ -91,10 +92,10 @@ def save_ends(model: Any, folder: Path, ends: Ends) -> None:
     The generation configuration is the base model's, and is written beside an adapter too.
     """
     config = copy.deepcopy(_base(model).generation_config)
-    config.eos_token_id = list(ends.ids)
+    config.eos_token_id = list(ends.ids) or None
     config.save_pretrained(folder)
     path = folder / CONFIG
-    if path.is_file():
+    if path.is_file() and ends.ids:
         _name_ends(path, list(ends.ids))
 
 
