@@ -238,7 +238,7 @@ def test_records_no_format_reads(call):
 
 def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     long = {"messages": [{"role": "user", "content": "old " * 300}, *CHAT["messages"][1:], *CHAT["messages"]]}
-    reply = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 300}]}
+    reply = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 100}]}
     write_jsonl(Path("x.jsonl"), [*[CHAT] * 5, long, reply])
     ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "128")
     assert ended.code == 2
