@@ -135,6 +135,14 @@ def test_thoughts_that_the_template_renders_its_way(template, labelled) -> None:
     assert labels(chat, samples) == [labelled + "<|im_end|>"]
 
 
+def test_an_empty_thought_in_the_prompt() -> None:
+    """Models that shall not think have it from their prompt (Qwen3.5)."""
+    template = composed("adds a thought", prompt=ALWAYS_THINKS.replace("<think>", "<think>\n\n</think>\n"))
+    empty = Message("assistant", f"{THINK}\n\n{END}\n\nhi")
+    assert labels(*samples_of(template, USER, empty)) == labels(*samples_of(template, USER, REPLY)) == ["hi<|im_end|>"]
+    assert "no reply can think" in refusal(template, USER, THOUGHT)
+
+
 def test_earlier_thoughts_are_learned_where_they_are_said() -> None:
     """Later prompts lack them as in inference; the turn that has them is a sample of its own."""
     chat, samples = samples_of(composed("cuts earlier thoughts"), USER, THOUGHT, USER, THOUGHT)

@@ -20,6 +20,8 @@ from tunesmith.tokens.turn_text import TurnText
 # Characters for private use: no template writes them, none trims them.
 _PLANES = (0xF0000, 0x100000)
 _MARKS = [re.compile(f"([{chr(plane)}-{chr(plane + 0xFFF0)}])") for plane in _PLANES]
+_OPENED = (OPENS_THOUGHT, OPENS_THOUGHT + CLOSES_THOUGHT)
+"""How a prompt may begin the reply."""
 _TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 
@@ -130,7 +132,8 @@ class Marks:
     def _holds_tags(self, at: int, prompt: str, reply: str) -> bool:
         """Whether the tags of a reply's thought are there, or others in their place."""
         content = squashed(self.messages[at].content)
-        if content in (OPENS_THOUGHT if prompt.endswith(OPENS_THOUGHT) else "") + reply:
+        opened = next((tags for tags in _OPENED if prompt.endswith(tags)), "")
+        if content in opened + reply:
             return True
         own = [part.around[0] for part in self._parts if part.at == at]
         if len(own) < 2 or "think>" in reply:

@@ -20,6 +20,7 @@ from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 # Words no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
 THOUGHT_TAGS = OPENS_THOUGHT, CLOSES_THOUGHT = "<think>", "</think>"
+WHITE_SPACE_ONLY = "They differ in white space only; give the template's generation prompt what its replies have"
 THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
 
 
@@ -190,12 +191,16 @@ def _learn(render: Renderer, encoder: Encoder) -> Shape:
 
 def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
     """A rendering of a made-up reply that starts with `prompt`: a plain one, or one that thinks first."""
-    for reply in (REPLIED, THOUGHT + REPLIED):
-        full = render([*asked, Message("assistant", reply)], prompt=False)
+    found = [
+        render([*asked, Message("assistant", reply)], prompt=False) for reply in (REPLIED, THOUGHT + REPLIED)
+    ]
+    for full in found:
         if full.startswith(prompt):
             return full
     mend = "Mend the template's generation prompt or its rendering of replies."
-    if prompt.rstrip().endswith(OPENS_THOUGHT):
+    if any("".join(full.split()).startswith("".join(prompt.split())) for full in found):
+        mend = f"{WHITE_SPACE_ONLY}."
+    elif prompt.rstrip().endswith(OPENS_THOUGHT):
         mend = (
             "It opens the thoughts in the prompt and cuts them from replies, as that of the DeepSeek-R1 "
             f"distillations does. In a copy of the model, end the generation prompt before {OPENS_THOUGHT!r} and "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
-from tunesmith.tokens.template import OPENS_THOUGHT, Renderer, Shape
+from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, Renderer, Shape
 
 _MARK = "\U0010fffd"
 """A character for private use, which no template writes itself and none trims."""
@@ -89,6 +89,8 @@ def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
         f"{prompt[-_SHOWN:]!r}, the rendered conversation goes on differently there. "
     )
     opened = prompt.rstrip()
+    if "".join(full.split()).startswith("".join(prompt.split())):
+        return differs + WHITE_SPACE_ONLY
     if opened.endswith(OPENS_THOUGHT) and opened.removesuffix(OPENS_THOUGHT).rstrip() in full:
         if reply.content.lstrip().startswith(OPENS_THOUGHT):
             return differs + (
@@ -96,6 +98,11 @@ def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
                 "template that keeps the thoughts of the last reply"
             )
         return differs + f"Models that always think first need replies that start with {OPENS_THOUGHT!r}"
+    if opened.endswith(CLOSES_THOUGHT) and CLOSES_THOUGHT in reply.content:
+        return differs + (
+            "The prompt holds a thought that is closed, so no reply can think; take the thoughts out of the "
+            "record, or use a template that leaves them to the reply"
+        )
     if role == "assistant":
         return differs + (
             "Two assistant turns in a row are not two turns for this template; write them as one in the record"
