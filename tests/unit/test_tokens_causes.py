@@ -32,9 +32,7 @@ def refusal(chat: ChatTokenizer, *messages: Message) -> str:
 
 
 def labels(chat: ChatTokenizer, *messages: Message, **options) -> list[str]:
-    samples = chat.samples(
-        Conversation(messages, **options), train_on="allAssistant", max_length=10_000
-    )
+    samples = chat.samples(Conversation(messages, **options), train_on="allAssistant", max_length=10_000)
     return [chat.decode(s.ids[start:end]) for s in samples for start, end in label_runs(s)]
 
 
@@ -42,7 +40,8 @@ def labels(chat: ChatTokenizer, *messages: Message, **options) -> list[str]:
 JOINS_TOOL = (
     "{%- for m in messages -%}{%- if m.role == 'tool' -%}{{- m.content -}}{%- else -%}"
     "{%- if loop.previtem and loop.previtem.role != 'tool' -%}{{- '<|im_end|>\n' -}}{%- endif -%}"
-    "{%- if not loop.previtem or loop.previtem.role != 'tool' -%}{{- '<|im_start|>' + m.role + '\n' -}}{%- endif -%}"
+    "{%- if not loop.previtem or loop.previtem.role != 'tool' -%}"
+    "{{- '<|im_start|>' + m.role + '\n' -}}{%- endif -%}"
     "{{- m.content -}}{%- endif -%}{%- endfor -%}"
     "{{- '<|im_end|>\n<|im_start|>assistant\n' if add_generation_prompt else '<|im_end|>' -}}"
 )
@@ -55,7 +54,11 @@ JOINS_TOOL = (
         (composed("merges", prompt=ALWAYS_THINKS), (USER, THOUGHT, THOUGHT), TWO),
         (composed("merges"), (USER, REPLY, REPLY), TWO),
         (composed("adds a thought", prompt=WIDE), (USER, THOUGHT), WHITE_SPACE),
-        (JOINS_TOOL, (USER, REPLY, TOOL, REPLY), "no turn of its own for a reply after a message of role tool"),
+        (
+            JOINS_TOOL,
+            (USER, REPLY, TOOL, REPLY),
+            "a reply after a message of role tool",
+        ),
     ],
     ids=["always-thinks", "merges-thoughts", "merges", "white-space", "joins-a-tool"],
 )
@@ -80,12 +83,14 @@ def test_two_assistant_turns_where_the_first_is_rendered_otherwise_later() -> No
     """As Qwen3's: only the last reply shows that it had no thought."""
     template = (
         "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
-        "{{- '<think>\n\n</think>\n\n' if m.role == 'assistant' and loop.last -}}{{- m.content + '<|im_end|>\n' -}}"
+        "{{- '<think>\n\n</think>\n\n' if m.role == 'assistant' and loop.last -}}"
+        "{{- m.content + '<|im_end|>\n' -}}"
         "{%- endfor -%}{{- '<|im_start|>assistant\n' if add_generation_prompt -}}"
     )
-    assert labels(with_template("chatml", template), USER, REPLY, REPLY) == [
-        "<think>\n\n</think>\n\nhi<|im_end|>"
-    ] * 2
+    assert (
+        labels(with_template("chatml", template), USER, REPLY, REPLY)
+        == ["<think>\n\n</think>\n\nhi<|im_end|>"] * 2
+    )
 
 
 @each("special", [False, True])
@@ -112,7 +117,8 @@ GLM = (
     "{{- '<|assistant|>' if add_generation_prompt -}}"
 )
 R1 = (
-    "{{- bos_token -}}{%- for m in messages -%}{%- if m.role == 'user' -%}{{- 'User: ' + m.content -}}{%- else -%}"
+    "{{- bos_token -}}{%- for m in messages -%}"
+    "{%- if m.role == 'user' -%}{{- 'User: ' + m.content -}}{%- else -%}"
     "{%- set said = m.content.split('</think>')[-1] -%}{{- 'Assistant: ' + said + eos_token -}}{%- endif -%}"
     "{%- endfor -%}{{- 'Assistant: <think>\n' if add_generation_prompt -}}"
 )
@@ -127,7 +133,7 @@ def glm(template: str) -> ChatTokenizer:
 
 def test_a_template_without_an_end_of_turn_is_mended_as_its_message_says() -> None:
     """GLM-4 stops at the next turn's '<|user|>'."""
-    with pytest.raises(ModelError, match=r"opens with '<\|user\|>'.*write {{ eos_token }} right after"):
+    with pytest.raises(ModelError, match=r"with '<\|user\|>'\. In a copy.*write {{ eos_token }} after"):
         labels(glm(GLM), USER, REPLY)
     mended = GLM.replace("m.content -", "m.content + (eos_token if m.role == 'assistant' else '') -")
     assert labels(glm(mended), USER, REPLY) == ["\nhi<|endoftext|>"]
@@ -135,7 +141,7 @@ def test_a_template_without_an_end_of_turn_is_mended_as_its_message_says() -> No
 
 def test_a_template_that_cuts_the_thoughts_it_opens_is_mended_as_its_message_says() -> None:
     """The DeepSeek-R1 distillations' template."""
-    with pytest.raises(ModelError, match="end the generation prompt before '<think>'"):
+    with pytest.raises(ModelError, match="generation prompt before '<think>'"):
         labels(with_template("deepseek", R1), USER, THOUGHT)
     mended = R1.replace("<think>\n' if", "' if").replace(".split('</think>')[-1]", "")
     assert labels(with_template("deepseek", mended), USER, THOUGHT) == ["<think>\nhm\n</think>\n\nhi<|end|>"]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
-from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.cases import each
-from tests.fixtures.lossy_templates import ALWAYS_THINKS, LETTERS, composed, streamed, templates
-from tests.fixtures.tokenizers import BY_NAME, build_backend, label_runs, load_family
+from tests.fixtures.lossy_templates import ALWAYS_THINKS, backend, chat_with, composed, streamed
+from tests.fixtures.tokenizers import label_runs
 
-from tunesmith.errors import ModelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Conversation, Message, Sample
 
@@ -25,20 +20,6 @@ THINK, END = "<think>", "</think>"
 USER, REPLY = Message("user", "hello"), Message("assistant", "hi")
 SYSTEM, TOOL = Message("system", "Answer in rhyme."), Message("tool", "13")
 THOUGHT = Message("assistant", f"{THINK}\nThe glass falls.\n{END}\n\nBy noon, yes.")
-
-
-@cache
-def backend():
-    return build_backend(BY_NAME["chatml"])
-
-
-def chat_with(template: str) -> ChatTokenizer:
-    """A tokenizer with this template, which has rendered enough to trust its own compiled template."""
-    backend().chat_template = template
-    chat = ChatTokenizer(backend())
-    for _ in range(9):
-        chat.prompt_text([Message("user", "warm")])
-    return chat
 
 
 def samples_of(template: str, *messages: Message, **options) -> tuple[ChatTokenizer, list[Sample]]:
@@ -73,7 +54,8 @@ def labels(chat: ChatTokenizer, samples: list[Sample]) -> list[str]:
          ("cuts or changes 'question' of message 1 (role user)",)),
         (composed("cuts thoughts"), (Message("user", "q</think>x"), THOUGHT), ("The glass falls.",)),
     ],
-    ids=["system-and-tool", "system", "later-system", "last-three", "late", "equal", "one-letter", "short", "thought"],
+    ids=["system-and-tool", "system", "later-system", "last-three", "late", "equal", "one-letter", "short",
+         "thought"],
 )  # fmt: skip
 def test_a_message_that_the_template_drops_or_cuts(template, messages, said) -> None:
     reason = refusal(template, *messages)
@@ -116,7 +98,9 @@ def test_the_found_templates_refuse_their_records() -> None:
     ids=["thought", "tags", "empty-thought", "long", "end", "letter", "at", "streamed"],
 )
 def test_a_reply_that_the_template_cuts(template, reply) -> None:
-    assert "from the reply in message 2" in refusal(template, Message("user", "hey"), Message("assistant", reply))
+    assert "from the reply in message 2" in refusal(
+        template, Message("user", "hey"), Message("assistant", reply)
+    )
 
 
 @each(
@@ -139,7 +123,11 @@ def test_an_empty_thought_in_the_prompt() -> None:
     """Models that shall not think have it from their prompt (Qwen3.5)."""
     template = composed("adds a thought", prompt=ALWAYS_THINKS.replace("<think>", "<think>\n\n</think>\n"))
     empty = Message("assistant", f"{THINK}\n\n{END}\n\nhi")
-    assert labels(*samples_of(template, USER, empty)) == labels(*samples_of(template, USER, REPLY)) == ["hi<|im_end|>"]
+    assert (
+        labels(*samples_of(template, USER, empty))
+        == labels(*samples_of(template, USER, REPLY))
+        == ["hi<|im_end|>"]
+    )
     assert "no reply can think" in refusal(template, USER, THOUGHT)
 
 
@@ -200,80 +188,3 @@ def test_a_private_character_in_a_text() -> None:
     _, samples = samples_of(composed("trims"), said, said, REPLY)
     assert len(samples) == 1
     assert "message 1" in refusal(composed("cuts short"), replace(said, content="1234\U000f000034567"), REPLY)
-
-
-def squash(text: str) -> str:
-    return "".join(text.split())
-
-
-# A small alphabet, so that texts are equal, short, blank or parts of each other.
-WORDS = st.text(st.sampled_from(LETTERS + " \n"), max_size=7)
-TEXTS = st.one_of(
-    WORDS,
-    WORDS,
-    st.builds(lambda a, b, c: f"{a}{THINK}{b}{END}{c}", st.sampled_from(["", "", "", "q"]), WORDS, WORDS),
-    st.builds(lambda a, b: f"{a}{END}{b}", WORDS, WORDS),
-    st.sampled_from(["", " ", "7", "77", THINK, "q" + THINK, f"{THINK}z{END}x{THINK}q{END}7"]),
-)
-ROLES = st.sampled_from(["system", "user", "user", "assistant", "assistant", "tool"])
-TURNS = st.builds(Message, ROLES, TEXTS, st.sampled_from([1.0, 1.0, 1.0, 0.0]))
-
-
-def without_thought(text: str) -> str:
-    """A reply as later prompts may show it."""
-    before, closed, after = text.partition(END)
-    thought = before.partition(THINK)
-    return after if closed and not (thought[1] and thought[0].strip()) else text
-
-
-def missing(part: str, text: str) -> list[str]:
-    part, text = squash(part), squash(text)
-    return [] if part in text else [part]
-
-
-def fewer(parts: list[str], text: str) -> list[str]:
-    """Letters that the parts together have more often than the text."""
-    return [c for c in LETTERS if sum(part.count(c) for part in parts) > text.count(c)]
-
-
-def lost_in(chat: ChatTokenizer, messages: list[Message], samples: list[Sample]) -> list[str]:
-    """Whatever of the messages is neither in a sample's context nor in its labels, by naive search."""
-    runs = [(sample, *run) for sample in samples for run in label_runs(sample)]
-    trained = [at for at, m in enumerate(messages) if m.role == "assistant" and m.weight > 0]
-    assert len(runs) == len(trained)
-    lost: list[str] = []
-    cut = any(sample.cut_tokens for sample in samples)
-    for (sample, start, end), at in zip(runs, trained, strict=True):
-        context, reply = chat.decode(sample.ids[:start]), chat.decode(sample.ids[start:end])
-        said = [] if cut else [without_thought(m.content) if m.role == "assistant" else m.content for m in messages[:at]]
-        for part in said:
-            lost += missing(part, context) and missing(json.dumps(part, ensure_ascii=False)[1:-1], context)
-        lost += fewer(said, context)
-        opened = THINK if squash(context).endswith(THINK) else ""
-        own = messages[at].content
-        if "[T]" in reply:
-            own = own.replace(THINK, "[T]").replace(END, "[/T]")
-        lost += missing(own, opened + reply) + fewer([own], reply)
-    return lost
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    template=templates(),
-    turns=st.lists(TURNS, max_size=5),
-    last=TEXTS,
-    opening=st.sampled_from(["system", "user", "user", None]),
-    room=st.sampled_from([10_000, 10_000, 50]),
-)
-def test_a_sample_holds_everything_or_the_record_is_bad(template, turns, last, opening, room) -> None:
-    turns = [*([Message(opening, "xq")] if opening else []), *turns]
-    spoken = [m if m.content.strip() else replace(m, weight=0.0) for m in turns]
-    messages = [*spoken, Message("assistant", last if last.strip() else last + "x")]
-    chat = chat_with(template)
-    try:
-        samples = chat.samples(Conversation(tuple(messages)), train_on="allAssistant", max_length=room)
-    except (RecordError, ModelError) as error:
-        event(type(error).__name__ + " " + str(error).split("'")[0][:60])
-        return
-    event("accepted")
-    assert lost_in(chat, messages, samples) == []

@@ -20,13 +20,16 @@ TURNS = [{"source": "bot", "content": "Where to?"}, {"source": "user", "content"
 EARLIER = {"context": [{"source": "bot", "content": "Any wish?"}], "continuation": "I would go by train."}
 ITEMS = [EARLIER, {"context": TURNS, "continuation": "By train."}]
 RECORD = {"user": {"profile": {"name": "Mia"}},
-          "task": {"description": "Plan a trip.", "task_behavior_collections": [{"type": "a", "data": ITEMS}]}}  # fmt: skip
+          "task": {"description": "Plan a trip.",
+                   "task_behavior_collections": [{"type": "a", "data": ITEMS}]}}  # fmt: skip
 
 
 def prepared(folder, tokenizer, settings):
     place = write_jsonl(folder / "users.jsonl", [RECORD])
     datasets = [{"uri": f"file://{place}", "userSimulation": {"useHistory": True, **settings}}]
-    return prepare(small_spec({"maxLength": 1000}, datasets=datasets), tokenizer, StorageOptions(), folder / "out")
+    return prepare(
+        small_spec({"maxLength": 1000}, datasets=datasets), tokenizer, StorageOptions(), folder / "out"
+    )
 
 
 @each("template", [streamed("drops system"), composed("drops system")], ids=["streamed", "filtered"])
@@ -37,7 +40,11 @@ def test_without_a_system_role_there_is_no_sample(tmp_path_factory, template, se
         prepared(tmp_path_factory.mktemp("users"), with_template("chatml", template), settings)
 
 
-@each("settings", [{}, {"expand": True}, {"promptStyle": "flat", "expand": True}], ids=["target", "expand", "flat"])
+@each(
+    "settings",
+    [{}, {"expand": True}, {"promptStyle": "flat", "expand": True}],
+    ids=["target", "expand", "flat"],
+)
 @each(
     "name", ["mistral3", "first", "last", "every"], ids=["mistral3", "first-user", "last-user", "every-user"]
 )

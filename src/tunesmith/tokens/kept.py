@@ -1,8 +1,8 @@
 """Turns that hold all of their record: every message in the prompt, the whole reply in the labels.
 
-A chat template may leave out a role, cut a text, move or merge messages, and says nothing of it. Where texts
-stand is learned once for each order of roles; then a record's rendering is compared with that. Does not depend
-on any template by name, nor on tokens.
+A chat template may leave out a role, cut a text, move or merge messages, and says nothing of it. Where the
+texts are is learned once for each order of roles; then a record's rendering is compared with that. Does not
+depend on any template by name, nor on tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KeptTexts:
         return texts
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """What inference sends for `messages`. Raises RecordError that quotes what the template leaves out."""
+        """What inference sends. Raises RecordError that quotes what the template leaves out."""
         texts = self._rendered(messages, ())
         self._check(messages, (), texts)
         return texts[0].prompt
@@ -52,7 +52,7 @@ class KeptTexts:
             self._examine(messages, turns, texts)
 
     def _learn(self, messages: Sequence[Message], turns: tuple[int, ...]) -> list[Layout] | None:
-        """Where the texts of such messages stand; None where some are left out."""
+        """Where the texts of such messages are; None where some are left out."""
         marks = Marks(messages, bare=True)
         try:
             texts = self._rendered(marks.messages, turns)

@@ -33,15 +33,15 @@ def loss_reason(
     """Why a record is bad whose turn at `reply` was rendered without what is `lost`."""
     if not lost:
         return (
-            f"{template} goes by what the messages say in a way that cannot be followed, so parts of the record "
-            "may be missing from the sample"
+            f"{template} renders messages by what they say in a way that cannot be followed, so parts of the "
+            "record may be missing from the sample. Use a template that renders every text alike"
         )
     context = [loss for loss in lost if loss.at != reply]
     if not context:
         part = _missing(messages[reply].content, rendered.reply)
         return (
-            f"{template} cuts {_quoted(part)} from the reply in message {reply + 1}, so the model would learn "
-            "to answer without it. Take it out of the record, or use a template that keeps it"
+            f"{template} cuts {_quoted(part)} from the reply in message {reply + 1}, so the model would "
+            "learn to answer without it. Take it out of the record, or use a template that keeps it"
         )
     parts = [(loss, _missing(loss.text, rendered.prompt)) for loss in context]
     cut = [(loss, part) for loss, part in parts if part != loss.text]
@@ -49,8 +49,8 @@ def loss_reason(
         loss, part = cut[0]
         role = messages[loss.at].role
         return (
-            f"{template} cuts or changes {_quoted(part)} of message {loss.at + 1} (role {role}), so the model "
-            "would never see it. Take it out of the record, or use a template that keeps it"
+            f"{template} cuts or changes {_quoted(part)} of message {loss.at + 1} (role {role}), so the "
+            "model would never see it. Take it out of the record, or use a template that keeps it"
         )
     roles = " and ".join(dict.fromkeys(messages[loss.at].role for loss in context))
     named = ", ".join(f"message {loss.at + 1} ({_quoted(loss.text)})" for loss in context[:_NAMED])

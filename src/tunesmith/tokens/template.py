@@ -20,7 +20,9 @@ from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 # Words no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
 THOUGHT_TAGS = OPENS_THOUGHT, CLOSES_THOUGHT = "<think>", "</think>"
-WHITE_SPACE_ONLY = "They differ in white space only; give the template's generation prompt what its replies have"
+WHITE_SPACE_ONLY = (
+    "They differ in white space only; give the template's generation prompt what its replies have"
+)
 THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
 
 
@@ -197,21 +199,25 @@ def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
     for full in found:
         if full.startswith(prompt):
             return full
-    mend = "Mend the template's generation prompt or its rendering of replies."
-    if any("".join(full.split()).startswith("".join(prompt.split())) for full in found):
-        mend = f"{WHITE_SPACE_ONLY}."
-    elif prompt.rstrip().endswith(OPENS_THOUGHT):
-        mend = (
-            "It opens the thoughts in the prompt and cuts them from replies, as that of the DeepSeek-R1 "
-            f"distillations does. In a copy of the model, end the generation prompt before {OPENS_THOUGHT!r} and "
-            f"write the assistant's content whole (without its split at {CLOSES_THOUGHT!r}); replies then hold "
-            "their own thoughts, in training and in inference."
-        )
     raise ModelError(
         "The model's chat template contradicts itself: the prompt it makes for generation ends with "
         f"{prompt[-30:]!r}, but no rendered reply continues that, so training would teach what "
-        f"inference never asks. {mend}"
+        f"inference never asks. {_mend(prompt, found)}"
     )
+
+
+def _mend(prompt: str, found: list[str]) -> str:
+    """What to do where the rendered conversations `found` do not continue `prompt`."""
+    if any("".join(full.split()).startswith("".join(prompt.split())) for full in found):
+        return f"{WHITE_SPACE_ONLY}."
+    if prompt.rstrip().endswith(OPENS_THOUGHT):
+        return (
+            "It opens the thoughts in the prompt and cuts them from replies, as that of the DeepSeek-R1 "
+            "distillations does. In a copy of the model, end the template's generation prompt before "
+            f"{OPENS_THOUGHT!r} and write the assistant's content whole (without its split at "
+            f"{CLOSES_THOUGHT!r}); replies then hold their own thoughts, in training and in inference."
+        )
+    return "Mend the template's generation prompt or its rendering of replies."
 
 
 def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
@@ -225,14 +231,10 @@ def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
     match = control.search(between)
     if match and encoder.added[match.group()] == encoder.eos_id:
         return between[: match.end()], match.group()
-    opens = (
-        f" It stops where the next turn opens with {match.group()!r}, as GLM-4 does, which is no part of a reply."
-        if match
-        else ""
-    )
+    opens = f" Like GLM-4 it only opens the next turn, with {match.group()!r}." if match else ""
     raise ModelError(
         f"The model's chat template writes no end-of-turn token after a reply (only {tail!r}), so the model "
-        f"would never learn to stop.{opens} In a copy of the model, write {{{{ eos_token }}}} right after the "
+        f"would never learn to stop.{opens} In a copy of the model, write {{{{ eos_token }}}} after the "
         "assistant's content in the chat template."
     )
 
@@ -240,8 +242,8 @@ def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
 def _role_tokens(render: Renderer, encoder: Encoder, prompt: str, eot: str) -> set[str]:
     """Control tokens that open a turn: all before a question, and those of the generation prompt.
 
-    Of the generation prompt's tokens that are not special only the first counts, and never the tags of thoughts:
-    they may follow it.
+    Of the generation prompt's tokens that are not special only the first counts, and never the tags of
+    thoughts, which may follow it.
     """
     control = pattern_of(list(encoder.added))
     before, _, after = prompt.partition(ASKED)

@@ -85,7 +85,7 @@ def _reply(shape: Shape, before: str, full: str) -> str:
 def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
     """Why a reply after a message of `role` cannot be had: `prompt` and `full` go on differently there."""
     differs = (
-        f"the chat template renders this reply in a way inference never could: the prompt ends with "
+        "the chat template renders this reply in a way inference never could: the prompt ends with "
         f"{prompt[-_SHOWN:]!r}, the rendered conversation goes on differently there. "
     )
     opened = prompt.rstrip()
@@ -105,9 +105,10 @@ def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
         )
     if role == "assistant":
         return differs + (
-            "Two assistant turns in a row are not two turns for this template; write them as one in the record"
+            "Two assistant turns in a row are not two turns for this template; write them as one in the "
+            "record"
         )
     return differs + (
-        f"The template opens no turn of its own for a reply after a message of role {role}; write both as one "
-        "message, or use a template that does"
+        f"The template opens no turn of its own for a reply after a message of role {role}; use a template "
+        "that does"
     )
