@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
+from tunesmith.tokens.frames import Frames
 from tunesmith.tokens.losses import fewer, loss_reason
 from tunesmith.tokens.marks import Layout, Marks, order_of, squashed
 from tunesmith.tokens.template import Renderer, Shape
@@ -26,6 +27,7 @@ class KeptTexts:
     def __init__(self, render: Renderer, shape: Shape | None = None) -> None:
         self._render, self._shape = render, shape
         self._layouts: dict[tuple[object, ...], list[Layout] | None] = {}
+        self._frames = Frames()
 
     def texts(self, messages: Sequence[Message], turns: Sequence[int]) -> list[TurnText]:
         """As `turn_texts`. Raises RecordError that quotes what the template leaves out."""
@@ -44,6 +46,8 @@ class KeptTexts:
         order, contents = order_of(messages)
         key = (turns, order)
         if key not in self._layouts:
+            if turns and self._frames.hold(messages, turns, texts):
+                return
             if len(self._layouts) >= _LAYOUTS:
                 self._layouts.clear()
             self._layouts[key] = self._learn(messages, turns)
@@ -58,8 +62,12 @@ class KeptTexts:
             texts = self._rendered(marks.messages, turns)
         except RecordError:
             return None
-        lost = any(marks.lost(text, at) for text, at in zip(texts, _ends(messages, turns), strict=True))
-        return None if lost else [marks.layout(text) for text in texts]
+        ends = _ends(messages, turns)
+        if any(marks.lost(text, at) for text, at in zip(texts, ends, strict=True)):
+            return None
+        for at, text in zip(turns, texts, strict=False):
+            self._frames.learn(marks, at, text)
+        return [marks.layout(text) for text in texts]
 
     def _rendered(self, messages: Sequence[Message], turns: tuple[int, ...]) -> list[TurnText]:
         if self._shape is not None and turns:

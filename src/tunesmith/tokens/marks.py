@@ -89,10 +89,15 @@ class Marks:
 
     def layout(self, text: TurnText) -> Layout:
         """Frames and order of a rendering of `messages`."""
-        pieces = self._mark.split(text.prompt + text.reply)
-        order = [ord(mark) - self._plane for mark in pieces[1::2]]
-        pieces[1::2] = [""] * len(order)
-        return Layout(pieces, order)
+        pieces, order = self.split(text.prompt + text.reply)
+        frames = [""] * (2 * len(order) + 1)
+        frames[::2] = pieces
+        return Layout(frames, order)
+
+    def split(self, text: str) -> tuple[list[str], list[int]]:
+        """What `text` has around the marks, and the numbers of these."""
+        pieces = self._mark.split(text)
+        return pieces[::2], [ord(mark) - self._plane for mark in pieces[1::2]]
 
     def without(self, text: TurnText) -> str:
         """A rendering of `messages` without its marks."""
