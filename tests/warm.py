@@ -156,8 +156,11 @@ class _Rank:
             try:
                 os.setsid()
                 _begin(env, log.fileno())
+                from tests.warm_engines import Nursery
+
                 from tunesmith.jobs import __main__ as program
 
+                Nursery(_begin)
                 _end(program.main([run_json]))
             finally:
                 os._exit(70)
