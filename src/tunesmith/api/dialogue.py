@@ -84,6 +84,8 @@ class PriceSpec(Model):
     """USD for a million tokens of prompt."""
     output_per_million: Annotated[float, Field(ge=0)]
     """USD for a million tokens of reply."""
+    cached_input_per_million: Annotated[float, Field(ge=0)] | None = None
+    """USD for a million tokens of prompt that the server had in its cache; those of others if absent."""
 
 
 class EndpointSpec(Model):

@@ -19,7 +19,7 @@ from tunesmith.dialogue.examples import Examples
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.statistics import Grown, Statistics
-from tunesmith.dialogue.turns import Get, Turn, turn_of
+from tunesmith.dialogue.turns import Get, Turn
 from tunesmith.errors import TemporaryError
 from tunesmith.names import FAILED_KEY, MESSAGES_KEY, STATS_KEY, Reason
 
@@ -101,21 +101,23 @@ class _RoundFiles:
 
 def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
     """The dialogue of a seed as the rows tell it. TemporaryError where one is missing."""
-    dialogue, turns = Dialogue(seed, plan.rounds), list[Turn]()
+    dialogue, turns, before = Dialogue(seed, plan.rounds), list[Turn](), list[Turn]()
     while dialogue.wanted is not None:
         number, role = dialogue.wanted
-        turn = turn_of(get, plan.id_of(seed, number, role), seed.key, number, role)
-        if turn is None:
+        known = [turn for _, turn in plan.turns_of(get, seed, number, role)]
+        if not known:
             raise TemporaryError(
                 f"The {role} of round {number} of dialogue {seed.id} is missing. Run the job again to "
                 "generate it.",
                 reason=Reason.NO_RESULT,
             )
+        *failed, turn = known
+        before += failed
         turns.append(turn)
         if turn.said.reason:
             break
-        dialogue.say(turn.said.text, turn.said.truncated)
-    return Grown(dialogue, turns)
+        dialogue.say(turn.said.text, turn.said.truncated, turn.said.reasoning)
+    return Grown(dialogue, turns, before)
 
 
 def messages_record(dialogue: Dialogue) -> dict[str, Any]:

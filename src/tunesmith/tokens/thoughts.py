@@ -122,7 +122,7 @@ def _pattern(tags: Iterable[Tags]) -> tuple[re.Pattern[str], dict[str, Tags]]:
 
 
 def _quoted(text: str, start: int, end: int) -> bool:
-    return 0 < start and end < len(text) and text[start - 1] in _QUOTES and text[end] in _QUOTES
+    return start > 0 and end < len(text) and text[start - 1] in _QUOTES and text[end] in _QUOTES
 
 
 def _joined(thoughts: Iterable[str]) -> str:
