@@ -118,9 +118,9 @@ def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
 
 def _marks(text: str, body: Any, request: Request) -> tuple[tuple[Mark, ...], str]:
     """What is odd about an answer, and the model's name if it is another than was asked."""
-    named, asked = body.get("model"), request.body.get("model")
-    known = isinstance(named, str) and isinstance(asked, str) and named.strip()
-    other = short(named)[:100] if known and not same_model(asked, named) else ""
+    named, asked, other = body.get("model"), request.body.get("model"), ""
+    if isinstance(named, str) and isinstance(asked, str) and named.strip() and not same_model(asked, named):
+        other = short(named)[:100]
     found = {
         Mark.OVER_CAP: estimate_tokens(text) > _FAR * request.max_tokens + 32,
         Mark.REPLACEMENT: "\ufffd" in text,

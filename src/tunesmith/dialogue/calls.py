@@ -127,8 +127,9 @@ class Caller:
                 raise self._stopped(self._quota(outcome))
             if is_end(outcome) or tried.verdict is Verdict.REQUEST or counted > self._max_retries:
                 return Called(outcome, tries, cost, tried.reply)
-            # Whoever probes goes to the end of the queue, so that each probe is another request.
-            again = not isinstance(outcome, Denied) and not tried.probe
+            # Whoever probes goes to the end of the queue, so that each probe is another request, and so does
+            # whoever is refused again.
+            again = not tried.probe and (not isinstance(outcome, Denied) or case.refusals == 1)
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
 

@@ -28,10 +28,14 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the files hold, for the report: `statistics` as in stats.json, `examples` by kind."""
+    """What the files hold, for the report: `statistics` as in stats.json, `examples` by kind.
+
+    `first_failure`: which dialogue was the first to fail and why, "" if none did.
+    """
 
     statistics: dict[str, Any]
     examples: dict[str, list[dict[str, Any]]]
+    first_failure: str = ""
 
 
 def single_turn_key(number: int) -> str:
@@ -60,7 +64,7 @@ def write_outputs(
     failed.jsonl; messages.jsonl holds whole dialogues only. A file is there whole or not at all.
     TemporaryError when a dialogue is not at its end, or the disk is full.
     """
-    statistics, examples = Statistics(plan.rounds, lost), Examples()
+    statistics, examples, first = Statistics(plan.rounds, lost), Examples(), ""
     with ExitStack() as files:
         rounds = [_RoundFiles(folder, number, files) for number in range(1, plan.rounds + 1)]
         messages = files.enter_context(whole_file(folder / MESSAGES_KEY))
@@ -73,13 +77,18 @@ def write_outputs(
                 messages.write(line(messages_record(grown.dialogue)))
             else:
                 failed.write(line(failed_record(grown, grown.failure)))
+                first = first or _in_words(seed, grown.failure)
             statistics.add(grown)
             examples.add(grown)
             progress(done)
     values = statistics.values()
     with whole_file(folder / STATS_KEY) as file:
         file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
-    return Written(values, examples.values())
+    return Written(values, examples.values(), first)
+
+
+def _in_words(seed: PlannedSeed, turn: Turn) -> str:
+    return f"{seed.id}, {turn.role} of round {turn.round}: {turn.said.why}"
 
 
 class _RoundFiles:

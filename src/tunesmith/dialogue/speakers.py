@@ -145,9 +145,8 @@ def said_of(outcome: Outcome, reply: Reply, request: Request, tries: int, cost: 
     }
     match outcome:
         case Answer(text=text, truncated=truncated):
-            marks = tuple(str(mark) for mark in outcome.marks)
-            found = {"reasoning": outcome.reasoning, "marks": marks, "model": outcome.model}
-            return Said(text.strip(), truncated, **common, **found)
+            common |= {"reasoning": outcome.reasoning, "model": outcome.model}
+            return Said(text.strip(), truncated, marks=tuple(str(mark) for mark in outcome.marks), **common)
         case Unusable(fault=fault, why=why) | Denied(fault=fault, why=why):
             return Said(reason=_OF_FAULT[fault], why=why, raw=reply.text, **common)
         case Refused(why=why):

@@ -3,9 +3,9 @@
 What has worked is presumed to work again. A request that is refused is asked once more after a pause. Where
 others have been answered in between, the fault is the request's. Where others are refused too, it is the
 endpoint's: everyone pauses, and single requests, each another one, probe it. An endpoint that has never
-answered is given up as soon as several requests say the same, or one whose error can only be the endpoint's
-(key, model, address). At the end of a job, where nobody else is left to be asked, a refusal in the same words as
-one that was found to be a request's own fault is one too.
+answered is given up as soon as several requests were refused, or one twice for what can only be the
+endpoint's fault (key, model, address). At the end of a job, where nobody else is left to be asked, a refusal
+in the same words as one that was found to be a request's own fault is one too.
 
 Pure: knows nothing of HTTP, time and money.
 """
@@ -86,30 +86,29 @@ class Standing:
             case.since = self._sent
         others_answered = self._latest > case.since
         self._refused.add(case)
-        if not self.worked:
-            return self._from_the_start(case, certain)
+        many = len(self._refused) >= ENOUGH
+        if certain and not self.worked and (many or case.refusals > 1):
+            return Verdict.END
         if case.refusals == 1:
-            return Verdict.ASK_AGAIN
+            return Verdict.ENDPOINT if many else Verdict.ASK_AGAIN
+        if not self.worked:
+            return self._from_the_start(case)
         if others_answered:
+            self._refused.discard(case)
             self._own = {*self._own, said} if len(self._own) < _MOST_SAID else self._own
             return Verdict.REQUEST
         if not self._witnesses and said in self._own:
             return Verdict.REQUEST
         if len(self._refused) == 1:
             return self._alone(case)
-        few = len(self._refused) < ENOUGH
-        return Verdict.REQUEST if few and case.refusals >= MOST_TIMES else Verdict.ENDPOINT
+        return Verdict.REQUEST if not many and case.refusals >= MOST_TIMES else Verdict.ENDPOINT
 
     @property
     def _witnesses(self) -> bool:
         """Whether there are others that wait or are under way, which will show."""
         return bool(self._open - self._refused)
 
-    def _from_the_start(self, case: Case, certain: bool) -> Verdict:
-        if certain:
-            return Verdict.END
-        if case.refusals == 1:
-            return Verdict.ASK_AGAIN
+    def _from_the_start(self, case: Case) -> Verdict:
         number = len(self._refused)
         if number >= ENOUGH or (number > 1 and not self._witnesses):
             return Verdict.END
