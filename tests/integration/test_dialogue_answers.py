@@ -236,7 +236,7 @@ def test_what_everyone_meets_ends_the_job_before_much_is_paid(
 
 def test_an_endpoint_that_refuses_everyone_for_a_while_costs_no_dialogue(stub: Stub, tmp_path: Path) -> None:
     def script(request: Any, before: int) -> Response | None:
-        return Response(403, b"<html>Forbidden</html>", HTML) if 20 <= stub.stats()["accepted"] < 50 else None
+        return Response(403, b"<html>Forbidden</html>", HTML) if 20 <= stub.stats()["accepted"] < 42 else None
 
     stub.script(script)
     job = Job(tmp_path, stub, seeds=60)
