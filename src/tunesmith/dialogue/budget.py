@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tunesmith.api.dialogue import PriceSpec
+from tunesmith.api.prices import PriceSpec
 from tunesmith.dialogue.replies import Request, Usage
 from tunesmith.errors import BudgetError
 

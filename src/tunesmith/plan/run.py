@@ -15,6 +15,7 @@ from typing import Any
 from tunesmith.api.common import FromJob, GenerationRunSpec, JobSpec
 from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
+from tunesmith.api.rules import Rules, rules_from
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
 from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth, without
@@ -50,6 +51,8 @@ class Run:
     spec: JobSpec
     models: tuple[str, ...] = ()
     """Short names of the model and those it is compared with, where several are shown."""
+    rules: Rules | None = None
+    """What the job may open, where an administrator decides; the pod's program enforces it."""
 
     def to_json(self) -> str:
         """Text of run.json: the same bytes for the same run, and readable."""
@@ -61,6 +64,7 @@ class Run:
             "namespace": self.namespace,
             "spec": {**spec, **({"run": {"retryFailed": True}} if self.retry_failed else {})},
             **({"models": list(self.models)} if self.models else {}),
+            **({"rules": self.rules.to_json()} if self.rules else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -69,9 +73,9 @@ class Run:
         """Whether what has failed at the output is asked for again."""
         return isinstance(self.spec.run, GenerationRunSpec) and self.spec.run.retry_failed
 
-    def result_fields(self) -> dict[str, Any]:
-        """Everything of the spec that changes results, as plain JSON values."""
-        spec = self.spec.to_json()
+    def result_fields(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Everything of the spec that changes results, as plain JSON values; also without the defaults."""
+        spec = self.spec.to_json(defaults=defaults)
         fields = {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
         if "endpoints" in fields:
             fields = {key: value for key, value in fields.items() if key not in _OF_DIALOGUES}
@@ -89,8 +93,11 @@ class Run:
         return fields
 
     def lasting_fields(self) -> dict[str, Any]:
-        """The `result_fields` but for those that may grow: what every call over an output has in common."""
-        return without(self.result_fields(), self.growth().fields)
+        """The `result_fields` but for those that may grow: what every call over an output has in common.
+
+        Without defaults, so that a field of a later version changes nothing.
+        """
+        return without(self.result_fields(defaults=False), self.growth().fields)
 
     def growth(self) -> Growth:
         """The fields of `result_fields` that may grow over an existing output."""
@@ -124,7 +131,8 @@ def parse_run(text: str | bytes) -> Run:
     kind = Kind(document["kind"])
     # How many GPUs there are is not written down: 0 says so, and the rules about it hold for 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
-    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())))
+    rules = rules_from(document["rules"]) if "rules" in document else None
+    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())), rules)
 
 
 def upstream_uri(target: FromJob, output: str) -> str:
