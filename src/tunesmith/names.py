@@ -66,6 +66,7 @@ class Reason(StrEnum):
     BUDGET_SPENT = "BudgetSpent"
     ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
     TOO_MANY_FAILED = "TooManyFailed"
+    ENDPOINT_PAUSED = "EndpointPaused"
     # Why a job is where it is, when nothing is wrong.
     STARTING = "Starting"
     RUNNING = "Running"
