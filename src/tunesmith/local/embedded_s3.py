@@ -320,7 +320,7 @@ def _bound(port: int) -> socket.socket:
 
 
 def _has_volumes(log: Path) -> bool:
-    """Whether the part that holds the objects is known to the others; now and then that takes five seconds."""
+    """Whether the part that holds the objects is known to the others; at times that takes five seconds."""
     return "added volume server" in log.read_text(errors="replace")
 
 
