@@ -35,6 +35,15 @@ class ContextSpec(Model):
     """Messages at most, the newest kept; the system message is not counted."""
 
 
+class BatchSpec(Model):
+    """The server's batch interface: cheaper, and answered within a day."""
+
+    max_wait_seconds: Annotated[int, Field(ge=60, le=2592000)] = 86400
+    """Seconds after which a batch is cancelled and what it lacks is asked for again."""
+    discount: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What a token of a batch costs, as a share of the price."""
+
+
 class OpenAIEndpoint(Model):
     """Anything that speaks OpenAI's chat API."""
 
@@ -46,6 +55,8 @@ class OpenAIEndpoint(Model):
     """API key."""
     extra_body: JsonObject = Field(default={})
     """Further fields of each request."""
+    batch: BatchSpec | None = None
+    """Ask through the server's batch interface, one batch per round and role; batch: {} takes the defaults."""
 
 
 class VllmEndpoint(VllmEngine):

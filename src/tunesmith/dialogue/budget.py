@@ -39,12 +39,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tunesmith.api.dialogue import PriceSpec
+from tunesmith.api.dialogue import EndpointSpec, PriceSpec
 from tunesmith.dialogue.replies import Request, Usage
 from tunesmith.errors import BudgetError
 
@@ -81,6 +82,15 @@ class Price:
             -(-picodollars(spec.input_per_million, up=True) // _MILLION),
             -(-picodollars(spec.output_per_million, up=True) // _MILLION),
         )
+
+    @classmethod
+    def at(cls, endpoint: EndpointSpec) -> Price | None:
+        """What an endpoint's tokens cost, batches at their discount; None where no price is known."""
+        if endpoint.price is None:
+            return None
+        price, batch = cls.of(endpoint.price), endpoint.openai.batch if endpoint.openai else None
+        share = Fraction(str(batch.discount)) if batch else Fraction(1)
+        return cls(math.ceil(price.prompt * share), math.ceil(price.completion * share))
 
     def cost(self, usage: Usage) -> int:
         """What so many tokens cost."""
@@ -182,6 +192,12 @@ class Ledger:
         self.held -= amount
         self.lost += amount
 
+    def reserve(self, amounts: Sequence[int]) -> int:
+        """Hold as many of the first of these as the limit allows, before a record covers them; how many."""
+        fitting = [sum_ for sum_ in accumulate(amounts) if self.fits(sum_)]
+        self.held += fitting[-1] if fitting else 0
+        return len(fitting)
+
 
 class Budget:
     """The wall for all endpoints of a job, in one event loop; with no limit it counts only.
@@ -203,6 +219,7 @@ class Budget:
             before.records,
         )
         self._before, self._disk, self._open = before, disk, before.open
+        self._lost_before = before.lost
         self._turn, self._writing, self._settled = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
         self._ahead: asyncio.Task[None] | None = None
 
@@ -237,6 +254,30 @@ class Budget:
             self._ledger.hold(amount)
         if self._ledger.low() and (self._ahead is None or self._ahead.done()):
             self._ahead = asyncio.create_task(self._fetch_ahead())
+
+    async def hold_some(self, amounts: Sequence[int]) -> int:
+        """Take the worst cases of as many of the first of these calls as there is room for; how many.
+
+        Never waits for calls under way: 0 where they may give enough back for the first one. Raises
+        BudgetError where nothing can, and what `write` does.
+        """
+        count = self._ledger.reserve(amounts)
+        if not count and amounts and not self._ledger.held:
+            raise self._spent_up(amounts[0])
+        if count and not self._ledger.covered(0):
+            await self._grant(0)
+        return count
+
+    async def adopt(self, amount: int) -> None:
+        """Hold what calls may cost that an earlier process has sent and this one awaits: it is not lost.
+
+        To be called once, when the journal says for each that this process holds it.
+        """
+        amount = min(amount, self._ledger.lost)
+        self._ledger.lost -= amount
+        self._ledger.held += amount
+        self._lost_before -= amount
+        await self._grant(0)
 
     def settle(self, amount: int, cost: int) -> None:
         """The call is over: what was held for it, and what it cost."""
@@ -274,7 +315,7 @@ class Budget:
             self._open = True
             # What was lost before: what this process loses, its calls without a reply say.
             await self._record(
-                {**wall, "lost": self._before.lost, "process": self.process, "disk": self._disk}
+                {**wall, "lost": self._lost_before, "process": self.process, "disk": self._disk}
             )
             self._ledger.granted = up_to
 

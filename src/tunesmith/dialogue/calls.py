@@ -94,7 +94,7 @@ class Caller:
             outcome, reply, paid = await self._try(request, journal, again=tries > 0)
             cost, tries = cost + paid, tries + 1
             if isinstance(outcome, Refused) and outcome.quota:
-                raise self._stopped(self._quota(outcome))
+                raise self._stopped(quota_error(self._name, outcome))
             if is_end(outcome) or tries > self._max_retries:
                 return Called(outcome, tries, cost, reply)
             if not isinstance(outcome, Refused):
@@ -159,12 +159,14 @@ class Caller:
         self._limiter.stop(error)
         return error
 
-    def _quota(self, outcome: Refused) -> QuotaError:
-        when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
-        return QuotaError(
-            f"endpoints.{self._name}: the account's quota is used up{when}. The server says: "
-            f"{outcome.why.rstrip('.')}. What is done is kept; run the job again when there is quota."
-        )
+
+def quota_error(name: str, outcome: Refused) -> QuotaError:
+    """The account of endpoint `name` has no quota left."""
+    when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
+    return QuotaError(
+        f"endpoints.{name}: the account's quota is used up{when}. The server says: "
+        f"{outcome.why.rstrip('.')}. What is done is kept; run the job again when there is quota."
+    )
 
 
 def usage_of(outcome: Outcome, request: Request) -> Usage:

@@ -170,8 +170,7 @@ def _stand_in(seed: PlannedSeed, role: Role) -> str:
 def _of_call(spec: DialogueGenSpec, plan: Plan, call: Call, text: str) -> Expected:
     said = sum(estimate_tokens(each["content"]) + _TOKENS_OF_MESSAGE for each in call.messages)
     completion = min(call.max_tokens, estimate_tokens(text))
-    price = spec.endpoints[plan.roles[call.role].endpoint].price
-    made = Price.of(price) if price else Price(0, 0)
+    made = Price.at(spec.endpoints[plan.roles[call.role].endpoint]) or Price(0, 0)
     return Expected(
         1,
         said,

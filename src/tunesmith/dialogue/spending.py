@@ -16,7 +16,7 @@ from tunesmith.dialogue.budget import Past, Price, past
 from tunesmith.dialogue.calls import cost_of
 from tunesmith.dialogue.endpoint import request_of
 from tunesmith.dialogue.replies import Reply
-from tunesmith.dialogue.turns import BUDGET, call_of_try, held_of, try_key
+from tunesmith.dialogue.turns import BATCH, BUDGET, call_of_try, held_of, try_key
 from tunesmith.errors import EndpointError
 
 
@@ -57,6 +57,8 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
                 found.under_way[held.process] += int(row()["most"])
         elif key.startswith(BUDGET):
             found.records.append(row())
+        elif key.startswith(BATCH):
+            continue
         elif call := call_of_try(key):
             if call not in rows:
                 found.spent += _cost_of_try(row(), prices)
