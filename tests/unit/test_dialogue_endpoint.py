@@ -106,10 +106,67 @@ def test_a_key_that_no_header_can_hold_is_named_by_its_field_only(key):
     assert key not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["model", "messages", "n", "stream", "max_tokens", "max_completion_tokens"])
-def test_extra_fields_cannot_change_what_is_paid(field):
-    with pytest.raises(EndpointError, match=rf"^endpoints\.gemini\.openai\.extraBody\.{field}: "):
-        endpoint(ok, extraBody={field: 3})
+REFUSAL = {
+    "error": {
+        "message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        "param": "max_tokens",
+    }
+}
+
+
+def newer(request):
+    """A server that takes max_completion_tokens alone."""
+    return httpx2.Response(400, json=REFUSAL) if "max_tokens" in json.loads(request.content) else ok(request)
+
+
+def asked_twice(handler, **more):
+    """What a server was sent for two requests of which the second was made before the first was sent."""
+    seen = []
+
+    def handle(request):
+        seen.append(json.loads(request.content))
+        return handler(request)
+
+    async def main():
+        async with endpoint(handle, **more) as one:
+            requests = [one.request(MESSAGES, 0.7, 200) for _ in range(2)]
+            replies = [await one.send(request) for request in requests]
+            return replies, one.request(MESSAGES, 0.7, 200)
+
+    (replies, third), _ = run(main())
+    return replies, seen, third
+
+
+def fields_of(body):
+    return [name for name in ("max_tokens", "max_completion_tokens") if name in body]
+
+
+def test_the_field_that_a_server_wants_is_learned_once_for_all_requests():
+    replies, seen, third = asked_twice(newer)
+    assert [reply.status for reply in replies] == [200, 200]
+    other = ["max_completion_tokens"]
+    assert [fields_of(body) for body in seen] == [["max_tokens"], other, other]
+    assert fields_of(third.body) == other
+    assert third.max_tokens == 200
+    assert seen[1]["max_completion_tokens"] == 200
+
+
+@pytest.mark.parametrize("named", ["max_tokens", "max_completion_tokens"])
+def test_a_field_that_the_manifest_names_is_sent_whatever_the_server_says(named):
+    replies, seen, _ = asked_twice(lambda request: httpx2.Response(400, json=REFUSAL), maxTokensField=named)
+    assert [reply.status for reply in replies] == [400, 400]
+    assert [fields_of(body) for body in seen] == [[named], [named]]
+
+
+def test_a_refusal_of_something_else_is_not_sent_again():
+    other = httpx2.Response(400, json={"error": {"message": "max_tokens is above the model's 64"}})
+    _, seen, _ = asked_twice(lambda request: other)
+    assert [fields_of(body) for body in seen] == [["max_tokens"]] * 2
+
+
+def test_no_temperature_where_the_manifest_says_so():
+    _, seen, asked = asked_twice(ok, sendTemperature=False)
+    assert [body.get("temperature", "absent") for body in [*seen, asked.body]] == ["absent"] * 3
 
 
 @pytest.mark.parametrize("base", ["http://host:port/v1", "http://host:99999/v1", "http://[::1/v1"])

@@ -139,6 +139,14 @@ def dialogue_run(**spec):
     return Run(Kind.DIALOGUE_GEN, "talk", "default", DialogueGenSpec.model_validate(fields))
 
 
+def test_a_calls_key_does_not_depend_on_fields_that_have_their_defaults():
+    fields = dialogue_run().lasting_fields()
+    assert "dryRun" not in fields
+    assert "context" not in fields
+    assert dialogue_run(context={"maxMessages": 16}).lasting_fields() == fields
+    assert dialogue_run(context={"maxMessages": 15}).lasting_fields() != fields
+
+
 def test_what_of_a_dialogue_job_may_grow_and_that_its_calls_stay_the_same_then():
     old, seeds = dialogue_run(), {"uri": "s3://aligner/seeds.jsonl", "limit": 50, "shuffleSeed": 1}
     cases = [

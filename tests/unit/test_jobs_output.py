@@ -244,6 +244,23 @@ def test_what_shrinks_or_changes_otherwise_is_refused_and_the_message_says_what_
     assert "Samples may grow. Choose another" in message
 
 
+def test_a_field_that_an_earlier_version_did_not_know_is_no_other_setting_while_it_has_its_default(store):
+    finished(store, SMALL)
+    later = {
+        "sampling": {**SMALL["sampling"], "topK": 50},
+        "prompts": {**SMALL["prompts"], "parts": [{"a": 1}]},
+    }
+    found = examine(store, OutputSpec(uri=store.uri), later, "another", GROWTH, SMALL)
+    assert (found.state, found.grown) == (State.FINISHED, ())
+    claim(store, found, {"spec": later, **FACTS})
+    chosen = {"sampling": {"topK": 50}}
+    with pytest.raises(OutputConflictError, match=r"settings: spec\.sampling\.topK\. "):
+        examine(store, OutputSpec(uri=store.uri), later, "another", GROWTH, chosen)
+    other = {**later, "sampling": {"numSamples": 8, "seed": 7, "topK": 50}}  # a default that has changed
+    with pytest.raises(OutputConflictError, match=r"settings: spec\.sampling\.seed\. "):
+        examine(store, OutputSpec(uri=store.uri), other, "another", GROWTH, {})
+
+
 def test_data_that_grew_is_claimed_only_by_who_says_so(store):
     finished(store, SMALL)
     found = look(store, SMALL)

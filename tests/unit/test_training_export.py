@@ -1,6 +1,7 @@
 """What a checkpoint holds of the model: what others load, and what a resume finds."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from tests.fixtures.steps import small_spec
@@ -116,3 +117,12 @@ def test_a_bases_generation_config_goes_with_an_adapter(tmp_path):
     (base / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
     copy_generation_config(base, folder)
     assert (folder / "generation_config.json").read_text() == '{"eos_token_id": [1, 2]}'
+
+
+def test_a_rank_that_is_not_the_writer_writes_nothing(tmp_path):
+    """Some versions of transformers ask every rank to save, into the same folder."""
+    from tunesmith.training.trainer import StepTrainer
+
+    rank = SimpleNamespace(args=SimpleNamespace(should_save=False, output_dir=str(tmp_path)))
+    StepTrainer._save(rank, str(tmp_path / "checkpoint-1"), {})
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@
 """
 
 from good_manifests import FINE_TUNE, REMOVED, changed
-from wrong_objects import DATA, OUT, Wrong, ft
+from wrong_objects import DATA, OUT, Wrong, dg, ft
 
 LOCAL = [
     ft("kind-typo", {"kind": "FinetuneJob"}, "kind", 'did you mean "FineTuneJob"?'),
@@ -24,6 +24,12 @@ LOCAL = [
     ft("label-value", {"metadata.labels": {"a": "b c"}}, "metadata.labels.a", "label's value"),
     ft("label-number", {"metadata.labels": {"a": 1}}, "metadata.labels.a", "must be text, not 1"),
     ft("spec-too-large", {"spec.deepspeed": {"config": {"x": "é" * 40000}}}, "spec", "at most 64 KiB"),
+    dg(
+        "budget-and-no-price-known",
+        {"spec.endpoints.big.price": REMOVED},
+        "spec.endpoints.big.price",
+        "is required with a budget: the table of prices does not know big at https://api.example.com/v1",
+    ),
     ft("nul", {DATA: "s3://data/a\x00b"}, DATA, "control characters"),
     ft("nan", {"spec.training.learningRate": float("nan")}, "spec.training.learningRate", "finite number"),
     ft("infinite", {"spec.training.weightDecay": float("inf")}, "spec.training.weightDecay", "finite number"),

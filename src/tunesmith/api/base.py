@@ -58,13 +58,18 @@ class Model(BaseModel):
     @model_validator(mode="after")
     def _follow_rules(self) -> Self:
         broken = [(rule.field, rule.message) for rule in self.rules if not rule.check(self)]
+        broken = broken or self.problems()
         if broken:
             raise PydanticCustomError("rules", "{text}", {"broken": broken, "text": broken[0][1]})
         return self
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values with every default filled in and absent fields left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+    def problems(self) -> list[tuple[str, str]]:
+        """(dotted field, message) of what no CEL can say, for an object that follows the rules."""
+        return []
+
+    def to_json(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Plain JSON values with every default filled in (or left out) and absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults)
 
 
 def has(model: Any, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,17 @@ from tunesmith.api.addresses import StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, output_apart
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
-from tunesmith.api.scalars import Encoding, JsonObject, NotNegative, Positive, Seed, ShortName, ShortText
+from tunesmith.api.prices import PriceSpec, listed
+from tunesmith.api.scalars import (
+    Encoding,
+    JsonObject,
+    NotNegative,
+    Positive,
+    Seed,
+    ShortName,
+    ShortText,
+    object_without,
+)
 
 
 class SeedsSpec(Model):
@@ -35,6 +45,19 @@ class ContextSpec(Model):
     """Messages at most, the newest kept; the system message is not counted."""
 
 
+# The fields of a request that Tunesmith sets, and the type that OpenAI's API gives them.
+SET_BY_TUNESMITH = {
+    "model": "string",
+    "messages": "array",
+    "stream": "boolean",
+    "n": "integer",
+    "best_of": "integer",
+    "max_tokens": "integer",
+    "max_completion_tokens": "integer",
+    "temperature": "number",
+}
+
+
 class BatchSpec(Model):
     """The server's batch interface: cheaper, and answered within a day."""
 
@@ -53,10 +76,25 @@ class OpenAIEndpoint(Model):
     """Name of the model there."""
     api_key_secret_ref: SecretKeyRef | None = None
     """API key."""
-    extra_body: JsonObject = Field(default={})
-    """Further fields of each request."""
+    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    """What the server calls maxTokens; auto: max_tokens, until it refuses that and names the other."""
+    send_temperature: bool = True
+    """False for models that refuse a temperature: the request has none."""
+    extra_body: Annotated[JsonObject, object_without(SET_BY_TUNESMITH)] = Field(default={})
+    """Further fields of each request, as reasoning_effort."""
     batch: BatchSpec | None = None
-    """Ask through the server's batch interface, one batch per round and role; batch: {} takes the defaults."""
+    """Ask through the server's batch interface, one batch per round and role; {} takes the defaults."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"must not hold {', '.join(SET_BY_TUNESMITH)}, which Tunesmith sets from fields of their own",
+            "!has(self.extraBody) || !("
+            + " || ".join(f"has(self.extraBody.{name})" for name in SET_BY_TUNESMITH)
+            + ")",
+            lambda m: not SET_BY_TUNESMITH.keys() & m.extra_body.keys(),
+            "extraBody",
+        ),
+    )
 
 
 class VllmEndpoint(VllmEngine):
@@ -88,15 +126,6 @@ class LimitsSpec(Model):
     """Tries after the first, empty replies included."""
 
 
-class PriceSpec(Model):
-    """What tokens cost."""
-
-    input_per_million: Annotated[float, Field(ge=0)]
-    """USD for a million tokens of prompt."""
-    output_per_million: Annotated[float, Field(ge=0)]
-    """USD for a million tokens of reply."""
-
-
 class EndpointSpec(Model):
     """A model that answers."""
 
@@ -109,7 +138,7 @@ class EndpointSpec(Model):
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     """What the endpoint may be asked."""
     price: PriceSpec | None = None
-    """What tokens cost."""
+    """What tokens cost; if absent, what the table of genai-prices says of the model."""
 
     rules: ClassVar[tuple[Rule, ...]] = (one_of("openai", "vllm", "transformers"),)
 
@@ -167,17 +196,6 @@ def _role_rule(role: str) -> Rule:
     )
 
 
-def _priced(m: Any) -> bool:
-    used = [m.endpoints[role.endpoint] for role in _roles(m) if role.endpoint in m.endpoints]
-    return m.budget is None or all(endpoint.openai is None or endpoint.price for endpoint in used)
-
-
-def _priced_cel(role: str) -> str:
-    name = f"self.roles.{role}.endpoint"
-    endpoint = f"self.endpoints[{name}]"
-    return f"(!({name} in self.endpoints) || !has({endpoint}.openai) || has({endpoint}.price))"
-
-
 class DialogueGenSpec(JobSpec):
     """Grow multi-turn dialogues from single turns."""
 
@@ -209,11 +227,19 @@ class DialogueGenSpec(JobSpec):
         _role_rule("question"),
         _role_rule("answer"),
         _role_rule("correction"),
-        Rule(
-            "needs a price for every openai endpoint that a role uses",
-            "!has(self.budget) || (" + " && ".join(map(_priced_cel, RolesSpec.model_fields)) + ")",
-            _priced,
-            "budget",
-        ),
         output_apart("must not hold the seeds, which it would overwrite", "seeds.uri"),
     )
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Endpoints without a price where a budget needs one."""
+        used = {role.endpoint for role in (self.roles.question, self.roles.answer, self.roles.correction)}
+        return [
+            (
+                f"endpoints.{name}.price",
+                f"is required with a budget: the table of prices does not know {endpoint.openai.model} at "
+                f"{endpoint.openai.base_url}",
+            )
+            for name, endpoint in self.endpoints.items()
+            if self.budget is not None and name in used and endpoint.openai and not endpoint.price
+            if listed(endpoint.openai.base_url, endpoint.openai.model) is None
+        ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+MAX_SHORT = 253
 _QUANTITY = r"^([0-9]+([.][0-9]*)?|[.][0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
 
 
@@ -90,11 +92,28 @@ def _check_json(value: Any) -> Any:
     return value
 
 
+_ANY_OBJECT = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 JsonObject = Annotated[
     dict[str, Any],
     AfterValidator(_check_json),
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema(_ANY_OBJECT),
 ]
+
+
+def object_without(fields: Mapping[str, str]) -> WithJsonSchema:
+    """The schema of a JSON object whose rule asks for `has(self.field)`: CEL sees only what a schema names.
+
+    `fields` are names with their types.
+    """
+    bounds: dict[str, dict[str, Any]] = {
+        "string": {"maxLength": MAX_SHORT},
+        "array": {"maxItems": MAX_SHORT, "items": dict(_ANY_OBJECT)},
+    }
+    about = "Not allowed here."
+    properties = {
+        name: {"description": about, "type": type_, **bounds.get(type_, {})} for name, type_ in fields.items()
+    }
+    return WithJsonSchema({**_ANY_OBJECT, "properties": properties})
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +202,7 @@ ResourceName = Annotated[
     ),
 ]
 Text = Annotated[str, Field(max_length=16384)]
-ShortText = Annotated[str, Field(min_length=1, max_length=253)]
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_SHORT)]
 StopTokens = Annotated[list[ShortText], Field(max_length=16)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]

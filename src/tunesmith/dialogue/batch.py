@@ -44,6 +44,14 @@ class Requests(Protocol):
         """What would be sent."""
         ...
 
+    def body(self, request: Request) -> Mapping[str, Any]:
+        """The body as this server is known to want it."""
+        ...
+
+    def learns(self, body: Mapping[str, Any], reply: Reply) -> bool:
+        """Whether the reply says that it wants another, which `body` gives from then on."""
+        ...
+
 
 class BatchSpeaker:
     """An endpoint asked in batches. One for all roles that it plays; `start` it before the first call.
@@ -124,7 +132,7 @@ class BatchSpeaker:
         if self._error is not None:
             raise self._error.with_traceback(None)
         number = f"{call.id}-{tries.next}"
-        asked = Asked(number, call, request, tries, asyncio.get_running_loop().create_future())
+        asked = Asked(number, call, request, tries, asyncio.get_running_loop().create_future(), request.body)
         asked.most = self._held.pop(number, 0)
         if number in self._under_way:
             self._under_way[number].waiting[number] = asked
@@ -139,7 +147,7 @@ class BatchSpeaker:
         """Remember which calls of a batch have no reply, and journal what they hold; picodollars."""
         name, number = self._server.name, self._number
         file, made, over = (self._get(batch_key(name, number, part)) for part in ("file", "id", "over"))
-        if over is not None and over["status"] != "failed":
+        if over is not None and not over["again"]:
             return 0
         batch = Batch(number, intent["tag"], intent["round"], intent["role"], intent["at"])
         batch.file, batch.id = str(file["file"]) if file else "", str(made["id"]) if made else ""
@@ -211,6 +219,8 @@ class BatchSpeaker:
 
     async def _intend(self, key: tuple[int, str], part: Sequence[Asked]) -> Batch:
         """Say in the storage what is about to be sent."""
+        for asked in part:
+            asked.body = self._server.body(asked.request)
         batch = Batch(self._number, uuid.uuid4().hex, *key, self._clock(), new=True)
         self._number += 1
         batch.waiting = {asked.id: asked for asked in part}
@@ -247,6 +257,9 @@ class BatchSpeaker:
     def _settle(self, batch: Batch, asked: Asked, reply: Reply) -> None:
         """Journal a reply, read it, count its cost, and let its dialogue go on."""
         name, request = self._server.name, asked.request
+        if self._server.learns(asked.body, reply):
+            self._put_back(batch, asked)
+            return
         asked.tries.durable = False  # the server keeps it for weeks
         asked.tries.write({"endpoint": name, "request": request.body, "reply": reply.record()})
         del batch.waiting[asked.id], self._under_way[asked.id]
@@ -279,6 +292,7 @@ class BatchSpeaker:
 
     async def _again(self, batch: Batch, message: str) -> None:
         """The server refuses the batch as a whole: nothing is paid, and a smaller or later one may do."""
+        batch.again = True
         self._run.close(batch, "failed")
         full = any(word in message.lower() for word in _FULL)
         if full and len(self._running) == 1 and len(batch.waiting) > 1:
@@ -292,10 +306,14 @@ class BatchSpeaker:
                 f"{message.rstrip('.')}. Change what it names, or take batch out."
             )
         await asyncio.sleep(PAUSES[self._failed])
-        for asked in batch.waiting.values():
-            del self._under_way[asked.id]
-            self._queue.setdefault((batch.round, batch.role), []).append(asked)
-        batch.waiting = {}
+        for asked in list(batch.waiting.values()):
+            self._put_back(batch, asked)
+
+    def _put_back(self, batch: Batch, asked: Asked) -> None:
+        """Nothing was done, and nothing is paid: it waits for another batch, and its money is held still."""
+        batch.again = True
+        del batch.waiting[asked.id], self._under_way[asked.id]
+        self._queue.setdefault((batch.round, batch.role), []).append(asked)
 
     # How calls and tasks end.
 

@@ -31,25 +31,32 @@ READS = 4
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One request that waits for its batch. `id` is of its call and try; `most` is held, in picodollars."""
+    """One request that waits for its batch, with the body that is sent.
+
+    `id` is of its call and try; `most` is held for it, in picodollars.
+    """
 
     id: str
     call: Call
     request: Request
     tries: Tries
     future: asyncio.Future[tuple[Outcome, Reply]]
+    body: Mapping[str, Any]
     most: int = 0
 
     def line(self) -> bytes:
         """The request as a batch's file holds it."""
-        body = {name: value for name, value in self.request.body.items() if name != "stream"}
+        body = {name: value for name, value in self.body.items() if name != "stream"}
         value = {"custom_id": self.id, "method": "POST", "url": URL, "body": body}
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """A batch from its intent on; `new` in the process that makes it. `at` is in seconds since 1970."""
+    """A batch from its intent on; `new` in the process that makes it. `at` is in seconds since 1970.
+
+    `again`: some of its requests were refused for a reason that is no fault of theirs, and are sent again.
+    """
 
     number: int
     tag: str
@@ -59,6 +66,7 @@ class Batch:
     new: bool = False
     id: str = ""
     file: str = ""
+    again: bool = False
     waiting: dict[str, Asked] = field(default_factory=dict)
     answered: int = 0
     done: int = 0
@@ -135,7 +143,7 @@ class BatchRun:
 
     def close(self, batch: Batch, status: str) -> None:
         """Nothing more comes of it."""
-        self._note(batch, "over", status=status)
+        self._note(batch, "over", status=status, again=batch.again)
 
     def _note(self, batch: Batch, part: str, **values: Any) -> None:
         self._rows.append(batch_key(self._name, batch.number, part), values)

@@ -45,7 +45,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tunesmith.api.dialogue import EndpointSpec, PriceSpec
+from tunesmith.api.dialogue import EndpointSpec
+from tunesmith.api.prices import PriceSpec
 from tunesmith.dialogue.replies import Request, Usage
 from tunesmith.errors import BudgetError
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -21,6 +22,8 @@ from tunesmith.dialogue.delays import kept_headers
 from tunesmith.dialogue.replies import Reply, Request
 from tunesmith.errors import EndpointError
 
+log = logging.getLogger(__name__)
+MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 LONGEST_BODY = 4 << 20
 """Bytes of a reply that are read."""
 CONNECT_SECONDS = 15.0
@@ -37,9 +40,6 @@ _NO_CONNECTION = (
     UnicodeError,
 )
 _SHORTEST_SECRET = 8  # shorter ones ("EMPTY", "none") stand for no key, and are words that a reply may hold
-_OURS = (
-    "model", "messages", "stream", "n", "best_of", "max_tokens", "max_completion_tokens", "temperature",
-)  # fmt: skip
 _MESSAGE_TOKENS, _TEMPLATE_TOKENS = 16, 128  # what a chat template adds at most: a message, and once
 
 
@@ -47,7 +47,7 @@ class Endpoint:
     """The server behind `endpoints.<name>.openai`.
 
     `timeout` is in seconds, for a whole reply. `transport` is for tests. Raises EndpointError for a key
-    that cannot be sent and for fields of `extraBody` that are set elsewhere.
+    that cannot be sent.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Endpoint:
         self.name, self._spec, self._timeout = name, spec, timeout
         key = _usable_key(name, key)
         self._secret = key if len(key) >= _SHORTEST_SECRET else ""
-        _check_extra(name, spec.extra_body)
+        self._tokens_field: str = spec.max_tokens_field
         self._base = _address(name, spec.base_url)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._transport, self._tls = transport, httpx2.create_ssl_context()
@@ -85,16 +85,39 @@ class Endpoint:
             **self._spec.extra_body,
             "model": self._spec.model,
             "messages": [dict(message) for message in messages],
-            "temperature": temperature,
-            "max_tokens": max_tokens,
+            **({"temperature": temperature} if self._spec.send_temperature else {}),
+            MAX_TOKENS if self._tokens_field == "auto" else self._tokens_field: max_tokens,
             "stream": False,
         }
         return request_of(body)
 
     async def send(self, request: Request) -> Reply:
-        """Send it and read the reply. Never raises for what a server or a network does."""
+        """Send it and read the reply. Never raises for what a server or a network does.
+
+        A server that refuses max_tokens and names the other field is asked again at once, and from then on
+        with that.
+        """
+        body = self.body(request)
+        reply = await self._send(body)
+        return await self._send(self.body(request)) if self.learns(body, reply) else reply
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request's body with the field that the server wants, also where it was made before."""
+        learned = self._spec.max_tokens_field != self._tokens_field
+        return {MAX_COMPLETION_TOKENS if learned and k == MAX_TOKENS else k: v for k, v in request.body.items()}
+
+    def learns(self, body: Mapping[str, Any], reply: Reply) -> bool:
+        """Whether the reply to this body says that the server wants the other field: then `body` is another."""
+        if self._spec.max_tokens_field != "auto" or MAX_TOKENS not in body or not wants_other_field(reply):
+            return False
+        if self._tokens_field == "auto":
+            self._tokens_field = MAX_COMPLETION_TOKENS
+            log.info("Endpoint %s wants %s.", self.name, MAX_COMPLETION_TOKENS)
+        return True
+
+    async def _send(self, body: Mapping[str, Any]) -> Reply:
         return await self.exchange(
-            "POST", "chat/completions", content=_encode(request.body), headers={"Content-Type": _JSON}
+            "POST", "chat/completions", content=_encode(body), headers={"Content-Type": _JSON}
         )
 
     async def exchange(
@@ -170,7 +193,16 @@ def request_of(body: dict[str, Any]) -> Request:
     content = "".join(message["content"] for message in messages)
     # A token is made of at least one byte, and the body holds every byte of the prompt.
     most = len(_encode(body)) + added
-    return Request(body, body["max_tokens"], estimate_tokens(content) + 4 * len(messages), most)
+    longest = int(body[MAX_TOKENS] if MAX_TOKENS in body else body[MAX_COMPLETION_TOKENS])
+    return Request(body, longest, estimate_tokens(content) + 4 * len(messages), most)
+
+
+def wants_other_field(reply: Reply) -> bool:
+    """Whether a server refuses max_tokens and asks for max_completion_tokens instead.
+
+    Known good: the other field's name in a refusal that is about the request.
+    """
+    return reply.status in (400, 422) and MAX_COMPLETION_TOKENS in reply.text
 
 
 async def _read_body(response: httpx2.Response) -> tuple[bytes, bool]:
@@ -225,12 +257,3 @@ def _usable_key(name: str, key: str | None) -> str:
             "no header can hold. Put the key alone into the Secret."
         )
     return key
-
-
-def _check_extra(name: str, extra: Mapping[str, Any]) -> None:
-    for field in _OURS:
-        if field in extra:
-            raise EndpointError(
-                f"endpoints.{name}.openai.extraBody.{field}: it is set by Tunesmith. Take it out; model, "
-                "temperature and maxTokens have fields of their own, and a request is for one reply."
-            )

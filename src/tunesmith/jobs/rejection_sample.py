@@ -51,7 +51,8 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     """Do a RejectionSampleJob. Returns the digest of the published manifest."""
     spec = cast(RejectionSampleSpec, run.spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
-    found = examine(store, spec.output, run.result_fields(), world.job_uid, run.growth())
+    fields, chosen = run.result_fields(), run.result_fields(defaults=False)
+    found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
     sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)

@@ -100,11 +100,23 @@ def changed(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [path]
 
 
+def added_since(old: Mapping[str, Any], new: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+    """Paths of defaults that the old fields lack: an earlier version wrote them, which had no such field.
+
+    `chosen` are the new fields without those that have their defaults.
+    """
+    return [p for p in changed(old, new) if value_at(old, p) is None and value_at(chosen, p) is None]
+
+
 def value_at(fields: Mapping[str, Any], path: str) -> Any:
-    """The value of a dotted path through objects; None if there is none."""
+    """The value of a path as `changed` writes it (`datasets[0].text.join`); None if there is none."""
     value: Any = fields
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+    for name in path.replace("[", ".[").split("."):
+        if name.startswith("["):
+            at = int(name[1:-1])
+            value = value[at] if isinstance(value, list) and at < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 

@@ -63,9 +63,9 @@ class Run:
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def result_fields(self) -> dict[str, Any]:
-        """Everything of the spec that changes results, as plain JSON values."""
-        spec = self.spec.to_json()
+    def result_fields(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Everything of the spec that changes results, as plain JSON values; also without the defaults."""
+        spec = self.spec.to_json(defaults=defaults)
         fields = {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
         if "endpoints" in fields:
             fields = {key: value for key, value in fields.items() if key not in _OF_DIALOGUES}
@@ -83,8 +83,11 @@ class Run:
         return fields
 
     def lasting_fields(self) -> dict[str, Any]:
-        """The `result_fields` but for those that may grow: what every call over an output has in common."""
-        return without(self.result_fields(), self.growth().fields)
+        """The `result_fields` but for those that may grow: what every call over an output has in common.
+
+        Without defaults, so that a field of a later version changes nothing.
+        """
+        return without(self.result_fields(defaults=False), self.growth().fields)
 
     def growth(self) -> Growth:
         """The fields of `result_fields` that may grow over an existing output."""

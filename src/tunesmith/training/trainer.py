@@ -212,6 +212,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         self._beat()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write weights and configuration. transformers 5.20 and later call it on every rank; one writes."""
+        if not self.args.should_save:
+            return
         model = self.accelerator.unwrap_model(self.model)
         dtype = self._computed_in(model) if self.is_deepspeed_enabled else None
         save_checkpoint(model, Path(output_dir or self.args.output_dir), state_dict, dtype)
