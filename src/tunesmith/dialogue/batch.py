@@ -1,11 +1,12 @@
 """Calls through a server's batch interface, behind `turns.Speaker`: a round is one batch per role.
 
     a lull: every dialogue waits → requests of one round and role → money held (budget)
-          → intent in the journal and in the storage → file → batch → its end → replies journalled, read, settled
+          → intent in the journal and in the storage → file → batch → its end
+          → replies journalled, read, settled
 
-Nothing is sent before its intent is where the next process looks for it, so that process knows which calls are
-under way and by which tag to find their batch. Replies are journalled as tries, like those of single calls;
-what a batch lacks at its end is asked for again in another one. Knows nothing of HTTP.
+Nothing is sent before its intent is where the next process looks for it, so that process knows which calls
+are under way and by which tag to find their batch. Replies are journalled as tries, like those of single
+calls; what a batch lacks at its end is asked for again in another one. Knows nothing of HTTP.
 """
 
 from __future__ import annotations

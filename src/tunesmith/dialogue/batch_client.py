@@ -133,7 +133,9 @@ class BatchClient:
             new = await self._pause(reply, f"POST {path}", failures)
         raise AssertionError
 
-    async def _find_twice(self, path: str, is_it: Callable[[Found], bool], query: Mapping[str, str]) -> Any:
+    async def _find_twice(
+        self, path: str, is_it: Callable[[Found], bool], query: Mapping[str, str]
+    ) -> Found | None:
         found = await self._find(path, is_it, query)
         if found is None:
             await asyncio.sleep(SETTLE_SECONDS)
@@ -206,8 +208,8 @@ class BatchClient:
         if reply.status not in (404, 405, 501):
             return error
         return EndpointError(
-            f"endpoints.{self._server.name}.openai.batch: the server answers {reply.status} to {what}: it has "
-            "no batch interface. Take batch out, or check openai.baseUrl."
+            f"endpoints.{self._server.name}.openai.batch: the server answers {reply.status} to {what}: "
+            "it has no batch interface. Take batch out, or check openai.baseUrl."
         )
 
 

@@ -74,9 +74,10 @@ class Batch:
 
 
 class BatchRun:
-    """What is done with a batch of endpoint `name`. `settle` gets each reply once, and takes it off `waiting`.
+    """What is done with a batch of endpoint `name`.
 
-    `labels` go into the batch's metadata. Raises what the client and the journal raise.
+    `settle` gets each reply once, and takes its request off `waiting`. `labels` go into the batch's
+    metadata. Raises what the client and the journal raise.
     """
 
     def __init__(

@@ -103,11 +103,12 @@ class Endpoint:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request's body with the field that the server wants, also where it was made before."""
-        learned = self._spec.max_tokens_field != self._tokens_field
-        return {MAX_COMPLETION_TOKENS if learned and k == MAX_TOKENS else k: v for k, v in request.body.items()}
+        if self._spec.max_tokens_field == self._tokens_field:
+            return request.body
+        return {MAX_COMPLETION_TOKENS if k == MAX_TOKENS else k: v for k, v in request.body.items()}
 
     def learns(self, body: Mapping[str, Any], reply: Reply) -> bool:
-        """Whether the reply to this body says that the server wants the other field: then `body` is another."""
+        """Whether the reply to this body says that the server wants the other field; then `body` gives it."""
         if self._spec.max_tokens_field != "auto" or MAX_TOKENS not in body or not wants_other_field(reply):
             return False
         if self._tokens_field == "auto":

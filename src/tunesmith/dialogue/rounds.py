@@ -21,7 +21,7 @@ from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn
 from tunesmith.errors import TunesmithError
 
 MOST_OPEN, MOST_OPEN_IN_BATCHES = 2000, 10_000
-"""Dialogues under way at once; in the latter case they wait for a batch, which is larger the more they are."""
+"""Dialogues under way at once; the more of them wait for a batch, the larger it is."""
 DRAIN_SECONDS = 20.0
 """How long calls under way may take to come to their end when the job is ending."""
 _LOOK_SECONDS = 0.2

@@ -11,7 +11,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +24,18 @@ from tunesmith.artifacts.journal_turns import Turn, begin, check
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
+from tunesmith.dialogue.batch import BatchSpeaker
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
+from tunesmith.dialogue.growth import Role
+from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.prices import price_sentences, priced
-from tunesmith.dialogue.rounds import Plan, Tally, generate
+from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, Plan, Tally, generate
 from tunesmith.dialogue.seed_store import Seeds
 from tunesmith.dialogue.seeds import prepare_seeds
 from tunesmith.dialogue.templates import Templates, load_templates
+from tunesmith.dialogue.turns import Speaker
 from tunesmith.jobs.added_records import (
     SEEDS,
     check_growth,
@@ -41,7 +45,7 @@ from tunesmith.jobs.added_records import (
     with_added,
 )
 from tunesmith.jobs.dialogue_budget import money_before, open_budget
-from tunesmith.jobs.dialogue_speakers import open_speakers
+from tunesmith.jobs.dialogue_speakers import Batching, open_speakers, uses_batches
 from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.inputs import clean_scratch, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
@@ -204,6 +208,8 @@ async def _talk(
     for sentence in session.prices():
         log.info("%s", sentence)
     budget = open_budget(session.spec, session.disk, journal, earlier)
+    batching = Batching(Lull(), journal, earlier, session.run.name)
+    speakers: dict[Role, Speaker] = {}
     began = time.monotonic()
 
     def tell(tally: Tally) -> None:
@@ -216,17 +222,35 @@ async def _talk(
             secondsLeft=left,
             spentUsd=dollars(budget.spent) if budget else None,
             lostInFlightUsd=dollars(budget.lost) if budget else None,
+            text=_awaited(speakers.values()),
         )
 
     async with AsyncExitStack() as opened:
-        speakers = await open_speakers(
-            session.spec, session.world, session.progress, session.found.day, budget, opened
+        speakers |= await open_speakers(
+            session.spec, session.world, session.progress, session.found.day, budget, batching, opened
         )
+        most = MOST_OPEN_IN_BATCHES if uses_batches(session.spec) else MOST_OPEN
         try:
-            await generate(plan, seeds, speakers, journal, earlier.get, check=check, tell=tell)
+            await generate(
+                plan,
+                seeds,
+                speakers,
+                journal,
+                earlier.get,
+                check=check,
+                tell=tell,
+                most_open=most,
+                lull=batching.lull,
+            )
         finally:
             if budget is not None:
                 await budget.close()
+
+
+def _awaited(speakers: Iterable[Speaker]) -> str | None:
+    """What batches are awaited, in words."""
+    batches = [each for each in dict.fromkeys(speakers) if isinstance(each, BatchSpeaker)]
+    return "; ".join(filter(None, (each.waiting() for each in batches))) or None
 
 
 def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:

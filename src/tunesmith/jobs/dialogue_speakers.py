@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
-from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, RoleSpec
+from tunesmith.api.dialogue import BatchSpec, DialogueGenSpec, EndpointSpec, RoleSpec
 from tunesmith.api.generation import SamplingSpec
-from tunesmith.dialogue.budget import Budget
+from tunesmith.artifacts.journal import Journal
+from tunesmith.artifacts.journal_rows import Rows
+from tunesmith.dialogue.batch import BatchSpeaker
+from tunesmith.dialogue.batch_client import BatchClient
+from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.growth import ROLES, Role
+from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.speakers import EngineSpeaker, endpoint_speaker
 from tunesmith.dialogue.turns import Speaker
 from tunesmith.engines.files import fetch_files
 from tunesmith.engines.sampler import Engine
 from tunesmith.jobs.inputs import hub_token, storage_options
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.resting_engine import RestingEngine
 from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.world import World
 from tunesmith.tokens.chat import ChatTokenizer
@@ -27,6 +37,7 @@ async def open_speakers(
     progress: Progress,
     day: date,
     budget: Budget | None,
+    batching: Batching,
     opened: AsyncExitStack,
 ) -> dict[Role, Speaker]:
     """The speaker of each role: one per endpoint, whatever it plays; `opened` closes them.
@@ -41,14 +52,61 @@ async def open_speakers(
             api_key = secret(endpoint.openai.api_key_secret_ref)
             timeout = float(endpoint.limits.timeout_seconds)
             server = Endpoint(name, endpoint.openai, api_key, timeout=timeout)
-            made[name] = endpoint_speaker(await opened.enter_async_context(server), endpoint, budget)
+            await opened.enter_async_context(server)
+            if endpoint.openai.batch is not None:
+                made[name] = await batching.speaker(server, endpoint, endpoint.openai.batch, budget)
+            else:
+                made[name] = endpoint_speaker(server, endpoint, budget)
         else:
             progress.update(phase=f"starting endpoint {name}")
             longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
-            engine, tokenizer = await _engine(spec, world, day, name, endpoint, longest)
+            start = partial(_engine, spec, world, day, name, endpoint, longest)
+            engine, tokenizer = await start()
+            if uses_batches(spec):
+                engine = RestingEngine(name, engine, partial(_anew, start), batching.lull)
             opened.push_async_callback(engine.close)
             made[name] = EngineSpeaker(engine, tokenizer, endpoint.limits.max_retries)
     return {role: made[each.endpoint] for role, each in roles.items()}
+
+
+def uses_batches(spec: DialogueGenSpec) -> bool:
+    """Whether a role is played through a batch interface."""
+    used = [spec.endpoints[getattr(spec.roles, str(role)).endpoint] for role in ROLES]
+    return any(each.openai is not None and each.openai.batch is not None for each in used)
+
+
+async def _anew(start: Callable[[], Awaitable[tuple[Engine, ChatTokenizer]]]) -> Engine:
+    return (await start())[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """What endpoints that are asked in batches need of the job: its journal, its name, when all wait."""
+
+    lull: Lull
+    journal: Journal
+    earlier: Rows
+    job: str
+
+    async def speaker(
+        self, server: Endpoint, endpoint: EndpointSpec, batch: BatchSpec, budget: Budget | None
+    ) -> BatchSpeaker:
+        """The endpoint, with what earlier processes have sent to it."""
+        speaker = BatchSpeaker(
+            server,
+            BatchClient(server),
+            self.lull,
+            get=self.earlier.get,
+            rows=self.journal,
+            send=partial(asyncio.to_thread, self.journal.send),
+            max_wait=batch.max_wait_seconds,
+            max_retries=endpoint.limits.max_retries,
+            price=Price.at(endpoint),
+            budget=budget,
+            labels={"job": self.job},
+        )
+        await speaker.start()
+        return speaker
 
 
 async def _engine(
