@@ -69,6 +69,8 @@ class Batches:
             "files": len(self.uploads),
             "files_sent_twice": sum(count > 1 for count in self.uploads.values()),
             "batches": len(self.batches),
+            "polls": sum(each.seen for each in self.batches.values()),
+            "downloads": self._done["batch_cut_files"],
             "asked_twice": sum(count > 1 for count in self.asked.values()),
             "by_round_and_role": Counter(
                 f"{each.metadata.get('round')} {each.metadata.get('role')}" for each in self.batches.values()

@@ -90,6 +90,8 @@ class Settings:
     no_usage: float = 0.0
     batch_seconds: float = 0.5
     """How long a batch takes."""
+    batch_answer_seconds: float = 0.0
+    """How long the answer to what makes a file or a batch takes, which is made at once."""
     batch_page: int = 100
     """Entries of a list at most."""
     batch_queue: int = 0

@@ -77,10 +77,14 @@ class Server:
         file = form["file"]
         assert isinstance(file, web.FileField)
         assert form["purpose"] == "batch"
-        return self._told(request, *self.batches.upload(file.filename, file.file.read()))
+        told = self.batches.upload(file.filename, file.file.read())
+        await asyncio.sleep(self.rules.settings.batch_answer_seconds)
+        return self._told(request, *told)
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
-        return self._told(request, *self.batches.create(await request.json(), time.time()))
+        told = self.batches.create(await request.json(), time.time())
+        await asyncio.sleep(self.rules.settings.batch_answer_seconds)
+        return self._told(request, *told)
 
     async def _list_files(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self.batches.list_files(*_page(request)))

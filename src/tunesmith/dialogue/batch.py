@@ -245,13 +245,20 @@ class BatchSpeaker:
             if state["status"] == "failed":
                 await self._again(batch, errors_of(state))
             else:
-                await self._run.collect(batch, state)
-                self._settle_refused()
+                await self._collect(batch, state)
         except FileTooLargeError:
             await self._again(batch, "the file is too large")
         finally:
             self._running.discard(batch)
             self._lull.look()
+
+    async def _collect(self, batch: Batch, state: Mapping[str, Any]) -> None:
+        self._lull.go_on()  # the first of its dialogues wait for the last
+        try:
+            await self._run.collect(batch, state)
+            self._settle_refused()
+        finally:
+            self._lull.rest()
 
     # What came of it.
 

@@ -97,10 +97,6 @@ class BatchClient:
             new,
         )
 
-    async def find(self, tag: str, file: str) -> Found | None:
-        """The batch of this tag or over this file, if it was made; one that is being made is waited for."""
-        return await self._find_twice("batches", _is_batch(tag, file), {})
-
     async def state(self, batch: str) -> Found | None:
         """What the server says of a batch; None where it knows none."""
         return await self._get(f"batches/{batch}")

@@ -22,7 +22,7 @@ OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 """Statuses of a batch for which nothing more is done."""
 _UNPAID = frozenset({"batch_expired", "batch_cancelled"})
 """Errors of requests that were not dealt with."""
-FIRST_POLL, LONGEST_POLL = 2.0, 60.0
+FIRST_POLL, LONGEST_POLL = 1.0, 60.0
 GRACE_SECONDS = 3600.0
 """How long a batch that was cancelled may take to its end."""
 READS = 4
@@ -97,14 +97,12 @@ class BatchRun:
         """The file and the batch, where they are not there yet."""
         if batch.id:
             return
-        found = None if batch.new else await self._client.find(batch.tag, batch.file)
-        if found is None:
-            if not batch.file:
-                content = b"".join(asked.line() for asked in batch.waiting.values())
-                batch.file = await self._client.upload(batch.tag, content, new=batch.new)
-                self._note(batch, "file", file=batch.file)
-            labels = {**self._labels, "round": str(batch.round), "role": batch.role}
-            found = await self._client.create(batch.tag, batch.file, labels, new=batch.new)
+        if not batch.file:
+            content = b"".join(asked.line() for asked in batch.waiting.values())
+            batch.file = await self._client.upload(batch.tag, content, new=batch.new)
+            self._note(batch, "file", file=batch.file)
+        labels = {**self._labels, "round": str(batch.round), "role": batch.role}
+        found = await self._client.create(batch.tag, batch.file, labels, new=batch.new)
         batch.id = str(found["id"])
         self._note(batch, "id", id=batch.id)
 
