@@ -10,6 +10,8 @@ from tests.standin.openai_rules import Response, Settings
 from tests.unit.batch_world import BatchServer, JobWorld, endpoint_spec
 from tests.unit.dialogue_world import Role, Speaker, everyone, planned, seeds
 
+from tunesmith.dialogue.budget import Price
+from tunesmith.dialogue.spending import spending
 from tunesmith.errors import BudgetError, EndpointError
 
 EPOCH = "1970-01-01 00:00 UTC"
@@ -63,6 +65,20 @@ def test_kills_at_any_moment_send_no_file_and_no_request_twice(kills, page):
     assert world.budget.spent == paid(server)
     if not any(lose_disk for _, lose_disk in kills):
         assert world.budget.lost == 0
+
+
+def test_a_batch_that_an_earlier_process_has_sent_is_not_lost_money():
+    """Killed before the file, between file and batch, before the batch's id is known, while it is awaited."""
+    moments = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 30.0, 101.0, 128.0)
+    for kills in [*((moment,) for moment in moments), (30.0, 110.0), (30.0, 110.0, 30.0, 110.0)]:
+        server = BatchServer()
+        world = JobWorld(server)
+        for kill_at in kills:
+            assert world.process(kill_at) is None
+        finished(world)
+        assert (world.budget.spent, world.budget.lost) == (paid(server), 0), kills
+        assert (server.stats["files_sent_twice"], server.stats["asked_twice"]) == (0, 0), kills
+        assert spending(world.rows, {"gemini": Price.at(world.spec)}).spent == paid(server)
 
 
 def test_what_is_lost_with_a_disk_is_what_was_granted_and_no_more():
@@ -123,9 +139,7 @@ def test_requests_that_fail_alone_are_asked_for_again_and_then_fail_their_dialog
 
 
 def test_a_batch_that_expires_each_time_fails_its_dialogues():
-    server, world, tally = tried({"maxRetries": 2}, count=1, batch_expired=99, batch_seconds=10.0)
-    assert (tally.done, tally.failed) == (1, 0)  # one request is dealt with all the same
-    server, world, tally = tried({"maxRetries": 2}, batch_expired=99)
+    _, world, tally = tried({"maxRetries": 2}, batch_expired=99)
     failed = [row for key, row in world.rows.items() if row.get("reason")]
     assert tally.failed
     assert {(row["reason"], row["tries"]) for row in failed} == {("not_reached", 3)}
@@ -142,7 +156,6 @@ def test_a_batch_that_takes_too_long_is_cancelled_and_what_it_has_done_is_kept()
         if request.url.path.endswith("/cancel"):
             cancelled += 1
             server.batches.settings = Settings(batch_seconds=1.0)
-        return None
 
     server.answer = answer
     tally = finished(world)
