@@ -6,22 +6,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tunesmith.api.addresses import inside
+from tunesmith.api.common import WANDB
 from tunesmith.api.manifest import Job
+from tunesmith.api.rules import Rules, file_path
 from tunesmith.plan.pytorchjob import secret_keys
 from tunesmith_operator.settings import EVERYTHING, Allowed, Settings
 
-_SCHEMES = ("s3://", "hf://", "file://")
+_SCHEMES = ("s3://", "hf://", "file:")
+
+
+def _speaking(namespace: str, settings: Settings) -> list[Allowed]:
+    return [rule for rule in settings.allowed or (EVERYTHING,) if rule.speaks_of(namespace)]
+
+
+def rules_for(namespace: str, settings: Settings) -> Rules:
+    """What jobs of a namespace may open: what any of its rules allows. Travels with each job."""
+    rules = _speaking(namespace, settings)
+    return Rules(
+        uris=tuple(one for rule in rules for one in rule.uris),
+        endpoints=tuple(one for rule in rules for one in rule.endpoints),
+        remote_code=tuple(one for rule in rules for one in rule.remote_code),
+        python_modules=tuple(one for rule in rules for one in rule.python_modules),
+    )
 
 
 def denied(job: Job, settings: Settings) -> str:
     """What of a job its namespace may not use, in words; empty if all is allowed."""
     namespace = job.metadata.namespace
-    rules = [rule for rule in settings.allowed or (EVERYTHING,) if rule.speaks_of(namespace)]
-    if not rules:
+    speaking = _speaking(namespace, settings)
+    if not speaking:
         return f"namespace {namespace} may not run jobs"
-    spec = job.spec.to_json()
-    for refusal in (*_addresses(spec, rules), *_names(job, rules), *_remote_code(spec, rules)):
+    spec, rules = job.spec.to_json(), rules_for(namespace, settings)
+    for refusal in (*_addresses(spec, rules), *_names(job, speaking), *_code(spec, rules)):
         return f"{refusal} is not among those namespace {namespace} may use"
     return ""
 
@@ -37,20 +53,19 @@ def _walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _walk(value, key)
 
 
-def _begins(address: str, beginnings: Sequence[str]) -> bool:
-    return any(one == "*" or inside(address, one) for one in beginnings)
-
-
-def _addresses(spec: Mapping[str, Any], rules: Sequence[Allowed]) -> Iterator[str]:
+def _addresses(spec: Mapping[str, Any], rules: Rules) -> Iterator[str]:
     """Addresses of storage and models, and of servers that a Secret would be sent to."""
     for key, value in _walk(spec):
+        to_vendor = key == "wandb" and isinstance(value, Mapping) and not value.get("baseUrl")
+        if to_vendor and not rules.allow_endpoint(WANDB):
+            yield f"endpoint {WANDB} (tracking.wandb)"
         if not isinstance(value, str):
             continue
-        stored = value.startswith(_SCHEMES) or (key.lower().endswith("uri") and value.startswith("/"))
-        if stored and not any(_begins(value, rule.uris) for rule in rules):
+        stored = value.startswith(_SCHEMES) or (key.lower().endswith("uri") and file_path(value) is not None)
+        if stored and not rules.allow_uri(value):
             yield f"address {value}"
         web = value.startswith(("http://", "https://")) and key in ("baseUrl", "endpointUrl", "endpoint")
-        if web and not any(_begins(value, rule.endpoints) for rule in rules):
+        if web and not rules.allow_endpoint(value):
             yield f"endpoint {value}"
 
 
@@ -65,9 +80,16 @@ def _names(job: Job, rules: Sequence[Allowed]) -> Iterator[str]:
         yield f"runtime {job.spec.runtime}"
 
 
-def _remote_code(spec: Mapping[str, Any], rules: Sequence[Allowed]) -> Iterator[str]:
+def _code(spec: Mapping[str, Any], rules: Rules) -> Iterator[str]:
     for _, node in _walk(spec):
-        if isinstance(node, Mapping) and node.get("trustRemoteCode") is True:
+        if not isinstance(node, Mapping):
+            continue
+        if node.get("trustRemoteCode") is True:
             model = str(node.get("uri") or "of another job")
-            if not any(_begins(model, rule.remote_code) for rule in rules):
+            if not rules.allow_code(model):
                 yield f"code of model {model} (trustRemoteCode)"
+        python = node.get("python")
+        if isinstance(python, Mapping) and isinstance(python.get("function"), str):
+            module = python["function"].partition(":")[0]
+            if not rules.allow_module(module):
+                yield f"Python module {module} (verifier.python)"

@@ -23,7 +23,7 @@ from tunesmith.plan.pods import get
 from tunesmith_operator.cluster import Cluster, ConflictError, NameTakenError, RefusedError
 from tunesmith_operator.logs import about
 from tunesmith_operator.metrics import ATTEMPTS, RECONCILE
-from tunesmith_operator.policy import denied
+from tunesmith_operator.policy import denied, rules_for
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.sight import Sight, generation_of, key_of
 
@@ -96,7 +96,14 @@ class Reconciler:
         if following.create is not None:
             keys = [target_key(job, ref) for ref in references(job)]
             outputs = {key: uri for key in keys if (uri := self._sight.output_uri(key))}
-            plan = build(job, outputs, attempt=following.create, settings=self._settings.plan, owner_uid=uid)
+            plan = build(
+                job,
+                outputs,
+                attempt=following.create,
+                settings=self._settings.plan,
+                owner_uid=uid,
+                rules=rules_for(namespace, self._settings),
+            )
             self._sight.put_config_map(await self._cluster.create_child(plan.config_map, uid))
             self._sight.put_child(await self._cluster.create_child(plan.pytorch_job, uid))
             ATTEMPTS.labels(str(job.kind)).inc()

@@ -22,7 +22,8 @@ class Allowed:
 
     `namespaces`, `secrets` and `runtimes` are patterns as in a shell; `uris` and `endpoints` are
     beginnings of addresses, `*` stands for all; `remote_code` names models (`hf://org/model`, or what
-    begins so) that may bring code of their own.
+    begins so) that may bring code of their own; `python_modules` those of the image whose functions may
+    judge replies.
     """
 
     namespaces: tuple[str, ...] = ("*",)
@@ -31,6 +32,7 @@ class Allowed:
     endpoints: tuple[str, ...] = ("*",)
     runtimes: tuple[str, ...] = ("*",)
     remote_code: tuple[str, ...] = ()
+    python_modules: tuple[str, ...] = ()
 
     def speaks_of(self, namespace: str) -> bool:
         """Whether the rule is about a namespace."""
@@ -42,7 +44,7 @@ EVERYTHING = Allowed(uris=("*",))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. No rule in `allowed` means everything but remote code."""
+    """All settings. No rule in `allowed` means everything but files, remote code and Python modules."""
 
     plan: PlanSettings = field(default_factory=PlanSettings)
     namespaces: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ _ALLOWED_KEYS = {
     "endpoints": "endpoints",
     "runtimes": "runtimes",
     "remoteCode": "remote_code",
+    "pythonModules": "python_modules",
 }
 
 

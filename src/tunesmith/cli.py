@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesmith import __version__
+from tunesmith.api.rules import MACHINE
 from tunesmith.errors import ManifestError, PermanentError, Problem, TunesmithError, UsageError
+from tunesmith.names import ENV_RULES
+from tunesmith.text import visible
 
 if TYPE_CHECKING:
     from tunesmith.api.manifest import Job
@@ -68,7 +72,7 @@ _WRONG_PATH = {
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
 @app.command()
@@ -86,7 +90,7 @@ def validate(files: Files, overrides: Sets = None) -> None:
     for problem in missing_problems(jobs) + checkpoint_warnings(jobs):
         _say(f"warning: {problem}")
     for job in jobs:
-        typer.echo(f"{job.source}: {job.subject} is right")
+        typer.echo(visible(f"{job.source}: {job.subject} is right"))
 
 
 @app.command()
@@ -120,6 +124,14 @@ def run(
             "--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."
         ),
     ] = None,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-python",
+            metavar="MODULE",
+            help="Let a verifier call functions of this module and those below it; may be repeated.",
+        ),
+    ] = None,
     overrides: Sets = None,
 ) -> None:
     """Run manifests on this machine. After a stop, the same command goes on from the last checkpoint.
@@ -144,6 +156,7 @@ def run(
     for problem in checkpoint_warnings(jobs):
         _say(f"warning: {problem}")
     _need("torch", "local", "tunesmith run")
+    os.environ[ENV_RULES] = replace(MACHINE, python_modules=tuple(allowed or ())).text()
     _refuse_unready(jobs)
     from rich.console import Console
 

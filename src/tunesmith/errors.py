@@ -22,7 +22,7 @@
         └── StoppedError          the program was told to stop (SIGTERM) and did
 
 A message is one or more complete sentences: what is wrong, where (file, field, record), what to do.
-It never holds a secret.
+It never holds a secret, nor a character that steers a terminal.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.names import Reason
+from tunesmith.text import visible
 
 
 class TunesmithError(Exception):
@@ -39,8 +40,8 @@ class TunesmithError(Exception):
     default_reason = Reason.INTERNAL_ERROR
 
     def __init__(self, message: str, *, reason: Reason | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = visible(message)
+        super().__init__(self.message)
         self.reason = reason or self.default_reason
 
 
@@ -78,7 +79,8 @@ class Problem:
             place += f", document {self.document}"
         if self.subject:
             place += f" ({self.subject})"
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        said = f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        return visible(said).replace("\n", "␊")
 
 
 class ManifestError(PermanentError):

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
 from tests.integration.sampling_pods import REAL, Job, manifest, write_prompts
 
+from tunesmith.api.rules import MACHINE
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import MANIFEST_KEY
 
@@ -234,7 +236,9 @@ def test_a_verifier_that_never_ends_rejects_its_reply_and_stops_nothing(
     prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
     python = {"python": {"function": "endless:judge", "timeoutSeconds": 1}}
     job = job_in(tmp_path, tiny_model, prompts, verifier=python)
-    job.finish(PYTHONPATH=os.pathsep.join([str(tmp_path), job.environment(0, 1, 0, 1)["PYTHONPATH"]]))
+    path = os.pathsep.join([str(tmp_path), job.environment(0, 1, 0, 1)["PYTHONPATH"]])
+    rules = replace(MACHINE, python_modules=("endless",)).text()
+    job.finish(PYTHONPATH=path, TUNESMITH_RULES=rules)
     rows = [json.loads(line) for line in job.files()["rejected.jsonl"].splitlines()]
     assert {row["id"] for row in rows if row["reason"] == "verifier_timeout"} == {"p1"}
     assert job.statistics()["accepted"] >= 6

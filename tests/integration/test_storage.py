@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
+import json
 import os
 import random
 import signal
@@ -768,3 +770,57 @@ def test_a_second_start_has_the_same_address_and_keys(tmp_path: Path) -> None:
 def test_a_bucket_name_that_cannot_be(s3: EmbeddedS3) -> None:
     with pytest.raises(UsageError, match="cannot make a bucket 'X'"):
         s3.create_bucket("X")
+
+
+PAGE = {"Origin": "http://page.example"}
+ASKED = [
+    ("GET", "/buckets/private/key.txt"),
+    ("GET", "/buckets/private/"),
+    ("GET", "/private/key.txt"),
+    ("GET", "/private"),
+    ("PUT", "/buckets/private/other.txt"),
+    ("PUT", "/private/other.txt"),
+    ("POST", "/buckets/private/"),
+    ("DELETE", "/buckets/private/key.txt"),
+    ("GET", "/dir/assign"),
+    ("GET", "/dir/lookup?fileId=1,01&read=yes"),
+    ("GET", "/vol/status?pretty=y"),
+]
+
+
+@pytest.mark.parametrize("headers", [PAGE, {}], ids=["a page", "a program"])
+def test_no_port_of_the_embedded_server_gives_or_takes_anything_without_credentials(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with EmbeddedS3(tmp_path / "s3") as server:
+        server.create_bucket("private")
+        client = server._client(read_timeout=10, attempts=3)
+        client.put_object(Bucket="private", Key="key.txt", Body=b"for me alone")
+        ports = listening(tmp_path / "s3")
+        assert len(ports) >= 10
+        answered = {
+            f"{method} {port}{path}": found
+            for port in ports
+            for method, path in ASKED
+            if (found := answer_of(port, method, path, headers)) is not None and found[0] < 400
+        }
+        assert answered == {}
+        keys = [each["Key"] for each in client.list_objects_v2(Bucket="private")["Contents"]]
+        assert keys == ["key.txt"]
+
+
+def listening(folder: Path) -> list[int]:
+    return sorted(json.loads((folder / "ports.json").read_text()).values())
+
+
+def answer_of(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes] | None:
+    """Status and body; None from a port that does not speak HTTP/1."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request(method, path, b"z" if method in ("PUT", "POST") else None, headers)
+        reply = connection.getresponse()
+        return reply.status, reply.read(200)
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -120,3 +120,29 @@ def test_a_problem_says_where_it_is():
         "a/file.yaml, document 1 (FineTuneJob tune): spec.method: "
         "set exactly one of full, lora, qlora and none"
     )
+
+
+def test_of_very_many_mistakes_the_first_are_told_and_the_rest_is_counted():
+    many = changed(FINE_TUNE, {f"spec.learningRrate{number}": 1 for number in range(1000)})
+    jobs, problems = parse_text(json.dumps(many), "file.yaml")
+    assert jobs == []
+    assert len(problems) == 101
+    assert str(problems[-1]).endswith(": spec: has 900 more mistakes")
+
+
+STEERING = "\x1b\x9b\x7f\u202e\u2066\r"
+
+
+@each(
+    "document",
+    [
+        changed(FINE_TUNE, {"metadata.name": f"a{STEERING}"}),
+        changed(FINE_TUNE, {f"spec.a{STEERING}": 1}),
+        changed(FINE_TUNE, {"kind": f"FineTuneJob{STEERING}"}),
+        changed(FINE_TUNE, {"spec.model.uri": f"s3://a/{STEERING}"}),
+    ],
+)
+def test_a_problem_never_steers_the_terminal_that_shows_it(document):
+    shown = "\n".join(map(str, parse_text(json.dumps(document), f"file{STEERING}.yaml")[1]))
+    assert shown
+    assert not set(STEERING) & set(shown)

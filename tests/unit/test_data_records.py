@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import tracemalloc
+import zlib
 
 import pytest
 import zstandard
@@ -308,6 +309,16 @@ def test_a_packed_file_cut_short(kind, container, left):
     assert values(good) == records[: len(good)]
     if kind == "gzip" and left < 8:  # only the checksum is gone
         assert len(good) == len(records)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_a_small_file_that_stands_for_a_very_large_one_comes_in_pieces(kind):
+    """A quarter of a gigabyte of zeros, which zstd packs at 25,000 to 1."""
+    packer = zlib.compressobj(wbits=31) if kind == "gzip" else zstandard.ZstdCompressor().compressobj()
+    packed = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(256)), packer.flush()])
+    sizes = [len(chunk) for chunk in streams.open_chunks(io.BytesIO(packed))]
+    assert sum(sizes) == 256 << 20
+    assert max(sizes) <= 65 << 20
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])

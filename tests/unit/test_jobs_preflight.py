@@ -1,6 +1,7 @@
 """What a job will need is looked for before it starts: packages, Secrets, verifiers, and files in storage."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -9,10 +10,11 @@ from good_manifests import changed as changed_at
 
 from tunesmith import cli
 from tunesmith.api.manifest import parse_document
+from tunesmith.api.rules import MACHINE
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import PermanentError, StoragePermanentError
 from tunesmith.jobs import preflight
-from tunesmith.names import Reason
+from tunesmith.names import ENV_RULES, Reason
 from tunesmith.plan.needs import input_uris, packages
 
 WANDB = {"wandb": {"project": "p"}}
@@ -88,6 +90,7 @@ def test_a_secret_that_is_not_set_is_missing_unless_nobody_is_asked(monkeypatch)
 
 
 def test_a_verifier_that_does_not_load_is_found(monkeypatch):
+    monkeypatch.setenv(ENV_RULES, replace(MACHINE, python_modules=("no_such_package",)).text())
     sampler = changed(SAMPLE, verifier=PYTHON, engine={"transformers": {}})
     evaluation = {"name": "e", "prompts": SAMPLE["spec"]["prompts"], "verifier": PYTHON}
     for manifest, field in (

@@ -59,6 +59,11 @@ def test_one_run_at_a_time(folder):
         pass
 
 
+def test_what_a_job_keeps_is_for_its_user_alone(folder):
+    with folder.locked():
+        assert [each.stat().st_mode & 0o777 for each in (folder.path, folder.cache)] == [0o700] * 2
+
+
 def test_finished_files_move_out_of_the_scratch_folder(folder):
     assert folder.keep_output() is False
     folder.output.mkdir()

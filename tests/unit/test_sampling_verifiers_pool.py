@@ -1,21 +1,26 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.cases import each
 
+from tunesmith import names
 from tunesmith.api.generation import VerifierSpec
+from tunesmith.api.rules import MACHINE
 from tunesmith.errors import PermanentError, StoppedError
 from tunesmith.sampling.pool import Verifiers
 
 FUNCTIONS = """
-import ctypes, os, pathlib, sys, time
+import ctypes, os, pathlib, socket, sys, time
+from shutil import which
 def one(record): return True
 async def later(record, reply): return True
 def f(record, reply):
@@ -42,6 +47,11 @@ def f(record, reply):
         case "interrupt": raise KeyboardInterrupt
         case "close": os.closerange(0, 100); return True
         case "change": record["a"] = 2; return True
+        case "environment": return {"accepted": True, "names": sorted(os.environ)}
+        case "network":
+            try: socket.create_connection(("127.0.0.1", int(reply.split(" ")[1])), timeout=5).close()
+            except OSError: return False
+            return True
         case "child":
             if os.fork() == 0: time.sleep(60)
             return True
@@ -83,6 +93,33 @@ def functions(tmp_path, monkeypatch):
     (tmp_path / "some_verifiers.py").write_text(FUNCTIONS)
     (tmp_path / "ends_process.py").write_text("import os\nos._exit(3)")
     monkeypatch.syspath_prepend(str(tmp_path))
+    modules = ("some_verifiers", "ends_process", "no_such_module")
+    monkeypatch.setenv(names.ENV_RULES, replace(MACHINE, python_modules=modules).text())
+
+
+def test_a_function_sees_no_secret_and_no_key_of_the_storage(monkeypatch):
+    secrets = ("TUNESMITH_SECRET_A_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "MY_PASSWORD")
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    with Verifiers(function(), workers=1) as verifiers:
+        seen = verifiers.verify({}, "environment").details["names"]
+    assert "PATH" in seen
+    assert not [name for name in seen if name in secrets]
+
+
+def test_a_function_has_no_network_where_the_kernel_lets_us():
+    if subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel lets no process have a network of its own")
+    with socket.create_server(("127.0.0.1", 0)) as server, Verifiers(function(), workers=1) as verifiers:
+        assert not verifiers.verify({}, f"network {server.getsockname()[1]}").accepted
+
+
+def test_a_function_that_its_module_has_from_another_is_not_called(monkeypatch):
+    with pytest.raises(PermanentError, match=r"^verifier\.python\.function: Functions of the module shutil "):
+        Verifiers(function("which"))
+    monkeypatch.delenv(names.ENV_RULES)
+    with pytest.raises(PermanentError, match="run with --allow-python some_verifiers"):
+        Verifiers(function())
 
 
 def test_whatever_a_function_does_rejects_its_reply_and_stops_nothing():

@@ -13,10 +13,13 @@ from pydantic import AfterValidator, WithJsonSchema
 
 MAX_URI = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Of a path or a web address: a dot, a slash, a backslash, or a control character, written as %XX.
+_ENCODED_PATTERN = "%(2[eEfF]|5[cC]|[01][0-9a-fA-F]|7[fF])"
+_ENCODED = re.compile(_ENCODED_PATTERN)
 _BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _S3 = re.compile(rf"{_BUCKET}(/.*)?")
 _HUB = r"hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
-_URL = r"^https?://[^@/?#\x00-\x20\x7f]+([/?#][^\x00-\x20\x7f]*)?$"
+_URL = r"^https?://[^@/?#\\\x00-\x20\x7f]+([/?#][^\\\x00-\x20\x7f]*)?$"
 
 
 def _check_path(uri: str) -> str:
@@ -25,6 +28,8 @@ def _check_path(uri: str) -> str:
     if len(uri) > MAX_URI:
         raise ValueError(f"must be at most {MAX_URI} characters")
     path = uri.split("://", 1)[-1]
+    if uri.startswith("file:") and _ENCODED.search(uri):
+        raise ValueError("must not contain an encoded '.', '/', '\\' or control character")
     if ".." in path.split("/"):
         raise ValueError("must not contain '..'")
     if "//" in path:
@@ -73,6 +78,8 @@ def _check_url(url: str) -> str:
         raise ValueError("must not contain spaces or control characters")
     if re.match(r"https?://[^/?#]*@", url):
         raise ValueError("must not hold a user name or password; name a Secret instead")
+    if _ENCODED.search(url) or re.search(r"(^|/)[.][.](/|$)", url):
+        raise ValueError("must not contain '..', nor an encoded '.', '/', '\\' or control character")
     if not re.match(_URL, url):
         raise ValueError("is not a web address; write https://host/path")
     return url
@@ -86,6 +93,10 @@ def _uri_schema(pattern: str) -> WithJsonSchema:
             "message": "must not contain '//' after the scheme",
         },
         {"rule": "!self.matches('[[:cntrl:]]')", "message": "must not contain control characters"},
+        {
+            "rule": f"!self.startsWith('file:') || !self.matches('{_ENCODED_PATTERN}')",
+            "message": "must not contain an encoded '.', '/', '\\' or control character",
+        },
     ]
     return WithJsonSchema(
         {
@@ -104,7 +115,19 @@ ModelUri = Annotated[str, AfterValidator(_check_model_uri), _uri_schema(rf"{_BUC
 Url = Annotated[
     str,
     AfterValidator(_check_url),
-    WithJsonSchema({"type": "string", "maxLength": MAX_URI, "pattern": _URL}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": MAX_URI,
+            "pattern": _URL,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"!self.matches('(^|/)[.][.](/|$)|{_ENCODED_PATTERN}')",
+                    "message": "must not contain '..', nor an encoded '.', '/', '\\' or control character",
+                }
+            ],
+        }
+    ),
 ]
 
 

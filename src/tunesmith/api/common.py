@@ -226,6 +226,10 @@ class HubSpec(Model):
     """Token for gated models."""
 
 
+WANDB = "https://api.wandb.ai"
+"""Where tracking.wandb sends to without a baseUrl."""
+
+
 class WandbSpec(Model):
     """Weights & Biases."""
 
@@ -235,6 +239,8 @@ class WandbSpec(Model):
     """Name of the run; the job's name if absent."""
     entity: ShortText | None = None
     """Team or user."""
+    base_url: Url | None = None
+    """A server of one's own; the vendor's, or that of WANDB_BASE_URL on one machine, if absent."""
     api_key_secret_ref: SecretKeyRef | None = None
     """API key; absent: WANDB_API_KEY or `wandb login` of one machine, else the run is recorded offline."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pydantic.alias_generators import to_camel
 from tunesmith.api.flags import block_hint, field_hint, snake
 from tunesmith.errors import Problem
 
+MOST_PROBLEMS = 100
+"""Mistakes of one object that are told; a search for the right word takes a while for each."""
 Place = tuple[str, int, str]
 Loc = Sequence[str | int]
 
@@ -79,9 +82,14 @@ def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
             return node
 
 
+@functools.cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=True)
+
+
 def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
     """Names of the fields of the object that lies at `loc`."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = _schema(model)
     node: dict[str, Any] = schema
     for part in loc:
         node = _resolve(node, schema)
@@ -151,9 +159,9 @@ def _empty_blocks(document: Any, loc: Loc, message: str) -> str:
 def problems(
     model: type[BaseModel], document: Any, error: ValidationError, prefix: str, place: Place
 ) -> list[Problem]:
-    """Each error of validating `document`, which stands at `prefix`, as a Problem."""
-    found = []
-    for item in error.errors(include_url=False):
+    """Each error of validating `document`, which stands at `prefix`, as a Problem; of many, the first."""
+    found, errors = [], error.errors(include_url=False)
+    for item in errors[:MOST_PROBLEMS]:
         base = path_of((prefix, *item["loc"]) if prefix else item["loc"])
         if item["type"] != "rules":
             found.append(Problem(*place, base, _message(model, item)))
@@ -161,4 +169,6 @@ def problems(
         for field, message in item["ctx"]["broken"]:
             path = f"{base}.{field}" if field and base else field or base
             found.append(Problem(*place, path, message + _empty_blocks(document, item["loc"], message)))
+    if len(errors) > MOST_PROBLEMS:
+        found.append(Problem(*place, prefix, f"has {len(errors) - MOST_PROBLEMS:,} more mistakes"))
     return found

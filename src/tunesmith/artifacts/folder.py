@@ -15,6 +15,7 @@ from typing import BinaryIO
 from tunesmith.artifacts import local_files
 from tunesmith.artifacts.local_files import CHUNK, explained
 from tunesmith.artifacts.location import FolderLocation, check_key, check_prefix
+from tunesmith.artifacts.opening import check_path
 from tunesmith.artifacts.store import Entry, Progress
 from tunesmith.errors import StoragePermanentError
 
@@ -120,6 +121,7 @@ class FolderStore:
             raise StoragePermanentError(
                 f"{path} leads out of {self._root} by a symbolic link. Put the files there themselves."
             )
+        check_path(path)
         return path
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden, split_uri
+from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden
+from tunesmith.artifacts.opening import check_endpoint, locate
 from tunesmith.errors import StoragePermanentError
 
 # Called with the number of bytes moved since the last call, from several threads. A repeated part of a
@@ -107,12 +108,17 @@ class Store(Protocol):
 
 
 def open_store(uri: str, options: StorageOptions = StorageOptions()) -> Store:
-    """Open `s3://bucket/prefix`, `file:///folder` or a path. Nothing needs to be there or is contacted."""
+    """Open `s3://bucket/prefix`, `file:///folder` or a path. Nothing needs to be there or is contacted.
+
+    Raises PermanentError for what this process may not open (`opening`).
+    """
     from tunesmith.artifacts.folder import FolderStore
     from tunesmith.artifacts.s3 import S3Store
 
-    match split_uri(uri):
+    match locate(uri):
         case S3Location() as location:
+            if options.endpoint_url is not None:
+                check_endpoint(options.endpoint_url)
             return S3Store(location, options)
         case FolderLocation() as location:
             return FolderStore(location)
@@ -148,7 +154,7 @@ def check_exists(uri: str, options: StorageOptions = StorageOptions()) -> None:
 
 
 def _find_one(uri: str, options: StorageOptions) -> tuple[Store, list[Entry]] | None:
-    match split_uri(uri):
+    match locate(uri):
         case S3Location(bucket, prefix):
             parent, _, name = prefix.rpartition("/")
             parent_uri = S3Location(bucket, parent).uri

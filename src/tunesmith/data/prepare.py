@@ -23,6 +23,7 @@ from tunesmith.data.prepared import Prepared, load_prepared, save_report
 from tunesmith.data.prompts import read_articles
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
 from tunesmith.data.report import Account, DatasetReport
+from tunesmith.data.subset import Subset
 from tunesmith.data.table import Table, TableWriter, see_no_more
 from tunesmith.data.tokenise import Made, Settings, Tokeniser
 from tunesmith.data.user_prompt import shows
@@ -37,21 +38,13 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """Up to which ranks keys are used, held out, and seen once more than the others."""
+    """Up to which ranks keys are held out, and seen once more than the others."""
 
-    subset_seed: int
     split_seed: int
     repeat_seed: int
     whole: int
-    subset: int = 2**64
     split: int = -1
     extra: int = -1
-
-    @property
-    def wanted(self) -> Callable[[str], bool] | None:
-        return (
-            None if self.subset >= 2**64 else lambda key: rank(self.subset_seed, "subset", key) <= self.subset
-        )
 
     def validates(self, key: str) -> bool:
         return self.split >= 0 and rank(self.split_seed, "split", key) <= self.split
@@ -76,15 +69,14 @@ class _Part:
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
         self.account = Account(name, repeat)
         subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
-        seed = spec.training.seed
-        self.ranks = _Ranks(subset.seed if subset else 0, spec.validation.seed, seed, int(repeat))
+        self.ranks = _Ranks(spec.validation.seed, spec.training.seed, int(repeat))
+        self._wanted = None
         if subset and subset.ratio < 1:
-            keys = (rank(subset.seed, "subset", key) for key in self._reader.record_keys())
-            self.ranks = replace(self.ranks, subset=threshold(_unique(keys), subset.ratio, at_least=1))
+            self._wanted = Subset(self._reader.record_keys(), subset).holds
 
     def split_ranks(self) -> Iterator[int]:
         """Ranks of everything that may be held out, before any draw."""
-        choice = Choice(self.ranks.wanted, by=self._spec.validation.by, draw=False)
+        choice = Choice(self._wanted, by=self._spec.validation.by, draw=False)
         for item in self._reader.items(choice):
             if isinstance(item, Item):
                 yield rank(self._spec.validation.seed, "split", item.split_key)
@@ -128,7 +120,7 @@ class _Part:
         self._make.progress(name, tally.records)
 
     def _choice(self) -> Choice:
-        return Choice(self.ranks.wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged)
+        return Choice(self._wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged)
 
     @property
     def shows_history(self) -> bool:

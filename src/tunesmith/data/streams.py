@@ -21,8 +21,9 @@ CHUNK_BYTES = 1 << 20
 # A record longer than this is a mistake (a file without line breaks); it would fill the memory.
 RECORD_LIMIT = 32 << 20
 
-# What goes into a decompressor at a time: keeps what comes out of it small even at 1000 to 1.
-_PACKED_BYTES = 1 << 14
+# What goes into a decompressor at a time, so that at most 64 MB come out of it: zstd has blocks of four
+# bytes that stand for 128 KB; gzip makes no more than 1,032 bytes of one.
+_PACKED_GZIP, _PACKED_ZSTD = 1 << 14, 1 << 11
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
@@ -118,7 +119,7 @@ def _unpacked(packed: Iterable[bytes], head: bytes) -> Iterator[bytes]:
     kind = "gzip" if gzip else "zstd"
     unpacker: _Unpacker | None = None
     try:
-        for piece in _pieces(packed):
+        for piece in _pieces(packed, _PACKED_GZIP if gzip else _PACKED_ZSTD):
             # Between frames, zeros are padding: tape drives and block stores leave them behind.
             left = piece if unpacker else piece.lstrip(b"\0")
             while left:
@@ -133,10 +134,10 @@ def _unpacked(packed: Iterable[bytes], head: bytes) -> Iterator[bytes]:
         raise FileProblem(f"the {kind} data is truncated: the file ends early; upload the file again")
 
 
-def _pieces(packed: Iterable[bytes]) -> Iterator[bytes]:
+def _pieces(packed: Iterable[bytes], size: int) -> Iterator[bytes]:
     for chunk in packed:
-        for start in range(0, len(chunk), _PACKED_BYTES):
-            yield chunk[start : start + _PACKED_BYTES]
+        for start in range(0, len(chunk), size):
+            yield chunk[start : start + size]
 
 
 def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:

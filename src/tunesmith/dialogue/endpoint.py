@@ -17,6 +17,7 @@ from typing import Any, Self
 import httpx2
 
 from tunesmith.api.dialogue import OpenAIEndpoint
+from tunesmith.artifacts.opening import check_endpoint
 from tunesmith.dialogue.answers import estimate_tokens
 from tunesmith.dialogue.delays import kept_headers
 from tunesmith.dialogue.replies import Reply, Request
@@ -63,6 +64,7 @@ class Endpoint:
         key = _usable_key(name, key)
         self._secret = key if len(key) >= _SHORTEST_SECRET else ""
         self._tokens_field: str = spec.max_tokens_field
+        check_endpoint(spec.base_url)
         self._base = _address(name, spec.base_url)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._transport, self._tls = transport, httpx2.create_ssl_context()

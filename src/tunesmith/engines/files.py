@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.opening import check_code
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.adapter import base_source, check_plain, is_adapter
 from tunesmith.engines.load import fetch_model, local_path
@@ -81,7 +82,13 @@ def fetch_files(
         _compare(top, source, below)
     for each in adapters:
         check_plain(each)
-    return ModelFiles(base, tuple(adapters), below)
+    files = ModelFiles(base, tuple(adapters), below)
+    if source.trust_remote_code:
+        # The tokenizer may come from another place than the model, and may bring code too.
+        for uri in {below.uri or "", *((source.uri, source.adapter_uri) if files.tokenizer != base else ())}:
+            if uri:
+                check_code(uri)
+    return files
 
 
 def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.opening import check_endpoint, check_hub
 from tunesmith.errors import ModelError, TemporaryError
 from tunesmith.names import Reason
 
@@ -32,6 +33,9 @@ def from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_onl
     )
 
     assert source.uri is not None
+    check_hub(source.uri)
+    if hub.endpoint:
+        check_endpoint(hub.endpoint)
     offline = hub.offline or constants.HF_HUB_OFFLINE
     try:
         folder = Path(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.common import HubSpec, ModelSource
-from tunesmith.artifacts.location import FolderLocation, split_uri
+from tunesmith.artifacts.location import FolderLocation
+from tunesmith.artifacts.opening import locate
 from tunesmith.artifacts.store import StorageOptions, Store, open_store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.engines.checkpoint import (
@@ -37,7 +38,7 @@ def _is_small(key: str) -> bool:
 def local_path(uri: str) -> Path | None:
     """The folder itself where `uri` is one of this machine, else None."""
     if uri.startswith(("file://", "/")):
-        location = split_uri(uri)
+        location = locate(uri)
         return location.path if isinstance(location, FolderLocation) else None
     return None
 

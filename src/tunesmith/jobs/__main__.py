@@ -17,7 +17,7 @@ from tunesmith.jobs.progress import Progress, serve
 from tunesmith.jobs.support import refuse_unsupported
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
 from tunesmith.jobs.world import World, die_with_parent, read_world
-from tunesmith.names import Kind
+from tunesmith.names import ENV_RULES, Kind
 from tunesmith.plan.run import Run, parse_run
 
 log = logging.getLogger("tunesmith")
@@ -74,7 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
         except OSError as error:
             log.warning("Progress is not served: port %s: %s", world.progress_port, error.strerror)
     try:
-        digest = _run(parse_run(path.read_bytes()), world, progress)
+        run = parse_run(path.read_bytes())
+        if run.rules is not None:
+            os.environ[ENV_RULES] = run.rules.text()  # and so of every process that is started from here
+        digest = _run(run, world, progress)
     except BaseException as error:  # the process's edge
         termination = of_error(error)
         if isinstance(error, TunesmithError):

@@ -29,6 +29,7 @@ def open_sinks(session: Session, folder: Path) -> list[Sink]:
                 project=tracking.wandb.project,
                 name=tracking.wandb.run_name or session.run.name,
                 entity=tracking.wandb.entity,
+                base_url=tracking.wandb.base_url,
                 key=secret(tracking.wandb.api_key_secret_ref),
                 config=session.run.result_fields(),
             )

@@ -26,9 +26,9 @@ from tunesmith.engines.load import fetch_model, load_model, local_path, model_co
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.chat_as import Asking, AsOptions, asking
 from tunesmith.local.overrides import absolute
-from tunesmith.local.show import visible
 from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
+from tunesmith.text import visible
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Message
 

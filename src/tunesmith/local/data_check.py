@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,6 +16,7 @@ from tunesmith.api.common import HubSpec
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.bad_records import not_allowed
+from tunesmith.data.fields import unread_text
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.read import BadRecords, Item
 from tunesmith.data.report import counted
@@ -32,6 +33,8 @@ from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Encoded
 
 BINS = 12
+_NOT_READ = "Every record can be used, but no reader reads these fields"
+_NAMED = 5
 _NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
 
 
@@ -86,7 +89,7 @@ def check(
         _say_what(account, name, dataset, source, console)
     if model is not None:
         _say_lengths(account, max_length, console)
-    return verdict(account.bad, account.good, console)
+    return verdict(account.bad, account.good, account.seen.tally.unread, console)
 
 
 @contextmanager
@@ -135,6 +138,8 @@ def _say_what(account: Account, name: str, dataset: Dataset, source: Source, con
         say(console, f"  {number:,} left out: {reason}")
     for file in source.left_out(plain_text=name == "text"):
         say(console, f"  file left out: {file}")
+    if tally.unread:
+        say(console, f"  not read: {unread_text(tally.unread)}")
     say_bad(account.bad, console)
     if account.bad.count and len({shape.format for shape in shapes}) > 1:
         say(console, "  Records of several formats: put each into a file of its own, and into `datasets`.")
@@ -195,7 +200,7 @@ def say_bad(bad: BadRecords, console: Console) -> None:
         say(console, f"    … and {bad.count - len(bad.first):,} more", "red")
 
 
-def verdict(bad: BadRecords, good: int, console: Console) -> int:
+def verdict(bad: BadRecords, good: int, unread: Mapping[str, int], console: Console) -> int:
     """The last line, and the exit code that says the same."""
     if bad.fatal:
         hint = f"maxBadRecords cannot allow {not_allowed(bad.fatal)}"
@@ -206,6 +211,9 @@ def verdict(bad: BadRecords, good: int, console: Console) -> int:
     elif not good:
         say(console, "There is nothing to use.", "red")
     else:
-        say(console, "All good.", "green")
+        if unread:
+            say(console, f"{_NOT_READ}: {unread_text(unread, _NAMED)}.", "yellow")
+        else:
+            say(console, "All good.", "green")
         return 0
     return 2

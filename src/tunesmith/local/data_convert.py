@@ -15,9 +15,11 @@ import zstandard
 from rich.console import Console
 
 from tunesmith.artifacts.local_files import explained, finished_temp, link_new, replace, sync
-from tunesmith.artifacts.location import FolderLocation, split_uri
+from tunesmith.artifacts.location import FolderLocation
+from tunesmith.artifacts.opening import locate
 from tunesmith.data.bad_records import not_allowed
 from tunesmith.data.convert import TARGETS, Target, records_of
+from tunesmith.data.fields import unread_text
 from tunesmith.data.place import BadRecord, RecordProblem, Skipped
 from tunesmith.data.read import BadRecords, Item
 from tunesmith.data.report import counted
@@ -86,7 +88,7 @@ def _out(into: Into) -> Path:
         raise UsageError(
             f"{into.path}: write to a file here; `tunesmith run --seed {into.path}=FILE` puts it into S3."
         )
-    location = split_uri(absolute(into.path))
+    location = locate(absolute(into.path))
     assert isinstance(location, FolderLocation)
     name = location.path.name.lower()
     if not name.removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".json")):
@@ -164,6 +166,8 @@ def _say_what(account: _Account, source: Source, console: Console) -> None:
         say(console, f"  {number:,} left out: {reason}")
     for file in source.left_out(plain_text=False):
         say(console, f"  file left out: {file}")
+    if account.seen.tally.unread:
+        say(console, f"  not read: {unread_text(account.seen.tally.unread)}")
     if account.shortened:
         say(
             console,

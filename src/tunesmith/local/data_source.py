@@ -23,9 +23,9 @@ from tunesmith.data.encodings import UTF_8
 from tunesmith.data.records import Opener, Record, choose_files, read_records
 from tunesmith.errors import DataError
 from tunesmith.local.overrides import absolute
-from tunesmith.local.show import visible
 from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
+from tunesmith.text import visible
 
 _LOOKED_AT = 1000
 _NAMED = 5

@@ -33,6 +33,7 @@ REGION = "us-east-1"
 SERVERS = ("master", "volume", "filer", "s3", "admin")
 PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "port.grpc"))
 PORT_TRIES = 4
+_TOKENS = ("signing", "signing.read", "filer_signing", "filer_signing.read")
 
 
 class EmbeddedS3:
@@ -78,6 +79,7 @@ class EmbeddedS3:
         atexit.register(self.stop)
         try:
             self._key, self._secret = _credentials(self._dir / "s3.json")
+            _lock_other_servers(self._dir / "security.toml")
             self._start_on_free_ports()
         except BaseException:
             self.stop()
@@ -204,6 +206,9 @@ def _flags(ports: dict[str, int]) -> list[str]:
         f"-ip.bind={HOST}",
         *(f"-{name}={port}" for name, port in ports.items()),
         "-s3.config=s3.json",
+        "-s3.allowedOrigins=",
+        "-filer.allowedOrigins=",
+        "-filer.exposeDirectoryData=false",
         "-s3.autoCreateBucket=false",
         "-s3.iam=false",
         "-s3.port.iceberg=0",
@@ -211,6 +216,7 @@ def _flags(ports: dict[str, int]) -> list[str]:
         "-s3.localSocket=s3.sock",
         "-filer.localSocket=filer.sock",
         "-volume.preStopSeconds=0",
+        "-disableHttp",
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",
@@ -275,12 +281,23 @@ def _credentials(path: Path) -> tuple[str, str]:
     return pair["accessKey"], pair["secretKey"]
 
 
+def _lock_other_servers(path: Path) -> None:
+    """Keys that only the server's own parts know: without a token of them, none gives or takes a file."""
+    keys = [secrets.token_urlsafe(30) for _ in _TOKENS]
+    tables = [f'[jwt.{name}]\nkey = "{key}"\n' for name, key in zip(_TOKENS, keys, strict=True)]
+    _write_text(path, "\n".join([*tables, '[cors.allowed_origins]\nvalues = ""\n']))
+
+
 def _write(path: Path, value: object) -> None:
-    """Write JSON, complete or not at all, for this user only."""
+    _write_text(path, json.dumps(value))
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file, complete or not at all, for this user only."""
     temp = path.with_suffix(".new")
     temp.unlink(missing_ok=True)
     with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(value, file)
+        file.write(text)
     temp.replace(path)
 
 

@@ -26,7 +26,6 @@ from tunesmith.data.report import DatasetReport
 from tunesmith.engines.files import fetch_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
-from tunesmith.local.show import visible
 from tunesmith.local.storage import run_storage, storage_options, variables
 from tunesmith.local.workdir import WorkDir
 from tunesmith.names import Kind, secret_env
@@ -34,6 +33,7 @@ from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.report.data import render_data_report
 from tunesmith.report.samples import facts, grouped, sample_values
+from tunesmith.text import visible
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.show import as_plain, as_text
 

@@ -23,7 +23,7 @@ from tunesmith.api.references import Key, references, target_key
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
-from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling, visible
+from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling
 from tunesmith.local.show_models import show_evaluation
 from tunesmith.local.storage import (
     RunStorage,
@@ -48,6 +48,7 @@ from tunesmith.names import (
 )
 from tunesmith.plan.build import build, output_uris
 from tunesmith.plan.pytorchjob import engines_of, processes_per_node
+from tunesmith.text import visible
 
 DEFAULT_WORK_DIR = Path(".tunesmith")
 

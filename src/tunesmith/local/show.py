@@ -15,8 +15,8 @@ from rich.text import Text
 from tunesmith.data.outcome import sampled
 from tunesmith.data.presets import read_presets
 from tunesmith.local.show_models import print_evaluation
-from tunesmith.local.text import visible as visible
 from tunesmith.local.workdir import JobFolder, shown_path
+from tunesmith.text import visible
 
 LINE_SECONDS = 10.0
 PHASE_CHARACTERS = 60

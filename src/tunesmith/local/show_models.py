@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.local.text import visible
 from tunesmith.local.workdir import JobFolder, shown_path
+from tunesmith.text import visible
 
 
 def print_evaluation(console: Console, evaluation: Mapping[str, Any]) -> None:

@@ -116,7 +116,9 @@ class JobFolder:
         Gives the lock's descriptor, for the processes of the job: they hold the lock as long as they live.
         Where those of a run that was killed are still saving, waits for them.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.cache):  # prompts, data and replies are nobody else's
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
         with (self.path / "lock").open("a+") as file:
             deadline = time.monotonic() + END_SECONDS
             while not _try_lock(file):

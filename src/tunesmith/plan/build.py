@@ -6,13 +6,14 @@ Pure: no clock, no randomness, no client. `tunesmith run`, `tunesmith render` an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith import __version__, names
 from tunesmith.api.common import SecretKeyRef
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key
+from tunesmith.api.rules import Rules
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.plan.pytorchjob import Attempt, pytorchjob, secret_keys
 from tunesmith.plan.run import Run, resolve
@@ -94,14 +95,17 @@ def build(
     attempt: int = 1,
     settings: PlanSettings | None = None,
     owner_uid: str | None = None,
+    rules: Rules | None = None,
 ) -> Plan:
     """Plan one attempt of `job`. `outputs` maps the jobs it may refer to to their output.uri.
+
+    `rules` are the administrator's for its namespace; None on a user's own machine.
 
     Raises ManifestError when a reference or the runtime is not known, or two Secrets cannot be told apart.
     """
     settings = settings or PlanSettings()
     _refuse_shared_variables(job)
-    run = resolve(job, outputs)
+    run = replace(resolve(job, outputs), rules=rules)
     metadata = _metadata(job, attempt, owner_uid)
     queue = {
         key: job.metadata.labels[key]

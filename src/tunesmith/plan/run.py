@@ -15,6 +15,7 @@ from typing import Any
 from tunesmith.api.common import FromJob, JobSpec
 from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
+from tunesmith.api.rules import Rules, rules_from
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, checkpoint_key
 from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth, without
@@ -29,8 +30,8 @@ _LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
-# And of an engine: how it is laid out on the machine.
-_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize")
+# And of an engine or a server: how it is laid out on the machine, and by which of its interfaces it is asked.
+_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize", "batch")
 
 # What another job's output is read as.
 UPSTREAM_KEYS = {
@@ -50,6 +51,8 @@ class Run:
     spec: JobSpec
     models: tuple[str, ...] = ()
     """Short names of the model and those it is compared with, where several are shown."""
+    rules: Rules | None = None
+    """What the job may open, where an administrator decides; the pod's program enforces it."""
 
     def to_json(self) -> str:
         """Text of run.json: the same bytes for the same run, and readable."""
@@ -60,6 +63,7 @@ class Run:
             "namespace": self.namespace,
             "spec": {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE},
             **({"models": list(self.models)} if self.models else {}),
+            **({"rules": self.rules.to_json()} if self.rules else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -121,7 +125,8 @@ def parse_run(text: str | bytes) -> Run:
     kind = Kind(document["kind"])
     # How many GPUs there are is not written down: 0 says so, and the rules about it hold for 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
-    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())))
+    rules = rules_from(document["rules"]) if "rules" in document else None
+    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())), rules)
 
 
 def upstream_uri(target: FromJob, output: str) -> str:

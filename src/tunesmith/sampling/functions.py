@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from tunesmith.artifacts.opening import check_module
 from tunesmith.errors import PermanentError
 from tunesmith.names import Reason
 from tunesmith.sampling.verdict import NONSENSE, REFUSED, Verdict, rejected, small
@@ -42,7 +43,12 @@ def _is_numpy_bool(value: object) -> bool:
 def _imported(name: str, path: str) -> Callable[[dict[str, Any], str], object]:
     module, _, attribute = name.partition(":")
     try:
+        check_module(module)
         function = getattr(import_module(module), attribute)
+        # A module that is allowed may have imported functions of others.
+        check_module(getattr(function, "__module__", None) or module)
+    except PermanentError as error:
+        raise PermanentError(f"{path}: {error.message}", reason=error.reason) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs the user's code
         raise _wrong(path, f"{name} cannot be imported: {type(error).__name__}: {str(error)[:300]}") from None
     if not callable(function):

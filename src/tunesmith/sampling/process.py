@@ -11,15 +11,30 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tunesmith import names
 
 _LONGEST_ANSWER = 1 << 20
 _BEGIN = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from tunesmith.sampling.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
 )
+
+
+# What a verifier's process is told; Secrets and keys of the storage are in none of these.
+_TOLD = frozenset(
+    {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONHASHSEED", names.ENV_RULES}
+)
+_TOLD_BEGINNINGS = ("LC_", "OMP_", "MKL_", "OPENBLAS_")
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The few variables that a verifier's process gets."""
+    return {n: v for n, v in environment.items() if n in _TOLD or n.startswith(_TOLD_BEGINNINGS)}
 
 
 class Ended(Exception):  # noqa: N818 - not always an error
@@ -41,6 +56,7 @@ class Process:
         try:
             self._process = subprocess.Popen(
                 command,
+                env=clean_environment(os.environ),
                 stdin=quiet,
                 stdout=quiet,
                 stderr=quiet,

@@ -13,6 +13,7 @@ import pickle
 import resource
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def main(descriptor: int, parent: int) -> None:
     """Loads the verifier of the first message, says so, and then judges replies until the socket closes."""
     _die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _leave_the_network()
     with socket.socket(fileno=descriptor) as ours, ours.makefile("rb") as messages:
         task, memory = pickle.load(messages)
         try:
@@ -83,6 +85,18 @@ def _limit_memory(memory: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _leave_the_network() -> None:
+    """Go into a network of its own, where there is nothing, if the kernel lets us: many containers do not."""
+    new_user, new_network = 0x10000000, 0x40000000
+    user, group = os.geteuid(), os.getegid()
+    if os.uname().sysname != "Linux" or ctypes.CDLL(None).unshare(new_user | new_network):
+        return
+    with suppress(OSError):  # else it is nobody there, which does no harm
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
 def _die_with(parent: int) -> None:

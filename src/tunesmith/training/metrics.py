@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from tunesmith.api.common import WANDB
+from tunesmith.artifacts.opening import check_endpoint
 from tunesmith.names import METRICS_KEY
 
 log = logging.getLogger(__name__)
@@ -185,12 +187,16 @@ class Wandb:
         project: str,
         name: str,
         entity: str | None,
+        base_url: str | None = None,
         key: str | None,
         config: Mapping[str, Any],
     ) -> None:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
+        if base_url:
+            os.environ["WANDB_BASE_URL"] = base_url
+        check_endpoint(os.environ.get("WANDB_BASE_URL") or WANDB)
         if key:
             os.environ["WANDB_API_KEY"] = key  # `wandb.login` would write it to a file
         known = bool(os.environ.get("WANDB_API_KEY")) or _logged_in(wandb.setup().settings.base_url)

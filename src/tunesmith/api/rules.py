@@ -1,0 +1,124 @@
+"""What a job may open: addresses, servers, models' own code, Python modules. Pure; sees no file system.
+
+The operator asks before a job starts; the job's own processes ask again wherever something is opened,
+whatever led there (`artifacts.opening`). Both compare what an address means, not how it is written: a path is
+decoded and its dots are resolved first.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+ALL = "*"
+NEVER = ("/proc", "/sys", "/dev", "/run", "/var/run")
+"""Folders whose files are the kernel's and other programs' affairs, Secrets among them."""
+_PORTS = {"http": 80, "https": 443}
+Resolve = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be opened: beginnings of addresses, `*` for all. Files need an entry of their own.
+
+    `own_files`: every file of this machine but those in `NEVER`, for a user's own runs.
+    `remote_code`: models that may bring code. `python_modules`: where a verifier's function may be from.
+    """
+
+    uris: tuple[str, ...] = (ALL,)
+    endpoints: tuple[str, ...] = (ALL,)
+    remote_code: tuple[str, ...] = ()
+    python_modules: tuple[str, ...] = ()
+    own_files: bool = False
+
+    def allow_uri(self, uri: str, resolve: Resolve = posixpath.normpath) -> bool:
+        """Whether an address of data or of a model may be opened; `resolve` follows links, where it can."""
+        path = file_path(uri)
+        return _begins(uri, self.uris) if path is None else self.allow_path(path, resolve)
+
+    def allow_path(self, path: str, resolve: Resolve = posixpath.normpath) -> bool:
+        """Whether a file may be opened."""
+        real = resolve(path)
+        if any(_below(each, folder) for each in (real, posixpath.normpath(path)) for folder in NEVER):
+            return False
+        folders = [folder for uri in self.uris if (folder := file_path(uri)) is not None]
+        return self.own_files or any(_below(real, resolve(folder)) for folder in folders)
+
+    def allow_endpoint(self, url: str) -> bool:
+        """Whether a server may be talked to."""
+        return any(one == ALL or _is_part(url, one) for one in self.endpoints)
+
+    def allow_code(self, uri: str) -> bool:
+        """Whether a model's own code may run."""
+        path = file_path(uri)
+        if path is None:
+            return _begins(uri, self.remote_code)
+        return any(one == ALL or _below(path, file_path(one) or "") for one in self.remote_code)
+
+    def allow_module(self, name: str) -> bool:
+        """Whether a function of this module may be called."""
+        return any(name == one or name.startswith(f"{one}.") for one in self.python_modules)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as run.json has them."""
+        return {
+            "uris": list(self.uris),
+            "endpoints": list(self.endpoints),
+            "remoteCode": list(self.remote_code),
+            "pythonModules": list(self.python_modules),
+            "ownFiles": self.own_files,
+        }
+
+    def text(self) -> str:
+        """One line, for an environment variable."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+
+def rules_from(values: Mapping[str, Any]) -> Rules:
+    """What `to_json` gave."""
+    return Rules(
+        uris=tuple(values["uris"]),
+        endpoints=tuple(values["endpoints"]),
+        remote_code=tuple(values["remoteCode"]),
+        python_modules=tuple(values["pythonModules"]),
+        own_files=bool(values["ownFiles"]),
+    )
+
+
+MACHINE = Rules(remote_code=(ALL,), own_files=True)
+"""Of a user's own machine."""
+
+
+def file_path(uri: str) -> str | None:
+    """The path that an address of this machine means, without dots; None for another kind of address."""
+    if uri.startswith("file:"):
+        return posixpath.normpath(unquote(urlsplit(uri).path))
+    return posixpath.normpath(uri) if uri.startswith("/") else None
+
+
+def _below(path: str, folder: str) -> bool:
+    return bool(folder) and (path + "/").startswith(folder.rstrip("/") + "/")
+
+
+def _begins(uri: str, beginnings: Iterable[str]) -> bool:
+    return any(one == ALL or (file_path(one) is None and _below(uri, one)) for one in beginnings)
+
+
+def _is_part(url: str, beginning: str) -> bool:
+    """Whether two addresses are of one server, and the path of the first lies below that of the second."""
+    (*server, path), (*wanted, folder) = _parts(url), _parts(beginning)
+    return server == wanted and _below(path, folder or "/")
+
+
+def _parts(url: str) -> tuple[str, str, int | None, str]:
+    try:
+        split = urlsplit(url)
+        port = split.port or _PORTS.get(split.scheme)
+    except ValueError:
+        return ("", url, None, "")
+    path = posixpath.normpath(unquote(split.path) or "/").replace("//", "/")
+    return split.scheme, (split.hostname or "").rstrip("."), port, path

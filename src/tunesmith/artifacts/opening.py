@@ -1,0 +1,85 @@
+"""The one way to everything that is opened by its address, and the rules of this process for it.
+
+The rules come with the environment, so that every process of a job has them, whoever starts it. Without the
+variable it is a user's own machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from tunesmith import names
+from tunesmith.api.rules import MACHINE, NEVER, Rules, rules_from
+from tunesmith.artifacts.location import FolderLocation, S3Location, split_uri
+from tunesmith.errors import PermanentError
+from tunesmith.names import Reason
+
+
+def rules() -> Rules:
+    """What this process may open."""
+    text = os.environ.get(names.ENV_RULES)
+    return _read(text) if text else MACHINE
+
+
+@lru_cache
+def _read(text: str) -> Rules:
+    return rules_from(json.loads(text))
+
+
+def locate(uri: str) -> S3Location | FolderLocation:
+    """Where an address of data leads, if this process may open it. Raises PermanentError, UsageError."""
+    location = split_uri(uri)
+    if isinstance(location, FolderLocation):
+        check_path(location.path)
+    elif not rules().allow_uri(uri):
+        raise _refused(f"The address {uri} is not among those that this job may open")
+    return location
+
+
+def check_path(path: Path) -> None:
+    """Raise PermanentError for a file that may not be opened, wherever its links lead."""
+    allowed = rules()
+    scratch = Path(os.environ.get(names.ENV_SCRATCH, names.SCRATCH_DIR))
+    if allowed.allow_path(str(path.absolute()), os.path.realpath):
+        return
+    if not allowed.own_files and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(scratch)):
+        return
+    if allowed.own_files:
+        raise _refused(
+            f"The file {path} is in or leads to {', '.join(NEVER)}, whose files are never read as data"
+        )
+    raise _refused(
+        f"The file {path} is not below a folder that this job may open; files need a rule of their own"
+    )
+
+
+def check_hub(uri: str) -> None:
+    """Raise PermanentError for a model of the hub that may not be opened."""
+    if not rules().allow_uri(uri):
+        raise _refused(f"The address {uri} is not among those that this job may open")
+
+
+def check_endpoint(url: str) -> None:
+    """Raise PermanentError for a server that may not be talked to."""
+    if not rules().allow_endpoint(url):
+        raise _refused(f"The endpoint {url} is not among those that this job may talk to")
+
+
+def check_code(uri: str) -> None:
+    """Raise PermanentError for a model, or a tokenizer, whose own code may not run."""
+    if not rules().allow_code(uri):
+        raise _refused(f"The code of {uri} may not run (trustRemoteCode)")
+
+
+def check_module(name: str) -> None:
+    """Raise PermanentError for a Python module whose functions may not be called."""
+    if not rules().allow_module(name):
+        how = f"run with --allow-python {name}" if rules().own_files else "name it in a rule's pythonModules"
+        raise _refused(f"Functions of the module {name} may not be called; {how}")
+
+
+def _refused(what: str) -> PermanentError:
+    return PermanentError(f"{what}.", reason=Reason.NOT_ALLOWED)

@@ -1,0 +1,103 @@
+"""Rules where things are opened: in the job's own processes, whatever led there."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from hostile import ENDPOINTS, FUNCTIONS, RULES, URIS
+from tests.cases import each
+
+import tunesmith
+from tunesmith import names
+from tunesmith.artifacts.opening import check_code, check_endpoint, check_hub, check_module, locate
+from tunesmith.artifacts.store import StorageOptions, find_files, open_store
+from tunesmith.errors import PermanentError, TunesmithError
+
+
+@pytest.fixture
+def pod(monkeypatch):
+    monkeypatch.setenv(names.ENV_RULES, json.dumps(RULES))
+
+
+@pytest.mark.usefixtures("pod")
+@each("uri", URIS)
+def test_what_no_rule_names_is_not_opened(uri):
+    with pytest.raises(TunesmithError, match=r"may open|control character|not a usable file"):
+        (check_hub if uri.startswith("hf://") else locate)(uri)
+
+
+@pytest.mark.usefixtures("pod")
+@each("url", ENDPOINTS)
+def test_no_server_that_no_rule_names_is_talked_to(url):
+    with pytest.raises(PermanentError, match="may talk to"):
+        check_endpoint(url)
+    with pytest.raises(PermanentError, match="may talk to"):
+        open_store("s3://team-a/x", StorageOptions(endpoint_url=url))
+
+
+@pytest.mark.usefixtures("pod")
+@each("function", FUNCTIONS)
+def test_no_function_that_no_rule_names_is_called(function):
+    with pytest.raises(PermanentError, match=r"rule's pythonModules"):
+        check_module(function.partition(":")[0])
+
+
+@pytest.mark.usefixtures("pod")
+def test_no_code_of_a_model_that_no_rule_names():
+    check_code("hf://good/code")
+    with pytest.raises(PermanentError, match="trustRemoteCode"):
+        check_code("s3://team-a/model")
+
+
+def test_a_link_out_of_a_folder_that_is_allowed_leads_nowhere(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "models/link.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "models/own.txt").write_text("own")
+    (tmp_path / "models/folder").symlink_to(tmp_path)
+    monkeypatch.setenv(names.ENV_RULES, json.dumps({**RULES, "uris": [f"file://{tmp_path}/models"]}))
+    store = open_store(f"file://{tmp_path}/models")
+    assert store.read("own.txt") == b"own"
+    with pytest.raises(PermanentError, match="may open"):
+        store.read("link.txt")
+    with pytest.raises(PermanentError, match="may open"):
+        find_files(f"file://{tmp_path}/models/folder/secret.txt")
+
+
+def test_on_a_machine_of_ones_own_links_into_proc_lead_nowhere(tmp_path):
+    (tmp_path / "data.jsonl").symlink_to("/proc/self/environ")
+    with pytest.raises(PermanentError, match="never read as data"):
+        open_store(f"file://{tmp_path}").read("data.jsonl")
+    with pytest.raises(PermanentError, match="never read as data"):
+        locate("/proc/self/environ")
+
+
+def test_a_pod_opens_its_own_scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv(names.ENV_RULES, json.dumps(RULES))
+    monkeypatch.setenv(names.ENV_SCRATCH, str(tmp_path))
+    assert open_store(f"file://{tmp_path}/a").read is not None
+
+
+def test_there_is_no_other_way_to_what_an_address_names():
+    """`opening` alone splits addresses, `artifacts.store` alone makes stores, `from_hub` alone asks a hub."""
+    makers = {
+        "split_uri": {"artifacts/opening.py"},
+        "S3Store": {"artifacts/store.py"},
+        "FolderStore": {"artifacts/store.py"},
+        "snapshot_download": {"engines/hub.py"},
+        "hf_hub_download": set(),
+        "urlopen": set(),
+    }
+    root = Path(tunesmith.__file__).parent
+    wrong = [
+        f"{path.relative_to(root)} calls {name}"
+        for path in sorted(root.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and (name := getattr(node.func, "id", getattr(node.func, "attr", ""))) in makers
+        and str(path.relative_to(root)) not in makers[name]
+    ]
+    assert wrong == []
