@@ -1,4 +1,4 @@
-"""An engine in the pod while batches are awaited: closed after a while, and opened again when it is needed."""
+"""An engine in the pod while batches are awaited: closed after a while, and opened again when needed."""
 
 import asyncio
 

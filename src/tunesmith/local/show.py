@@ -19,7 +19,7 @@ from tunesmith.local.workdir import JobFolder, shown_path
 from tunesmith.text import visible
 
 LINE_SECONDS = 10.0
-PHASE_CHARACTERS = 60
+PHASE_CHARACTERS, AWAITED_CHARACTERS = 60, 200
 
 
 def duration(seconds: float) -> str:
@@ -86,6 +86,8 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
         return None
     phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
     text = (phase in ("training", "sampling", "generating") and details(values)) or phase
+    if phase == "generating" and isinstance(awaited := values.get("text"), str):
+        text += f"  {visible(' '.join(awaited.split()))[:AWAITED_CHARACTERS]}"
     records = _count(values, "records")
     if records:
         text += f" ({records:,} records)"
