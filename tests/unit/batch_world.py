@@ -13,6 +13,7 @@ from tests.unit.endpoint_world import run
 from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.dialogue.batch import BatchSpeaker
 from tunesmith.dialogue.batch_client import BatchClient
+from tunesmith.dialogue.batch_journal import BatchJournal
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.lull import Lull
@@ -153,9 +154,7 @@ class JobWorld:
                 endpoint,
                 BatchClient(endpoint, self.said.append),
                 lull,
-                get=earlier.get,
-                rows=rows,
-                send=send,
+                BatchJournal(name, earlier.get, rows, send, self.budget.process),
                 max_wait=float(self.spec.openai.batch.max_wait_seconds),
                 max_retries=self.spec.limits.max_retries,
                 price=Price.at(self.spec),

@@ -14,18 +14,19 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.batch_client import BatchClient, FileTooLargeError
+from tunesmith.dialogue.batch_journal import BatchJournal
 from tunesmith.dialogue.batch_run import Asked, Batch, BatchRun, errors_of
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.calls import PAUSES, cost_of, is_end, quota_error
 from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.replies import NOTHING, Answer, Fault, Outcome, Refused, Reply, Request, Unusable
 from tunesmith.dialogue.speakers import heard, said_of
-from tunesmith.dialogue.turns import Call, Get, Held, Rows, Said, Tries, batch_key, try_key
+from tunesmith.dialogue.turns import Call, Said, Tries
 from tunesmith.errors import EndpointError, TunesmithError
 
 _FULL = ("token_limit", "enqueued", "queue", "too large")
@@ -57,7 +58,7 @@ class Requests(Protocol):
 class BatchSpeaker:
     """An endpoint asked in batches. One for all roles that it plays; `start` it before the first call.
 
-    `get` and `rows` are the journal, and `send` brings it to the storage.
+    `max_wait` is in seconds, from the intent on; `labels` go into the metadata of batches.
     """
 
     def __init__(
@@ -65,10 +66,8 @@ class BatchSpeaker:
         server: Requests,
         client: BatchClient,
         lull: Lull,
+        journal: BatchJournal,
         *,
-        get: Get,
-        rows: Rows,
-        send: Callable[[], Awaitable[None]],
         max_wait: float,
         max_retries: int,
         price: Price | None = None,
@@ -76,10 +75,9 @@ class BatchSpeaker:
         labels: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._server, self._lull, self._get, self._rows, self._send = server, lull, get, rows, send
+        self._server, self._lull, self._journal, self._clock = server, lull, journal, clock
         self._max_retries, self._price, self._budget = max_retries, price, budget
-        self._clock = clock
-        self._run = BatchRun(server.name, client, rows, max_wait, self._settle, labels or {}, clock)
+        self._run = BatchRun(client, journal.note, max_wait, self._settle, labels or {}, clock)
         self._queue: dict[tuple[int, str], list[Asked]] = {}
         self._under_way: dict[str, Batch] = {}
         self._held: dict[str, int] = {}
@@ -88,18 +86,15 @@ class BatchSpeaker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lulls, self._beginning = 0, False
         self._error: BaseException | None = None
-        self._number, self._most, self._alone = 0, MOST_REQUESTS, False
-        self._failed, self._worked = 0, False
+        self._most, self._alone, self._failed, self._worked = MOST_REQUESTS, False, 0, False
         lull.listen(self._quiet)
 
     async def start(self) -> None:
         """Take over the batches that earlier processes have left."""
-        amount, name = 0, self._server.name
-        while (intent := self._get(batch_key(name, self._number))) is not None:
-            amount += self._take_over(intent)
-            self._number += 1
-        if amount and self._budget is not None:
-            await self._budget.adopt(amount)
+        left = self._journal.left()
+        self._under_way, self._held = left.batches, left.held
+        if left.held and self._budget is not None:
+            await self._budget.adopt(sum(left.held.values()))
 
     async def call(self, call: Call, tries: Tries) -> Said:
         """Ask in one batch after the other, until there is an end. Raises what ends the job."""
@@ -141,30 +136,6 @@ class BatchSpeaker:
             self._queue.setdefault((call.round, str(call.role)), []).append(asked)
         self._lull.rest()
         return await asked.future
-
-    # What earlier processes have left.
-
-    def _take_over(self, intent: Mapping[str, Any]) -> int:
-        """Remember which calls of a batch have no reply, and journal what they hold; picodollars."""
-        name, number = self._server.name, self._number
-        file, made, over = (self._get(batch_key(name, number, part)) for part in ("file", "id", "over"))
-        if over is not None and not over["again"]:
-            return 0
-        batch = Batch(number, intent["tag"], intent["round"], intent["role"], intent["at"])
-        batch.file, batch.id = str(file["file"]) if file else "", str(made["id"]) if made else ""
-        amount = 0
-        for asked in intent["calls"]:
-            call, _, at = asked.rpartition("-")
-            if self._get(try_key(call, int(at))) is not None:
-                continue
-            if over is None:
-                self._under_way[asked] = batch
-            held = self._get(Held(intent["process"], call, int(at)).key)
-            if held is not None and self._budget is not None and asked not in self._held:
-                self._held[asked] = int(held["most"])
-                amount += self._held[asked]
-                self._rows.append(Held(self._budget.process, call, int(at)).key, held)
-        return amount
 
     # A lull: what waits is sent, and what was sent is waited for.
 
@@ -220,17 +191,11 @@ class BatchSpeaker:
 
     async def _intend(self, key: tuple[int, str], part: Sequence[Asked]) -> Batch:
         """Say in the storage what is about to be sent."""
+        batch = Batch(uuid.uuid4().hex, *key, self._clock(), new=True)
         for asked in part:
             asked.body = self._server.body(asked.request)
-        batch = Batch(self._number, uuid.uuid4().hex, *key, self._clock(), new=True)
-        self._number += 1
-        batch.waiting = {asked.id: asked for asked in part}
-        self._under_way |= dict.fromkeys(batch.waiting, batch)
-        process = self._budget.process if self._budget else 0
-        intent = {"tag": batch.tag, "round": batch.round, "role": batch.role, "at": batch.at}
-        intent |= {"process": process, "calls": list(batch.waiting)}
-        self._rows.append(batch_key(self._server.name, batch.number), intent, durable=True)
-        await self._send()
+            batch.waiting[asked.id], self._under_way[asked.id] = asked, batch
+        await self._journal.intend(batch)
         return batch
 
     def _launch(self, batch: Batch) -> None:

@@ -11,12 +11,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tunesmith.dialogue.batch_client import URL, BatchClient
 from tunesmith.dialogue.calls import PAUSES
 from tunesmith.dialogue.replies import Outcome, Reply, Request
-from tunesmith.dialogue.turns import Call, Rows, Tries, batch_key
+from tunesmith.dialogue.turns import Call, Tries
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 """Statuses of a batch for which nothing more is done."""
@@ -58,11 +58,11 @@ class Batch:
     `again`: some of its requests were refused for a reason that is no fault of theirs, and are sent again.
     """
 
-    number: int
     tag: str
     round: int
     role: str
     at: float
+    number: int = 0
     new: bool = False
     id: str = ""
     file: str = ""
@@ -73,8 +73,16 @@ class Batch:
     total: int = 0
 
 
+class Note(Protocol):
+    """Writes down how far a batch has come (`BatchJournal.note`)."""
+
+    def __call__(self, batch: Batch, part: str, **values: Any) -> None:
+        """Note one part: `file`, `id` or `over`."""
+        ...
+
+
 class BatchRun:
-    """What is done with a batch of endpoint `name`.
+    """What is done with a batch.
 
     `settle` gets each reply once, and takes its request off `waiting`. `labels` go into the batch's
     metadata. Raises what the client and the journal raise.
@@ -82,15 +90,14 @@ class BatchRun:
 
     def __init__(
         self,
-        name: str,
         client: BatchClient,
-        rows: Rows,
+        note: Note,
         max_wait: float,
         settle: Callable[[Batch, Asked, Reply], None],
         labels: Mapping[str, str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._name, self._client, self._rows, self._max_wait = name, client, rows, max_wait
+        self._client, self._note, self._max_wait = client, note, max_wait
         self._settle, self._labels, self._clock = settle, labels, clock
 
     async def make(self, batch: Batch) -> None:
@@ -143,9 +150,6 @@ class BatchRun:
     def close(self, batch: Batch, status: str) -> None:
         """Nothing more comes of it."""
         self._note(batch, "over", status=status, again=batch.again)
-
-    def _note(self, batch: Batch, part: str, **values: Any) -> None:
-        self._rows.append(batch_key(self._name, batch.number, part), values)
 
     def _take(self, batch: Batch, line: str) -> None:
         """One line of a file of results, in any order."""

@@ -15,6 +15,7 @@ from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.dialogue.batch import BatchSpeaker
 from tunesmith.dialogue.batch_client import BatchClient
+from tunesmith.dialogue.batch_journal import BatchJournal
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.growth import ROLES, Role
@@ -92,13 +93,14 @@ class Batching:
         self, server: Endpoint, endpoint: EndpointSpec, batch: BatchSpec, budget: Budget | None
     ) -> BatchSpeaker:
         """The endpoint, with what earlier processes have sent to it."""
+        process = None if budget is None else budget.process
+        send = partial(asyncio.to_thread, self.journal.send)
+        journal = BatchJournal(server.name, self.earlier.get, self.journal, send, process)
         speaker = BatchSpeaker(
             server,
             BatchClient(server),
             self.lull,
-            get=self.earlier.get,
-            rows=self.journal,
-            send=partial(asyncio.to_thread, self.journal.send),
+            journal,
             max_wait=batch.max_wait_seconds,
             max_retries=endpoint.limits.max_retries,
             price=Price.at(endpoint),
