@@ -27,8 +27,8 @@ class Left:
 class BatchJournal:
     """The rows of the batches of endpoint `name`.
 
-    `get` gives those of earlier processes, `send` brings rows to the storage; `process` is the number that the
-    budget gives this process, None without a budget.
+    `get` gives those of earlier processes, `send` brings rows to the storage; `process` is the number that
+    the budget gives this process, None without a budget.
     """
 
     def __init__(
