@@ -12,6 +12,7 @@ calls; what a batch lacks at its end is asked for again in another one. Knows no
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -29,6 +30,7 @@ from tunesmith.dialogue.speakers import heard, said_of
 from tunesmith.dialogue.turns import Call, Said, Tries
 from tunesmith.errors import EndpointError, TunesmithError
 
+log = logging.getLogger(__name__)
 _FULL = ("token_limit", "enqueued", "queue", "too large")
 """Words of a server that takes no batch of this size now."""
 MOST_REQUESTS, MOST_BYTES = 50_000, 100 << 20
@@ -206,7 +208,10 @@ class BatchSpeaker:
     async def _to_its_end(self, batch: Batch) -> None:
         try:
             await self._run.make(batch)
+            what = f"Endpoint {self._server.name}: batch {batch.id}, round {batch.round} {batch.role}"
+            log.info("%s, is awaited with %d requests.", what, batch.total)
             state = await self._run.wait(batch)
+            log.info("%s, is %s.", what, state["status"])
             if state["status"] == "failed":
                 await self._again(batch, errors_of(state))
             else:
