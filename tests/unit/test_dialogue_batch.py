@@ -78,7 +78,8 @@ def test_a_batch_that_an_earlier_process_has_sent_is_not_lost_money():
         finished(world)
         assert (world.budget.spent, world.budget.lost) == (paid(server), 0), kills
         assert (server.stats["files_sent_twice"], server.stats["asked_twice"]) == (0, 0), kills
-        assert spending(world.rows, {"gemini": Price.at(world.spec)}).spent == paid(server)
+        left = spending(world.rows, {"gemini": Price.at(world.spec)}).past("disk 0")
+        assert (left.spent, left.lost, left.lost_calls) == (paid(server), 0, 0), kills
 
 
 def test_what_is_lost_with_a_disk_is_what_was_granted_and_no_more():

@@ -5,6 +5,7 @@ import asyncio
 from tests.unit.endpoint_world import run
 
 from tunesmith.dialogue.lull import Lull
+from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.sampler import Reply, Request
 from tunesmith.jobs.resting_engine import REST_SECONDS, RestingEngine
 
@@ -15,7 +16,7 @@ class Engine:
     at_once, longest = 4, 100
 
     def __init__(self):
-        self.closed = 0
+        self.closed, self.heartbeat = 0, Heartbeat()
 
     async def reply(self, request):
         assert not self.closed

@@ -96,7 +96,7 @@ class BatchSpeaker:
         left = self._journal.left()
         self._under_way, self._held = left.batches, left.held
         if left.held and self._budget is not None:
-            await self._budget.adopt(sum(left.held.values()))
+            await self._budget.adopt([*left.held.values()])
 
     async def call(self, call: Call, tries: Tries) -> Said:
         """Ask in one batch after the other, until there is an end. Raises what ends the job."""

@@ -28,6 +28,8 @@ SETTLE_SECONDS = 5.0
 """A request that was cut off may still be dealt with so much later."""
 MOST_FAILURES = 60
 """Failures in a row of one request after which the server is unavailable: about half an hour."""
+TOLD = 4
+"""Failures in a row that are told; fewer are over in some seconds."""
 REFUSALS = 3
 """Refusals in a row of one request that are believed."""
 _PAGE, _MOST_PAGES = 100, 1000
@@ -196,7 +198,8 @@ class BatchClient:
         )
         if failures >= MOST_FAILURES:
             raise trouble
-        self._tell(trouble)
+        if failures >= TOLD:
+            self._tell(trouble)
         await asyncio.sleep(after or PAUSES[min(failures, len(PAUSES)) - 1])
         return undone
 

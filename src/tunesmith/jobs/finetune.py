@@ -121,7 +121,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
         }
         if inputs.evaluations:
             fingerprint["evaluation"] = [prompts.digest for prompts in inputs.evaluations]
-        claim(session.store, found, fingerprint)
+        claim(session.patient, found, fingerprint)
     ranks.gather(None)
     checkpoints = Checkpoints(
         session.store, spec.training.save_total_limit, ranks, lambda _: session.watch.beat(phase="resuming")
@@ -190,6 +190,7 @@ def _trainer(
         after=results.upload_logs,
         seconds_left=session.stop.seconds_left,
         beat=lambda: session.watch.beat(phase="waiting for an upload"),
+        tell=session.progress.teller("upload of a checkpoint"),
     )
     uploads = Uploads(checkpoints, around)
     health = Health(model.config.get_text_config().vocab_size, session.store.uri, uploads.settled)
@@ -299,7 +300,7 @@ def _finish(
         results.write_after(trainer.state, used, replies, evaluations.run() if evaluations else [])
         session.progress.update(phase="publishing")
         digest = publish(
-            session.store, "", session.folder, extra={"kind": session.run.kind},
+            session.patient, "", session.folder, extra={"kind": session.run.kind},
             progress=lambda _: session.watch.beat(phase="publishing"),
         )  # fmt: skip
         if evaluations:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tunesmith.dialogue.lull import Lull
+from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.sampler import Engine, Reply, Request
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,17 @@ class RestingEngine:
     def __init__(self, name: str, engine: Engine, start: Callable[[], Awaitable[Engine]], lull: Lull) -> None:
         self._name, self._start, self._lull = name, start, lull
         self._engine: Engine | None = engine
-        self.at_once, self.longest = engine.at_once, engine.longest
+        self.at_once, self.longest, self._heartbeat = engine.at_once, engine.longest, engine.heartbeat
         self._lock, self._used = asyncio.Lock(), 0
         self._timer: asyncio.Task[None] | None = None
         lull.listen(self._quiet)
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """Of the engine that is open now, or was last."""
+        if self._engine is not None:
+            self._heartbeat = self._engine.heartbeat
+        return self._heartbeat
 
     async def reply(self, request: Request) -> Reply:
         """Draw one reply; starts the engine if it rests."""

@@ -64,7 +64,7 @@ class Results:
         text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
-        self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
+        self._session.patient.put(SAMPLES_PREVIEW_KEY, text.encode())
 
     def upload_logs(self) -> None:
         """Bring log and metrics in the output up to date."""
@@ -84,7 +84,7 @@ class Results:
         self._before = {"validationLoss": loss, "previews": replies}
         text = json.dumps(self._before, ensure_ascii=False)
         (self._folder / BEFORE_KEY).write_text(text, "utf-8")
-        self._store.put(BEFORE_KEY, text.encode())
+        self._session.patient.put(BEFORE_KEY, text.encode())
 
     def previews(self) -> dict[str, str]:
         """The model's replies to the previews; where its weights are shared out, every rank takes part."""
