@@ -294,7 +294,7 @@ def test_records_no_format_reads(call):
 
 def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     long = {"messages": [{"role": "user", "content": "old " * 300}, *CHAT["messages"][1:], *CHAT["messages"]]}
-    reply = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 300}]}
+    reply = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 100}]}
     write_jsonl(Path("x.jsonl"), [*[CHAT] * 5, long, reply])
     ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "128")
     assert ended.code == 2
@@ -306,6 +306,13 @@ def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     assert ended.code == 0
     assert "every sample fits into 4,000 tokens" in ended.lines
     assert any(re.fullmatch(r"7 samples, [\d,]+ tokens, \d+% of them labels", line) for line in ended.lines)
+    ended = call("check", "x.jsonl", "--model", tiny_model)  # the model's own positions
+    assert "every sample fits into 512 tokens" in ended.lines
+    reply["messages"][1]["content"] = "word " * 600
+    write_jsonl(Path("x.jsonl"), [reply])
+    ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "4000")
+    assert ended.code == 2
+    assert any("longer than the 512 positions that the model has" in line for line in ended.lines)
 
 
 def test_data_does_not_steer_the_terminal(call):

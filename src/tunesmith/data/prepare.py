@@ -18,6 +18,7 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.first_samples import FirstSamples
+from tunesmith.data.lengths import longest_sample
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
 from tunesmith.data.prompts import read_articles
@@ -96,11 +97,12 @@ class _Part:
         """Every item with its samples; what is bad or left out is counted."""
         spec, account = self._spec, self.account
         settings = Settings(
-            spec.training.max_length,
+            longest_sample(spec.training.max_length, self._make.positions),
             self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
             spec.training.truncate_reply,
             self._make.vocab_size,
             spec.training.truncate_prompt,
+            self._make.positions,
         )
         everything: Iterator[Made] = self._make.tokeniser.encode(self._watched(), settings)
         good: Iterator[tuple[Item, Encoded] | Skipped]
@@ -159,6 +161,7 @@ class _Make:
     tokeniser: Tokeniser
     progress: Progress
     vocab_size: int | None
+    positions: int | None
     judged: set[int] = field(default_factory=set)
     """Hashes of users and what their validation samples say, where several parts read users."""
 
@@ -193,20 +196,21 @@ def prepare(
     *,
     first: int = FIRST_SAMPLES,
     vocab_size: int | None = None,
+    positions: int | None = None,
     workers: int | None = None,
 ) -> Prepared:
     """Read, check and tokenise everything into `folder`, which must not exist.
 
     The `first` samples of each dataset and kind are kept for people to look at.
 
-    `vocab_size` is the model's number of embeddings, where it is known; `workers` the processes that may
-    tokenise, by default one a processor.
+    `vocab_size` and `positions` are the model's numbers of embeddings and of positions, where they are known;
+    `workers` the processes that may tokenise, by default one a processor.
 
     Raises DataError naming the records that cannot be used, when there are more than allowed.
     """
     folder.mkdir(parents=True)
     with Tokeniser(tokenizer, workers) as tokeniser:
-        make = _Make(options, folder, tokeniser, progress, vocab_size)
+        make = _Make(options, folder, tokeniser, progress, vocab_size, positions)
         parts = [
             _Part(f"datasets[{index}] {dataset.uri}", dataset, spec, make)
             for index, dataset in enumerate(spec.datasets)

@@ -24,6 +24,7 @@ from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.evaluate_again import compared_fields, evaluate_again, is_looked_at
 from tunesmith.jobs.evaluate_only import evaluate_model
+from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
 from tunesmith.jobs.memory import checkpoints_activations
 from tunesmith.jobs.models import trained_models
@@ -102,6 +103,9 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     plan = plan_steps(spec, table, world.size, world.rank)
     every = eval_every(spec, table, world.size)
     dtype = computed_in(spec, inputs.files.base)
+    exports = Exports(session.run.name, spec, inputs, dtype, world.node_folder)
+    if session.first:
+        exports.rehearse()
     checkpoints_folder = session.world.node_folder / "checkpoints"
     arguments = training_arguments(
         spec,
@@ -139,7 +143,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     )
     model = build_model(spec, inputs.files.base, inputs.files.adapters, checkpointing=checkpointing)
     session.watch.beat(phase="preparing to train")
-    results = Results(session, inputs, model, dtype)
+    results = Results(session, inputs, model, exports)
     if session.first:
         results.begin()
     resume = None if newest is None else checkpoints_folder / checkpoint_key(newest)
