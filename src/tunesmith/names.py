@@ -66,6 +66,7 @@ class Reason(StrEnum):
     BUDGET_SPENT = "BudgetSpent"
     ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
     ENDPOINT_PAUSED = "EndpointPaused"
+    TOO_MANY_FAILED = "TooManyFailed"
     # Why a job is where it is, when nothing is wrong.
     STARTING = "Starting"
     RUNNING = "Running"

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -127,7 +127,8 @@ class Server:
             self.rules.under_way -= 1
 
     async def _send(self, request: web.Request, response: Response) -> web.StreamResponse:
-        raw = json.dumps(response.body, ensure_ascii=False).encode()
+        body = response.body
+        raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
         match response.mishap:
             case "hang":
                 await self.closing.wait()
@@ -189,6 +190,10 @@ class Stub:
 
     def batches(self) -> dict[str, Any]:
         return self._server.batches.stats()
+
+    def script(self, script: Callable[[Any, int], Response | None]) -> None:
+        """What it says instead (`Rules.script`), from now on."""
+        self._server.rules.script = script
 
     def calls(self) -> dict[str, int]:
         return dict(self._server.rules.calls)

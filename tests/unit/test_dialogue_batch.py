@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.standin.openai_rules import Response, Settings
+from tests.standin.openai_rules import Response, Rules, Settings
 from tests.unit.batch_world import BatchServer, JobWorld, endpoint_spec
 from tests.unit.dialogue_world import Role, Speaker, everyone, planned, seeds
 
@@ -206,19 +206,51 @@ def test_a_key_that_is_refused_ends_the_job_and_one_refusal_does_not():
     assert finished(JobWorld(server)).failed == 0
 
 
-def test_every_request_refused_ends_the_job_and_one_refused_fails_its_dialogue():
+REFUSED = Response(400, {"error": {"message": "I do not like it."}})
+
+
+def refusing(server, when):
+    """The server refuses the requests of which `when(body as text, batches so far)` says so."""
+    plain = server.rules.batched
+
+    def batched(body):
+        refuse = when(json.dumps(body), len(server.batches.batches))
+        return REFUSED if refuse else plain(body)
+
+    server.rules.batched = batched
+
+
+def test_every_request_refused_from_the_start_ends_the_job():
     server = BatchServer(models="other")
     world = JobWorld(server)
     with pytest.raises(EndpointError, match=r"openai\.model"):
         finished(world)
-    assert (world.budget.spent, world.budget.lost) == (0, 0)
+    assert (world.budget.spent, world.budget.lost, server.stats["batches"]) == (0, 0, 1)
+
+
+def test_a_request_that_is_refused_twice_while_others_are_not_fails_its_dialogue():
+    odd = [planned(f"r1-{at}", f"odd {at}", "forbidden?", "So.", "So.") for at in range(3)]
     server = BatchServer()
-    world = JobWorld(server, seeds_of=[*seeds(3), planned("r1-000009", "odd", "forbidden?", "So.", "So.")])
-    plain = server.rules.batched
-    refused = Response(400, {"error": {"message": "I do not like it."}})
-    server.rules.batched = lambda body: refused if "forbidden" in json.dumps(body) else plain(body)
+    world = JobWorld(server, seeds_of=[*seeds(3), *odd])
+    refusing(server, lambda body, batches: "forbidden" in body)
     tally = finished(world)
-    assert (tally.done, tally.failed) == (4, 1)
+    failed = [row for key, row in world.rows.items() if "/" not in key and row["reason"]]
+    assert (tally.done, tally.failed) == (6, 3)
+    assert {(row["reason"], row["raw"]) for row in failed} == {("blocked", json.dumps(REFUSED.body))}
+
+
+def test_refusals_of_the_moment_are_asked_again_and_those_that_last_end_the_job():
+    server = BatchServer()
+    refusing(server, lambda body, batches: batches == 2)
+    assert finished(JobWorld(server)).failed == 0
+    server = BatchServer()
+    world = JobWorld(server)
+    refusing(server, lambda body, batches: batches >= 2)
+    with pytest.raises(EndpointError, match="I do not like it"):
+        finished(world)
+    assert not [row for row in world.rows.values() if row.get("reason")]
+    server.rules = server.batches.rules = Rules(server.settings)
+    assert finished(world).failed == 0
 
 
 def test_a_server_that_wants_the_other_field_is_asked_again_with_it_and_no_try_is_counted():

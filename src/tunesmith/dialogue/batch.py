@@ -25,7 +25,7 @@ from tunesmith.dialogue.batch_run import Asked, Batch, BatchRun, errors_of
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.calls import PAUSES, cost_of, is_end, quota_error
 from tunesmith.dialogue.lull import Lull
-from tunesmith.dialogue.replies import NOTHING, Answer, Fault, Outcome, Refused, Reply, Request, Unusable
+from tunesmith.dialogue.replies import Answer, Denied, Outcome, Refused, Reply, Request, Unusable
 from tunesmith.dialogue.speakers import heard, said_of
 from tunesmith.dialogue.turns import Call, Said, Tries
 from tunesmith.errors import EndpointError, TunesmithError
@@ -83,12 +83,12 @@ class BatchSpeaker:
         self._queue: dict[tuple[int, str], list[Asked]] = {}
         self._under_way: dict[str, Batch] = {}
         self._held: dict[str, int] = {}
-        self._refused: list[tuple[Asked, Reply, EndpointError]] = []
         self._running: set[Batch] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lulls, self._beginning = 0, False
         self._error: BaseException | None = None
-        self._most, self._alone, self._failed, self._worked = MOST_REQUESTS, False, 0, False
+        self._most, self._alone = MOST_REQUESTS, False
+        self._worked, self._failed, self._refusing = False, 0, 0
         lull.listen(self._quiet)
 
     async def start(self) -> None:
@@ -101,12 +101,14 @@ class BatchSpeaker:
     async def call(self, call: Call, tries: Tries) -> Said:
         """Ask in one batch after the other, until there is an end. Raises what ends the job."""
         request = self._server.request(call.messages, call.temperature, call.max_tokens)
-        past = heard(self._server.name, tries, request)
-        while not past or not (is_end(past[-1][0]) or len(past) > self._max_retries):
-            outcome, reply = await self._ask(call, request, tries)
+        past, denied = heard(self._server.name, tries, request), 0
+        while not past or not (is_end(past[-1][0]) or len(past) > self._max_retries or denied > 1):
+            outcome, reply = await self._ask(call, request, tries, denied > 0)
             if isinstance(outcome, Refused) and outcome.quota:
                 raise quota_error(self._server.name, outcome)
-            past.append((outcome, reply))
+            denied += isinstance(outcome, Denied)
+            if not isinstance(outcome, Denied) or denied > 1:  # the first may have been of the moment
+                past.append((outcome, reply))
         outcome, reply = past[-1]
         cost = sum(cost_of(each, request, self._price) for each, _ in past)
         return said_of(outcome, reply, request, len(past), cost, tries.seconds)
@@ -126,12 +128,12 @@ class BatchSpeaker:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(min(batch.at for batch in running)))
         return f"waiting for {what} ({', '.join(parts)}), {done}/{total} requests done, since {since}"
 
-    async def _ask(self, call: Call, request: Request, tries: Tries) -> tuple[Outcome, Reply]:
+    async def _ask(self, call: Call, request: Request, tries: Tries, denied: bool) -> tuple[Outcome, Reply]:
         if self._error is not None:
             raise self._error.with_traceback(None)
         number = f"{call.id}-{tries.next}"
         asked = Asked(number, call, request, tries, asyncio.get_running_loop().create_future(), request.body)
-        asked.most = self._held.pop(number, 0)
+        asked.most, asked.denied = self._held.pop(number, 0), denied
         if number in self._under_way:
             self._under_way[number].waiting[number] = asked
         else:
@@ -226,47 +228,63 @@ class BatchSpeaker:
         self._lull.go_on()  # the first of its dialogues wait for the last
         try:
             await self._run.collect(batch, state)
-            self._settle_refused()
+            self._failed = 0
+            error = self._settle_denied(batch)
+            self._run.close(batch, state["status"])
+            if error is not None:
+                raise error
         finally:
             self._lull.rest()
 
     # What came of it.
 
     def _settle(self, batch: Batch, asked: Asked, reply: Reply) -> None:
-        """Journal a reply, read it, count its cost, and let its dialogue go on."""
-        name, request = self._server.name, asked.request
+        """Journal a reply, count its cost, and let its dialogue go on; refusals wait until all are known."""
         if self._server.learns(asked.body, reply):
             self._put_back(batch, asked)
             return
-        asked.tries.durable = False  # the server keeps it for weeks
-        asked.tries.write({"endpoint": name, "request": request.body, "reply": reply.record()})
-        del batch.waiting[asked.id], self._under_way[asked.id]
-        try:
-            outcome = read(reply, request, name)
-        except EndpointError as error:
-            self._refused.append((asked, reply, error))
+        outcome = read(reply, asked.request, self._server.name)
+        if isinstance(outcome, Denied):
+            batch.denied[asked.id] = (batch.waiting.pop(asked.id), reply, outcome)
             return
-        self._worked = self._worked or isinstance(outcome, Answer | Unusable)
-        self._end(asked, outcome, reply)
-
-    def _end(self, asked: Asked, outcome: Outcome, reply: Reply) -> None:
+        batch.worked = batch.worked or isinstance(outcome, Answer | Unusable)
+        del batch.waiting[asked.id]
+        self._journal_try(asked, reply)
         self._pay(asked, cost_of(outcome, asked.request, self._price))
         self._wake(asked, (outcome, reply))
+
+    def _settle_denied(self, batch: Batch) -> EndpointError | None:
+        """Settle requests that were refused; the error that ends the job, if it is the endpoint's fault.
+
+        It is their own where others were answered. Where none was, all are asked once more if the endpoint
+        has worked before.
+        """
+        denied, batch.denied = list(batch.denied.values()), {}
+        self._worked = self._worked or batch.worked
+        first = [outcome for asked, _, outcome in denied if not asked.denied]
+        of_all = bool(first) and not batch.worked and (len(first) > 1 or first[0].certain)
+        self._refusing = self._refusing + 1 if of_all else 0
+        error = EndpointError(first[0].complaint) if of_all else None
+        if error is not None and self._worked and self._refusing == 1:
+            for asked, _, _ in denied:
+                batch.waiting[asked.id] = asked
+                self._put_back(batch, asked)
+            return None
+        for asked, reply, outcome in denied:
+            self._journal_try(asked, reply)
+            self._pay(asked, 0)
+            self._wake(asked, error or (outcome, reply))
+        return error
+
+    def _journal_try(self, asked: Asked, reply: Reply) -> None:
+        asked.tries.durable = False  # the server keeps it for weeks
+        record = {"endpoint": self._server.name, "request": asked.request.body, "reply": reply.record()}
+        asked.tries.write(record)
+        del self._under_way[asked.id]
 
     def _pay(self, asked: Asked, cost: int) -> None:
         if self._budget is not None:
             self._budget.settle(asked.most, cost)
-
-    def _settle_refused(self) -> None:
-        """Requests that were refused: it is their own fault where others were not."""
-        refused, self._refused, self._failed = self._refused, [], 0
-        if refused and not self._worked:
-            for asked, _, error in refused:
-                self._pay(asked, 0)
-                self._wake(asked, error)
-            raise refused[0][2]
-        for asked, reply, error in refused:
-            self._end(asked, Unusable(Fault.UNFIT, error.message, NOTHING), reply)
 
     async def _again(self, batch: Batch, message: str) -> None:
         """The server refuses the batch as a whole: nothing is paid, and a smaller or later one may do."""

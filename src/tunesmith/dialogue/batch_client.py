@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.calls import PAUSES, quota_error
-from tunesmith.dialogue.replies import Answer, Lost, Refused, Reply, Request, Unsent
+from tunesmith.dialogue.replies import Answer, Denied, Lost, Refused, Reply, Request
 from tunesmith.errors import EndpointError, TemporaryError, TunesmithError
 from tunesmith.names import Reason
 
@@ -32,6 +32,7 @@ TOLD = 4
 """Failures in a row that are told; fewer are over in some seconds."""
 REFUSALS = 3
 """Refusals in a row of one request that are believed."""
+_NO_SUCH = (404, 405, 501)
 _PAGE, _MOST_PAGES = 100, 1000
 _NO_REQUEST = Request({}, 0, 0, 0)
 
@@ -166,33 +167,30 @@ class BatchClient:
             if found is not None:
                 self._tell(None)
                 return found
-            if reply.status in (404, 405, 501) and failures >= REFUSALS:
+            if reply.status in _NO_SUCH and failures >= REFUSALS:
                 return None
-            await self._pause(reply, f"GET {path}", failures, missing=True)
+            await self._pause(reply, f"GET {path}", failures)
         raise AssertionError
 
-    async def _pause(self, reply: Reply, what: str, failures: int, *, missing: bool = False) -> bool:
+    async def _pause(self, reply: Reply, what: str, failures: int) -> bool:
         """Wait before asking again; whether the request was certainly not dealt with.
 
-        Raises what ends the job. `missing`: whoever asks knows what to do where there is no such thing.
+        Raises what ends the job.
         """
-        after, why, undone = None, f"{what}: the answer is none of a batch interface.", False
+        after, why, undone = None, "The answer is none of a batch interface.", False
         if reply.status == 413:
             raise FileTooLargeError
         if not 200 <= reply.status < 300:
-            try:
-                outcome = read(reply, _NO_REQUEST, self._server.name)
-                undone = isinstance(outcome, Refused | Unsent)
-                if isinstance(outcome, Refused | Lost):
-                    after = outcome.retry_after
-                if isinstance(outcome, Refused) and outcome.quota:
-                    raise quota_error(self._server.name, outcome)
-                if not isinstance(outcome, Answer):
-                    why = f"{what}: {outcome.why}"
-            except EndpointError as error:
-                if failures >= REFUSALS and not (missing and reply.status in (404, 405, 501)):
-                    raise self._refused(reply, what, error) from None
-                why, undone = error.message, True
+            outcome = read(reply, _NO_REQUEST, self._server.name)
+            undone = not isinstance(outcome, Lost)
+            if isinstance(outcome, Refused | Lost):
+                after = outcome.retry_after
+            if isinstance(outcome, Refused) and outcome.quota:
+                raise quota_error(self._server.name, outcome)
+            if isinstance(outcome, Denied) and failures >= REFUSALS:
+                raise self._refused(reply, what, outcome)
+            why = why if isinstance(outcome, Answer) else outcome.why
+        why = f"{what}: {why}"
         trouble = TemporaryError(
             f"endpoints.{self._server.name}.openai.batch: {why}", reason=Reason.ENDPOINT_UNAVAILABLE
         )
@@ -203,9 +201,9 @@ class BatchClient:
         await asyncio.sleep(after or PAUSES[min(failures, len(PAUSES)) - 1])
         return undone
 
-    def _refused(self, reply: Reply, what: str, error: EndpointError) -> EndpointError:
-        if reply.status not in (404, 405, 501):
-            return error
+    def _refused(self, reply: Reply, what: str, denied: Denied) -> EndpointError:
+        if reply.status not in _NO_SUCH:
+            return EndpointError(denied.complaint)
         return EndpointError(
             f"endpoints.{self._server.name}.openai.batch: the server answers {reply.status} to {what}: "
             "it has no batch interface. Take batch out, or check openai.baseUrl."

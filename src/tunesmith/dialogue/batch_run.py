@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tunesmith.dialogue.batch_client import URL, BatchClient
 from tunesmith.dialogue.calls import PAUSES
-from tunesmith.dialogue.replies import Outcome, Reply, Request
+from tunesmith.dialogue.replies import Denied, Outcome, Reply, Request
 from tunesmith.dialogue.turns import Call, Tries
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -33,7 +33,8 @@ READS = 4
 class Asked:
     """One request that waits for its batch, with the body that is sent.
 
-    `id` is of its call and try; `most` is held for it, in picodollars.
+    `id` is of its call and try; `most` is held for it, in picodollars. `denied`: it was refused before, and
+    others were not.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Asked:
     future: asyncio.Future[tuple[Outcome, Reply]]
     body: Mapping[str, Any]
     most: int = 0
+    denied: bool = False
 
     def line(self) -> bytes:
         """The request as a batch's file holds it."""
@@ -55,7 +57,8 @@ class Asked:
 class Batch:
     """A batch from its intent on; `new` in the process that makes it. `at` is in seconds since 1970.
 
-    `again`: some of its requests were refused for a reason that is no fault of theirs, and are sent again.
+    `waiting` are requests without a reply, `denied` those that the server refused. `worked`: some were dealt
+    with. `again`: some were refused for a reason that is no fault of theirs, and are sent again.
     """
 
     tag: str
@@ -68,6 +71,8 @@ class Batch:
     file: str = ""
     again: bool = False
     waiting: dict[str, Asked] = field(default_factory=dict)
+    denied: dict[str, tuple[Asked, Reply, Denied]] = field(default_factory=dict)
+    worked: bool = False
     answered: int = 0
     done: int = 0
     total: int = 0
@@ -145,7 +150,6 @@ class BatchRun:
         why = f"Batch {batch.id} is {status}, and its files hold no reply."
         for asked in list(batch.waiting.values()):
             self._settle(batch, asked, Reply(0, "", {}, 0.0, why, sent=paid))
-        self.close(batch, status)
 
     def close(self, batch: Batch, status: str) -> None:
         """Nothing more comes of it."""

@@ -23,10 +23,13 @@ from tunesmith.tokens.cut import Cutter, Limits
 from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
 from tunesmith.tokens.plain import chunks
 from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text, turn_texts
+from tunesmith.tokens.thoughts import Split, Tags, begun_by, split, tags_of
 from tunesmith.tokens.turns import encode_turns
 from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
+# Tokens that hold the tag that opens thoughts, and what is around it.
+_PROMPT_END = 32
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
@@ -111,6 +114,15 @@ class ChatTokenizer:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
         return self._encoder.ids(self.prompt_text(messages))
+
+    def split_reply(self, prompt: Sequence[int], text: str) -> Split:
+        """Cut the thoughts from a reply to these ids, by the tags of the template (`thoughts.split`)."""
+        tags = self._thought_tags
+        return split(text, tags, begun=begun_by(self.decode(prompt[-_PROMPT_END:]), tags))
+
+    @cached_property
+    def _thought_tags(self) -> tuple[Tags, ...]:
+        return tags_of(str(self.tokenizer.chat_template or ""))
 
     def asked(self, conversation: Conversation) -> tuple[Message, ...]:
         """Return the messages to which the conversation's last one, a reply, is the reply, as in training."""
