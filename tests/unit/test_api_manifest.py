@@ -47,7 +47,7 @@ def test_examples_are_the_contract_word_for_word(path):
 
 
 def test_there_is_an_example_for_each_manifest_of_the_contract():
-    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "03", "04", "05", "06"]
+    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 def test_examples_together_are_in_order():
