@@ -65,8 +65,8 @@ class Reason(StrEnum):
     QUOTA_SPENT = "QuotaSpent"
     BUDGET_SPENT = "BudgetSpent"
     ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
-    ENDPOINT_PAUSED = "EndpointPaused"
     TOO_MANY_FAILED = "TooManyFailed"
+    ENDPOINT_PAUSED = "EndpointPaused"
     # Why a job is where it is, when nothing is wrong.
     STARTING = "Starting"
     RUNNING = "Running"

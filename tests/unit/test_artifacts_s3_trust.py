@@ -1,7 +1,13 @@
 """A refusal of the storage is of the moment where the same has worked before."""
 
 import pytest
-from botocore.exceptions import ClientError, SSLError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
 from tests.cases import each
 
 from tunesmith.artifacts import s3_errors
@@ -52,4 +58,17 @@ def test_what_has_worked_is_presumed_to_work_again(error, history, kind, monkeyp
         else:
             now += LASTS
     with pytest.raises(kind), explained("read", target):
+        raise error
+
+
+@each(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="https://s3"),
+        ConnectTimeoutError(endpoint_url="https://s3"),
+        ProxyConnectionError(proxy_url="https://proxy"),
+    ],
+)
+def test_botocores_errors_that_are_also_oserrors_are_explained(error):
+    with pytest.raises(TEMPORARY), explained("read", Target("bucket", "s3://bucket/key", "https://s3")):
         raise error

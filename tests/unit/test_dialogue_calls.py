@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from tests.cases import each
@@ -255,7 +256,7 @@ HALF = completion("Half", finish="error")
     ids=["login", "403", "401", "handshake", "certificate", "half", "503"],
 )
 def test_an_endpoint_in_trouble_for_two_minutes_costs_no_call_and_few_requests(reply):
-    ended, world, seconds = everyone(Phases(reply, 4, 120), count=100)
+    ended, world, seconds = everyone(Phases(reply, 4, 120), count=100, retries=2)
     assert [type(each.outcome) for each in ended] == [Answer] * 100
     assert 120 < seconds < 220
     assert len(world.script.odd) <= 8 + 4 + 8 + 4
@@ -281,6 +282,33 @@ def test_trouble_that_lasts_ends_the_job_with_a_reason_and_fails_no_call(reply, 
     assert says in str(errors[0])
     assert 300 < seconds < 1200
     assert len(world.script.odd) <= 50
+
+
+class Picky(Script):
+    """Refuses these requests, always."""
+
+    def __init__(self, bad):
+        self.bad, self.times = bad, []
+
+    async def send(self, request):
+        self.times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.4)
+        return status(400, "Not this.") if request.body["n"] in self.bad else OK
+
+
+def test_requests_that_are_refused_one_after_the_other_do_not_hold_up_the_others():
+    """More of them than are taken for unlucky, with nobody in between: others show whose fault it is."""
+    bad = range(1, 17)
+
+    async def main():
+        world = World(Picky(bad), parallel=16)
+        calls = [replace(REQUEST, body={"n": number}) for number in range(60)]
+        first = await world.caller.call(calls[0], world)
+        return [first, *await asyncio.gather(*(world.caller.call(each, world) for each in calls[1:]))]
+
+    ended, seconds = run(main())
+    assert [number for number, each in enumerate(ended) if isinstance(each.outcome, Denied)] == list(bad)
+    assert seconds < 30
 
 
 @each(

@@ -93,6 +93,7 @@ def explained(operation: str, target: Target) -> Iterator[None]:
     Errors of ours pass, and so does an OSError that is not the network's: it is about a local file, which the
     caller explains (`local_files.explained`).
     """
+    from botocore.exceptions import BotoCoreError
     from s3transfer.exceptions import RetriesExceededError
 
     try:
@@ -103,7 +104,7 @@ def explained(operation: str, target: Target) -> Iterator[None]:
     except RetriesExceededError as error:
         raise explain(error.last_exception, operation, target) from error
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, _NETWORK):
+        if isinstance(error, OSError) and not isinstance(error, (*_NETWORK, BotoCoreError)):
             raise
         raise explain(error, operation, target) from error
 

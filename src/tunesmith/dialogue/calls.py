@@ -80,13 +80,12 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """One request: what it means, whose fault a refusal is, and whether it was sent to probe the endpoint."""
+    """One request: what it means, whose fault a refusal is, and what it cost."""
 
     outcome: Outcome
     verdict: Verdict | None
     reply: Reply
     cost: int
-    probe: bool
 
 
 class Caller:
@@ -127,9 +126,8 @@ class Caller:
                 raise self._stopped(quota_error(self._name, outcome))
             if is_end(outcome) or tried.verdict is Verdict.REQUEST or counted > self._max_retries:
                 return Called(outcome, tries, cost, tried.reply)
-            # Whoever probes goes to the end of the queue, so that each probe is another request, and so does
-            # whoever is refused again.
-            again = not tried.probe and (not isinstance(outcome, Denied) or case.refusals == 1)
+            # Whoever is refused again goes to the end of the queue, so that each probe is another request.
+            again = not isinstance(outcome, Denied) or case.refusals == 1
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
 
@@ -155,7 +153,7 @@ class Caller:
             raise self._stopped(EndpointError(outcome.complaint))
         if isinstance(outcome, Unsent) and outcome.lasting and not self._standing.worked:
             raise self._stopped(self._no_server(outcome))
-        return _Tried(outcome, verdict, reply, paid, ticket.probe)
+        return _Tried(outcome, verdict, reply, paid)
 
     @asynccontextmanager
     async def _held(self, request: Request, journal: TryJournal) -> AsyncIterator[Callable[[int], None]]:
