@@ -257,7 +257,7 @@ async def _talk(
             secondsLeft=left,
             spentUsd=dollars(budget.spent) if budget else None,
             lostInFlightUsd=dollars(budget.lost) if budget else None,
-            text=awaited(speakers.values()),
+            awaited=awaited(speakers.values()),
         )
         tell_pauses(session.progress, speakers)
 

@@ -91,7 +91,7 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
         return None
     phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
     text = (phase in ("training", "sampling", "generating") and details(values)) or phase
-    if phase == "generating" and isinstance(awaited := values.get("text"), str):
+    if phase == "generating" and isinstance(awaited := values.get("awaited"), str):
         text += f"  {visible(' '.join(awaited.split()))[:AWAITED_CHARACTERS]}"
     records = _count(values, "records")
     if records:
