@@ -6,11 +6,14 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.standin.openai_batches import Batch
 from tests.standin.openai_rules import Response, Rules, Settings
 from tests.unit.batch_world import BatchServer, JobWorld, endpoint_spec
 from tests.unit.dialogue_world import Role, Speaker, everyone, planned, seeds
 
+from tunesmith.dialogue.batch_run import reply_of
 from tunesmith.dialogue.budget import Price
+from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.spending import spending
 from tunesmith.errors import BudgetError, EndpointError
 
@@ -120,6 +123,45 @@ def test_polls_that_fail_and_files_that_are_cut_are_asked_for_again():
         assert (tally.done, tally.failed) == (6, 0), name
         assert (server.stats["batches"], server.stats["asked_twice"]) == (3, 0), name
         assert world.budget.spent == paid(server), name
+
+
+def test_a_server_that_keeps_no_metadata_knows_a_batch_by_its_file_and_may_shout_its_status():
+    server = BatchServer(batch_lost_creates=1)
+    world = JobWorld(server)
+    plain = Batch.shown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Batch, "shown", lambda self: {**plain(self), "metadata": None, "status": self.status.upper()}
+        )
+        assert world.process(kill_at=30.0) is None
+        assert finished(world).failed == 0
+    assert (server.stats["batches"], server.stats["asked_twice"]) == (3, 0)
+
+
+NO_WORD = "The batch holds an error without a message."
+LATE = {"code": "batch_expired", "message": "Late."}
+LINES = [
+    ({"response": {"status_code": 200, "body": {"a": "é"}}, "error": None}, (200, '{"a": "é"}', "", True)),
+    ({"response": {"status_code": 500, "body": "torn"}}, (500, "torn", "", True)),
+    (
+        {"response": None, "error": LATE},
+        (0, "batch_expired: Late.", False),
+    ),
+    ({"response": None, "error": {"code": "server_error"}}, (0, "server_error", True)),
+    (
+        {"response": {"status_code": "200"}, "error": "x"},
+        (0, NO_WORD, True),
+    ),
+    ({}, (0, NO_WORD, True)),
+]
+
+
+def test_lines_of_results_are_replies():
+    for line, expected in LINES:
+        reply = reply_of(line, 2.0)
+        found = (reply.status, reply.text, reply.trouble, reply.sent)
+        assert (found if reply.status else (0, *found[2:])) == expected, line
+        assert Reply(**reply.record()) == reply
 
 
 def test_what_a_batch_lacks_is_asked_for_in_another_one():
