@@ -20,6 +20,7 @@ from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.spending import spending
 from tunesmith.dialogue.turns import budget_key
+from tunesmith.errors import StoppedError
 
 FIELDS = {"baseUrl": "https://example.org/v1", "model": "m"}
 PRICE = {"inputPerMillion": 0.2, "outputPerMillion": 0.8}
@@ -112,8 +113,9 @@ class JobWorld:
         self.roles = roles or everyone
         self.budget, self.speaker, self.said = None, None, []
 
-    def process(self, kill_at=None, lose_disk=False):
-        """Run until the end (the tally) or until a kill (None)."""
+    def process(self, kill_at=None, lose_disk=False, stop_at=None):
+        """Run until the end (the tally), until a kill (None), or until it is told to stop (StoppedError)."""
+        self.stop_at = stop_at
         if lose_disk:
             self.disk += 1
             self.rows = Rows(dict(list(self.rows.items())[: self.sent]))
@@ -121,7 +123,7 @@ class JobWorld:
         try:
             tally, seconds = run(self._life(kill_at))
         finally:
-            self.server.now += 10_000.0 if kill_at is None else kill_at + 5.0
+            self.server.now += (kill_at or stop_at or 10_000.0) + 5.0
         self.seconds = seconds
         return tally
 
@@ -166,10 +168,21 @@ class JobWorld:
             made = plan(self.rounds)
             try:
                 return await generate(
-                    made, self.seeds, self.roles(self.speaker), rows, earlier.get, lull=lull, clock=lambda: 7
+                    made,
+                    self.seeds,
+                    self.roles(self.speaker),
+                    rows,
+                    earlier.get,
+                    lull=lull,
+                    clock=lambda: 7,
+                    check=self._check,
                 )
             finally:
                 await self.budget.close()
+
+    def _check(self):
+        if self.stop_at is not None and asyncio.get_running_loop().time() > self.stop_at:
+            raise StoppedError("Stopped.")
 
     def _send(self, rows):
         if rows is self.rows:

@@ -15,7 +15,7 @@ from tunesmith.dialogue.batch_run import reply_of
 from tunesmith.dialogue.budget import Price
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.spending import spending
-from tunesmith.errors import BudgetError, EndpointError
+from tunesmith.errors import BudgetError, EndpointError, StoppedError
 
 EPOCH = "1970-01-01 00:00 UTC"
 
@@ -83,6 +83,19 @@ def test_a_batch_that_an_earlier_process_has_sent_is_not_lost_money():
         assert (server.stats["files_sent_twice"], server.stats["asked_twice"]) == (0, 0), kills
         left = spending(world.rows, {"gemini": Price.at(world.spec)}).past("disk 0")
         assert (left.spent, left.lost, left.lost_calls) == (paid(server), 0, 0), kills
+
+
+def test_told_to_stop_a_job_ends_at_once_and_its_batch_is_awaited_by_the_next_process():
+    server = BatchServer()
+    world = JobWorld(server)
+    for stop_at in (0.5, 30.0, 60.0, 40.0):
+        with pytest.raises(StoppedError):
+            world.process(stop_at=stop_at)
+        assert server.stats["batches"] <= 2
+    finished(world)
+    assert (world.budget.spent, world.budget.lost) == (paid(server), 0)
+    assert (server.stats["files_sent_twice"], server.stats["asked_twice"]) == (0, 0)
+    assert server.stats["batches"] == 3
 
 
 def test_what_is_lost_with_a_disk_is_what_was_granted_and_no_more():
