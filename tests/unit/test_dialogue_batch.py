@@ -186,6 +186,23 @@ def test_what_a_batch_lacks_is_asked_for_in_another_one():
     assert {row["tries"] for key, row in world.rows.items() if "/" not in key} == {1, 2, 3}
 
 
+def test_what_an_expired_batch_does_not_mention_is_not_paid_and_what_a_whole_one_lacks_may_be(
+    monkeypatch,
+):
+    plain = Batch.shown
+    monkeypatch.setattr(Batch, "shown", lambda self: {**plain(self), "error_file_id": None})
+    _, world, tally = tried(batch_expired=1)
+    tries = [row["reply"] for row in world.rows.tries().values()]
+    assert (tally.failed, [each["sent"] for each in tries if not each["status"]]) == (0, [False] * 3)
+    _, world, tally = tried({"maxRetries": 0}, count=1, error=1.0)
+    (reply,) = [row["reply"] for row in world.rows.tries().values()]
+    assert (tally.failed, reply["sent"], reply["trouble"]) == (
+        1, True, "Batch batch_1 is completed, and its files hold no reply."
+    )  # fmt: skip
+    (held,) = [row["most"] for row in world.rows.values() if "most" in row]
+    assert world.budget.spent == held
+
+
 def test_requests_that_fail_alone_are_asked_for_again_and_then_fail_their_dialogue():
     server, world, tally = tried({"maxRetries": 1}, count=40, error=0.3)
     failed = [row for key, row in world.rows.items() if "/" not in key and row["reason"]]
