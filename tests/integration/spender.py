@@ -40,6 +40,9 @@ class Unwritten:
     def write(self, record):
         pass
 
+    async def flushed(self):
+        pass
+
 
 async def spend(url, attempt, budget, price):
     spec = OpenAIEndpoint.model_validate({"baseUrl": url, "model": "m"})

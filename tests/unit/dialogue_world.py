@@ -50,8 +50,10 @@ class Rows(dict):
             return False
         self[key] = json.loads(json.dumps(record))
         self.written.append(key)
-        self.flushed += [key] if durable else []
         return True
+
+    def flush(self):
+        self.flushed = [key for key in self.written if "/" in key]
 
     def scan(self):
         return iter([(key, lambda row=row: row) for key, row in self.items()])

@@ -85,6 +85,9 @@ class World:
     def write(self, record):
         self.records.append(record)
 
+    async def flushed(self):
+        pass
+
 
 def called(*replies, **options):
     """How a call ended, its world, and the seconds it took."""

@@ -508,6 +508,8 @@ def test_a_speaker_keeps_to_the_limits_of_its_spec():
     server = Server(lambda digest, n: completion("x"), known_in(rows), 1.0)
     speaker = endpoint_speaker(server, EndpointSpec.model_validate(fields), None)
     assert (speaker.max_retries, speaker.price) == (1, Price(100_000, 400_000))
+    del fields["price"]  # with one, each reply is flushed to the disk, which takes time that is not virtual
+    speaker = endpoint_speaker(server, EndpointSpec.model_validate(fields), None)
     _, _, seconds = generated(everyone(speaker), 4, rows, rounds=2)
     assert seconds == pytest.approx(6, abs=0.5)  # 12 calls of a second, two at a time
 

@@ -15,6 +15,7 @@ Knows nothing of what a record means, but that it is a JSON object with a key of
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from tunesmith.artifacts.journal_parts import commit, read_parts
 from tunesmith.artifacts.journal_segments import Segments, read_segment
 from tunesmith.artifacts.journal_turns import Log, Turn, committed
 from tunesmith.artifacts.key_set import KeySet, digest_of, split_digests
+from tunesmith.artifacts.local_files import explained
 from tunesmith.artifacts.location import check_key
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import UsageError
@@ -76,6 +78,7 @@ class Journal:
         if "/" in check_key(writer):
             raise UsageError(f"A writer of a journal cannot be called {writer!r}: it holds a '/'.")
         self._store, self._turn, self._window, self._clock = store, turn, window, clock
+        self._folder = folder
         self._log = Log(turn.number, writer)
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._wake, self._ending = threading.Event(), threading.Event()
@@ -123,6 +126,18 @@ class Journal:
             if self._due():
                 self._wake.set()
         return True
+
+    def flush(self) -> None:
+        """Have every row appended so far survive a power cut. Others may append meanwhile."""
+        with self._lock:
+            descriptor = self._segments.duplicate()
+        if descriptor is None:
+            return
+        try:
+            with explained("write", self._folder):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def send(self) -> None:
         """Commit every row appended so far. Called again after an error, it goes on with what is left.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO, FileIO
@@ -97,6 +98,13 @@ class Segments:
         if self._open:
             with explained("write", self._open.path):
                 sync(self._open.file)
+
+    def duplicate(self) -> int | None:
+        """A second descriptor of the file being written, to flush and close; None if there is none."""
+        if self._open is None:
+            return None
+        with explained("write", self._open.path):
+            return os.dup(self._open.file.fileno())
 
     def seal(self) -> None:
         """End the current file, so that it can be sent."""

@@ -64,6 +64,10 @@ class TryJournal(Protocol):
         """One try, {endpoint, request, reply}, before its reply is read."""
         ...
 
+    async def flushed(self) -> None:
+        """Return when it will not be lost, and so may be used."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Called:
@@ -145,6 +149,7 @@ class Caller:
                 finally:
                     self._standing.returned(number)
                 journal.write({"endpoint": self._name, "request": request.body, "reply": reply.record()})
+                await journal.flushed()
                 outcome = read(reply, request, self._name)
                 paid = cost_of(outcome, request, self._price)
                 settle(paid)

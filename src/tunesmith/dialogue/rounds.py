@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 from tunesmith.api.dialogue import DialogueGenSpec, RoleSpec
 from tunesmith.dialogue.context import messages_for
+from tunesmith.dialogue.flushes import Flushes
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.templates import Templates
@@ -136,6 +137,7 @@ class _Rounds:
         self._plan, self._speakers, self._rows, self._earlier = plan, speakers, rows, earlier
         self._check, self._tell, self._clock, self._drain = check, tell, clock, drain_seconds
         self._room, self._lull = asyncio.Semaphore(most_open), lull
+        self._flushes = Flushes(rows.flush)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: TunesmithError | None = None
         self._tally = Tally()
@@ -205,7 +207,7 @@ class _Rounds:
     async def _ask(self, call: Call) -> Turn:
         if self._error is not None:
             raise self._error.with_traceback(None)
-        tries = Tries(call.id, self._earlier, self._rows)
+        tries = Tries(call.id, self._earlier, self._rows, self._flushes)
         said = await self._speakers[call.role].call(call, tries)
         turn = Turn(call.seed, call.round, call.role, said, int(self._clock()))
         self._rows.append(call.id, turn.to_json())

@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from tunesmith.dialogue.flushes import Flushes
 from tunesmith.dialogue.growth import Role
 from tunesmith.errors import OutputConflictError, TunesmithError
 
@@ -162,15 +163,20 @@ class Rows(Protocol):
         """Write a row that will not be lost, with `durable` not even in a power cut."""
         ...
 
+    def flush(self) -> None:
+        """Have all rows survive a power cut."""
+        ...
+
 
 class Tries:
     """The tries of one call. `past` are the records that earlier processes left, in order.
 
-    `durable`: each is flushed to the disk, since it is paid for.
+    `durable`: each is flushed to the disk, since it is paid for; `flushes` does that for many calls at once.
     """
 
-    def __init__(self, call: str, get: Get, rows: Rows, durable: bool = True) -> None:
-        self._call, self._rows, self.durable = call, rows, durable
+    def __init__(self, call: str, get: Get, rows: Rows, flushes: Flushes | None = None) -> None:
+        self._call, self._rows, self.durable = call, rows, True
+        self._flushes = flushes or Flushes(rows.flush)
         self.past: list[Mapping[str, Any]] = []
         while (record := get(try_key(call, len(self.past)))) is not None:
             self.past.append(record)
@@ -188,9 +194,14 @@ class Tries:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Journal one try, {endpoint, request, reply}, before it is read."""
-        self._rows.append(try_key(self._call, self._next), record, durable=self.durable)
+        self._rows.append(try_key(self._call, self._next), record)
         self._next += 1
         self.seconds += float(record["reply"]["seconds"])
+
+    async def flushed(self) -> None:
+        """Return when what was written is on the disk, where it is to be."""
+        if self.durable:
+            await self._flushes()
 
 
 class Speaker(Protocol):
