@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # encoding (letters, digits, '-', '.', '_', '~'). So an address can be compared as it is written.
 _ENCODED_PATTERN = "%([01][0-9a-fA-F]|2[d-fD-F]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eEfF])"
 _ENCODED = re.compile(_ENCODED_PATTERN)
-_NO_ENCODED = "an encoded letter, digit, '-', '.', '_', '~', '/', '\\' or control character"
+_NO_ENCODED = "an encoded '.', '/', '\\', '-', '_', '~', letter, digit or control character"
 _BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _S3 = re.compile(rf"{_BUCKET}(/.*)?")
 _HUB = r"hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
