@@ -302,7 +302,12 @@ def data_check(
         str | None, typer.Option("--model", metavar="DIR", help="Count tokens, by this model's tokenizer.")
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=8, help="Tokens of a sample at most; 4096 if absent.")
+        int | None,
+        typer.Option(
+            "--max-length",
+            min=8,
+            help="Tokens of a sample at most; the model's positions, up to 4096, if absent.",
+        ),
     ] = None,
     work_dir: WorkDirectory = Path(".tunesmith"),
 ) -> None:
@@ -324,7 +329,7 @@ def data_check(
     from tunesmith.local.data_check import check
 
     asked = Asked(format_, name, options or [], encoding)
-    raise typer.Exit(check(path, asked, model, max_length or 4096, work_dir, Console(highlight=False)))
+    raise typer.Exit(check(path, asked, model, max_length, work_dir, Console(highlight=False)))
 
 
 @data.command("convert")

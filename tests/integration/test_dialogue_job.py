@@ -6,16 +6,22 @@ import json
 import random
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.faulty_proxy import FaultyProxy
 from tests.integration.sampling_pods import REAL, Attempt, Job
+from tests.integration.test_sampling_run import Away
 from tests.standin.openai_rules import Settings
 from tests.standin.openai_stub import Stub
 
 from tunesmith.artifacts.publish import read_manifest
+from tunesmith.local.embedded_s3 import EmbeddedS3
+from tunesmith.local.launch import free_port
 from tunesmith.names import JOURNAL, MESSAGES_KEY, Kind
 
 KEY = "sk-never-to-be-seen"
@@ -147,8 +153,12 @@ def check_money(job: Job, stub: Stub, lost: int) -> None:
     assert spent <= paid + 1e-12
     assert spent + unknown >= paid - 1e-12
     assert unknown <= PARALLEL * 5e-4  # what calls of some 3,000 bytes can cost
+    assert stats["against_budget_usd"] == pytest.approx(spent + unknown)
+    known = stats["total"]["calls"] + stats["total"]["retries"]
+    assert known <= counted["accepted"] <= known + stats["lost_in_flight_calls"]
     if not lost:
         assert spent == pytest.approx(paid)
+        assert stats["lost_in_flight_calls"] == 0
 
 
 def check_conflict(job: Job, fields: dict[str, Any]) -> None:
@@ -269,6 +279,34 @@ def test_the_budget_is_a_wall_and_more_of_it_goes_on(stub: Stub, tmp_path: Path)
     job.finish()
     assert stub.stats()["accepted"] == CALLS
     assert stub.stats()["paid_twice"] == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_storage_that_is_away_for_minutes_is_waited_for_by_the_budget_too_and_told(
+    s3: EmbeddedS3, stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    s3.create_bucket("away-talk")
+    away, port, told = Away(25, 150.0), free_port(), set[str]()
+    with FaultyProxy(s3.endpoint_url, away) as proxy:
+        output = {"uri": "s3://away-talk/out"}
+        job = job_in(tmp_path, stub.url, budget={"maxUsd": 0.05}, output=output)
+        job.variables = {
+            **job.variables, **s3.environment(), "AWS_ENDPOINT_URL": proxy.url,
+            "TUNESMITH_PROGRESS_PORT": str(port), "TUNESMITH_PROGRESS_HOST": "127.0.0.1",
+        }  # fmt: skip
+        with job.start() as attempt:
+            while attempt.processes[0].poll() is None:
+                with suppress(OSError, ValueError):
+                    url = f"http://127.0.0.1:{port}/progress"
+                    said = json.loads(urllib.request.urlopen(url, timeout=5).read())
+                    told.add(said.get("trouble", {}).get("reason", ""))
+                time.sleep(0.5)
+            assert attempt.ended() == [0], job.log()
+    assert "StorageUnavailable" in told
+    assert stub.stats()["accepted"] == CALLS
 
 
 def test_a_dry_run_sends_nothing_and_leaves_the_output_to_the_job(stub: Stub, tmp_path: Path) -> None:

@@ -94,6 +94,15 @@ def test_bad_records_are_named_by_file_and_line(tmp_path: Path, tiny_model: Path
     assert "bad.jsonl, line 4" in text
 
 
+def test_fields_that_no_reader_reads_are_named(tmp_path: Path, tiny_model: Path) -> None:
+    records = [{**record, "source": "web"} for record in chat_records(3)]
+    records[0]["messages"][-1]["mood"] = "calm"
+    data = write_jsonl(tmp_path / "odd.jsonl", records)
+    code, text = previewed(tmp_path, document(tiny_model, data))
+    assert code == 0, text
+    assert re.search(r"not read: (id \(3\), )?source \(3\), messages\[\]\.mood \(1\)", text), text
+
+
 def test_context_that_was_cut_is_counted(tmp_path: Path, tiny_model: Path) -> None:
     turns = [("user", "a long question " * 20), ("assistant", "Yes."), ("user", "Why?"), ("assistant", "So.")]
     record = {"messages": [{"role": role, "content": content} for role, content in turns]}

@@ -11,7 +11,8 @@ import zstandard
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.read import Reader, collect_bad, record_key
+from tunesmith.data.keys import record_key
+from tunesmith.data.read import Reader, collect_bad
 from tunesmith.data.records import BadRecord, choose_files, read_records
 from tunesmith.errors import DataError
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.integration.faulty_proxy import Answer, Fault, FaultyProxy, Seen
 from tests.integration.sampling_pods import REAL, Job, manifest, write_prompts
+from tests.integration.test_long_runs import small_files
 
 from tunesmith.api.rules import MACHINE
 from tunesmith.local.embedded_s3 import EmbeddedS3
@@ -254,6 +255,44 @@ def test_an_engine_that_dies_again_and_again_ends_the_attempt_with_the_cause(
     assert (word["reason"], word["permanent"]) == ("ProcessDied", False)
     assert "Engine 0 was ended by SIGKILL" in word["message"]
     assert job.log().count("is started again") == 3
+
+
+@pytest.mark.parametrize("how", ["the engine", "its process"])
+def test_an_engine_that_hangs_is_started_again_and_its_rows_are_sampled_again(
+    tiny_model: Path, tmp_path: Path, how: str
+) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 60)
+    job = job_in(tmp_path, tiny_model, prompts, engine={"transformers": {"stuckSeconds": 3}})
+    hangs = {"STUB_HANGS": str(tmp_path / "hangs")} if how == "the engine" else {}
+    with job.start(STUB_SECONDS="0.2", **hangs) as attempt:
+        attempt.wait_for_draws(40)
+        stopped = attempt.engines() if how == "its process" else []
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        assert attempt.ended() == [0], job.log()
+    assert len(stopped) == (how == "its process")
+    assert (
+        job.log().count("It has given no token and no reply for 3 s (stuckSeconds). It is started again") == 1
+    )
+    assert job.word()["progress"]["engineRestarts"] == 1
+    assert job.statistics()["generations"] == 60 * 4
+
+
+def test_a_full_scratch_disk_ends_the_attempt_and_the_next_one_goes_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    job = job_in(tmp_path, tiny_model, write_prompts(tmp_path / "prompts.jsonl", 200))
+    job.warm = False
+    with small_files(1 << 16), job.start(STUB_SECONDS="0") as attempt:
+        assert attempt.ended() == [1], job.log()
+    word = job.word()
+    assert (word["reason"], word["permanent"]) == ("DiskFull", False)
+    assert "rows-sampling" in word["message"]
+    assert "resources.scratch.size" in word["message"]
+    before = job.drawn()
+    job.finish(STUB_SECONDS="0")
+    assert job.drawn() == before
+    assert job.statistics()["generations"] == 800
 
 
 def test_accepted_replies_of_an_earlier_attempt_count_for_stop_after_accepted(

@@ -7,6 +7,7 @@ most tests; the last of them kills it.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from tests.fixtures.tokenizers import load_family
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, VllmEngine
 from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.restarting import Restarting
 from tunesmith.engines.sampler import Reply, Request
 from tunesmith.engines.vllm import VllmReplies, open_vllm
 from tunesmith.errors import ModelError, StoppedError, TemporaryError
@@ -344,6 +346,45 @@ def test_nothing_is_left_of_a_killed_program(model: Path, tmp_path: Path, short_
     assert bytes.fromhex(lines[0][1]).decode() == spoken(tokenizer, wanted[0])
     assert seconds_until(lambda: all(gone(each) for each in children)) < 15
     assert "vllm" not in said.lower()
+    assert seconds_until(lambda: not [*Path(short_path).iterdir()]) < 15
+
+
+def test_one_that_hangs_is_opened_again(runner: asyncio.Runner, model: Path) -> None:
+    """Its process is stopped, so that nothing comes and nothing dies; all replies come all the same."""
+    stopped, told = [], []
+
+    async def ask() -> list[Reply]:
+        def open_one() -> Any:
+            return opened(files_of(model), max_new_tokens=24)
+
+        engine = Restarting(await open_one(), open_one, 3.0, lambda error, times: told.append((error, times)))
+        first = await engine.reply(Request(PROMPTS[0], "a", 0, None))
+        stopped.extend(processes()["EngineCore"])
+        for process in stopped:
+            process.suspend()
+        later = await asyncio.gather(*(engine.reply(Request(PROMPTS[0], "b", n, None)) for n in range(3)))
+        await engine.close()
+        return [first, *later]
+
+    folder = Path(tempfile.gettempdir())
+    before = {*folder.glob("*vllm*")}
+    replies = runner.run(ask())
+    assert len({reply.text for reply in replies}) == 1
+    assert [(error and error.reason, times) for error, times in told] == [(Reason.STUCK, 1), (None, 1)]
+    assert stopped
+    assert all(gone(process) for process in stopped)
+    assert {*folder.glob("*vllm*")} <= before
+
+
+def test_tokens_are_noticed_where_vllm_takes_them_in() -> None:
+    """Seen with vLLM 0.32: `AsyncLLM` hands every batch of tokens to this method of this attribute."""
+    import vllm
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    assert vllm.__version__.startswith("0.32.")
+    assert list(inspect.signature(OutputProcessor.process_outputs).parameters)[1] == "engine_core_outputs"
+    assert "output_processor.process_outputs(" in inspect.getsource(AsyncLLM._run_output_handler)
 
 
 def test_too_little_memory(runner: asyncio.Runner, model: Path) -> None:

@@ -122,6 +122,10 @@ def check(status):
     json.dumps(status, ensure_ascii=False).encode()
 
 
+def conditions(status):
+    return {c["type"]: c for c in status["conditions"]}
+
+
 def truths(status):
     return {c["type"]: c["status"] == "True" for c in status["conditions"]}
 

@@ -100,7 +100,6 @@ DEFAULTS = {
             "weightDecay": 0.01,
             "maxGradNorm": 1.0,
             "optimizer": "auto",
-            "maxLength": 4096,
             "packing": "tree",
             "shuffle": "group",
             "tokensPerDevice": "auto",

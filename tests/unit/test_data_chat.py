@@ -43,7 +43,7 @@ FORMS = {
     "text-parts": (
         messages(
             ("user", [{"type": "text", "text": "h"}, {"type": "text", "value": "i"}]),
-            ("assistant", ["y", "o"]),
+            ("assistant", [{"text": "y"}, {"text": "o"}]),
         ),
         PLAIN,
     ),

@@ -6,7 +6,8 @@ import pytest
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad, record_key
+from tunesmith.data.keys import record_key
+from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad
 from tunesmith.data.records import BadRecord, Place
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document, Message
@@ -63,11 +64,12 @@ def test_a_key_does_not_change_with_the_system_prompt():
     assert read("chat", chat("q"))[0].group == read("chat", chat("q"), systemPrompt="P")[0].group
 
 
-def test_items_of_one_record_share_its_key():
+def test_items_of_one_record_share_its_key_which_its_id_alone_does_not_make():
     replies = [{"role": "assistant", "text": text} for text in "ab"]
-    tree = {"id": "t", "prompt": {"role": "prompter", "text": "q", "replies": replies}}
-    assert [item.group for item in read("chat", tree)] == ["t", "t"]
-    assert [item.split_key for item in read("chat", tree)] == ["t", "t"]
+    trees = [{"id": "t", "prompt": {"role": "prompter", "text": text, "replies": replies}} for text in "qr"]
+    one, two, three, four = read("chat", *trees)
+    assert one.group == one.split_key == two.group == two.split_key
+    assert one.group != three.group == four.group
 
 
 def test_the_same_text_has_one_split_key_whatever_else_the_record_has():

@@ -112,6 +112,24 @@ def test_what_a_process_starts_with():
     assert found == [expected for *_, expected in PASTS]
 
 
+CALLS = {2: 3, 0: 1}
+LOST_CALLS = [
+    ([GRANT], "here", 3),
+    ([GRANT], "other", 3),  # there may have been more, whose journal is gone with the disk
+    ([GRANT | {"lostCalls": 4}], "here", 7),
+    ([GRANT | {"lostCalls": 4}, {"number": 5, "spent": 60, "lost": 20, "lostCalls": 9}], "here", 9),
+    ([{"number": 0, "upTo": 50}], "here", 0),
+]
+
+
+def test_lost_calls_are_counted_once_and_never_forgotten():
+    def calls(process):
+        return CALLS.get(process, 0)
+
+    found = [past(records, 25, lambda process: 1, disk, calls) for records, disk, _ in LOST_CALLS]
+    assert [each.lost_calls for each in found] == [expected for *_, expected in LOST_CALLS]
+
+
 # A budget in a process.
 
 
@@ -308,10 +326,10 @@ def test_a_process_that_asks_nothing_still_writes_down_what_a_killed_one_lost():
     disk = Disk()
 
     async def main():
-        await Budget(100, disk.write, Past(40, 3, 7, open=True)).close()
+        await Budget(100, disk.write, Past(40, 3, 7, open=True, lost_calls=2)).close()
 
     run(main())
-    assert disk.records == [{"number": 3, "spent": 47, "lost": 7}]
+    assert disk.records == [{"number": 3, "spent": 47, "lost": 7, "lostCalls": 2}]
 
 
 def test_an_orderly_end_gives_back_what_was_granted_in_vain():
@@ -326,7 +344,7 @@ def test_an_orderly_end_gives_back_what_was_granted_in_vain():
 
     disk = Disk()
     run(main(disk))
-    assert past(disk.records, spent=77) == Past(77, len(disk.records), 500)
+    assert past(disk.records, spent=77) == Past(77, len(disk.records), 500, lost_calls=1)
     assert [record["number"] for record in disk.records] == list(range(len(disk.records)))
 
 

@@ -13,7 +13,7 @@ from tests.cases import each
 from tests.unit.endpoint_world import Server, World, run
 
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import FAILURES, HOPELESS, Limits
+from tunesmith.dialogue.limits import FAILURES, HOPELESS, Limits, Pause
 from tunesmith.dialogue.pace import DECREASE, Scale
 from tunesmith.errors import PermanentError, TemporaryError, TunesmithError
 from tunesmith.names import Reason
@@ -508,3 +508,33 @@ def test_a_hundred_thousand_may_wait():
     order, seconds = run(main())
     assert order == list(range(100_000))
     assert seconds == pytest.approx(100, rel=0.01)
+
+
+# What is told of a pause.
+
+
+def test_a_pause_lasts_from_the_first_refusal_to_the_first_answer():
+    limits = Limits(4, None, None)
+    first, second = limits.enter(10), limits.enter(10)
+    assert [limits.go(5.0), limits.go(5.0)] == [first, second]
+    assert limits.pause is None
+    limits.refused(first, 6.0, 30.0)
+    limits.refused(second, 7.0, None)
+    assert limits.pause == Pause(6.0, 36.0, refused=True)
+    probe = limits.enter(10)
+    assert limits.go(36.0) is probe
+    limits.failed(probe, 40.0)
+    assert (limits.pause.since, limits.pause.refused) == (6.0, False)
+    again = limits.enter(10)
+    assert limits.go(limits.next_time(40.0)) is again
+    limits.answered(again, 99.0, 10)
+    assert limits.pause is None
+
+
+def test_a_row_of_failures_is_a_pause_too():
+    limits = Limits(FAILURES, None, None)
+    tickets = [limits.enter(10) for _ in range(FAILURES)]
+    for ticket in tickets:
+        limits.go(1.0)
+        limits.failed(ticket, 2.0)
+    assert (limits.pause.since, limits.pause.refused) == (2.0, False)

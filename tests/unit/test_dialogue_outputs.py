@@ -21,7 +21,7 @@ from tunesmith.data.seeds import SeedRound, seed_from
 from tunesmith.dialogue.growth import PlannedSeed, Role
 from tunesmith.dialogue.outputs import Written, write_outputs
 from tunesmith.dialogue.rounds import generate
-from tunesmith.dialogue.statistics import bins
+from tunesmith.dialogue.statistics import Lost, bins
 from tunesmith.dialogue.turns import Said, call_id
 from tunesmith.errors import TemporaryError
 
@@ -235,7 +235,8 @@ def test_statistics(tmp_path):
     assert found["total"]["calls"] == 17
     assert found["total"]["tokens"] == {"prompt": 1607, "completion": 160}
     assert found["total"]["cost_usd"] == pytest.approx(0.00008)
-    assert found["lost_in_flight_usd"] == 0
+    assert (found["lost_in_flight_calls"], found["lost_in_flight_usd"]) == (0, 0)
+    assert found["against_budget_usd"] == found["total"]["cost_usd"]
     assert found["lengths"]["question"] == [{"low": 10, "high": 10, "count": 6}]
     assert found["lengths"]["answer"] == [{"low": 10, "high": 10, "count": 5}]
     assert found["cost_by_round"][1:] == [
@@ -299,8 +300,10 @@ def test_halves_of_surrogate_pairs_do_not_reach_the_files(tmp_path):
 
 
 def test_what_was_lost_in_flight_stands_beside_the_cost(tmp_path):
-    found = write_outputs(plan(), seeds(1), rows_of(count=1).get, tmp_path, lost=7_000_000).statistics
+    lost = Lost(2, 7_000_000)
+    found = write_outputs(plan(), seeds(1), rows_of(count=1).get, tmp_path, lost=lost).statistics
     assert (found["total"]["cost_usd"], found["lost_in_flight_usd"]) == (0.00003, 0.000007)
+    assert (found["lost_in_flight_calls"], found["against_budget_usd"]) == (2, 0.000037)
     assert json.loads((tmp_path / "stats.json").read_text()) == found
 
 

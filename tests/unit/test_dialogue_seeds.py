@@ -9,7 +9,7 @@ from tests.unit.dialogue_world import planned
 
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.read import record_key
+from tunesmith.data.keys import record_key
 from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.seeds import Seeds, prepare_seeds
 from tunesmith.errors import DataError, StoragePermanentError
@@ -27,6 +27,17 @@ def make(tmp_path):
         return prepare_seeds(spec, StorageOptions(), tmp_path / "out" / "seeds")
 
     return prepared
+
+
+def test_fields_that_no_reader_reads_are_counted(make):
+    made = make([aligner(1, id="a", source="web"), aligner(2), {**chat_seed(), "lang": "en"}])
+    assert made.facts["unread"] == {"lang": 1, "messages[].mood": 1, "source": 1}
+    assert "not read: lang (1), messages[].mood (1), source (1)" in made.sentences()
+
+
+def chat_seed():
+    turns = [{"role": "user", "content": "u", "mood": "calm"}, {"role": "assistant", "content": "v"}]
+    return {"messages": turns, "correction": "w"}
 
 
 def test_every_form_of_a_seed(make):

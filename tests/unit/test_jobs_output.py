@@ -261,6 +261,17 @@ def test_a_field_that_an_earlier_version_did_not_know_is_no_other_setting_while_
         examine(store, OutputSpec(uri=store.uri), other, "another", GROWTH, {})
 
 
+def test_a_default_that_was_given_up_is_no_other_setting_while_nothing_else_is_chosen(store):
+    old = {"training": {"maxLength": 4096, "seed": 42}}
+    finished(store, old)
+    given_up, shorter = {"training": {"seed": 42}}, {"training": {"maxLength": 512, "seed": 42}}
+    found = examine(store, OutputSpec(uri=store.uri), given_up, "another", chosen={})
+    assert found.state is State.FINISHED
+    claim(store, found, {"spec": given_up, **FACTS})
+    with pytest.raises(OutputConflictError, match=r"settings: spec\.training\.maxLength\. "):
+        examine(store, OutputSpec(uri=store.uri), shorter, "another", chosen={"training": {"maxLength": 512}})
+
+
 def test_data_that_grew_is_claimed_only_by_who_says_so(store):
     finished(store, SMALL)
     found = look(store, SMALL)

@@ -1,8 +1,10 @@
 """What the pods of a sampling job agree on, as values: shards, tasks, engines, fingerprints, progress."""
 
+import json
 import threading
 import time
 from collections import Counter
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,11 @@ from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import StoragePermanentError, StorageTemporaryError
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.engines import visible_devices
+from tunesmith.jobs.patience import patiently
 from tunesmith.jobs.pods import OnePod, wait_for, wait_for_all
-from tunesmith.jobs.progress import Progress
-from tunesmith.jobs.sampling import Shown, patiently, shard_size
+from tunesmith.jobs.progress import Progress, Trouble
+from tunesmith.jobs.sampling import Shown, shard_size
+from tunesmith.names import Reason
 from tunesmith.plan.build import build
 from tunesmith.plan.progress import to_status
 from tunesmith.plan.pytorchjob import engines_of
@@ -73,7 +77,7 @@ def test_engines_of_a_pod(engine, gpus, engines):
     ("one", "other", "same"),
     [
         ("{vllm: {gpuMemoryUtilization: 0.5, tensorParallelSize: 2}}", "{vllm: {}}", True),
-        ("{transformers: {batchSize: 3}}", "{transformers: {}}", True),
+        ("{transformers: {batchSize: 3, stuckSeconds: 60}}", "{transformers: {}}", True),
         ("{vllm: {maxModelLen: 100}}", "{vllm: {}}", False),
         ("{vllm: {}}", "{transformers: {}}", False),
     ],
@@ -147,11 +151,41 @@ def shown(total, size=1, clock=time.monotonic):
 
 def test_progress_adds_up_all_pods():
     tell, progress, pods = shown(10, size=2)
-    pods.tell("sampling/tally/1", '{"prompts": 2, "replies": 8, "accepted": 2, "tokens": 9}')
+    pods.tell("sampling/tally/1", '[{"prompts": 2, "replies": 8, "accepted": 2, "tokens": 9}, null]')
     tell.tell(Counter(prompts=3, replies=12, accepted=3, tokens=7))
     said = progress.snapshot()
     assert (said["step"], said["total"], said["accepted"], said["acceptanceRate"]) == (5, 10, 5, 0.25)
     assert to_status(said)["text"] == "5/10"
+
+
+def test_what_any_pods_engines_wait_for_is_told_until_it_is_over():
+    tell, progress, pods = shown(10, size=2)
+    other = Trouble("StorageUnavailable", "Away.", "2026-05-01T12:00:00Z")
+    pods.tell("sampling/tally/1", json.dumps([{}, asdict(other)]))
+    tell.tell(Counter(restarts=1), Trouble("Stuck", "Engine 0 hangs.", "2026-05-01T12:00:09Z"))
+    said = to_status(progress.snapshot())
+    assert (said["trouble"], said["engineRestarts"]) == (asdict(other), 1)
+    pods.tell("sampling/tally/1", "[{}, null]")
+    tell.refresh()
+    assert progress.snapshot()["trouble"]["message"] == "Engine 0 hangs."
+    tell.tell(Counter(restarts=1))
+    assert "trouble" not in progress.snapshot()
+
+
+def test_a_trouble_stands_since_it_began_and_the_oldest_is_told():
+    now = [1777636800.0]
+    progress = Progress(lambda: now[0])
+    storage, disk = progress.teller("storage"), progress.teller("disk")
+    storage(StorageTemporaryError("Away."))
+    now[0] += 60
+    storage(StorageTemporaryError("Still away."))
+    disk(StorageTemporaryError("Full.", reason=Reason.DISK_FULL))
+    said = {"reason": "StorageUnavailable", "message": "Still away.", "since": "2026-05-01T12:00:00Z"}
+    assert progress.snapshot()["trouble"] == said
+    storage(None)
+    assert progress.snapshot()["trouble"]["since"] == "2026-05-01T12:01:00Z"
+    disk(None)
+    assert progress.snapshot() == {"phase": "starting"}
 
 
 def test_prompts_counted_twice_after_an_engine_died_do_not_pass_the_total():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from tests.cases import each
 from tests.support import chat_records, write_jsonl
 
 from tunesmith import cli
@@ -83,6 +84,61 @@ def test_the_format_is_guessed_and_said(call, record, name, looks, gives):
     assert f"1 record → {gives}" in ended.lines
     assert ended.lines[-1] == "All good."
     assert call("check", "x.jsonl", "--format", name).lines[0] == "x.jsonl"
+
+
+def test_fields_that_no_reader_reads_are_named(call):
+    turns = [CHAT["messages"][0], {**CHAT["messages"][1], "mood": "calm"}]
+    write_jsonl(
+        Path("x.jsonl"), [{**CHAT, "source": "web"}, {"messages": turns, "source": "web", "\x1b[2J": 1}]
+    )
+    ended = call("check", "x.jsonl")
+    assert ended.code == 0
+    said = "source (2), messages[].mood (1), ␛[2J (1)"
+    assert (
+        f"not read: {said.replace('messages[].mood (1), ␛[2J (1)', '␛[2J (1), messages[].mood (1)')}"
+        in ended.lines
+    )
+    assert "All good." not in ended.out
+    assert ended.lines[-1].startswith(
+        "Every record can be used, but no reader reads these fields: source (2), "
+    )
+    assert "\x1b" not in ended.out
+    assert any(
+        line.startswith("not read: ")
+        for line in call("convert", "x.jsonl", "o.jsonl", "--to", "openai").lines
+    )
+
+
+LOST = {
+    "thinking": ({"thinking": "Look out first."}, "messages[1].thinking cannot be used"),
+    "two-weights": ({"loss_weight": 1, "weight": 0}, "messages[1].loss_weight and messages[1].weight differ"),
+    "no-weight": ({"loss_scale": 0.0}, "no assistant reply has a weight above 0"),
+    "texts": ({"content": ["a", "b"]}, "messages[1].content is a list of texts"),
+}
+
+
+@each(("extra", "reason"), LOST.values(), ids=LOST)
+def test_what_changes_what_is_learned_is_never_good(call, extra, reason):
+    write_jsonl(Path("x.jsonl"), [{"messages": [CHAT["messages"][0], {**CHAT["messages"][1], **extra}]}])
+    ended = call("check", "x.jsonl")
+    assert (ended.code, f"x.jsonl, line 1: {reason}" in ended.out) == (2, True), ended.out
+
+
+def test_unread_fields_of_every_format_are_named(call):
+    for name, (record, fmt, _, _) in GUESSED.items():
+        write_jsonl(Path("x.jsonl"), [{**record, "oddity": 3}])
+        ended = call("check", "x.jsonl", "--format", fmt)
+        assert (ended.code, "not read: oddity (1)" in ended.lines) == (0, True), (name, ended.out)
+    write_jsonl(Path("x.jsonl"), [{**LINE, "oddity": 3}])
+    assert "not read: oddity (1)" in call("check", "x.jsonl", "--name", "Paimon").lines
+    Path("films").mkdir()
+    Path("films/ratings.csv").write_text("userId,movieId,rating,timestamp,mood\n7,1,4.0,3,calm\n7,1,3.0,4,\n")
+    Path("films/movies.csv").write_text("movieId,title,genres,year\n1,The Night Ferry,Drama,1998\n")
+    ended = call("check", "films")
+    assert (
+        "not read: movies.csv: year (2), task.task_behavior_collections[].type (2), ratings.csv: mood (1)"
+        in (ended.lines)
+    )
 
 
 def test_a_character_needs_a_name(call):
@@ -238,7 +294,7 @@ def test_records_no_format_reads(call):
 
 def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     long = {"messages": [{"role": "user", "content": "old " * 300}, *CHAT["messages"][1:], *CHAT["messages"]]}
-    reply = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 300}]}
+    reply = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "word " * 100}]}
     write_jsonl(Path("x.jsonl"), [*[CHAT] * 5, long, reply])
     ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "128")
     assert ended.code == 2
@@ -250,6 +306,13 @@ def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     assert ended.code == 0
     assert "every sample fits into 4,000 tokens" in ended.lines
     assert any(re.fullmatch(r"7 samples, [\d,]+ tokens, \d+% of them labels", line) for line in ended.lines)
+    ended = call("check", "x.jsonl", "--model", tiny_model)  # the model's own positions
+    assert "every sample fits into 512 tokens" in ended.lines
+    reply["messages"][1]["content"] = "word " * 600
+    write_jsonl(Path("x.jsonl"), [reply])
+    ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "4000")
+    assert ended.code == 2
+    assert any("longer than the 512 positions that the model has" in line for line in ended.lines)
 
 
 def test_data_does_not_steer_the_terminal(call):

@@ -44,6 +44,29 @@ def test_details():
     assert money.text == "spent 0.0123 USD, at most 0.0004 USD more lost in flight  5s left"
 
 
+def test_trouble_is_told_once_when_it_begins_and_once_when_it_is_over():
+    written = io.StringIO()
+    console = Console(file=written, width=200)
+    away = {
+        "reason": "StorageUnavailable",
+        "message": "No [bold]answer\x1b.",
+        "since": "2026-05-01T12:00:00Z",
+    }
+    with JobProgress(console, "tune") as progress:
+        for trouble in (None, away, away, None):
+            progress.tell({"phase": "training", "loss": 0.5, "trouble": trouble})
+    lines = [line for line in written.getvalue().splitlines() if "waiting" in line or "goes on" in line]
+    assert lines == [
+        "tune  waiting, since 2026-05-01T12:00:00Z: No [bold]answer␛.",
+        "tune  goes on",
+    ]
+
+
+@each("said", [3, [], {}, {"message": 3, "since": "x"}, {"message": "x"}, {"since": "x"}, "x"])
+def test_odd_trouble_is_none(said):
+    assert read_moment({"phase": "training", "trouble": said}).trouble == ""
+
+
 ODD = [None, "x", True, [], {}, float("nan"), float("inf"), float("-inf"), 10**400, 1e300, "[/bold]", -1]
 
 

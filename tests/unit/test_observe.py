@@ -2,11 +2,12 @@
 
 import pytest
 from good_manifests import FINE_TUNE, REMOVED, changed
-from sightings import DIGEST, NOW, PUBLISHED, child, look, pod, stamp, times, truths
+from sightings import DIGEST, NOW, PUBLISHED, child, conditions, look, pod, stamp, times, truths
 from tests.cases import each
 
 from tunesmith.names import QUEUE_LABEL
 from tunesmith.plan.draft import refused
+from tunesmith.plan.progress import to_status
 
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
@@ -55,7 +56,7 @@ STEPS = {
     "ended well without a word": (
         RUNNING,
         {"children": [child(1, "Succeeded", at=-2)], "pods": [pod()]},
-        *("Pending", "NoResult", 2, None, ()),
+        *("Pending", "NoResult", None, None, ()),
     ),
     "ended well, pods gone": (
         RUNNING,
@@ -271,6 +272,105 @@ def test_a_failure_counts_though_the_pod_has_gone_when_the_next_attempt_may_star
     anew = look(waits.status, children=[child(1, "Failed")])
     assert (anew.create, anew.status["reason"], anew.status["attempts"]) == (2, "OutOfMemory", 2)
     assert anew.status["message"] == "Attempt 2 follows: Pod tune-ftj-1-master-0 is gone."
+
+
+FAILED = {"children": [child(1, "Failed", at=-4)], "pods": [OOM]}
+WAITS = look(RUNNING, **FAILED)
+
+
+def test_the_next_attempt_waits_and_the_status_says_until_when():
+    assert (WAITS.create, WAITS.again) == (None, 6)
+    assert WAITS.status["nextAttemptTime"] == stamp(6)
+    assert WAITS.status["message"].startswith(f"Attempt 2 starts at {stamp(6)}: Pod tune-ftj-1-master-0 used")
+    assert look(WAITS.status, **FAILED, at=5).again == 1
+    anew = look(WAITS.status, **FAILED, at=6)
+    assert (anew.create, anew.status["attempts"]) == (2, 2)
+    assert "nextAttemptTime" not in anew.status
+
+
+def test_the_wait_is_kept_by_the_status_alone_and_follows_from_what_is_seen_where_that_is_lost():
+    gone = {"children": [child(1, "Failed", at=-9)], "pods": []}
+    assert look(WAITS.status, **gone, at=1).again == 5
+    lost = look({}, **FAILED)
+    assert (lost.again, lost.status["nextAttemptTime"]) == (6, stamp(6))
+
+
+PAUSES = {1: 10, 2: 20, 3: 40, 4: 80, 5: 160, 6: 320, 7: 360, 40: 360}
+
+
+@each(("failed", "seconds"), PAUSES.items())
+def test_pauses_grow_with_the_attempts_that_counted(failed, seconds):
+    before = RUNNING | {"attempts": failed, "launches": 1}
+    assert look(before, children=[child(1, "Failed", at=0)], pods=[OOM], maxAttempts=99).again == seconds
+
+
+AT_ONCE = {
+    "evicted": {"pods": [EVICTED]},
+    "told to stop": {"pods": [pod(word={"reason": "Stopped", "message": "Told to stop."}, code=1)]},
+}
+
+
+@each("sight", AT_ONCE.values(), ids=AT_ONCE)
+def test_nothing_is_waited_for_where_nothing_went_wrong(sight):
+    assert look(RUNNING, children=[child(1, "Failed", at=0)], **sight).create == 2
+
+
+def test_a_deadline_ends_the_wait_and_suspension_takes_its_place():
+    assert look(RUNNING, **FAILED, activeDeadlineSeconds=3).again == 3
+    ended = look(WAITS.status, **FAILED, activeDeadlineSeconds=3, at=3).status
+    suspended = look(WAITS.status, **FAILED, suspend=True, at=1).status
+    assert [one["phase"] for one in (ended, suspended)] == ["Failed", "Suspended"]
+    assert not any("nextAttemptTime" in one for one in (ended, suspended))
+
+
+def test_a_clock_of_the_cluster_that_is_ahead_makes_no_pause_longer():
+    assert look(RUNNING, children=[child(1, "Failed", at=900)], pods=[OOM]).again == 10
+
+
+AWAY = {
+    "reason": "StorageUnavailable",
+    "message": "Cannot write s3://models/tune: no answer.",
+    "since": stamp(-300),
+}
+RUNS = {"children": [child(1, "Running")]}
+
+
+def test_what_holds_a_running_job_up_stands_in_message_and_condition_until_it_is_over():
+    status = look(RUNNING, **RUNS, progress=to_status({"step": 3, "trouble": AWAY}), at=30).status
+    said = f"Since {stamp(-300)}: {AWAY['message']}"
+    assert status["message"] == f"Attempt 1 is running. {said}"
+    assert status["progress"] == {"step": 3}
+    degraded = conditions(status)["Degraded"]
+    assert [degraded[key] for key in ("status", "reason", "message", "lastTransitionTime")] == [
+        *("True", "StorageUnavailable", said, stamp(30)),
+    ]
+    well = look(status, **RUNS, progress={"step": 4}, at=60).status
+    assert well["message"] == "Attempt 1 is running."
+    assert (conditions(well)["Degraded"]["status"], times(well)["Degraded"]) == ("False", stamp(60))
+    ended = look(status, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status
+    assert conditions(ended)["Degraded"]["status"] == "False"
+
+
+def test_a_job_that_was_never_in_trouble_has_no_such_condition():
+    assert "Degraded" not in conditions(look(RUNNING, **RUNS, progress={"step": 3}).status)
+
+
+NO_TROUBLE = [
+    None, 3, "x", [], {}, AWAY | {"reason": "no word"}, AWAY | {"reason": 3}, AWAY | {"message": None},
+    AWAY | {"since": "yesterday"}, AWAY | {"since": 5}, {"message": "x"},
+]  # fmt: skip
+
+
+@each("trouble", NO_TROUBLE)
+def test_a_pod_that_makes_no_sense_is_in_no_trouble(trouble):
+    assert to_status({"step": 3, "trouble": trouble}) == {"step": 3}
+
+
+def test_a_troubles_message_is_bounded_and_clean():
+    said = to_status({"trouble": AWAY | {"message": "a\x1b\n" * 9000}})
+    status = look(RUNNING, **RUNS, progress=said).status
+    assert len(status["message"]) < 1200
+    assert "\x1b" not in status["message"]
 
 
 def test_what_is_said_on_success():

@@ -1,6 +1,7 @@
 """From datasets to tables: what is chosen, what is kept apart, what is named when it is wrong."""
 
 import json
+from collections import Counter
 
 import pytest
 from tests.fixtures.steps import small_spec
@@ -8,6 +9,7 @@ from tests.fixtures.tokenizers import load_family
 from tests.support import write_jsonl
 
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.choose import rank
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError, LabelError
 
@@ -103,6 +105,80 @@ def test_choices_are_the_records_own(make):
     assert texts(one.validation) == texts(two.validation)
     more = make(([chat(99), *records], settings), validation=0.25)
     assert len({*texts(one.validation)} ^ {*texts(more.validation)}) <= 3
+
+
+def test_a_tenth_is_a_tenth_where_ids_repeat(make):
+    """A record is known by its id and what it holds: the ids of a few subjects name no parts of the data."""
+    records = [{**chat(n), "id": ("math", "code", "chat", "law")[n % 4]} for n in range(400)]
+    done = make((records, {"subset": {"ratio": 0.1}}))
+    assert len(done.train) == 40
+    assert {n % 4 for n in numbers(done.train)} == {0, 1, 2, 3}
+    assert len(make((records, {"limit": 40})).train) == 40
+    both = make((records, {"limit": 100, "subset": {"ratio": 0.1}}))
+    assert (len(both.train), max(numbers(both.train)) < 100) == (10, True)
+    held = make((records, {}), validation=0.1)
+    assert (len(held.train), len(held.validation)) == (360, 40)
+
+
+def test_a_subset_of_records_with_ids_of_their_own_stays_what_it_was(make):
+    """Their contents are of no account; a job that an earlier version began finds the same data."""
+    records = [chat(n) for n in range(40)]
+    done = make((records, {"subset": {"ratio": 0.25, "seed": 7}}))
+    expected = sorted(range(40), key=lambda n: rank(7, "subset", f"k{n}"))[:10]
+    assert numbers(done.train) == sorted(expected)
+    edited = [{**record, "note": "new"} for record in records]
+    assert numbers(make((edited, {"subset": {"ratio": 0.25, "seed": 7}})).train) == sorted(expected)
+
+
+def test_equal_records_are_chosen_together(make):
+    records = [chat(n) for n in range(20) for _ in range(3)]
+    done = make((records, {"subset": {"ratio": 0.5}}))
+    assert (len(done.train), len(numbers(done.train))) == (30, 10)
+
+
+def test_a_subset_of_sampled_data_is_of_whole_cases(make):
+    records = [
+        {
+            "id": f"p{case}",
+            "sample_index": reply,
+            "prompt": [{"role": "user", "content": f"q{case}"}],
+            "response": f"a{reply}",
+            "num_correct_for_this_sample": 3,
+        }
+        for case in range(40)
+        for reply in range(3)
+    ]
+    done = make((records, {"sampled": {}, "subset": {"ratio": 0.1}}))
+    found = Counter(numbers(done.train))
+    assert sorted(found.values()) == [3, 3, 3, 3]
+
+
+def test_fields_that_no_reader_reads_are_in_the_report(make):
+    records = [{**chat(n), "source": "web", "score": 0} for n in range(3)]
+    records[0]["messages"][1]["ts"] = 5
+    done = make((records, {}), ([{"text": "t", "url": "u"}], {"text": {}}), validation=[chat(9)])
+    first, second, third = done.reports
+    assert first.unread == {"id": 3, "messages[].ts": 1, "score": 3, "source": 3}
+    assert "not read: id (3), score (3), source (3), messages[].ts (1)" in first.sentences()
+    assert (second.unread, third.unread) == ({"url": 1}, {"id": 1})
+
+
+def test_unread_fields_of_users_are_counted_once_whatever_is_read_twice(make):
+    def item(n):
+        return {"context": [{"source": "b", "content": f"x{n}", "at": 1}], "continuation": "y"}
+
+    users = [
+        {
+            "user_hash": f"u{n}",
+            "task": {"task_behavior_collections": [{"type": "chat", "data": [item(n)]}]},
+            "note": n,
+        }
+        for n in range(1, 9)
+    ]
+    settings = {"userSimulation": {}, "repeat": 1.5, "subset": {"ratio": 0.5}}
+    (report,) = make((users, settings), validation=0.25).reports
+    inside = "task.task_behavior_collections[]"
+    assert report.unread == {f"{inside}.data[].context[].at": 4, f"{inside}.type": 4, "note": 4}
 
 
 def test_another_seed_chooses_others(make):

@@ -13,8 +13,8 @@ from tests.support import write_jsonl
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.fields import text_field
+from tunesmith.data.keys import record_key
 from tunesmith.data.prompts import ANOTHER_REPLY, Prompts, prepare_prompts
-from tunesmith.data.read import record_key
 from tunesmith.errors import DataError, ModelError, StoragePermanentError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
@@ -346,6 +346,19 @@ def test_the_check_sees_the_prompts_record(make):
     seen = []
     make([reply("a", 0), {"id": "b", **ask("q")}], check=seen.append)
     assert seen == [ask("q", id="a"), ask("q", id="b")]
+
+
+def test_fields_of_turns_that_no_reader_reads_are_counted(make):
+    """The record's own fields all go to the verifier and the outputs."""
+    turns = [{"role": "user", "content": "q", "mood": "calm"}]
+    for record in ({"messages": turns, "answer": 3}, {"prompt": turns, "answer": 3}):
+        prompts = make([record])
+        inside = "messages[].mood" if "messages" in record else "prompt[].mood"
+        assert prompts.facts["unread"] == {inside: 1}
+        assert f"not read: {inside} (1)" in prompts.sentences()
+        assert prompts[0].record["answer"] == 3
+    turns[0]["weight"] = 1
+    assert len(make([{"messages": turns, "rejected_response": "No."}])) == 1
 
 
 def test_facts_and_digest(make, tmp_path):

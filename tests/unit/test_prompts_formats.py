@@ -102,7 +102,7 @@ BAD = {
     "no-list": ({"text": "q"}, "chat", "no conversation was found: the record has text"),
     "prompt-is-text": ({"prompt": "q"}, "chat", "no conversation was found"),
     "empty-list": ({"messages": []}, "chat", "messages is empty"),
-    "prompt-empty": ({"prompt": []}, "chat", "messages is empty"),
+    "prompt-empty": ({"prompt": []}, "chat", "prompt is empty"),
     "not-text": ({"messages": [{"role": "user", "content": 1}]}, "chat", r"messages\[0\].content is a numb"),
     "tree-of-nothing": ({"prompt": {"role": "prompter", "text": "q"}}, "chat", "the tree has no assistant"),
     "no-instruction": ({"input": "x"}, "instruction", "instruction is missing: the record has input"),

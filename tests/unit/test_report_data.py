@@ -77,6 +77,13 @@ def test_hostile_text_stays_text(where):
     assert not {"\x00", "\u202e"} & set(text)
 
 
+def test_unread_fields_are_named():
+    made = Page(page(dataset("one", unread={"source": 1000, "messages[].ts": 2}), dataset("two")))
+    assert "one: source (1,000), messages[].ts (2)" in made.words
+    assert "Fields that no reader reads" in made.words
+    assert "Fields that no reader reads" not in Page(page(dataset("two"))).words
+
+
 def test_reasons_of_all_datasets_are_added():
     rows = [dataset(skipped={"a": 1, "b": 2}), dataset(skipped={"a": 9})]
     assert left_out(rows) == [("a", 1.0, "10"), ("b", 0.2, "2")]

@@ -84,6 +84,7 @@ def full(text="plain"):
                 "validation_samples": 1,
                 "bad": 0,
                 "skipped": {text: 1},
+                "unread": {text: 1},
                 "duplicates": 3,
                 "cut": 2,
             }

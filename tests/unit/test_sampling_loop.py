@@ -210,7 +210,11 @@ def test_calling_off_leaves_no_request_counted_as_under_way():
 @pytest.mark.parametrize(("before", "drawn"), [(0, 2), (1, 1), (2, 0)])
 def test_replies_accepted_by_an_earlier_process_count(before, drawn):
     engine, rows = Engine(turns=lambda request: 5 * request.index), Rows({"p0/0": None, "p0/1": None})
-    run(engine, rows, Judges(right=range(4)), count=1, kept=lambda prompt: before, stop_after_accepted=2)
+
+    async def kept(prompt):
+        return before
+
+    run(engine, rows, Judges(right=range(4)), count=1, kept=kept, stop_after_accepted=2)
     finish = [rows[f"p0/{index}"].finish_reason for index in (2, 3)]
     assert finish == ["stop"] * drawn + ["cancelled"] * (2 - drawn)
 

@@ -210,8 +210,3 @@ def test_merged_for_full_fine_tuning(earlier, tiny_model):
 def test_tied_embeddings_cannot_be_merged(earlier, tiny_model):
     with pytest.raises(ModelError, match="changes an embedding that is also the other one"):
         merge_all(load_base(tiny_model), [earlier["embedding"]])
-
-
-def test_targets_that_the_model_does_not_have(tiny_model):
-    with pytest.raises(ModelError, match=r"^spec\.method does not fit this model: Target modules"):
-        add_trained(load_base(tiny_model), method(targetModules="query"))

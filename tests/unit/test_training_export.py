@@ -106,19 +106,6 @@ def test_whole_weights_of_shards_are_the_gathered_ones(tiny_model, tmp_path):
     assert all(weight.dtype == torch.bfloat16 and bool((weight == 2).all()) for weight in kept.values())
 
 
-def test_a_bases_generation_config_goes_with_an_adapter(tmp_path):
-    from tunesmith.training.export import copy_generation_config
-
-    base, folder = tmp_path / "base", tmp_path / "folder"
-    base.mkdir()
-    folder.mkdir()
-    copy_generation_config(base, folder)
-    assert list(folder.iterdir()) == []
-    (base / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
-    copy_generation_config(base, folder)
-    assert (folder / "generation_config.json").read_text() == '{"eos_token_id": [1, 2]}'
-
-
 def test_a_rank_that_is_not_the_writer_writes_nothing(tmp_path):
     """Some versions of transformers ask every rank to save, into the same folder."""
     from tunesmith.training.trainer import StepTrainer

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -299,17 +300,49 @@ def test_the_first_error_that_is_not_only_about_another(text, cause):
 # --- Processes --------------------------------------------------------------------------------------------
 
 
-def test_surroundings_are_as_before_afterwards(monkeypatch):
+def test_surroundings_are_as_before_afterwards(monkeypatch, tmp_path):
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(logging.getLogger("vllm"), "level", 0)
-    before = dict(os.environ)
-    with surroundings():
+    before, temporary = dict(os.environ), tempfile.gettempdir()
+    with surroundings(tmp_path):
+        assert {os.environ["TMPDIR"], os.environ["VLLM_RPC_BASE_PATH"]} == {str(tmp_path)}
+        assert tempfile.gettempdir() == str(tmp_path)
         assert os.environ["VLLM_NO_USAGE_STATS"] == os.environ["HF_HUB_OFFLINE"] == "1"
         assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
         os.environ["LD_PRELOAD"] = "/x.so"
         del os.environ["PATH"]
     assert dict(os.environ) == before
+    assert tempfile.gettempdir() == temporary
+
+
+MAKES_A_FOLDER = """
+import sys
+from tunesmith.engines.temporary import TemporaryFolder
+
+folder = TemporaryFolder("test-")
+(folder.path / "socket").write_text("left")
+print(folder.path, flush=True)
+if sys.argv[1] == "removes":
+    folder.remove()
+    folder.remove()
+    print(folder.path.exists(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["removes", "is killed"])
+def test_a_temporary_folder_goes_with_the_process_that_made_it(tmp_path, how):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", MAKES_A_FOLDER, how]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True, **pipes)
+    folder = Path(process.stdout.readline().strip())
+    assert folder.parent == tmp_path
+    if how == "removes":
+        assert process.stdout.readline() == "False\n"
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not folder.exists())
 
 
 PROGRAM = """

@@ -96,8 +96,8 @@ class TrainingSpec(Model):
         "auto", "adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"
     ] = "auto"
     """auto: paged AdamW for QLoRA on a GPU, fused AdamW else."""
-    max_length: Annotated[int, Field(ge=8, le=4194304)] = 4096
-    """Tokens of a sample at most."""
+    max_length: Annotated[int, Field(ge=8, le=4194304)] | None = None
+    """Tokens of a sample at most; if absent, what the model has positions for, and no more than 4096."""
     packing: Literal["tree", "none"] = "tree"
     """tree computes shared prefixes once; same loss, same gradients."""
     shuffle: Literal["group", "sample"] = "group"

@@ -21,6 +21,7 @@ from tunesmith.api.scalars import (
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+StuckSeconds = Annotated[int, Field(ge=1, le=604800)]
 NewTokens = Annotated[int, Field(ge=1, le=1048576)]
 
 
@@ -77,6 +78,8 @@ class VllmEngine(Model):
     """Longest prompt and reply together; the model's own if absent."""
     extra: JsonObject = Field(default={})
     """Further engine arguments, by vLLM's names."""
+    stuck_seconds: StuckSeconds = 600
+    """Seconds without a token and a reply after which the engine is restarted; off while it starts."""
 
 
 class TransformersEngine(Model):
@@ -84,6 +87,8 @@ class TransformersEngine(Model):
 
     batch_size: IntOrAuto = "auto"
     """Replies drawn at once, at most; auto: chosen by memory."""
+    stuck_seconds: StuckSeconds = 600
+    """Seconds without a token and a reply after which the engine is restarted; off while it starts."""
 
 
 class EngineSpec(Model):

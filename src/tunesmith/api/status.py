@@ -19,7 +19,7 @@ _Amount = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
-ConditionType = Literal["Accepted", "Running", "Succeeded", "Failed", "Suspended"]
+ConditionType = Literal["Accepted", "Running", "Degraded", "Succeeded", "Failed", "Suspended"]
 
 
 class Condition(Model):
@@ -94,6 +94,8 @@ class ProgressStatus(Model):
     """USD that calls have cost."""
     lost_in_flight_usd: _Amount | None = None
     """USD at most, beside spentUsd, that calls may have cost whose outcome a killed process never learnt."""
+    engine_restarts: NotNegative | None = None
+    """Engines that were started again, since they hung or died."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
     """Accuracy of each model, once they are evaluated."""
 
@@ -128,6 +130,8 @@ class JobStatus(Model):
     """PyTorchJobs made, whether they counted as attempts or not."""
     start_time: _Time | None = None
     """When the first attempt began."""
+    next_attempt_time: _Time | None = None
+    """When the next attempt starts, while it waits after one that failed."""
     completion_time: _Time | None = None
     """When the job succeeded or failed for good."""
     failed_pod: ShortText | None = None

@@ -17,7 +17,7 @@ from tunesmith.artifacts.local_files import CHUNK, explained
 from tunesmith.artifacts.location import FolderLocation, check_key, check_prefix
 from tunesmith.artifacts.opening import check_path
 from tunesmith.artifacts.store import Entry, Progress
-from tunesmith.errors import StoragePermanentError
+from tunesmith.errors import StoragePermanentError, StorageTemporaryError, TemporaryError
 
 
 class FolderStore:
@@ -72,7 +72,7 @@ class FolderStore:
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write a file; with `if_absent`, False when there is one."""
         path = self._path(key)
-        with explained("write", path):
+        with explained("write", path, StorageTemporaryError):
             if if_absent and path.exists():
                 return False
             with local_files.finished_temp(path) as temp:
@@ -87,12 +87,12 @@ class FolderStore:
         with explained("read", path):
             source = path.open("rb")
         with source:
-            _copy(source, self._path(key), progress)
+            _copy(source, self._path(key), progress, StorageTemporaryError)
 
     def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
         """Copy a file out."""
         with self.open(key) as source:
-            _copy(source, path, progress)
+            _copy(source, path, progress, TemporaryError)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove files, and the folders that are empty then."""
@@ -133,8 +133,8 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _copy(source: BinaryIO, path: Path, progress: Progress | None) -> None:
-    with explained("write", path), local_files.finished_temp(path) as temp:
+def _copy(source: BinaryIO, path: Path, progress: Progress | None, full: type[TemporaryError]) -> None:
+    with explained("write", path, full), local_files.finished_temp(path) as temp:
         with temp.open("xb") as target:
             if progress is None:
                 shutil.copyfileobj(source, target, CHUNK)

@@ -21,11 +21,17 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def explain(error: OSError, operation: str, path: Path) -> TunesmithError:
-    """Turn an OSError into ours. `operation` is a verb: "read", "write", "list", "delete"."""
+def explain(
+    error: OSError, operation: str, path: Path, full: type[TemporaryError] = TemporaryError
+) -> TunesmithError:
+    """Turn an OSError into ours. `operation` is a verb: "read", "write", "list", "delete".
+
+    A full disk becomes a `full` with Reason.DISK_FULL: where the path is in a folder that is the storage, a
+    StorageTemporaryError, which is waited out.
+    """
     if error.errno in _NO_SPACE:
-        return TemporaryError(
-            f"The disk is full: cannot {operation} {path}. Make room in {path.parent}.",
+        return full(
+            f"The disk is full: cannot {operation} {path}. Make room in {path.parent}{_cure(full)}.",
             reason=Reason.DISK_FULL,
         )
     if error.errno in _NOT_THERE:
@@ -39,13 +45,17 @@ def explain(error: OSError, operation: str, path: Path) -> TunesmithError:
     return StorageTemporaryError(f"Cannot {operation} {path}: {error.strerror or error}.")
 
 
+def _cure(full: type[TemporaryError]) -> str:
+    return "" if full is StorageTemporaryError else ", or give the job a larger resources.scratch.size"
+
+
 @contextmanager
-def explained(operation: str, path: Path) -> Iterator[None]:
+def explained(operation: str, path: Path, full: type[TemporaryError] = TemporaryError) -> Iterator[None]:
     """Raise what `explain` makes of an OSError inside."""
     try:
         yield
     except OSError as error:
-        raise explain(error, operation, path) from error
+        raise explain(error, operation, path, full) from error
 
 
 def temp_sibling(path: Path) -> Path:

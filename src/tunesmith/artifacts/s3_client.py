@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tunesmith.artifacts.s3_errors import Target, explain, shown_endpoint
+from tunesmith.artifacts.s3_errors import Target, check_no_redirect, explained, shown_endpoint
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import UsageError
 
@@ -68,19 +68,21 @@ def endpoint_of(options: StorageOptions) -> str | None:
 def _connect(options: StorageOptions, limits: Limits) -> Connection:
     import boto3
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
-    from botocore.exceptions import BotoCoreError
 
     endpoint = endpoint_of(options)
     target = Target("", shown_endpoint(endpoint), shown_endpoint(endpoint))
-    try:
+    with explained("connect to", target):
         client = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint,
             region_name=_region(options, endpoint),
             config=_config(options, limits),
         )
-    except (BotoCoreError, ValueError) as error:
-        raise explain(error, "connect to", target) from error
+
+    def received(response_dict: Any, parsed_response: Any, **_: Any) -> None:
+        check_no_redirect(response_dict or {}, parsed_response or {}, target.endpoint)
+
+    client.meta.events.register("response-received.s3", received)
     transfer = TransferConfig(
         multipart_threshold=PART_BYTES,
         multipart_chunksize=PART_BYTES,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "In
 _REGION = {"PermanentRedirect", "301", "307", "IllegalLocationConstraintException", "BadRegion"}
 _REGION_OR_HEADER = {"AuthorizationHeaderMalformed"}
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
+_NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, socket.herror)
 _DAMAGED = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 
 
@@ -73,16 +76,22 @@ def shown_endpoint(url: str | None) -> str:
 
 @contextmanager
 def explained(operation: str, target: Target) -> Iterator[None]:
-    """Raise what `explain` makes of a boto3, botocore or s3transfer error inside."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from s3transfer.exceptions import RetriesExceededError, TransferNotDoneError
+    """Raise what `explain` makes of an error inside, whatever its class.
+
+    Errors of ours pass, and so does an OSError that is not the network's: it is about a local file, which the
+    caller explains (`local_files.explained`).
+    """
+    from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
+    except TunesmithError:
+        raise
     except RetriesExceededError as error:
         raise explain(error.last_exception, operation, target) from error
-    except (Boto3Error, BotoCoreError, ClientError, TransferNotDoneError) as error:
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, _NETWORK):
+            raise
         raise explain(error, operation, target) from error
 
 
@@ -117,11 +126,17 @@ def _explain_no_answer(error: BaseException, operation: str, target: Target) -> 
                 f"{what}: no trusted TLS connection to {target.endpoint}. Check http:// or https://, "
                 "the clock, and AWS_CA_BUNDLE for a certificate of your own."
             )
+        case RecursionError():
+            return StoragePermanentError(
+                f"{what}: {target.endpoint} redirects each request, and never to where the bucket is. Set "
+                "storage.region or AWS_REGION to the bucket's region, and check storage.endpointUrl or "
+                "AWS_ENDPOINT_URL."
+            )
         case botocore.IncompleteReadError() | botocore.FlexibleChecksumError() | botocore.ChecksumError():
             return CorruptObjectError(f"{target.uri} ended early or differs from its checksum.")
         case botocore.ParamValidationError() | botocore.InvalidRegionError() | ValueError():
             return UsageError(f"{what}: {without_secrets(str(error))}")
-        case botocore.HTTPClientError() | botocore.ConnectionError():
+        case OSError() | botocore.HTTPClientError() | botocore.ConnectionError():
             return StorageTemporaryError(
                 f"{what}: no answer from {target.endpoint} ({type(error).__name__}). "
                 "Check storage.endpointUrl or AWS_ENDPOINT_URL, and that the server runs."
@@ -185,6 +200,27 @@ def _explain_credentials(code: str, response: Any, what: str, target: Target) ->
 
 def _header(response: Any, name: str) -> str:
     return str(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name, ""))
+
+
+def check_no_redirect(response: Mapping[str, Any], parsed: Mapping[str, Any], endpoint: str) -> None:
+    """Raise StoragePermanentError for an answer that sends every request to another address.
+
+    botocore takes each redirect for one to the bucket's region, asks for that region, is redirected again,
+    and so on without end. Amazon's own redirects name the region or have a code; botocore knows these.
+    """
+    headers = {name.lower(): str(value) for name, value in response.get("headers", {}).items()}
+    status, there = int(response.get("status_code", 0)), headers.get("location", "")
+    code = str(parsed.get("Error", {}).get("Code", ""))
+    if status not in (301, 302, 303, 307, 308) or not there or "x-amz-bucket-region" in headers:
+        return
+    if code and code != str(status):
+        return
+    parts = urlsplit(there)
+    address = f"{parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else there
+    raise StoragePermanentError(
+        f"{endpoint} redirects requests for S3 to {shown_endpoint(address)}. Write the address that answers "
+        f"itself: set storage.endpointUrl or AWS_ENDPOINT_URL to {shown_endpoint(address)}."
+    )
 
 
 def missing_bucket(target: Target) -> StoragePermanentError:

@@ -54,13 +54,11 @@ class _Reader(io.RawIOBase):
         return bytes(rest)
 
     def _read(self, wanted: int) -> bytes:
-        from botocore.exceptions import BotoCoreError
-
         while True:
             try:
                 data = bytes(self._body.read(wanted))
                 error: Exception | None = None
-            except BotoCoreError as caught:
+            except Exception as caught:  # noqa: BLE001 - resumed, and explained where that does not help
                 data, error = b"", caught
             if data:
                 return data

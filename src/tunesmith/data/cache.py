@@ -22,6 +22,7 @@ import tunesmith.tokens
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import Progress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
 from tunesmith.tokens.chat import ChatTokenizer
@@ -53,13 +54,14 @@ def prepare_once(
     *,
     first: int,
     vocab_size: int | None = None,
+    positions: int | None = None,
 ) -> tuple[Path, Prepared]:
     """As `prepare`, in a folder below `cache` that may be there already; gives that folder too.
 
     While another process makes the same samples, waits for it.
     """
     kept = max(first, FIRST_KEPT)
-    key = cache_key(spec, tokenizer, options, first=kept, vocab_size=vocab_size)
+    key = cache_key(spec, tokenizer, options, first=kept, vocab_size=vocab_size, positions=positions)
     cache.mkdir(parents=True, exist_ok=True)
     folder, temp = cache / key, cache / f"{key}.new"
     with _locked(cache / f"{key}.lock"):
@@ -68,7 +70,8 @@ def prepare_once(
         else:
             shutil.rmtree(temp, ignore_errors=True)  # of a process that was killed
             try:
-                prepare(spec, tokenizer, options, temp, progress, first=kept, vocab_size=vocab_size)
+                sizes = {"vocab_size": vocab_size, "positions": positions}
+                prepare(spec, tokenizer, options, temp, progress, first=kept, **sizes)
                 temp.rename(folder)
             finally:
                 shutil.rmtree(temp, ignore_errors=True)
@@ -84,20 +87,22 @@ def cache_key(
     *,
     first: int,
     vocab_size: int | None,
+    positions: int | None = None,
 ) -> str:
     """A name for everything that decides what the samples are."""
     parts: list[DatasetSpec | ValidationSpec] = [*spec.datasets, spec.validation]
     uris = [part.uri for part in parts] + [part.sampled.articles_uri for part in parts if part.sampled]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
     training = spec.training
+    longest = longest_sample(training.max_length, positions)
     facts = {
         "code": _code(),
         "datasets": [dataset.model_dump(mode="json") for dataset in spec.datasets],
         "validation": spec.validation.model_dump(mode="json"),
-        "training": [training.max_length, training.truncate_prompt, training.truncate_reply, training.seed],
+        "training": [longest, training.truncate_prompt, training.truncate_reply, training.seed],
         "tokenizer": _tokenizer(tokenizer),
         "day": tokenizer.today.isoformat() if dated else "",
-        "shape": [first, vocab_size],
+        "shape": [first, vocab_size, positions],
         "inputs": [_content(uri, options) for uri in uris if uri is not None],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

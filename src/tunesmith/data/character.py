@@ -12,7 +12,7 @@ from typing import Any
 
 from tunesmith.api.datasets import CharacterFormat
 from tunesmith.data.chat import LISTS, conversation
-from tunesmith.data.fields import optional_text, present, text_field
+from tunesmith.data.fields import fields_of, optional_text, plain, present, text_field
 from tunesmith.data.instruction import conversation_from_instruction
 from tunesmith.data.language import Language, language_of
 from tunesmith.data.place import RecordProblem, RecordSkipped
@@ -63,7 +63,8 @@ def conversation_from_character(
     (`source_title`) instead. A record with both is told by its `input`.
     Raises RecordSkipped for another speaker's line, and RecordProblem, whose message names the field.
     """
-    converted = value.get("instruction") is not None
+    value = fields_of(value)
+    converted = plain(value).get("instruction") is not None
     system_prompt = None if system_prompt is None else with_name(system_prompt, spec)
     if not converted:
         _check_shape(value)
@@ -94,13 +95,13 @@ def background_keys(spec: CharacterFormat) -> list[str]:
 
 
 def _check_shape(value: Mapping[str, Any]) -> None:
-    if value.get("text") is None:
+    if plain(value).get("text") is None:
         if any(name in value for name in LISTS):
             raise RecordProblem("this is a chat record; use the format chat: {}")
         raise RecordProblem(f"text is missing: {present(value)}")
-    text_field(value, "text")
-    optional_text(value, "input")
-    optional_text(value, "source_title")
+    text_field(plain(value), "text")
+    for field in ("input", "source_title"):
+        optional_text(plain(value), field)
 
 
 def _is_spoken(value: Mapping[str, Any], spec: CharacterFormat, *, must_say: bool) -> bool:

@@ -7,14 +7,26 @@ templates, which belong to `tokens`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunesmith.data.fields import named, optional_text, present, refuse_fields, text_field
+from tunesmith.data.fields import (
+    SYSTEM,
+    Fields,
+    differing,
+    fields_of,
+    plain,
+    present,
+    refuse_beside_messages,
+    refuse_in_turn,
+    refuse_preference,
+    same_text,
+    text_field,
+)
 from tunesmith.data.json_text import type_name
 from tunesmith.data.oasst import is_tree, tree_paths
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.weights import not_to_learn, refuse_at_record, weight_of
 from tunesmith.tokens.conversation import Conversation, Message
 
 LISTS = ("messages", "conversations", "conversation")
@@ -37,29 +49,36 @@ _ROLES = {
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 
-# What Message has no room for: to leave it out in silence would train on something else than the data says.
-_LOST_IN_RECORD = ("tools", "functions", "images", "videos", "audios")
-_LOST_IN_TURN = ("tool_calls", "function_call", "reasoning_content", "audio", "images")
-
 
 def conversation_from_chat(
     value: Mapping[str, Any], *, system_prompt: str | None = None
 ) -> list[Conversation]:
     """The record's conversations (several only for a message tree).
 
-    `system_prompt` comes first where the record has no system message. `train: false` and `loss_weight` of a
-    turn (or OpenAI's `weight`) become its weight; they count for the assistant's turns only.
+    `system_prompt` comes first where the record has no system message. What turns say about how much they are
+    learned (`weights`) becomes the weight of the assistant's; other turns may only say that they are not.
     Raises RecordProblem, whose message names the field.
     """
-    return [conversation(turns, system_prompt) for turns in turns_from_chat(value)]
+    record = fields_of(value)
+    found = turns_from_chat(record, learned=True)
+    refuse_preference(record)
+    refuse_at_record(record)
+    return [conversation(turns, system_prompt) for turns in found]
 
 
-def turns_from_chat(value: Mapping[str, Any]) -> list[list[Message]]:
+def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[list[Message]]:
     """The turns as they stand, whether or not there is a reply to learn; several lists for a message tree.
 
-    Raises RecordProblem, whose message names the field.
+    With `learned`, a turn that is to be learned and not the assistant's is refused. Raises RecordProblem,
+    whose message names the field.
     """
-    return tree_paths(value) if is_tree(value) else [_turns(value)]
+    record = fields_of(value)
+    if is_tree(record):
+        found, field = tree_paths(record), "prompt"
+    else:
+        found, field = _listed(record, learned)
+    refuse_beside_messages(record)
+    return [_with_system(record, messages, field) for messages in found]
 
 
 def conversation(messages: list[Message], system_prompt: str | None) -> Conversation:
@@ -79,33 +98,40 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
     return messages
 
 
-# Weights are float32 in training; beyond these a step's sum would be 0 or infinite.
-LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
-
-
-def _turns(value: Mapping[str, Any]) -> list[Message]:
-    field = next((name for name in LISTS if value.get(name) is not None), None)
+def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
+    """The conversation of a record that is no tree, and the name of the field that holds it."""
+    field = next((name for name in LISTS if plain(record).get(name) is not None), None)
     if field is None:
-        raise RecordProblem(_no_chat(value))
-    turns = value[field]
+        raise RecordProblem(_no_chat(record))
+    return [turns_of(record, record[field], field, learned=learned)], field
+
+
+def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False) -> list[Message]:
+    """The turns of the list `field`. Raises RecordProblem."""
     if not isinstance(turns, list):
         raise RecordProblem(f"{field} is {type_name(turns)}, not a list")
     if not turns:
         raise RecordProblem(f"{field} is empty")
-    refuse_fields(value, _LOST_IN_RECORD)
     messages: list[Message] = []
     for index, turn in enumerate(turns):
         simple = _simple(turn)
-        messages += [simple] if simple else _turn(turn, f"{field}[{index}]")
-    return _with_system(optional_text(value, "system"), messages, field)
+        if simple:
+            messages.append(simple)
+            continue
+        name = f"{field}[{index}]"
+        if not isinstance(turn, Mapping):
+            raise RecordProblem(f"{name} is {type_name(turn)}, not an object")
+        messages += _turn(record.part(turn, f"{field}[]"), name, f"{field}[]", learned)
+    return messages
 
 
-def _with_system(system: str | None, messages: list[Message], field: str) -> list[Message]:
+def _with_system(record: Fields, messages: list[Message], field: str) -> list[Message]:
+    system, name = same_text(record, SYSTEM)
     own = [message.content for message in messages if message.role == "system"]
     if not system or own == [system]:
         return messages
     if own:
-        raise RecordProblem(f"system and {field} both give a system message; keep one of them")
+        raise RecordProblem(f"{name} and {field} both give a system message; keep one of them")
     return [Message("system", system), *messages]
 
 
@@ -120,36 +146,39 @@ def _simple(turn: object) -> Message | None:
     return Message(_ROLE_OF[role], text)
 
 
-def _turn(turn: object, name: str) -> Iterator[Message]:
+def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """The messages of one list element: two for a pair, one else."""
-    if not isinstance(turn, Mapping):
-        raise RecordProblem(f"{name} is {type_name(turn)}, not an object")
-    refuse_fields(turn, _LOST_IN_TURN, name)
+    refuse_in_turn(turn, name)
     asking = "human" if "human" in turn else "user"
     if asking in turn and "assistant" in turn:
-        system = optional_text(turn, "system")
+        system, _ = same_text(turn, SYSTEM, name)
         if system:
             yield Message("system", system)
         yield Message("user", text_field(turn, asking, name))
-        yield _reply(text_field(turn, "assistant", name), _weight(turn, name), f"{name}.assistant")
+        yield _reply(text_field(turn, "assistant", name), weight_of(turn, name), f"{name}.assistant")
         return
     role = _role(turn, name)
-    field = "content" if turn.get("content") is not None else "value"
-    if turn.get(field) is None:
+    field = _same(turn, ("content", "value"), name)
+    if field is None:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
-    text, weight = _content(turn[field], f"{name}.{field}"), _weight(turn, name)
-    yield _reply(text, weight, f"{name}.{field}") if role == "assistant" else Message(role, text)
+    text, weight = _content(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
+    if role == "assistant":
+        yield _reply(text, weight, f"{name}.{field}")
+        return
+    if learned and weight:
+        raise not_to_learn(name, role)
+    yield Message(role, text)
 
 
-def _reply(text: str, weight: float, name: str) -> Message:
-    if weight > 0 and not text.strip():
+def _reply(text: str, weight: float | None, name: str) -> Message:
+    if weight != 0 and not text.strip():
         raise RecordProblem(f"{name} is empty")
-    return Message("assistant", text, weight)
+    return Message("assistant", text, 1.0 if weight is None else weight)
 
 
-def _role(turn: Mapping[str, Any], name: str) -> str:
-    field = "role" if "role" in turn else "from"
-    if turn.get(field) is None:
+def _role(turn: Fields, name: str) -> str:
+    field = _same(turn, ("role", "from"), name)
+    if field is None:
         raise RecordProblem(f"{name}.role is missing")
     given = text_field(turn, field, name)
     role = _ROLE_OF.get(given) or _ROLE_OF.get(given.strip().lower())
@@ -158,45 +187,37 @@ def _role(turn: Mapping[str, Any], name: str) -> str:
     return role
 
 
-def _content(content: object, name: str) -> str:
+def _same(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
+    """The name under which a turn has a value; None if under neither. Raises RecordProblem if two differ."""
+    one, other = turn.get(names[0]), turn.get(names[1])
+    if one is not None and other is not None and one != other:
+        raise differing(*names, inside)
+    return names[0] if one is not None else names[1] if other is not None else None
+
+
+def _content(turn: Fields, field: str, name: str, label: str) -> str:
+    """The text, or that of OpenAI's parts, which follow one another with nothing between."""
+    content = turn[field]
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise RecordProblem(f"{name} is {type_name(content)}, not text")
-    return "".join(_part(part, f"{name}[{index}]") for index, part in enumerate(content))
+    if any(isinstance(part, str) for part in content):
+        raise RecordProblem(
+            f"{name} is a list of texts, and one text is needed; make a record of each, or join them"
+        )
+    return "".join(_part(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
 
 
-def _part(part: object, name: str) -> str:
-    if isinstance(part, str):
-        return part
+def _part(turn: Fields, part: object, name: str, label: str) -> str:
     if not isinstance(part, Mapping):
         raise RecordProblem(f"{name} is {type_name(part)}, not a text part")
-    kind = part.get("type", "text")
+    fields = turn.part(part, label)
+    kind = fields.get("type", "text")
     if kind != "text":
         raise RecordProblem(f'{name} is of type "{kind}"; only text can be used')
-    return text_field(part, "text" if "text" in part else "value", name)
-
-
-def _weight(turn: Mapping[str, Any], name: str) -> float:
-    weight = 1.0
-    for field in ("loss_weight", "weight"):
-        given = turn.get(field)
-        if given is None:
-            continue
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < math.inf:
-            raise RecordProblem(f"{named(field, name)} is {given!r}; it must be a number, 0 or more")
-        weight = float(given)
-        if weight and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise RecordProblem(
-                f"{named(field, name)} is {given!r}; it must be 0 or between {LEAST_WEIGHT} and {MOST_WEIGHT}"
-            )
-        break
-    for field in ("train", "loss"):  # `loss` is what ms-swift calls it
-        learned = turn.get(field)
-        if learned is not None and not isinstance(learned, bool):
-            raise RecordProblem(f"{name}.{field} is {type_name(learned)}; it must be true or false")
-        weight = 0.0 if learned is False else weight
-    return weight
+    field = _same(fields, ("text", "value"), name)
+    return text_field(fields, field or ("text" if "text" in part else "value"), name)
 
 
 def _no_chat(value: Mapping[str, Any]) -> str:

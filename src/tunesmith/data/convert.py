@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from tunesmith.data.chat import LEAST_WEIGHT, MOST_WEIGHT
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.weights import LEAST_WEIGHT, MOST_WEIGHT
 from tunesmith.tokens.conversation import ROLES, Conversation, Message
 
 Target = Literal["openai", "sharegpt", "alpaca"]

@@ -7,9 +7,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunesmith.data.chat import LISTS, conversation
-from tunesmith.data.fields import optional_text, present, text_field
+from tunesmith.data.fields import (
+    SYSTEM,
+    fields_of,
+    is_empty,
+    optional_text,
+    plain,
+    present,
+    refuse_beside_messages,
+    refuse_preference,
+    same_text,
+    text_field,
+)
 from tunesmith.data.json_text import type_name
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.weights import refuse_at_record
 from tunesmith.tokens.conversation import Conversation, Message
 
 
@@ -18,14 +30,24 @@ def conversation_from_instruction(
 ) -> Conversation:
     """Fields `instruction`, `output` (or `response`); optional `input`, `system`, `history: [[q, a], …]`.
 
-    The history's replies are learnt too. Raises RecordProblem, whose message names the field.
+    The history's replies are learnt too; preferences and a weight of the whole record are refused. Raises
+    RecordProblem, whose message names the field.
     """
-    messages = question_from_instruction(value)
-    answer = "response" if value.get("output") is None and "response" in value else "output"
+    record = fields_of(value)
+    question = question_from_instruction(record)
+    refuse_preference(record)
+    refuse_at_record(record)
+    return conversation([*question, Message("assistant", reply_from_instruction(record))], system_prompt)
+
+
+def reply_from_instruction(value: Mapping[str, Any]) -> str:
+    """The reply. Raises RecordProblem, whose message names the field."""
+    own = plain(value)
+    answer = "response" if own.get("output") is None and "response" in own else "output"
     reply = text_field(value, answer)
     if not reply.strip():
         raise RecordProblem(f"{answer} is empty")
-    return conversation([*messages, Message("assistant", reply)], system_prompt)
+    return reply
 
 
 def question_from_instruction(value: Mapping[str, Any]) -> list[Message]:
@@ -41,7 +63,8 @@ def question_from_instruction(value: Mapping[str, Any]) -> list[Message]:
     question = "\n".join(part for part in parts if part)
     if not question.strip():
         raise RecordProblem("instruction is empty")
-    system = optional_text(value, "system")
+    refuse_beside_messages(value)
+    system, _ = same_text(value, SYSTEM)
     messages = [Message("system", system)] if system else []
     return [*messages, *_history(value.get("history")), Message("user", question)]
 
@@ -52,10 +75,11 @@ def _history(history: object) -> Iterator[Message]:
             history = json.loads(history)
         except ValueError:
             raise RecordProblem("history is text, but not a JSON list") from None
-    if not isinstance(history or [], list):
+    if is_empty(history):
+        return
+    if not isinstance(history, list):
         raise RecordProblem(f"history is {type_name(history)}, not a list")
-    pairs: list[Any] = history or []  # type: ignore[assignment]
-    for index, pair in enumerate(pairs):
+    for index, pair in enumerate(history):
         match pair:
             case [str(question), str(reply)] if reply.strip():
                 yield Message("user", question)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.data.fields import named, optional_text, present, text_field
+from tunesmith.data.fields import Fields, fields_of, named, optional_text, present, text_field
 from tunesmith.data.json_text import type_name
 from tunesmith.data.language import Language, language_of
 from tunesmith.data.place import RecordProblem
@@ -108,6 +108,12 @@ def case_from(value: Mapping[str, Any], *, label: str | None = None) -> Case:
 
     Raises RecordProblem, whose message names the field.
     """
+    record = fields_of(value)
+    record.know("id")
+    return _case(record, label)
+
+
+def _case(value: Fields, label: str | None) -> Case:
     if value.get("fact") is None:
         raise RecordProblem(f"fact is missing: {present(value)}")
     fact = text_field(value, "fact")
@@ -122,6 +128,7 @@ def case_from(value: Mapping[str, Any], *, label: str | None = None) -> Case:
         return Case(fact, _article_ids(value, ""), charges, months, own)
     if not isinstance(meta, Mapping):
         raise RecordProblem(f"meta is {type_name(meta)}, not an object")
+    meta = value.part(meta, "meta")
     charges = _charges(meta.get("accusation"), "meta.accusation")
     return Case(fact, _article_ids(meta, "meta"), charges, _cail_term(meta), own)
 
@@ -247,12 +254,13 @@ def _months(given: object) -> Term | None:
     return XT if months in _XT_NUMBERS else months
 
 
-def _cail_term(meta: Mapping[str, Any]) -> Term | None:
+def _cail_term(meta: Fields) -> Term | None:
     name, term = "meta.term_of_imprisonment", meta.get("term_of_imprisonment")
     if term is None:
         return None
     if not isinstance(term, Mapping):
         raise RecordProblem(f"{name} is {type_name(term)}, not an object")
+    meta.part(term, name).know("imprisonment", "death_penalty", "life_imprisonment")
     for field in ("death_penalty", "life_imprisonment"):
         if not isinstance(term.get(field), bool | None):
             raise RecordProblem(f"{name}.{field} is {_short(term[field])}, not true or false")

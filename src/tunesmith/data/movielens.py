@@ -18,6 +18,7 @@ from tunesmith.errors import DataError
 RATINGS, MOVIES = "ratings.csv", "movies.csv"
 TASK = "Rate each film from 0.5 to 5 stars."
 _COLUMNS = ("userId", "movieId", "rating")
+_OF_RATINGS, _OF_MOVIES = (*_COLUMNS, "timestamp"), ("movieId", "title", "genres")
 
 
 def is_movielens(entries: Sequence[Entry]) -> bool:
@@ -36,6 +37,7 @@ def read_movielens(
             f"{RATINGS} needs {MOVIES} beside it: give the folder that holds both, as MovieLens ships it."
         )
     titles: dict[str, str] = {}
+    others: dict[str, dict[str, Any]] = {}
     for record in read_records(store, movies, encoding=encoding):
         if isinstance(record, BadRecord):
             yield record
@@ -43,8 +45,11 @@ def read_movielens(
             yield BadRecord(record.place, "movieId or title is missing")
         else:
             titles[record.value["movieId"]] = _title(record.value)
+            left = _left(record.value, MOVIES, _OF_MOVIES)
+            if left:
+                others[record.value["movieId"]] = left
     for record in read_records(store, ratings, encoding=encoding):
-        yield record if isinstance(record, BadRecord) else _rating(record, titles)
+        yield record if isinstance(record, BadRecord) else _rating(record, titles, others)
 
 
 def other_files(entries: Sequence[Entry]) -> list[SkippedFile]:
@@ -65,7 +70,14 @@ def _title(movie: Mapping[str, Any]) -> str:
     )
 
 
-def _rating(record: Record, titles: Mapping[str, str]) -> Record | BadRecord:
+def _left(row: Mapping[str, Any], file: str, known: Sequence[str]) -> dict[str, Any]:
+    """The columns that are not read, by names that say so where fields are counted."""
+    return {f"{file}: {name}": value for name, value in row.items() if name not in known and value}
+
+
+def _rating(
+    record: Record, titles: Mapping[str, str], others: Mapping[str, Mapping[str, Any]]
+) -> Record | BadRecord:
     row = record.value
     missing = [name for name in _COLUMNS if not row.get(name)]
     if missing:
@@ -80,4 +92,5 @@ def _rating(record: Record, titles: Mapping[str, str]) -> Record | BadRecord:
         "timestamp": row.get("timestamp"),
     }
     task = {"description": TASK, "task_behavior_collections": [{"type": "rating", "data": [item]}]}
-    return Record(record.place, {"user_hash": row["userId"], "task": task})
+    left = _left(row, RATINGS, _OF_RATINGS) | dict(others.get(row["movieId"], {}))
+    return Record(record.place, {"user_hash": row["userId"], "task": task, **left})

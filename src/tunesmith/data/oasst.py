@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.fields import text_field
+from tunesmith.data.fields import Fields, fields_of, plain, refuse_in_turn, text_field
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.weights import not_to_learn, weight_of
 from tunesmith.tokens.conversation import Message
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -28,37 +29,43 @@ Node = Mapping[str, Any]
 
 def is_tree(value: Mapping[str, Any]) -> bool:
     """Whether the record is a message tree; an OpenAI-like `prompt` string is none."""
-    return isinstance(value.get("prompt"), Mapping)
+    return isinstance(plain(value).get("prompt"), Mapping)
 
 
 def tree_paths(value: Mapping[str, Any]) -> list[list[Message]]:
     """The paths, depth first. Raises RecordProblem when there is none, or role or text is missing."""
-    root = value["prompt"]
-    found = list(_paths(root, "prompt")) if _is_usable(root) else []
+    record = fields_of(value)
+    root = record["prompt"]
+    found = list(_paths(record, root, "prompt")) if _is_usable(root) else []
     if not found:
         raise RecordProblem("the tree has no assistant reply")
     return found
 
 
-def _paths(node: Node, name: str) -> Iterator[list[Message]]:
-    turn = _message(node, name)
+def _paths(record: Fields, node: Node, name: str) -> Iterator[list[Message]]:
+    fields = record.part(node, "prompt" if name == "prompt" else "prompt.replies[]")
+    fields.know("rank", "deleted", "review_result", "replies")
+    turn = _message(fields, name)
     goes_on = False
     for child, child_name in _followed(node, name):
-        for path in _paths(child, child_name):
+        for path in _paths(record, child, child_name):
             goes_on = True
             yield [turn, *path]
     if turn.role == "assistant" and not goes_on:
         yield [turn]
 
 
-def _message(node: Node, name: str) -> Message:
+def _message(node: Fields, name: str) -> Message:
+    refuse_in_turn(node, name)
     role = text_field(node, "role", name)
     if role not in _ROLES:
         raise RecordProblem(f'{name}.role is "{role}"; a message tree has prompter and assistant')
-    text = text_field(node, "text", name)
-    if role == "assistant" and not text.strip():
+    text, weight = text_field(node, "text", name), weight_of(node, name)
+    if role == "assistant" and weight != 0 and not text.strip():
         raise RecordProblem(f"{name}.text is empty")
-    return Message(_ROLES[role], text)
+    if role != "assistant" and weight:
+        raise not_to_learn(name, role)
+    return Message(_ROLES[role], text, 1.0 if weight is None or role != "assistant" else weight)
 
 
 def _followed(node: Node, name: str) -> Sequence[tuple[Node, str]]:

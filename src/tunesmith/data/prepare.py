@@ -18,11 +18,13 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.first_samples import FirstSamples
+from tunesmith.data.lengths import longest_sample
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
 from tunesmith.data.prompts import read_articles
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
 from tunesmith.data.report import Account, DatasetReport
+from tunesmith.data.subset import Subset
 from tunesmith.data.table import Table, TableWriter, see_no_more
 from tunesmith.data.tokenise import Made, Settings, Tokeniser
 from tunesmith.data.user_prompt import shows
@@ -37,21 +39,13 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """Up to which ranks keys are used, held out, and seen once more than the others."""
+    """Up to which ranks keys are held out, and seen once more than the others."""
 
-    subset_seed: int
     split_seed: int
     repeat_seed: int
     whole: int
-    subset: int = 2**64
     split: int = -1
     extra: int = -1
-
-    @property
-    def wanted(self) -> Callable[[str], bool] | None:
-        return (
-            None if self.subset >= 2**64 else lambda key: rank(self.subset_seed, "subset", key) <= self.subset
-        )
 
     def validates(self, key: str) -> bool:
         return self.split >= 0 and rank(self.split_seed, "split", key) <= self.split
@@ -76,15 +70,14 @@ class _Part:
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
         self.account = Account(name, repeat)
         subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
-        seed = spec.training.seed
-        self.ranks = _Ranks(subset.seed if subset else 0, spec.validation.seed, seed, int(repeat))
+        self.ranks = _Ranks(spec.validation.seed, spec.training.seed, int(repeat))
+        self._wanted = None
         if subset and subset.ratio < 1:
-            keys = (rank(subset.seed, "subset", key) for key in self._reader.record_keys())
-            self.ranks = replace(self.ranks, subset=threshold(_unique(keys), subset.ratio, at_least=1))
+            self._wanted = Subset(self._reader.record_keys(), subset).holds
 
     def split_ranks(self) -> Iterator[int]:
         """Ranks of everything that may be held out, before any draw."""
-        choice = Choice(self.ranks.wanted, by=self._spec.validation.by, draw=False)
+        choice = Choice(self._wanted, by=self._spec.validation.by, draw=False)
         for item in self._reader.items(choice):
             if isinstance(item, Item):
                 yield rank(self._spec.validation.seed, "split", item.split_key)
@@ -104,11 +97,12 @@ class _Part:
         """Every item with its samples; what is bad or left out is counted."""
         spec, account = self._spec, self.account
         settings = Settings(
-            spec.training.max_length,
+            longest_sample(spec.training.max_length, self._make.positions),
             self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
             spec.training.truncate_reply,
             self._make.vocab_size,
             spec.training.truncate_prompt,
+            self._make.positions,
         )
         everything: Iterator[Made] = self._make.tokeniser.encode(self._watched(), settings)
         good: Iterator[tuple[Item, Encoded] | Skipped]
@@ -128,7 +122,7 @@ class _Part:
         self._make.progress(name, tally.records)
 
     def _choice(self) -> Choice:
-        return Choice(self.ranks.wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged)
+        return Choice(self._wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged)
 
     @property
     def shows_history(self) -> bool:
@@ -167,6 +161,7 @@ class _Make:
     tokeniser: Tokeniser
     progress: Progress
     vocab_size: int | None
+    positions: int | None
     judged: set[int] = field(default_factory=set)
     """Hashes of users and what their validation samples say, where several parts read users."""
 
@@ -201,20 +196,21 @@ def prepare(
     *,
     first: int = FIRST_SAMPLES,
     vocab_size: int | None = None,
+    positions: int | None = None,
     workers: int | None = None,
 ) -> Prepared:
     """Read, check and tokenise everything into `folder`, which must not exist.
 
     The `first` samples of each dataset and kind are kept for people to look at.
 
-    `vocab_size` is the model's number of embeddings, where it is known; `workers` the processes that may
-    tokenise, by default one a processor.
+    `vocab_size` and `positions` are the model's numbers of embeddings and of positions, where they are known;
+    `workers` the processes that may tokenise, by default one a processor.
 
     Raises DataError naming the records that cannot be used, when there are more than allowed.
     """
     folder.mkdir(parents=True)
     with Tokeniser(tokenizer, workers) as tokeniser:
-        make = _Make(options, folder, tokeniser, progress, vocab_size)
+        make = _Make(options, folder, tokeniser, progress, vocab_size, positions)
         parts = [
             _Part(f"datasets[{index}] {dataset.uri}", dataset, spec, make)
             for index, dataset in enumerate(spec.datasets)

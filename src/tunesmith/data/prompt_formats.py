@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.data.chat import LISTS, turns_from_chat, with_system_prompt
+from tunesmith.data.chat import LISTS, turns_from_chat, turns_of, with_system_prompt
+from tunesmith.data.fields import Fields, fields_of, refuse_beside_messages
 from tunesmith.data.instruction import question_from_instruction
 from tunesmith.data.legal import Case, articles_from, case_from, prompt_messages
 from tunesmith.data.oasst import is_tree
@@ -59,14 +60,19 @@ def asked_from(
     """The record's prompts: one, or of a message tree every distinct one.
 
     For legalJudgement, `articles` are the texts by id, `changed` those after a change of the law, and `label`
-    is the set's. Raises RecordProblem, whose message names the field.
+    is the set's. All fields of a record of chat or instruction go to the verifier and the outputs, so none of
+    them is unread. Raises RecordProblem, whose message names the field.
     """
+    fields = fields_of(value)
+    value = fields.value
     if spec.legal_judgement is not None:
-        asked = [_legal(value, articles, changed, label or spec.legal_judgement.label)]
+        asked = [_legal(fields, articles, changed, label or spec.legal_judgement.label)]
     elif spec.instruction is not None:
-        asked = [Asked(own_fields(value), tuple(question_from_instruction(value)))]
+        fields.know(*value)
+        asked = [Asked(own_fields(value), tuple(question_from_instruction(fields)))]
     else:
-        asked = _chat(value)
+        fields.know(*value)
+        asked = _chat(fields)
     return [
         Asked(each.record, tuple(with_system_prompt(list(each.messages), spec.system_prompt)), each.label)
         for each in asked
@@ -74,13 +80,13 @@ def asked_from(
 
 
 def _legal(
-    value: Mapping[str, Any],
+    fields: Fields,
     articles: Mapping[str, str],
     changed: Mapping[str, str] | None,
     label: str | None,
 ) -> Asked:
-    case = case_from(value, label=label)
-    return Asked(_case_record(value, case), prompt_messages(case, articles, changed), case.label)
+    case = case_from(fields, label=label)
+    return Asked(_case_record(fields.value, case), prompt_messages(case, articles, changed), case.label)
 
 
 def _case_record(value: Mapping[str, Any], case: Case) -> dict[str, Any]:
@@ -92,23 +98,25 @@ def _case_record(value: Mapping[str, Any], case: Case) -> dict[str, Any]:
     return record | {name: empty for name, empty in _NOT_SAID.items() if name not in record}
 
 
-def _chat(value: Mapping[str, Any]) -> list[Asked]:
-    record = own_fields(value)
-    if is_tree(value):
+def _chat(fields: Fields) -> list[Asked]:
+    record = own_fields(fields.value)
+    if is_tree(fields):
         record.pop("prompt", None)
     found: dict[tuple[Message, ...], Asked] = {}
-    for turns in _turns(value):
+    for turns in _turns(fields):
         messages, reference = _question(turns)
         own = record if reference is None or REFERENCE in record else record | {REFERENCE: reference}
         found.setdefault(messages, Asked(own, messages))
     return list(found.values())
 
 
-def _turns(value: Mapping[str, Any]) -> list[list[Message]]:
+def _turns(fields: Fields) -> list[list[Message]]:
     """Of a record that has no conversation of its own, `prompt` is one where it is a list."""
+    value = fields.value
     if isinstance(value.get("prompt"), list) and all(value.get(name) is None for name in LISTS):
-        return turns_from_chat({"messages": value["prompt"]})
-    return turns_from_chat(value)
+        refuse_beside_messages(fields)
+        return [turns_of(fields, value["prompt"], "prompt")]
+    return turns_from_chat(fields)
 
 
 def _question(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from tunesmith.artifacts.key_set import DIGEST_SIZE, digest_of
 from tunesmith.artifacts.local_files import explained
+from tunesmith.data.fields import unread_text
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.report import counted
 from tunesmith.tokens.conversation import Message
@@ -158,8 +159,8 @@ class Prompts(Sequence[Prompt]):
 
     Reads a prompt when it is asked for and keeps none. `digest` is a SHA-256 over all ids, records, messages,
     labels and tokens, in order. `facts` are the preparation's counts: `records`, `prompts`, `bad` with the
-    first `bad_records`, `skipped` by reason, `equal`, `tokens`, `longest` (tokens of a prompt at most) and
-    `skipped_files`. Close it when done.
+    first `bad_records`, `skipped` by reason, `equal`, `tokens`, `longest` (tokens of a prompt at most),
+    `unread` fields by name and `skipped_files`. Close it when done.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -226,6 +227,7 @@ class Prompts(Sequence[Prompt]):
             lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
             lines += facts["bad_records"][:_NAMED]
         lines += [f"{number:,} left out: {reason}" for reason, number in facts["skipped"].items()]
+        lines += [f"not read: {unread_text(facts['unread'])}"] if facts.get("unread") else []
         return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
 
     def close(self) -> None:

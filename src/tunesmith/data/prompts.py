@@ -19,12 +19,14 @@ from typing import Any
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.store import Entry, StorageOptions, Store, find_files
 from tunesmith.data.encodings import UTF_8
+from tunesmith.data.fields import Fields, Unread
+from tunesmith.data.keys import record_key
 from tunesmith.data.place import Place, RecordSkipped, Skipped
 from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, own_fields
 from tunesmith.data.prompt_ids import TakenIds
 from tunesmith.data.prompt_sets import PromptSet, find_sets
 from tunesmith.data.prompt_store import Packed, Prompt, Prompts, PromptWriter, pack
-from tunesmith.data.read import SHOWN, BadRecords, collect_bad, record_key
+from tunesmith.data.read import SHOWN, BadRecords, collect_bad
 from tunesmith.data.records import BadRecord, Record, RecordProblem, choose_files, read_records
 from tunesmith.data.report import counted
 from tunesmith.errors import DataError, ModelError
@@ -184,7 +186,7 @@ class _Preparation:
         self._sets = find_sets(self._store, self._entries, spec)
         self._taken, self._maker = taken, maker
         self._records = self._equal = self._named = 0
-        self._found, self._skipped = BadRecords(), Counter[str]()
+        self._found, self._skipped, self._unread = BadRecords(), Counter[str](), Unread()
 
     def prompts(self, progress: Callable[[int], None]) -> Iterator[Packed]:
         """Every usable prompt, in order. Raises DataError at the end, if too many records are bad."""
@@ -228,8 +230,9 @@ class _Preparation:
 
     def _with_ids(self, record: Record) -> list[tuple[str, Asked]]:
         """A record's prompts, each with its id; `<id>.1`, `<id>.2` and so on where there are several."""
-        value, place = record.value, record.place
-        asked = self._maker.asked(value)
+        value, place, fields = record.value, record.place, Fields(record.value)
+        asked = self._maker.asked(fields)
+        self._unread.add(fields.unread())
         key = self._maker.key(value)
         keys = [f"{key}.{number}" for number in range(1, len(asked) + 1)] if len(asked) > 1 else [key]
         return [
@@ -274,6 +277,7 @@ class _Preparation:
             "bad": self._found.count,
             "bad_records": [str(bad) for bad in self._found.first],
             "skipped": dict(sorted(self._skipped.items())),
+            **({"unread": dict(sorted(self._unread.items()))} if self._unread else {}),
             "equal": self._equal,
             "skipped_files": [*skipped, *self._sets.left_out],
         }

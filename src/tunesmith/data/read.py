@@ -6,11 +6,9 @@ it asks, and reports what it leaves out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +17,9 @@ from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.bad_records import too_many
 from tunesmith.data.contents import USER, Articles, contents_of, kind_of
+from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.grouping import Runs, together
+from tunesmith.data.keys import RecordKey, content_key, own_id, said_key
 from tunesmith.data.movielens import is_movielens, other_files, read_movielens
 from tunesmith.data.place import RecordSkipped, Skipped
 from tunesmith.data.records import (
@@ -67,18 +67,22 @@ class Item:
 
 @dataclass(slots=True)
 class Tally:
-    """What was read: records, good or bad; users, and records of users without `user_hash`."""
+    """What was read: records, good or bad; users, and records of users without `user_hash`.
+
+    `unread` counts the fields of good records that no reader reads.
+    """
 
     records: int = 0
     users: int = 0
     unnamed: int = 0
+    unread: Unread = field(default_factory=Unread)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What is asked of a dataset while it is read."""
 
-    wanted: Callable[[str], bool] | None = None
+    wanted: Callable[[RecordKey], bool] | None = None
     """Whether a record is used at all, by its key; None: all are."""
     validates: Callable[[str], bool] = lambda key: False
     """Whether a split key is held out."""
@@ -132,9 +136,18 @@ class Reader:
             return other_files(self._entries)
         return choose_files(self._entries, plain_text=self._dataset.text is not None)[1]
 
-    def record_keys(self) -> Iterator[str]:
-        """The key of every record, by which a subset is chosen."""
-        return (record_key(each.value) for each in self._records() if isinstance(each, Record))
+    def record_keys(self) -> Iterator[RecordKey]:
+        """What every record is known by, from which a subset is chosen."""
+        return (self._key(each.value) for each in self._records() if isinstance(each, Record))
+
+    def _key(self, value: Mapping[str, Any]) -> RecordKey:
+        """The replies that a RejectionSampleJob wrote of one case are known by the case alone."""
+        known = own_id(value)
+        whole = self._dataset.sampled is not None and known and value.get("sample_index") is not None
+        return RecordKey(known, known if whole else content_key(value))
+
+    def _is_wanted(self, record: Record, choice: Choice) -> bool:
+        return choice.wanted is None or choice.wanted(self._key(record.value))
 
     def items(
         self, choice: Choice = EVERYTHING, tally: Tally | None = None
@@ -169,7 +182,7 @@ class Reader:
     def _chosen(self, choice: Choice, tally: Tally) -> Iterator[Record | BadRecord | Skipped]:
         for record in self._records():
             tally.records += 1
-            if isinstance(record, Record) and not _wanted(record, choice):
+            if isinstance(record, Record) and not self._is_wanted(record, choice):
                 yield Skipped(record.place, NOT_IN_SUBSET)
             else:
                 yield record
@@ -178,18 +191,20 @@ class Reader:
         check = self._counter() if self._dataset.sampled is not None else _no_check
         for record in self._chosen(choice, tally):
             if isinstance(record, Record):
-                yield from _guarded(record.place, partial(self._items, record, check))
+                yield from _guarded(record.place, partial(self._items, record, check, tally.unread))
             else:
                 yield record
 
-    def _items(self, record: Record, check: Callable[[Record], None]) -> list[Item]:
+    def _items(self, record: Record, check: Callable[[Record], None], unread: Unread) -> list[Item]:
         check(record)
-        contents = contents_of(record.value, self._dataset, self._articles)
+        fields = Fields(record.value)
+        contents = contents_of(fields, self._dataset, self._articles)
+        unread.add(fields.unread())
         kind = kind_of(record.value, self._dataset, self._articles)
         if self._dataset.sampled is not None:
             key = case_key(record.value)
         else:
-            key = _said(contents[0]) if len(contents) == 1 else record_key(record.value)
+            key = said_key(contents[0]) if len(contents) == 1 else content_key(record.value)
         return [Item(record.place, content, key, key, kind=kind) for content in contents]
 
     def _counter(self) -> Callable[[Record], None]:
@@ -213,13 +228,13 @@ class Reader:
             partial(self._good, choice), lambda r: user_of(r.value)[0], runs.side_by_side, self._scratch
         ):
             tally.users += 1
-            yield from self._user(user_of(records[0].value)[0], records, choice)
+            yield from self._user(user_of(records[0].value)[0], records, choice, tally.unread)
 
     def _good(self, choice: Choice) -> Iterator[Record]:
-        return (r for r in self._records() if isinstance(r, Record) and _wanted(r, choice))
+        return (r for r in self._records() if isinstance(r, Record) and self._is_wanted(r, choice))
 
     def _user(
-        self, user: str, records: Sequence[Record], choice: Choice
+        self, user: str, records: Sequence[Record], choice: Choice, unread: Unread
     ) -> Iterator[Item | BadRecord | Skipped]:
         fmt = self._dataset.user_simulation
         assert fmt is not None
@@ -227,7 +242,7 @@ class Reader:
             fmt = fmt.model_copy(update={"max_samples_per_user": None, "one_sample_per_user": False})
         dialogues: list[Dialogue] = []
         for record in records:
-            for found in _guarded(record.place, partial(_dialogues, record)):
+            for found in _guarded(record.place, partial(_dialogues, record, unread)):
                 if isinstance(found, BadRecord | Skipped):
                     yield found
                 else:
@@ -248,19 +263,13 @@ class Reader:
                 yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told, USER)
 
 
-def _user_key(record: Record) -> str:
-    return user_of(record.value)[0]
-
-
-def _dialogues(record: Record) -> list[Dialogue]:
-    found = dialogues_of(record.place, record.value)
+def _dialogues(record: Record, unread: Unread) -> list[Dialogue]:
+    fields = Fields(record.value)
+    found = dialogues_of(record.place, fields)
     if not found:
         raise RecordSkipped(NO_DIALOGUE)
+    unread.add(fields.unread())
     return found
-
-
-def _wanted(record: Record, choice: Choice) -> bool:
-    return choice.wanted is None or choice.wanted(record_key(record.value))
 
 
 def _no_check(record: Record) -> None:
@@ -295,21 +304,3 @@ def collect_bad(
             yield result
     if found.fatal or found.count > max_bad:
         raise DataError(too_many(found.count, found.first, found.fatal, max_bad))
-
-
-def record_key(value: Any) -> str:
-    """The `id` (a text or whole number), else 128 bits of a hash that the fields' order does not change."""
-    given = value.get("id") if isinstance(value, Mapping) else None
-    if (isinstance(given, str) and given) or type(given) is int:
-        return str(given)
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _said(content: Conversation | Document) -> str:
-    """What is learned, whatever else the record has: the same text is never on both sides of a split."""
-    if isinstance(content, Document):
-        text = content.text
-    else:
-        text = "\0".join(f"{m.role}:{m.content}" for m in content.messages if m.role != "system")
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tunesmith.data.fields import unread_text
 from tunesmith.data.read import BadRecords, Item, Tally
 from tunesmith.data.records import SkippedFile
 from tunesmith.tokens.conversation import Encoded
@@ -20,7 +21,8 @@ class DatasetReport:
     `repeat`, and `share` is its part of all datasets' seen tokens. `skipped` counts by reason what rules
     left out, `duplicates` the samples equal to an earlier one of the same dataset, `cut` those whose context
     did not fit. `samples_per_user` maps a number of samples to the users that have so many, `kinds` a kind of
-    sample (`contents.kind_of`) to the training samples of it, each once.
+    sample (`contents.kind_of`) to the training samples of it, each once. `unread` maps the dotted name of a
+    field that no reader reads to how often it stood in a good record.
     """
 
     name: str
@@ -40,6 +42,7 @@ class DatasetReport:
     repeat: float = 1.0
     kinds: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     samples_per_user: dict[int, int] = field(default_factory=dict)
     bad_records: list[str] = field(default_factory=list)
     skipped_files: list[str] = field(default_factory=list)
@@ -69,6 +72,7 @@ class DatasetReport:
         if self.cut:
             lines.append(f"{counted(self.cut, 'sample')} with context cut to fit maxLength")
         lines += [f"{number:,} left out: {reason}" for reason, number in sorted(self.skipped.items())]
+        lines += [f"not read: {unread_text(self.unread)}"] if self.unread else []
         lines += [f"file left out: {each}" for each in self.skipped_files]
         return lines
 
@@ -128,6 +132,7 @@ class Account:
         report.records, report.users = self.tally.records, self.tally.users
         report.unnamed_records = self.tally.unnamed
         report.bad, report.bad_records = self.found.count, [str(bad) for bad in self.found.first]
+        report.unread = dict(sorted(self.tally.unread.items()))
         report.skipped = dict(sorted(self._skipped.items()))
         without = report.users - sum(self._per_user.values())
         report.samples_per_user = dict(sorted((self._per_user + Counter({0: without})).items()))

@@ -12,11 +12,12 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
-from tunesmith.data.chat import LEAST_WEIGHT, conversation
-from tunesmith.data.fields import present, text_field
+from tunesmith.data.chat import conversation
+from tunesmith.data.fields import Fields, fields_of, present, refuse_in_turn, text_field
 from tunesmith.data.json_text import type_name
 from tunesmith.data.legal import case_from, prompt_messages, whole_number
 from tunesmith.data.place import RecordProblem
+from tunesmith.data.weights import LEAST_WEIGHT
 from tunesmith.tokens.conversation import ROLES, Conversation, Message
 
 COUNT_FIELD = "num_correct_for_this_sample"
@@ -26,6 +27,11 @@ NO_ARTICLES = (
 )
 # What differs between the replies of one case.
 _OF_THE_REPLY = ("id", "response", COUNT_FIELD, "sample_index", "finish_reason")
+
+# What the prompt was made of, and how the reply came about: no part of what is learned.
+_TOLD_BY_PROMPT = (
+    "id", "sample_index", "finish_reason", "fact", "relevant_articles", "charge", "prison_time", "label",
+)  # fmt: skip
 
 Counts = dict[int, int]
 
@@ -42,11 +48,13 @@ def conversation_from_sampled(
     `relevant_articles` and the texts in `articles`. Replies inside the prompt weigh 0. Raises RecordProblem,
     whose message names the field.
     """
-    reply = text_field(value, "response")
+    record = fields_of(value)
+    record.know(*_TOLD_BY_PROMPT)
+    reply = text_field(record, "response")
     if not reply.strip():
         raise RecordProblem("response is empty")
-    prompt = _prompt(value, articles)
-    return conversation([*prompt, Message("assistant", reply, 1 / _correct(value))], system_prompt)
+    prompt = _prompt(record, articles)
+    return conversation([*prompt, Message("assistant", reply, 1 / _correct(record))], system_prompt)
 
 
 def is_legal(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> bool:
@@ -56,7 +64,9 @@ def is_legal(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> bo
     if value.get("prompt") is None:
         return True
     with suppress(RecordProblem):
-        own = (message for message in _messages(value["prompt"]) if message.role != "system")
+        own = (
+            message for message in _messages(fields_of(value), value["prompt"]) if message.role != "system"
+        )
         return tuple(own) == prompt_messages(case_from(value), articles)
     return False
 
@@ -100,10 +110,10 @@ def _correct(value: Mapping[str, Any]) -> int:
     return number
 
 
-def _prompt(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> list[Message]:
+def _prompt(value: Fields, articles: Mapping[str, str] | None) -> list[Message]:
     prompt = value.get("prompt")
     if prompt is not None:
-        return _messages(prompt)
+        return _messages(value, prompt)
     if value.get("fact") is None:
         raise RecordProblem(f"prompt is missing, and there is no fact to make one of: {present(value)}")
     if articles is None:
@@ -111,17 +121,19 @@ def _prompt(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> lis
     return list(prompt_messages(case_from(value), articles))
 
 
-def _messages(prompt: object) -> list[Message]:
+def _messages(record: Fields, prompt: object) -> list[Message]:
     if not isinstance(prompt, list):
         raise RecordProblem(f"prompt is {type_name(prompt)}, not a list of messages")
     if not prompt:
         raise RecordProblem("prompt is empty")
-    return [_message(turn, f"prompt[{index}]") for index, turn in enumerate(prompt)]
+    return [_message(record, turn, f"prompt[{index}]") for index, turn in enumerate(prompt)]
 
 
-def _message(turn: object, name: str) -> Message:
-    if not isinstance(turn, Mapping):
-        raise RecordProblem(f"{name} is {type_name(turn)}, not an object")
+def _message(record: Fields, given: object, name: str) -> Message:
+    if not isinstance(given, Mapping):
+        raise RecordProblem(f"{name} is {type_name(given)}, not an object")
+    turn = record.part(given, "prompt[]")
+    refuse_in_turn(turn, name)
     role = text_field(turn, "role", name)
     if role not in ROLES:
         raise RecordProblem(f'{name}.role is "{role[:40]}"; known are {", ".join(ROLES)}')

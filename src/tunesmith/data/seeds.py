@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.data.chat import LISTS, conversation_from_chat
-from tunesmith.data.fields import named, optional_text, present, text_field
-from tunesmith.data.instruction import conversation_from_instruction
+from tunesmith.data.chat import LISTS, conversation, turns_from_chat
+from tunesmith.data.fields import Fields, fields_of, named, optional_text, plain, present, text_field
+from tunesmith.data.instruction import question_from_instruction, reply_from_instruction
 from tunesmith.data.json_text import type_name
 from tunesmith.data.place import RecordProblem
-from tunesmith.tokens.conversation import Conversation, Message
+from tunesmith.tokens.conversation import Message
 
 _ONE_OF_EACH = "a seed is one question and one answer"
 _TEXTS = ("question", "answer", "correction")
@@ -54,21 +54,23 @@ def seed_from(value: Mapping[str, Any]) -> Seed:
 
     Raises RecordProblem, whose message names the field, also where a dialogue lacks its corrections.
     """
-    if value.get("rounds") is not None:
-        return Seed(_history(value["rounds"]), _id(value), _made_from(value))
-    if value.get("question") is not None:
-        return Seed((_whole_round(value),), _id(value))
-    if value.get("instruction") is not None:
-        return Seed((_alpaca(value),), _id(value))
-    if any(value.get(name) is not None for name in LISTS):
-        return Seed(_chat(value), _id(value))
+    record, own = fields_of(value), plain(value)
+    if own.get("rounds") is not None:
+        return Seed(_history(record), _id(record), _made_from(record))
+    if own.get("question") is not None:
+        return Seed((_whole_round(record),), _id(record))
+    if own.get("instruction") is not None:
+        return Seed((_alpaca(record),), _id(record))
+    if any(own.get(name) is not None for name in LISTS):
+        return Seed(_chat(record), _id(record))
     raise RecordProblem(
         f"no seed was found: {present(value)}; question, answer and correction, or rounds, or instruction and"
         " output, or messages and correction are needed"
     )
 
 
-def _history(rounds: Any) -> tuple[SeedRound, ...]:
+def _history(record: Fields) -> tuple[SeedRound, ...]:
+    rounds = record["rounds"]
     if not isinstance(rounds, list):
         raise RecordProblem(f"rounds is {type_name(rounds)}, not a list")
     if not rounds:
@@ -76,7 +78,7 @@ def _history(rounds: Any) -> tuple[SeedRound, ...]:
     for index, each in enumerate(rounds):
         if not isinstance(each, Mapping):
             raise RecordProblem(f"rounds[{index}] is {type_name(each)}, not an object")
-    *before, last = rounds
+    *before, last = (record.part(each, "rounds[]") for each in rounds)
     whole = [_whole_round(each, f"rounds[{index}]") for index, each in enumerate(before)]
     return (*whole, _last_round(last, f"rounds[{len(before)}]"))
 
@@ -105,7 +107,7 @@ def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
 
 
 def _alpaca(value: Mapping[str, Any]) -> SeedRound:
-    messages = _only([conversation_from_instruction(value)])
+    messages = [*question_from_instruction(value), Message("assistant", reply_from_instruction(value))]
     if _roles(messages) != ["user", "assistant"]:
         raise RecordProblem(f"the dialogue is {', '.join(_roles(messages))}; {_ONE_OF_EACH}")
     correction = None if value.get("correction") is None else _filled(value, "correction")
@@ -113,7 +115,10 @@ def _alpaca(value: Mapping[str, Any]) -> SeedRound:
 
 
 def _chat(value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
-    messages = _only(conversation_from_chat(value))
+    dialogues = turns_from_chat(value)
+    if len(dialogues) > 1:
+        raise RecordProblem(f"the record holds {len(dialogues)} dialogues; {_ONE_OF_EACH}")
+    messages = conversation(dialogues[0], None).messages
     if "assistant assistant" in " ".join(_roles(messages)):
         return _in_rounds(messages, ("user", "assistant", "assistant"))
     return _corrected(_in_rounds(messages, ("user", "assistant")), value)
@@ -159,12 +164,6 @@ def _round(messages: Sequence[Message]) -> SeedRound:
 
 def _roles(messages: Sequence[Message]) -> list[str]:
     return [message.role for message in messages]
-
-
-def _only(dialogues: list[Conversation]) -> Sequence[Message]:
-    if len(dialogues) > 1:
-        raise RecordProblem(f"the record holds {len(dialogues)} dialogues; {_ONE_OF_EACH}")
-    return dialogues[0].messages
 
 
 def _filled(value: Mapping[str, Any], field: str, inside: str = "") -> str:

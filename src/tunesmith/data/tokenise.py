@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 
 import numpy as np
 
+from tunesmith.data.lengths import too_long
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.read import Item
 from tunesmith.errors import LabelError
@@ -37,13 +38,17 @@ Made = tuple[Item, Encoded] | BadRecord | Skipped
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How contents become samples; the names are the manifest's. `vocab_size` is the model's, if known."""
+    """How contents become samples; the names are the manifest's.
+
+    `vocab_size` and `positions` are the model's, if known.
+    """
 
     max_length: int
     train_on: str = "allAssistant"
     truncate_reply: bool = False
     vocab_size: int | None = None
     truncate_prompt: bool = True
+    positions: int | None = None
 
 
 def encode_all(
@@ -63,17 +68,19 @@ def _encode(tokenizer: ChatTokenizer, settings: Settings, content: Content) -> E
     limit = settings.max_length
     try:
         if isinstance(content, Document):
-            return Encoded.of(tokenizer.document_samples(content, max_length=limit))
-        samples = tokenizer.samples(
-            content,
-            train_on=settings.train_on,
-            max_length=limit,
-            truncate_reply=settings.truncate_reply,
-            truncate_prompt=settings.truncate_prompt,
-        )
-        return Encoded.of(samples)
+            encoded = Encoded.of(tokenizer.document_samples(content, max_length=limit))
+        else:
+            samples = tokenizer.samples(
+                content,
+                train_on=settings.train_on,
+                max_length=limit,
+                truncate_reply=settings.truncate_reply,
+                truncate_prompt=settings.truncate_prompt,
+            )
+            encoded = Encoded.of(samples)
     except RecordError as error:
         return error.message
+    return too_long(max(encoded.lengths), limit, settings.positions) or encoded
 
 
 def _check(tokenizer: ChatTokenizer, settings: Settings, encoded: Sequence[Encoded | str], kind: str) -> None:

@@ -15,7 +15,7 @@ from itertools import chain
 from math import isfinite
 from typing import Any
 
-from tunesmith.data.fields import named, optional_text, present
+from tunesmith.data.fields import Fields, fields_of, named, optional_text, present
 from tunesmith.data.json_text import type_name
 from tunesmith.data.language import Language, language_of, start_of
 from tunesmith.data.place import Place, RecordProblem
@@ -77,18 +77,19 @@ def user_of(value: object) -> tuple[str, bool]:
 
 def dialogues_of(place: Place, value: Mapping[str, Any]) -> list[Dialogue]:
     """Every dialogue of a record. Raises RecordProblem, whose message names the field."""
-    given = value.get("user_hash")
+    record = fields_of(value)
+    given = record.get("user_hash")
     if given is not None and not isinstance(given, str) and type(given) is not int:
         raise RecordProblem(f"user_hash is {given!r:.40}; it must be text or a whole number")
-    if "next_question" in value:
-        return _in_their_language([_extracted(place, value)])
-    task = value.get("task")
+    if "next_question" in record:
+        return _in_their_language([_extracted(place, record)])
+    task = record.get("task")
     if task is None:
         raise RecordProblem(
-            f"neither task nor next_question is there: {present(value)}; "
+            f"neither task nor next_question is there: {present(record)}; "
             "user simulation reads users with their task, or extracted samples"
         )
-    return _in_their_language(list(_nested(place, value, _object(task, "task"))))
+    return _in_their_language(list(_nested(place, record, _object(task, "task"))))
 
 
 def _in_their_language(dialogues: list[Dialogue]) -> list[Dialogue]:
@@ -111,72 +112,79 @@ def _in_their_language(dialogues: list[Dialogue]) -> list[Dialogue]:
     return [replace(dialogue, persona=persona) for dialogue in dialogues]
 
 
-def _nested(place: Place, value: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Dialogue]:
-    persona = _persona(value, optional_text(task, "description", "task") or "")
-    name = _name(_profile(value))
+def _nested(place: Place, record: Fields, given: Mapping[str, Any]) -> Iterator[Dialogue]:
+    task = record.part(given, "task")
+    persona = _persona(record, optional_text(task, "description", "task") or "")
+    name = _name(_profile(record.value))
     field = "task.task_behavior_collections"
     if task.get("task_behavior_collections") is None:
         raise RecordProblem(f"{field} is missing")
     number = 0
     for at, collection in enumerate(_list(task["task_behavior_collections"], field)):
         inside = f"{field}[{at}]"
-        items = _object(collection, inside).get("data")
+        items = record.part(_object(collection, inside), f"{field}[]").get("data")
         if items is None:
             raise RecordProblem(f"{inside}.data is missing")
         for index, item in enumerate(_list(items, f"{inside}.data")):
             number += 1
             where = Place(place.file, f"{place.where}, dialogue {number}")
-            yield _dialogue(where, persona, _object(item, f"{inside}.data[{index}]"), name, inside, index)
+            named_item = f"{inside}.data[{index}]"
+            fields = record.part(_object(item, named_item), f"{field}[].data[]")
+            yield _dialogue(where, persona, fields, name, named_item)
 
 
-def _dialogue(
-    place: Place, persona: Persona, item: Mapping[str, Any], name: str, inside: str, index: int
-) -> Dialogue:
-    field = f"{inside}.data[{index}]"
+def _dialogue(place: Place, persona: Persona, item: Fields, name: str, field: str) -> Dialogue:
     return Dialogue(
         place,
         persona,
-        tuple(_turns(item.get("context"), "source", ("user", name), f"{field}.context")),
+        tuple(_turns(item, "source", ("user", name), f"{field}.context")),
         _said(item, "continuation", field),
         _said(item, "continuation_prefix", field, needed=False),
         _time(item.get("timestamp"), f"{field}.timestamp"),
     )
 
 
-def _extracted(place: Place, value: Mapping[str, Any]) -> Dialogue:
-    history, task = value.get("history"), value.get("task")
-    description = task.get("description") if isinstance(task, Mapping) else task
+def _extracted(place: Place, record: Fields) -> Dialogue:
+    history, task = record.get("history"), record.get("task")
+    if isinstance(task, Mapping):
+        description = optional_text(record.part(task, "task"), "description", "task")
+    else:
+        description = optional_text(record, "task")
     return Dialogue(
         place,
-        _persona(value, description if isinstance(description, str) else ""),
-        tuple(_turns(value.get("context"), "role", ("assistant",), "context")),
-        _said(value, "next_question", ""),
-        time=_time(value.get("timestamp"), "timestamp"),
-        history=None if history is None else tuple(_utterances(history)),
+        _persona(record, description or ""),
+        tuple(_turns(record, "role", ("assistant",), "context")),
+        _said(record, "next_question", ""),
+        time=_time(record.get("timestamp"), "timestamp"),
+        history=None if history is None else tuple(_utterances(record, history)),
         extracted=True,
     )
 
 
-def _utterances(history: object) -> Iterator[str]:
+def _utterances(record: Fields, history: object) -> Iterator[str]:
     """What a record's own history says: texts, or objects with `content`."""
     if isinstance(history, str):
         history = history.splitlines()
     for index, each in enumerate(_list(history, "history")):
-        text = _said(each, "content", f"history[{index}]") if isinstance(each, Mapping) else each
+        name = f"history[{index}]"
+        text = _said(record.part(each, "history[]"), "content", name) if isinstance(each, Mapping) else each
         if not isinstance(text, str):
-            raise RecordProblem(f"history[{index}] is {type_name(text)}, not text")
+            raise RecordProblem(f"{name} is {type_name(text)}, not text")
         if text.strip():
             yield text
 
 
-def _turns(context: object, side: str, mine: tuple[str, ...], field: str) -> Iterator[Turn]:
-    for index, turn in enumerate([] if context is None else _list(context, field)):
+def _turns(item: Fields, side: str, mine: tuple[str, ...], field: str) -> Iterator[Turn]:
+    context = item.get("context")
+    for index, given in enumerate([] if context is None else _list(context, field)):
         name = f"{field}[{index}]"
-        each = _object(turn, name)
-        source = optional_text(each, side, name)
+        turn = _object(given, name)
+        if turn.keys() != {side, "content"}:  # the usual turn has nothing else, and is not looked at closely
+            turn = item.part(turn, f"{item.label}.context[]" if item.label else "context[]")
+        source = optional_text(turn, side, name)
         if source is None:
             raise RecordProblem(f"{name}.{side} is missing")
-        text = _said(each, "content", name)
+        text = _said(turn, "content", name)
         if text.strip():
             who = source.strip()
             yield Turn(bool(who) and (who.lower() == mine[0] or who in mine[1:]), text)
@@ -230,17 +238,23 @@ def _name(profile: object) -> str:
     return name.strip() if isinstance(name, str) else ""
 
 
-def _persona(value: Mapping[str, Any], task: str) -> Persona:
-    user = value.get("user")
-    if user is not None and not isinstance(user, Mapping):
-        raise RecordProblem(f"user is {type_name(user)}, not an object")
-    personality = user.get("personality") if user else None
-    given = value.get("user_hash")
-    secret = given.strip() if isinstance(given, str) else None
-    parts = personality if isinstance(personality, Mapping) else {"unstructured": personality}
+def _persona(record: Fields, task: str) -> Persona:
+    given = record.get("user")
+    if given is not None and not isinstance(given, Mapping):
+        raise RecordProblem(f"user is {type_name(given)}, not an object")
+    user = record.part(given or {}, "user")
+    personality, profile = user.get("personality"), user.get("profile")
+    secret = hashed.strip() if isinstance(hashed := record.get("user_hash"), str) else None
+    parts: Mapping[str, Any] = {"unstructured": personality}
+    if isinstance(personality, Mapping):
+        parts = record.part(personality, "user.personality")
     lines = [*_lines(parts.get("structured"), secret), *_lines(parts.get("unstructured"), secret)]
-    profile = tuple(_without(line, secret) for line in _lines(_profile(value), secret))
-    return Persona(profile, tuple(_without(line, secret) for line in lines), _without(task.strip(), secret))
+    known = _lines(record.get("user_profile") if profile is None else profile, secret)
+    return Persona(
+        tuple(_without(line, secret) for line in known),
+        tuple(_without(line, secret) for line in lines),
+        _without(task.strip(), secret),
+    )
 
 
 def _without(text: str, secret: str | None) -> str:

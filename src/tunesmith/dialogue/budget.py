@@ -95,13 +95,15 @@ class Price:
 class Past:
     """What earlier processes have left: `spent` and `lost`, and how many records there are.
 
-    `open`: the last of them did not come to an orderly end.
+    `lost_calls` is how many calls were lost, as far as that is known: where a disk is gone there may have
+    been more. `open`: the last process did not come to an orderly end.
     """
 
     spent: int = 0
     records: int = 0
     lost: int = 0
     open: bool = False
+    lost_calls: int = 0
 
     @property
     def total(self) -> int:
@@ -114,21 +116,24 @@ def past(
     spent: int = 0,
     under_way: Callable[[int], int] = lambda process: 0,
     disk: str = "",
+    calls_under_way: Callable[[int], int] = lambda process: 0,
 ) -> Past:
     """From all records that `write` was given, in any order; the last one counts.
 
     `spent` is what the journal's calls have cost. `under_way(process)` is what those of a process had held
-    whose reply is not in the journal, `disk` names the one that this process writes its journal to.
+    whose reply is not in the journal, `calls_under_way(process)` how many they were, `disk` names the one
+    that this process writes its journal to.
     """
     last = max(records, key=lambda record: int(record["number"]), default=None)
     if last is None:
         return Past(spent)
-    lost, number = int(last.get("lost", 0)), int(last["number"]) + 1
+    lost, number, calls = int(last.get("lost", 0)), int(last["number"]) + 1, int(last.get("lostCalls", 0))
     if "spent" in last:
-        return Past(spent, number, max(lost, last["spent"] - spent))
+        return Past(spent, number, max(lost, last["spent"] - spent), lost_calls=calls)
+    calls += calls_under_way(int(last.get("process", -1)))
     if "upTo" in last and (not disk or last.get("disk") != disk):
-        return Past(spent, number, max(lost, last["upTo"] - spent), open=True)
-    return Past(spent, number, lost + under_way(int(last["process"])), open=True)
+        return Past(spent, number, max(lost, last["upTo"] - spent), True, calls)
+    return Past(spent, number, lost + under_way(int(last["process"])), True, calls)
 
 
 class Ledger:
@@ -136,6 +141,7 @@ class Ledger:
 
     def __init__(self, limit: int | None, spent: int = 0, lost: int = 0) -> None:
         self.limit, self.spent, self.lost, self.held, self.granted = limit, spent, lost, 0, spent + lost
+        self.calls_held = self.calls_lost = 0
 
     @property
     def total(self) -> int:
@@ -171,16 +177,20 @@ class Ledger:
         """The worst case of a call that will be sent now."""
         assert self.covered(amount)
         self.held += amount
+        self.calls_held += 1
 
     def settle(self, amount: int, cost: int) -> None:
         """The call is over: what was held, and what it cost."""
         self.held -= amount
+        self.calls_held -= 1
         self.spent += cost
 
     def lose(self, amount: int) -> None:
         """The call is over, and nobody knows whether it was paid."""
         self.held -= amount
+        self.calls_held -= 1
         self.lost += amount
+        self.calls_lost += 1
 
 
 class Budget:
@@ -256,7 +266,9 @@ class Budget:
             total = self._ledger.total
             if self._open or self._ledger.granted != total:
                 self._ledger.granted = total  # before the record, which may be seen though writing it fails
-                await self._record({"spent": total, "lost": self._ledger.lost + self._ledger.held})
+                calls = self._before.lost_calls + self._ledger.calls_lost + self._ledger.calls_held
+                lost = self._ledger.lost + self._ledger.held
+                await self._record({"spent": total, "lost": lost, "lostCalls": calls})
                 self._open = False
 
     async def _fetch_ahead(self) -> None:
@@ -273,9 +285,8 @@ class Budget:
             wall = {} if self._ledger.limit is None else {"upTo": up_to}
             self._open = True
             # What was lost before: what this process loses, its calls without a reply say.
-            await self._record(
-                {**wall, "lost": self._before.lost, "process": self.process, "disk": self._disk}
-            )
+            lost = {"lost": self._before.lost, "lostCalls": self._before.lost_calls}
+            await self._record({**wall, **lost, "process": self.process, "disk": self._disk})
             self._ledger.granted = up_to
 
     async def _record(self, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from tunesmith.dialogue.limits import HOPELESS, Limits, Ticket
+from tunesmith.dialogue.limits import HOPELESS, Limits, Pause, Ticket
 from tunesmith.errors import TemporaryError, TunesmithError
 from tunesmith.names import Reason
 
@@ -32,6 +32,11 @@ class Limiter:
     def waiting(self) -> int:
         """How many calls wait for their turn."""
         return len(self._waiting)
+
+    def pause(self) -> Pause | None:
+        """The pause of the moment if there is one, its times in seconds from now: `since` is not above 0."""
+        pause, now = self._limits.pause, self._now()
+        return None if pause is None else Pause(pause.since - now, pause.until - now, pause.refused)
 
     async def turn(self, tokens: int, *, again: bool = False) -> Ticket:
         """Wait until a request of so many tokens may be sent. `again`: it has been sent before.

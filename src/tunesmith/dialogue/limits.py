@@ -31,6 +31,18 @@ _PROBE_GAP = 1.0
 _LATENCY_SHARE = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """While nothing but probes is sent: `since` when, and `until` when the next one waits at least.
+
+    `refused`: the endpoint refuses to be asked so often; else it fails or does not answer.
+    """
+
+    since: float
+    until: float
+    refused: bool
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A call that waits or is under way. `tokens` is what it is expected to take, prompt and reply."""
@@ -56,6 +68,7 @@ class Limits:
         self._latency: float | None = None
         self._pause_until = -math.inf
         self._probing, self._failures = False, 0
+        self._paused_since, self._refused = 0.0, False
         self.under_way = 0
         """Requests sent and not settled."""
         self.bursts = 0
@@ -119,7 +132,7 @@ class Limits:
         if ticket.burst == self.bursts and not self._probing:
             self._spacing.learn((self.under_way + 1) / (self._latency or 1.0))
             self._scale.lower(now)
-        self._stop(ticket, now, retry_after)
+        self._stop(ticket, now, retry_after, refused=True)
 
     def failed(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
         """No answer came, or one that says that the server is in trouble."""
@@ -127,12 +140,20 @@ class Limits:
         if ticket.burst == self.bursts:
             self._failures += 1
         if self._probing or self._failures >= FAILURES or retry_after is not None:
-            self._stop(ticket, now, retry_after)
+            self._stop(ticket, now, retry_after, refused=False)
 
-    def _stop(self, ticket: Ticket, now: float, retry_after: float | None) -> None:
+    @property
+    def pause(self) -> Pause | None:
+        """The pause of the moment, if there is one."""
+        return Pause(self._paused_since, self._pause_until, self._refused) if self._probing else None
+
+    def _stop(self, ticket: Ticket, now: float, retry_after: float | None, *, refused: bool) -> None:
         """Pause, and probe then. What was sent before the burst only says how long."""
         pause = retry_after
         if ticket.burst == self.bursts:
+            if not self._probing:
+                self._paused_since = now
+            self._refused = refused
             self.bursts += not self._probing
             self.strikes += 1
             if self.strikes > 1 or pause is None:

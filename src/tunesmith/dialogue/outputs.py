@@ -18,7 +18,7 @@ from tunesmith.artifacts.local_files import explained, finished_temp, replace
 from tunesmith.dialogue.examples import Examples
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed
 from tunesmith.dialogue.rounds import Plan
-from tunesmith.dialogue.statistics import Grown, Statistics
+from tunesmith.dialogue.statistics import NOTHING_LOST, Grown, Lost, Statistics
 from tunesmith.dialogue.turns import Get, Turn, turn_of
 from tunesmith.errors import TemporaryError
 from tunesmith.names import FAILED_KEY, MESSAGES_KEY, STATS_KEY, Reason
@@ -50,14 +50,14 @@ def write_outputs(
     get: Get,
     folder: Path,
     *,
-    lost: int = 0,
+    lost: Lost = NOTHING_LOST,
     progress: Callable[[int], None] = lambda dialogues: None,
 ) -> Written:
     """Write the files of each round, messages.jsonl, failed.jsonl and stats.json, in the planned order.
 
-    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`); `lost` is what was lost in flight,
-    in picodollars. A dialogue that failed is in the files of the rounds that it finished, and in
-    failed.jsonl; messages.jsonl holds whole dialogues only. A file is there whole or not at all.
+    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`); `lost` is what was lost in flight.
+    A dialogue that failed is in the files of the rounds that it finished, and in failed.jsonl; messages.jsonl
+    holds whole dialogues only. A file is there whole or not at all.
     TemporaryError when a dialogue is not at its end, or the disk is full.
     """
     statistics, examples = Statistics(plan.rounds, lost), Examples()

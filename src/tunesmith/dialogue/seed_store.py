@@ -24,6 +24,7 @@ import numpy as np
 from tunesmith.artifacts.key_set import digest_of
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.choose import rank
+from tunesmith.data.fields import unread_text
 from tunesmith.data.report import counted
 from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import PlannedSeed
@@ -134,6 +135,7 @@ class Seeds:
         if facts["bad"]:
             lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
             lines += facts["bad_records"][:_NAMED]
+        lines += [f"not read: {unread_text(facts['unread'])}"] if facts.get("unread") else []
         return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
 
     @property

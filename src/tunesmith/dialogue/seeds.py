@@ -14,9 +14,11 @@ from typing import Any
 
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.data.fields import Fields, Unread
+from tunesmith.data.keys import content_key
 from tunesmith.data.place import BadRecord, Record, RecordProblem
 from tunesmith.data.prompt_ids import TakenIds
-from tunesmith.data.read import BadRecords, collect_bad, record_key
+from tunesmith.data.read import BadRecords, collect_bad
 from tunesmith.data.records import choose_files, read_records
 from tunesmith.data.report import counted
 from tunesmith.data.seeds import Seed, seed_from
@@ -66,7 +68,7 @@ class _Preparation:
         self._store, self._entries = find_files(spec.uri, options)
         self._taken, self._writer = taken, writer
         self._records = self._equal = self._repeated = 0
-        self.found = BadRecords()
+        self.found, self._unread = BadRecords(), Unread()
 
     def results(self, progress: Callable[[int], None]) -> Iterator[BadRecord | None]:
         """None for each seed that was written, in order."""
@@ -80,13 +82,15 @@ class _Preparation:
 
     def _written(self, record: Record) -> BadRecord | None:
         try:
-            seed = seed_from(record.value)
+            fields = Fields(record.value)
+            seed = seed_from(fields)
             _check_text(*(text or "" for text in _texts(seed)))  # before an id is taken
             planned = self._named(seed, record)
         except RecordProblem as problem:
             return BadRecord(record.place, problem.message)
         except RecursionError:
             return BadRecord(record.place, "the record is nested too deeply")
+        self._unread.add(fields.unread())
         self._writer.add(planned)
         return None
 
@@ -96,7 +100,7 @@ class _Preparation:
         A made id never changes when records are added behind this one.
         """
         if seed.id is None:
-            key = record_key({name: value for name, value in record.value.items() if name != "id"})
+            key = content_key({name: value for name, value in record.value.items() if name != "id"})
             name = self._free(made_id(self._records), record)
             place = str(record.place).encode(errors="replace").decode()  # a file's name may be of odd bytes
             return PlannedSeed(name, self._own(key, record), seed.rounds, place)
@@ -129,6 +133,7 @@ class _Preparation:
             "bad_records": [str(bad) for bad in self.found.first],
             "equal": self._equal,
             "repeated": self._repeated,
+            **({"unread": dict(sorted(self._unread.items()))} if self._unread else {}),
             "skipped_files": [f"{file.file}: {file.reason}" for file in choose_files(self._entries)[1]],
         }
 

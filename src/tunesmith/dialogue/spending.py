@@ -36,16 +36,19 @@ class Journal(Protocol):
 class Spending:
     """In picodollars: `spent` on calls whose outcome is known; `under_way` by process, held without a reply.
 
-    `records` are those of the budget.
+    `calls_under_way` is how many these were; `records` are those of the budget.
     """
 
     spent: int = 0
     under_way: Counter[int] = field(default_factory=Counter)
+    calls_under_way: Counter[int] = field(default_factory=Counter)
     records: list[Mapping[str, Any]] = field(default_factory=list)
 
     def past(self, disk: str) -> Past:
         """What a budget starts with, in a process whose journal is on this disk."""
-        return past(self.records, self.spent, lambda process: self.under_way[process], disk)
+        return past(
+            self.records, self.spent, self.under_way.__getitem__, disk, self.calls_under_way.__getitem__
+        )
 
 
 def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
@@ -55,6 +58,7 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
         if held := held_of(key):
             if try_key(held.call, held.number) not in rows:
                 found.under_way[held.process] += int(row()["most"])
+                found.calls_under_way[held.process] += 1
         elif key.startswith(BUDGET):
             found.records.append(row())
         elif call := call_of_try(key):

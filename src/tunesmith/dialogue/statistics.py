@@ -18,6 +18,20 @@ _MOST_BINS = 40
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Requests of killed processes that have no reply, and what they may have cost at most, in picodollars.
+
+    Where the disk is gone too, replies may be lost with it, so that there may be more of them.
+    """
+
+    calls: int = 0
+    money: int = 0
+
+
+NOTHING_LOST = Lost()
+
+
+@dataclass(frozen=True, slots=True)
 class Grown:
     """One dialogue at its end: what was said, and all calls made for it."""
 
@@ -79,9 +93,9 @@ class _OfRole:
 
 
 class Statistics:
-    """Feed it with `add`, then ask for `values`. `lost`, in picodollars, is in no dialogue's calls."""
+    """Feed it with `add`, then ask for `values`. What was `lost` in flight is in no dialogue's calls."""
 
-    def __init__(self, rounds: int, lost: int = 0) -> None:
+    def __init__(self, rounds: int, lost: Lost = NOTHING_LOST) -> None:
         self._lost = lost
         self._planned = self._nothing_asked = 0
         self._whole = [0] * rounds
@@ -110,8 +124,9 @@ class Statistics:
         - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
           `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
           `seconds` (waiting for replies, over all calls), `cost_usd`; `total`: the same over all roles
-        - `lost_in_flight_usd`: what calls may have cost at most, beside `cost_usd`, whose outcome nobody
-          knows since their process was killed
+        - `lost_in_flight_calls`: requests, beside `calls` and `retries`, whose outcome nobody knows since
+          their process was killed; `lost_in_flight_usd`: what they may have cost at most, beside `cost_usd`;
+          `against_budget_usd`: both together, which is what counts against budget.maxUsd
         - `seconds`: from the first call's end to the last's
         - `lengths`: of each role `[{low, high, count}]`, texts by tokens, both included
         - `cost_by_round`: `[{round, question, answer, correction}]` in USD
@@ -129,7 +144,9 @@ class Statistics:
             },
             "roles": roles,
             "total": self._total(roles),
-            "lost_in_flight_usd": dollars(self._lost),
+            "lost_in_flight_calls": self._lost.calls,
+            "lost_in_flight_usd": dollars(self._lost.money),
+            "against_budget_usd": dollars(sum(each.cost for each in self._roles.values()) + self._lost.money),
             "seconds": self._last - self._first,
             "lengths": {str(role): bins(self._roles[role].lengths) for role in ROLES},
             "cost_by_round": [self._cost_of(number) for number in range(1, len(self._whole) + 1)],

@@ -138,6 +138,22 @@ def put_weights(model: Any, state: dict[str, Any], name: str) -> None:
         raise ValueError(f"{missing[0]}, one of {len(missing)}, is missing")
 
 
+def tied_ends(model: Any) -> list[Any]:
+    """The input and the output embedding, as they are in the model, if they are one matrix; else nothing."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    plain = [end.base_layer if isinstance(end, BaseTunerLayer) else end for end in ends]
+    return ends if len(plain) == 2 and plain[0].weight is plain[1].weight else []
+
+
+def changes_tied(model: Any) -> bool:
+    """Whether an adapter is on one of two embeddings that are one matrix."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(isinstance(end, BaseTunerLayer) for end in tied_ends(model))
+
+
 def _reason(error: Exception) -> str:
     """What does not fit, of a message that may be an essay."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -24,6 +24,7 @@ from tunesmith.engines.batched_rows import Row, Waiting
 from tunesmith.engines.batched_run import Runner, Sizes
 from tunesmith.engines.batched_text import Endings
 from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.sampler import Engine, Reply, Request
 from tunesmith.errors import StoppedError
 from tunesmith.tokens.chat import ChatTokenizer
@@ -31,6 +32,8 @@ from tunesmith.tokens.chat import ChatTokenizer
 log = logging.getLogger(__name__)
 # Samples of a prompt that are computed together at most where replies must be reproducible.
 _MOST_EXACT = 16
+CLOSE_SECONDS = 60.0
+"""How long what is being computed is waited for; a thread that hangs is left to the process's end."""
 
 
 def open_transformers(
@@ -51,7 +54,9 @@ def open_transformers(
     sizes = sizes_of(loaded, longest, settings, sampling)
     log.info("The transformers engine draws up to %d rows at once.", at_once(sizes, sampling))
     endings = Endings(tokenizer, sampling.stop_tokens)
-    return BatchedEngine(Drawing(loaded, Warp.of(sampling), endings, longest), sizes, sampling, seed)
+    heartbeat = Heartbeat()
+    drawing = Drawing(loaded, Warp.of(sampling), endings, longest, heartbeat.beat)
+    return BatchedEngine(drawing, sizes, sampling, seed, heartbeat)
 
 
 def sizes_of(model: Any, longest: int, settings: TransformersEngine, sampling: SamplingSpec) -> Sizes:
@@ -78,7 +83,15 @@ def at_once(sizes: Sizes, sampling: SamplingSpec) -> int:
 class BatchedEngine:
     """`sampler.Engine` over a thread of its own. All calls come from one event loop."""
 
-    def __init__(self, drawing: Drawing, sizes: Sizes, sampling: SamplingSpec, seed: int) -> None:
+    def __init__(
+        self,
+        drawing: Drawing,
+        sizes: Sizes,
+        sampling: SamplingSpec,
+        seed: int,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        self.heartbeat = heartbeat or Heartbeat()
         self.at_once, self.longest = at_once(sizes, sampling), drawing.longest
         self._most_tokens, self._random = sampling.max_new_tokens, Random(seed)
         self._waiting, self._new = Waiting(), list[Row]()
@@ -106,7 +119,8 @@ class BatchedEngine:
             loop.call_soon(self._hand_over)
         self._new.append(row)
         try:
-            return await future
+            with self.heartbeat.asked():
+                return await future
         finally:
             row.cancelled = True  # or complete; then it is of no account
 
@@ -120,7 +134,7 @@ class BatchedEngine:
     async def close(self) -> None:
         """See `sampler.Engine`. A prompt that is being read is read to its end first."""
         self._waiting.close()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
 
 
 def _settle(future: asyncio.Future[Reply], result: Reply | Exception) -> None:

@@ -82,6 +82,10 @@ def _plain(tokens: int, **settings: Any) -> GenerationConfig:
     return GenerationConfig(max_new_tokens=tokens, do_sample=False, use_cache=True, **settings)
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """What drawing needs besides the rows; `longest` are the model's positions."""
@@ -90,6 +94,8 @@ class Drawing:
     warp: Warp
     endings: Endings
     longest: int
+    beat: Callable[[], None] = _nothing
+    """Called after each token."""
 
     def draw(self, batch: Batch, enough: Callable[[Batch], bool]) -> None:
         """Draw tokens until all rows ended, or `enough`, asked after each token, says so.
@@ -105,7 +111,7 @@ class Drawing:
             past_key_values=batch.cache,
             generation_config=_plain(max(1, min(left, self.longest - width))),
             logits_processor=[_Chooser(batch.rows, self.warp)],
-            stopping_criteria=[_Watch(batch, self.endings, enough)],
+            stopping_criteria=[_Watch(batch, self.endings, enough, self.beat)],
         )
         more = batch.ids.shape[1] - width
         batch.mask = torch.nn.functional.pad(batch.mask, (0, more), value=1)
@@ -132,10 +138,13 @@ class _Chooser:
 class _Watch:
     """Notes the tokens that were drawn and ends rows. A stopping criterion."""
 
-    def __init__(self, batch: Batch, endings: Endings, enough: Callable[[Batch], bool]) -> None:
-        self._batch, self._endings, self._enough = batch, endings, enough
+    def __init__(
+        self, batch: Batch, endings: Endings, enough: Callable[[Batch], bool], beat: Callable[[], None]
+    ) -> None:
+        self._batch, self._endings, self._enough, self._beat = batch, endings, enough, beat
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        self._beat()
         rows = self._batch.rows
         for row, token in zip(rows, input_ids[:, -1].tolist(), strict=True):
             if row.cancelled:

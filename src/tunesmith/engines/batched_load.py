@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.api.common import ModelSource
-from tunesmith.engines.adapter import load_adapter
+from tunesmith.engines.adapter import changes_tied, load_adapter
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.load import load_model, model_config, resolve_dtype
 
@@ -40,17 +40,7 @@ def _with_adapters(model: Any, files: ModelFiles, *, merge: bool) -> Any:
     adapted = model
     for name, folder in zip(names, files.adapters, strict=True):
         adapted = load_adapter(adapted, folder, name)
-    if merge and not _changes_tied(adapted):
+    if merge and not changes_tied(adapted):
         return adapted.merge_and_unload(adapter_names=names)
     adapted.base_model.set_adapter(names)
     return adapted.get_base_model()
-
-
-def _changes_tied(model: Any) -> bool:
-    """Whether an adapter lies on one of two embeddings that are one matrix."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
-    plain = [end.base_layer if isinstance(end, BaseTunerLayer) else end for end in ends]
-    tied = len(plain) == 2 and plain[0].weight is plain[1].weight
-    return tied and any(isinstance(end, BaseTunerLayer) for end in ends)

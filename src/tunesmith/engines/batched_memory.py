@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from tunesmith.engines.main_memory import free_main_memory
+from tunesmith.engines.positions import position_limit
 
 # More rows than this do not make a processor faster.
 MOST_ON_CPU, MOST_ON_GPU = 64, 256
@@ -22,9 +23,7 @@ _PROMPT = 1024
 
 def longest(config: Any, tokenizer: Any) -> int:
     """Tokens of prompt and reply together at most, from a model's configuration and its tokenizer."""
-    text = config.get_text_config().to_dict()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
-    said = [text.get(name) for name in names] + [tokenizer.model_max_length]
+    said = (position_limit(config.get_text_config().to_dict()), tokenizer.model_max_length)
     return min((int(each) for each in said if each and 1 < each < sys.maxsize), default=_LONGEST)
 
 

@@ -166,6 +166,7 @@ class Runner:
             return None
         if group.cache is None:
             group.cache = prompt_cache(self._drawing.model, group.prompt)
+            self._drawing.beat()
         return group.cache
 
     def _after(self, error: Exception, rows: Sequence[Row]) -> None:

@@ -6,6 +6,7 @@ Only safetensors weights are loaded, and no code that a repository brings unless
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,11 +24,14 @@ from tunesmith.engines.checkpoint import (
     split_checkpoint,
     verify_checkpoint,
 )
+from tunesmith.engines.generation_config import mend_generation_config
 from tunesmith.engines.hub import SMALL, first_line, from_hub
 from tunesmith.errors import ModelError, StoragePermanentError
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 
 def _is_small(key: str) -> bool:
@@ -194,4 +198,6 @@ def load_model(
         raise ModelError(
             f"The model in {folder} is not whole: {len(missing)} weights are missing, {missing[0]} for one."
         )
+    for change in mend_generation_config(model):
+        log.warning("The generation configuration of the model is mended: %s.", change)
     return model

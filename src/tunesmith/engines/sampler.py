@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from tunesmith.engines.heartbeat import Heartbeat
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -48,6 +50,11 @@ class Engine(Protocol):
     """So many requests in flight keep it busy."""
     longest: int
     """Tokens of a prompt and its reply together at most; a prompt must be shorter than this."""
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """When it gave a token or a reply."""
+        ...
 
     async def reply(self, request: Request) -> Reply:
         """Draw one reply. Cancelling the awaiting task aborts the request."""

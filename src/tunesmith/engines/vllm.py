@@ -10,10 +10,8 @@ import asyncio
 import dataclasses
 import logging
 import os
-import shutil
-import tempfile
 import typing
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,10 @@ from tunesmith.api.generation import SamplingSpec, VllmEngine
 from tunesmith.engines.adapter import ADAPTER_CONFIG
 from tunesmith.engines.batched_text import Endings
 from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.load import model_config, read_config, resolve_dtype
 from tunesmith.engines.sampler import Reply, Request
+from tunesmith.engines.temporary import TemporaryFolder
 from tunesmith.engines.vllm_adapter import one_adapter
 from tunesmith.engines.vllm_process import (
     end_workers,
@@ -69,9 +69,9 @@ async def open_vllm(
         raise ModelError(f"{files.base} holds no model: config.json is missing.")
     # The thread that starts vLLM's processes has to live as long as they do (see vllm_process).
     thread = ThreadPoolExecutor(1, "vllm")
-    folder = Path(tempfile.mkdtemp(prefix="tunesmith-vllm-"))
+    folder = TemporaryFolder("tunesmith-vllm-")
     starting = asyncio.get_running_loop().run_in_executor(
-        thread, lambda: _start(files, model, settings, seed, folder)
+        thread, lambda: _start(files, model, settings, seed, folder.path)
     )
     try:
         started = await asyncio.shield(starting)
@@ -83,7 +83,9 @@ async def open_vllm(
     return engine
 
 
-async def _undo(starting: asyncio.Future[_Started], thread: ThreadPoolExecutor, folder: Path) -> None:
+async def _undo(
+    starting: asyncio.Future[_Started], thread: ThreadPoolExecutor, folder: TemporaryFolder
+) -> None:
     """Take back a start that has failed, or that nobody waits for any more."""
     while not starting.done():
         kill_cores()  # without them it fails
@@ -91,7 +93,7 @@ async def _undo(starting: asyncio.Future[_Started], thread: ThreadPoolExecutor, 
     if starting.exception() is None:
         await asyncio.get_running_loop().run_in_executor(thread, starting.result().end)
     thread.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.remove()
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class _Started:
 
 def _start(files: ModelFiles, model: ModelSource, settings: VllmEngine, seed: int, folder: Path) -> _Started:
     """Start vLLM and wait until it is ready. Runs in a thread; raises what `open_vllm` does."""
-    with surroundings():
+    with surroundings(folder):
         try:
             from vllm.config.lora import MaxLoRARanks
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -191,8 +193,10 @@ class VllmReplies:
         tokenizer: ChatTokenizer,
         sampling: SamplingSpec,
         thread: ThreadPoolExecutor,
-        folder: Path,
+        folder: TemporaryFolder,
     ) -> None:
+        self.heartbeat = Heartbeat()
+        beat_with(started.client, self.heartbeat.beat)
         self._started, self._client, self._adapter = started, started.client, started.adapter
         self._thread, self._folder = thread, folder
         self.at_once = int(self._client.vllm_config.scheduler_config.max_num_seqs)
@@ -248,7 +252,8 @@ class VllmReplies:
         try:
             settings = SamplingParams(**self._settings(request), max_tokens=tokens, seed=seed)
             outputs = self._client.generate(tokens_input(prompt), settings, name, lora_request=self._adapter)
-            finals = [output async for output in outputs]
+            with self.heartbeat.asked():
+                finals = [output async for output in outputs]
         except VLLMClientError as error:
             raise ModelError(f"vLLM refuses the prompt {request.group}: {_words(error)}.") from error
         except (EngineDeadError, EngineGenerateError) as error:
@@ -280,7 +285,7 @@ class VllmReplies:
         if self._closing:
             return StoppedError("The engine is closed.")
         if not self._died:
-            said = _said(self._folder)
+            said = _said(self._folder.path)
             log.error("vLLM's process has died. What it said:\n%s", said or "(nothing)")
             cause = memory_cause(said) or raised(said)
             self._died = f"vLLM's process has died: {cause}" if cause else "vLLM's process has died" + _ENDED
@@ -295,7 +300,20 @@ class VllmReplies:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._started.end)
         del self._client
         self._thread.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._folder.remove)
+
+
+def beat_with(client: Any, beat: Callable[[], None]) -> None:
+    """Have `beat` called whenever tokens come from vLLM's process; a reply is given out only at its end."""
+    processor = client.output_processor
+    process = processor.process_outputs
+
+    def process_outputs(outputs: Any, *arguments: Any, **options: Any) -> Any:
+        if outputs:
+            beat()
+        return process(outputs, *arguments, **options)
+
+    processor.process_outputs = process_outputs
 
 
 def _temperature(wanted: float) -> float:

@@ -14,6 +14,7 @@ import multiprocessing.spawn
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -48,17 +49,21 @@ _DIE_WITH = (
 
 
 @contextmanager
-def surroundings() -> Iterator[None]:
+def surroundings(folder: Path) -> Iterator[None]:
     """The environment in which vLLM is imported and its processes are started; afterwards it is as before.
 
-    vLLM adds to it (LD_PRELOAD and others), which is nothing for other processes.
+    vLLM adds to it (LD_PRELOAD and others), which is nothing for other processes. Temporary files and sockets
+    are made in `folder`.
     """
-    before = dict(os.environ)
-    os.environ.update({**_DEFAULTS, **before, **_ENVIRONMENT})
+    before, temporary = dict(os.environ), tempfile.tempdir
+    places = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)}
+    os.environ.update({**_DEFAULTS, **before, **_ENVIRONMENT, **places})
+    tempfile.tempdir = str(folder)
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that
     try:
         yield
     finally:
+        tempfile.tempdir = temporary
         os.environ.clear()
         os.environ.update(before)
 

@@ -48,6 +48,8 @@ _ELSEWHERE = {
     "disable_log_stats": "",
     "use_tqdm_on_load": "",
 }
+MAX_RANK = 512
+"""The highest rank of an adapter that vLLM can be built for."""
 _CACHE_BYTES = 4 << 30
 """Most of the main memory that cached keys and values take on a CPU, unless the manifest says otherwise."""
 
@@ -90,15 +92,41 @@ def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[
     return {name: value for name, value in arguments.items() if name not in settings.extra}
 
 
-def check_extra(extra: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises ModelError for the first name that is not vLLM's, or is not for the manifest to set."""
-    names = {name for name in known if not name.startswith("_")}
+def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> None:
+    """Raise ModelError for what vLLM would refuse when it starts, as far as that is known without it.
+
+    `positions` are the model's, if it names a limit; `rank` is that of the adapter to come, 0 without one.
+    """
+    _refuse_ours(settings.extra)
+    asked = settings.max_model_len
+    if asked is not None and positions is not None and asked > positions:
+        raise ModelError(
+            f"engine.vllm.maxModelLen {asked} is more than the {positions} positions that the model has. "
+            "Lower it, or leave it out."
+        )
+    if rank > MAX_RANK:
+        raise ModelError(
+            f"The adapter will have rank {rank}, with those that it starts from; vLLM takes {MAX_RANK} at "
+            "most. Lower method.lora.r, or use engine.transformers."
+        )
+
+
+def _refuse_ours(extra: Iterable[str]) -> None:
     for name in extra:
-        place = f"engine.vllm.extra.{name}"
         if name in _ELSEWHERE:
             where = _ELSEWHERE[name]
             cure = f"it follows from {where}" if where else "Tunesmith sets it"
-            raise ModelError(f"{place} cannot be set: {cure}. Take it out of engine.vllm.extra.")
+            raise ModelError(
+                f"engine.vllm.extra.{name} cannot be set: {cure}. Take it out of engine.vllm.extra."
+            )
+
+
+def check_extra(extra: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises ModelError for the first name that is not vLLM's, or is not for the manifest to set."""
+    names = {name for name in known if not name.startswith("_")}
+    _refuse_ours(extra)
+    for name in extra:
+        place = f"engine.vllm.extra.{name}"
         if name not in names:
             near = get_close_matches(name, names, 1)
             meant = f" Is {near[0]} meant?" if near else ""

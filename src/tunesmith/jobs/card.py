@@ -13,6 +13,19 @@ from tunesmith.training.export import base_name
 CARD = "README.md"
 
 
+def ends_note(tokens: Sequence[tuple[str, int]], *, adapter: bool) -> str:
+    """Say with which tokens, each with its id, a reply ends, and how to make sure that it does."""
+    listed = " or ".join(f"`{text}` ({id_})" for text, id_ in tokens)
+    note = f"A reply ends with {listed}; `generation_config.json` names all of them."
+    if not adapter:
+        return note
+    return (
+        f"{note} With an adapter, transformers and vLLM read that file of the base model instead: give "
+        "`generate` this folder's, `generation_config=GenerationConfig.from_pretrained(folder)`, and vLLM "
+        "`--generation-config` and `--tokenizer` with this folder."
+    )
+
+
 def model_card(
     name: str,
     base: ModelSource,

@@ -10,13 +10,18 @@ from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.dialogue.budget import Budget, Past, Price, picodollars
 from tunesmith.dialogue.spending import spending
+from tunesmith.dialogue.statistics import Lost
 from tunesmith.dialogue.turns import budget_key
+from tunesmith.jobs.patience import Wait
 
 
-def open_budget(spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Rows) -> Budget | None:
+def open_budget(
+    spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Rows, wait: Wait
+) -> Budget | None:
     """What counts the money, if there is a price, and is a wall, if there is a budget.
 
-    `disk` names where the journal's rows are written (`disk.disk_name`).
+    `disk` names where the journal's rows are written (`disk.disk_name`). A record of the budget is waited for
+    like every other row, and nothing is spent meanwhile that no record covers.
     """
     limit = picodollars(spec.budget.max_usd, up=False) if spec.budget else None
     if limit is None and not _prices(spec):
@@ -25,7 +30,7 @@ def open_budget(spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Row
     def write(record: Mapping[str, Any]) -> None:
         """Where the next process looks: the storage, since this disk may be gone with its pod."""
         journal.append(budget_key(record["number"]), record, durable=True)
-        journal.send()
+        wait("Record of the budget", journal.send)
 
     return Budget(limit, write, money_before(spec, disk, earlier), disk)
 
@@ -33,6 +38,12 @@ def open_budget(spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Row
 def money_before(spec: DialogueGenSpec, disk: str, rows: Rows) -> Past:
     """What was spent and lost by all processes whose rows these are."""
     return spending(rows, _prices(spec)).past(disk)
+
+
+def lost_in_flight(spec: DialogueGenSpec, disk: str, rows: Rows) -> Lost:
+    """What calls were lost with killed processes, as the budget counts them."""
+    before = money_before(spec, disk, rows)
+    return Lost(before.lost_calls, before.lost)
 
 
 def _prices(spec: DialogueGenSpec) -> dict[str, Price]:

@@ -21,6 +21,7 @@ from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows, publish_rows
 from tunesmith.artifacts.journal_turns import Turn, begin, check
+from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
@@ -40,14 +41,14 @@ from tunesmith.jobs.added_records import (
     sources_of,
     with_added,
 )
-from tunesmith.jobs.dialogue_budget import money_before, open_budget
-from tunesmith.jobs.dialogue_speakers import open_speakers
+from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
+from tunesmith.jobs.dialogue_speakers import open_speakers, tell_pauses
 from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.inputs import clean_scratch, storage_options
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
+from tunesmith.jobs.patience import patiently
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
-from tunesmith.jobs.sampling import patiently
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.world import World
@@ -58,6 +59,8 @@ from tunesmith.report.dialogue import render_dialogue_report
 log = logging.getLogger(__name__)
 SEND_SECONDS = 20.0
 """How long the last rows may take to the storage when the job ends for another reason than being done."""
+LAST_WRITE_SECONDS = 4.0
+"""How long a record of the budget may take once the program was told to stop."""
 
 
 @dataclass(slots=True)
@@ -79,6 +82,21 @@ class Session:
         """Scratch of this start."""
         return self.world.node_folder
 
+    def patiently(self, name: str, work: Callable[[], object]) -> None:
+        """Do work with the storage, however long that is away."""
+        patiently(name, work, self.stop.check, self.progress.teller(name))
+
+    def write_patiently(self, name: str, work: Callable[[], object]) -> None:
+        """The same, also when the program was told to stop: then for some seconds, since little is left."""
+        began = time.monotonic()
+
+        def check() -> None:
+            asked = self.stop.asked_at
+            if asked is not None and time.monotonic() - max(asked, began) > LAST_WRITE_SECONDS:
+                self.stop.check()
+
+        patiently(name, work, check, self.progress.teller(name))
+
     def prices(self) -> list[str]:
         """Which price counts for each endpoint."""
         return price_sentences(cast(DialogueGenSpec, self.run.spec))
@@ -87,7 +105,10 @@ class Session:
 def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     """Do a DialogueGenJob. Returns the digest of the published manifest."""
     spec = cast(DialogueGenSpec, run.spec)
-    store = open_store(spec.output.uri, storage_options(spec.storage))
+    stop = StopFlag()
+    store = PatientStore(
+        open_store(spec.output.uri, storage_options(spec.storage)), stop.check, progress.teller("storage")
+    )
     options = storage_options(spec.storage)
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
     found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
@@ -95,7 +116,7 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
     check_inputs(spec, storage_options(spec.storage))
-    session = Session(run, priced(spec), world, progress, store, found, StopFlag())
+    session = Session(run, priced(spec), world, progress, store, found, stop)
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
@@ -140,13 +161,13 @@ def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
 
 
 def _generate(session: Session, plan: Plan, seeds: Seeds) -> str:
-    world, check = session.world, session.stop.check
+    world = session.world
     turn = begin(session.store, world.job_uid or session.run.name, world.attempt)
     session.disk = disk_name(world.journal, turn.journal)
     journal = Journal(session.store, turn, "pod-0", world.journal / "dialogues")
     try:
         # What a killed process left on this disk is committed first: then there is one place to look.
-        patiently("Upload of rows", journal.send, check)
+        session.patiently("Upload of rows", journal.send)
         earlier = _rows(session, turn, "earlier")
         try:
             _ask(session, plan, seeds, journal, earlier)
@@ -159,13 +180,14 @@ def _generate(session: Session, plan: Plan, seeds: Seeds) -> str:
 
 def _rows(session: Session, turn: Turn, name: str) -> Rows:
     rows = Rows(session.store, turn, session.folder / name)
-    patiently("Gathering the rows", rows.load, session.stop.check)
+    session.patiently("Gathering the rows", rows.load)
     return rows
 
 
 def _ask(session: Session, plan: Plan, seeds: Seeds, journal: Journal, earlier: Rows) -> None:
     """Write every dialogue to its end; all rows are in the storage when this returns."""
-    upload = Task("Upload of rows", journal.keep_sending, threading.Event())
+    tell = session.progress.teller("upload of rows")
+    upload = Task("Upload of rows", journal.keep_sending, threading.Event(), tell=tell)
 
     def check() -> None:
         session.stop.check()
@@ -203,7 +225,7 @@ async def _talk(
 ) -> None:
     for sentence in session.prices():
         log.info("%s", sentence)
-    budget = open_budget(session.spec, session.disk, journal, earlier)
+    budget = open_budget(session.spec, session.disk, journal, earlier, session.write_patiently)
     began = time.monotonic()
 
     def tell(tally: Tally) -> None:
@@ -217,6 +239,7 @@ async def _talk(
             spentUsd=dollars(budget.spent) if budget else None,
             lostInFlightUsd=dollars(budget.lost) if budget else None,
         )
+        tell_pauses(session.progress, speakers)
 
     async with AsyncExitStack() as opened:
         speakers = await open_speakers(
@@ -238,7 +261,7 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
     rows, folder = _rows(session, turn, "rows"), session.folder / "output"
     session.progress.update(phase="writing the outputs")
     try:
-        lost = money_before(session.spec, session.disk, rows).lost
+        lost = lost_in_flight(session.spec, session.disk, rows)
         written = write_outputs(plan, seeds, rows.get, folder, lost=lost)
     finally:
         rows.close()
@@ -255,11 +278,7 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
     (folder / REPORT_KEY).write_text(page, "utf-8")
     session.progress.update(phase="publishing")
     digests: list[str] = []
-    patiently(
-        "Publishing",
-        lambda: digests.append(_publish(session, turn, folder)),
-        session.stop.check,
-    )
+    session.patiently("Publishing", lambda: digests.append(_publish(session, turn, folder)))
     shutil.rmtree(session.world.journal / "dialogues", ignore_errors=True)
     session.progress.update(phase="finished", secondsLeft=None)
     log.info("Published %s.", session.store.uri)

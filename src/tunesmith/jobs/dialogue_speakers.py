@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import date
+from itertools import count
 
 from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, RoleSpec
 from tunesmith.api.generation import SamplingSpec
 from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.growth import ROLES, Role
-from tunesmith.dialogue.speakers import EngineSpeaker, endpoint_speaker
+from tunesmith.dialogue.limits import Pause
+from tunesmith.dialogue.speakers import EndpointSpeaker, EngineSpeaker, endpoint_speaker
 from tunesmith.dialogue.turns import Speaker
 from tunesmith.engines.files import fetch_files
+from tunesmith.engines.restarting import Restarting
 from tunesmith.engines.sampler import Engine
+from tunesmith.errors import StuckError, TemporaryError
 from tunesmith.jobs.inputs import hub_token, storage_options
-from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.progress import Progress, Trouble, stamp
 from tunesmith.jobs.secrets import secret
+from tunesmith.jobs.termination import end_now
 from tunesmith.jobs.world import World
+from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
+
+_LOOK_SECONDS = 1.0
+SHOWN_SECONDS = 15.0
+"""A pause that lasts so long is told."""
+_LONG_SECONDS = 120.0  # longer than any pause but those that a server asks for
 
 
 async def open_speakers(
@@ -45,14 +59,45 @@ async def open_speakers(
         else:
             progress.update(phase=f"starting endpoint {name}")
             longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
-            engine, tokenizer = await _engine(spec, world, day, name, endpoint, longest)
+            engine, tokenizer = await _engine(spec, world, progress, day, name, endpoint, longest, opened)
             opened.push_async_callback(engine.close)
             made[name] = EngineSpeaker(engine, tokenizer, endpoint.limits.max_retries)
     return {role: made[each.endpoint] for role, each in roles.items()}
 
 
+def tell_pauses(
+    progress: Progress, speakers: Mapping[Role, Speaker], clock: Callable[[], float] = time.time
+) -> None:
+    """Tell which endpoints are paused, and since when; pauses of a moment are nobody's trouble."""
+    limiters = {
+        speaker.server.name: speaker.limiter
+        for speaker in speakers.values()
+        if isinstance(speaker, EndpointSpeaker)
+    }
+    for name, limiter in limiters.items():
+        progress.trouble(f"endpoint {name}", trouble_of(name, limiter.pause(), clock()))
+
+
+def trouble_of(name: str, pause: Pause | None, now: float) -> Trouble | None:
+    """The trouble that a pause is, its times in seconds from `now`, which is in seconds since 1970."""
+    if pause is None or max(0.0, pause.until) - pause.since < SHOWN_SECONDS:
+        return None
+    why = "refuses to be asked so often" if pause.refused else "fails or does not answer"
+    when = "with growing pauses" if pause.until < _LONG_SECONDS else f"at {stamp(now + pause.until)}"
+    reason = Reason.ENDPOINT_PAUSED if pause.refused else Reason.ENDPOINT_UNAVAILABLE
+    message = f"Endpoint {name} {why}. Nothing else is sent to it meanwhile; it is asked again {when}."
+    return Trouble.of(reason, message, now + pause.since)
+
+
 async def _engine(
-    spec: DialogueGenSpec, world: World, day: date, name: str, endpoint: EndpointSpec, longest: int
+    spec: DialogueGenSpec,
+    world: World,
+    progress: Progress,
+    day: date,
+    name: str,
+    endpoint: EndpointSpec,
+    longest: int,
+    opened: AsyncExitStack,
 ) -> tuple[Engine, ChatTokenizer]:
     """The engine of an endpoint, for replies of up to `longest` tokens; each request has its temperature."""
     settings = endpoint.vllm or endpoint.transformers
@@ -65,11 +110,35 @@ async def _engine(
     if endpoint.vllm is not None:
         from tunesmith.engines.vllm import open_vllm
 
-        engine = await open_vllm(files, settings.model, tokenizer, endpoint.vllm, sampling, seed=seed)
-        return engine, tokenizer
+        vllm, seeds = endpoint.vllm, count(seed, 1 << 16)
+
+        async def open_again() -> Engine:
+            return await open_vllm(files, settings.model, tokenizer, vllm, sampling, seed=next(seeds))
+
+        told = progress.teller(f"endpoint {name}")
+
+        def tell(error: TemporaryError | None, times: int) -> None:
+            told(error)
+            progress.update(engineRestarts=times)
+
+        return Restarting(await open_again(), open_again, vllm.stuck_seconds, tell), tokenizer
     from tunesmith.engines.batched import open_transformers
 
     assert endpoint.transformers is not None
-    return open_transformers(
-        files, settings.model, tokenizer, endpoint.transformers, sampling, seed=seed
-    ), tokenizer
+    engine = open_transformers(files, settings.model, tokenizer, endpoint.transformers, sampling, seed=seed)
+    watching = asyncio.create_task(_end_when_stuck(name, engine, endpoint.transformers.stuck_seconds, world))
+    opened.callback(watching.cancel)
+    return engine, tokenizer
+
+
+async def _end_when_stuck(name: str, engine: Engine, seconds: float, world: World) -> None:
+    """End the program when an engine hangs in one of its own threads, which nothing else can end."""
+    while engine.heartbeat.silent < seconds:
+        await asyncio.sleep(_LOOK_SECONDS)
+    end_now(
+        world.termination_log,
+        StuckError(
+            f"Endpoint {name} has given no token and no reply for {seconds:g} s (stuckSeconds). What is done "
+            "is kept; the next attempt samples the rest."
+        ),
+    )

@@ -13,10 +13,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
@@ -24,6 +25,7 @@ from tunesmith.artifacts.journal_turns import Turn, begin
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.data.prompts import Prompts
+from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.lean import leave_out, unneeded
 from tunesmith.engines.load import model_config
 from tunesmith.engines.sampler import Engine
@@ -31,6 +33,8 @@ from tunesmith.errors import StoppedError
 from tunesmith.jobs.channel import Channel
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.inputs import storage_options
+from tunesmith.jobs.patience import Wait, patiently
+from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.termination import of_error
 from tunesmith.jobs.world import die_with_parent
 from tunesmith.sampling.loop import Loop, seed_of
@@ -72,19 +76,25 @@ def engine_seed(task: EngineTask, turn: Turn, number: int) -> int:
 
 
 def _accepted_before(
-    task: EngineTask, store: Store, turn: Turn, journal: Journal, folder: Path
-) -> Callable[[str], int]:
+    task: EngineTask, store: Store, turn: Turn, journal: Journal, folder: Path, wait: Wait
+) -> Callable[[str], Awaitable[int]]:
     """How many replies to a prompt earlier processes accepted; the rows are fetched when first asked."""
     rows: Rows | None = None
+    fetching = asyncio.Lock()
 
-    def count(prompt: str) -> int:
+    def fetch() -> Rows:
+        wait("Upload of rows", journal.send)
+        found = Rows(store, turn, folder)
+        wait("Gathering the rows", found.load)
+        return found
+
+    async def count(prompt: str) -> int:
         nonlocal rows
-        if rows is None:
-            journal.send()
-            rows = Rows(store, turn, folder)
-            rows.load()
+        async with fetching:
+            if rows is None:
+                rows = await asyncio.to_thread(fetch)
         keys = (row_key(prompt, index) for index in range(task.sampling.num_samples))
-        found = (rows.get(key) for key in keys)
+        found = [rows.get(key) for key in keys]
         return sum(Row.from_json(row).accepted for row in found if row is not None)
 
     return count
@@ -101,10 +111,11 @@ class _Work:
         self._store = open_store(task.output, storage_options(task.storage))
         self._turn = begin(self._store, task.job, task.attempt)
         self._journal = Journal(self._store, self._turn, task.writer(number), folder)
-        self._upload = Task("Upload of rows", self._journal.keep_sending, threading.Event())
-        self._kept = _accepted_before(
-            task, self._store, self._turn, self._journal, task.prompts.parent / f"accepted-{number}"
-        )
+        self._progress = Progress()  # of its troubles alone
+        tell = self._progress.teller("upload of rows")
+        self._upload = Task("Upload of rows", self._journal.keep_sending, threading.Event(), tell=tell)
+        folder = task.prompts.parent / f"accepted-{number}"
+        self._kept = _accepted_before(task, self._store, self._turn, self._journal, folder, self._patiently)
 
     async def run(self) -> None:
         listening = asyncio.create_task(self._listen())
@@ -112,8 +123,9 @@ class _Work:
             with Verifiers(self._task.verifier, path=self._task.verifier_path) as verifiers:
                 engine = await _engine(self._task, engine_seed(self._task, self._turn, self._number))
                 try:
-                    await self._watched(self._loop(engine, verifiers))
+                    await self._watched(self._loop(engine, verifiers), engine.heartbeat)
                 finally:
+                    self._channel.send(closing=True)
                     await engine.close()
         except BaseException:
             await self._flush(SEND_SECONDS)
@@ -124,6 +136,13 @@ class _Work:
             listening.cancel()
             self._upload.cancel()
             self._journal.close()
+
+    def _patiently(self, name: str, work: Callable[[], object]) -> None:
+        def check() -> None:
+            if self._stopped:
+                raise StoppedError("The engine was told to stop.")
+
+        patiently(name, work, check, self._progress.teller(name))
 
     def _loop(self, engine: Engine, verifiers: Verifiers) -> Loop:
         return Loop(
@@ -136,13 +155,18 @@ class _Work:
             kept=self._kept,
         )
 
-    async def _watched(self, loop: Loop) -> None:
+    def _tell(self, silent: float = 0.0, **more: Any) -> None:
+        """Tell the program that this process lives, how long the engine has been silent, and any trouble."""
+        trouble = self._progress.oldest
+        self._channel.send(silent=silent, trouble=None if trouble is None else asdict(trouble), **more)
+
+    async def _watched(self, loop: Loop, heartbeat: Heartbeat) -> None:
         """Run the loop until it ends, the upload fails for good, or the program says stop."""
         drawing = asyncio.create_task(loop.run(self._next))
         self._channel.send(ready=True)
         while not drawing.done():
             await asyncio.wait([drawing], timeout=TOLD_EVERY)
-            self._channel.send(tally=loop.tally.as_dict())
+            self._tell(silent=heartbeat.silent, tally=loop.tally.as_dict())
             if self._upload.error is not None or self._stopped:
                 drawing.cancel()
                 with suppress(asyncio.CancelledError):
@@ -167,6 +191,7 @@ class _Work:
     async def _send_all(self) -> None:
         """Wait until every row is in the storage, however long it is away."""
         while not await self._flush(1.0):
+            self._tell()
             if self._stopped:
                 await self._flush(SEND_SECONDS)
                 raise StoppedError("The engine was told to stop while its last rows were being sent.")

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.generation import EngineSpec, TransformersEngine, VllmEngine
+from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.store import open_store
 from tunesmith.engines.files import ModelFiles
 from tunesmith.jobs.engine_task import EngineTask
@@ -163,7 +164,12 @@ class Evaluations:
         return Draw(
             f"{EVALUATION}/{number}/{model.key}",
             task,
-            open_store(task.output, storage_options(spec.storage)),
+            PatientStore(
+                open_store(task.output, storage_options(spec.storage)),
+                self._check,
+                session.progress.teller("storage"),
+                answered=True,
+            ),
             prompts,
             replace(world, rank=0, local_rank=0, size=1, local_size=1),
             OnePod(),

@@ -84,25 +84,26 @@ def evaluate_again(session: Session, found: Found) -> str:
     """Look at the published model once more. Returns the digest of the new manifest, "" on other ranks."""
     if not session.first:
         return ""
-    settle(session.store, f"{EVALUATION}/")
-    old = read_manifest(session.store, "")
+    store = session.patient
+    settle(store, f"{EVALUATION}/")
+    old = read_manifest(store, "")
     assert old is not None
     log.info("The output is finished; what is to be looked at has changed. Nothing is trained again.")
     models = own_models(session, found)
     session.progress.update(phase="fetching the finished result")
     session.folder.mkdir(exist_ok=True)
-    fetch_some(session.store, old, session.folder, lambda key: not key.startswith(f"{EVALUATION}/"))
+    fetch_some(store, old, session.folder, lambda key: not key.startswith(f"{EVALUATION}/"))
     if not evaluate_only(session.spec):
         models = _with_trained(session, models)
     staging = f"{EVALUATING}/{_look(session.run, models)}"
     subject = 0 if evaluate_only(session.spec) else 1
     evaluations = Evaluations(session, models, checker(session), subject=subject, staging=f"{staging}/")
-    _write(session, evaluations.run(), models, _looked_at(session.store, old, session.run.looked_at()))
+    _write(session, evaluations.run(), models, _looked_at(store, old, session.run.looked_at()))
     session.stop.check()
     session.progress.update(phase="publishing")
     extra = {"kind": session.run.kind, _LOOKED_AT: session.run.looked_at()}
     new = republish(
-        session.store,
+        store,
         session.folder,
         old,
         staging,

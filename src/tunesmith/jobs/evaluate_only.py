@@ -41,12 +41,12 @@ def evaluate_model(session: Session, found: Found) -> str:
     if models[0].ready is not None:
         fingerprint["model"] = model_digest(models[0].ready)
     fingerprint["evaluation"] = [prompts.digest for prompts in models[0].prompts]
-    claim(session.store, found, fingerprint)
+    claim(session.patient, found, fingerprint)
     evaluations = Evaluations(session, models, checker(session))
     evaluated = evaluations.run()
     write_outcome(session, evaluated, own_previews(session, models))
     session.progress.update(phase="publishing")
-    digest = publish(session.store, "", session.folder, extra={"kind": session.run.kind})
+    digest = publish(session.patient, "", session.folder, extra={"kind": session.run.kind})
     evaluations.forget()
     session.progress.update(phase="finished")
     log.info("Published %s.", session.store.uri)

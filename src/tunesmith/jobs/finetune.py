@@ -24,6 +24,7 @@ from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.evaluate_again import compared_fields, evaluate_again, is_looked_at
 from tunesmith.jobs.evaluate_only import evaluate_model
+from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
 from tunesmith.jobs.memory import checkpoints_activations
 from tunesmith.jobs.models import trained_models
@@ -102,6 +103,9 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     plan = plan_steps(spec, table, world.size, world.rank)
     every = eval_every(spec, table, world.size)
     dtype = computed_in(spec, inputs.files.base)
+    exports = Exports(session.run.name, spec, inputs, dtype, world.node_folder)
+    if session.first:
+        exports.rehearse()
     checkpoints_folder = session.world.node_folder / "checkpoints"
     arguments = training_arguments(
         spec,
@@ -121,7 +125,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
         }
         if inputs.evaluations:
             fingerprint["evaluation"] = [prompts.digest for prompts in inputs.evaluations]
-        claim(session.store, found, fingerprint)
+        claim(session.patient, found, fingerprint)
     ranks.gather(None)
     checkpoints = Checkpoints(
         session.store, spec.training.save_total_limit, ranks, lambda _: session.watch.beat(phase="resuming")
@@ -139,7 +143,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     )
     model = build_model(spec, inputs.files.base, inputs.files.adapters, checkpointing=checkpointing)
     session.watch.beat(phase="preparing to train")
-    results = Results(session, inputs, model, dtype)
+    results = Results(session, inputs, model, exports)
     if session.first:
         results.begin()
     resume = None if newest is None else checkpoints_folder / checkpoint_key(newest)
@@ -190,6 +194,7 @@ def _trainer(
         after=results.upload_logs,
         seconds_left=session.stop.seconds_left,
         beat=lambda: session.watch.beat(phase="waiting for an upload"),
+        tell=session.progress.teller("upload of a checkpoint"),
     )
     uploads = Uploads(checkpoints, around)
     health = Health(model.config.get_text_config().vocab_size, session.store.uri, uploads.settled)
@@ -299,7 +304,7 @@ def _finish(
         results.write_after(trainer.state, used, replies, evaluations.run() if evaluations else [])
         session.progress.update(phase="publishing")
         digest = publish(
-            session.store, "", session.folder, extra={"kind": session.run.kind},
+            session.patient, "", session.folder, extra={"kind": session.run.kind},
             progress=lambda _: session.watch.beat(phase="publishing"),
         )  # fmt: skip
         if evaluations:

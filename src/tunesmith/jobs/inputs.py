@@ -24,12 +24,14 @@ from tunesmith.api.common import JobSpec, StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.cache import prepare_once
+from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import FIRST_SAMPLES
 from tunesmith.data.prepared import Prepared
 from tunesmith.data.prompts import Prompts
 from tunesmith.data.table import Table
 from tunesmith.engines.files import ModelFiles, fetch_files, files_told, told_files
 from tunesmith.engines.load import vocabulary_size
+from tunesmith.engines.positions import max_positions
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.secrets import secret
 from tunesmith.jobs.world import World
@@ -120,13 +122,24 @@ def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, day
     def tell(name: str, records: int) -> None:
         progress.update(records=records)
 
-    samples, prepared = prepare_once(
-        cache, spec, tokenizer, options, tell, first=FIRST_SAMPLES, vocab_size=vocabulary_size(files.base)
-    )
+    positions = max_positions(files.base)
+    _tell_of_lengths(spec.training.max_length, positions)
+    sizes = {"vocab_size": vocabulary_size(files.base), "positions": positions}
+    samples, prepared = prepare_once(cache, spec, tokenizer, options, tell, first=FIRST_SAMPLES, **sizes)
     for report in prepared.reports:
         log.info("%s: %s", report.name, "; ".join(report.sentences()))
     progress.update(phase="loading the model", records=None)
     return Inputs(files, tokenizer, samples, prepared)
+
+
+def _tell_of_lengths(asked: int | None, positions: int | None) -> None:
+    if asked is None:
+        log.info("Samples have up to %d tokens (training.maxLength).", longest_sample(asked, positions))
+    elif positions is not None and asked > positions:
+        log.warning(
+            "training.maxLength %d is more than the %d positions of the model: what is not cut to these is a "
+            "bad record.", asked, positions,
+        )  # fmt: skip
 
 
 def gather_prompts(

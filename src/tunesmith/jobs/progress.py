@@ -1,23 +1,51 @@
 """The progress of the moment, served by rank 0 as JSON on /progress.
 
-Numbers and short words only; the operator and `tunesmith run` read it, and neither trusts it.
+Numbers and short words only; the operator and `tunesmith run` read it, and neither trusts it. `trouble` is
+there while something holds the job up: {reason, message, since}, where `since` is as Kubernetes writes times.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tunesmith.errors import TunesmithError
+
+MOST_CHARACTERS = 600
+"""Of a trouble's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a job waits for: a full disk, a storage that is away, an endpoint that is paused."""
+
+    reason: str
+    message: str
+    since: str
+
+    @classmethod
+    def of(cls, reason: str, message: str, since: float) -> Trouble:
+        """`since` is in seconds since 1970."""
+        return cls(str(reason), message[:MOST_CHARACTERS], stamp(since))
+
+
+def stamp(seconds: float) -> str:
+    """A moment as Kubernetes writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 class Progress:
     """A few values that change; safe to read and write from several threads."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._lock, self._clock = threading.Lock(), clock
         self._values: dict[str, Any] = {"phase": "starting"}
+        self._troubles: dict[str, Trouble] = {}
         self.message = ""
         """How the job ended, in one sentence without its full stop, for the termination message."""
 
@@ -26,10 +54,36 @@ class Progress:
         with self._lock:
             self._values = {k: v for k, v in {**self._values, **values}.items() if v is not None}
 
+    def trouble(self, source: str, trouble: Trouble | None) -> None:
+        """Set what this source waits for, None when it goes on."""
+        with self._lock:
+            self._troubles.pop(source, None)
+            if trouble is not None:
+                self._troubles[source] = trouble
+
+    def teller(self, source: str) -> Callable[[TunesmithError | None], None]:
+        """Return what a `retry.Task` tells its trouble to; `since` stays that of the first error in a row."""
+
+        def tell(error: TunesmithError | None) -> None:
+            old = self._troubles.get(source)
+            new = None if error is None else Trouble.of(error.reason, error.message, self._clock())
+            if new is not None and old is not None:
+                new = Trouble(new.reason, new.message, old.since)
+            self.trouble(source, new)
+
+        return tell
+
+    @property
+    def oldest(self) -> Trouble | None:
+        """The trouble that has lasted longest."""
+        with self._lock:
+            return min(self._troubles.values(), key=lambda each: each.since, default=None)
+
     def snapshot(self) -> dict[str, Any]:
         """The values now."""
+        trouble = self.oldest
         with self._lock:
-            return dict(self._values)
+            return {**self._values, **({} if trouble is None else {"trouble": asdict(trouble)})}
 
 
 def _handler(snapshot: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:

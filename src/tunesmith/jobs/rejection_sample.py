@@ -14,6 +14,7 @@ from typing import Any, cast
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
+from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.store import Store, open_store
 from tunesmith.data.outcome import acceptance, sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
@@ -33,7 +34,7 @@ from tunesmith.jobs.pods import join, wait_for, wait_for_all
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
-from tunesmith.jobs.sampling import Draw, patiently
+from tunesmith.jobs.sampling import Draw
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
 from tunesmith.names import SAMPLING_STATS_KEY
@@ -50,14 +51,16 @@ LEAVE_SECONDS = 30.0
 def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     """Do a RejectionSampleJob. Returns the digest of the published manifest."""
     spec = cast(RejectionSampleSpec, run.spec)
-    store = open_store(spec.output.uri, storage_options(spec.storage))
+    stop = StopFlag()
+    store = PatientStore(
+        open_store(spec.output.uri, storage_options(spec.storage)), stop.check, progress.teller("storage")
+    )
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
     found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
     sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
     check_inputs(spec, storage_options(spec.storage))
-    stop = StopFlag()
     stop.listen()
     clean_scratch(world)
     files, prompts = _inputs(spec, world, progress, found)
@@ -176,7 +179,7 @@ def _finish(run: Run, draw: Draw, turn: Turn, found: Found) -> str:
         rows.close()
     draw.progress.update(phase="publishing")
     digests: list[str] = []
-    patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)), draw.check)
+    draw.patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)))
     draw.forget_local()
     _report(draw.progress, written.statistics)
     log.info("Published %s.", draw.store.uri)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.presets import Preset, card_section, read_presets, save_presets
+from tunesmith.data.presets import card_section, read_presets
 from tunesmith.engines.generate import preview_messages, reply
-from tunesmith.jobs.card import CARD, model_card
+from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
@@ -29,13 +28,11 @@ from tunesmith.names import (
 )
 from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.training.deepspeed import zero_stage
-from tunesmith.training.export import copy_generation_config, describe_weights, save_final
 from tunesmith.training.metrics import Metrics
 from tunesmith.training.model import method_name
+from tunesmith.training.trained import count_trained
 
 if TYPE_CHECKING:
-    import torch
-
     from tunesmith.jobs.evaluate import Evaluated
     from tunesmith.jobs.session import Session
 
@@ -45,11 +42,11 @@ log = logging.getLogger(__name__)
 class Results:
     """Rank 0's writer; other ranks take part in `previews`, and may pass `upload_logs` around."""
 
-    def __init__(self, session: Session, inputs: Inputs, model: Any, dtype: torch.dtype) -> None:
-        self._session, self._inputs, self._model, self._dtype = session, inputs, model, dtype
+    def __init__(self, session: Session, inputs: Inputs, model: Any, exports: Exports) -> None:
+        self._session, self._inputs, self._model, self._exports = session, inputs, model, exports
         self._folder, self._store = session.folder, session.store
-        self._tokenizer = session.world.node_folder / "tokenizer"
         self._before: dict[str, Any] = {}
+        self._trained = count_trained(model)
         self.metrics: Metrics | None = None
 
     def begin(self) -> None:
@@ -61,10 +58,11 @@ class Results:
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
+        log.info("Trained: %s.", self._trained.sentence())
         text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")
-        self._store.put(SAMPLES_PREVIEW_KEY, text.encode())
+        self._session.patient.put(SAMPLES_PREVIEW_KEY, text.encode())
 
     def upload_logs(self) -> None:
         """Bring log and metrics in the output up to date."""
@@ -84,7 +82,7 @@ class Results:
         self._before = {"validationLoss": loss, "previews": replies}
         text = json.dumps(self._before, ensure_ascii=False)
         (self._folder / BEFORE_KEY).write_text(text, "utf-8")
-        self._store.put(BEFORE_KEY, text.encode())
+        self._session.patient.put(BEFORE_KEY, text.encode())
 
     def previews(self) -> dict[str, str]:
         """The model's replies to the previews; where its weights are shared out, every rank takes part."""
@@ -104,36 +102,16 @@ class Results:
 
     def save_model(self, weights: Any) -> None:
         """Final model, in the output's folder; `weights` is what was trained, where the model has a share."""
-        files, target = self._inputs.files, self._folder / FINAL_MODEL
-        save_final(self._model, self._inputs.tokenizer, files.source, self._dtype, target, weights)
-        copy_generation_config(files.base, target)
-        self.save_presets(target)
+        self._exports.save_final(self._model, self._folder / FINAL_MODEL, weights)
 
     def complete_checkpoint(self, folder: Path, step: int, total: int) -> None:
         """Put beside a checkpoint's weights what makes them a model that others load, with its card."""
         assert self.metrics is not None
-        files, spec = self._inputs.files, self._session.spec
-        describe_weights(folder, files.source, self._dtype)
-        copy_generation_config(files.base, folder)
-        if not self._tokenizer.is_dir():  # written once: that takes ten times as long as copying it
-            self._inputs.tokenizer.tokenizer.save_pretrained(self._tokenizer)
-        shutil.copytree(self._tokenizer, folder, dirs_exist_ok=True)
-        presets = card_section(self.save_presets(folder))
-        losses = [row["eval_loss"] for row in self.metrics.rows if row["step"] == step and "eval_loss" in row]
-        card = model_card(
-            self._session.run.name,
-            files.source,
-            made=f"{method_name(spec.method)} on {spec.model.uri}, the checkpoint of step {step} of {total}",
-            method=method_name(spec.method),
-            datasets=self._inputs.prepared.report(),
-            notes=[*(f"Validation loss: {loss:.4f}." for loss in losses[-1:]), *filter(None, [presets])],
-        )
-        (folder / CARD).write_text(card, "utf-8")
-
-    def save_presets(self, folder: Path) -> list[Preset]:
-        """How the model was asked in training, into a model's folder."""
-        files, reports = self._inputs.files, self._inputs.prepared.reports
-        return save_presets(folder, self._session.spec.datasets, reports, (files.base, *files.adapters))
+        spec, rows = self._session.spec, self.metrics.rows
+        losses = [row["eval_loss"] for row in rows if row["step"] == step and "eval_loss" in row]
+        made = f"{method_name(spec.method)} on {spec.model.uri}, the checkpoint of step {step} of {total}"
+        notes = [f"Validation loss: {loss:.4f}." for loss in losses[-1:]]
+        self._exports.complete(self._model, folder, made, notes)
 
     def write_after(
         self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
@@ -150,6 +128,7 @@ class Results:
             "job": {"kind": self._session.run.kind, "name": self._session.run.name},
             "model": spec.model.uri,
             "method": method_name(spec.method),
+            "trained": self._trained.as_dict(),
             "steps": state.global_step,
             "usedStep": used_step,
             "stoppedEarly": state.global_step < state.max_steps,
@@ -175,14 +154,15 @@ class Results:
         }
         write_result(folder, result)
         write_report(folder, self._report(result))
-        (folder / FINAL_MODEL / CARD).write_text(self._card(result), "utf-8")
+        self._write_card(result)
         (folder / LOGS).mkdir(exist_ok=True)
         self.metrics.close()
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.metrics is not None
         prepared, loss = self._inputs.prepared, result["validationLoss"]
-        summary = [("Model", result["model"]), ("Method", result["method"]), ("Steps", result["steps"])]
+        summary = [("Model", result["model"]), ("Method", result["method"])]
+        summary += [("Trained", self._trained.sentence()), ("Steps", result["steps"])]
         if loss["before"] is not None:
             summary += [("Validation loss before", loss["before"]), ("Validation loss after", loss["after"])]
         summary += [("Seconds", result["seconds"]), ("Device", result["world"]["device"])]
@@ -220,16 +200,10 @@ class Results:
         share = f", {tokens / computed:.1f} times as many as were computed" if computed else ""
         return f"Tree packing: beginnings that samples share were computed once. {tokens:,} tokens{share}."
 
-    def _card(self, result: dict[str, Any]) -> str:
-        loss, notes = result["validationLoss"], []
+    def _write_card(self, result: dict[str, Any]) -> None:
+        loss, notes, folder = result["validationLoss"], [], self._folder / FINAL_MODEL
         if loss["before"] is not None:
             notes.append(f"Validation loss: {loss['before']:.4f} before, {loss['after']:.4f} after.")
-        notes += filter(None, [card_section(read_presets(self._folder / FINAL_MODEL))])
-        return model_card(
-            self._session.run.name,
-            self._inputs.files.source,
-            made=f"{result['method']} on {result['model']}, {result['steps']} steps",
-            method=result["method"],
-            datasets=result["datasets"],
-            notes=notes,
-        )
+        notes += filter(None, [card_section(read_presets(folder))])
+        made = f"{result['method']} on {result['model']}, {result['steps']} steps"
+        self._exports.write_card(self._model, folder, made, notes)

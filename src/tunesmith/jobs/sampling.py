@@ -8,22 +8,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.artifacts.journal_turns import Turn, begin
-from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store
 from tunesmith.data.prompts import Prompts
 from tunesmith.jobs.engine_task import EngineTask
-from tunesmith.jobs.engines import Engines, engine_command
+from tunesmith.jobs.engines import Engines, engine_command, stuck_seconds
+from tunesmith.jobs.patience import patiently
 from tunesmith.jobs.pods import Pods, wait_for
-from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.progress import Progress, Trouble
 from tunesmith.jobs.world import World
 from tunesmith.names import JOURNAL
 from tunesmith.sampling.rows import planned_keys
@@ -56,7 +55,10 @@ class Draw:
         size = shard_size(len(self.prompts), engines * self.world.size)
         shown = Shown(self)
         command = engine_command(folder / "task.json")
-        Engines(command, engines, lambda: self._shard(size)).run(self.check, shown.tell)
+        started = Engines(
+            command, engines, lambda: self._shard(size), stuck_seconds=stuck_seconds(self.task.engine)
+        )
+        started.run(self.check, lambda tally: shown.tell(tally, started.trouble))
         self._meet("drawn", shown.refresh)
         shown.refresh()  # with what the last pod told
         return turn
@@ -65,9 +67,13 @@ class Draw:
         """All rows, checked to be the planned ones. For rank 0, after `run`."""
         self.progress.update(phase="gathering the rows")
         rows = Rows(self.store, turn, self.world.node_folder / f"rows-{self.name}")
-        patiently("Gathering the rows", rows.load, self.check)
+        self.patiently("Gathering the rows", rows.load)
         rows.check(planned_keys(self.prompts.ids(), self.task.sampling.num_samples))
         return rows
+
+    def patiently(self, name: str, work: Callable[[], object]) -> None:
+        """Do work with the storage, however long that is away."""
+        patiently(name, work, self.check, self.progress.teller(name))
 
     def forget_local(self) -> None:
         """Remove what is in the storage as well: the journal on this disk. For rank 0."""
@@ -92,7 +98,7 @@ class Draw:
         for number, folder in enumerate(sorted(self.task.journal.glob("engine-*"))):
             journal = Journal(self.store, turn, f"pod-{self.world.rank}-left-{number}", folder)
             try:
-                patiently("Upload of rows", journal.send, self.check)
+                self.patiently("Upload of rows", journal.send)
             finally:
                 journal.close()
         # Who is to draw must see what others had left.
@@ -121,20 +127,25 @@ class Shown:
         self._draw, self._name, self._clock = draw, f"{draw.name}/tally", clock
         self._began: float | None = None  # when the first engine was ready and asked for replies
         self._own: Counter[str] = Counter()
+        self._trouble: Trouble | None = None
 
-    def tell(self, tally: Counter[str]) -> None:
-        """The counts of this pod's engines so far."""
-        self._own = tally
+    def tell(self, tally: Counter[str], trouble: Trouble | None = None) -> None:
+        """The counts of this pod's engines so far, and what they wait for."""
+        self._own, self._trouble = tally, trouble
         self.refresh()
 
     def refresh(self) -> None:
         """Tell this pod's counts, or show those of all."""
         draw, tally = self._draw, self._own
         if draw.world.rank:
-            draw.pods.tell(f"{self._name}/{draw.world.rank}", json.dumps(tally))
+            trouble = None if self._trouble is None else asdict(self._trouble)
+            draw.pods.tell(f"{self._name}/{draw.world.rank}", json.dumps([tally, trouble]))
             return
+        draw.progress.trouble("engines of pod 0", self._trouble)
         for rank in range(1, draw.world.size):
-            tally = tally + Counter(json.loads(draw.pods.told(f"{self._name}/{rank}") or "{}"))
+            counts, told = json.loads(draw.pods.told(f"{self._name}/{rank}") or "[{}, null]")
+            tally = tally + Counter(counts)
+            draw.progress.trouble(f"engines of pod {rank}", None if told is None else Trouble(**told))
         # What an engine had done of a shard when it died is counted again by the one in its place.
         done, total = min(tally["prompts"], len(draw.prompts)), len(draw.prompts)
         seconds = self._seconds(bool(tally["ready"]))
@@ -144,6 +155,7 @@ class Shown:
             total=total,
             prompts=done,
             accepted=tally["accepted"],
+            engineRestarts=tally["restarts"] or None,
             acceptanceRate=tally["accepted"] / tally["replies"] if tally["replies"] else None,
             tokensPerSecond=tally["tokens"] / seconds if tally["tokens"] and seconds > 1 else None,
             secondsLeft=seconds / done * (total - done) if done else None,
@@ -160,23 +172,3 @@ class Shown:
 def shard_size(prompts: int, engines: int) -> int:
     """Prompts handed out at once: few enough that all engines end at about the same time."""
     return max(1, min(MOST_OF_A_SHARD, prompts // (engines * 8)))
-
-
-def patiently(name: str, work: Callable[[], object], check: Callable[[], None]) -> None:
-    """Do work with the storage that goes on when called again, however long the storage is away."""
-    changed = threading.Event()
-
-    def once(task: Task) -> None:
-        work()
-
-    task = Task(name, once, changed)
-    task.hurry()
-    try:
-        while not task.done:
-            changed.wait(0.2)
-            changed.clear()
-            check()
-    finally:
-        task.cancel()
-    if task.error is not None:
-        raise task.error

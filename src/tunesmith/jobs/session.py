@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.store import Store
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.stopping import StopFlag
@@ -29,6 +30,16 @@ class Session:
     folder: Path
     """Files that become the output, on rank 0."""
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def patient(self) -> PatientStore:
+        """The store for what nobody else is patient for; uploads of checkpoints have their own patience."""
+
+        def check() -> None:
+            self.watch.beat(phase="waiting for the storage")
+            self.stop.check()
+
+        return PatientStore(self.store, check, self.progress.teller("storage"), answered=True)
 
     @property
     def first(self) -> bool:

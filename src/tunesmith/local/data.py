@@ -21,6 +21,7 @@ from tunesmith.api.scalars import Encoding
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.contents import contents_of
 from tunesmith.data.encodings import UTF_8
+from tunesmith.data.fields import Fields
 from tunesmith.data.legal import case_from, prompt_messages
 from tunesmith.data.movielens import is_movielens
 from tunesmith.data.place import BadRecord, RecordProblem, RecordSkipped, Skipped
@@ -191,7 +192,8 @@ def _one_by_one(
             continue
         seen.shapes[shape_of(record.value)] += 1
         try:
-            contents = make(record.value)
+            fields = Fields(record.value)
+            contents = make(fields)
         except RecordProblem as problem:
             yield BadRecord(record.place, problem.message)
         except RecordSkipped as skipped:
@@ -199,4 +201,5 @@ def _one_by_one(
         except RecursionError:
             yield BadRecord(record.place, "the record is nested too deeply")
         else:
+            seen.tally.unread.add(fields.unread())
             yield from (Item(record.place, content, "", "") for content in contents)

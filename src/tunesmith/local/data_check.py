@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,11 +16,14 @@ from tunesmith.api.common import HubSpec
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.bad_records import not_allowed
+from tunesmith.data.fields import unread_text
+from tunesmith.data.lengths import longest_sample
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.read import BadRecords, Item
 from tunesmith.data.report import counted
 from tunesmith.data.tokenise import Settings, Tokeniser
 from tunesmith.engines.load import fetch_model, vocabulary_size
+from tunesmith.engines.positions import max_positions
 from tunesmith.errors import UsageError
 from tunesmith.local.chat import source as model_source
 from tunesmith.local.data import LEARNED, Asked, Dataset, Found, Seen, dataset_of, found_in
@@ -32,6 +35,8 @@ from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Encoded
 
 BINS = 12
+_NOT_READ = "Every record can be used, but no reader reads these fields"
+_NAMED = 5
 _NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
 
 
@@ -67,10 +72,10 @@ class Account:
 
 
 def check(
-    path: str, asked: Asked, model: str | None, max_length: int, work_dir: Path, console: Console
+    path: str, asked: Asked, model: str | None, max_length: int | None, work_dir: Path, console: Console
 ) -> int:
     """Reads everything and says what it is. Returns 0 when all of it can be used, else 2."""
-    account = Account()
+    account, settings = Account(), None
     with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
         name, dataset = dataset_of(asked, source, console)
         if model is not None and name not in LEARNED:
@@ -81,17 +86,18 @@ def check(
                 account.add(each)
         else:
             assert isinstance(dataset, DatasetSpec)
-            with _tokenizer(model, work_dir) as (tokenizer, vocabulary):
-                _measure(account, found, tokenizer, _settings(dataset, max_length, vocabulary))
+            with _tokenizer(model, work_dir) as (tokenizer, folder):
+                settings = _settings(dataset, max_length, folder)
+                _measure(account, found, tokenizer, settings)
         _say_what(account, name, dataset, source, console)
-    if model is not None:
-        _say_lengths(account, max_length, console)
-    return verdict(account.bad, account.good, console)
+    if settings is not None:
+        _say_lengths(account, settings.max_length, console)
+    return verdict(account.bad, account.good, account.seen.tally.unread, console)
 
 
 @contextmanager
-def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, int | None]]:
-    """The tokenizer of a model's folder or address, without its weights, and its vocabulary's size."""
+def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, Path]]:
+    """The tokenizer of a model's folder or address, and a folder with its configuration; no weights."""
     named = model_source(model, "--model")
     assert named.uri is not None
     with ExitStack() as stack:
@@ -99,12 +105,14 @@ def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, int 
         stack.enter_context(embedded_for(named.uri, WorkDir(work_dir).s3))
         options = StorageOptions()
         found = fetch_model(named, HubSpec(), options, folder / "model", tokenizer_only=True, named="--model")
-        yield ChatTokenizer.load(found), vocabulary_size(found)
+        yield ChatTokenizer.load(found), found
 
 
-def _settings(dataset: DatasetSpec, max_length: int, vocabulary: int | None) -> Settings:
+def _settings(dataset: DatasetSpec, asked: int | None, model: Path) -> Settings:
     train_on = dataset.chat.train_on if dataset.chat else "allAssistant"
-    return Settings(max_length, train_on, vocab_size=vocabulary)
+    positions = max_positions(model)
+    longest = longest_sample(asked, positions)
+    return Settings(longest, train_on, vocab_size=vocabulary_size(model), positions=positions)
 
 
 def _measure(account: Account, found: Iterator[Found], tokenizer: ChatTokenizer, settings: Settings) -> None:
@@ -135,6 +143,8 @@ def _say_what(account: Account, name: str, dataset: Dataset, source: Source, con
         say(console, f"  {number:,} left out: {reason}")
     for file in source.left_out(plain_text=name == "text"):
         say(console, f"  file left out: {file}")
+    if tally.unread:
+        say(console, f"  not read: {unread_text(tally.unread)}")
     say_bad(account.bad, console)
     if account.bad.count and len({shape.format for shape in shapes}) > 1:
         say(console, "  Records of several formats: put each into a file of its own, and into `datasets`.")
@@ -195,7 +205,7 @@ def say_bad(bad: BadRecords, console: Console) -> None:
         say(console, f"    … and {bad.count - len(bad.first):,} more", "red")
 
 
-def verdict(bad: BadRecords, good: int, console: Console) -> int:
+def verdict(bad: BadRecords, good: int, unread: Mapping[str, int], console: Console) -> int:
     """The last line, and the exit code that says the same."""
     if bad.fatal:
         hint = f"maxBadRecords cannot allow {not_allowed(bad.fatal)}"
@@ -206,6 +216,9 @@ def verdict(bad: BadRecords, good: int, console: Console) -> int:
     elif not good:
         say(console, "There is nothing to use.", "red")
     else:
-        say(console, "All good.", "green")
+        if unread:
+            say(console, f"{_NOT_READ}: {unread_text(unread, _NAMED)}.", "yellow")
+        else:
+            say(console, "All good.", "green")
         return 0
     return 2

@@ -19,6 +19,7 @@ from tunesmith.artifacts.location import FolderLocation
 from tunesmith.artifacts.opening import locate
 from tunesmith.data.bad_records import not_allowed
 from tunesmith.data.convert import TARGETS, Target, records_of
+from tunesmith.data.fields import unread_text
 from tunesmith.data.place import BadRecord, RecordProblem, Skipped
 from tunesmith.data.read import BadRecords, Item
 from tunesmith.data.report import counted
@@ -165,6 +166,8 @@ def _say_what(account: _Account, source: Source, console: Console) -> None:
         say(console, f"  {number:,} left out: {reason}")
     for file in source.left_out(plain_text=False):
         say(console, f"  file left out: {file}")
+    if account.seen.tally.unread:
+        say(console, f"  not read: {unread_text(account.seen.tally.unread)}")
     if account.shortened:
         say(
             console,

@@ -25,6 +25,7 @@ from tunesmith.data.prepared import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
 from tunesmith.engines.files import fetch_files
 from tunesmith.engines.load import vocabulary_size
+from tunesmith.engines.positions import max_positions
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
 from tunesmith.local.storage import run_storage, storage_options, variables
 from tunesmith.local.workdir import WorkDir
@@ -105,7 +106,6 @@ def _preview(
         files = fetch_files(
             spec.model, spec.hub, options, folder, os.environ.get(variable), tokenizer_only=True
         )
-        vocabulary = vocabulary_size(files.base)
         tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=spec.model.trust_remote_code)
         _, prepared = prepare_once(
             cache,
@@ -114,7 +114,8 @@ def _preview(
             options,
             lambda name, records: status.update(Text(f"{name}: {records:,} records")),
             first=first,
-            vocab_size=vocabulary,
+            vocab_size=vocabulary_size(files.base),
+            positions=max_positions(files.base),
         )
         status.stop()
         show(prepared, tokenizer, console)

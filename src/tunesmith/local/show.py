@@ -20,6 +20,8 @@ from tunesmith.text import visible
 
 LINE_SECONDS = 10.0
 PHASE_CHARACTERS = 60
+TROUBLE_CHARACTERS = 600
+_LONGEST_TIME = 30
 
 
 def duration(seconds: float) -> str:
@@ -44,9 +46,10 @@ def _count(values: dict[str, Any], name: str) -> int | None:
     return int(number) if number is not None and number >= 0 else None
 
 
-def money(spent: float, lost: float) -> str:
-    """What calls have cost, and beside it what those may have cost that a kill has cut off."""
-    return f"{spent:.4f} USD" + (f", at most {lost:.4f} USD more lost in flight" if lost else "")
+def money(spent: float, lost: float, calls: int = 0) -> str:
+    """What calls have cost, and beside it what those may have cost that a kill has cut off, where known."""
+    number = f" ({calls:,} call{'' if calls == 1 else 's'})" if calls else ""
+    return f"{spent:.4f} USD" + (f", at most {lost:.4f} USD more lost in flight{number}" if lost else "")
 
 
 def details(values: dict[str, Any]) -> str:
@@ -72,6 +75,8 @@ class Moment:
     step: int
     total: int | None
     text: str
+    trouble: str = ""
+    """What holds the job up, and since when."""
 
     @property
     def steps(self) -> str:
@@ -89,7 +94,16 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
     records = _count(values, "records")
     if records:
         text += f" ({records:,} records)"
-    return Moment(phase, _count(values, "step") or 0, _count(values, "total") or None, text)
+    trouble = trouble_in_words(values.get("trouble"))
+    return Moment(phase, _count(values, "step") or 0, _count(values, "total") or None, text, trouble)
+
+
+def trouble_in_words(said: Any) -> str:
+    """What rank 0 says of its trouble, with since when; empty where it says nothing or nothing sensible."""
+    if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in ("message", "since")):
+        return ""
+    since = visible(said["since"])[:_LONGEST_TIME]
+    return f"since {since}: {visible(' '.join(said['message'].split()))[:TROUBLE_CHARACTERS]}"
 
 
 class JobProgress:
@@ -97,7 +111,7 @@ class JobProgress:
 
     def __init__(self, console: Console, name: str) -> None:
         self._console, self._name = console, name
-        self._last_line, self._last_phase = time.monotonic(), ""
+        self._last_line, self._last_phase, self._trouble = time.monotonic(), "", ""
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -123,17 +137,27 @@ class JobProgress:
         moment = read_moment(values)
         if moment is None:
             return
+        text = f"{moment.text}  waiting" if moment.trouble else moment.text
         self._bar.update(
-            self._task, total=moment.total, completed=moment.step, steps=moment.steps, details=moment.text
+            self._task, total=moment.total, completed=moment.step, steps=moment.steps, details=text
         )
+        self._tell_trouble(moment.trouble)
         self._line(moment)
+
+    def _tell_trouble(self, trouble: str) -> None:
+        """A line when trouble begins or is another, and one when it is over."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        sign = (f"{self._name}  waiting, ", "yellow") if trouble else (f"{self._name}  goes on", "green")
+        self._console.print(Text.assemble(sign, trouble), soft_wrap=True)
 
     def _line(self, moment: Moment) -> None:
         if self._console.is_terminal:
             return
         due = time.monotonic() - self._last_line >= LINE_SECONDS
         if due or moment.phase != self._last_phase:
-            parts = [self._name, moment.steps, moment.text]
+            parts = [self._name, moment.steps, moment.text, moment.trouble and f"waiting, {moment.trouble}"]
             self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
             self._last_line, self._last_phase = time.monotonic(), moment.phase
 
@@ -214,7 +238,8 @@ def show_dialogues(console: Console, stats: dict[str, Any], folder: JobFolder, u
     _line(console, "Calls", f"{total['calls']:,}, {total['retries']:,} retries")
     _line(console, "Tokens", tokens)
     if total["cost_usd"] or stats["lost_in_flight_usd"]:
-        _line(console, "Cost", money(total["cost_usd"], stats["lost_in_flight_usd"]))
+        lost = (stats["lost_in_flight_usd"], stats["lost_in_flight_calls"])
+        _line(console, "Cost", money(total["cost_usd"], *lost))
     if (folder.output / "report.html").exists():
         _line(console, "Report", shown_path(folder.output / "report.html"))
     _line(console, "Output", uri)

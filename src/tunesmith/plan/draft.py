@@ -18,6 +18,10 @@ from tunesmith.names import Phase, Reason
 Status = dict[str, Any]
 _PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
 _VALID = (True, "Valid", "")
+NEXT_ATTEMPT = "nextAttemptTime"
+DEGRADED = "Degraded"
+"""The condition of a job that runs and is held up."""
+_TIMES = ("startTime", "completionTime", NEXT_ATTEMPT)
 
 
 def stamp(moment: datetime) -> str:
@@ -43,7 +47,7 @@ def _valid(values: Mapping[str, Any]) -> bool:
         JobStatus.model_validate(dict(values), by_alias=True, by_name=False)
     except ValidationError:
         return False
-    return all(moment(values[key]) for key in ("startTime", "completionTime") if key in values)
+    return all(moment(values[key]) for key in _TIMES if key in values)
 
 
 def sound(status: Any) -> Status:
@@ -118,6 +122,8 @@ class Draft:
         self.condition("Accepted", *accepted)
         for kind in _PHASES:
             self.condition(str(kind), phase == kind, str(reason), message)
+        if phase != Phase.RUNNING:
+            self.condition(DEGRADED, False, str(reason), "")
         if phase in (Phase.SUCCEEDED, Phase.FAILED):
             self.status.setdefault("completionTime", self.now)
         if self.before.get("phase") == Phase.SUSPENDED != phase and "startTime" in self.status:

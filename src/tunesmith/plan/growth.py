@@ -15,6 +15,8 @@ from tunesmith.names import Kind
 
 Grows = Callable[[Any, Any], bool]
 """Whether the second value is a growth of the first; None stands for an absent field."""
+# Defaults of earlier versions that fields no longer have: outputs hold them as settings.
+_FORMER = {"training.maxLength": 4096}
 
 
 def not_smaller(old: float | None, new: float | None) -> bool:
@@ -103,9 +105,15 @@ def changed(old: Any, new: Any, path: str = "") -> list[str]:
 def added_since(old: Mapping[str, Any], new: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     """Paths of defaults that the old fields lack: an earlier version wrote them, which had no such field.
 
-    `chosen` are the new fields without those that have their defaults.
+    Also those of defaults that the old fields have, and that have been given up since: whether the data is
+    still the same is for its own digest to say. `chosen` are the new fields without those that have defaults.
     """
-    return [p for p in changed(old, new) if value_at(old, p) is None and value_at(chosen, p) is None]
+
+    def of_before(path: str) -> bool:
+        value = value_at(old, path)
+        return value is None or (path in _FORMER and value == _FORMER[path])
+
+    return [path for path in changed(old, new) if of_before(path) and value_at(chosen, path) is None]
 
 
 def value_at(fields: Mapping[str, Any], path: str) -> Any:

@@ -18,7 +18,8 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import NO_MODEL, Key, references, target_key
 from tunesmith.names import Phase, Reason
-from tunesmith.plan.draft import Draft, Status, is_terminal, moment
+from tunesmith.plan.backoff import next_attempt
+from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, moment, stamp
 from tunesmith.plan.pods import (
     Cause,
     Object,
@@ -33,6 +34,7 @@ from tunesmith.plan.pods import (
     why_pending,
 )
 from tunesmith.plan.progress import to_status
+from tunesmith.plan.trouble import TROUBLE, describe
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
@@ -99,6 +101,7 @@ def observe(seen: Seen) -> Next:
     if is_terminal(draft.before):
         return _finished(seen, draft)
     child = max(seen.children, key=attempt_of, default=None)
+    draft.status.pop(NEXT_ATTEMPT, None)  # it is there only while the next attempt has to wait
     _adopt(seen, draft)
     word = None if child is None else published(of_job(seen.pods, _name(child)))
     if child is not None and holds(child, "Succeeded") and word is not None:
@@ -207,10 +210,29 @@ def _start(seen: Seen, draft: Draft, cause: Cause | None = None) -> Next:
         held = Phase.SUSPENDED if draft.before.get("phase") == Phase.SUSPENDED else Phase.PENDING
         draft.phase(held, reason, f"Attempt {number} follows when pod {writer} has ended{why}")
         return Next(draft.status, again=_until_deadline(seen, draft))
+    if cause and (left := _pause(seen, draft, cause)) > 0:
+        draft.phase(Phase.PENDING, reason, f"Attempt {number} starts at {draft.status[NEXT_ATTEMPT]}{why}")
+        deadline = _until_deadline(seen, draft)
+        return Next(draft.status, again=left if deadline is None else min(left, deadline))
     draft.status |= {"launches": number, "attempts": draft.attempts + counted}
     draft.status.setdefault("startTime", draft.now)
     draft.phase(Phase.PENDING, reason, f"Attempt {number} {'follows' if cause else 'is starting'}{why}")
     return Next(draft.status, create=number, again=_until_deadline(seen, draft))
+
+
+def _pause(seen: Seen, draft: Draft, cause: Cause) -> float:
+    """Seconds until the next attempt may start; when that is stands in the status."""
+    known = draft.before.get("launches") == draft.launches  # else it is about an earlier attempt
+    then = moment(draft.before.get(NEXT_ATTEMPT)) if known else None
+    if then is None:
+        child = max(seen.children, key=attempt_of, default=None)
+        condition = None if child is None else _condition(child, "Failed") or _condition(child, "Succeeded")
+        ended = moment(get(condition, "lastTransitionTime"))
+        then = next_attempt(cause, draft.attempts, ended, seen.now)
+    left = (then - seen.now).total_seconds()
+    if left > 0:
+        draft.status[NEXT_ATTEMPT] = stamp(then)
+    return left
 
 
 def _waiting(seen: Seen) -> tuple[Phase, str, str] | None:
@@ -243,6 +265,7 @@ def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     draft.status["outputs"] = outputs
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
+    progress.pop(TROUBLE, None)
     if progress:
         draft.status["progress"] = progress
     said = word.get("message")
@@ -304,9 +327,12 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
     elif stuck is not None:
         draft.phase(Phase.PENDING, *stuck)
     elif holds(child, "Running"):
-        if seen.progress:
-            draft.status["progress"] = dict(seen.progress)
-        draft.phase(Phase.RUNNING, Reason.RUNNING, f"Attempt {attempt_of(child)} is running.")
+        progress = dict(seen.progress or {})
+        trouble = progress.pop(TROUBLE, None)
+        if progress:
+            draft.status["progress"] = progress
+        message = describe(draft, trouble, f"Attempt {attempt_of(child)} is running.")
+        draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")
     return Next(draft.status, _without_config(seen, child), suspend, again=_until_deadline(seen, draft))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.plan.draft import clean
+from tunesmith.plan.trouble import TROUBLE, trouble_of
 
-_WHOLE = ("step", "total", "prompts", "accepted", "dialogues")
+_WHOLE = ("step", "total", "prompts", "accepted", "dialogues", "engineRestarts")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _LARGEST = 2**53
 _MOST, _LONGEST_NAME = 16, 253  # of a list, and of a name
@@ -56,7 +57,7 @@ def _evaluations(said: Any) -> list[dict[str, Any]]:
 
 
 def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `status.progress` that `said` gives sensible values for."""
+    """The fields of `status.progress` that `said` gives sensible values for, and the trouble, if any."""
     values: dict[str, Any] = {}
     for key in _WHOLE:
         number = _number(said.get(key))
@@ -79,6 +80,8 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
         values["text"] = clean(" ".join(text.split()), _LONGEST_NAME)
     elif values.get("total") and "step" in values:
         values["text"] = f"{values['step']}/{values['total']}"
+    if trouble := trouble_of(said.get(TROUBLE)):
+        values[TROUBLE] = trouble
     if "secondsLeft" in values:
         values["eta"] = eta(values["secondsLeft"])
     return values

@@ -31,7 +31,7 @@ _LOOKED_AT = ("compareWith", "evaluation", "previews")
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
 # And of an engine: how it is laid out on the machine.
-_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize")
+_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize", "stuckSeconds")
 
 # What another job's output is read as.
 UPSTREAM_KEYS = {

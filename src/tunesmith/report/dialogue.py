@@ -65,7 +65,9 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Tokens of prompts", total["tokens"]["prompt"]),
         ("Tokens of replies", total["tokens"]["completion"]),
         ("Cost", usd(total["cost_usd"])),
+        ("Calls lost in flight", found["lost_in_flight_calls"]),
         ("Lost in flight, at most", usd(found["lost_in_flight_usd"])),
+        ("Counts against the budget", usd(found["against_budget_usd"])),
         ("Seconds", found["seconds"]),
     ]
 

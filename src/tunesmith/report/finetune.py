@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.data.fields import unread_text
 from tunesmith.report import svg
 from tunesmith.report.evaluation import evaluation_values
 
@@ -78,7 +79,9 @@ def environment() -> Any:
 def dataset_row(row: Row) -> dict[str, Any]:
     """A dataset's numbers with what its table shows beside them."""
     seen, skipped = row.get("seen_samples"), row.get("skipped") or {}
-    return {**row, "seen": f"{row['share']:.1%}" if seen else None, "left_out": sum(skipped.values())}
+    share = f"{row['share']:.1%}" if seen else None
+    unread = unread_text(row.get("unread") or {})
+    return {**row, "seen": share, "left_out": sum(skipped.values()), "unread": unread}
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:

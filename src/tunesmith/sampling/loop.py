@@ -25,6 +25,10 @@ Shards = Callable[[], Awaitable[range | None]]
 """The next positions of prompts to work on; None when there are no more."""
 
 
+async def _none_kept(prompt: str) -> int:
+    return 0
+
+
 class Judges(Protocol):
     """Who finds replies right or wrong (`sampling.pool.Verifiers`)."""
 
@@ -75,7 +79,7 @@ class Loop:
         sampling: SamplingSpec,
         *,
         finished: Callable[[range], None] = lambda shard: None,
-        kept: Callable[[str], int] = lambda prompt: 0,
+        kept: Callable[[str], Awaitable[int]] = _none_kept,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.tally = Tally()
@@ -145,7 +149,7 @@ class Loop:
         self._write([await draw.row(index)])
 
     async def _until_accepted(self, draw: _Draw, missing: list[int], enough: int) -> None:
-        before = self._kept(draw.prompt.id) if len(missing) < self._sampling.num_samples else 0
+        before = await self._kept(draw.prompt.id) if len(missing) < self._sampling.num_samples else 0
         if before >= enough:
             self._write(_no_reply(draw.prompt, index, CANCELLED) for index in missing)
         elif self._sampling.deterministic:

@@ -7,6 +7,7 @@ token. Refuses to know file formats, models and training; imports transformers o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -92,11 +93,16 @@ class ChatTokenizer:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The ids at which generation stops: EOS, and the template's end of turn where one can be found."""
+        """The ids at which generation stops.
+
+        EOS, the template's end of turn where one can be found, and those control tokens that the model's
+        generation configuration names.
+        """
         ids = set() if self._encoder.eos_id is None else {self._encoder.eos_id}
         with suppress(ModelError):  # a template unfit for training may still do for generating
             ids.add(self.shape.eot_id)
-        return frozenset(ids)
+        named = set() if self.source is None else _named_ends(self.source.folder)
+        return frozenset(ids | named & set(self._encoder.added.values()))
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """What inference sends for `messages`, up to where the model goes on."""
@@ -219,6 +225,14 @@ class ChatTokenizer:
         """The same by id: a normaliser may turn look-alike text into control tokens."""
         if not self._turn_ids.isdisjoint(reply[:-1]):
             raise RecordError("the reply's text becomes control tokens of the model; remove or rewrite them")
+
+
+def _named_ends(folder: Path) -> set[int]:
+    """What generation_config.json names as `eos_token_id`; nothing where it cannot be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        named = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id")
+        return {each for each in (named if isinstance(named, list) else [named]) if isinstance(each, int)}
+    return set()
 
 
 def _trained(messages: Sequence[Message], train_on: str) -> list[int]:

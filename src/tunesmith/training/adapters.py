@@ -7,6 +7,7 @@ at the end is one adapter over the original base: B₁A₁ + B₂A₂ = [B₁ B�
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from tunesmith.engines.adapter import (
     ADAPTER_WEIGHTS,
     LORA_A,
     LORA_B,
+    changes_tied,
     load_adapter,
     put_weights,
     read_weights,
 )
 from tunesmith.errors import ModelError
 from tunesmith.names import TRAINED_ADAPTER
-from tunesmith.training.experts import fused_experts, linear_layers
+from tunesmith.training.targets import target_modules
 
+log = logging.getLogger(__name__)
 TRAINED = "default"
 Weights = Mapping[str, Any]
 
@@ -51,7 +54,7 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
         r=method.r,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules=_wanted(model, method.target_modules),
+        target_modules=target_modules(model, method),
         task_type=TaskType.CAUSAL_LM,
     )
     try:
@@ -64,14 +67,12 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
     if names:
         model.base_model.set_adapter([*names, TRAINED])
         model.base_model.set_requires_grad(names, requires_grad=False)
+    if changes_tied(model):
+        log.warning(
+            "An adapter that this job starts from changes one of two embeddings that are one matrix. What is "
+            "published has it too: keep that as an adapter, since merging it would change both embeddings."
+        )
     return model
-
-
-def _wanted(model: Any, targets: str) -> str | list[str]:
-    """`targetModules` as peft takes it."""
-    if targets != "all-linear":
-        return [name.strip() for name in targets.split(",") if name.strip()]
-    return linear_layers(model) if fused_experts(model) else targets
 
 
 def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
@@ -81,7 +82,7 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
 
     for folder in adapters:
         adapted = load_adapter(model, folder)
-        _refuse_tied(adapted, folder)
+        refuse_tied(adapted, folder)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
                 with gather_params_ctx(module.get_base_layer().weight):  # under ZeRO-3 it is shared out
@@ -90,14 +91,12 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
     return model.requires_grad_(True)
 
 
-def _refuse_tied(model: Any, folder: Path) -> None:
-    """Input and output embeddings that are one matrix cannot take an adapter of one of them."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def refuse_tied(model: Any, folder: Path) -> None:
+    """Raise ModelError for an adapter that cannot be merged.
 
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    plain = [end.base_layer if isinstance(end, BaseTunerLayer) else end for end in ends if end is not None]
-    tied = len(plain) == 2 and plain[0].weight is plain[1].weight
-    if tied and any(isinstance(end, BaseTunerLayer) for end in ends):
+    Input and output embeddings that are one matrix cannot take an adapter of one of them.
+    """
+    if changes_tied(model):
         raise ModelError(
             f"The adapter in {folder} changes an embedding that is also the other one of this model; "
             "it cannot be merged for method.full. Use method.lora."
@@ -164,7 +163,8 @@ def _combined(model: Any, state: Weights | None) -> dict[str, Any]:
         own = get_peft_model_state_dict(model, state, adapter, save_embedding_layers=False)
         for name, tensor in own.items():
             scale = _scale(model, name, adapter) if name.endswith(LORA_B) else 1.0
-            parts.setdefault(name, []).append(tensor.detach().to("cpu", torch.float32) * scale)
+            where = "meta" if tensor.is_meta else "cpu"
+            parts.setdefault(name, []).append(tensor.detach().to(where, torch.float32) * scale)
     joined = {name: torch.cat(found, 0 if name.endswith(LORA_A) else 1) for name, found in parts.items()}
     rank = max(tensor.shape[0] for name, tensor in joined.items() if name.endswith(LORA_A))
     return {name: _filled(tensor, rank, name.endswith(LORA_A)) for name, tensor in joined.items()}

@@ -155,9 +155,11 @@ def step(engine: Any) -> float:
     """
     import torch
 
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    plain = isinstance(engine.optimizer, torch.optim.Optimizer)  # stage 0 in float32, which measures nothing
-    norm = torch.nn.utils.get_total_norm(gradients) if plain else None
+    from tunesmith.training.gradient import clip_gradient
+
+    # Stage 0 in float32, which measures nothing, and clips by a length added up in float32.
+    plain = isinstance(engine.optimizer, torch.optim.Optimizer)
+    norm = clip_gradient(engine.module.parameters(), engine.gradient_clipping()) if plain else None
     engine.step()
     norm = norm if plain else engine.get_global_grad_norm()
     # DeepSpeed says -1 for infinite and for no number.

@@ -14,7 +14,7 @@ from tunesmith.api.finetune import MethodSpec
 
 log = logging.getLogger(__name__)
 # Last names that peft reads as the experts of such models, also where a dense layer has them.
-_OLD_NAMES = frozenset(("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
+OLD_NAMES = frozenset(("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 
 
 def fused_experts(model: Any) -> list[str]:
@@ -37,7 +37,7 @@ def linear_layers(model: Any) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
         and module is not head
-        and name.rpartition(".")[2] not in _OLD_NAMES
+        and name.rpartition(".")[2] not in OLD_NAMES
     ]
 
 

@@ -7,9 +7,10 @@ configuration. Does not depend on where they are written to, nor on what a resum
 
 from __future__ import annotations
 
+import copy
 import json
-import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,39 @@ from tunesmith.training.adapters import has_adapters, save_combined, save_for_re
 if TYPE_CHECKING:
     import torch
 
-GENERATION_CONFIG = "generation_config.json"
+CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What ends a reply of a trained model.
+
+    `ids` are all tokens that do: the one that training teaches first, then the tokenizer's and the model's
+    own. `token` is the text of the first, which becomes the tokenizer's EOS; "" where that stays as it is.
+    """
+
+    ids: tuple[int, ...]
+    token: str = ""
+
+
+def ends_of(model: Any, tokenizer: ChatTokenizer, *, turns: bool = True) -> Ends:
+    """Return what ends a reply. `turns`: whether conversations are trained on, not only documents.
+
+    The tokenizer's EOS becomes the end of turn unless the template asks for `eos_token`, which would then
+    render prompts as training never saw them, or the tokenizer adds EOS to each text by itself.
+    """
+    eos = tokenizer.tokenizer.eos_token_id
+    first, learned = (tokenizer.shape.eot_id, tokenizer.eot_ids) if turns else (eos, frozenset[int]())
+    own = getattr(_base(model).generation_config, "eos_token_id", None)
+    others = own if isinstance(own, list | tuple) else [own]
+    found = [first, *sorted(learned), eos, *sorted(tokenizer.stop_ids), *others]
+    size = _base(model).config.get_text_config().vocab_size
+    ids = tuple(dict.fromkeys(int(each) for each in found if each is not None and 0 <= each < size))
+    used = "eos_token" in str(tokenizer.tokenizer.chat_template)
+    if first in (eos, None) or used or getattr(tokenizer.tokenizer, "add_eos_token", False):
+        return Ends(ids)
+    return Ends(ids, tokenizer.shape.eot)
 
 
 def base_name(source: ModelSource) -> str:
@@ -37,16 +70,70 @@ def save_final(
     dtype: torch.dtype,
     folder: Path,
     state: Mapping[str, Any] | None = None,
+    *,
+    turns: bool = True,
 ) -> None:
     """Adapter or full weights as safetensors, tokenizer and chat template: what plain transformers loads.
 
     An adapter is one over `base`, whatever adapters training began with. `state` has all weights where the
-    model itself holds only a part of each.
+    model itself holds only a part of each. `turns` as in `ends_of`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(model, folder, state, dtype)
     describe_weights(folder, base, dtype)
+    ends = ends_of(model, tokenizer, turns=turns)
+    save_ends(model, folder, ends)
+    save_tokenizer(tokenizer, folder, ends)
+
+
+def save_ends(model: Any, folder: Path, ends: Ends) -> None:
+    """Name in the generation configuration and in config.json what ends a reply: both are read by others.
+
+    The generation configuration is the base model's, and is written beside an adapter too.
+    """
+    config = copy.deepcopy(_base(model).generation_config)
+    config.eos_token_id = list(ends.ids) or None
+    config.save_pretrained(folder)
+    path = folder / CONFIG
+    if path.is_file() and ends.ids:
+        _name_ends(path, list(ends.ids))
+
+
+def _name_ends(path: Path, ids: list[int]) -> None:
+    """Set `eos_token_id` of a config.json to all ids; to the first where its class takes no list."""
+    from transformers import AutoConfig
+
+    before = json.loads(path.read_text("utf-8"))
+    for value in (ids, ids[0]):
+        nested = before.get("text_config")
+        inner = {"text_config": nested | {"eos_token_id": value}} if _has_end(nested) else {}
+        _change(path, eos_token_id=value, **inner)
+        try:
+            AutoConfig.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+            return
+        except Exception:  # noqa: BLE001 - whatever a class's own validation raises
+            if "auto_map" in before:  # code of the model's own, which is not run for this
+                return
+
+
+def _has_end(nested: Any) -> bool:
+    return isinstance(nested, dict) and "eos_token_id" in nested
+
+
+def save_tokenizer(tokenizer: ChatTokenizer, folder: Path, ends: Ends) -> None:
+    """Write the tokenizer and its chat template, with what ends a reply as its EOS."""
     tokenizer.tokenizer.save_pretrained(folder)
+    path = folder / TOKENIZER_CONFIG
+    if not ends.token or not path.is_file():
+        return
+    _change(path, eos_token=ends.token)
+    special = folder / "special_tokens_map.json"
+    if special.is_file():
+        _change(special, eos_token=ends.token)
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if has_adapters(model) else model
 
 
 def save_checkpoint(
@@ -81,7 +168,7 @@ def describe_weights(folder: Path, base: ModelSource, dtype: torch.dtype) -> Non
     to be loaded as `dtype`, whatever they are kept in, and used with a cache.
     """
     if not is_adapter(folder):
-        _change(folder / "config.json", dtype=str(dtype).removeprefix("torch."), use_cache=True)
+        _change(folder / CONFIG, dtype=str(dtype).removeprefix("torch."), use_cache=True)
         return
     path = folder / ADAPTER_CONFIG
     targets = json.loads(path.read_text("utf-8"))["target_modules"]
@@ -93,9 +180,3 @@ def describe_weights(folder: Path, base: ModelSource, dtype: torch.dtype) -> Non
 def _change(path: Path, **values: Any) -> None:
     config = json.loads(path.read_text("utf-8")) | values
     path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
-
-
-def copy_generation_config(base: Path, folder: Path) -> None:
-    """Put the base's generation configuration, if it has one, beside an adapter."""
-    if (base / GENERATION_CONFIG).is_file() and not (folder / GENERATION_CONFIG).exists():
-        shutil.copyfile(base / GENERATION_CONFIG, folder / GENERATION_CONFIG)

@@ -1,10 +1,11 @@
 """The loss of a step, exact over micro-batches, accumulation and ranks.
 
-    L = Σ_s w_s Σ_t ℓ_st / Σ_s w_s T_s        (tokenMean)
-    L = Σ_s w_s mean_t ℓ_st / Σ_s w_s         (sampleMean)
+    L = Σ_s w_s Σ_t m_st ℓ_st / Σ_s w_s Σ_t m_st                  (tokenMean)
+    L = Σ_s w_s/T_s Σ_t m_st ℓ_st / Σ_s w_s/T_s Σ_t m_st          (sampleMean)
 
-over all samples s of the optimizer step, on all ranks. Both are one formula once each label token has its
-weight v: L = Σ v ℓ / D with D gathered once per step; a micro-batch contributes Σ v ℓ alone.
+over all samples s of the optimizer step, on all ranks, with m the message's `loss_weight` and T_s the number
+of the sample's labels. Both are one formula once each label token has its weight v: L = Σ v ℓ / D with D
+gathered once per step; a micro-batch contributes Σ v ℓ alone.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from tunesmith.errors import DivergedError
 from tunesmith.training import engine
 from tunesmith.training.adapters import has_adapters, load_trained
 from tunesmith.training.export import save_checkpoint
+from tunesmith.training.gradient import clip_gradient
 from tunesmith.training.head import Head, fuse_head
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
@@ -247,9 +248,16 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def _diverged(self, what: str) -> DivergedError:
         return self._health.diverged(self.state.global_step + 1, what)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _clip_grad_norm(self, model: Any) -> float:
+        """Clip, unless DeepSpeed has done so with its step. Returns the gradient's length before."""
         if not self.is_deepspeed_enabled:
-            self.last_grad_norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+            self.accelerator.unscale_gradients()
+            self.last_grad_norm = clip_gradient(model.parameters(), self.args.max_grad_norm)
+        return self.last_grad_norm
+
+    def _get_grad_norm(self, model: Any, grad_norm: float | None = None) -> float:
+        if grad_norm is None:
+            self._clip_grad_norm(model)
         # With float16 an overflow is no end: the scaler passes over the step and scales less.
         if not math.isfinite(self.last_grad_norm) and not self._scales:
             raise self._diverged(f"The gradient of step {self.state.global_step + 1} is not finite.")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.artifacts.publish import FileInfo
-from tunesmith.artifacts.retry import PAUSES, Task
+from tunesmith.artifacts.retry import PAUSES, Task, Tell, nobody
 from tunesmith.artifacts.transfer import describe, for_each
 from tunesmith.errors import StoppedError, StorageTemporaryError, TunesmithError
 from tunesmith.names import CHECKPOINT_PREFIX, checkpoint_key
@@ -55,6 +55,8 @@ class Around:
     last_seconds: float = LAST_SECONDS
     pauses: Sequence[float] = PAUSES
     """Between tries."""
+    tell: Tell = nobody
+    """Told of trouble with the storage, from a thread."""
 
 
 @dataclass(slots=True)
@@ -183,7 +185,9 @@ class Uploads:
     def _start_phase(self, flight: Flight) -> None:
         work = flight.phases.pop(0)
         name = f"Upload of {checkpoint_key(flight.step)}"
-        flight.task = None if work is None else Task(name, work, self._changed, self._around.pauses)
+        flight.task = (
+            None if work is None else Task(name, work, self._changed, self._around.pauses, self._around.tell)
+        )
 
     def _send(self, flight: Flight, task: Task) -> None:
         """Send what is not sent yet, then delete it here."""

@@ -1,0 +1,97 @@
+"""An engine that is opened again when it hangs or dies; what it was asked for is sampled again.
+
+For engines whose model runs in processes of their own, which can be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from tunesmith.engines.heartbeat import Heartbeat
+from tunesmith.engines.sampler import Engine, Reply, Request
+from tunesmith.errors import StoppedError, StuckError, TemporaryError, TunesmithError
+
+log = logging.getLogger(__name__)
+MOST_STARTS = 4
+"""Starts in a row after each of which the engine ends without having given a single reply."""
+_LOOK_SECONDS = 0.5
+
+Tell = Callable[[TemporaryError | None, int], None]
+"""Told why the engine is being opened again, None when it replies again, and how often that was so far."""
+
+
+class Restarting:
+    """`sampler.Engine` over those that `open` opens, of which `engine` is the first.
+
+    One that gives no token and no reply for `stuck_seconds`, though it is asked for some, is closed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        open: Callable[[], Awaitable[Engine]],  # noqa: A002 - what it does
+        stuck_seconds: float,
+        tell: Tell = lambda error, times: None,
+    ) -> None:
+        self.at_once, self.longest = engine.at_once, engine.longest
+        self._engine, self._open, self._stuck_seconds, self._tell = engine, open, stuck_seconds, tell
+        self._turn = asyncio.Lock()
+        self._closed, self._times, self._in_vain = False, 0, 0
+        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """Of the engine that is open now."""
+        return self._engine.heartbeat
+
+    async def reply(self, request: Request) -> Reply:
+        """See `sampler.Engine`. Raises why an engine ended when it does so again and again."""
+        while True:
+            engine = self._engine
+            try:
+                reply = await engine.reply(request)
+            except TemporaryError as error:
+                if self._closed:
+                    raise
+                await self._replace(engine, error)
+                continue
+            if self._in_vain:
+                self._in_vain = 0
+                self._tell(None, self._times)
+            return reply
+
+    async def close(self) -> None:
+        """See `sampler.Engine`."""
+        self._closed = True
+        self._watching.cancel()
+        async with self._turn:
+            await self._engine.close()
+
+    async def _replace(self, engine: Engine, error: TemporaryError) -> None:
+        """Open another in the place of this one, unless that has been done."""
+        async with self._turn:
+            if self._engine is not engine:
+                return
+            if self._closed:
+                raise StoppedError("The engine is closed.")
+            self._times, self._in_vain = self._times + 1, self._in_vain + 1
+            if self._in_vain == MOST_STARTS:
+                raise error
+            message = f"{error.message} It is started again, and what it was asked for is sampled again."
+            log.warning("%s", message)
+            self._tell(TemporaryError(message, reason=error.reason), self._times)
+            await engine.close()
+            self._engine = await self._open()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            engine = self._engine
+            if engine.heartbeat.silent >= self._stuck_seconds:
+                seconds = f"{self._stuck_seconds:g} s (stuckSeconds)"
+                error = StuckError(f"The engine has given no token and no reply for {seconds}.")
+                with suppress(TunesmithError):  # told to those whose replies are called off
+                    await self._replace(engine, error)

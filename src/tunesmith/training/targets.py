@@ -1,0 +1,85 @@
+"""Which modules get an adapter: `targetModules` against the modules that the model has.
+
+peft takes a list in which one name fits and leaves out the others in silence; here each must fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunesmith.api.finetune import LoraMethod, QloraMethod
+from tunesmith.engines.adapter import tied_ends
+from tunesmith.errors import ModelError
+from tunesmith.training.experts import OLD_NAMES, fused_experts, linear_layers
+
+ALL = "all-linear"
+_SHOWN = 24
+
+
+def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
+    """Return `targetModules` as peft takes it. Raises ModelError where a name cannot have an adapter."""
+    if method.target_modules == ALL:
+        return linear_layers(model) if fused_experts(model) else ALL
+    field = f"spec.method.{'qlora' if isinstance(method, QloraMethod) else 'lora'}.targetModules"
+    names = list(dict.fromkeys(name.strip() for name in method.target_modules.split(",") if name.strip()))
+    modules = [name for name, _ in model.named_modules()]
+    fitting = {name: {module for module in modules if fits(name, module)} for name in names}
+    _refuse_experts(model, field, names)
+    missing = [name for name in names if not fitting[name]]
+    if missing or not names:
+        what = f"the model has no module named {' or '.join(missing)}" if names else "no module is named"
+        raise ModelError(
+            f"{field}: {what}. Its linear modules are {_listed(last_names(model))}; {ALL} means all of them "
+            "but the output layer."
+        )
+    _refuse_tied(model, field, fitting)
+    return names
+
+
+def fits(name: str, module: str) -> bool:
+    """Whether peft gives a module an adapter for a name: the module's own, or the end of it after a dot."""
+    return module == name or module.endswith(f".{name}")
+
+
+def last_names(model: Any) -> list[str]:
+    """Last parts of the names of linear modules, each once; with the part before where that is a number."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    found: dict[str, None] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            parts = name.split(".")
+            found[".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]] = None
+    return list(found)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _refuse_experts(model: Any, field: str, names: Sequence[str]) -> None:
+    """peft would put adapters that no engine reads on experts that are one tensor, under their old names."""
+    experts = fused_experts(model)
+    wrong = [name for name in names if name.rpartition(".")[2] in OLD_NAMES] if experts else []
+    if wrong:
+        raise ModelError(
+            f"{field}: {', '.join(wrong)} cannot have an adapter in this model, since its experts are single "
+            f"tensors ({', '.join(experts)}). Leave {'it' if len(wrong) == 1 else 'them'} out."
+        )
+
+
+def _refuse_tied(model: Any, field: str, fitting: dict[str, set[str]]) -> None:
+    """An adapter on one of two embeddings that share their weights is merged into both by plain peft."""
+    ends = tied_ends(model)
+    named = {id(module): name for name, module in model.named_modules()}
+    shared = [named[id(end)] for end in ends]
+    wrong = [name for name, modules in fitting.items() if modules & set(shared)]
+    if wrong:
+        raise ModelError(
+            f"{field}: {', '.join(wrong)} cannot have an adapter, since {' and '.join(shared)} of this model "
+            "are one matrix (tie_word_embeddings), so that merging the adapter would change both. Leave "
+            f"{'it' if len(wrong) == 1 else 'them'} out, or use method.full, which trains the matrix itself."
+        )

@@ -1,0 +1,67 @@
+"""What a job publishes stops in vLLM as it comes, with vLLM's own defaults: whole weights and an adapter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from tests.fixtures.base_model import LEARNED, exported, make_base_model
+
+from tunesmith.engines.vllm_settings import MAX_RANK
+
+pytest.importorskip("vllm")
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
+
+# In a process of its own: vLLM leaves much behind in the one that it is used in.
+PROGRAM = """
+import json, sys
+from vllm import LLM
+from vllm.lora.request import LoRARequest
+
+if __name__ == "__main__":
+    model, adapter, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    llm = LLM(model=model, enforce_eager=True, dtype="float32", max_model_len=128, max_num_seqs=4,
+              kv_cache_memory_bytes=1 << 26, **options)
+    sampling = llm.get_default_sampling_params()
+    sampling.max_tokens = 8
+    lora = LoRARequest("adapter", 1, adapter) if adapter else None
+    asked = [{"role": "user", "content": "What is it?"}]
+    (made,) = llm.chat(asked, sampling, use_tqdm=False, lora_request=lora)
+    print("SAID", json.dumps([list(made.outputs[0].token_ids), made.outputs[0].finish_reason]))
+"""
+
+
+def said(folder: Path, model: Path, adapter: Path | None = None, **options: object) -> list[object]:
+    (folder / "ask.py").write_text(PROGRAM)
+    command = [sys.executable, "ask.py", model, adapter or "", json.dumps(options)]
+    ended = subprocess.run(
+        [*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=400, check=False
+    )
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("SAID ")]
+    assert lines, ended.stdout[-2000:] + ended.stderr[-4000:]
+    found: list[object] = json.loads(lines[-1].removeprefix("SAID "))
+    return found
+
+
+def test_a_published_model_stops(tmp_path: Path) -> None:
+    """The base says its end of turn for ever; what is published says it once."""
+    from transformers import AutoTokenizer
+
+    base = make_base_model(tmp_path / "base")
+    end = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(LEARNED)
+    whole = exported(base, tmp_path / "whole", "full")
+    assert said(tmp_path, whole) == [[end], "stop"]
+    adapter = exported(base, tmp_path / "adapter", "lora")
+    options = {"enable_lora": True, "tokenizer": str(adapter)}
+    from_card = options | {"generation_config": str(adapter)}
+    assert said(tmp_path, base, adapter, **from_card) == [[end], "stop"]
+
+
+def test_the_highest_rank_is_vllms() -> None:
+    from vllm.config.lora import MaxLoRARanks
+
+    assert max(get_args(MaxLoRARanks)) == MAX_RANK

@@ -1,0 +1,67 @@
+"""What a dialogue job tells of an endpoint that is paused."""
+
+import asyncio
+
+from tests.cases import each
+from tests.unit.endpoint_world import run
+
+from tunesmith.dialogue.growth import ROLES
+from tunesmith.dialogue.limiter import Limiter
+from tunesmith.dialogue.limits import Limits, Pause
+from tunesmith.dialogue.speakers import EndpointSpeaker
+from tunesmith.jobs.dialogue_speakers import tell_pauses, trouble_of
+from tunesmith.jobs.progress import Progress
+
+NOON = 1777636800.0
+
+PAUSES = {
+    "none": (None, None),
+    "of a moment": (Pause(-1.0, 2.0, refused=True), None),
+    "lasts": (
+        Pause(-15.0, 0.5, refused=False),
+        ("EndpointUnavailable", "2026-05-01T11:59:45Z", "fails or does not answer", "with growing pauses"),
+    ),
+    "will last": (
+        Pause(0.0, 30.0, refused=True),
+        ("EndpointPaused", "2026-05-01T12:00:00Z", "refuses to be asked so often", "with growing pauses"),
+    ),
+    "until later": (
+        Pause(-60.0, 3600.0, refused=True),
+        ("EndpointPaused", "2026-05-01T11:59:00Z", "refuses", "at 2026-05-01T13:00:00Z"),
+    ),
+}
+
+
+@each(("pause", "told"), PAUSES.values(), ids=PAUSES)
+def test_a_pause_is_trouble_when_it_lasts(pause, told):
+    trouble = trouble_of("gemini", pause, NOON)
+    if told is None:
+        assert trouble is None
+        return
+    reason, since, *words = told
+    assert (trouble.reason, trouble.since) == (reason, since)
+    assert all(word in trouble.message for word in ("Endpoint gemini", *words)), trouble.message
+
+
+def test_the_progress_holds_it_from_refusal_to_answer():
+    class Named:
+        name = "gemini"
+
+    async def refused_then_answered():
+        progress, limiter = Progress(), Limiter("gemini", Limits(4, None, None))
+        speakers = dict.fromkeys(ROLES, EndpointSpeaker(Named(), limiter, 1))
+        told = []
+
+        def look():
+            tell_pauses(progress, speakers, lambda: NOON)
+            told.append(progress.snapshot().get("trouble", {}).get("reason"))
+
+        look()
+        limiter.refused(await limiter.turn(10), 60.0)
+        look()
+        limiter.answered(await limiter.turn(10), 10)
+        look()
+        await asyncio.sleep(0)
+        return told
+
+    assert run(refused_then_answered())[0] == [None, "EndpointPaused", None]
