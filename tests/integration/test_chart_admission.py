@@ -1,21 +1,20 @@
 """The chart's policy at admission decides as the operator does; rendered by Helm, its CEL evaluated here."""
 
 import json
-import re
 import sys
+from fnmatch import fnmatchcase
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from tests.cases import each
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
-from admission import policy_refusal  # noqa: E402
+from admission import policy_refusal, policy_refused  # noqa: E402
 from full_manifests import FULL  # noqa: E402
 from hostile import ALLOWED, MANIFESTS, MINE  # noqa: E402
 
@@ -167,35 +166,72 @@ def test_a_priority_class_of_the_cluster_must_be_named(chart):
         assert (policy_refusal(policies, document, "research") == "") is admitted
 
 
-PORTS = st.sampled_from(["", ":443", ":80", ":8443"])
-SERVERS = st.builds(
-    "{}://{}{}".format,
-    st.sampled_from(["http", "https"]),
-    st.sampled_from(["llm.example", "LLM.Example", "llm.example.", "llmxexample", "[::1]", "[::A]", "[::a]"]),
-    PORTS,
-)
-STEPS = [
-    "/v1",
-    "/v1x",
-    "/V1",
-    "/a.b",
-    "/a-b",
-    "/axb",
-    "/.",
-    "/...",
-    "/",
-    "//",
-    "?x",
-    "#x",
-    "%20",
-    ";x",
-    ":y",
-    "é",
+def judged(chart, key, rules, *documents):
+    """What each of some rules, given alone, refuses of documents."""
+    given = [{"namespaces": [f"n{number}"], "uris": ["*"], key: rule} for number, rule in enumerate(rules)]
+    policies = render(chart, *given)[0]
+    for number in range(len(rules)):
+        refused = (policy_refused(policies, document, f"n{number}") for document in documents)
+        yield list(chain(*refused))
+
+
+def parts(values):
+    """Some at a time: there is an end to what an expression may loop over."""
+    return (values[start : start + 900] for start in range(0, len(values), 900))
+
+
+def taken(kind, values):
+    """Those that a manifest may hold."""
+    adapter = TypeAdapter(kind)
+
+    def valid(value):
+        try:
+            adapter.validate_python(value)
+        except ValidationError:
+            return False
+        return True
+
+    return [value for value in values if valid(value)]
+
+
+HOSTS = [
+    "llm.example",
+    "LLM.Example",
+    "llm.example..",
+    "llmxexample",
+    "llm.example.x",
+    "[::1]",
+    "[::A]",
+    "[::a]",
 ]
-URLS = st.builds(
-    lambda server, steps: server + "".join(steps), SERVERS, st.lists(st.sampled_from(STEPS), max_size=4)
-)
-FOLDERS = [
+SERVERS = [f"{s}://{h}{p}" for s in ("http", "https") for h in HOSTS for p in ("", ":443", ":80", ":8443")]
+STEPS = ["/v1", "/v1x", "/V1", "/a.b", "/axb", "/.", "/...", "/", "?x", "#x", "%20", ";x", ":y", "é", ""]
+PATHS = ["".join(steps) for steps in product(STEPS, repeat=3)]
+URLS = [SERVERS[16] + path for path in PATHS] + [server + path for server in SERVERS for path in PATHS[-225:]]
+ENDPOINTS = [
+    ["*"],
+    [],
+    ["https://llm.example"],
+    ["https://LLM.example.:443/v1/", "http://llm.example:443"],
+    ["http://llm.example:80/a.b", "https://llm.example:8443/./v1/a.b"],
+    ["http://[::A]/", "https://[::1]:8443/v1/../a.b"],
+]
+
+
+def test_servers_are_compared_as_the_operator_compares_them(chart):
+    urls = taken(Url, dict.fromkeys(URLS))
+    documents = [
+        {"kind": "DialogueGenJob", "spec": {"endpoints": {url: {"openai": {"baseUrl": url}} for url in some}}}
+        for some in parts(urls)
+    ]
+    for rule, refused in zip(ENDPOINTS, judged(chart, "endpoints", ENDPOINTS, *documents), strict=True):
+        rules = Rules(endpoints=tuple(rule))
+        assert set(refused) == {f"endpoint {url}" for url in urls if not rules.allow_endpoint(url)}, rule
+        assert len(refused) < len(urls) or not rule, rule
+
+
+BEGINNINGS = ["file://", "", "s3://bucket", "s3://bucket.x", "hf://"]
+PARTS = [
     "/models",
     "/modelsx",
     "/a.b",
@@ -210,49 +246,61 @@ FOLDERS = [
     "%20",
     "/",
     "é",
+    "",
 ]
-FILES = st.builds(
-    lambda scheme, steps: scheme + "".join(steps),
-    st.sampled_from(["file://", "", "s3://bucket", "s3://bucket.x"]),
-    st.lists(st.sampled_from(FOLDERS), min_size=1, max_size=4),
-)
+ADDRESSES = ["".join(parts) for parts in product(BEGINNINGS, PARTS, PARTS, PARTS)]
+URIS = [
+    ["*"],
+    [],
+    ["/"],
+    ["file:///models/", "s3://bucket/models/"],
+    ["/a.b", "s3://bucket"],
+    ["file:///models/./a.b", "/var", "s3://bucket/a.b"],
+    ["file:///proc"],
+]
 
 
-def taken(kind):
-    """Whether a manifest may hold an address."""
-
-    def valid(value):
-        try:
-            TypeAdapter(kind).validate_python(value)
-        except ValidationError:
-            return False
-        return True
-
-    return valid
+def test_addresses_are_compared_as_the_operator_compares_them(chart):
+    uris = taken(StorageUri, dict.fromkeys(ADDRESSES))
+    documents = [
+        {"kind": "FineTuneJob", "spec": {"datasets": [{"uri": uri} for uri in some]}} for some in parts(uris)
+    ]
+    for rule, refused in zip(URIS, judged(chart, "uris", URIS, *documents), strict=True):
+        rules = Rules(uris=tuple(rule))
+        assert set(refused) == {f"address {uri}" for uri in uris if not rules.allow_uri(uri)}, rule
+        assert len(refused) < len(uris) or rule in ([], ["file:///proc"]), rule
 
 
-def ruling(pattern_name):
-    """Whether the chart takes a rule."""
-    pattern = json.loads((CHART / "values.schema.json").read_text())["$defs"][pattern_name]["pattern"]
-    return lambda value: re.search(pattern, value) is not None
+NAMES = [None, "a", "b", "c", "ab", "a.b", "axb", "a-b", "A", "]", "a/b", "x\na", "a\n"]
+PATTERNS = [
+    [],
+    ["*"],
+    ["?"],
+    ["?*"],
+    ["a*"],
+    ["*b", "c"],
+    ["[ab]"],
+    ["[!a]"],
+    ["[a-c]?"],
+    ["a.b"],
+    ["*.*"],
+    ["a[!.]*"],
+]
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(URLS.filter(ruling("endpoint")), min_size=1, max_size=4),
-    st.lists(URLS.filter(taken(Url)), min_size=1, max_size=20),
-    st.lists(FILES.filter(ruling("uri")), min_size=1, max_size=4),
-    st.lists(FILES.filter(taken(StorageUri)), min_size=1, max_size=20),
-)
-def test_addresses_are_compared_as_the_operator_compares_them(endpoints, urls, uris, files):
-    with helm.Chart.load(CHART) as chart:
-        policies = render(chart, {"endpoints": endpoints, "uris": uris})[0]
-    rules = Rules(uris=tuple(uris), endpoints=tuple(endpoints))
-    for field, values, allow in (
-        ("storage.endpointUrl", urls, rules.allow_endpoint),
-        ("output.uri", files, rules.allow_uri),
-    ):
-        outer, inner = field.split(".")
-        for value in values:
-            said = policy_refusal(policies, {"kind": "FineTuneJob", "spec": {outer: {inner: value}}}, "a")
-            assert (said == "") is allow(value), (value, endpoints, uris, said)
+def test_names_are_matched_as_the_operator_matches_them(chart):
+    tolerations = [{"key": name} if name else {} for name in NAMES]
+    document = placed(tolerations=tolerations)
+    for patterns, refused in zip(PATTERNS, judged(chart, "tolerations", PATTERNS, document), strict=True):
+        names = [name or "" for name in NAMES]
+        wanted = [name for name in names if not any(fnmatchcase(name, one) for one in patterns)]
+        assert refused == [f"toleration of key '{name}'" for name in wanted], patterns
+
+
+def test_modules_hold_those_below_them(chart):
+    functions = ["judges:f", "judges.law:f", "judgesx:f", "law.judges:f", "jud:f"]
+    evaluation = [{"verifier": {"python": {"function": function}}} for function in functions]
+    document = {"kind": "FineTuneJob", "spec": {"evaluation": evaluation}}
+    refused = list(judged(chart, "pythonModules", [["judges"], ["judges.law"]], document))
+    assert refused[0] == [f"Python function {function}" for function in functions[2:]]
+    assert refused[1] == [f"Python function {function}" for function in functions if "s.law" not in function]

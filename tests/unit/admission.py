@@ -85,8 +85,8 @@ def _compiled_policy(expression):
     return cel.NewEnv(config=config, variables=dict.fromkeys(names, cel.Type.DYN)).compile(expression)
 
 
-def policy_refusal(policies, document, namespace):
-    """What the rendered policy of the document's kind says against creating it; empty if it does not."""
+def _decided(policies, document, namespace):
+    """The policy of the document's kind, and a function that evaluates CEL as it would."""
     plural = PLURALS[document["kind"]]
     policy = next(
         p["spec"]
@@ -102,7 +102,18 @@ def policy_refusal(policies, document, namespace):
 
     for variable in policy["variables"]:
         data["variables"][variable["name"]] = value(variable["expression"])
+    return policy, value
+
+
+def policy_refusal(policies, document, namespace):
+    """What the rendered policy of the document's kind says against creating it; empty if it does not."""
+    policy, value = _decided(policies, document, namespace)
     for validation in policy["validations"]:
         if value(validation["expression"]) is not True:
             return value(validation["messageExpression"])
     return ""
+
+
+def policy_refused(policies, document, namespace):
+    """All that the policy refuses of a document."""
+    return _decided(policies, document, namespace)[1]("variables.refused")
