@@ -124,6 +124,10 @@ def run(
             "--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."
         ),
     ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask again for dialogues that have failed: run.retryFailed."),
+    ] = False,
     allowed: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,7 +149,8 @@ def run(
     from tunesmith.jobs.support import unsupported
     from tunesmith.local.manifests import load_jobs
 
-    jobs = load_jobs(files, overrides)
+    again = ["run.retryFailed=true"] if retry_failed else []
+    jobs = load_jobs(files, [*(overrides or []), *again])
     problems = missing_problems(jobs)
     for job in jobs:
         reason = unsupported(job.kind, job.spec)

@@ -14,6 +14,7 @@
     │   ├── EndpointError         an endpoint refuses every request
     │   ├── QuotaError            what an endpoint's account may ask is used up
     │   ├── BudgetError           the money a job may spend is spent
+    │   ├── TooManyFailedError    more dialogues or prompts failed than maxFailedRatio allows
     │   └── StoragePermanentError bucket or object missing, access denied
     └── TemporaryError            the same attempt may well work later
         ├── StorageTemporaryError endpoint unreachable, server errors, reset connections
@@ -139,6 +140,12 @@ class BudgetError(PermanentError):
     """The next call might cost more than is left."""
 
     default_reason = Reason.BUDGET_SPENT
+
+
+class TooManyFailedError(PermanentError):
+    """More dialogues or prompts have failed than `maxFailedRatio` allows; what was made is kept."""
+
+    default_reason = Reason.TOO_MANY_FAILED
 
 
 class StoragePermanentError(PermanentError):

@@ -65,6 +65,7 @@ class Reason(StrEnum):
     QUOTA_SPENT = "QuotaSpent"
     BUDGET_SPENT = "BudgetSpent"
     ENDPOINT_UNAVAILABLE = "EndpointUnavailable"
+    TOO_MANY_FAILED = "TooManyFailed"
     ENDPOINT_PAUSED = "EndpointPaused"
     # Why a job is where it is, when nothing is wrong.
     STARTING = "Starting"

@@ -227,6 +227,24 @@ def test_a_prompt_longer_than_the_context_is_a_recorded_rejection(tiny_model: Pa
     assert job.statistics()["prompt_too_long"] == 4
 
 
+def test_a_sampler_that_could_not_ask_has_failed_and_keeps_its_rows(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    texts = {"long": "much too long " * 300, "longer": "far too long " * 400, "short": "hello"}
+    path.write_text(
+        "".join(json.dumps({"id": id_, "instruction": text}) + "\n" for id_, text in texts.items())
+    )
+    job = job_in(tmp_path, tiny_model, path)
+    assert refused(job).startswith("2 of 3 prompts could not be sampled (")
+    assert job.word()["reason"] == "TooManyFailed"
+    assert not job.store.exists(MANIFEST_KEY)
+    drawn = job.drawn()
+    assert drawn.total() == 4
+    job.run["spec"]["maxFailedRatio"] = 0.7
+    job.finish()
+    assert job.drawn() == drawn
+    assert job.statistics()["prompts_not_sampled"] == 2
+
+
 @pytest.mark.timeout(180)
 def test_a_verifier_that_never_ends_rejects_its_reply_and_stops_nothing(
     tiny_model: Path, tmp_path: Path

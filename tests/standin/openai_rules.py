@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -92,7 +92,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Response:
-    """What to send, after `delay` seconds. `mishap` may be one that is played on the connection."""
+    """What to send, after `delay` seconds. `mishap` may be one that is played on the connection.
+
+    A `body` of bytes is sent as it is.
+    """
 
     status: int
     body: Any
@@ -160,6 +163,8 @@ class Rules:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.script: Callable[[Any, int], Response | None] = lambda request, times: None
+        """Says something else to a request that was let in `times` times before; None: as usual."""
         self.calls: Counter[str] = Counter()
         """How often each request was let in, and so paid for."""
         self.kinds: Counter[str] = Counter()
@@ -204,7 +209,11 @@ class Rules:
         if refusal is not None:
             self.kinds["refused"] += 1
             return refusal
+        scripted = self.script(request, self.calls[number])
         self._let_in(number, tokens, count, now)
+        if scripted is not None:
+            self.kinds["scripted"] += 1
+            return scripted
         return self._play(number, request, reply, (tokens, count), finish)
 
     def _let_in(self, number: str, prompt: int, completion: int, now: float) -> None:

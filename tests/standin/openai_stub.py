@@ -21,7 +21,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -79,7 +79,8 @@ class Server:
             self.rules.under_way -= 1
 
     async def _send(self, request: web.Request, response: Response) -> web.StreamResponse:
-        raw = json.dumps(response.body, ensure_ascii=False).encode()
+        body = response.body
+        raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
         match response.mishap:
             case "hang":
                 await self.closing.wait()
@@ -134,6 +135,10 @@ class Stub:
 
     def stats(self) -> dict[str, Any]:
         return self._server.rules.stats()
+
+    def script(self, script: Callable[[Any, int], Response | None]) -> None:
+        """What it says instead (`Rules.script`), from now on."""
+        self._server.rules.script = script
 
     def calls(self) -> dict[str, int]:
         return dict(self._server.rules.calls)

@@ -13,6 +13,8 @@ from tunesmith.dialogue.prices import price_sentences, priced
 
 OPENAI = "https://api.openai.com/v1"
 
+MINI = {"inputPerMillion": 0.15, "outputPerMillion": 0.6, "cachedInputPerMillion": 0.075}
+
 
 def test_a_model_is_found_by_its_provider_and_behind_a_proxy_by_its_name():
     found = {
@@ -24,7 +26,7 @@ def test_a_model_is_found_by_its_provider_and_behind_a_proxy_by_its_name():
         ]
     }
     prices = [each and each.price.to_json() for each in found.values()]
-    assert prices == [{"inputPerMillion": 0.15, "outputPerMillion": 0.6}] * 3
+    assert prices == [MINI] * 3
     assert found["its own"].source.endswith(": openai gpt-4o-mini")
 
 
@@ -74,9 +76,10 @@ def spec_of(changes):
 def test_a_job_with_a_budget_takes_the_price_of_the_table_and_says_so():
     at_home = {**PRICED, "spec.endpoints.big.openai.baseUrl": OPENAI}
     spec = spec_of(at_home)
-    assert priced(spec).endpoints["big"].price.to_json() == {"inputPerMillion": 0.15, "outputPerMillion": 0.6}
+    assert priced(spec).endpoints["big"].price.to_json() == MINI
     (said,) = price_sentences(spec)
-    assert "0.15 USD for a million tokens of prompt, 0.6 for a million of reply (genai-prices " in said
+    assert "0.15 USD for a million tokens of prompt, 0.075 where the server had it in its cache" in said
+    assert "0.6 for a million of reply (genai-prices " in said
     assert said.endswith(": openai gpt-4o-mini).")
 
 

@@ -6,7 +6,14 @@ import pytest
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
-from tunesmith.data.outcome import ADVICE, acceptance, nothing_accepted, sampled
+from tunesmith.data.outcome import (
+    ADVICE,
+    acceptance,
+    nothing_accepted,
+    sampled,
+    too_many_failed,
+    too_many_not_sampled,
+)
 from tunesmith.data.read import Reader, collect_bad
 from tunesmith.errors import DataError
 from tunesmith.sampling.verdict import REASONS
@@ -76,3 +83,33 @@ def test_files_without_a_record_are_named_and_not_called_unreadable(tmp_path):
     said = message(tmp_path).split("\n")
     assert said[0] == "3 bad records, 5 allowed by maxBadRecords:"
     assert said[-1] == "maxBadRecords cannot allow a file without a record."
+
+
+@pytest.mark.parametrize(
+    ("failed", "planned", "allowed", "too_many"),
+    [
+        (0, 0, 0.5, False),
+        (0, 10, 0.0, False),
+        (1, 10, 0.0, True),
+        (1, 10, 0.1, False),
+        (2, 10, 0.1, True),
+        (5, 10, 0.5, False),
+        (6, 10, 0.5, True),
+        (9, 10, 1.0, False),
+        (10, 10, 1.0, True),
+    ],
+)
+def test_a_job_fails_if_more_than_a_share_has_failed_or_all(failed, planned, allowed, too_many):
+    dialogues = {"failed": failed, "planned": planned, "reasons": {"blocked": failed}}
+    said = too_many_failed({"dialogues": dialogues}, allowed, "s1, answer of round 2: No.")
+    assert bool(said) == too_many
+    prompts = {
+        "prompts_not_sampled": failed,
+        "total_prompts": planned,
+        "reasons": {"prompt_too_long": failed},
+    }
+    assert bool(too_many_not_sampled(prompts, allowed)) == too_many
+    if too_many:
+        assert said.startswith(f"{failed} of {planned} dialogues failed ({failed} blocked)")
+        assert "s1, answer of round 2: No." in said
+        assert too_many_not_sampled(prompts, allowed).startswith(f"{failed} of {planned} prompts")

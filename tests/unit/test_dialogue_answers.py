@@ -7,10 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.dialogue.answers import estimate_tokens, read
+from tunesmith.dialogue.answers import estimate_tokens, read, same_model
 from tunesmith.dialogue.delays import LONGEST, kept_headers, retry_after
-from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Reply, Request, Unsent, Unusable, Usage
-from tunesmith.errors import EndpointError
+from tunesmith.dialogue.replies import (
+    Answer,
+    Denied,
+    Fault,
+    Lost,
+    Mark,
+    Refused,
+    Reply,
+    Request,
+    Unsent,
+    Unusable,
+    Usage,
+)
 
 REQUEST = Request({"model": "m"}, max_tokens=200, prompt_tokens=100, most_prompt_tokens=900)
 USAGE = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}
@@ -39,12 +50,16 @@ def completion(content="Hello.", finish="stop", usage=USAGE, **message):
     ("body", "text", "truncated"),
     [
         pytest.param(completion(), "Hello.", False, id="plain"),
-        pytest.param(completion(" Hello.\n"), " Hello.\n", False, id="kept-as-it-is"),
+        pytest.param(completion(" Hello.\n"), "Hello.", False, id="stripped"),
         pytest.param(completion(finish="length"), "Hello.", True, id="openai-length"),
         pytest.param(completion(finish="MAX_TOKENS"), "Hello.", True, id="google-length"),
         pytest.param(completion(finish="eos"), "Hello.", False, id="together-eos"),
-        pytest.param(completion(finish=None), "Hello.", False, id="no-finish-reason"),
-        pytest.param(completion(reasoning_content="Hm."), "Hello.", False, id="thoughts-apart"),
+        pytest.param(completion(finish="end_turn"), "Hello.", False, id="anthropic-end"),
+        pytest.param(completion(finish="stop_sequence"), "Hello.", False, id="stop-sequence"),
+        pytest.param(completion(finish="max_output_tokens"), "Hello.", True, id="other-cap"),
+        pytest.param("\ufeff" + json.dumps(completion()), "Hello.", False, id="byte-order-mark"),
+        pytest.param(completion() | {"error": None}, "Hello.", False, id="no-error"),
+        pytest.param(completion() | {"error": {"code": None}}, "Hello.", False, id="empty-error"),
         pytest.param(completion(refusal=None), "Hello.", False, id="null-refusal"),
         pytest.param(
             completion([{"type": "text", "text": "Hel"}, {"type": "image"}, {"type": "text", "text": "lo."}]),
@@ -66,7 +81,38 @@ def test_answers(body, text, truncated):
         ({"prompt_tokens": 12, "completion_tokens": 7}, Usage(12, 7)),
         # Gemini's thoughts are paid, and only in the total.
         ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 100}, Usage(12, 88)),
-        ({"prompt_tokens": 12, "completion_tokens": 0, "total_tokens": 12}, Usage(12, 0)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Usage(100, 2, estimated=True)),
+        ({"prompt_tokens": 12, "completion_tokens": 0, "total_tokens": 12}, Usage(100, 2, estimated=True)),
+        ({"prompt_tokens": 0, "completion_tokens": 7, "total_tokens": 7}, Usage(100, 2, estimated=True)),
+        # Thoughts that are counted beside the reply, and inside of it.
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 7,
+                "completion_tokens_details": {"reasoning_tokens": 50},
+            },
+            Usage(12, 57),
+        ),
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 57,
+                "completion_tokens_details": {"reasoning_tokens": 50},
+            },
+            Usage(12, 57),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 8}},
+            Usage(12, 7, cached_tokens=8),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 7, "prompt_cache_hit_tokens": 8},
+            Usage(12, 7, cached_tokens=8),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 90}},
+            Usage(12, 7, cached_tokens=12),
+        ),
         (None, Usage(100, 2, estimated=True)),
         ({}, Usage(100, 2, estimated=True)),
         ({"prompt_tokens": "12", "completion_tokens": 7}, Usage(100, 2, estimated=True)),
@@ -78,6 +124,58 @@ def test_answers(body, text, truncated):
 )
 def test_usage(usage, expected):
     assert meaning(completion(usage=usage)).usage == expected
+
+
+@each(
+    ("body", "reasoning"),
+    [
+        (completion("<think>\nHm.\n</think>\n\nHello."), "Hm."),
+        (completion("Hm.</think>Hello."), "Hm."),
+        (completion(reasoning_content="Hm."), "Hm."),
+        (completion(reasoning="Hm."), "Hm."),
+        (completion([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hello."}]), "Hm."),
+        (completion("<think>So.</think>Hello.", reasoning_content="Hm."), "Hm.\n\nSo."),
+    ],
+)
+def test_thoughts_are_kept_apart(body, reasoning):
+    assert meaning(body) == Answer("Hello.", False, Usage(12, 7), reasoning)
+
+
+@each(
+    ("body", "marks"),
+    [
+        (completion() | {"model": "m"}, ()),
+        (completion() | {"model": "other"}, (Mark.OTHER_MODEL,)),
+        (completion("Hel\ufffdlo."), (Mark.REPLACEMENT,)),
+        (completion("word " * 500), (Mark.OVER_CAP,)),
+        (completion("word " * 200), ()),
+    ],
+)
+def test_odd_answers_are_marked(body, marks):
+    assert meaning(body).marks == marks
+
+
+@each(
+    ("asked", "named", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o-2024-08-06", "gpt-4o", True),
+        ("gpt-4", "gpt-4-0613", True),
+        ("openai/gpt-4o", "gpt-4o", True),
+        ("Qwen/Qwen3-0.6B", "qwen3-0.6b", True),
+        ("gemini-2.0-flash", "models/gemini-2.0-flash-001", True),
+        ("mistral-large-latest", "mistral-large-2411", True),
+        ("llama3", "llama3:latest", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4", "gpt-4.1", False),
+        ("gpt-5", "gpt-4", False),
+        ("claude-3", "claude-3-5", False),
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-05-13", False),
+        ("large", "small", False),
+    ],
+)
+def test_whether_the_model_that_answers_is_the_one_that_was_asked(asked, named, same):
+    assert same_model(asked, named) == same
 
 
 # Of no use, and paid for.
@@ -103,7 +201,57 @@ BLOCKED = {"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"
         pytest.param(completion(""), "empty", "stop", id="empty"),
         pytest.param(completion(" \n\t"), "empty", "stop", id="blank"),
         pytest.param(completion(None, "length"), "empty", "length", id="all-spent-on-thoughts"),
-        pytest.param(completion(None, "tool_calls"), "empty", "tool_calls", id="tool-calls"),
+        pytest.param(completion(None, "tool_calls"), "interrupted", "tool_calls", id="tool-calls"),
+        pytest.param(completion("Half", "error"), "interrupted", "error", id="half-error"),
+        pytest.param(completion("Half", "abort"), "interrupted", "abort", id="half-abort"),
+        pytest.param(completion("Half", "their_own"), "interrupted", "their_own", id="unknown-word"),
+        pytest.param(completion("Half", None), "interrupted", "missing", id="no-finish-reason"),
+        pytest.param(completion("Half", 7), "interrupted", "missing", id="finish-reason-no-word"),
+        pytest.param(
+            completion() | {"error": {"code": 502, "message": "Gone."}},
+            "interrupted",
+            "Gone.",
+            id="error-beside-the-choice",
+        ),
+        pytest.param(
+            completion() | {"error": "upstream_failed"}, "interrupted", "upstream_failed", id="error-as-text"
+        ),
+        pytest.param(
+            {
+                "choices": [
+                    completion("Half", "error")["choices"][0] | {"error": {"code": 502, "message": "Gone."}}
+                ],
+                "usage": USAGE,
+            },
+            "interrupted",
+            "Gone.",
+            id="error-in-the-choice",
+        ),
+        pytest.param(
+            {
+                "choices": [
+                    completion()["choices"][0] | {"error": {"code": "provider_error", "message": "Gone."}}
+                ],
+                "usage": USAGE,
+            },
+            "interrupted",
+            "Gone.",
+            id="error-in-words",
+        ),
+        pytest.param(
+            {
+                "choices": [completion()["choices"][0] | {"error": {"code": 403, "message": "No."}}],
+                "usage": USAGE,
+            },
+            "blocked",
+            "No.",
+            id="blocked-in-the-choice",
+        ),
+        pytest.param(
+            completion("<think>\nLet me s", "length"), "empty", "maxTokens", id="thoughts-to-the-cap"
+        ),
+        pytest.param(completion("<think>\nLet me s"), "empty", "thoughts", id="thoughts-without-an-end"),
+        pytest.param(completion("<think>Hm.</think>\n"), "empty", "stop", id="thoughts-and-nothing"),
         pytest.param({"choices": [], "usage": USAGE}, "empty", "no choices", id="no-choices"),
         pytest.param(
             {"choices": [{"message": {"content": 5}}], "usage": USAGE}, "malformed", "", id="number"
@@ -206,11 +354,34 @@ def test_one_request_that_is_refused_does_not_end_the_job(status, body, fault):
         (418, {"error": "I am a teapot"}, "openai", "teapot"),
     ],
 )
-def test_what_every_request_would_meet_names_the_field(status, body, field, says):
-    with pytest.raises(EndpointError) as caught:
-        meaning(body, status)
-    assert str(caught.value).startswith(f"endpoints.gemini.{field}: the server answers {status}")
-    assert says in str(caught.value)
+def test_what_is_refused_names_the_field_if_it_is_the_endpoints_fault(status, body, field, says):
+    outcome = meaning(body, status)
+    assert isinstance(outcome, Denied)
+    assert outcome.complaint.startswith(f"endpoints.gemini.{field}: the server answers {status}")
+    assert says in outcome.complaint
+
+
+@each(
+    ("status", "certain"),
+    [(301, True), (401, True), (402, True), (404, True), (405, True),
+     (400, False), (403, False), (406, False), (418, False), (422, False), (451, False), (460, False)],
+)  # fmt: skip
+def test_only_errors_that_no_content_can_cause_are_certain(status, certain):
+    assert meaning({"error": {"message": "No."}}, status).certain == certain
+    assert meaning({"error": {"message": "Invalid API key"}}, status).certain
+
+
+@each(
+    ("status", "message", "fault"),
+    [
+        (400, "data_inspection_failed", Fault.BLOCKED),
+        (400, "\u8f93\u5165\u5185\u5bb9\u4e0d\u5408\u89c4", Fault.BLOCKED),
+        (403, "Contenu inappropri\u00e9.", Fault.BLOCKED),
+        (403, "The prompt is too long", Fault.UNFIT),
+    ],
+)
+def test_what_a_refusal_is_if_it_is_the_requests_own_fault(status, message, fault):
+    assert meaning({"error": {"message": message}}, status).fault == fault
 
 
 # Nobody knows.
@@ -232,7 +403,14 @@ def test_an_error_in_a_reply_that_looks_well():
         "The server answered 502: Bad upstream."
     )
     assert meaning({"error": {"code": 429, "message": "Slow."}, "choices": []}) == Refused("Slow.", None)
-    assert isinstance(meaning(completion() | {"error": {"code": 502}}), Answer)
+    assert meaning({"error": {"code": "502", "message": "Bad upstream."}}) == Lost(
+        "The server answered 502: Bad upstream."
+    )
+    assert meaning({"error": {"code": "server_error", "message": "Oh."}}) == Lost(
+        "The server answered 500: Oh."
+    )
+    assert meaning({"error": {"code": "rate_limit_exceeded", "message": "Slow."}}) == Refused("Slow.", None)
+    assert meaning({"error": {"code": 400, "message": "Odd."}}).fault == Fault.BLOCKED
 
 
 # Refused for now.
@@ -273,6 +451,25 @@ NO_QUOTA = "Quota exceeded for metric: generate_content_free_tier_requests, limi
         pytest.param(google("limit: 05"), {}, 37.0, False, id="a-limit-of-5"),
         pytest.param(
             {"error": {"code": "insufficient_quota", "message": "Plan"}}, {}, None, True, id="openai-quota"
+        ),
+        pytest.param(
+            {
+                "error": {
+                    "message": "Rate limit reached on requests per day (RPD): Limit 10000. Please try "
+                    "again in 8.64s."
+                }
+            },
+            {},
+            8.64,
+            False,
+            id="a-day-that-is-over-in-seconds",
+        ),
+        pytest.param(
+            {"error": {"code": "insufficient_quota", "message": "Plan"}},
+            {"retry_after": "20"},
+            20.0,
+            False,
+            id="a-stated-wait-beats-the-word",
         ),
         pytest.param({"error": {"message": "Slow"}}, {"retry_after": "7200"}, 7200.0, True, id="hours"),
         pytest.param(
@@ -407,10 +604,9 @@ ANYTHING = st.one_of(
 
 @given(ANYTHING, st.sampled_from([200, 201, 301, 400, 401, 404, 422, 429, 500, 503]), HEADERS)
 def test_no_reply_breaks_the_reader(body, status, headers):
-    try:
-        outcome = read(Reply(status, json.dumps(body), headers, 1.0), REQUEST, "gemini")
-    except EndpointError as error:
-        str(error).encode()
+    outcome = read(Reply(status, json.dumps(body), headers, 1.0), REQUEST, "gemini")
+    if isinstance(outcome, Denied):
+        outcome.complaint.encode()
         return
     assert isinstance(outcome, Answer | Unusable | Refused | Lost)
     if isinstance(outcome, Answer):
@@ -425,10 +621,9 @@ def test_no_reply_breaks_the_reader(body, status, headers):
 
 @given(st.text(), st.sampled_from([200, 400, 429, 500]))
 def test_no_text_breaks_the_reader(text, status):
-    try:
-        read(Reply(status, text, {}, 1.0), REQUEST, "gemini")
-    except EndpointError:
-        assert status == 400
+    outcome = read(Reply(status, text, {}, 1.0), REQUEST, "gemini")
+    assert isinstance(outcome, Unusable | Refused | Lost | Denied)
+    assert status == 400 or not isinstance(outcome, Denied)
 
 
 def test_an_estimate_is_near():

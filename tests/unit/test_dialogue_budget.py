@@ -43,6 +43,14 @@ def test_a_price_counts_prompt_and_reply():
     assert price(0, 0).most(request(2000, 300)) == 0
 
 
+def test_what_the_server_had_in_its_cache_has_a_price_of_its_own():
+    spec = PriceSpec(inputPerMillion=0.10, outputPerMillion=0.40, cachedInputPerMillion=0.01)
+    usage = Usage(10**6, 0, cached_tokens=10**6 // 2)
+    assert dollars(Price.of(spec).cost(usage)) == 0.055
+    assert dollars(price(0.10, 0.40).cost(usage)) == 0.1
+    assert Price.of(spec).most(request(2000, 300)) == price(0.10, 0.40).most(request(2000, 300))
+
+
 def test_a_million_small_costs_do_not_drift():
     one = price(0.07, 0.28)
     assert sum(one.cost(Usage(1, 3)) for _ in range(10**5)) == one.cost(Usage(10**5, 3 * 10**5))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from tests.cases import each
@@ -11,7 +12,18 @@ from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.calls import Caller, usage_of
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
-from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Reply, Request, Unsent, Unusable, Usage
+from tunesmith.dialogue.replies import (
+    Answer,
+    Denied,
+    Fault,
+    Lost,
+    Refused,
+    Reply,
+    Request,
+    Unsent,
+    Unusable,
+    Usage,
+)
 from tunesmith.errors import BudgetError, EndpointError, QuotaError
 
 REQUEST = Request({"model": "m", "messages": []}, max_tokens=100, prompt_tokens=30, most_prompt_tokens=200)
@@ -35,6 +47,7 @@ def status(code, message="No.", **headers):
 OK = completion()
 TORN = Reply(200, OK.text[:-20], {}, 0.4)
 HANG = Reply(0, "", {}, 120.0, "No answer within 120 seconds.")
+HALF_REPLY = completion("Half", finish="abort")
 OFFLINE = Reply(0, "", {}, 0.0, "No connection: refused", sent=False)
 
 
@@ -105,6 +118,9 @@ def called(*replies, **options):
         pytest.param([OFFLINE, OK], Answer, COST, 1.8, id="no-connection-is-not-paid"),
         pytest.param([status(429), OK], Answer, COST, 1.8, id="429-is-not-paid"),
         pytest.param([status(429, retry_after="37"), OK], Answer, COST, 37.8, id="retry-after"),
+        pytest.param([HALF_REPLY, OK], Answer, 2 * COST, 1.8, id="half-a-reply-is-paid-and-asked-again"),
+        pytest.param([status(400, "Not this.")] * 2, Denied, 0, 1.8, id="refused-twice-is-an-end"),
+        pytest.param([status(403, "Not this."), OK], Answer, COST, 1.8, id="refused-once-is-a-moment"),
         pytest.param([status(500), status(500), status(503, retry_after="60"), OK], Answer, 3 * MOST + COST,
                      64.6, id="several-failures"),
     ],
@@ -201,11 +217,114 @@ def everyone(script, count=50, **options):
 
 
 def test_a_wrong_key_ends_everything_at_once():
-    ended, world, _ = everyone(Script(status(401, "Wrong key")))
+    ended, world, seconds = everyone(Script(status(401, "Wrong key")))
     assert all(isinstance(error, EndpointError) and "apiKeySecretRef" in str(error) for error in ended)
-    assert len(world.script.times) == 4
+    assert len(world.script.times) == 4 + 4  # the fifth says it, and others are under way then
+    assert seconds < 2
     assert (world.budget.spent, world.budget.lost) == (0, 0)
     assert world.limits.under_way == world.budget._ledger.held == 0
+
+
+class Phases(Script):
+    """Answers well until `begin`, and again from `end` on; in between with this reply."""
+
+    def __init__(self, reply, begin, end=10**9):
+        self.reply, self.begin, self.end, self.times, self.odd = reply, begin, end, [], []
+
+    async def send(self, request):
+        now = asyncio.get_running_loop().time()
+        self.times.append(now)
+        await asyncio.sleep(0.4)
+        if self.begin <= now < self.end:
+            self.odd.append(now)
+            return self.reply
+        return OK
+
+
+HTML = Reply(200, "<html>Sign in</html>", {}, 0.4)
+FORBIDDEN = Reply(403, "<html>Forbidden</html>", {}, 0.1)
+CUT_HANDSHAKE = Reply(0, "", {}, 0.1, "No connection: [SSL: UNEXPECTED_EOF_WHILE_READING] EOF", sent=False)
+UNTRUSTED = Reply(
+    0, "", {}, 0.1, "No connection: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", sent=False
+)
+HALF = completion("Half", finish="error")
+
+
+@each(
+    "reply",
+    [HTML, FORBIDDEN, status(401, "No key"), CUT_HANDSHAKE, UNTRUSTED, HALF, status(503)],
+    ids=["login", "403", "401", "handshake", "certificate", "half", "503"],
+)
+def test_an_endpoint_in_trouble_for_two_minutes_costs_no_call_and_few_requests(reply):
+    ended, world, seconds = everyone(Phases(reply, 4, 120), count=100, retries=2)
+    assert [type(each.outcome) for each in ended] == [Answer] * 100
+    assert 120 < seconds < 220
+    assert len(world.script.odd) <= 8 + 4 + 8 + 4
+
+
+@each(
+    ("reply", "reason", "says"),
+    [
+        (HTML, "EndpointUnavailable", "Sign in"),
+        (FORBIDDEN, "EndpointRefused", "apiKeySecretRef"),
+        (status(404, "No model"), "EndpointRefused", "openai.model"),
+        (UNTRUSTED, "EndpointRefused", "certificate"),
+        (CUT_HANDSHAKE, "EndpointUnavailable", "has not answered"),
+        (HALF, "EndpointUnavailable", "finish_reason error"),
+    ],
+)
+def test_trouble_that_lasts_ends_the_job_with_a_reason_and_fails_no_call(reply, reason, says):
+    ended, world, seconds = everyone(Phases(reply, 4), count=100)
+    answers = [each for each in ended if not isinstance(each, Exception)]
+    errors = [each for each in ended if isinstance(each, Exception)]
+    assert all(isinstance(each.outcome, Answer) for each in answers)
+    assert {error.reason for error in errors} == {reason}
+    assert says in str(errors[0])
+    assert 300 < seconds < 1200
+    assert len(world.script.odd) <= 50
+
+
+class Picky(Script):
+    """Refuses these requests, always."""
+
+    def __init__(self, bad):
+        self.bad, self.times = bad, []
+
+    async def send(self, request):
+        self.times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.4)
+        return status(400, "Not this.") if request.body["n"] in self.bad else OK
+
+
+def test_requests_that_are_refused_one_after_the_other_do_not_hold_up_the_others():
+    """More of them than are taken for unlucky, with nobody in between: others show whose fault it is."""
+    bad = range(1, 17)
+
+    async def main():
+        world = World(Picky(bad), parallel=16)
+        calls = [replace(REQUEST, body={"n": number}) for number in range(60)]
+        first = await world.caller.call(calls[0], world)
+        return [first, *await asyncio.gather(*(world.caller.call(each, world) for each in calls[1:]))]
+
+    ended, seconds = run(main())
+    assert [number for number, each in enumerate(ended) if isinstance(each.outcome, Denied)] == list(bad)
+    assert seconds < 30
+
+
+@each(
+    ("reply", "reason", "longest"),
+    [
+        (HTML, "EndpointRefused", 1200),
+        (FORBIDDEN, "EndpointRefused", 10),
+        (UNTRUSTED, "EndpointRefused", 1),
+        (CUT_HANDSHAKE, "EndpointUnavailable", 1200),
+    ],
+)
+def test_trouble_from_the_start(reply, reason, longest):
+    ended, world, seconds = everyone(Phases(reply, 0), count=100)
+    assert {error.reason for error in ended} == {reason}
+    assert seconds < longest
+    assert len(world.script.odd) <= 50
 
 
 def test_a_daily_quota_ends_everything_instead_of_spinning():

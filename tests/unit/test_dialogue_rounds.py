@@ -37,9 +37,10 @@ from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.speakers import EndpointSpeaker, EngineSpeaker, endpoint_speaker
 from tunesmith.dialogue.spending import spending
-from tunesmith.dialogue.turns import Said, Tries, budget_key, call_id, try_key, turn_of
+from tunesmith.dialogue.turns import Said, Tries, budget_key, call_id, try_key, turns_of
 from tunesmith.engines.sampler import Reply as EngineReply
 from tunesmith.errors import BudgetError, EndpointError, OutputConflictError, QuotaError, StoppedError
+from tunesmith.tokens.thoughts import split
 
 FAILED = Said(reason="blocked", why="No.", raw="raw")
 
@@ -129,7 +130,7 @@ def test_a_call_without_a_text_fails_its_dialogue_and_no_other():
     assert roles_of(speaker.calls, "key 1") == [(2, Role.QUESTION), (2, Role.ANSWER)]
     assert len(roles_of(speaker.calls, "key 2")) == 6
     assert (tally.done, tally.failed) == (3, 1)
-    failed = turn_of(rows.get, call_id("f", "key 1", 2, Role.ANSWER), "key 1", 2, Role.ANSWER)
+    failed = turns_of(rows.get, call_id("f", "key 1", 2, Role.ANSWER), "key 1", 2, Role.ANSWER)[0][1]
     assert (failed.said.reason, failed.said.raw) == ("blocked", "raw")
 
 
@@ -255,7 +256,7 @@ def test_replies_are_journalled_raw_before_they_are_read():
     assert rows.flushed == [key for key in rows.written if "/" in key]
     assert rows[try_key(question, 0)]["reply"]["status"] == 500
     assert rows[try_key(question, 1)]["request"]["messages"][0]["role"] == "user"
-    said = turn_of(rows.get, question, "key 0", 2, Role.QUESTION).said
+    said = turns_of(rows.get, question, "key 0", 2, Role.QUESTION)[0][1].said
     cost = 12 * 10 + 7 * 40 + 500 * 10 + 50 * 40  # the lost one counts as the most it can be
     assert said == Said("Fine.", True, "", "", "", 12, 7, False, 2, cost, 0.5)
 
@@ -281,7 +282,8 @@ def test_calls_that_fail_for_good_keep_the_raw_reply(reply, reason, raw):
     rows = Rows()
     speaker, _ = speaker_of(rows, lambda digest, n: reply, retries=1)
     tally, rows, _ = generated(everyone(speaker), 1, rows)
-    said = turn_of(rows.get, call_id("f", "key 0", 2, Role.QUESTION), "key 0", 2, Role.QUESTION).said
+    question = call_id("f", "key 0", 2, Role.QUESTION)
+    said = turns_of(rows.get, question, "key 0", 2, Role.QUESTION)[0][1].said
     assert (said.reason, said.text, tally.failed) == (reason, "", 1)
     assert raw in said.raw
 
@@ -517,6 +519,9 @@ class Tokens:
     def prompt_ids(self, messages):
         return [1] * sum(len(message.content) for message in messages)
 
+    def split_reply(self, prompt, text):
+        return split(text)
+
 
 class Engine:
     at_once, longest = 4, 10_000
@@ -539,6 +544,18 @@ class Engine:
         pytest.param(Engine(" Well. "), {"text": "Well.", "truncated": False, "reason": ""}, id="whole"),
         pytest.param(Engine(finish="length"), {"text": "Well.", "truncated": True}, id="cut"),
         pytest.param(Engine(" \n"), {"text": "", "reason": "empty", "raw": " \n"}, id="empty"),
+        pytest.param(
+            Engine("<think>Hm.</think>\nWell."), {"text": "Well.", "reasoning": "Hm."}, id="thoughts-apart"
+        ),
+        pytest.param(
+            Engine("<think>Hm", "length"),
+            {
+                "text": "",
+                "reason": "empty",
+                "why": "There is no answer: thoughts used up its maxTokens. Raise them.",
+            },
+            id="thoughts-to-the-cap",
+        ),
     ],
 )
 def test_an_engine_speaks(engine, expected):

@@ -35,6 +35,7 @@ def test_every_value_of_a_small_job():
         "acceptance_rate_interval": found["acceptance_rate_interval"],
         "accuracy": 0.4,
         "accuracy_interval": found["accuracy_interval"],
+        "prompts_not_sampled": 1,
         "prompts_with_none_correct": 2,
         "prompts_with_all_correct": 2,
         "mean_correct_per_prompt": 1.333333,

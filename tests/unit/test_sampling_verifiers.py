@@ -13,6 +13,7 @@ from tunesmith.data.place import RecordProblem
 from tunesmith.sampling.reference import answer_of
 from tunesmith.sampling.verdict import REASONS, small
 from tunesmith.sampling.verifiers import check_record, task_of, verify
+from tunesmith.tokens.thoughts import KNOWN
 
 THOUGHTS = [
     "",
@@ -20,6 +21,7 @@ THOUGHTS = [
     "Opened by the template: 13.</think>",
     "<think></think>",
 ]
+TAGS = [text for tag in KNOWN for text in (tag.begin, tag.end)]
 AROUND = ["{}", " {}\n", "\r\n{}\t", "\u3000{}\n\n"]
 
 
@@ -66,7 +68,7 @@ def test_exact_match(field, answer, equal, thought, around):
     )
 
 
-@given(st.text(min_size=1).filter(lambda text: text.strip() and "think>" not in text))
+@given(st.text(min_size=1).filter(lambda text: text.strip() and not any(tag in text for tag in TAGS)))
 def test_every_text_equals_itself(text):
     assert reason(spec(exactMatch={"field": "x"}), {"x": text}, text) == ""
 
@@ -248,7 +250,7 @@ def test_no_reply_raises(verifier, reply):
     reason(verifier, {"x": "5"}, reply)
 
 
-@given(st.text().filter(lambda text: "think>" not in text), st.sampled_from(THOUGHTS))
+@given(st.text().filter(lambda text: not any(tag in text for tag in TAGS)), st.sampled_from(THOUGHTS))
 def test_answer_comes_after_thoughts(answer, thought):
     assert answer_of(thought + answer) == answer.strip()
     assert answer_of("<think>" + answer) == ""

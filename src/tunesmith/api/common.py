@@ -220,6 +220,13 @@ class RunSpec(Model):
     """Seconds after which the pods of a finished job are deleted."""
 
 
+class GenerationRunSpec(RunSpec):
+    """How often and how long the job may try, and whether what has failed is asked for again."""
+
+    retry_failed: bool = False
+    """Ask again for what has failed at the output, and for nothing else that is there."""
+
+
 class HubSpec(Model):
     """The Hugging Face hub or a mirror."""
 

@@ -12,6 +12,7 @@ from tunesmith.api.manifest import SPECS
 from tunesmith.api.openapi import structural_schema
 from tunesmith.api.scalars import JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME
 from tunesmith.api.status import JobStatus
+from tunesmith.api.yaml_dump import Dumper
 from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 
 HEADER = f"# {admission.HEADER}\n"
@@ -111,13 +112,8 @@ def crd(kind: Kind) -> dict[str, Any]:
     }
 
 
-class _Dumper(yaml.SafeDumper):
-    """YAML without anchors, lists indented below their key."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Always: the same part is written out each time."""
-        del data
-        return True
+class _Dumper(Dumper):
+    """Lists are indented below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Indent lists too."""

@@ -8,7 +8,14 @@ from pydantic import Field
 
 from tunesmith.api.addresses import StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.common import JobSpec, ModelSource, ResourcesSpec, SecretKeyRef, output_apart
+from tunesmith.api.common import (
+    GenerationRunSpec,
+    JobSpec,
+    ModelSource,
+    ResourcesSpec,
+    SecretKeyRef,
+    output_apart,
+)
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
 from tunesmith.api.prices import PriceSpec, listed
 from tunesmith.api.scalars import (
@@ -16,6 +23,7 @@ from tunesmith.api.scalars import (
     JsonObject,
     NotNegative,
     Positive,
+    Ratio,
     Seed,
     ShortName,
     ShortText,
@@ -200,10 +208,14 @@ class DialogueGenSpec(JobSpec):
     """Who plays which role."""
     budget: BudgetSpec | None = None
     """A wall for spending."""
+    max_failed_ratio: Ratio = 0.5
+    """Share of the dialogues that may fail; if more do, or all, so does the job."""
     dry_run: bool = False
     """Send nothing; show the first requests and the expected cost."""
     resources: DialogueResources = Field(default_factory=DialogueResources)
     """What the pod gets."""
+    run: GenerationRunSpec = Field(default_factory=GenerationRunSpec)
+    """Attempts, deadline, suspension, asking again."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -27,6 +27,8 @@ class PriceSpec(Model):
     """USD for a million tokens of prompt."""
     output_per_million: Annotated[float, Field(ge=0)]
     """USD for a million tokens of reply."""
+    cached_input_per_million: Annotated[float, Field(ge=0)] | None = None
+    """USD for a million tokens of prompt that the server had in its cache; those of others if absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ def listed(base_url: str, model: str, now: datetime | None = None) -> ListedPric
     if prompt is None or reply is None:
         return None
     source = f"genai-prices {version('genai-prices')}: {provider.id} {found.id}"
-    return ListedPrice(PriceSpec(input_per_million=prompt, output_per_million=reply), source)
+    cached = _dearest(p.cache_read_mtok for p in prices)
+    price = PriceSpec(input_per_million=prompt, output_per_million=reply, cached_input_per_million=cached)
+    return ListedPrice(price, source)
 
 
 def _dearest(prices: Iterable[Any]) -> float | None:

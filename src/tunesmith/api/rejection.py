@@ -10,6 +10,7 @@ from tunesmith.api.base import Rule
 from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, SamplingSpec, VerifierSpec, VllmEngine
+from tunesmith.api.scalars import Ratio
 
 
 class RejectionSampleSpec(JobSpec):
@@ -25,6 +26,8 @@ class RejectionSampleSpec(JobSpec):
     """How replies are drawn."""
     engine: EngineSpec = Field(default_factory=lambda: EngineSpec(vllm=VllmEngine()))
     """What generates."""
+    max_failed_ratio: Ratio = 0.5
+    """Share of the prompts that may be impossible to sample; if more are, or all, the job fails."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         VERIFIER_RULE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from tunesmith.artifacts.s3_trust import Place, Trust
 from tunesmith.errors import (
     CorruptObjectError,
     StoragePermanentError,
@@ -32,6 +34,12 @@ _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
 _NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, socket.herror)
 _DAMAGED = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 
+# A TLS connection that no other try would make.
+_NO_TLS = re.compile(
+    r"certificate.?verify.?failed|wrong.?version.?number|unsupported.?protocol|alert.?protocol.?version", re.I
+)
+_TRUST = Trust()
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -40,6 +48,10 @@ class Target:
     bucket: str
     uri: str
     endpoint: str
+
+    def place(self, operation: str) -> Place:
+        """Where an operation is trusted if it has worked."""
+        return Place(self.endpoint, self.bucket, operation)
 
 
 def credential_source() -> str:
@@ -81,16 +93,18 @@ def explained(operation: str, target: Target) -> Iterator[None]:
     Errors of ours pass, and so does an OSError that is not the network's: it is about a local file, which the
     caller explains (`local_files.explained`).
     """
+    from botocore.exceptions import BotoCoreError
     from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
+        _TRUST.worked(target.place(operation))
     except TunesmithError:
         raise
     except RetriesExceededError as error:
         raise explain(error.last_exception, operation, target) from error
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, _NETWORK):
+        if isinstance(error, OSError) and not isinstance(error, (*_NETWORK, BotoCoreError)):
             raise
         raise explain(error, operation, target) from error
 
@@ -122,10 +136,13 @@ def _explain_no_answer(error: BaseException, operation: str, target: Target) -> 
                 "Log in again or correct them."
             )
         case botocore.SSLError():
-            return StoragePermanentError(
+            said = (
                 f"{what}: no trusted TLS connection to {target.endpoint}. Check http:// or https://, "
                 "the clock, and AWS_CA_BUNDLE for a certificate of your own."
             )
+            if _NO_TLS.search(str(error)):
+                return _refusal(said, operation, target)
+            return StorageTemporaryError(f"{said} ({without_secrets(str(error))[:200]})")
         case RecursionError():
             return StoragePermanentError(
                 f"{what}: {target.endpoint} redirects each request, and never to where the bucket is. Set "
@@ -162,15 +179,24 @@ def _explain_answer(response: Any, operation: str, target: Target) -> TunesmithE
         return known
     said = without_secrets(f"{code} {response.get('Error', {}).get('Message', '')}".strip())
     if code in _DENIED or status == 403:
-        return StoragePermanentError(
+        return _refusal(
             f"{what}: access denied by {target.endpoint} ({said}). The credentials in use come from "
-            f"{credential_source()}; check them and what they may do."
+            f"{credential_source()}; check them and what they may do.",
+            operation,
+            target,
         )
     if status >= 500 or status in (408, 409, 429) or code in ("SlowDown", "RequestTimeout", "Throttling"):
         return StorageTemporaryError(
             f"{what}: {target.endpoint} failed again and again (HTTP {status}, {said})."
         )
     return StoragePermanentError(f"{what}: {target.endpoint} refused (HTTP {status}, {said}).")
+
+
+def _refusal(message: str, operation: str, target: Target) -> TunesmithError:
+    """Temporary where the same has worked a moment ago."""
+    if _TRUST.refused_for_good(target.place(operation)):
+        return StoragePermanentError(message)
+    return StorageTemporaryError(f"{message} It has worked before, so it is tried again.")
 
 
 def _explain_credentials(code: str, response: Any, what: str, target: Target) -> TunesmithError | None:

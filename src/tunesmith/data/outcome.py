@@ -98,6 +98,37 @@ def nothing_finished(statistics: Mapping[str, Any]) -> str:
     return "" if found["finished"] else f"{said}; failed.jsonl beside it has what went wrong"
 
 
+def too_many_failed(statistics: Mapping[str, Any], allowed: float, first: str = "") -> str:
+    """Why a dialogue job has failed, if more of its dialogues have than `allowed`, or all; else "".
+
+    `first` is the first failure in words.
+    """
+    found = statistics["dialogues"]
+    failed, planned = found["failed"], found["planned"]
+    if not failed or (failed < planned and failed <= allowed * planned):
+        return ""
+    said = f" The first: {first}" if first else ""
+    return (
+        f"{failed:,} of {planned:,} dialogues failed ({reasons(found['reasons'])}), and maxFailedRatio is "
+        f"{allowed:g}.{said} Every reply is kept in the journal: `tunesmith run --retry-failed` "
+        "(run.retryFailed: true) asks again for what failed, and a higher maxFailedRatio publishes the "
+        "dialogues that are finished."
+    )
+
+
+def too_many_not_sampled(statistics: Mapping[str, Any], allowed: float) -> str:
+    """Why a sampler has failed, if more of its prompts than `allowed` have no reply, or all; else ""."""
+    without, prompts = statistics["prompts_not_sampled"], statistics["total_prompts"]
+    if not without or (without < prompts and without <= allowed * prompts):
+        return ""
+    advice = ADVICE["prompt_too_long"]
+    return (
+        f"{without:,} of {prompts:,} prompts could not be sampled ({reasons(statistics['reasons'])}), and "
+        f"maxFailedRatio is {allowed:g}. All rows are kept in the journal. "
+        f"{advice[0].upper()}{advice[1:]}; a higher maxFailedRatio publishes what was sampled."
+    )
+
+
 _SENTENCES = {
     SAMPLED_DATA_KEY: (SAMPLING_STATS_KEY, nothing_accepted),
     MESSAGES_KEY: (STATS_KEY, nothing_finished),

@@ -146,7 +146,7 @@ class _Maker:
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         for message in messages:
             self._refuse_control(message)
-        ids = self._tokenizer.prompt_ids(messages)
+        ids = self._tokenizer.whole_prompt_ids(messages)
         if not ids:
             raise RecordProblem("the model's chat template makes nothing of this conversation")
         return ids

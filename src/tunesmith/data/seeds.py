@@ -6,7 +6,7 @@ Knows nothing of files or endpoints, nor of how many rounds a job wants.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.data.chat import LISTS, conversation, turns_from_chat
@@ -22,12 +22,16 @@ _TEXTS = ("question", "answer", "correction")
 
 @dataclass(frozen=True, slots=True)
 class SeedRound:
-    """One round of a record. Texts that are to be asked for are None, `truncated` names those cut."""
+    """One round of a record. Texts that are to be asked for are None, `truncated` names those cut.
+
+    `reasoning` are the thoughts that an earlier job has kept beside its texts.
+    """
 
     question: str
     answer: str | None = None
     correction: str | None = None
     truncated: tuple[str, ...] = ()
+    reasoning: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def _history(record: Fields) -> tuple[SeedRound, ...]:
 
 def _whole_round(value: Mapping[str, Any], inside: str = "") -> SeedRound:
     question, answer, correction = (_filled(value, name, inside) for name in _TEXTS)
-    return SeedRound(question, answer, correction, _truncated(value, inside))
+    return SeedRound(question, answer, correction, _truncated(value, inside), _reasoning(value, inside))
 
 
 def _last_round(value: Mapping[str, Any], inside: str) -> SeedRound:
@@ -93,7 +97,8 @@ def _last_round(value: Mapping[str, Any], inside: str) -> SeedRound:
     if value.get("correction") is not None:
         return _whole_round(value, inside)
     answer = None if value.get("answer") is None else _filled(value, "answer", inside)
-    return SeedRound(_filled(value, "question", inside), answer, None, _truncated(value, inside))
+    question, thoughts = _filled(value, "question", inside), _reasoning(value, inside)
+    return SeedRound(question, answer, None, _truncated(value, inside), thoughts)
 
 
 def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
@@ -104,6 +109,16 @@ def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
     if not isinstance(marks, list) or not all(mark in _TEXTS for mark in marks):
         raise RecordProblem(f"{named('truncated', inside)} is not a list of question, answer or correction")
     return tuple(name for name in _TEXTS if name in marks)
+
+
+def _reasoning(value: Mapping[str, Any], inside: str) -> dict[str, str]:
+    """The thoughts before some of the texts, in histories that an earlier job has written."""
+    found = value.get("reasoning") if inside else None
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping) or not all(isinstance(found.get(name, ""), str) for name in _TEXTS):
+        raise RecordProblem(f"{named('reasoning', inside)} is not an object of texts")
+    return {name: found[name] for name in _TEXTS if found.get(name)}
 
 
 def _alpaca(value: Mapping[str, Any]) -> SeedRound:

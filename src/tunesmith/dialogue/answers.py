@@ -1,7 +1,7 @@
 """What a reply of an OpenAI-compatible server means, with the ways of Gemini, Together, vLLM and Azure.
 
-A reply is an Answer, Unusable, Refused, Lost or Unsent; a mistake that every request would meet (key, model,
-address, a setting) raises EndpointError with the field of the manifest. Pure.
+A reply is an Answer, Unusable, Refused, Lost, Unsent or Denied; `refusals` reads errors, `finish` the words
+for how a reply has ended. Pure.
 """
 
 from __future__ import annotations
@@ -10,128 +10,144 @@ import json
 import re
 from typing import Any
 
-from tunesmith.dialogue.delays import error_details, retry_after
+from tunesmith.dialogue.finish import Finish, finish_of
+from tunesmith.dialogue.refusals import blocks, error_status, message_of, read_error, short, whole_text
 from tunesmith.dialogue.replies import (
-    NOTHING,
     Answer,
     Fault,
     Lost,
+    Mark,
     Outcome,
-    Refused,
     Reply,
     Request,
     Unsent,
     Unusable,
     Usage,
 )
-from tunesmith.errors import EndpointError
+from tunesmith.tokens.thoughts import split
 
-HOURS = 3600.0
-"""A server that wants to be left alone for so long has no quota left."""
-_CUT = frozenset({"length", "max_tokens", "model_length"})
-_BLOCKED = (
-    "content_filter",
-    "safety",
-    "prohibited_content",
-    "recitation",
-    "blocklist",
-    "spii",
-    "image_safety",
+_LASTING = re.compile(
+    r"certificate.?verify.?failed|wrong.?version.?number|unsupported.?protocol|alert.?protocol.?version", re.I
 )
-_KEY_WORDS = re.compile(
-    r"api[ _]key (not valid|not found|expired)|api_key_invalid|invalid[_ ]api[_ ]key", re.I
-)
-_FILTER_WORDS = re.compile(
-    r"content_filter|content management policy|ResponsibleAIPolicyViolation|PROHIBITED_CONTENT"
-    r"|input was flagged",
-    re.IGNORECASE,
-)
-_TOO_LONG_WORDS = re.compile(
-    r"context_length_exceeded|context (length|window|size)|maximum (number of )?(context|input|prompt)"
-    r"|(prompt|input|inputs|message)s?\b.{0,80}\b(too long|too large|exceed|must be <=|longer than)"
-    r"|string_above_max_length|token count.{0,80}exceed",
-    re.IGNORECASE | re.DOTALL,
-)
-_QUOTA_WORDS = re.compile(
-    r"insufficient_quota|billing_hard_limit|per[ _]?day\b|perday|daily (quota|limit)"
-    r"|\blimit: 0(?![\d.]*[1-9])",
-    re.IGNORECASE,
-)
-_LONGEST_WHY = 500
 _MOST_TOKENS = 10**9
+_FAR = 2.0  # times its cap, which estimates of tokens never miss by
+_VERSION = re.compile(r"[-@:._](?:v\d[\d.]*|\d{3,}[\d.]*|\d{4}-\d{2}(?:-\d{2})?|\d{2}-\d{2,4})")
+_LATEST = re.compile(r"[-@:._]latest$")
 
 
 def read(reply: Reply, request: Request, name: str) -> Outcome:
-    """What the reply of endpoint `name` means. Raises EndpointError."""
+    """What the reply of endpoint `name` means."""
     if reply.status == 0:
-        return Lost(reply.trouble) if reply.sent else Unsent(reply.trouble)
+        if reply.sent:
+            return Lost(reply.trouble)
+        return Unsent(reply.trouble, _LASTING.search(reply.trouble) is not None)
     body = _parse(reply.text)
-    if 200 <= reply.status < 300:
-        status = _inner_status(body)
+    if not 200 <= reply.status < 300:
+        return read_error(reply.status, body, reply, name)
+    choice = _choice(body)
+    for part in (body, choice):
+        error = part.get("error") if isinstance(part, dict) else None
+        status = error_status(error)
         if status is None:
-            return _read_body(body, reply, request)
-        return _read_error(status, body, reply, name)
-    return _read_error(reply.status, body, reply, name)
+            continue
+        if choice is not None and status != 429:  # there is half a reply, which is paid
+            words = short(message_of({"error": error}, ""))
+            fault = Fault.BLOCKED if blocks(status, error) else Fault.INTERRUPTED
+            return Unusable(fault, f"The server failed: {words}", _usage(body, request))
+        return read_error(status, {"error": error}, reply, name)
+    return _read_body(body, choice, reply, request)
 
 
 def _parse(text: str) -> Any:
-    """None where it is no JSON."""
+    """None where it is no JSON. A byte order mark before it is read over."""
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return None
 
 
-def _inner_status(body: Any) -> int | None:
-    """Some answer 200 with an error inside."""
-    if not isinstance(body, dict) or body.get("choices") or not isinstance(body.get("error"), dict):
-        return None
-    code = body["error"].get("code")
-    return code if isinstance(code, int) and 400 <= code < 600 else None
-
-
-# What was dealt with.
-
-
-def _read_body(body: Any, reply: Reply, request: Request) -> Answer | Unusable:
+def _read_body(body: Any, choice: Any, reply: Reply, request: Request) -> Answer | Unusable:
     usage = _usage(body, request)
-    choice = _choice(body)
-    if choice is None:
-        if reason := _block_reason(body):
-            return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
-        if isinstance(body, dict) and body.get("choices") == []:
-            return Unusable(Fault.EMPTY, "The reply holds no choices.", usage)
-        why = reply.trouble or "The reply is not a chat completion."
-        return Unusable(Fault.MALFORMED, why, usage)
-    return _read_choice(choice, body, usage, request)
+    if choice is not None:
+        return _read_choice(choice, body, usage, request)
+    if reason := _block_reason(body):
+        return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
+    if isinstance(body, dict) and body.get("choices") == []:
+        return Unusable(Fault.EMPTY, "The reply holds no choices.", usage)
+    said = f": {short(reply.text[:120])}" if reply.text.strip() else ", but empty"
+    why = reply.trouble or f"The reply (status {reply.status}) is not a chat completion{said}"
+    return Unusable(Fault.MALFORMED, why, usage)
 
 
 def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: Request) -> Answer | Unusable:
-    message = choice.get("message")
-    finish = choice.get("finish_reason")
-    finish = finish.lower() if isinstance(finish, str) else ""
-    if finish.startswith(_BLOCKED):
-        return Unusable(Fault.BLOCKED, f"The server blocked it: {_short(finish)}.", usage)
+    message, said = choice.get("message"), choice.get("finish_reason")
+    finish, word = finish_of(said), short(said.lower()) if isinstance(said, str) else "missing"
+    if finish is Finish.BLOCKED:
+        return Unusable(Fault.BLOCKED, f"The server blocked it: {word}.", usage)
     refusal = message.get("refusal") if isinstance(message, dict) else None
     text = _content(message)
     if text is None and refusal is None:
         return Unusable(Fault.MALFORMED, "The reply holds no message with a text.", usage)
-    if text is None or not text.strip():
+    parts = split(text or "")
+    if not parts.answer and not parts.unended:
         if isinstance(refusal, str) and refusal.strip():
-            return Unusable(Fault.BLOCKED, f"The model refused: {_short(refusal)}", usage)
+            return Unusable(Fault.BLOCKED, f"The model refused: {short(refusal)}", usage)
         if reason := _block_reason(body):
             return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
-        return _empty(finish, usage)
+    if finish is Finish.BROKEN:
+        why = f"The server does not say that the reply is whole (finish_reason {word})."
+        return Unusable(Fault.INTERRUPTED, why, usage)
+    if not parts.answer:
+        return _empty(finish is Finish.CUT, word, parts.unended, usage)
     if usage.estimated:
-        usage = Usage(request.prompt_tokens, min(request.max_tokens, estimate_tokens(text)), estimated=True)
-    return Answer(text, finish in _CUT, usage)
+        usage = Usage(
+            request.prompt_tokens, min(request.max_tokens, estimate_tokens(text or "")), estimated=True
+        )
+    reasoning = "\n\n".join(part for part in (_reasoning(message), parts.reasoning) if part)
+    marks, model = _marks(parts.answer, body, request)
+    return Answer(parts.answer, finish is Finish.CUT, usage, reasoning, marks, model)
 
 
-def _empty(finish: str, usage: Usage) -> Unusable:
-    if finish in _CUT:
-        why = f"The reply is empty: thoughts used up its maxTokens (finish_reason {finish}). Raise them."
+def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
+    if cut:
+        why = f"There is no answer: thoughts used up its maxTokens (finish_reason {word}). Raise them."
         return Unusable(Fault.EMPTY, why, usage, truncated=True)
-    return Unusable(Fault.EMPTY, f"The reply is empty (finish_reason {_short(finish) or 'missing'}).", usage)
+    what = "The reply ends in the middle of its thoughts" if unended else "The reply is empty"
+    return Unusable(Fault.EMPTY, f"{what} (finish_reason {word}).", usage)
+
+
+def _marks(text: str, body: Any, request: Request) -> tuple[tuple[Mark, ...], str]:
+    """What is odd about an answer, and the model's name if it is another than was asked."""
+    named, asked, other = body.get("model"), request.body.get("model"), ""
+    if isinstance(named, str) and isinstance(asked, str) and named.strip() and not same_model(asked, named):
+        other = short(named)[:100]
+    found = {
+        Mark.OVER_CAP: estimate_tokens(text) > _FAR * request.max_tokens + 32,
+        Mark.REPLACEMENT: "\ufffd" in text,
+        Mark.OTHER_MODEL: bool(other),
+    }
+    return tuple(mark for mark, there in found.items() if there), other
+
+
+def same_model(asked: str, named: str) -> bool:
+    """Whether both names are of one model: folders before it, letter case, a date or version do not count."""
+    one, other = (name.strip().casefold().rstrip("/").rpartition("/")[2] for name in (asked, named))
+    one, other = _LATEST.sub("", one), _LATEST.sub("", other)
+    shorter, longer = sorted((one, other), key=len)
+    rest = longer.removeprefix(shorter)
+    return one == other or (longer.startswith(shorter) and _VERSION.fullmatch(rest) is not None)
+
+
+def _reasoning(message: Any) -> str:
+    """Thoughts that the server keeps apart from the text."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        value = message.get(name)
+        if isinstance(value, str) and value.strip():
+            return whole_text(value).strip()
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    found = [part.get("thinking") or part.get("reasoning") for part in parts if isinstance(part, dict)]
+    return whole_text("".join(each for each in found if isinstance(each, str))).strip()
 
 
 def _choice(body: Any) -> dict[str, Any] | None:
@@ -148,17 +164,12 @@ def _content(message: Any) -> str | None:
         case None:
             return ""
         case str(text):
-            return _whole(text)
+            return whole_text(text)
         case list(parts):
             texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-            return _whole("".join(text for text in texts if isinstance(text, str)))
+            return whole_text("".join(text for text in texts if isinstance(text, str)))
         case _:
             return None
-
-
-def _whole(text: str) -> str:
-    """Without halves of surrogate pairs, which no file could hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _block_reason(body: Any) -> str:
@@ -171,21 +182,42 @@ def _block_reason(body: Any) -> str:
             else None
         )
         if isinstance(reason, str):
-            return _short(reason)
+            return short(reason)
     return ""
 
 
 def _usage(body: Any, request: Request) -> Usage:
-    """What the server counted; where it does not say, the most there can be."""
+    """What the server counted; where it does not say, the most there can be.
+
+    No prompt and no text has 0 tokens: a server that says so does not count.
+    """
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     total = _count(usage.get("total_tokens"))
-    if prompt is None or completion is None:
+    if not prompt or completion is None or (completion == 0 and _says_something(body)):
         return Usage(request.most_prompt_tokens, request.max_tokens, estimated=True)
-    if total is not None:  # Gemini's thoughts are in the total only, and paid like the reply
+    thoughts = _count(_inner(usage, "completion_tokens_details", "reasoning_tokens")) or 0
+    if thoughts > completion:  # counted beside the reply, and paid like it
+        completion += thoughts
+    if total is not None:  # Gemini's thoughts are in the total only
         completion = max(completion, total - prompt)
-    return Usage(prompt, completion)
+    cached = _inner(usage, "prompt_tokens_details", "cached_tokens")
+    cached = _count(usage.get("prompt_cache_hit_tokens") if cached is None else cached) or 0
+    return Usage(prompt, completion, cached_tokens=min(cached, prompt))
+
+
+def _says_something(body: Any) -> bool:
+    choice = _choice(body)
+    message = choice.get("message") if choice is not None else None
+    return bool((_content(message) or "").strip()) or (
+        isinstance(message, dict) and bool(_reasoning(message))
+    )
+
+
+def _inner(usage: dict[str, Any], group: str, name: str) -> Any:
+    details = usage.get(group)
+    return details.get(name) if isinstance(details, dict) else None
 
 
 def _count(value: Any) -> int | None:
@@ -196,74 +228,3 @@ def estimate_tokens(text: str) -> int:
     """About how many tokens a text takes: four ASCII characters, or one and a half of others."""
     plain = sum(character.isascii() for character in text)
     return 1 + plain // 4 + (len(text) - plain) * 2 // 3
-
-
-# What was refused.
-
-
-def _read_error(status: int, body: Any, reply: Reply, name: str) -> Outcome:
-    message = _message(body, reply.text)
-    everything = f"{message} {reply.text[:20_000]}"
-    if status == 429:
-        return _read_refusal(body, message, everything, reply)
-    if status >= 500 or status in (408, 409, 425):
-        why = f"The server answered {status}: {_short(message)}"
-        return Lost(why, retry_after(reply.headers, body, message))
-    if status == 413 or (status in (400, 422) and _TOO_LONG_WORDS.search(everything)):
-        return Unusable(Fault.UNFIT, f"The server answered {status}: {_short(message)}", NOTHING)
-    if status in (400, 403) and _FILTER_WORDS.search(everything):
-        return Unusable(Fault.BLOCKED, f"The server blocked it: {_short(message)}", NOTHING)
-    raise EndpointError(_complaint(status, message, everything, name))
-
-
-def _read_refusal(body: Any, message: str, everything: str, reply: Reply) -> Refused:
-    after = retry_after(reply.headers, body, message)
-    spent = bool(_QUOTA_WORDS.search(everything)) and not _soon(body, after, everything)
-    return Refused(_short(message) or "The server answered 429.", after, spent or (after or 0.0) >= HOURS)
-
-
-def _soon(body: Any, after: float | None, everything: str) -> bool:
-    """Whether a daily quota is only spoken of, as in the counts of a refusal for the last minute."""
-    lists = [details.get("violations") for details in error_details(body)]
-    violated = [
-        violation.get("quotaId", "")
-        for violations in lists
-        for violation in (violations if isinstance(violations, list) else [])
-        if isinstance(violation, dict)
-    ]
-    minutes_only = bool(violated) and not any("PerDay" in str(quota) for quota in violated)
-    return minutes_only and after is not None and not re.search(r"\blimit: 0(?![\d.]*[1-9])", everything)
-
-
-def _complaint(status: int, message: str, everything: str, name: str) -> str:
-    field, advice = "openai", "Change what it names."
-    if status in (401, 403) or _KEY_WORDS.search(everything):
-        field, advice = "openai.apiKeySecretRef", "Check the key in the Secret, and what it may do."
-    elif status == 402:
-        field, advice = "openai.apiKeySecretRef", "The account has to be paid first."
-    elif status == 404:
-        field, advice = "openai.model", "Check the model's name, and openai.baseUrl."
-    elif 300 <= status < 400:
-        field, advice = "openai.baseUrl", "It sends requests elsewhere, where the key is not taken."
-    elif status == 405:
-        field, advice = "openai.baseUrl", "Write the address up to /v1 or its like."
-    said = f" and says: {_short(message)}" if message else ""
-    return f"endpoints.{name}.{field}: the server answers {status}{said.rstrip('.')}. {advice}"
-
-
-def _message(body: Any, text: str) -> str:
-    """The server's own words, wherever it puts them."""
-    part = body[0] if isinstance(body, list) and body else body
-    if isinstance(part, dict):
-        for value in (part.get("error"), part.get("message"), part.get("detail")):
-            found = value.get("message") if isinstance(value, dict) else value
-            if isinstance(found, str):
-                return found
-            if isinstance(found, list | dict):
-                return json.dumps(found, ensure_ascii=False)
-    return text
-
-
-def _short(text: str) -> str:
-    text = " ".join(_whole(text).split())
-    return text if len(text) <= _LONGEST_WHY else text[: _LONGEST_WHY - 1] + "…"

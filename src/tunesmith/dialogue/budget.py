@@ -69,26 +69,39 @@ def dollars(money: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Picodollars for a token of the prompt and one of the reply."""
+    """Picodollars for a token of the prompt, one of the reply, and one of the prompt that was cached.
+
+    Without a price of its own the last costs what others of the prompt do.
+    """
 
     prompt: int
     completion: int
+    cached: int | None = None
 
     @classmethod
     def of(cls, spec: PriceSpec) -> Price:
         """From USD a million tokens."""
+        cached = spec.cached_input_per_million
         return cls(
-            -(-picodollars(spec.input_per_million, up=True) // _MILLION),
-            -(-picodollars(spec.output_per_million, up=True) // _MILLION),
+            _of_one(spec.input_per_million),
+            _of_one(spec.output_per_million),
+            None if cached is None else _of_one(cached),
         )
 
     def cost(self, usage: Usage) -> int:
         """What so many tokens cost."""
-        return self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens
+        cached = self.prompt if self.cached is None else self.cached
+        saved = (self.prompt - cached) * usage.cached_tokens
+        return self.prompt * usage.prompt_tokens - saved + self.completion * usage.completion_tokens
 
     def most(self, request: Request) -> int:
         """What the request can cost."""
-        return self.prompt * request.most_prompt_tokens + self.completion * request.max_tokens
+        dearest = max(self.prompt, self.cached or 0)
+        return dearest * request.most_prompt_tokens + self.completion * request.max_tokens
+
+
+def _of_one(per_million: float) -> int:
+    return -(-picodollars(per_million, up=True) // _MILLION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
     request → turn (limits) → money held (budget) → sent → raw reply journalled → read → settled
             → Answer, or Unusable (blocked, too long): the end of the call
+            → Denied: asked again, or the end of the call, or of the job, as `standing` finds
             → anything else: a pause, and once more, `maxRetries` times
 
 Knows nothing of dialogues and roles. Where a job must end (`errors.EndpointError`,
@@ -23,6 +24,7 @@ from tunesmith.dialogue.limits import Ticket
 from tunesmith.dialogue.replies import (
     NOTHING,
     Answer,
+    Denied,
     Fault,
     Lost,
     Outcome,
@@ -33,10 +35,14 @@ from tunesmith.dialogue.replies import (
     Unusable,
     Usage,
 )
-from tunesmith.errors import EndpointError, PermanentError, QuotaError
+from tunesmith.dialogue.standing import Case, Standing, Verdict
+from tunesmith.errors import EndpointError, PermanentError, QuotaError, TemporaryError, TunesmithError
+from tunesmith.names import Reason
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds before a call is tried again after a failure; a refusal waits for the whole endpoint instead."""
+FIRST_PAUSE = 1.0
+"""Seconds for which nobody asks an endpoint that refuses everyone; its next pauses grow."""
 
 
 class Sender(Protocol):
@@ -72,8 +78,21 @@ class Called:
     reply: Reply
 
 
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """One request: what it means, whose fault a refusal is, and what it cost."""
+
+    outcome: Outcome
+    verdict: Verdict | None
+    reply: Reply
+    cost: int
+
+
 class Caller:
-    """Calls to the endpoint called `name`. `price` and `budget` may be missing: nothing is counted then."""
+    """Calls to the endpoint called `name`. `price` and `budget` may be missing: nothing is counted then.
+
+    `standing` is that of the endpoint, for all its calls.
+    """
 
     def __init__(
         self,
@@ -83,37 +102,58 @@ class Caller:
         max_retries: int,
         price: Price | None = None,
         budget: Budget | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self._name, self._sender, self._limiter, self._max_retries = name, sender, limiter, max_retries
-        self._price, self._budget = price, budget
+        self._price, self._budget, self._standing = price, budget, standing or Standing()
 
     async def call(self, request: Request, journal: TryJournal) -> Called:
         """Ask until there is an end. Raises what ends the job, and what the journal raises."""
-        cost, tries = 0, 0
+        case = self._standing.enter()
+        try:
+            return await self._call(request, journal, case)
+        finally:
+            self._standing.leave(case)
+
+    async def _call(self, request: Request, journal: TryJournal, case: Case) -> Called:
+        cost, tries, counted, again = 0, 0, 0, False
         while True:
-            outcome, reply, paid = await self._try(request, journal, again=tries > 0)
-            cost, tries = cost + paid, tries + 1
+            tried = await self._try(request, journal, again, case)
+            outcome = tried.outcome
+            cost, tries = cost + tried.cost, tries + 1
+            counted += tried.verdict is None
             if isinstance(outcome, Refused) and outcome.quota:
                 raise self._stopped(self._quota(outcome))
-            if is_end(outcome) or tries > self._max_retries:
-                return Called(outcome, tries, cost, reply)
+            if is_end(outcome) or tried.verdict is Verdict.REQUEST or counted > self._max_retries:
+                return Called(outcome, tries, cost, tried.reply)
+            # Whoever is refused again goes to the end of the queue, so that each probe is another request.
+            again = not isinstance(outcome, Denied) or case.refusals == 1
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
 
-    async def _try(self, request: Request, journal: TryJournal, again: bool) -> tuple[Outcome, Reply, int]:
-        """One request; with what it cost."""
+    async def _try(self, request: Request, journal: TryJournal, again: bool, case: Case) -> _Tried:
+        """One request."""
         ticket = await self._limiter.turn(request.tokens, again=again)
         outcome: Outcome | None = None
+        verdict: Verdict | None = None
+        number = 0
         try:
             async with self._held(request, journal) as settle:
+                number = self._standing.send()
                 reply = await self._sender.send(request)
                 journal.write({"endpoint": self._name, "request": request.body, "reply": reply.record()})
-                outcome = self._read(reply, request, settle)
+                outcome = read(reply, request, self._name)
                 paid = cost_of(outcome, request, self._price)
                 settle(paid)
+            if isinstance(outcome, Denied):
+                verdict = self._standing.refused(case, outcome.why, outcome.certain)
         finally:
-            self._tell(ticket, outcome)
-        return outcome, reply, paid
+            self._tell(ticket, outcome, verdict, number)
+        if verdict is Verdict.END and isinstance(outcome, Denied):
+            raise self._stopped(EndpointError(outcome.complaint))
+        if isinstance(outcome, Unsent) and outcome.lasting and not self._standing.worked:
+            raise self._stopped(self._no_server(outcome))
+        return _Tried(outcome, verdict, reply, paid)
 
     @asynccontextmanager
     async def _held(self, request: Request, journal: TryJournal) -> AsyncIterator[Callable[[int], None]]:
@@ -133,26 +173,57 @@ class Caller:
             else:
                 self._budget.lose(most)
 
-    def _read(self, reply: Reply, request: Request, settle: Callable[[int], None]) -> Outcome:
-        try:
-            return read(reply, request, self._name)
-        except EndpointError as error:
-            settle(0)  # it was refused, and so was not paid
-            raise self._stopped(error) from None
-
-    def _tell(self, ticket: Ticket, outcome: Outcome | None) -> None:
+    def _tell(self, ticket: Ticket, outcome: Outcome | None, verdict: Verdict | None, number: int) -> None:
         """What the outcome means for those who wait; None: there is none, and the job is ending."""
         match outcome:
+            case Unusable(fault=Fault.MALFORMED | Fault.INTERRUPTED):
+                self._limiter.failed(ticket, error=self._no_completion(outcome))
+            case Unusable(usage=usage) if (
+                usage is NOTHING
+            ):  # refused for what is in it, which says nothing else
+                self._standing.answered(number)
+                self._limiter.answered(ticket, 0)
             case Answer(usage=usage) | Unusable(usage=usage):
+                self._standing.answered(number)
                 self._limiter.answered(ticket, usage.tokens)
             case Refused(retry_after=retry_after):
                 self._limiter.refused(ticket, retry_after)
             case Lost(retry_after=retry_after):
                 self._limiter.failed(ticket, retry_after)
-            case Unsent():
-                self._limiter.failed(ticket)
+            case Unsent(lasting=lasting):
+                self._limiter.failed(ticket, error=self._no_server(outcome) if lasting else None)
+            case Denied(complaint=complaint):
+                self._tell_denied(ticket, complaint, verdict)
             case None:
                 self._limiter.leave(ticket)
+
+    def _tell_denied(self, ticket: Ticket, complaint: str, verdict: Verdict | None) -> None:
+        if verdict is Verdict.ENDPOINT:
+            self._limiter.failed(ticket, FIRST_PAUSE, EndpointError(complaint))
+        elif verdict is Verdict.ASK_AGAIN and ticket.probe:
+            self._limiter.failed(ticket, error=EndpointError(complaint))
+        else:
+            self._limiter.leave(ticket)
+
+    def _no_server(self, outcome: Unsent) -> EndpointError:
+        return EndpointError(
+            f"endpoints.{self._name}.openai.baseUrl: {outcome.why.rstrip('.')}. Check http:// or https://, "
+            "the server's certificate, and SSL_CERT_FILE for a certificate of your own."
+        )
+
+    def _no_completion(self, outcome: Unusable) -> TunesmithError:
+        """For an endpoint whose replies are of no use for too long."""
+        if self._standing.worked:
+            return TemporaryError(
+                f"Endpoint {self._name} has answered for minutes, and with no whole chat completion. "
+                f"{outcome.why.rstrip('.')}. What is done is kept; run the job again later.",
+                reason=Reason.ENDPOINT_UNAVAILABLE,
+            )
+        return EndpointError(
+            f"endpoints.{self._name}.openai.baseUrl: the server answers, and never with a whole chat "
+            f"completion. {outcome.why.rstrip('.')}. Check the address (up to /v1 or its like), and what is "
+            "between here and the server."
+        )
 
     def _stopped(self, error: PermanentError) -> PermanentError:
         """Nobody asks this endpoint any more."""
@@ -180,7 +251,7 @@ def usage_of(outcome: Outcome, request: Request) -> Usage:
 
 def cost_of(outcome: Outcome, request: Request, price: Price | None) -> int:
     """What one try cost, in picodollars; what is unknown counts as the most it can be."""
-    if price is None or isinstance(outcome, Refused | Unsent):
+    if price is None or isinstance(outcome, Refused | Unsent | Denied):
         return 0
     if isinstance(outcome, Answer | Unusable) and not outcome.usage.estimated:
         return price.cost(outcome.usage)
@@ -191,6 +262,6 @@ def is_end(outcome: Outcome) -> bool:
     """Whether no further try can end better: what a filter did is kept as it is, an empty reply is not."""
     match outcome:
         case Unusable(fault=fault, truncated=truncated):
-            return truncated or fault not in (Fault.MALFORMED, Fault.EMPTY)
+            return truncated or fault in (Fault.BLOCKED, Fault.UNFIT)
         case _:
             return isinstance(outcome, Answer)

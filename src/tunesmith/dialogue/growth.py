@@ -47,17 +47,19 @@ class PlannedSeed:
 
 @dataclass(slots=True)
 class Round:
-    """The texts of one round so far, and which of them were cut at their longest."""
+    """The texts of one round so far, which of them were cut at their longest, and thoughts before them."""
 
     texts: dict[Role, str] = field(default_factory=dict)
     truncated: list[Role] = field(default_factory=list)
+    reasoning: dict[Role, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: SeedRound) -> Self:
         """What a seed says of a round."""
         texts = {role: getattr(given, str(role)) for role in ROLES}
         known = {role: text for role, text in texts.items() if text is not None}
-        return cls(known, [role for role in ROLES if role in given.truncated])
+        thoughts = {role: given.reasoning[role] for role in ROLES if given.reasoning.get(role)}
+        return cls(known, [role for role in ROLES if role in given.truncated], thoughts)
 
     @property
     def whole(self) -> bool:
@@ -65,8 +67,14 @@ class Round:
         return len(self.texts) == len(ROLES)
 
     def as_dict(self) -> dict[str, Any]:
-        """`{question, answer, correction}`, with `truncated: [role]` only where a text was cut."""
-        marks = {"truncated": [str(role) for role in self.truncated]} if self.truncated else {}
+        """`{question, answer, correction}`, with `truncated: [role]` only where a text was cut, and with
+        `reasoning: {role: thoughts}` only where a model has thought.
+        """
+        marks: dict[str, Any] = {}
+        if self.truncated:
+            marks["truncated"] = [str(role) for role in self.truncated]
+        if self.reasoning:
+            marks["reasoning"] = {str(role): text for role, text in self.reasoning.items()}
         return {str(role): self.texts[role] for role in ROLES if role in self.texts} | marks
 
 
@@ -95,14 +103,16 @@ class Dialogue:
         """Those with all three texts."""
         return [each for each in self.rounds if each.whole]
 
-    def say(self, text: str, truncated: bool = False) -> None:
-        """Put the wanted text in."""
+    def say(self, text: str, truncated: bool = False, reasoning: str = "") -> None:
+        """Put the wanted text in; `reasoning` is kept beside it, and no model ever sees it."""
         wanted = self.wanted
         assert wanted is not None
         role = wanted[1]
         self.rounds[-1].texts[role] = text
         if truncated:
             self.rounds[-1].truncated.append(role)
+        if reasoning:
+            self.rounds[-1].reasoning[role] = reasoning
         self._advance()
 
     def messages(self) -> list[Message]:

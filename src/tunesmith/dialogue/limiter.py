@@ -66,10 +66,15 @@ class Limiter:
         self._limits.refused(ticket, self._now(), retry_after)
         self._struck()
 
-    def failed(self, ticket: Ticket, retry_after: float | None = None) -> None:
-        """No answer came, or one that says that the server is in trouble."""
+    def failed(
+        self, ticket: Ticket, retry_after: float | None = None, error: TunesmithError | None = None
+    ) -> None:
+        """No answer came, or one that says that the server is in trouble.
+
+        `error` is why, for the case that it goes on for so long that nobody believes in an answer any more.
+        """
         self._limits.failed(ticket, self._now(), retry_after)
-        self._struck()
+        self._struck(error)
 
     def leave(self, ticket: Ticket) -> None:
         """The request was not sent after all."""
@@ -90,10 +95,11 @@ class Limiter:
         if self._error is not None:
             raise self._error.with_traceback(None)
 
-    def _struck(self) -> None:
+    def _struck(self, error: TunesmithError | None = None) -> None:
         if self._limits.strikes >= HOPELESS:
             self.stop(
-                TemporaryError(
+                error
+                or TemporaryError(
                     f"Endpoint {self._name} has not answered any of the last {HOPELESS} requests, "
                     "with growing pauses between them. What is done is kept; run the job again later.",
                     reason=Reason.ENDPOINT_UNAVAILABLE,

@@ -52,6 +52,8 @@ class Ticket:
     """When it was sent; None while it waits."""
     burst: int = 0
     """How many bursts had begun when it was sent."""
+    probe: bool = False
+    """It is sent to see whether the endpoint answers again."""
     gone: bool = False
 
 
@@ -92,7 +94,7 @@ class Limits:
         ):
             return None
         ticket, scale = queue.popleft(), self._share(now)
-        ticket.sent, ticket.burst = now, self.bursts
+        ticket.sent, ticket.burst, ticket.probe = now, self.bursts, self._probing
         self.under_way += 1
         self._tokens.take(ticket.tokens, now, scale)
         self._spacing.sent(now, scale)

@@ -19,7 +19,7 @@ from tunesmith.dialogue.examples import Examples
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.statistics import NOTHING_LOST, Grown, Lost, Statistics
-from tunesmith.dialogue.turns import Get, Turn, turn_of
+from tunesmith.dialogue.turns import Get, Turn
 from tunesmith.errors import TemporaryError
 from tunesmith.names import FAILED_KEY, MESSAGES_KEY, STATS_KEY, Reason
 
@@ -28,10 +28,14 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the files hold, for the report: `statistics` as in stats.json, `examples` by kind."""
+    """What the files hold, for the report: `statistics` as in stats.json, `examples` by kind.
+
+    `first_failure`: which dialogue was the first to fail and why, "" if none did.
+    """
 
     statistics: dict[str, Any]
     examples: dict[str, list[dict[str, Any]]]
+    first_failure: str = ""
 
 
 def single_turn_key(number: int) -> str:
@@ -60,7 +64,7 @@ def write_outputs(
     holds whole dialogues only. A file is there whole or not at all.
     TemporaryError when a dialogue is not at its end, or the disk is full.
     """
-    statistics, examples = Statistics(plan.rounds, lost), Examples()
+    statistics, examples, first = Statistics(plan.rounds, lost), Examples(), ""
     with ExitStack() as files:
         rounds = [_RoundFiles(folder, number, files) for number in range(1, plan.rounds + 1)]
         messages = files.enter_context(whole_file(folder / MESSAGES_KEY))
@@ -73,13 +77,18 @@ def write_outputs(
                 messages.write(line(messages_record(grown.dialogue)))
             else:
                 failed.write(line(failed_record(grown, grown.failure)))
+                first = first or _in_words(seed, grown.failure)
             statistics.add(grown)
             examples.add(grown)
             progress(done)
     values = statistics.values()
     with whole_file(folder / STATS_KEY) as file:
         file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
-    return Written(values, examples.values())
+    return Written(values, examples.values(), first)
+
+
+def _in_words(seed: PlannedSeed, turn: Turn) -> str:
+    return f"{seed.id}, {turn.role} of round {turn.round}: {turn.said.why}"
 
 
 class _RoundFiles:
@@ -101,21 +110,23 @@ class _RoundFiles:
 
 def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
     """The dialogue of a seed as the rows tell it. TemporaryError where one is missing."""
-    dialogue, turns = Dialogue(seed, plan.rounds), list[Turn]()
+    dialogue, turns, before = Dialogue(seed, plan.rounds), list[Turn](), list[Turn]()
     while dialogue.wanted is not None:
         number, role = dialogue.wanted
-        turn = turn_of(get, plan.id_of(seed, number, role), seed.key, number, role)
-        if turn is None:
+        known = [turn for _, turn in plan.turns_of(get, seed, number, role)]
+        if not known:
             raise TemporaryError(
                 f"The {role} of round {number} of dialogue {seed.id} is missing. Run the job again to "
                 "generate it.",
                 reason=Reason.NO_RESULT,
             )
+        *failed, turn = known
+        before += failed
         turns.append(turn)
         if turn.said.reason:
             break
-        dialogue.say(turn.said.text, turn.said.truncated)
-    return Grown(dialogue, turns)
+        dialogue.say(turn.said.text, turn.said.truncated, turn.said.reasoning)
+    return Grown(dialogue, turns, before)
 
 
 def messages_record(dialogue: Dialogue) -> dict[str, Any]:

@@ -31,9 +31,11 @@ def price_sentences(spec: DialogueGenSpec) -> list[str]:
         if endpoint.openai is not None and spec.endpoints[name].price is None:
             found = listed(endpoint.openai.base_url, endpoint.openai.model)
             source = found.source if found else source
-        price = endpoint.price
+        price, cached = endpoint.price, ""
+        if price.cached_input_per_million is not None:
+            cached = f", {price.cached_input_per_million:g} where the server had it in its cache"
         sentences.append(
-            f"Endpoint {name}: {price.input_per_million:g} USD for a million tokens of prompt, "
+            f"Endpoint {name}: {price.input_per_million:g} USD for a million tokens of prompt{cached}, "
             f"{price.output_per_million:g} for a million of reply ({source})."
         )
     return sentences

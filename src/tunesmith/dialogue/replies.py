@@ -56,6 +56,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     estimated: bool = False
+    cached_tokens: int = 0
+    """Of the prompt, those that the server had in its cache."""
 
     @property
     def tokens(self) -> int:
@@ -74,15 +76,34 @@ class Fault(StrEnum):
     MALFORMED = "malformed"
     UNFIT = "unfit"
     """The request was refused for what is in it, as being too long."""
+    INTERRUPTED = "interrupted"
+    """The server failed in the middle of the reply, or does not say that it is whole."""
+
+
+class Mark(StrEnum):
+    """What is odd about a text that is an answer all the same."""
+
+    OVER_CAP = "over_cap"
+    """By far longer than `maxTokens`."""
+    REPLACEMENT = "replacement_character"
+    """It holds U+FFFD, which stands for bytes that are no text."""
+    OTHER_MODEL = "other_model"
+    """The server names another model than was asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A text; `truncated` if it ends where `maxTokens` ended it."""
+    """A text; `truncated` if it ends where `maxTokens` ended it.
+
+    `reasoning` are the thoughts before it, `model` is the other model that answered ("": the one asked).
+    """
 
     text: str
     truncated: bool
     usage: Usage
+    reasoning: str = ""
+    marks: tuple[Mark, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +138,24 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """It did not reach the server: nothing is paid."""
+    """It did not reach the server: nothing is paid. `lasting`: no other try is likely to (a certificate)."""
 
     why: str
+    lasting: bool = False
 
 
-Outcome = Answer | Unusable | Refused | Lost | Unsent
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The server refuses it (3xx, 4xx), and perhaps every other as well; nothing is paid.
+
+    `fault` is what it is if only this request is refused. `complaint` names the field of the manifest that is
+    wrong if all are, which is `certain` for errors that no request's content can cause.
+    """
+
+    why: str
+    fault: Fault
+    complaint: str
+    certain: bool = False
+
+
+Outcome = Answer | Unusable | Refused | Lost | Unsent | Denied

@@ -16,7 +16,7 @@ from tunesmith.api.dialogue import DialogueGenSpec, RoleSpec
 from tunesmith.dialogue.context import messages_for
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.templates import Templates
-from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn, call_id, turn_of
+from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn, again_key, call_id, turns_of
 from tunesmith.errors import TunesmithError
 
 MOST_OPEN = 2000
@@ -28,13 +28,18 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What makes up a dialogue. `fingerprint` stands for everything that changes results."""
+    """What makes up a dialogue. `fingerprint` stands for everything that changes results.
+
+    `again`: how many rounds of asking again for what has failed there have been; a call that failed before
+    the last of them is asked once more.
+    """
 
     rounds: int
     max_messages: int
     roles: Mapping[Role, RoleSpec]
     templates: Templates
     fingerprint: str
+    again: int = 0
 
     @classmethod
     def of(cls, spec: DialogueGenSpec, templates: Templates, fingerprint: str) -> Plan:
@@ -50,13 +55,17 @@ class Plan:
         """The journal's key of one call."""
         return call_id(self.fingerprint, seed.key, number, role)
 
+    def turns_of(self, get: Get, seed: PlannedSeed, number: int, role: Role) -> list[tuple[int, Turn]]:
+        """How the call for this text has ended, each time (`turns.turns_of`)."""
+        return turns_of(get, self.id_of(seed, number, role), seed.key, number, role, self.again)
+
     def call_for(self, dialogue: Dialogue) -> Call:
         """The call for the text that the dialogue wants next."""
         assert dialogue.wanted is not None
         number, role = dialogue.wanted
         spec = self.roles[role]
         return Call(
-            self.id_of(dialogue.seed, number, role),
+            again_key(self.id_of(dialogue.seed, number, role), self.again),
             dialogue.seed.key,
             number,
             role,
@@ -168,16 +177,15 @@ class _Rounds:
             said = (await self._turn(dialogue)).said
             if said.reason:
                 return False
-            dialogue.say(said.text, said.truncated)
+            dialogue.say(said.text, said.truncated, said.reasoning)
         return True
 
     async def _turn(self, dialogue: Dialogue) -> Turn:
         """How the call for the wanted text ended: as the journal says, or now."""
         assert dialogue.wanted is not None
-        number, role = dialogue.wanted
-        seed = dialogue.seed
-        turn = turn_of(self._earlier, self._plan.id_of(seed, number, role), seed.key, number, role)
-        if turn is None:
+        known = self._plan.turns_of(self._earlier, dialogue.seed, *dialogue.wanted)
+        at, turn = known[-1] if known else (0, None)
+        if turn is None or (turn.said.reason and at < self._plan.again):
             turn = await self._ask(self._plan.call_for(dialogue))
         self._count(turn.said)
         return turn

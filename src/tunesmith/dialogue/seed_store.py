@@ -13,10 +13,10 @@ import shutil
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import astuple
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -53,8 +53,9 @@ class SeedWriter:
 
     def add(self, seed: PlannedSeed) -> None:
         """Append a seed, whose texts hold no halves of surrogate pairs."""
-        row = json.dumps(astuple(seed), ensure_ascii=False).encode() + b"\n"
-        told = json.dumps([seed.id, astuple(seed)[2]], ensure_ascii=False)
+        rounds = [_values(each) for each in seed.rounds]
+        row = json.dumps([seed.id, seed.key, rounds, seed.seed], ensure_ascii=False).encode() + b"\n"
+        told = json.dumps([seed.id, rounds], ensure_ascii=False)
         with explained("write", self.temp):
             self._rows.write(row)
             self._digests.write(digest_of(seed.key) + digest_of(told))
@@ -160,5 +161,17 @@ class Seeds:
         self.close()
 
 
-def _round(question: str, answer: str | None, correction: str | None, truncated: list[str]) -> SeedRound:
-    return SeedRound(question, answer, correction, tuple(truncated))
+def _values(round_: SeedRound) -> list[Any]:
+    """A round as it is written; without thoughts as it ever was, so that digests stay the same."""
+    values = [round_.question, round_.answer, round_.correction, list(round_.truncated)]
+    return [*values, dict(round_.reasoning)] if round_.reasoning else values
+
+
+def _round(
+    question: str,
+    answer: str | None,
+    correction: str | None,
+    truncated: list[str],
+    reasoning: Mapping[str, str] = MappingProxyType({}),
+) -> SeedRound:
+    return SeedRound(question, answer, correction, tuple(truncated), dict(reasoning))

@@ -142,7 +142,7 @@ def _texts(seed: Seed) -> Iterator[str | None]:
     """Everything of the record that is written down."""
     yield from (seed.id, seed.seed)
     for each in seed.rounds:
-        yield from (each.question, each.answer, each.correction)
+        yield from (each.question, each.answer, each.correction, *each.reasoning.values())
 
 
 def _check_text(*texts: str) -> None:

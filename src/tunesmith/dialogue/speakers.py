@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tunesmith.api.dialogue import EndpointSpec
@@ -17,10 +17,24 @@ from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.calls import Caller, cost_of, is_end, usage_of
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
-from tunesmith.dialogue.replies import Answer, Fault, Lost, Outcome, Refused, Reply, Request, Unsent, Unusable
+from tunesmith.dialogue.replies import (
+    Answer,
+    Denied,
+    Fault,
+    Lost,
+    Mark,
+    Outcome,
+    Refused,
+    Reply,
+    Request,
+    Unsent,
+    Unusable,
+)
+from tunesmith.dialogue.standing import Standing
 from tunesmith.dialogue.turns import (
     BLOCKED,
     EMPTY,
+    INTERRUPTED,
     MALFORMED,
     NO_ANSWER,
     NOT_REACHED,
@@ -33,14 +47,16 @@ from tunesmith.dialogue.turns import (
 from tunesmith.engines.sampler import Engine
 from tunesmith.engines.sampler import Reply as EngineReply
 from tunesmith.engines.sampler import Request as EngineRequest
-from tunesmith.errors import EndpointError, TunesmithError
+from tunesmith.errors import TunesmithError
 from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.thoughts import Split
 
 _OF_FAULT = {
     Fault.EMPTY: EMPTY,
     Fault.BLOCKED: BLOCKED,
     Fault.MALFORMED: MALFORMED,
     Fault.UNFIT: TOO_LONG,
+    Fault.INTERRUPTED: INTERRUPTED,
 }
 
 
@@ -67,6 +83,7 @@ class EndpointSpeaker:
     max_retries: int
     price: Price | None = None
     budget: Budget | None = None
+    standing: Standing = field(default_factory=Standing)
 
     async def call(self, call: Call, tries: Tries) -> Said:
         """Ask, or go on asking. Raises what ends the job."""
@@ -77,7 +94,9 @@ class EndpointSpeaker:
         if past and (is_end(past[-1][0]) or left < 0):
             outcome, reply = past[-1]
             return said_of(outcome, reply, request, len(past), before, tries.seconds)
-        caller = Caller(self.server.name, self.server, self.limiter, left, self.price, self.budget)
+        caller = Caller(
+            self.server.name, self.server, self.limiter, left, self.price, self.budget, self.standing
+        )
         # A flush to the disk takes some milliseconds, which only what is paid for is worth.
         tries.durable = self.price is not None
         ended = await caller.call(request, tries)
@@ -95,13 +114,14 @@ class EndpointSpeaker:
         self.limiter.stop(error)
 
     def _heard(self, record: Mapping[str, Any], request: Request) -> tuple[Outcome, Reply] | None:
-        """What an earlier try means; None where it ended the whole job, for which no call is to blame."""
+        """What an earlier try means; None for one that does not count against the call.
+
+        That is one that was refused, perhaps with every other, or that ended the job for its quota.
+        """
         reply = Reply(**record["reply"])
-        try:
-            outcome = read(reply, request, self.server.name)
-        except EndpointError:
-            return None
-        return None if isinstance(outcome, Refused) and outcome.quota else (outcome, reply)
+        outcome = read(reply, request, self.server.name)
+        uncounted = isinstance(outcome, Denied) or (isinstance(outcome, Refused) and outcome.quota)
+        return None if uncounted else (outcome, reply)
 
 
 def endpoint_speaker(server: Server, spec: EndpointSpec, budget: Budget | None) -> EndpointSpeaker:
@@ -125,8 +145,9 @@ def said_of(outcome: Outcome, reply: Reply, request: Request, tries: int, cost: 
     }
     match outcome:
         case Answer(text=text, truncated=truncated):
-            return Said(text.strip(), truncated, **common)
-        case Unusable(fault=fault, why=why):
+            common |= {"reasoning": outcome.reasoning, "model": outcome.model}
+            return Said(text.strip(), truncated, marks=tuple(str(mark) for mark in outcome.marks), **common)
+        case Unusable(fault=fault, why=why) | Denied(fault=fault, why=why):
             return Said(reason=_OF_FAULT[fault], why=why, raw=reply.text, **common)
         case Refused(why=why):
             return Said(reason=RATE_LIMITED, why=why, raw=reply.text, **common)
@@ -141,6 +162,10 @@ class PromptTokens(Protocol):
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The prompt as inference sends it."""
+        ...
+
+    def split_reply(self, prompt: Sequence[int], text: str) -> Split:
+        """The answer and the thoughts in a reply to this prompt."""
         ...
 
 
@@ -175,9 +200,12 @@ class EngineSpeaker:
             "seconds": seconds,
             "tries": asked,
         }
-        if not reply.text.strip():
-            return Said(reason=EMPTY, why="The model said nothing.", raw=reply.text, **told)
-        return Said(reply.text.strip(), reply.finish_reason == "length", **told)
+        parts = self._tokens.split_reply(ids, reply.text)
+        if not parts.answer:
+            return Said(reason=EMPTY, why=_why_empty(parts, reply), raw=reply.text, **told)
+        marks = (str(Mark.REPLACEMENT),) if "\ufffd" in parts.answer else ()
+        cut = reply.finish_reason == "length"
+        return Said(parts.answer, cut, reasoning=parts.reasoning, marks=marks, **told)
 
     async def _reply(self, ids: list[int], call: Call) -> tuple[EngineReply, int]:
         """The reply that is not empty, or the last one; with how many were sampled."""
@@ -186,10 +214,17 @@ class EngineSpeaker:
         for number in range(most):
             wanted = EngineRequest(ids, call.id, number, None, call.temperature, call.max_tokens)
             reply = await self._engine.reply(wanted)
-            if reply.text.strip() or reply.finish_reason == "length" or self._error is not None:
+            answered = reply.finish_reason == "length" or self._tokens.split_reply(ids, reply.text).answer
+            if answered or self._error is not None:
                 break
         return reply, number + 1
 
     def stop(self, error: TunesmithError) -> None:
         """Sample nothing any more."""
         self._error = self._error or error
+
+
+def _why_empty(parts: Split, reply: EngineReply) -> str:
+    if reply.finish_reason == "length":
+        return "There is no answer: thoughts used up its maxTokens. Raise them."
+    return "The reply ends in the middle of its thoughts." if parts.unended else "The model said nothing."

@@ -16,8 +16,7 @@ from tunesmith.dialogue.budget import Past, Price, past
 from tunesmith.dialogue.calls import cost_of
 from tunesmith.dialogue.endpoint import request_of
 from tunesmith.dialogue.replies import Reply
-from tunesmith.dialogue.turns import BUDGET, call_of_try, held_of, try_key
-from tunesmith.errors import EndpointError
+from tunesmith.dialogue.turns import BUDGET, RETRY, call_of_try, held_of, try_key
 
 
 class Journal(Protocol):
@@ -61,6 +60,8 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
                 found.calls_under_way[held.process] += 1
         elif key.startswith(BUDGET):
             found.records.append(row())
+        elif key.startswith(RETRY):
+            continue
         elif call := call_of_try(key):
             if call not in rows:
                 found.spent += _cost_of_try(row(), prices)
@@ -71,8 +72,4 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
 
 def _cost_of_try(record: Mapping[str, Any], prices: Mapping[str, Price]) -> int:
     name, request = str(record["endpoint"]), request_of(record["request"])
-    try:
-        outcome = read(Reply(**record["reply"]), request, name)
-    except EndpointError:
-        return 0
-    return cost_of(outcome, request, prices.get(name))
+    return cost_of(read(Reply(**record["reply"]), request, name), request, prices.get(name))

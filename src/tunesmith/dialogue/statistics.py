@@ -12,9 +12,11 @@ from typing import Any
 
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.growth import ROLES, Dialogue, PlannedSeed
+from tunesmith.dialogue.replies import Mark
 from tunesmith.dialogue.turns import REASONS, Turn
 
 _MOST_BINS = 40
+_MOST_MODELS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,14 @@ NOTHING_LOST = Lost()
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """One dialogue at its end: what was said, and all calls made for it."""
+    """One dialogue at its end: what was said, and all calls made for it.
+
+    `before` are calls that failed and were asked for again.
+    """
 
     dialogue: Dialogue
     turns: Sequence[Turn]
+    before: Sequence[Turn] = ()
 
     @property
     def seed(self) -> PlannedSeed:
@@ -101,6 +107,8 @@ class Statistics:
         self._whole = [0] * rounds
         self._roles = {role: _OfRole() for role in ROLES}
         self._reasons: Counter[str] = Counter()
+        self._odd: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
         self._first, self._last = 0, 0
 
     def add(self, grown: Grown) -> None:
@@ -109,7 +117,10 @@ class Statistics:
         self._nothing_asked += not grown.turns
         for number in range(min(len(self._whole), len(grown.dialogue.whole_rounds))):
             self._whole[number] += 1
-        for turn in grown.turns:
+        for turn in (*grown.before, *grown.turns):
+            self._odd.update(turn.said.marks)
+            if turn.said.model and (turn.said.model in self._models or len(self._models) < _MOST_MODELS):
+                self._models[turn.said.model] += 1
             self._roles[turn.role].add(turn)
             self._first, self._last = min(self._first or turn.at, turn.at), max(self._last, turn.at)
         if grown.failure is not None:
@@ -127,6 +138,8 @@ class Statistics:
         - `lost_in_flight_calls`: requests, beside `calls` and `retries`, whose outcome nobody knows since
           their process was killed; `lost_in_flight_usd`: what they may have cost at most, beside `cost_usd`;
           `against_budget_usd`: both together, which is what counts against budget.maxUsd
+        - `odd_replies`: {`replies.Mark`: answers that are odd so}; `other_models`: {name: answers of a model
+          other than was asked}
         - `seconds`: from the first call's end to the last's
         - `lengths`: of each role `[{low, high, count}]`, texts by tokens, both included
         - `cost_by_round`: `[{round, question, answer, correction}]` in USD
@@ -147,6 +160,8 @@ class Statistics:
             "lost_in_flight_calls": self._lost.calls,
             "lost_in_flight_usd": dollars(self._lost.money),
             "against_budget_usd": dollars(sum(each.cost for each in self._roles.values()) + self._lost.money),
+            "odd_replies": {str(mark): self._odd[mark] for mark in Mark if self._odd[mark]},
+            "other_models": dict(sorted(self._models.items())),
             "seconds": self._last - self._first,
             "lengths": {str(role): bins(self._roles[role].lengths) for role in ROLES},
             "cost_by_round": [self._cost_of(number) for number in range(1, len(self._whole) + 1)],

@@ -4,6 +4,7 @@
     <call>/<number>   one try: {endpoint, request, reply}, written before the reply is read
     budget/held/<process>/<call>/<number>   {most}: what the try can cost, written before it is sent
     budget/<number>   a record of the budget
+    retry/<number>    {job}: from here on this job asks again for calls that have failed, as <call>~<number>
 
 where a call is the hash of fingerprint, seed, round and role. The only file that knows keys and fields.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -20,8 +21,9 @@ from tunesmith.dialogue.growth import Role
 from tunesmith.errors import OutputConflictError, TunesmithError
 
 EMPTY, BLOCKED, MALFORMED, TOO_LONG = "empty", "blocked", "malformed", "too_long"
+INTERRUPTED = "interrupted"
 RATE_LIMITED, NO_ANSWER, NOT_REACHED = "rate_limited", "no_answer", "not_reached"
-REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, RATE_LIMITED, NO_ANSWER, NOT_REACHED)
+REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, INTERRUPTED, RATE_LIMITED, NO_ANSWER, NOT_REACHED)
 """Why there is no text: what the server did with the request, or how the last try ended."""
 
 Get = Callable[[str], Mapping[str, Any] | None]
@@ -46,7 +48,8 @@ class Said:
     """What came of a call: `text`, or `reason` (one of REASONS), `why` in words and the `raw` reply.
 
     `tries` and `seconds` (waiting for replies) are over all tries, `cost` too, in picodollars; tokens are
-    those of the last try, and `estimated` where the server did not count them.
+    those of the last try, and `estimated` where the server did not count them. `reasoning` are the thoughts
+    before the text, `marks` what is odd about it (`replies.Mark`), `model` the other model that wrote it.
     """
 
     text: str = ""
@@ -60,6 +63,9 @@ class Said:
     tries: int = 1
     cost: int = 0
     seconds: float = 0.0
+    reasoning: str = ""
+    marks: tuple[str, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +81,35 @@ class Turn:
     def to_json(self) -> dict[str, Any]:
         """The row as the journal holds it."""
         said = {name: getattr(self.said, name) for name in _FIELDS}
+        said |= {name: value for name in _LATER if (value := getattr(self.said, name))}
         return {"seed": self.seed, "round": self.round, "role": str(self.role), **said, "at": self.at}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Turn:
         """The row of a journal. OutputConflictError for what this version of Tunesmith does not write."""
-        if value.keys() != _ALL or value["role"] not in set(Role) or value["reason"] not in ("", *REASONS):
+        if (
+            not (_ALL <= value.keys() <= _ALL | _LATER)
+            or value["role"] not in set(Role)
+            or value["reason"] not in ("", *REASONS)
+        ):
             raise OutputConflictError(
                 f"The journal holds a row of {str(value.get('seed'))[:200]}, round {value.get('round')}, "
                 "that this version of Tunesmith did not write. Choose another output.uri, or set "
                 "output.onExisting: replace."
             )
-        said = Said(**{name: value[name] for name in _FIELDS})
+        said = Said(**{name: value[name] for name in (*_FIELDS, *(_LATER & value.keys()))})
+        said = replace(said, marks=tuple(said.marks))
         return cls(value["seed"], value["round"], Role(value["role"]), said, value["at"])
 
 
-_FIELDS = tuple(field.name for field in fields(Said))
+# Only in rows that have them; journals of earlier versions have none.
+_LATER = frozenset({"reasoning", "marks", "model"})
+_FIELDS = tuple(field.name for field in fields(Said) if field.name not in _LATER)
 _ALL = frozenset((*_FIELDS, "seed", "round", "role", "at"))
 
 
 BUDGET = "budget/"
+RETRY = "retry/"
 _HELD = f"{BUDGET}held/"
 
 
@@ -186,15 +201,43 @@ def try_key(call: str, number: int) -> str:
     return f"{call}/{number}"
 
 
-def turn_of(get: Get, call: str, seed: str, number: int, role: Role) -> Turn | None:
-    """How the call ended, if it has. OutputConflictError for a row that stands under a key not its own."""
-    value = get(call)
-    if value is None:
-        return None
-    turn = Turn.from_json(value)
-    if (turn.seed, turn.round, turn.role) != (seed, number, role):
-        raise OutputConflictError(
-            f"The journal's row {call} is of {turn.seed[:200]}, round {turn.round}, {turn.role}, and not of "
-            f"{seed[:200]}, round {number}, {role}. Give one of these seeds another id."
-        )
-    return turn
+def again_key(call: str, number: int) -> str:
+    """The key of a call that is asked for the `number`th time, 0 being the first; `number` counts rounds of
+    asking again, not how often this very call was asked.
+    """
+    return f"{call}~{number}" if number else call
+
+
+def retry_key(number: int) -> str:
+    """The key of the row that begins the `number`th (from 1) round of asking again for what has failed."""
+    return f"{RETRY}{number}"
+
+
+def retries(get: Get) -> list[str]:
+    """The jobs that have begun a round of asking again, in order."""
+    found: list[str] = []
+    while (row := get(retry_key(len(found) + 1))) is not None:
+        found.append(str(row["job"]))
+    return found
+
+
+def turns_of(
+    get: Get, call: str, seed: str, number: int, role: Role, again: int = 0
+) -> list[tuple[int, Turn]]:
+    """How the call has ended, each time that it was asked for: (round of asking again, Turn), in order.
+
+    `again` is the last such round. OutputConflictError for a row that stands under a key not its own.
+    """
+    found: list[tuple[int, Turn]] = []
+    for each in range(again + 1):
+        value = get(again_key(call, each))
+        if value is None:
+            continue
+        turn = Turn.from_json(value)
+        if (turn.seed, turn.round, turn.role) != (seed, number, role):
+            raise OutputConflictError(
+                f"The journal's row {call} is of {turn.seed[:200]}, round {turn.round}, {turn.role}, and not "
+                f"of {seed[:200]}, round {number}, {role}. Give one of these seeds another id."
+            )
+        found.append((each, turn))
+    return found

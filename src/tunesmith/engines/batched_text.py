@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from tunesmith.engines.generate import StopText
 from tunesmith.engines.sampler import Reply
 from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.thoughts import KNOWN
 
+# Special tokens that stay in a text, since without them nobody could tell thoughts from the answer.
+_THOUGHT_TAGS = frozenset(text for tag in KNOWN for text in (tag.begin, tag.end))
 # Tokens looked at beyond a stop text's own: special ones have no text, and a character may be cut in two.
 _MARGIN = 8
 
@@ -21,6 +24,7 @@ class Endings:
         self._stop_ids = tokenizer.stop_ids
         added = backend.added_tokens_decoder.items()
         self._special = {*backend.all_special_ids, *(id_ for id_, token in added if token.special)}
+        self._special -= {id_ for id_, token in added if token.content in _THOUGHT_TAGS}
         # A token is at least a byte of text, so that many tokens hold the longest of them.
         longest = max((len(text.encode("utf-8", "surrogatepass")) for text in stop_texts), default=0)
         self._window = longest + _MARGIN if longest else 0
@@ -44,7 +48,10 @@ class Endings:
         return Reply(text, len(ids), "length") if len(ids) >= limit else None
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a reply's tokens to the last whole character, without special ones, not stripped."""
+        """The text of a reply's tokens to the last whole character, without special ones, not stripped.
+
+        Tags of thoughts are kept, which some tokenizers take for special.
+        """
         kept = [id_ for id_ in ids if id_ not in self._special]
         # With a token before them, decoders leave a blank at their beginning as it is.
         guarded = self._tokenizer.decode_whole([*self._guard, *kept])

@@ -33,7 +33,8 @@ class Request:
 class Reply:
     """What was drawn.
 
-    `text` holds no end-of-turn token, no stop text and no special tokens, and is not stripped. `tokens`
+    `text` holds no end-of-turn token, no stop text and no special tokens but tags of thoughts
+    (`tokens.thoughts`), and is not stripped. `tokens`
     counts all that were drawn, the end-of-turn token included. `finish_reason` is "length" where the reply
     was cut at sampling.maxNewTokens or where the model has no place for more.
     """

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +25,7 @@ from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import Store, open_store
+from tunesmith.data.outcome import too_many_failed
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
 from tunesmith.dialogue.outputs import write_outputs
@@ -33,6 +34,7 @@ from tunesmith.dialogue.rounds import Plan, Tally, generate
 from tunesmith.dialogue.seed_store import Seeds
 from tunesmith.dialogue.seeds import prepare_seeds
 from tunesmith.dialogue.templates import Templates, load_templates
+from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
     SEEDS,
     check_growth,
@@ -44,12 +46,14 @@ from tunesmith.jobs.added_records import (
 from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
 from tunesmith.jobs.dialogue_speakers import open_speakers, tell_pauses
 from tunesmith.jobs.disk import disk_name
+from tunesmith.jobs.failed_again import retried_by, rounds_of_asking, with_failed
 from tunesmith.jobs.inputs import clean_scratch, storage_options
-from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
+from tunesmith.jobs.output import RETRIED, SOURCES, Found, claim, examine, is_finished, make_way
 from tunesmith.jobs.patience import patiently
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.stopping import StopFlag
+from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.world import World
 from tunesmith.names import DRY_RUN, DRY_RUN_KEY, REPORT_KEY
@@ -112,6 +116,7 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     options = storage_options(spec.storage)
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
     found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
+    found = with_failed(store, found, _job(run, world), run.retry_failed)
     sources = sources_of([spec.seeds.uri], options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
@@ -137,12 +142,18 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     return _generate(session, plan, seeds)
 
 
+def _job(run: Run, world: World) -> str:
+    """What tells this job from others of its name."""
+    return world.job_uid or run.name
+
+
 def _claim(session: Session, seeds: Seeds, templates: Templates, sources: str | None) -> None:
     """Make the output this job's. What it holds already is continued: more rounds, more seeds."""
     store, found = session.store, session.found
     check_growth(store, found, seeds, SEEDS)
     fingerprint = {"spec": session.run.result_fields(), "data": seeds.digest, "prompts": templates.digest}
-    claim(store, found, {**fingerprint, SOURCES: sources})
+    retried = retried_by(found, _job(session.run, session.world))
+    claim(store, found, {**fingerprint, SOURCES: sources, **({RETRIED: retried} if retried else {})})
     save_list(store, seeds, SEEDS)
 
 
@@ -170,6 +181,9 @@ def _generate(session: Session, plan: Plan, seeds: Seeds) -> str:
         session.patiently("Upload of rows", journal.send)
         earlier = _rows(session, turn, "earlier")
         try:
+            wanted, job = session.run.retry_failed, _job(session.run, world)
+            again = rounds_of_asking(session.found, job, wanted, earlier.get, journal)
+            plan = replace(plan, again=again)
             _ask(session, plan, seeds, journal, earlier)
         finally:
             earlier.close()
@@ -276,6 +290,9 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
         }
     )
     (folder / REPORT_KEY).write_text(page, "utf-8")
+    if failed := too_many_failed(written.statistics, session.spec.max_failed_ratio, written.first_failure):
+        show_unpublished(session.store, folder)
+        raise TooManyFailedError(failed)
     session.progress.update(phase="publishing")
     digests: list[str] = []
     session.patiently("Publishing", lambda: digests.append(_publish(session, turn, folder)))

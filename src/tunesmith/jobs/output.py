@@ -61,7 +61,9 @@ _REPLACING = "replacing"
 _OUTGROWN = "outgrown"
 SOURCES = "sources"
 """In the fingerprint: the versions of the files that were read, to see without reading them what changed."""
-_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES)
+RETRIED = "retried"
+"""In the fingerprint: the job that has last asked again for what failed in a finished result."""
+_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES, RETRIED)
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (

@@ -16,9 +16,10 @@ from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
 from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.store import Store, open_store
-from tunesmith.data.outcome import acceptance, sampled
+from tunesmith.data.outcome import acceptance, sampled, too_many_not_sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
     PROMPTS,
     check_growth,
@@ -36,6 +37,7 @@ from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw
 from tunesmith.jobs.stopping import StopFlag
+from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.world import World
 from tunesmith.names import SAMPLING_STATS_KEY
 from tunesmith.plan.needs import uris_of
@@ -177,6 +179,10 @@ def _finish(run: Run, draw: Draw, turn: Turn, found: Found) -> str:
         written = write_result(run, draw, rows, folder)
     finally:
         rows.close()
+    allowed = cast(RejectionSampleSpec, run.spec).max_failed_ratio
+    if failed := too_many_not_sampled(written.statistics, allowed):
+        show_unpublished(draw.store, folder)
+        raise TooManyFailedError(failed)
     draw.progress.update(phase="publishing")
     digests: list[str] = []
     draw.patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.common import FromJob, JobSpec
+from tunesmith.api.common import FromJob, GenerationRunSpec, JobSpec
 from tunesmith.api.manifest import SPECS, Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.api.rules import Rules, rules_from
@@ -24,7 +24,7 @@ from tunesmith.plan.models import model_names
 # Parts of a spec that say where and how often it runs, not what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
-_OPERATIONAL = ("storage", "hub", "tracking", "output")
+_OPERATIONAL = ("storage", "hub", "tracking", "output", "maxFailedRatio")
 # Parts of a FineTuneJob that change nothing in its weights: they only say how the model is looked at.
 _LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
@@ -56,16 +56,22 @@ class Run:
 
     def to_json(self) -> str:
         """Text of run.json: the same bytes for the same run, and readable."""
+        spec = {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE}
         document = {
             "version": 1,
             "kind": self.kind,
             "name": self.name,
             "namespace": self.namespace,
-            "spec": {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE},
+            "spec": {**spec, **({"run": {"retryFailed": True}} if self.retry_failed else {})},
             **({"models": list(self.models)} if self.models else {}),
             **({"rules": self.rules.to_json()} if self.rules else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @property
+    def retry_failed(self) -> bool:
+        """Whether what has failed at the output is asked for again."""
+        return isinstance(self.spec.run, GenerationRunSpec) and self.spec.run.retry_failed
 
     def result_fields(self, *, defaults: bool = True) -> dict[str, Any]:
         """Everything of the spec that changes results, as plain JSON values; also without the defaults."""

@@ -18,6 +18,7 @@ REASONS = {
     "blocked": "blocked by a filter",
     "malformed": "malformed reply",
     "too_long": "request too long for the model",
+    "interrupted": "reply broken off by the server",
     "rate_limited": "refused (429) to the last try",
     "no_answer": "no answer to the last try",
     "not_reached": "server not reached",
@@ -83,7 +84,16 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             total["calls_with_estimated_tokens"],
         ),
     ]
-    return [f"{text}: {count:,}." for text, count in known if count]
+    odd = found.get("odd_replies") or {}
+    known += [
+        ("Texts that are by far longer than maxTokens", odd.get("over_cap", 0)),
+        ("Texts that hold U+FFFD, in the place of broken characters", odd.get("replacement_character", 0)),
+    ]
+    models = found.get("other_models") or {}
+    named = [
+        f"Answered by {name}, which is not the model that was asked: {n:,}." for name, n in models.items()
+    ]
+    return [*(f"{text}: {count:,}." for text, count in known if count), *named]
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,17 +13,12 @@ from tunesmith.data.fields import present
 from tunesmith.data.json_text import type_name
 from tunesmith.data.place import RecordProblem
 from tunesmith.sampling.numbers import Number, last_number
-
-_THOUGHT_ENDS, _THOUGHT_BEGINS = "</think>", "<think>"
+from tunesmith.tokens.thoughts import split
 
 
 def answer_of(reply: str) -> str:
-    """What a reply says after it has thought; "" while it is still thinking.
-
-    Many templates open the thought themselves, so that only its end stands in the reply.
-    """
-    answer = reply.rpartition(_THOUGHT_ENDS)[2]
-    return answer.partition(_THOUGHT_BEGINS)[0].strip()
+    """What a reply says after it has thought; "" while it is still thinking (`tokens.thoughts`)."""
+    return split(reply).answer
 
 
 def plain_text(text: str) -> str:

@@ -60,6 +60,7 @@ class Statistics:
     def __init__(self, num_samples: int) -> None:
         self._num_samples, self._prompts, self._all_correct = num_samples, 0, 0
         self._planned, self._drawn, self._cancelled, self._without_verdict = 0, 0, 0, 0
+        self._not_sampled = 0
         self._prompt_tokens, self._tokens, self._accepted_tokens = 0, 0, 0
         self._busy = Busy()
         self._of_drawn, self._of_all = Share(), Share()
@@ -77,6 +78,7 @@ class Statistics:
         self._planned += len(rows)
         self._drawn += len(drawn)
         self._cancelled += len(rows) - len(judged)
+        self._not_sampled += not drawn and any(row.finish_reason == NONE for row in rows)
         self._all_correct += 0 < accepted == len(judged)
         self._correct[accepted] += 1
         self._of_drawn.add(accepted, len(drawn))
@@ -108,6 +110,7 @@ class Statistics:
           to their end or to their longest; `cancelled`: called off by stopAfterAccepted
         - `accepted`; `acceptance_rate`: of `generations`; `accuracy`: of all that was not cancelled, so that
           a prompt that does not fit counts as failed; both with a 95 % interval (`metrics.Share`)
+        - `prompts_not_sampled`: those to which no reply could be drawn
         - `prompts_with_none_correct`, `prompts_with_all_correct`, `mean_correct_per_prompt`;
           `correct_per_prompt`: at index k the number of prompts with k accepted replies
         - `reasons`: {reason: replies not accepted}; `truncated` and `prompt_too_long` once more;
@@ -128,6 +131,7 @@ class Statistics:
             "accepted": self._of_all.hits,
             **self._of_drawn.as_dict("acceptance_rate"),
             **self._of_all.as_dict("accuracy"),
+            "prompts_not_sampled": self._not_sampled,
             "prompts_with_none_correct": self._correct[0],
             "prompts_with_all_correct": self._all_correct,
             "mean_correct_per_prompt": round(self._of_all.hits / max(1, self._prompts), 6),

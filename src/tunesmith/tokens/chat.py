@@ -21,12 +21,16 @@ from tunesmith.errors import ModelError
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.cut import Cutter, Limits
 from tunesmith.tokens.encode import Encoder, Pair, RecordError, pattern_of
+from tunesmith.tokens.kept import KeptTexts
 from tunesmith.tokens.plain import chunks
-from tunesmith.tokens.template import Renderer, Shape, learn_shape, turn_text, turn_texts
+from tunesmith.tokens.template import THOUGHT_TAGS, Renderer, Shape, learn_shape
+from tunesmith.tokens.thoughts import Split, Tags, begun_by, split, tags_of
 from tunesmith.tokens.turns import encode_turns
 from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
+# Tokens that hold the tag that opens thoughts, and what is around it.
+_PROMPT_END = 32
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
@@ -86,6 +90,14 @@ class ChatTokenizer:
         """How the template ends replies and opens turns. Raises ModelError where labels cannot be known."""
         return learn_shape(self._render, self._encoder)
 
+    @cached_property
+    def _kept(self) -> KeptTexts:
+        return KeptTexts(self._render, self.shape)
+
+    @cached_property
+    def _prompts(self) -> KeptTexts:
+        return KeptTexts(self._render)
+
     @property
     def eot_ids(self) -> frozenset[int]:
         """The ids that end a reply in labels."""
@@ -111,6 +123,19 @@ class ChatTokenizer:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
         return self._encoder.ids(self.prompt_text(messages))
+
+    def whole_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """As `prompt_ids`. Raises RecordError where the template leaves out part of a message."""
+        return self._encoder.ids(self._prompts.prompt(messages))
+
+    def split_reply(self, prompt: Sequence[int], text: str) -> Split:
+        """Cut the thoughts from a reply to these ids, by the tags of the template (`thoughts.split`)."""
+        tags = self._thought_tags
+        return split(text, tags, begun=begun_by(self.decode(prompt[-_PROMPT_END:]), tags))
+
+    @cached_property
+    def _thought_tags(self) -> tuple[Tags, ...]:
+        return tags_of(str(self.tokenizer.chat_template or ""))
 
     def asked(self, conversation: Conversation) -> tuple[Message, ...]:
         """Return the messages to which the conversation's last one, a reply, is the reply, as in training."""
@@ -154,12 +179,12 @@ class ChatTokenizer:
         trained = _trained(messages, train_on)
         for message in messages[: trained[-1] + 1]:
             self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
-        texts = turn_texts(self._render, self.shape, messages, trained)
+        texts = self._kept.texts(messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
         limits = Limits(
             max_length, truncate_reply, truncate_prompt, truncate_prompt or not conversation.merge
         )
-        cutter = Cutter(self._render, self.shape, self._encoder, messages, conversation.system, limits)
+        cutter = Cutter(self._kept, self._encoder, messages, conversation.system, limits)
         samples: list[Sample] = []
         for at, full in zip(trained, pairs, strict=True):
             fits = len(full.prompt) + len(full.reply) <= max_length
@@ -185,7 +210,7 @@ class ChatTokenizer:
     def _may_begin(self) -> bool:
         """Whether the template lets the assistant speak first, after a system message."""
         with suppress(RecordError):
-            turn_text(self._render, self.shape, [Message("system", "x")], Message("assistant", "x"))
+            self._kept.texts([Message("system", "x"), Message("assistant", "x")], [1])
             return True
         return False
 
@@ -202,7 +227,7 @@ class ChatTokenizer:
 
     @cached_property
     def _chat_control(self) -> re.Pattern[str]:
-        return pattern_of([*self._encoder.special, *self.shape.markers])
+        return pattern_of(list({*self._encoder.special, *self.shape.markers}.difference(THOUGHT_TAGS)))
 
     @cached_property
     def _turn_ids(self) -> frozenset[int]:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from tunesmith.tokens.conversation import Message, SystemText
 from tunesmith.tokens.encode import Encoder, Pair, RecordError
-from tunesmith.tokens.template import Renderer, Shape, turn_text
+from tunesmith.tokens.kept import KeptTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,13 @@ class Cutter:
 
     def __init__(
         self,
-        render: Renderer,
-        shape: Shape,
+        kept: KeptTexts,
         encoder: Encoder,
         messages: tuple[Message, ...],
         system: SystemText | None,
         limits: Limits,
     ) -> None:
-        self._render = render
-        self._shape = shape
+        self._kept = kept
         self._encoder = encoder
         self._messages = messages
         self._system = system
@@ -116,7 +114,8 @@ class Cutter:
         if content is not None:
             rest[0] = replace(rest[0], content=content)
         try:
-            text = turn_text(self._render, self._shape, [*head, *rest], self._messages[index])
+            context = [*head, *rest]
+            (text,) = self._kept.texts([*context, self._messages[index]], [len(context)])
             return self._encoder.pair(text.prompt, text.reply)
         except RecordError:
             return None

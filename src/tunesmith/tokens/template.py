@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import ModelError
@@ -18,7 +19,11 @@ from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 
 # Words no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
-THOUGHT = "<think>\nqtunesmiththoughtq\n</think>\n\n"
+THOUGHT_TAGS = OPENS_THOUGHT, CLOSES_THOUGHT = "<think>", "</think>"
+WHITE_SPACE_ONLY = (
+    "They differ in white space only; give the template's generation prompt what its replies have"
+)
+THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
 
 
 # After so many equal renderings the compiled template is used by itself.
@@ -36,6 +41,15 @@ class Renderer:
         self._endings: tuple[str, str] | None = None
         self._asked = 0
         self._values: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What messages call the template: the file that has it, where that can be found."""
+        folder = Path(self._tokenizer.name_or_path or "")
+        for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json"):
+            if self._tokenizer.name_or_path and file.is_file():
+                return f"the chat template in {file}"
+        return "the model's chat template"
 
     def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
         """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
@@ -141,47 +155,6 @@ class Shape:
     markers: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class TurnText:
-    """A prompt byte for byte as inference sends it, and the reply with its end of turn."""
-
-    prompt: str
-    reply: str
-
-
-def turn_text(render: Renderer, shape: Shape, context: Sequence[Message], reply: Message) -> TurnText:
-    """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
-    return _turn(shape, render(context, prompt=True), render([*context, reply], prompt=False))
-
-
-def turn_texts(
-    render: Renderer, shape: Shape, messages: Sequence[Message], turns: Sequence[int]
-) -> list[TurnText]:
-    """As `turn_text` for the assistant's `turns`, by their positions."""
-    whole = render.beginnings(messages[: turns[-1] + 1]) if len(messages) > 1 and turns[0] else None
-    if whole is None:
-        return [turn_text(render, shape, messages[:at], messages[at]) for at in turns]
-    return [
-        _turn(shape, whole.beginning(at, prompt=True), whole.beginning(at + 1, prompt=False)) for at in turns
-    ]
-
-
-def _turn(shape: Shape, prompt: str, full: str) -> TurnText:
-    end = len(full) - len(shape.tail)
-    if not full.startswith(prompt):
-        raise RecordError(
-            "the chat template renders this reply in a way inference never could: the prompt ends with "
-            f"{prompt[-30:]!r}, the rendered conversation goes on differently there. Models that always "
-            "think first need replies that start with '<think>'"
-        )
-    if not full.endswith(shape.tail) or end < len(prompt):
-        raise RecordError(f"the chat template does not end this reply with {shape.tail!r} as it ends others")
-    rendered = full[len(prompt) : end]
-    if not rendered.strip():
-        raise RecordError("nothing of an assistant's reply is left once the chat template has rendered it")
-    return TurnText(prompt, rendered + shape.closing)
-
-
 def learn_shape(render: Renderer, encoder: Encoder) -> Shape:
     """Find a template's shape from made-up conversations. Raises ModelError where labels cannot be known."""
     try:
@@ -220,15 +193,31 @@ def _learn(render: Renderer, encoder: Encoder) -> Shape:
 
 def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
     """A rendering of a made-up reply that starts with `prompt`: a plain one, or one that thinks first."""
-    for reply in (REPLIED, THOUGHT + REPLIED):
-        full = render([*asked, Message("assistant", reply)], prompt=False)
+    found = [
+        render([*asked, Message("assistant", reply)], prompt=False) for reply in (REPLIED, THOUGHT + REPLIED)
+    ]
+    for full in found:
         if full.startswith(prompt):
             return full
     raise ModelError(
         "The model's chat template contradicts itself: the prompt it makes for generation ends with "
         f"{prompt[-30:]!r}, but no rendered reply continues that, so training would teach what "
-        "inference never asks. Mend the template's generation prompt or its rendering of replies."
+        f"inference never asks. {_mend(prompt, found)}"
     )
+
+
+def _mend(prompt: str, found: list[str]) -> str:
+    """What to do where the rendered conversations `found` do not continue `prompt`."""
+    if any("".join(full.split()).startswith("".join(prompt.split())) for full in found):
+        return f"{WHITE_SPACE_ONLY}."
+    if prompt.rstrip().endswith(OPENS_THOUGHT):
+        return (
+            "It opens the thoughts in the prompt and cuts them from replies, as that of the DeepSeek-R1 "
+            "distillations does. In a copy of the model, end the template's generation prompt before "
+            f"{OPENS_THOUGHT!r} and write the assistant's content whole (without its split at "
+            f"{CLOSES_THOUGHT!r}); replies then hold their own thoughts, in training and in inference."
+        )
+    return "Mend the template's generation prompt or its rendering of replies."
 
 
 def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
@@ -242,21 +231,25 @@ def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
     match = control.search(between)
     if match and encoder.added[match.group()] == encoder.eos_id:
         return between[: match.end()], match.group()
+    opens = f" Like GLM-4 it only opens the next turn, with {match.group()!r}." if match else ""
     raise ModelError(
         f"The model's chat template writes no end-of-turn token after a reply (only {tail!r}), so the model "
-        "would never learn to stop. Add the tokenizer's EOS after the assistant's content in the template."
+        f"would never learn to stop.{opens} In a copy of the model, write {{{{ eos_token }}}} after the "
+        "assistant's content in the chat template."
     )
 
 
 def _role_tokens(render: Renderer, encoder: Encoder, prompt: str, eot: str) -> set[str]:
     """Control tokens that open a turn: all before a question, and those of the generation prompt.
 
-    Of the generation prompt's tokens that are not special only the first counts: '<think>' may follow it.
+    Of the generation prompt's tokens that are not special only the first counts, and never the tags of
+    thoughts, which may follow it.
     """
     control = pattern_of(list(encoder.added))
     before, _, after = prompt.partition(ASKED)
-    plain = {eot, *(token for token, id_ in encoder.added.items() if id_ in (encoder.bos_id, encoder.eos_id))}
-    opening = [token for token in control.findall(after) if token not in plain]
+    ends = {eot, *(token for token, id_ in encoder.added.items() if id_ == encoder.eos_id)}
+    plain = {*ends, *THOUGHT_TAGS, *(token for token, id_ in encoder.added.items() if id_ == encoder.bos_id)}
+    opening = [token for token in control.findall(after) if token not in ends]
     found = {token for at, token in enumerate(opening) if at == 0 or token in encoder.special}
     found |= set(control.findall(before))
     try:

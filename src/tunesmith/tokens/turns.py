@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tunesmith.tokens.encode import Encoder, Pair
-from tunesmith.tokens.template import TurnText
+from tunesmith.tokens.turn_text import TurnText
 
 
 def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[Pair]:

@@ -1,0 +1,119 @@
+"""Whose fault a refused request (4xx) is: its own, or that of the endpoint, which would refuse every other.
+
+What has worked is presumed to work again. A request that is refused is asked once more after a pause. Where
+others have been answered in between, the fault is the request's. Where others are refused too, it is the
+endpoint's: everyone pauses, and single requests, each another one, probe it. An endpoint that has never
+answered is given up as soon as several requests were refused, or one twice for what can only be the
+endpoint's fault (key, model, address). At the end of a job, where nobody else is left to be asked, a refusal
+in the same words as one that was found to be a request's own fault is one too.
+
+Pure: knows nothing of HTTP, time and money.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+ENOUGH = 5
+"""Requests that were all refused, with no answer in between, are no longer taken for unlucky ones."""
+MOST_TIMES = 4
+"""Refusals after which one of a few that are left fails, though nobody was answered in between."""
+
+_MOST_SAID = 100
+
+
+class Verdict(Enum):
+    """What to do with a request that was refused."""
+
+    ASK_AGAIN = "ask again"
+    """Pause this request, and ask once more."""
+    REQUEST = "request"
+    """It is this request's fault."""
+    ENDPOINT = "endpoint"
+    """Pause everyone and probe; ask again."""
+    END = "end"
+    """The endpoint refuses everyone, and did so from the start."""
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """One call at the endpoint: how often it was refused, and which request was the last sent before that."""
+
+    refusals: int = 0
+    since: int = 0
+
+
+class Standing:
+    """What one endpoint has done with the requests of this process."""
+
+    def __init__(self) -> None:
+        self.worked = False
+        """Whether it has answered with this key and model."""
+        self._sent = self._latest = 0
+        self._open: set[Case] = set()
+        self._refused: set[Case] = set()  # with no answer to anything that was sent since
+        self._own: set[str] = set()  # what was said where the fault was the request's
+
+    def enter(self) -> Case:
+        """A call that wants an answer; `leave` when it has come to its end."""
+        case = Case()
+        self._open.add(case)
+        return case
+
+    def leave(self, case: Case) -> None:
+        """The call is over."""
+        self._open.discard(case)
+
+    def send(self) -> int:
+        """A request is sent now; its number, for `answered`."""
+        self._sent += 1
+        return self._sent
+
+    def answered(self, number: int) -> None:
+        """This request was answered, whatever the answer is worth."""
+        self.worked = True
+        self._latest = max(self._latest, number)
+        self._refused = {case for case in self._refused if case.since >= number}
+
+    def refused(self, case: Case, said: str, certain: bool = False) -> Verdict:
+        """What to do with a call that was refused now.
+
+        `said` are the server's words. `certain`: the error can only be the endpoint's.
+        """
+        case.refusals += 1
+        if case.refusals == 1:
+            case.since = self._sent
+        others_answered = self._latest > case.since
+        self._refused.add(case)
+        many = len(self._refused) >= ENOUGH
+        if certain and not self.worked and (many or case.refusals > 1):
+            return Verdict.END
+        if case.refusals == 1:
+            return Verdict.ENDPOINT if many else Verdict.ASK_AGAIN
+        if not self.worked:
+            return self._from_the_start(case)
+        if others_answered:
+            self._refused.discard(case)
+            self._own = {*self._own, said} if len(self._own) < _MOST_SAID else self._own
+            return Verdict.REQUEST
+        if not self._witnesses and said in self._own:
+            return Verdict.REQUEST
+        if len(self._refused) == 1:
+            return self._alone(case)
+        return Verdict.REQUEST if not many and case.refusals >= MOST_TIMES else Verdict.ENDPOINT
+
+    @property
+    def _witnesses(self) -> bool:
+        """Whether there are others that wait or are under way, which will show."""
+        return bool(self._open - self._refused)
+
+    def _from_the_start(self, case: Case) -> Verdict:
+        number = len(self._refused)
+        if number >= ENOUGH or (number > 1 and not self._witnesses):
+            return Verdict.END
+        return self._alone(case)
+
+    def _alone(self, case: Case) -> Verdict:
+        again = self._witnesses and case.refusals < MOST_TIMES
+        return Verdict.ASK_AGAIN if again else Verdict.REQUEST

@@ -1,0 +1,101 @@
+"""Turns that hold all of their record: every message in the prompt, the whole reply in the labels.
+
+A chat template may leave out a role, cut a text, move or merge messages, and says nothing of it. Where the
+texts are is learned once for each order of roles; then a record's rendering is compared with that. Does not
+depend on any template by name, nor on tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import RecordError
+from tunesmith.tokens.frames import Frames
+from tunesmith.tokens.losses import fewer, loss_reason
+from tunesmith.tokens.marks import Layout, Marks, order_of, squashed
+from tunesmith.tokens.template import Renderer, Shape
+from tunesmith.tokens.turn_text import TurnText, turn_texts
+
+_LAYOUTS = 2000
+"""Layouts kept at once; a data set has as many as there are orders of roles in it."""
+
+
+class KeptTexts:
+    """The texts of conversations' turns, by one chat template. Prompts alone need no `shape`."""
+
+    def __init__(self, render: Renderer, shape: Shape | None = None) -> None:
+        self._render, self._shape = render, shape
+        self._layouts: dict[tuple[object, ...], list[Layout] | None] = {}
+        self._frames = Frames()
+
+    def texts(self, messages: Sequence[Message], turns: Sequence[int]) -> list[TurnText]:
+        """As `turn_texts`. Raises RecordError that quotes what the template leaves out."""
+        messages = messages[: turns[-1] + 1]
+        texts = self._rendered(messages, tuple(turns))
+        self._check(messages, tuple(turns), texts)
+        return texts
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """What inference sends. Raises RecordError that quotes what the template leaves out."""
+        texts = self._rendered(messages, ())
+        self._check(messages, (), texts)
+        return texts[0].prompt
+
+    def _check(self, messages: Sequence[Message], turns: tuple[int, ...], texts: list[TurnText]) -> None:
+        order, contents = order_of(messages)
+        key = (turns, order)
+        if key not in self._layouts:
+            if turns and self._frames.hold(messages, turns, texts):
+                return
+            if len(self._layouts) >= _LAYOUTS:
+                self._layouts.clear()
+            self._layouts[key] = self._learn(messages, turns)
+        layouts = self._layouts[key]
+        if layouts is None or not _hold(layouts, contents, texts):
+            self._examine(messages, turns, texts)
+
+    def _learn(self, messages: Sequence[Message], turns: tuple[int, ...]) -> list[Layout] | None:
+        """Where the texts of such messages are; None where some are left out."""
+        marks = Marks(messages, bare=True)
+        try:
+            texts = self._rendered(marks.messages, turns)
+        except RecordError:
+            return None
+        ends = _ends(messages, turns)
+        if any(marks.lost(text, at) for text, at in zip(texts, ends, strict=True)):
+            return None
+        for at, text in zip(turns, texts, strict=False):
+            self._frames.learn(marks, at, text)
+        return [marks.layout(text) for text in texts]
+
+    def _rendered(self, messages: Sequence[Message], turns: tuple[int, ...]) -> list[TurnText]:
+        if self._shape is not None and turns:
+            return turn_texts(self._render, self._shape, messages, turns)
+        return [TurnText(self._render(messages, prompt=True), "")]
+
+    def _examine(self, messages: Sequence[Message], turns: tuple[int, ...], texts: list[TurnText]) -> None:
+        """Mark the very texts of the record, for templates that render some texts otherwise than others."""
+        marks, ends = Marks(messages), _ends(messages, turns)
+        rendered = zip(ends, texts, self._rendered(marks.messages, turns), strict=True)
+        for at, text, marked in reversed(list(rendered)):  # the last turn has seen the most messages
+            lost = marks.lost(marked, at)
+            differs = squashed(marks.without(marked)) != squashed(text.prompt + text.reply)
+            if lost or differs:
+                lost = lost or fewer(messages[:at], text.prompt)
+                raise RecordError(loss_reason(lost, messages, at, text, self._render.name))
+
+
+def _ends(messages: Sequence[Message], turns: tuple[int, ...]) -> tuple[int, ...]:
+    """The positions at which prompts end."""
+    return turns or (len(messages),)
+
+
+def _hold(layouts: list[Layout], contents: list[str], texts: list[TurnText]) -> bool:
+    last = texts[-1].prompt + texts[-1].reply
+    for layout, text in zip(layouts[:-1], texts[:-1], strict=True):
+        rendered = text.prompt + text.reply
+        # A turn that the last one continues is compared with that one.
+        if not last.startswith(rendered) and not layout.holds(contents, rendered):
+            return False
+    return layouts[-1].holds(contents, last)

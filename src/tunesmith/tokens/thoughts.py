@@ -1,0 +1,130 @@
+"""What a model thought before it answered, cut from its reply: the one rule of sampling and dialogues.
+
+Thoughts are between two tags. The opening one may stand in the prompt, since many chat templates write it
+there. Which tags a family uses its chat template tells; where there is none to ask, `KNOWN` are looked for.
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What thoughts stand between. `anywhere`: nobody but a model that thinks writes them.
+
+    Others mean thoughts only where a reply begins with one: a prompt may ask for such XML.
+    """
+
+    begin: str
+    end: str
+    anywhere: bool = True
+
+
+THINK = Tags("<think>", "</think>")
+_CHANNELS = Tags("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
+# The same without its special tokens, as engines decode it.
+_BARE_CHANNELS = Tags("analysis", "assistantfinal", anywhere=False)
+KNOWN = (
+    THINK,
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<seed:think>", "</seed:think>"),
+    Tags("<mm:think>", "</mm:think>"),
+    Tags("◁think▷", "◁/think▷"),
+    Tags("<|begin_of_thought|>", "<|end_of_thought|>"),
+    Tags("<|START_THINKING|>", "<|END_THINKING|>"),
+    Tags("<unused94>thought", "<unused95>"),
+    Tags("<|channel>thought", "<channel|>"),
+    _CHANNELS,
+    Tags("<thinking>", "</thinking>", anywhere=False),
+    Tags("<thought>", "</thought>", anywhere=False),
+    Tags("<thoughts>", "</thoughts>", anywhere=False),
+    Tags("<reasoning>", "</reasoning>", anywhere=False),
+)
+"""Those of the families that are known."""
+_NAME = r"(?:\w+:)?[a-z_]*(?:think|thought|reason)[a-z_]*"
+_ANGLE, _SQUARE = re.compile(rf"</({_NAME})>", re.IGNORECASE), re.compile(rf"\[/({_NAME})\]", re.IGNORECASE)
+_QUOTES = frozenset("`'\"“”‘’«»「」")
+_TURN_ENDS = re.compile(r"(?:<\|end\|>)?(?:<\|start\|>assistant)?\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The parts of a reply, stripped. `unended`: it ends while it thinks, so there is no `answer`."""
+
+    answer: str
+    reasoning: str = ""
+    unended: bool = False
+
+
+def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None) -> Split:
+    """Cut the thoughts from a reply; `begun` are the tags that the prompt has opened.
+
+    Tags in quotes or backticks are spoken of, and are text. An end that nothing opened ends thoughts that the
+    prompt has opened: all before it is thoughts.
+    """
+    pattern, by_text = _pattern(tags if begun is None else (begun, *tags))
+    answer, thoughts, inside, position = list[str](), list[str](), begun, 0
+    for match in pattern.finditer(text):
+        tag, before = by_text[match.group()], text[position : match.start()]
+        if _quoted(text, match.start(), match.end()):
+            continue
+        ends = match.group() == tag.end
+        if inside is not None:
+            if not ends or tag.end != inside.end:
+                continue
+            thoughts.append(before)
+            inside = None
+        elif ends:
+            if not tag.anywhere:
+                continue
+            thoughts.append("".join([*answer, before]))
+            answer = []
+        elif tag.anywhere or not "".join([*answer, before]).strip():
+            answer.append(before)
+            inside = tag
+        else:
+            continue
+        position = match.end()
+    if inside is not None:
+        return Split("", _joined([*thoughts, text[position:]]), unended=True)
+    return Split("".join([*answer, text[position:]]).strip(), _joined(thoughts))
+
+
+def tags_of(template: str) -> tuple[Tags, ...]:
+    """The tags that a chat template's source speaks of, and behind them `KNOWN`."""
+    found = [Tags(f"<{name}>", f"</{name}>") for name in _ANGLE.findall(template)]
+    found += [Tags(f"[{name}]", f"[/{name}]") for name in _SQUARE.findall(template)]
+    found += [tag for tag in KNOWN if tag.begin in template or tag.end in template]
+    if "<|channel|>" in template:
+        found += [_CHANNELS, _BARE_CHANNELS]
+    by_end: dict[str, Tags] = {}
+    for tag in (*found, *KNOWN):
+        by_end.setdefault(tag.end, tag)
+    return tuple(by_end.values())
+
+
+def begun_by(prompt: str, tags: Sequence[Tags]) -> Tags | None:
+    """The tags that a prompt has opened for the reply: it ends with one."""
+    text = prompt.rstrip()
+    return next((tag for tag in tags if tag.anywhere and text.endswith(tag.begin)), None)
+
+
+def _pattern(tags: Iterable[Tags]) -> tuple[re.Pattern[str], dict[str, Tags]]:
+    by_text: dict[str, Tags] = {}
+    for tag in tags:
+        by_text.setdefault(tag.begin, tag)
+        by_text.setdefault(tag.end, tag)
+    return re.compile("|".join(re.escape(text) for text in sorted(by_text, key=len, reverse=True))), by_text
+
+
+def _quoted(text: str, start: int, end: int) -> bool:
+    return start > 0 and end < len(text) and text[start - 1] in _QUOTES and text[end] in _QUOTES
+
+
+def _joined(thoughts: Iterable[str]) -> str:
+    parts = (_TURN_ENDS.sub("", thought).strip() for thought in thoughts)
+    return "\n\n".join(part for part in parts if part)

@@ -1,0 +1,114 @@
+"""One assistant turn as two texts: the prompt as inference sends it, and the reply that is learned.
+
+The template's renderings alone say where a reply begins. Does not depend on what the record's text is, nor
+on whether all of it was rendered, which `kept.py` checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import RecordError
+from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, Renderer, Shape
+
+_MARK = "\U0010fffd"
+"""A character for private use, which no template writes itself and none trims."""
+_SHOWN = 30
+
+
+@dataclass(frozen=True, slots=True)
+class TurnText:
+    """A prompt byte for byte as inference sends it, and the reply with its end of turn."""
+
+    prompt: str
+    reply: str
+
+
+def turn_text(render: Renderer, shape: Shape, context: Sequence[Message], reply: Message) -> TurnText:
+    """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
+    prompt, full = render(context, prompt=True), render([*context, reply], prompt=False)
+    if full.startswith(prompt):
+        return TurnText(prompt, _reply(shape, prompt, full))
+    opening, written = _after_context(render, context, reply)
+    continued = prompt.endswith(opening) and full.endswith(written) and written.startswith(opening)
+    if not continued:
+        raise RecordError(_contradiction(opening or prompt, written or full, context[-1].role, reply))
+    return TurnText(prompt, _reply(shape, opening, written))
+
+
+def turn_texts(
+    render: Renderer, shape: Shape, messages: Sequence[Message], turns: Sequence[int]
+) -> list[TurnText]:
+    """As `turn_text` for the assistant's `turns`, by their positions."""
+    whole = render.beginnings(messages[: turns[-1] + 1]) if len(messages) > 1 and turns[0] else None
+    if whole is None:
+        return [turn_text(render, shape, messages[:at], messages[at]) for at in turns]
+    texts = []
+    for at in turns:
+        prompt, full = whole.beginning(at, prompt=True), whole.beginning(at + 1, prompt=False)
+        fits = full.startswith(prompt)
+        reply = _reply(shape, prompt, full) if fits else ""
+        texts.append(
+            TurnText(prompt, reply) if fits else turn_text(render, shape, messages[:at], messages[at])
+        )
+    return texts
+
+
+def _after_context(render: Renderer, context: Sequence[Message], reply: Message) -> tuple[str, str]:
+    """What the prompt and the whole rendering say after the last message before the reply.
+
+    Some templates move a message when more follow (Mistral's put the system message into the last user turn),
+    so that the prompt is no prefix of the whole; from that message on they say the same. Empty texts where
+    the template leaves that message out.
+    """
+    last = context[-1]
+    marked = [*context[:-1], replace(last, content=last.content.rstrip() + _MARK)]
+    prompt, full = render(marked, prompt=True), render([*marked, reply], prompt=False)
+    if _MARK not in prompt or _MARK not in full:
+        return "", ""
+    return prompt.rpartition(_MARK)[2], full.rpartition(_MARK)[2]
+
+
+def _reply(shape: Shape, before: str, full: str) -> str:
+    """What `full` adds to `before`, up to and including the end of turn."""
+    end = len(full) - len(shape.tail)
+    if not full.endswith(shape.tail) or end < len(before):
+        raise RecordError(f"the chat template does not end this reply with {shape.tail!r} as it ends others")
+    rendered = full[len(before) : end]
+    if not rendered.strip():
+        raise RecordError("nothing of an assistant's reply is left once the chat template has rendered it")
+    return rendered + shape.closing
+
+
+def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
+    """Why a reply after a message of `role` cannot be had: `prompt` and `full` go on differently there."""
+    differs = (
+        "the chat template renders this reply in a way inference never could: the prompt ends with "
+        f"{prompt[-_SHOWN:]!r}, the rendered conversation goes on differently there. "
+    )
+    opened = prompt.rstrip()
+    if "".join(full.split()).startswith("".join(prompt.split())):
+        return differs + WHITE_SPACE_ONLY
+    if opened.endswith(OPENS_THOUGHT) and opened.removesuffix(OPENS_THOUGHT).rstrip() in full:
+        if reply.content.lstrip().startswith(OPENS_THOUGHT):
+            return differs + (
+                "The prompt opens the reply's thoughts, and the template cuts them from the reply. Use a "
+                "template that keeps the thoughts of the last reply"
+            )
+        return differs + f"Models that always think first need replies that start with {OPENS_THOUGHT!r}"
+    if opened.endswith(CLOSES_THOUGHT) and CLOSES_THOUGHT in reply.content:
+        return differs + (
+            "The prompt holds a thought that is closed, so no reply can think; take the thoughts out of the "
+            "record, or use a template that leaves them to the reply"
+        )
+    if role == "assistant":
+        return differs + (
+            "Two assistant turns in a row are not two turns for this template; write them as one in the "
+            "record"
+        )
+    return differs + (
+        f"The template opens no turn of its own for a reply after a message of role {role}; use a template "
+        "that does"
+    )

@@ -1,0 +1,42 @@
+"""What is written is read as the same by every reader of YAML, also by kubectl's of version 1.1."""
+
+from __future__ import annotations
+
+import yaml
+
+from tunesmith.api.yaml_dump import Dumper
+
+# Plain, some reader takes each for a boolean, nothing or a number.
+DOUBTFUL = [
+    "y",
+    "N",
+    "n",
+    "yes",
+    "Off",
+    "true",
+    "null",
+    "~",
+    "1",
+    "0.5",
+    "1e3",
+    "1_000",
+    "0o17",
+    "0x1F",
+    "0b1",
+    ".inf",
+]
+PLAIN = ["name", "no-name", "1.2.3", "64Gi", "s3://bucket/key", "1a"]
+
+
+def test_a_text_that_some_reader_takes_for_another_kind_is_quoted_as_key_and_as_value():
+    written = {word: yaml.dump({word: word}, Dumper=Dumper) for word in DOUBTFUL}
+    assert {
+        word: text for word, text in written.items() if text.count(word) != 2 or len(text) < 2 * len(word) + 6
+    } == {}
+    assert [yaml.safe_load(text) for text in written.values()] == [{word: word} for word in DOUBTFUL]
+
+
+def test_other_texts_stay_plain():
+    assert [yaml.dump({word: word}, Dumper=Dumper) for word in PLAIN] == [
+        f"{word}: {word}\n" for word in PLAIN
+    ]
