@@ -207,13 +207,13 @@ HOSTS = [
 SERVERS = [f"{s}://{h}{p}" for s in ("http", "https") for h in HOSTS for p in ("", ":443", ":80", ":8443")]
 STEPS = ["/v1", "/v1x", "/V1", "/a.b", "/axb", "/.", "/...", "/", "?x", "#x", "%20", ";x", ":y", "é", ""]
 PATHS = ["".join(steps) for steps in product(STEPS, repeat=3)]
-URLS = [SERVERS[16] + path for path in PATHS] + [server + path for server in SERVERS for path in PATHS[-225:]]
+URLS = ["https://llm.example" + path for path in PATHS] + [one + step for one in SERVERS for step in STEPS]
 ENDPOINTS = [
     ["*"],
     [],
     ["https://llm.example"],
     ["https://LLM.example.:443/v1/", "http://llm.example:443"],
-    ["http://llm.example:80/a.b", "https://llm.example:8443/./v1/a.b"],
+    ["http://llm.example:80/a.b", "https://llm.example/./v1/a.b"],
     ["http://[::A]/", "https://[::1]:8443/v1/../a.b"],
 ]
 
@@ -248,7 +248,7 @@ PARTS = [
     "é",
     "",
 ]
-ADDRESSES = ["".join(parts) for parts in product(BEGINNINGS, PARTS, PARTS, PARTS)]
+ADDRESSES = ["".join(steps) for steps in product(BEGINNINGS, PARTS, PARTS, ["", "/.", "/run"])]
 URIS = [
     ["*"],
     [],
