@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(line + "\n" for line in lines), "utf-8")
     return path
+
+
+def with_positions(model: Path, folder: Path, positions: int) -> Path:
+    """A copy of a model that takes longer texts."""
+    shutil.copytree(model, folder)
+    config = folder / "config.json"
+    values = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps(values | {"max_position_embeddings": positions}), "utf-8")
+    return folder
 
 
 def finetune(

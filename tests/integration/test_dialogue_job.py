@@ -18,6 +18,7 @@ from tests.integration.sampling_pods import REAL, Attempt, Job
 from tests.integration.test_sampling_run import Away
 from tests.standin.openai_rules import Settings
 from tests.standin.openai_stub import Stub
+from tests.support import with_positions
 
 from tunesmith.artifacts.publish import read_manifest
 from tunesmith.local.embedded_s3 import EmbeddedS3
@@ -110,7 +111,8 @@ def test_dialogues_are_written_and_can_be_trained_on(stub: Stub, tmp_path: Path,
     assert {len(line["messages"]) for line in lines} == {2 * ROUNDS}
     assert "<html" in job.store.read("report.html").decode()
     nothing_holds_the_key(tmp_path)
-    trained = training_on(job, tmp_path / "trained", tiny_model)
+    longer = with_positions(tiny_model, tmp_path / "longer", 4096)  # so that a whole dialogue is one sample
+    trained = training_on(job, tmp_path / "trained", longer)
     trained.finish()
     assert json.loads(trained.store.read("result.json"))["datasets"][0]["samples"] == seeds
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support import Ended, call_cli, logs_of, run_cli
+from tests.support import Ended, call_cli, logs_of, run_cli, with_positions
 
 pytestmark = pytest.mark.slow
 OUTPUTS = ".tunesmith/jobs/*/*/output/final_model"
@@ -85,7 +85,8 @@ def test_the_legal_pipeline_up_to_where_a_model_has_to_know_something(
 
 def test_dialogues_without_a_key(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    shutil.copytree(tiny_model, tmp_path / ".demo/model")
+    # It never comes to an end, so its replies are as long as they may be, and dialogues longer than its 512.
+    with_positions(tiny_model, tmp_path / ".demo/model", 4096)
     said = []
     for words in commands(EXAMPLES / "dialogue/README.md"):
         ended = called(words, tmp_path, warm=False)

@@ -23,8 +23,8 @@ from tunesmith.dialogue.calls import Caller
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Limits
-from tunesmith.dialogue.replies import Answer, Fault, Lost, Refused, Unsent, Unusable
-from tunesmith.errors import EndpointError, QuotaError
+from tunesmith.dialogue.replies import Answer, Denied, Fault, Lost, Refused, Unsent, Unusable
+from tunesmith.errors import QuotaError
 
 KEY = "sk-test-0123456789"
 QUICK = {"latency": 0.0}
@@ -157,16 +157,15 @@ def test_a_refusal_that_does_not_say_when():
 def test_key_and_model(style):
     with Stub(Settings(key=KEY, models="other,some-model", style=style, **QUICK)) as stub:
         assert isinstance(outcomes(stub.url)[0], Answer)
-        with pytest.raises(
-            EndpointError, match=r"stub\.openai\.apiKeySecretRef: the server answers 401"
-        ) as caught:
-            outcomes(stub.url, key="sk-wrong-0123456789")
-        assert "sk-wrong" not in str(caught.value)
-    with (
-        Stub(Settings(models="other", style=style, **QUICK)) as stub,
-        pytest.raises(EndpointError, match="404"),
-    ):
-        outcomes(stub.url)
+        (outcome,) = outcomes(stub.url, key="sk-wrong-0123456789")
+        assert isinstance(outcome, Denied)
+        assert outcome.certain
+        assert "stub.openai.apiKeySecretRef: the server answers 401" in outcome.complaint
+        assert "sk-wrong" not in f"{outcome.complaint} {outcome.why}"
+    with Stub(Settings(models="other", style=style, **QUICK)) as stub:
+        (outcome,) = outcomes(stub.url)
+        assert isinstance(outcome, Denied)
+        assert "404" in outcome.complaint
 
 
 def test_nobody_listens():

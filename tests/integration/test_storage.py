@@ -37,11 +37,13 @@ from tunesmith.artifacts import (
     publish_manifest,
     put_tree,
     read_manifest,
+    s3_errors,
     unpublish,
 )
 from tunesmith.artifacts.location import S3Location
 from tunesmith.artifacts.s3 import S3Store
 from tunesmith.artifacts.s3_client import Limits
+from tunesmith.artifacts.s3_trust import Trust
 from tunesmith.errors import (
     CorruptObjectError,
     OutputConflictError,
@@ -628,6 +630,7 @@ def test_a_missing_bucket_is_named(cloud: EmbeddedS3, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_wrong_credentials(cloud: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "WRONG-VALUE-0123456789")
+    monkeypatch.setattr(s3_errors, "_TRUST", Trust())  # of a process for which nothing has worked yet
     for use in (quick_store().read, quick_store().exists, lambda key: quick_store().put(key, b"")):
         with pytest.raises(
             StoragePermanentError, match=r"credentials.* come from AWS_ACCESS_KEY_ID"

@@ -19,6 +19,7 @@ def play(steps, calls="abcdefgh"):
     cases = {name: standing.enter() for name in calls}
     for name, what in steps.split():
         number = standing.send()
+        standing.returned(number)
         if what == "+":
             standing.answered(number)
             standing.leave(cases[name])
@@ -73,6 +74,22 @@ def test_an_answer_to_what_was_sent_before_the_refusal_says_nothing():
     standing.send()
     assert standing.refused(other, "No.") is AGAIN
     assert standing.refused(one, "No.") is ENDPOINT
+
+
+def test_from_the_start_what_was_sent_before_is_waited_for():
+    """A filter refuses at once, and a model takes its time: the slow request shows whose fault it was."""
+    standing = Standing()
+    slow, cases = standing.send(), [standing.enter() for _ in range(20)]
+
+    def refused(case):
+        standing.returned(standing.send())
+        return standing.refused(case, "No.")
+
+    verdicts = [refused(case) for _ in range(3) for case in cases[:ENOUGH]]
+    assert END not in verdicts
+    assert ENDPOINT in verdicts  # everyone pauses meanwhile
+    standing.returned(slow)
+    assert refused(cases[0]) is END
 
 
 def test_a_few_unlucky_requests_at_the_end_of_a_job_fail_by_themselves():

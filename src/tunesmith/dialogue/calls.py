@@ -140,7 +140,10 @@ class Caller:
         try:
             async with self._held(request, journal) as settle:
                 number = self._standing.send()
-                reply = await self._sender.send(request)
+                try:
+                    reply = await self._sender.send(request)
+                finally:
+                    self._standing.returned(number)
                 journal.write({"endpoint": self._name, "request": request.body, "reply": reply.record()})
                 outcome = read(reply, request, self._name)
                 paid = cost_of(outcome, request, self._price)

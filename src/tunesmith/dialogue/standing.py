@@ -3,8 +3,9 @@
 What has worked is presumed to work again. A request that is refused is asked once more after a pause. Where
 others have been answered in between, the fault is the request's. Where others are refused too, it is the
 endpoint's: everyone pauses, and single requests, each another one, probe it. An endpoint that has never
-answered is given up as soon as several requests were refused, or one twice for what can only be the
-endpoint's fault (key, model, address). At the end of a job, where nobody else is left to be asked, a refusal
+answered is given up as soon as several requests were refused and none that was sent before is still under way
+(a filter refuses at once what a model answers in seconds), or one twice for what can only be the endpoint's
+fault (key, model, address). At the end of a job, where nobody else is left to be asked, a refusal
 in the same words as one that was found to be a request's own fault is one too.
 
 Pure: knows nothing of HTTP, time and money.
@@ -51,6 +52,7 @@ class Standing:
         self.worked = False
         """Whether it has answered with this key and model."""
         self._sent = self._latest = 0
+        self._under_way: set[int] = set()
         self._open: set[Case] = set()
         self._refused: set[Case] = set()  # with no answer to anything that was sent since
         self._own: set[str] = set()  # what was said where the fault was the request's
@@ -66,9 +68,14 @@ class Standing:
         self._open.discard(case)
 
     def send(self) -> int:
-        """A request is sent now; its number, for `answered`."""
+        """A request is sent now; its number, for `returned` and `answered`."""
         self._sent += 1
+        self._under_way.add(self._sent)
         return self._sent
+
+    def returned(self, number: int) -> None:
+        """What came of this request is known now, or will never be."""
+        self._under_way.discard(number)
 
     def answered(self, number: int) -> None:
         """This request was answered, whatever the answer is worth."""
@@ -111,7 +118,8 @@ class Standing:
     def _from_the_start(self, case: Case) -> Verdict:
         number = len(self._refused)
         if number >= ENOUGH or (number > 1 and not self._witnesses):
-            return Verdict.END
+            earlier = any(sent <= case.since for sent in self._under_way)
+            return Verdict.ENDPOINT if earlier else Verdict.END
         return self._alone(case)
 
     def _alone(self, case: Case) -> Verdict:

@@ -153,7 +153,8 @@ class EmbeddedS3:
         while time.monotonic() < deadline:
             with suppress(BotoCoreError, ClientError):
                 client.list_buckets()
-                return True
+                if _has_volumes(self.log_path):
+                    return True
             if _port_was_taken(self.log_path):
                 return False
             if self._guard.poll() is not None:
@@ -316,6 +317,11 @@ def _bound(port: int) -> socket.socket:
     except OSError:
         listener.bind((HOST, 0))
     return listener
+
+
+def _has_volumes(log: Path) -> bool:
+    """Whether the part that holds the objects is known to the others; at times that takes five seconds."""
+    return "added volume server" in log.read_text(errors="replace")
 
 
 def _port_was_taken(log: Path) -> bool:
