@@ -88,6 +88,29 @@ class Settings:
     blocked: float = 0.0
     empty: float = 0.0
     no_usage: float = 0.0
+    batch_seconds: float = 0.5
+    """How long a batch takes."""
+    batch_answer_seconds: float = 0.0
+    """How long the answer to what makes a file or a batch takes, which is made at once."""
+    batch_page: int = 100
+    """Entries of a list at most."""
+    batch_queue: int = 0
+    """Requests in all batches under way; more fail a batch. 0: any number."""
+    batch_file_bytes: int = 0
+    """A larger file is refused with 413. 0: none is."""
+    batch_poll_errors: float = 0.0
+    """Share of polls that are answered with 503."""
+    batch_lost_uploads: int = 0
+    """So many uploads are made, and their answers not sent. The following as well count from the first."""
+    batch_lost_creates: int = 0
+    batch_failed: int = 0
+    """Batches that fail the validation."""
+    batch_expired: int = 0
+    """Batches of which half is dealt with when they expire."""
+    batch_short_files: int = 0
+    """Files of results that come as a half, as if they were whole."""
+    batch_cut_files: int = 0
+    """Files of results during which the connection is closed."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +237,18 @@ class Rules:
         if scripted is not None:
             self.kinds["scripted"] += 1
             return scripted
+        return self._play(number, request, reply, (tokens, count), finish)
+
+    def batched(self, request: Any) -> Response:
+        """What happens to a request of a batch, for which there are no limits."""
+        problem = self._problem(request, f"Bearer {self.settings.key}")
+        if problem is not None:
+            return problem
+        number = digest(request["model"], request["messages"])
+        reply, count, finish = self._reply(number, request)
+        tokens = prompt_tokens(request["messages"])
+        self._first = self._first or 0.0
+        self._let_in(number, tokens, count, self._first)
         return self._play(number, request, reply, (tokens, count), finish)
 
     def _let_in(self, number: str, prompt: int, completion: int, now: float) -> None:

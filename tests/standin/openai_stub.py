@@ -6,6 +6,7 @@ prints its address, to be used as `baseUrl`. The options are the fields of `open
 what they mean. Replies are a function of model, messages, max_tokens and --seed: two runs give equal texts.
 
     POST /v1/chat/completions
+    /v1/files, /v1/batches as far as a client of the batch interface needs them
     GET  /stats    counts: accepted, refused, by kind, highest parallel, by second, tokens, paid_twice
     GET  /calls    {hash of a request: how often it was let in}
 
@@ -21,6 +22,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
+from tests.standin.openai_batches import CUT, LOST, Batches
 from tests.standin.openai_rules import Response, Rules, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,20 +49,65 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.rules = Rules(settings)
+        self.batches = Batches(self.rules)
         self.closing = asyncio.Event()
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=16 << 20)
+        app = web.Application(client_max_size=256 << 20)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/files", self._upload)
+        app.router.add_get("/v1/files", self._list_files)
+        app.router.add_get("/v1/files/{id}/content", self._content)
+        app.router.add_post("/v1/batches", self._create)
+        app.router.add_get("/v1/batches", self._list_batches)
+        app.router.add_get("/v1/batches/{id}", self._state)
+        app.router.add_post("/v1/batches/{id}/cancel", self._cancel)
         app.router.add_get("/stats", self._stats)
         app.router.add_get("/calls", self._calls)
         return app
 
     async def _stats(self, request: web.Request) -> web.Response:
-        return web.json_response(self.rules.stats())
+        return web.json_response(self.rules.stats() | {"batch": self.batches.stats()})
 
     async def _calls(self, request: web.Request) -> web.Response:
         return web.json_response(dict(self.rules.calls))
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        file = form["file"]
+        assert isinstance(file, web.FileField)
+        assert form["purpose"] == "batch"
+        told = self.batches.upload(file.filename, file.file.read())
+        await asyncio.sleep(self.rules.settings.batch_answer_seconds)
+        return self._told(request, *told)
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        told = self.batches.create(await request.json(), time.time())
+        await asyncio.sleep(self.rules.settings.batch_answer_seconds)
+        return self._told(request, *told)
+
+    async def _list_files(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.batches.list_files(*_page(request)))
+
+    async def _list_batches(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.batches.list_batches(*_page(request)))
+
+    async def _state(self, request: web.Request) -> web.StreamResponse:
+        return self._told(request, *self.batches.state(request.match_info["id"], time.time()))
+
+    async def _cancel(self, request: web.Request) -> web.StreamResponse:
+        return self._told(request, *self.batches.cancel(request.match_info["id"]))
+
+    async def _content(self, request: web.Request) -> web.StreamResponse:
+        status, content, mishap = self.batches.content(request.match_info["id"])
+        if mishap == CUT:
+            await self._cut(request, content)
+        return web.Response(status=status, body=content)
+
+    def _told(self, request: web.Request, status: int, body: Any, mishap: str) -> web.Response:
+        if mishap == LOST:
+            self._close(request)
+        return web.json_response(body, status=status)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -108,6 +156,10 @@ class Server:
             request.transport.close()
 
 
+def _page(request: web.Request) -> tuple[str | None, int]:
+    return request.query.get("after"), int(request.query.get("limit", "20"))
+
+
 async def serve(server: Server, port: int) -> tuple[web.AppRunner, str]:
     """Start it; its address."""
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
@@ -135,6 +187,9 @@ class Stub:
 
     def stats(self) -> dict[str, Any]:
         return self._server.rules.stats()
+
+    def batches(self) -> dict[str, Any]:
+        return self._server.batches.stats()
 
     def script(self, script: Callable[[Any, int], Response | None]) -> None:
         """What it says instead (`Rules.script`), from now on."""

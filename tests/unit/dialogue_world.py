@@ -10,7 +10,7 @@ from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import Plan
 from tunesmith.dialogue.templates import default_templates
-from tunesmith.dialogue.turns import BUDGET, Said, call_of_try
+from tunesmith.dialogue.turns import Said, call_of_try
 
 TEMPLATES = default_templates()
 
@@ -58,7 +58,7 @@ class Rows(dict):
 
     def tries(self):
         """The replies that are known, by key."""
-        return {key: row for key, row in self.items() if call_of_try(key) and not key.startswith(BUDGET)}
+        return {key: row for key, row in self.items() if call_of_try(key)}
 
 
 class Speaker:

@@ -87,6 +87,7 @@ FULL = {
             "spec.resources": {**COMMON["resources"], "nodes": 1},
             "spec.endpoints.big.openai.apiKeySecretRef": {"name": "big", "key": "api-key"},
             "spec.endpoints.big.openai.extraBody": {"user": "me"},
+            "spec.endpoints.big.openai.batch": {"maxWaitSeconds": 7200, "discount": 0.4},
             "spec.roles.question.promptUri": "s3://data/question.txt",
         },
     ),

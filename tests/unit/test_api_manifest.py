@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -47,7 +48,7 @@ def test_examples_are_the_contract_word_for_word(path):
 
 
 def test_there_is_an_example_for_each_manifest_of_the_contract():
-    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "03", "04", "05", "06"]
+    assert [path.name[:2] for path in EXAMPLES] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 def test_examples_together_are_in_order():
@@ -221,6 +222,10 @@ def put(document, path, value):
     return document
 
 
+# What no API server knows: infinite numbers, and which models the table of prices has.
+BEYOND_CEL = re.compile("finite|the table of prices does not know")
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(PLACES), JSON | st.sampled_from(PLACES).map(lambda place: place[1][-1]))
 def test_a_changed_manifest_is_read_or_refused_and_the_api_server_agrees(place, value):
@@ -231,7 +236,7 @@ def test_a_changed_manifest_is_read_or_refused_and_the_api_server_agrees(place, 
     for job in jobs:
         assert SPECS[job.kind].model_validate(job.spec.to_json()) == job.spec
         assert refusals(CRDS[job.kind], document) == []
-    if problems and all(p.path.startswith("spec") and "finite" not in p.message for p in problems):
+    if problems and all(p.path.startswith("spec") and not BEYOND_CEL.search(p.message) for p in problems):
         assert refusals(CRDS[Kind(document["kind"])], document)
 
 

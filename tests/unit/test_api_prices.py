@@ -9,6 +9,7 @@ from good_manifests import DIALOGUE, REMOVED, changed
 
 from tunesmith.api.manifest import parse_documents
 from tunesmith.api.prices import listed
+from tunesmith.dialogue.budget import Price
 from tunesmith.dialogue.prices import price_sentences, priced
 
 OPENAI = "https://api.openai.com/v1"
@@ -81,6 +82,14 @@ def test_a_job_with_a_budget_takes_the_price_of_the_table_and_says_so():
     assert "0.15 USD for a million tokens of prompt, 0.075 where the server had it in its cache" in said
     assert "0.6 for a million of reply (genai-prices " in said
     assert said.endswith(": openai gpt-4o-mini).")
+
+
+def test_the_discount_of_batches_is_named_and_counts_for_every_kind_of_token():
+    batch = {"spec.endpoints.big.openai.batch": {"discount": 0.4}}
+    spec = spec_of({**batch, "spec.endpoints.big.price.cachedInputPerMillion": 0.05})
+    assert price_sentences(spec)[0].endswith("(the manifest, times 0.4 for batches).")
+    assert Price.at(spec.endpoints["big"]) == Price(40_000, 160_000, 20_000)
+    assert Price.at(spec.endpoints["small"]) is None
 
 
 def test_a_price_of_the_manifest_stays_and_without_a_budget_none_is_looked_for():

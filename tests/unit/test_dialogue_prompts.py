@@ -300,6 +300,17 @@ def test_a_dry_run_says_when_the_budget_will_not_do():
     assert any("the job would stop before its end" in line for line in told)
 
 
+def test_a_dry_run_counts_batches_at_their_price():
+    single = dry(12_000)
+    endpoints = spec().to_json()["endpoints"]
+    endpoints["big"]["openai"]["batch"] = {}
+    found = dry(12_000, endpoints=endpoints)
+    assert (single["batches"], found["batches"]) == (0, 2 * 2 * 2)
+    assert found["total"]["cost_usd"] == pytest.approx(single["total"]["cost_usd"] / 2, rel=1e-3)
+    assert (single["busiest"], found["busiest"]) == ("big", "small")
+    assert "8 batches, one after the other; each may take a day." in sentences(found)
+
+
 def test_a_dry_run_counts_missing_corrections_of_round_one():
     found = dry(made=seeds(10, correction=None), rounds=1)
     assert found["roles"]["correction"]["calls"] == found["total"]["calls"] == 10

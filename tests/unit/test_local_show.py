@@ -44,6 +44,13 @@ def test_details():
     assert money.text == "spent 0.0123 USD, at most 0.0004 USD more lost in flight  5s left"
 
 
+def test_what_batches_are_awaited_stands_behind_the_money():
+    awaited = "waiting for batch batch_1 (round 2 question), 3/6 requests done, since 2026-11-29 07:30 UTC"
+    moment = read_moment({"phase": "generating", "spentUsd": 0.5, "awaited": awaited})
+    assert moment.text == f"spent 0.5000 USD  {awaited}"
+    assert read_moment({"phase": "generating", "spentUsd": 0.5, "awaited": 3}).text == "spent 0.5000 USD"
+
+
 def test_trouble_is_told_once_when_it_begins_and_once_when_it_is_over():
     written = io.StringIO()
     console = Console(file=written, width=200)

@@ -351,6 +351,17 @@ def test_what_holds_a_running_job_up_stands_in_message_and_condition_until_it_is
     assert conditions(ended)["Degraded"]["status"] == "False"
 
 
+def test_what_a_running_job_awaits_stands_in_its_message():
+    awaited = "waiting for batch b1 (round 2 question), 3/6 requests done, since 2026-11-29 07:30 UTC"
+    said = to_status({"step": 3, "total": 6, "awaited": f" {awaited}\n"})
+    status = look(RUNNING, **RUNS, progress=said, at=30).status
+    assert status["message"] == f"Attempt 1 is running, {awaited}."
+    assert status["progress"] == {"step": 3, "total": 6, "text": "3/6"}
+    assert to_status({"step": 3, "awaited": 7}) == to_status({"step": 3, "awaited": " "}) == {"step": 3}
+    done = look(status, children=[child(1, "Succeeded")], pods=[pod(word=PUBLISHED)], progress=said).status
+    assert "awaited" not in done["progress"]
+
+
 def test_a_job_that_was_never_in_trouble_has_no_such_condition():
     assert "Degraded" not in conditions(look(RUNNING, **RUNS, progress={"step": 3}).status)
 

@@ -51,6 +51,13 @@ def test_the_fingerprint_is_what_changes_results():
     assert {"model", "datasets", "method", "training", "validation", "previews"} <= fields.keys()
 
 
+def test_by_which_interface_a_model_is_asked_changes_no_result():
+    def fields(batch):
+        return run(changed(DIALOGUE, {"spec.endpoints.big.openai.batch": batch})).result_fields()
+
+    assert fields({}) == fields({"discount": 0.3}) == run(DIALOGUE).result_fields()
+
+
 def test_text_stays_readable():
     text = run(changed(FINE_TUNE, {"spec.previews": [{"name": "a", "user": "你好 $(x)"}]})).to_json()
     assert "你好 $(x)" in text

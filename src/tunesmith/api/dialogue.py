@@ -66,6 +66,15 @@ SET_BY_TUNESMITH = {
 }
 
 
+class BatchSpec(Model):
+    """The server's batch interface: cheaper, and answered within a day."""
+
+    max_wait_seconds: Annotated[int, Field(ge=60, le=2592000)] = 86400
+    """Seconds after which a batch is cancelled and what it lacks is asked for again."""
+    discount: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What a token of a batch costs, as a share of the price."""
+
+
 class OpenAIEndpoint(Model):
     """Anything that speaks OpenAI's chat API."""
 
@@ -81,6 +90,8 @@ class OpenAIEndpoint(Model):
     """False for models that refuse a temperature: the request has none."""
     extra_body: Annotated[JsonObject, object_without(SET_BY_TUNESMITH)] = Field(default={})
     """Further fields of each request, as reasoning_effort."""
+    batch: BatchSpec | None = None
+    """Ask through the server's batch interface, one batch per round and role; {} takes the defaults."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -39,11 +39,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any
 
+from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.api.prices import PriceSpec
 from tunesmith.dialogue.replies import Request, Usage
 from tunesmith.errors import BudgetError
@@ -87,6 +89,16 @@ class Price:
             _of_one(spec.output_per_million),
             None if cached is None else _of_one(cached),
         )
+
+    @classmethod
+    def at(cls, endpoint: EndpointSpec) -> Price | None:
+        """What an endpoint's tokens cost, batches at their discount; None where no price is known."""
+        if endpoint.price is None:
+            return None
+        price, batch = cls.of(endpoint.price), endpoint.openai.batch if endpoint.openai else None
+        share = Fraction(str(batch.discount)) if batch else Fraction(1)
+        cached = None if price.cached is None else math.ceil(price.cached * share)
+        return cls(math.ceil(price.prompt * share), math.ceil(price.completion * share), cached)
 
     def cost(self, usage: Usage) -> int:
         """What so many tokens cost."""
@@ -205,6 +217,13 @@ class Ledger:
         self.lost += amount
         self.calls_lost += 1
 
+    def reserve(self, amounts: Sequence[int]) -> int:
+        """Hold as many of the first of these as the limit allows, before a record covers them; how many."""
+        fitting = [sum_ for sum_ in accumulate(amounts) if self.fits(sum_)]
+        self.held += fitting[-1] if fitting else 0
+        self.calls_held += len(fitting)
+        return len(fitting)
+
 
 class Budget:
     """The wall for all endpoints of a job, in one event loop; with no limit it counts only.
@@ -226,6 +245,7 @@ class Budget:
             before.records,
         )
         self._before, self._disk, self._open = before, disk, before.open
+        self._lost_before, self._lost_calls_before = before.lost, before.lost_calls
         self._turn, self._writing, self._settled = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
         self._ahead: asyncio.Task[None] | None = None
 
@@ -261,6 +281,32 @@ class Budget:
         if self._ledger.low() and (self._ahead is None or self._ahead.done()):
             self._ahead = asyncio.create_task(self._fetch_ahead())
 
+    async def hold_some(self, amounts: Sequence[int]) -> int:
+        """Take the worst cases of as many of the first of these calls as there is room for; how many.
+
+        Never waits for calls under way: 0 where they may give enough back for the first one. Raises
+        BudgetError where nothing can, and what `write` does.
+        """
+        count = self._ledger.reserve(amounts)
+        if not count and amounts and not self._ledger.held:
+            raise self._spent_up(amounts[0])
+        if count and not self._ledger.covered(0):
+            await self._grant(0)
+        return count
+
+    async def adopt(self, amounts: Sequence[int]) -> None:
+        """Hold what calls may cost that an earlier process has sent and this one awaits: it is not lost.
+
+        To be called before anything else is held, when the journal says of each that this process holds it.
+        """
+        amount = min(sum(amounts), self._ledger.lost)
+        self._ledger.lost -= amount
+        self._ledger.held += amount
+        self._ledger.calls_held += len(amounts)
+        self._lost_before -= amount
+        self._lost_calls_before = max(0, self._lost_calls_before - len(amounts))
+        await self._grant(0)
+
     def settle(self, amount: int, cost: int) -> None:
         """The call is over: what was held for it, and what it cost."""
         self._ledger.settle(amount, cost)
@@ -279,7 +325,7 @@ class Budget:
             total = self._ledger.total
             if self._open or self._ledger.granted != total:
                 self._ledger.granted = total  # before the record, which may be seen though writing it fails
-                calls = self._before.lost_calls + self._ledger.calls_lost + self._ledger.calls_held
+                calls = self._lost_calls_before + self._ledger.calls_lost + self._ledger.calls_held
                 lost = self._ledger.lost + self._ledger.held
                 await self._record({"spent": total, "lost": lost, "lostCalls": calls})
                 self._open = False
@@ -298,7 +344,7 @@ class Budget:
             wall = {} if self._ledger.limit is None else {"upTo": up_to}
             self._open = True
             # What was lost before: what this process loses, its calls without a reply say.
-            lost = {"lost": self._before.lost, "lostCalls": self._before.lost_calls}
+            lost = {"lost": self._lost_before, "lostCalls": self._lost_calls_before}
             await self._record({**wall, **lost, "process": self.process, "disk": self._disk})
             self._ledger.granted = up_to
 

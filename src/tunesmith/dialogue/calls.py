@@ -123,7 +123,7 @@ class Caller:
             cost, tries = cost + tried.cost, tries + 1
             counted += tried.verdict is None
             if isinstance(outcome, Refused) and outcome.quota:
-                raise self._stopped(self._quota(outcome))
+                raise self._stopped(quota_error(self._name, outcome))
             if is_end(outcome) or tried.verdict is Verdict.REQUEST or counted > self._max_retries:
                 return Called(outcome, tries, cost, tried.reply)
             # Whoever is refused again goes to the end of the queue, so that each probe is another request.
@@ -233,12 +233,14 @@ class Caller:
         self._limiter.stop(error)
         return error
 
-    def _quota(self, outcome: Refused) -> QuotaError:
-        when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
-        return QuotaError(
-            f"endpoints.{self._name}: the account's quota is used up{when}. The server says: "
-            f"{outcome.why.rstrip('.')}. What is done is kept; run the job again when there is quota."
-        )
+
+def quota_error(name: str, outcome: Refused) -> QuotaError:
+    """The account of endpoint `name` has no quota left."""
+    when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
+    return QuotaError(
+        f"endpoints.{name}: the account's quota is used up{when}. The server says: "
+        f"{outcome.why.rstrip('.')}. What is done is kept; run the job again when there is quota."
+    )
 
 
 def usage_of(outcome: Outcome, request: Request) -> Usage:

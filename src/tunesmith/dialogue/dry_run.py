@@ -16,7 +16,7 @@ from tunesmith.dialogue.answers import estimate_tokens
 from tunesmith.dialogue.budget import Price, dollars
 from tunesmith.dialogue.growth import ROLES, Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.replies import Usage
-from tunesmith.dialogue.rounds import Plan
+from tunesmith.dialogue.rounds import MOST_OPEN_IN_BATCHES, Plan
 from tunesmith.dialogue.turns import Call
 
 SHOWN = 3
@@ -63,12 +63,14 @@ def dry_run(spec: DialogueGenSpec, plan: Plan, seeds: Seeds) -> dict[str, Any]:
       messages, temperature, max_tokens}]`
     - `roles`: of each `calls`, `tokens` {prompt, completion}, `cost_usd`; `total`: the same over all
     - `most_cost_usd`: if every reply is as long as it may be; `budget_usd`, None without
-    - `seconds`: by the limits of the busiest endpoint, `busiest`; an estimate for servers that are not ours
+    - `seconds`: by the limits of the busiest endpoint, `busiest`; an estimate for servers that are not ours,
+      and without `batches`, which are sent one after the other and take up to a day each
     """
-    roles = _expected(spec, plan, seeds)
+    roles, asked = _expected(spec, plan, seeds)
     total = Expected()
     for each in roles.values():
         total.add(each)
+    batched = [each for each in asked if _is_batched(spec, plan, each[1])]
     seconds = _seconds(spec, plan, roles)
     busiest = max(seconds, key=lambda name: seconds[name], default=None)
     return {
@@ -83,6 +85,7 @@ def dry_run(spec: DialogueGenSpec, plan: Plan, seeds: Seeds) -> dict[str, Any]:
         "budget_usd": spec.budget.max_usd if spec.budget else None,
         "seconds": round(seconds[busiest], 1) if busiest else 0.0,
         "busiest": busiest,
+        "batches": len(batched) * math.ceil(len(seeds) / MOST_OPEN_IN_BATCHES),
     }
 
 
@@ -100,6 +103,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         )
     if budget is not None and total["cost_usd"] > budget:
         lines.append(f"budget.maxUsd is {budget:g}: the job would stop before its end.")
+    if found["batches"]:
+        lines.append(f"{found['batches']} batches, one after the other; each may take a day.")
     if found["busiest"]:
         lines.append(
             f"About {found['seconds'] / 60:.1f} minutes, for which endpoint {found['busiest']} decides."
@@ -135,22 +140,31 @@ def _model(endpoint: EndpointSpec) -> str:
     return (engine.model.uri or "") if engine is not None else ""
 
 
-def _expected(spec: DialogueGenSpec, plan: Plan, seeds: Seeds) -> dict[Role, Expected]:
+def _expected(
+    spec: DialogueGenSpec, plan: Plan, seeds: Seeds
+) -> tuple[dict[Role, Expected], set[tuple[int, Role]]]:
+    """By role, and in which rounds which roles are asked."""
     count = min(LOOKED_AT, len(seeds))
-    roles = {role: Expected() for role in ROLES}
+    roles, asked = {role: Expected() for role in ROLES}, set[tuple[int, Role]]()
     for number in range(count):
         seed = seeds[number * len(seeds) // count]
-        for role, each in _of_seed(spec, plan, seed):
-            roles[role].add(each, len(seeds) / count)
-    return roles
+        for call, each in _of_seed(spec, plan, seed):
+            roles[call.role].add(each, len(seeds) / count)
+            asked.add((call.round, call.role))
+    return roles, asked
 
 
-def _of_seed(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[tuple[Role, Expected]]:
-    found, dialogue = list[tuple[Role, Expected]](), Dialogue(seed, plan.rounds)
+def _is_batched(spec: DialogueGenSpec, plan: Plan, role: Role) -> bool:
+    openai = spec.endpoints[plan.roles[role].endpoint].openai
+    return openai is not None and openai.batch is not None
+
+
+def _of_seed(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[tuple[Call, Expected]]:
+    found, dialogue = list[tuple[Call, Expected]](), Dialogue(seed, plan.rounds)
     while dialogue.wanted is not None:
         call = plan.call_for(dialogue)
         text = _stand_in(seed, call.role)
-        found.append((call.role, _of_call(spec, plan, call, text)))
+        found.append((call, _of_call(spec, plan, call, text)))
         dialogue.say(text)
     return found
 
@@ -170,8 +184,7 @@ def _stand_in(seed: PlannedSeed, role: Role) -> str:
 def _of_call(spec: DialogueGenSpec, plan: Plan, call: Call, text: str) -> Expected:
     said = sum(estimate_tokens(each["content"]) + _TOKENS_OF_MESSAGE for each in call.messages)
     completion = min(call.max_tokens, estimate_tokens(text))
-    price = spec.endpoints[plan.roles[call.role].endpoint].price
-    made = Price.of(price) if price else Price(0, 0)
+    made = Price.at(spec.endpoints[plan.roles[call.role].endpoint]) or Price(0, 0)
     return Expected(
         1,
         said,
@@ -192,7 +205,7 @@ def _values(each: Expected) -> dict[str, Any]:
 def _seconds(spec: DialogueGenSpec, plan: Plan, roles: Mapping[Role, Expected]) -> dict[str, float]:
     """By endpoint: the slowest of its requests a minute, its tokens a minute and its parallel requests."""
     found = {}
-    for name in sorted({plan.roles[role].endpoint for role in ROLES}):
+    for name in sorted({plan.roles[role].endpoint for role in ROLES if not _is_batched(spec, plan, role)}):
         here = [each for role, each in roles.items() if plan.roles[role].endpoint == name]
         found[name] = _seconds_of(spec.endpoints[name], here)
     return found

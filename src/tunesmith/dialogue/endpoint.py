@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import httpx2
@@ -31,6 +31,7 @@ CONNECT_SECONDS = 15.0
 KEEP_SECONDS = 15.0
 """How long an idle connection is kept; servers and what is before them close theirs after a minute or so."""
 STRUCK = "[key]"
+_JSON = "application/json"
 # UnicodeError: a name that no name server can be asked for.
 _NO_CONNECTION = (
     httpx2.ConnectError,
@@ -64,7 +65,7 @@ class Endpoint:
         self._secret = key if len(key) >= _SHORTEST_SECRET else ""
         self._tokens_field: str = spec.max_tokens_field
         check_endpoint(spec.base_url)
-        self._url = _address(name, spec.base_url)
+        self._base = _address(name, spec.base_url)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._transport, self._tls = transport, httpx2.create_ssl_context()
         self._clients: list[httpx2.AsyncClient] = []
@@ -98,38 +99,60 @@ class Endpoint:
         A server that refuses max_tokens and names the other field is asked again at once, and from then on
         with that.
         """
-        body = self._renamed(request.body)
+        body = self.body(request)
         reply = await self._send(body)
+        return await self._send(self.body(request)) if self.learns(body, reply) else reply
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request's body with the field that the server wants, also where it was made before."""
+        if self._spec.max_tokens_field == self._tokens_field:
+            return request.body
+        return {MAX_COMPLETION_TOKENS if k == MAX_TOKENS else k: v for k, v in request.body.items()}
+
+    def learns(self, body: Mapping[str, Any], reply: Reply) -> bool:
+        """Whether the reply to this body says that the server wants the other field; then `body` gives it."""
         if self._spec.max_tokens_field != "auto" or MAX_TOKENS not in body or not wants_other_field(reply):
-            return reply
+            return False
         if self._tokens_field == "auto":
             self._tokens_field = MAX_COMPLETION_TOKENS
             log.info("Endpoint %s wants %s.", self.name, MAX_COMPLETION_TOKENS)
-        return await self._send(self._renamed(body))
-
-    def _renamed(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The body with the field that the server wants, also where it was made before that was known."""
-        learned = self._spec.max_tokens_field != self._tokens_field
-        return {MAX_COMPLETION_TOKENS if learned and k == MAX_TOKENS else k: v for k, v in body.items()}
+        return True
 
     async def _send(self, body: Mapping[str, Any]) -> Reply:
-        began = time.monotonic()
+        return await self.exchange(
+            "POST", "chat/completions", content=_encode(body), headers={"Content-Type": _JSON}
+        )
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None = None,
+        take: Callable[[str], None] | None = None,
+        **content: Any,
+    ) -> Reply:
+        """One request to a path below baseUrl, `content` as the client's `build_request` takes it.
+
+        `timeout` is for the whole of it. `take` gets a good reply's lines as they come instead of the reply;
+        one longer than a reply may be is left out. Never raises for what a server or a network does.
+        """
+        began, timeout = time.monotonic(), timeout or self._timeout
         client = self._free.pop() if self._free else self._connect()
         try:
-            async with asyncio.timeout(self._timeout):
-                sent = client.build_request(
-                    "POST",
-                    self._url,
-                    content=_encode(body),
-                    headers={"Content-Type": "application/json"},
+            async with asyncio.timeout(timeout):
+                response = await client.send(
+                    client.build_request(method, self._url(path), **content), stream=True
                 )
-                response = await client.send(sent, stream=True)
                 try:
-                    raw, whole = await _read_body(response)
+                    if take is not None and response.is_success:
+                        raw, whole = await _hand_over(response, lambda line: take(self._strike(line))), True
+                    else:
+                        raw, whole = await _read_body(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
-            return self._none(f"No answer within {self._timeout:g} seconds.", began, sent=True)
+            return self._none(f"No answer within {timeout:g} seconds.", began, sent=True)
         except _NO_CONNECTION as error:
             return self._none(f"No connection: {_words(error)}", began, sent=False)
         except httpx2.HTTPError as error:
@@ -140,6 +163,9 @@ class Endpoint:
         headers = {name: self._strike(value) for name, value in kept_headers(response.headers).items()}
         trouble = "" if whole else f"The reply is longer than {LONGEST_BODY} bytes."
         return Reply(response.status_code, text, headers, time.monotonic() - began, trouble)
+
+    def _url(self, path: str) -> httpx2.URL:
+        return self._base.copy_with(path=f"{self._base.path.rstrip('/')}/{path}")
 
     def _connect(self) -> httpx2.AsyncClient:
         """A client for one request at a time: one for all takes longer for each the more are under way."""
@@ -192,6 +218,21 @@ async def _read_body(response: httpx2.Response) -> tuple[bytes, bool]:
     return bytes(raw), True
 
 
+async def _hand_over(response: httpx2.Response, take: Callable[[str], None]) -> bytes:
+    """Hand each line over, and return nothing; what follows the last line end is a line too."""
+    rest = bytearray()
+    async for chunk in response.aiter_bytes():
+        *lines, tail = chunk.split(b"\n")
+        for line in lines:
+            if len(rest) + len(line) <= LONGEST_BODY:
+                take((rest + line).decode("utf-8", "replace"))
+            rest.clear()
+        rest += tail[: LONGEST_BODY + 1 - len(rest)]
+    if len(rest) <= LONGEST_BODY:
+        take(rest.decode("utf-8", "replace"))
+    return b""
+
+
 def _encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
@@ -205,7 +246,7 @@ def _address(name: str, base: str) -> httpx2.URL:
         url = httpx2.URL(base)
         if url.port is not None and not 0 < url.port < 65536:
             raise ValueError(f"there is no port {url.port}")
-        return url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
+        return url
     except (httpx2.InvalidURL, ValueError) as error:
         raise EndpointError(f"endpoints.{name}.openai.baseUrl: {base} is no address: {error}.") from None
 

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from tunesmith.api.dialogue import DialogueGenSpec, RoleSpec
 from tunesmith.dialogue.context import messages_for
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
+from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.templates import Templates
 from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn, again_key, call_id, turns_of
 from tunesmith.errors import TunesmithError
 
-MOST_OPEN = 2000
-"""Dialogues under way at once."""
+MOST_OPEN, MOST_OPEN_IN_BATCHES = 2000, 10_000
+"""Dialogues under way at once; the more of them wait for a batch, the larger it is."""
 DRAIN_SECONDS = 20.0
 """How long calls under way may take to come to their end when the job is ending."""
 _LOOK_SECONDS = 0.2
@@ -102,16 +103,20 @@ async def generate(
     most_open: int = MOST_OPEN,
     drain_seconds: float = DRAIN_SECONDS,
     clock: Callable[[], float] = time.time,
+    lull: Lull | None = None,
 ) -> Tally:
     """Write every dialogue to its end, or to the call that failed. All rows are in `rows` when this returns.
+
+    `lull` is told what dialogues do; speakers whose calls wait for a batch say so to it.
 
     `earlier` gives the rows that were committed before (`artifacts.journal_rows.Rows.get`). `check` is called
     several times a second and raises TunesmithError where the job must end. Then, and where a speaker says
     so, nothing new is sent, calls under way get `drain_seconds`, and the error is raised.
     """
-    return await _Rounds(plan, speakers, rows, earlier, check, tell, most_open, drain_seconds, clock).run(
-        seeds
+    rounds = _Rounds(
+        plan, speakers, rows, earlier, check, tell, most_open, drain_seconds, clock, lull or Lull()
     )
+    return await rounds.run(seeds)
 
 
 class _Rounds:
@@ -126,10 +131,11 @@ class _Rounds:
         most_open: int,
         drain_seconds: float,
         clock: Callable[[], float],
+        lull: Lull,
     ) -> None:
         self._plan, self._speakers, self._rows, self._earlier = plan, speakers, rows, earlier
         self._check, self._tell, self._clock, self._drain = check, tell, clock, drain_seconds
-        self._room = asyncio.Semaphore(most_open)
+        self._room, self._lull = asyncio.Semaphore(most_open), lull
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: TunesmithError | None = None
         self._tally = Tally()
@@ -150,15 +156,20 @@ class _Rounds:
 
     async def _all(self, seeds: Iterable[PlannedSeed]) -> None:
         async with asyncio.TaskGroup() as group:
+            self._lull.go_on()
             for seed in seeds:
+                self._lull.rest()
                 await self._room.acquire()
+                self._lull.go_on()
                 if self._error is not None:
-                    return
+                    break
                 self._tally.open += 1
+                self._lull.go_on()
                 task = group.create_task(self._one(seed))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
                 await asyncio.sleep(0)  # those that are done already would keep the others waiting
+            self._lull.rest()
 
     async def _one(self, seed: PlannedSeed) -> None:
         try:
@@ -170,6 +181,7 @@ class _Rounds:
         finally:
             self._tally.open -= 1
             self._room.release()
+            self._lull.rest()
 
     async def _dialogue(self, dialogue: Dialogue) -> bool:
         """To its end; False where a call failed."""

@@ -88,7 +88,7 @@ class EndpointSpeaker:
     async def call(self, call: Call, tries: Tries) -> Said:
         """Ask, or go on asking. Raises what ends the job."""
         request = self.server.request(call.messages, call.temperature, call.max_tokens)
-        past = [each for each in (self._heard(record, request) for record in tries.past) if each is not None]
+        past = heard(self.server.name, tries, request)
         before = sum(cost_of(outcome, request, self.price) for outcome, _ in past)
         left = self.max_retries - len(past)
         if past and (is_end(past[-1][0]) or left < 0):
@@ -113,23 +113,26 @@ class EndpointSpeaker:
         """Send nothing any more."""
         self.limiter.stop(error)
 
-    def _heard(self, record: Mapping[str, Any], request: Request) -> tuple[Outcome, Reply] | None:
-        """What an earlier try means; None for one that does not count against the call.
 
-        That is one that was refused, perhaps with every other, or that ended the job for its quota.
-        """
+def heard(name: str, tries: Tries, request: Request) -> list[tuple[Outcome, Reply]]:
+    """What earlier tries mean, but for those that do not count against the call.
+
+    That is one that was refused, perhaps with every other, or that ended the job for its quota.
+    """
+    found = list[tuple[Outcome, Reply]]()
+    for record in tries.past:
         reply = Reply(**record["reply"])
-        outcome = read(reply, request, self.server.name)
-        uncounted = isinstance(outcome, Denied) or (isinstance(outcome, Refused) and outcome.quota)
-        return None if uncounted else (outcome, reply)
+        outcome = read(reply, request, name)
+        if not (isinstance(outcome, Denied) or (isinstance(outcome, Refused) and outcome.quota)):
+            found.append((outcome, reply))
+    return found
 
 
 def endpoint_speaker(server: Server, spec: EndpointSpec, budget: Budget | None) -> EndpointSpeaker:
     """The endpoint under the limits and the price of its spec; one for all roles that it plays."""
     limits = spec.limits
     made = Limits(limits.max_parallel_requests, limits.requests_per_minute, limits.tokens_per_minute)
-    price = Price.of(spec.price) if spec.price else None
-    return EndpointSpeaker(server, Limiter(server.name, made), limits.max_retries, price, budget)
+    return EndpointSpeaker(server, Limiter(server.name, made), limits.max_retries, Price.at(spec), budget)
 
 
 def said_of(outcome: Outcome, reply: Reply, request: Request, tries: int, cost: int, seconds: float) -> Said:

@@ -16,7 +16,7 @@ from tunesmith.dialogue.budget import Past, Price, past
 from tunesmith.dialogue.calls import cost_of
 from tunesmith.dialogue.endpoint import request_of
 from tunesmith.dialogue.replies import Reply
-from tunesmith.dialogue.turns import BUDGET, RETRY, call_of_try, held_of, try_key
+from tunesmith.dialogue.turns import BATCH, BUDGET, RETRY, call_of_try, held_of, try_key
 
 
 class Journal(Protocol):
@@ -60,7 +60,7 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
                 found.calls_under_way[held.process] += 1
         elif key.startswith(BUDGET):
             found.records.append(row())
-        elif key.startswith(RETRY):
+        elif key.startswith((BATCH, RETRY)):
             continue
         elif call := call_of_try(key):
             if call not in rows:

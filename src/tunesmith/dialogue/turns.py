@@ -4,6 +4,8 @@
     <call>/<number>   one try: {endpoint, request, reply}, written before the reply is read
     budget/held/<process>/<call>/<number>   {most}: what the try can cost, written before it is sent
     budget/<number>   a record of the budget
+    batch/<endpoint>/<number>   {tag, round, role, at, process, calls}: a batch that is about to be sent
+    batch/<endpoint>/<number>/file|id|over   {file}, {id}, {status, again}: how far it came
     retry/<number>    {job}: from here on this job asks again for calls that have failed, as <call>~<number>
 
 where a call is the hash of fingerprint, seed, round and role. The only file that knows keys and fields.
@@ -113,6 +115,14 @@ RETRY = "retry/"
 _HELD = f"{BUDGET}held/"
 
 
+BATCH = "batch/"
+
+
+def batch_key(endpoint: str, number: int, part: str = "") -> str:
+    """The key of a batch, or of how far it has come."""
+    return f"{BATCH}{endpoint}/{number}" + (f"/{part}" if part else "")
+
+
 def budget_key(number: int) -> str:
     """The key of a record of the budget."""
     return f"{BUDGET}{number}"
@@ -141,8 +151,8 @@ def held_of(key: str) -> Held | None:
 
 
 def call_of_try(key: str) -> str:
-    """The call that the row of this key is a try of; empty for rows of calls themselves."""
-    return key.partition("/")[0] if "/" in key else ""
+    """The call that the row of this key is a try of; empty for all other rows."""
+    return "" if key.startswith((BUDGET, BATCH)) or "/" not in key else key.partition("/")[0]
 
 
 class Rows(Protocol):
@@ -166,6 +176,11 @@ class Tries:
             self.past.append(record)
         self._next = len(self.past)
         self.seconds = sum(float(record["reply"]["seconds"]) for record in self.past)
+
+    @property
+    def next(self) -> int:
+        """The number of the next try, from 0."""
+        return self._next
 
     def hold(self, most: int, process: int) -> None:
         """Journal that the next try is about to be sent, and what it can cost in picodollars."""

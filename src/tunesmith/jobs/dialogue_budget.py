@@ -47,4 +47,5 @@ def lost_in_flight(spec: DialogueGenSpec, disk: str, rows: Rows) -> Lost:
 
 
 def _prices(spec: DialogueGenSpec) -> dict[str, Price]:
-    return {name: Price.of(each.price) for name, each in spec.endpoints.items() if each.price is not None}
+    prices = {name: Price.at(each) for name, each in spec.endpoints.items()}
+    return {name: price for name, price in prices.items() if price is not None}

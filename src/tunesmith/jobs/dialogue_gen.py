@@ -28,12 +28,14 @@ from tunesmith.artifacts.store import Store, open_store
 from tunesmith.data.outcome import too_many_failed
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
+from tunesmith.dialogue.growth import Role
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.prices import price_sentences, priced
-from tunesmith.dialogue.rounds import Plan, Tally, generate
+from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, Plan, Tally, generate
 from tunesmith.dialogue.seed_store import Seeds
 from tunesmith.dialogue.seeds import prepare_seeds
 from tunesmith.dialogue.templates import Templates, load_templates
+from tunesmith.dialogue.turns import Speaker
 from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
     SEEDS,
@@ -43,6 +45,7 @@ from tunesmith.jobs.added_records import (
     sources_of,
     with_added,
 )
+from tunesmith.jobs.dialogue_batches import Batching, awaited, uses_batches
 from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
 from tunesmith.jobs.dialogue_speakers import open_speakers, tell_pauses
 from tunesmith.jobs.disk import disk_name
@@ -240,6 +243,8 @@ async def _talk(
     for sentence in session.prices():
         log.info("%s", sentence)
     budget = open_budget(session.spec, session.disk, journal, earlier, session.write_patiently)
+    batching = Batching(session.run.name, journal, earlier.get, session.write_patiently, session.progress)
+    speakers: dict[Role, Speaker] = {}
     began = time.monotonic()
 
     def tell(tally: Tally) -> None:
@@ -252,15 +257,27 @@ async def _talk(
             secondsLeft=left,
             spentUsd=dollars(budget.spent) if budget else None,
             lostInFlightUsd=dollars(budget.lost) if budget else None,
+            awaited=awaited(speakers.values()),
         )
         tell_pauses(session.progress, speakers)
 
     async with AsyncExitStack() as opened:
-        speakers = await open_speakers(
-            session.spec, session.world, session.progress, session.found.day, budget, opened
+        speakers |= await open_speakers(
+            session.spec, session.world, session.progress, session.found.day, budget, batching, opened
         )
+        most = MOST_OPEN_IN_BATCHES if uses_batches(session.spec) else MOST_OPEN
         try:
-            await generate(plan, seeds, speakers, journal, earlier.get, check=check, tell=tell)
+            await generate(
+                plan,
+                seeds,
+                speakers,
+                journal,
+                earlier.get,
+                check=check,
+                tell=tell,
+                most_open=most,
+                lull=batching.lull,
+            )
         finally:
             if budget is not None:
                 await budget.close()

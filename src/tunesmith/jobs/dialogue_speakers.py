@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import date
+from functools import partial
 from itertools import count
 
 from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, RoleSpec
@@ -21,6 +22,7 @@ from tunesmith.engines.files import fetch_files
 from tunesmith.engines.restarting import Restarting
 from tunesmith.engines.sampler import Engine
 from tunesmith.errors import StuckError, TemporaryError
+from tunesmith.jobs.dialogue_batches import Batching, uses_batches
 from tunesmith.jobs.inputs import hub_token, storage_options
 from tunesmith.jobs.progress import Progress, Trouble, stamp
 from tunesmith.jobs.secrets import secret
@@ -41,6 +43,7 @@ async def open_speakers(
     progress: Progress,
     day: date,
     budget: Budget | None,
+    batching: Batching,
     opened: AsyncExitStack,
 ) -> dict[Role, Speaker]:
     """The speaker of each role: one per endpoint, whatever it plays; `opened` closes them.
@@ -55,11 +58,18 @@ async def open_speakers(
             api_key = secret(endpoint.openai.api_key_secret_ref)
             timeout = float(endpoint.limits.timeout_seconds)
             server = Endpoint(name, endpoint.openai, api_key, timeout=timeout)
-            made[name] = endpoint_speaker(await opened.enter_async_context(server), endpoint, budget)
+            await opened.enter_async_context(server)
+            if endpoint.openai.batch is not None:
+                made[name] = await batching.speaker(server, endpoint, endpoint.openai.batch, budget)
+            else:
+                made[name] = endpoint_speaker(server, endpoint, budget)
         else:
             progress.update(phase=f"starting endpoint {name}")
             longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
-            engine, tokenizer = await _engine(spec, world, progress, day, name, endpoint, longest, opened)
+            start = partial(_engine, spec, world, progress, day, name, endpoint, longest, opened)
+            engine, tokenizer = await start()
+            if uses_batches(spec):
+                engine = batching.resting(name, engine, start)
             opened.push_async_callback(engine.close)
             made[name] = EngineSpeaker(engine, tokenizer, endpoint.limits.max_retries)
     return {role: made[each.endpoint] for role, each in roles.items()}

@@ -19,7 +19,7 @@ from tunesmith.local.workdir import JobFolder, shown_path
 from tunesmith.text import visible
 
 LINE_SECONDS = 10.0
-PHASE_CHARACTERS = 60
+PHASE_CHARACTERS, AWAITED_CHARACTERS = 60, 200
 TROUBLE_CHARACTERS = 600
 _LONGEST_TIME = 30
 
@@ -91,6 +91,8 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
         return None
     phase = visible(" ".join(phase.split()))[:PHASE_CHARACTERS]
     text = (phase in ("training", "sampling", "generating") and details(values)) or phase
+    if phase == "generating" and isinstance(awaited := values.get("awaited"), str):
+        text += f"  {visible(' '.join(awaited.split()))[:AWAITED_CHARACTERS]}"
     records = _count(values, "records")
     if records:
         text += f" ({records:,} records)"

@@ -33,7 +33,7 @@ from tunesmith.plan.pods import (
     published,
     why_pending,
 )
-from tunesmith.plan.progress import to_status
+from tunesmith.plan.progress import AWAITED, to_status
 from tunesmith.plan.trouble import TROUBLE, describe
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
@@ -265,7 +265,7 @@ def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     draft.status["outputs"] = outputs
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
-    progress.pop(TROUBLE, None)
+    progress = {name: value for name, value in progress.items() if name not in (TROUBLE, AWAITED)}
     if progress:
         draft.status["progress"] = progress
     said = word.get("message")
@@ -328,10 +328,11 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
         draft.phase(Phase.PENDING, *stuck)
     elif holds(child, "Running"):
         progress = dict(seen.progress or {})
-        trouble = progress.pop(TROUBLE, None)
+        trouble, awaited = progress.pop(TROUBLE, None), progress.pop(AWAITED, "")
         if progress:
             draft.status["progress"] = progress
-        message = describe(draft, trouble, f"Attempt {attempt_of(child)} is running.")
+        running = f"Attempt {attempt_of(child)} is running{f', {awaited}' if awaited else ''}."
+        message = describe(draft, trouble, running)
         draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")

@@ -8,6 +8,8 @@ from typing import Any
 from tunesmith.plan.draft import clean
 from tunesmith.plan.trouble import TROUBLE, trouble_of
 
+AWAITED = "awaited"
+"""In the progress of a pod: what it waits for, though nothing is wrong, in words."""
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues", "engineRestarts")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _LARGEST = 2**53
@@ -57,7 +59,7 @@ def _evaluations(said: Any) -> list[dict[str, Any]]:
 
 
 def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `status.progress` that `said` gives sensible values for, and the trouble, if any."""
+    """The fields of `status.progress` that `said` gives sensible values for, what is awaited, the trouble."""
     values: dict[str, Any] = {}
     for key in _WHOLE:
         number = _number(said.get(key))
@@ -80,6 +82,8 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
         values["text"] = clean(" ".join(text.split()), _LONGEST_NAME)
     elif values.get("total") and "step" in values:
         values["text"] = f"{values['step']}/{values['total']}"
+    if isinstance(awaited := said.get(AWAITED), str) and awaited.strip():
+        values[AWAITED] = clean(" ".join(awaited.split()), _LONGEST_NAME)
     if trouble := trouble_of(said.get(TROUBLE)):
         values[TROUBLE] = trouble
     if "secondsLeft" in values:

@@ -30,8 +30,8 @@ _LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
-# And of an engine: how it is laid out on the machine.
-_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize", "stuckSeconds")
+# And of an engine or a server: how it is laid out on the machine, and by which of its interfaces it is asked.
+_OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize", "stuckSeconds", "batch")
 
 # What another job's output is read as.
 UPSTREAM_KEYS = {

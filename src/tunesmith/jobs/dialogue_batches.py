@@ -1,0 +1,82 @@
+"""Endpoints of a DialogueGenJob that are asked in batches, and what that means for its engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from tunesmith.api.dialogue import BatchSpec, DialogueGenSpec, EndpointSpec
+from tunesmith.artifacts.journal import Journal
+from tunesmith.dialogue.batch import BatchSpeaker
+from tunesmith.dialogue.batch_client import BatchClient
+from tunesmith.dialogue.batch_journal import BatchJournal
+from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.endpoint import Endpoint
+from tunesmith.dialogue.growth import ROLES
+from tunesmith.dialogue.lull import Lull
+from tunesmith.dialogue.turns import Get, Speaker
+from tunesmith.engines.sampler import Engine
+from tunesmith.jobs.patience import Wait
+from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.resting_engine import RestingEngine
+from tunesmith.tokens.chat import ChatTokenizer
+
+
+def uses_batches(spec: DialogueGenSpec) -> bool:
+    """Whether a role is played through a batch interface."""
+    used = [spec.endpoints[getattr(spec.roles, str(role)).endpoint] for role in ROLES]
+    return any(each.openai is not None and each.openai.batch is not None for each in used)
+
+
+def awaited(speakers: Iterable[Speaker]) -> str | None:
+    """What batches are awaited, in words."""
+    batches = [each for each in dict.fromkeys(speakers) if isinstance(each, BatchSpeaker)]
+    return "; ".join(filter(None, (each.waiting() for each in batches))) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """What speakers share where some wait for batches: the job's journal, and when all of them wait.
+
+    `earlier` gives the rows of earlier attempts, `wait` does work with the storage however long it is away.
+    """
+
+    job: str
+    journal: Journal
+    earlier: Get
+    wait: Wait
+    progress: Progress
+    lull: Lull = field(default_factory=Lull)
+
+    async def speaker(
+        self, server: Endpoint, endpoint: EndpointSpec, batch: BatchSpec, budget: Budget | None
+    ) -> BatchSpeaker:
+        """The endpoint, with what earlier attempts have sent to it."""
+        process = None if budget is None else budget.process
+        speaker = BatchSpeaker(
+            server,
+            BatchClient(server, self.progress.teller(f"endpoint {server.name}")),
+            self.lull,
+            BatchJournal(server.name, self.earlier, self.journal, self._send, process),
+            max_wait=batch.max_wait_seconds,
+            max_retries=endpoint.limits.max_retries,
+            price=Price.at(endpoint),
+            budget=budget,
+            labels={"job": self.job},
+        )
+        await speaker.start()
+        return speaker
+
+    def resting(
+        self, name: str, engine: Engine, start: Callable[[], Awaitable[tuple[Engine, ChatTokenizer]]]
+    ) -> Engine:
+        """The engine of an endpoint, closed while only batches are awaited."""
+
+        async def again() -> Engine:
+            return (await start())[0]
+
+        return RestingEngine(name, engine, again, self.lull)
+
+    async def _send(self) -> None:
+        await asyncio.to_thread(self.wait, "Record of a batch", self.journal.send)
