@@ -23,7 +23,8 @@ class Allowed:
     `namespaces`, `secrets` and `runtimes` are patterns as in a shell; `uris` and `endpoints` are
     beginnings of addresses, `*` stands for all; `remote_code` names models (`hf://org/model`, or what
     begins so) that may bring code of their own; `python_modules` those of the image whose functions may
-    judge replies.
+    judge replies. `priority_classes`, `tolerations` (keys of taints) and `node_selectors` (keys of labels)
+    are patterns again; a priority class that begins with `system-` needs one that begins so too.
     """
 
     namespaces: tuple[str, ...] = ("*",)
@@ -33,6 +34,9 @@ class Allowed:
     runtimes: tuple[str, ...] = ("*",)
     remote_code: tuple[str, ...] = ()
     python_modules: tuple[str, ...] = ()
+    priority_classes: tuple[str, ...] = ("*",)
+    tolerations: tuple[str, ...] = ("*",)
+    node_selectors: tuple[str, ...] = ("*",)
 
     def speaks_of(self, namespace: str) -> bool:
         """Whether the rule is about a namespace."""
@@ -58,7 +62,7 @@ class Settings:
     patches_per_second: float = 20.0
 
 
-_ALLOWED_KEYS = {
+ALLOWED_KEYS = {
     "namespaces": "namespaces",
     "uris": "uris",
     "secrets": "secrets",
@@ -66,6 +70,9 @@ _ALLOWED_KEYS = {
     "runtimes": "runtimes",
     "remoteCode": "remote_code",
     "pythonModules": "python_modules",
+    "priorityClasses": "priority_classes",
+    "tolerations": "tolerations",
+    "nodeSelectors": "node_selectors",
 }
 
 
@@ -137,8 +144,8 @@ def _allowed(rule: Any) -> Allowed:
     if not isinstance(rule, dict):
         raise ValueError("a rule must be an object")
     for key, values in rule.items():
-        if key not in _ALLOWED_KEYS:
+        if key not in ALLOWED_KEYS:
             raise ValueError(f"unknown key {key}")
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError(f"{key} must be a list of texts")
-    return Allowed(**{_ALLOWED_KEYS[key]: tuple(values) for key, values in rule.items()})
+    return Allowed(**{ALLOWED_KEYS[key]: tuple(values) for key, values in rule.items()})

@@ -19,7 +19,7 @@ from tunesmith.errors import ManifestError
 ALLOWED = {
     "uris": ["s3://models", "s3://data", "hf://org"],
     "secrets": ["s3-*", "wandb", "hub", "big"],
-    "endpoints": ["https://api.example.com"],
+    "endpoints": ["https://api.example.com", "https://api.wandb.ai"],
 }
 SETTINGS = {
     "TUNESMITH_ALLOWED": [ALLOWED],
@@ -67,6 +67,11 @@ REFUSED = {
     "endpoint that begins alike": (DIALOGUE, {URL: "https://api.example.com.evil.org/"}, "NotAllowed"),
     "unknown runtime": (FINE_TUNE, {"spec.runtime": "other"}, "InvalidManifest"),
     "image for a runtime": (FINE_TUNE, {"spec.runtime": "evil.example.com/x:latest"}, "admission"),
+    "priority class of the cluster": (
+        FINE_TUNE,
+        {"spec.placement": {"priorityClassName": "system-node-critical"}},
+        "NotAllowed",
+    ),
     "remote code": (FINE_TUNE, {"spec.model.trustRemoteCode": True}, "NotAllowed"),
     "podTemplate": (FINE_TUNE, {"spec.podTemplate": {"spec": {"hostNetwork": True}}}, "admission"),
     "privileges": (FINE_TUNE, {"spec.resources.securityContext": {"privileged": True}}, "admission"),

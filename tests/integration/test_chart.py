@@ -62,7 +62,7 @@ def test_write_crds_writes_the_chart_beside_and_needs_none(tmp_path):
     assert len(crds.write_crds(tmp_path / "alone" / "crds")) == 3
     (tmp_path / "charts" / "tunesmith").mkdir(parents=True)
     written = crds.write_crds(tmp_path / "crds")
-    assert len([path for path in written if "templates" in path.parts]) == 3
+    assert len([path for path in written if "templates" in path.parts]) == 4
     assert all(path.is_file() for path in written)
 
 
@@ -134,6 +134,11 @@ WRONG = {
     "pull policy": ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
     "unknown key of a rule": ({"allowed": [{"namespace": "x"}]}, "allowed"),
     "rule not a list": ({"allowed": [{"uris": "s3://x"}]}, "uris"),
+    "rule that is no address": ({"allowed": [{"uris": ["team-a"]}]}, "uris"),
+    "rule with an encoded folder": ({"allowed": [{"uris": ["file:///a%20b"]}]}, "uris"),
+    "rule that is no server": ({"allowed": [{"endpoints": ["llm.example"]}]}, "endpoints"),
+    "rule with half a pattern": ({"allowed": [{"secrets": ["a[b"]}]}, "secrets"),
+    "what a policy does": ({"admissionPolicy": {"validationActions": ["Refuse"]}}, "validationActions"),
     "namespace pattern": ({"namespaces": ["team-*"]}, "namespaces"),
     "job namespace": ({"jobNamespaces": ["A"]}, "jobNamespaces"),
     "network address": ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "cidrs"),
@@ -188,8 +193,8 @@ def test_settings_reach_the_operator_unchanged(render):
     rule = {
         "namespaces": ["a-*"],
         "uris": ["s3://b/<x>&$y"],
-        "secrets": ["a\"'"],
-        "endpoints": ["https://e/*"],
+        "secrets": ["a-?", "[!b-d]*"],
+        "endpoints": ["https://e/v1"],
     }
     values = {
         "runtimes": {"default": None, "big": f"x@{DIGEST}"},

@@ -140,8 +140,10 @@ def everything(jobs):
                 "secrets": ["s"],
                 "endpoints": ["*"],
                 "remoteCode": ["hf://a"],
+                "tolerations": ["a"],
             }
         ],
+        "admissionPolicy": {"enabled": True},
         "metrics": {"enabled": True, "dashboard": {"enabled": True}},
         "networkPolicy": {
             "enabled": True,

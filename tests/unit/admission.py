@@ -9,6 +9,8 @@ import functools
 from cel_expr_python import cel
 from structural import filled, unknown_fields, valid
 
+from tunesmith.names import PLURALS
+
 
 @functools.cache
 def _environment():
@@ -74,3 +76,44 @@ def change_refusals(crd, old, new):
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     values = [typed(spec, filled(spec, value)) for value in (new, old)]
     return [path for path, _ in rule_errors(spec, values[0], old=values[1])]
+
+
+@functools.cache
+def _compiled_policy(expression):
+    config = cel.NewEnvConfigFromYaml("extensions:\n- name: optional\n")
+    names = ("object", "request", "variables")
+    return cel.NewEnv(config=config, variables=dict.fromkeys(names, cel.Type.DYN)).compile(expression)
+
+
+def _decided(policies, document, namespace):
+    """The policy of the document's kind, and a function that evaluates CEL as it would."""
+    plural = PLURALS[document["kind"]]
+    policy = next(
+        p["spec"]
+        for p in policies
+        if plural in p["spec"]["matchConstraints"]["resourceRules"][0]["resources"]
+    )
+    data = {"object": document, "request": {"namespace": namespace}, "variables": {}}
+
+    def value(expression):
+        result = _compiled_policy(expression).eval(data=data)
+        assert result.type() != cel.Type.ERROR, result.value()
+        return result.plain_value()
+
+    for variable in policy["variables"]:
+        data["variables"][variable["name"]] = value(variable["expression"])
+    return policy, value
+
+
+def policy_refusal(policies, document, namespace):
+    """What the rendered policy of the document's kind says against creating it; empty if it does not."""
+    policy, value = _decided(policies, document, namespace)
+    for validation in policy["validations"]:
+        if value(validation["expression"]) is not True:
+            return value(validation["messageExpression"])
+    return ""
+
+
+def policy_refused(policies, document, namespace):
+    """All that the policy refuses of a document."""
+    return _decided(policies, document, namespace)[1]("variables.refused")

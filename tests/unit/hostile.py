@@ -1,15 +1,26 @@
 """Values by which someone who may create jobs would get at more than the administrator's rules allow.
 
-The one place for them: validation, the API server's rules, the operator and the job's own processes are all
-tried with these.
+The one place for them: validation, the API server's rules and policy, the operator and the job's own
+processes are all tried with these.
 """
 
-RULES = {
+from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
+
+# A rule as the chart's `allowed` has it.
+ALLOWED = {
     "uris": ["s3://team-a", "hf://good", "file:///models"],
     "endpoints": ["https://llm.example/v1", "https://s3.example"],
+    "secrets": ["team-a-*", "s3"],
+    "runtimes": ["default"],
     "remoteCode": ["hf://good/code"],
     "pythonModules": ["judges"],
-    "ownFiles": False,
+    "priorityClasses": ["*"],
+    "tolerations": ["nvidia.com/*"],
+    "nodeSelectors": ["pool", "topology.*/zone"],
+}
+# The same as a job's processes get it.
+RULES = {name: ALLOWED[name] for name in ("uris", "endpoints", "remoteCode", "pythonModules")} | {
+    "ownFiles": False
 }
 
 # Written otherwise than they are meant: no manifest may hold them.
@@ -23,6 +34,8 @@ ENCODED = [
     "file:///models/a%00b",
     "file:///models/a%0ab",
     "file:///models/%1b[31m",
+    "file:///%6dodels/a",
+    "file:///models/%70roc",
 ]
 
 # Addresses of data and of models that the rules above do not allow.
@@ -34,6 +47,11 @@ URIS = [
     "/etc/passwd",
     "file:///modelsx/a",
     "file:///models/../etc/passwd",
+    "file:///models?/a",
+    "file:///models#/a",
+    "/models?/a",
+    "file:///./proc/./self/environ",
+    "/var/./run/secrets/token",
     "file://localhost/proc/self/environ",
     "s3://team-ab/x",
     "s3://team-b/secret-model",
@@ -53,6 +71,14 @@ ENDPOINTS = [
     "https://evil.example/https://llm.example/v1",
     "https://evil.example#https://llm.example/v1",
     "https://llm.example\\.evil.example/v1",
+    "https://llm.example.evil.example:443/v1",
+    "https://llm.example%2eevil.example/v1",
+    "https://llmxexample/v1",
+    "https://llm.example:0444/v1",
+    "https://llm.example/V1",
+    "https://llm.example/",
+    "https://llm.example?/v1",
+    "https://s3.example:8443/",
 ]
 
 # Functions of modules that nobody allowed.
@@ -62,4 +88,79 @@ FUNCTIONS = [
     "judgesx:judge",
     "subprocess:run",
     "tunesmith.cli:main",
+]
+
+SECRETS = ["root", "team-a", "xteam-a-s3", "s3x"]
+RUNTIMES = ["big", "default2", "Default"]
+
+# Classes of the cluster's own pods, which a star does not name.
+PRIORITY_CLASSES = ["system-node-critical", "system-cluster-critical", "system-x"]
+TOLERATIONS = [
+    {"operator": "Exists"},
+    {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5},
+    {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"},
+    {"key": "nvidiaxcom/gpu", "operator": "Exists"},
+    {"key": "x\nnvidia.com/gpu", "operator": "Exists"},
+]
+NODE_LABELS = [
+    "node-role.kubernetes.io/control-plane",
+    "pools",
+    "topologyxk8s.io/zone",
+    "topology.k8s.io/zones",
+]
+
+# What the rule above allows, as it is.
+MINE = {
+    "FineTuneJob": changed(
+        FINE_TUNE,
+        {
+            "spec.model.uri": "hf://good/model",
+            "spec.datasets[0].uri": "s3://team-a/d",
+            "spec.output.uri": "s3://team-a/o",
+        },
+    ),
+    "RejectionSampleJob": changed(
+        SAMPLE,
+        {
+            "spec.model.uri": "hf://good/code",
+            "spec.prompts": {"uri": "s3://team-a/p", "chat": {}},
+            "spec.verifier": {"python": {"function": "judges.law:judge"}},
+            "spec.output.uri": "s3://team-a/o",
+        },
+    ),
+    "DialogueGenJob": changed(
+        DIALOGUE,
+        {
+            "spec.seeds.uri": "file:///models/seeds",
+            "spec.endpoints.big.openai.baseUrl": "https://llm.example/v1",
+            "spec.endpoints.small.transformers.model.uri": "hf://good/m",
+            "spec.output.uri": "s3://team-a/o",
+        },
+    ),
+}
+_TUNE, _SAMPLE, _TALK = MINE.values()
+_WANDB = {"project": "p"}
+
+# The same, each with one thing that the rule does not allow.
+MANIFESTS = [
+    *(changed(_TUNE, {"spec.datasets[0].uri": uri}) for uri in URIS),
+    *(changed(_TUNE, {"spec.model.uri": uri}) for uri in URIS),
+    *(changed(_SAMPLE, {"spec.prompts.uri": uri}) for uri in URIS),
+    *(changed(_TALK, {"spec.roles.answer.promptUri": uri}) for uri in URIS),
+    *(changed(_TALK, {"spec.endpoints.big.openai.baseUrl": url}) for url in ENDPOINTS),
+    *(changed(_TUNE, {"spec.storage.endpointUrl": url}) for url in ENDPOINTS),
+    *(changed(_TUNE, {"spec.tracking": {"wandb": {**_WANDB, "baseUrl": url}}}) for url in ENDPOINTS),
+    changed(_TUNE, {"spec.tracking": {"wandb": _WANDB}}),
+    *(changed(_SAMPLE, {"spec.verifier.python.function": function}) for function in FUNCTIONS),
+    changed(_TUNE, {"spec.model.trustRemoteCode": True}),
+    changed(_TALK, {"spec.endpoints.small.transformers.model.trustRemoteCode": True}),
+    *(changed(_TUNE, {"spec.storage": {"secretRef": {"name": name}}}) for name in SECRETS),
+    *(
+        changed(_TALK, {"spec.endpoints.big.openai.apiKeySecretRef": {"name": name, "key": "k"}})
+        for name in SECRETS
+    ),
+    *(changed(_TUNE, {"spec.runtime": name}) for name in RUNTIMES),
+    *(changed(_TALK, {"spec.placement": {"priorityClassName": name}}) for name in PRIORITY_CLASSES),
+    *(changed(_TUNE, {"spec.placement": {"tolerations": [toleration]}}) for toleration in TOLERATIONS),
+    *(changed(_SAMPLE, {"spec.placement": {"nodeSelector": {name: "x"}}}) for name in NODE_LABELS),
 ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
-from hostile import ENCODED, ENDPOINTS, FUNCTIONS, RULES, URIS
+import json
+
+from good_manifests import FINE_TUNE, changed
+from hostile import ALLOWED, ENCODED, ENDPOINTS, FUNCTIONS, MANIFESTS, MINE, RULES, URIS
 from tests.cases import each
 
 from tunesmith.api.manifest import parse_documents
 from tunesmith.api.rules import MACHINE, Rules, rules_from
 from tunesmith_operator.policy import denied, rules_for
-from tunesmith_operator.settings import Allowed, Settings
+from tunesmith_operator.settings import Settings, read_settings
 
 STRICT = rules_from(RULES)
 
@@ -68,31 +69,16 @@ def test_no_manifest_may_hold_an_address_that_hides_what_it_means(uri):
     assert problems(changed(FINE_TUNE, {"spec.datasets[0].uri": uri})) == ["spec.datasets[0].uri"]
 
 
-ADMIN = Settings(
-    allowed=(
-        Allowed(
-            uris=tuple(RULES["uris"]),
-            endpoints=tuple(RULES["endpoints"]),
-            remote_code=tuple(RULES["remoteCode"]),
-            python_modules=tuple(RULES["pythonModules"]),
-        ),
-    )
-)
-MINE = {
-    "spec.model.uri": "hf://good/model",
-    "spec.datasets[0].uri": "s3://team-a/d",
-    "spec.output.uri": "s3://team-a/o",
-}
+ADMIN = read_settings({"TUNESMITH_ALLOWED": json.dumps([ALLOWED])})
 
 
-def refusal(document, changes):
-    (job,), found = parse_documents([changed(document, changes)], "job.yaml")
+def refusal(document):
+    (job,), found = parse_documents([document], "job.yaml")
     assert found == []
     return denied(job, ADMIN)
 
 
 def test_the_operator_gives_a_job_the_rules_of_its_namespace():
-    assert refusal(FINE_TUNE, MINE) == ""
     assert rules_for("research", ADMIN) == STRICT
     nobodys = rules_for("research", Settings())
     assert nobodys.uris == ("*",)
@@ -100,36 +86,49 @@ def test_the_operator_gives_a_job_the_rules_of_its_namespace():
     assert not nobodys.allow_module("judges")
 
 
-@each("uri", [uri for uri in URIS if not problems(changed(FINE_TUNE, {"spec.datasets[0].uri": uri}))])
-def test_the_operator_refuses_addresses(uri):
-    assert refusal(FINE_TUNE, {**MINE, "spec.datasets[0].uri": uri}).startswith(f"address {uri} is not")
+@each("document", MINE.values(), ids=MINE)
+def test_the_operator_takes_what_the_rules_allow(document):
+    assert refusal(document) == ""
 
 
-@each("function", FUNCTIONS)
-def test_the_operator_refuses_functions(function):
-    verifier = {"python": {"function": function}}
-    uris = {
-        "spec.model.uri": "hf://good/m",
-        "spec.prompts": {"uri": "s3://team-a/p", "chat": {}},
-        "spec.output.uri": "s3://team-a/o",
+def test_the_operator_or_validation_refuses_every_hostile_value():
+    refused = [refusal(document) for document in MANIFESTS if not problems(document)]
+    assert "" not in refused
+    words = [said.split(" is not among ")[0].rsplit(" ", 1)[0] for said in refused]
+    assert set(words) == {
+        "address",
+        "endpoint",
+        "Secret",
+        "runtime",
+        "code of model hf://good/model",
+        "code of model hf://good/m",
+        "Python function",
+        "priority class",
+        "toleration of key",
+        "node label",
     }
-    module = function.partition(":")[0]
-    assert refusal(SAMPLE, {**uris, "spec.verifier": verifier}).startswith(f"Python module {module} ")
 
 
 def test_the_operator_refuses_to_send_metrics_to_a_server_that_no_rule_names():
-    tracking = {"spec.tracking": {"wandb": {"project": "p"}}}
-    assert "endpoint https://api.wandb.ai (tracking.wandb) is not" in refusal(FINE_TUNE, {**MINE, **tracking})
-    own = {"spec.tracking": {"wandb": {"project": "p", "baseUrl": "https://llm.example/v1"}}}
-    assert refusal(FINE_TUNE, {**MINE, **own}) == ""
+    document = changed(MINE["FineTuneJob"], {"spec.tracking": {"wandb": {"project": "p"}}})
+    assert refusal(document) == "endpoint https://api.wandb.ai is not among those namespace research may use"
+    own = {"spec.tracking.wandb.baseUrl": "https://llm.example/v1"}
+    assert refusal(changed(document, own)) == ""
 
 
-@pytest.mark.parametrize(
-    "url", [url for url in ENDPOINTS if ".." not in url and "%" not in url and "\\" not in url]
-)
-def test_the_operator_refuses_endpoints(url):
-    changes = {
-        "spec.seeds.uri": "s3://team-a/s", "spec.output.uri": "s3://team-a/o",
-        "spec.endpoints.big.openai.baseUrl": url, "spec.endpoints.small.transformers.model.uri": "hf://good/m",
-    }  # fmt: skip
-    assert refusal(DIALOGUE, changes) == f"endpoint {url} is not among those namespace research may use"
+def test_a_text_that_looks_like_an_address_is_none():
+    preview = {"spec.previews": [{"name": "a", "user": "s3://team-b/x: what is this?"}]}
+    assert refusal(changed(MINE["FineTuneJob"], preview)) == ""
+
+
+PRIORITIES = {"*": False, "sys*": False, "system-*": True, "system-node-?ritical": True, "high": False}
+
+
+@each(("pattern", "allowed"), PRIORITIES.items())
+def test_a_priority_class_of_the_cluster_must_be_named(pattern, allowed):
+    rule = {"uris": ["*"], "priorityClasses": ["batch", pattern]}
+    admin = read_settings({"TUNESMITH_ALLOWED": json.dumps([rule])})
+    document = changed(FINE_TUNE, {"spec.placement": {"priorityClassName": "system-node-critical"}})
+    (job,), _ = parse_documents([document], "job.yaml")
+    assert (denied(job, admin) == "") is allowed
+    assert denied(job, Settings()).startswith("priority class system-node-critical is not among")

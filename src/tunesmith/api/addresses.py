@@ -11,15 +11,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
+from tunesmith.api.ruled import Ruled
+
 MAX_URI = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# Of a path or a web address: a dot, a slash, a backslash, or a control character, written as %XX.
-_ENCODED_PATTERN = "%(2[eEfF]|5[cC]|[01][0-9a-fA-F]|7[fF])"
+# What is never written as %XX in a path or a web address: control characters, slashes, and what needs no
+# encoding (letters, digits, '-', '.', '_', '~'). So an address can be compared as it is written.
+_ENCODED_PATTERN = "%([01][0-9a-fA-F]|2[d-fD-F]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eEfF])"
 _ENCODED = re.compile(_ENCODED_PATTERN)
+_NO_ENCODED = "an encoded '.', '/', '\\', '-', '_', '~', letter, digit or control character"
 _BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _S3 = re.compile(rf"{_BUCKET}(/.*)?")
 _HUB = r"hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
-_URL = r"^https?://[^@/?#\\\x00-\x20\x7f]+([/?#][^\\\x00-\x20\x7f]*)?$"
+_HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?"
+_URL = rf"^https?://{_HOST}([/?#][^\\\x00-\x20\x7f]*)?$"
 
 
 def _check_path(uri: str) -> str:
@@ -29,7 +34,7 @@ def _check_path(uri: str) -> str:
         raise ValueError(f"must be at most {MAX_URI} characters")
     path = uri.split("://", 1)[-1]
     if uri.startswith("file:") and _ENCODED.search(uri):
-        raise ValueError("must not contain an encoded '.', '/', '\\' or control character")
+        raise ValueError(f"must not contain {_NO_ENCODED}")
     if ".." in path.split("/"):
         raise ValueError("must not contain '..'")
     if "//" in path:
@@ -79,7 +84,7 @@ def _check_url(url: str) -> str:
     if re.match(r"https?://[^/?#]*@", url):
         raise ValueError("must not hold a user name or password; name a Secret instead")
     if _ENCODED.search(url) or re.search(r"(^|/)[.][.](/|$)", url):
-        raise ValueError("must not contain '..', nor an encoded '.', '/', '\\' or control character")
+        raise ValueError(f"must not contain '..', nor {_NO_ENCODED}")
     if not re.match(_URL, url):
         raise ValueError("is not a web address; write https://host/path")
     return url
@@ -95,7 +100,7 @@ def _uri_schema(pattern: str) -> WithJsonSchema:
         {"rule": "!self.matches('[[:cntrl:]]')", "message": "must not contain control characters"},
         {
             "rule": f"!self.startsWith('file:') || !self.matches('{_ENCODED_PATTERN}')",
-            "message": "must not contain an encoded '.', '/', '\\' or control character",
+            "message": f"must not contain {_NO_ENCODED}",
         },
     ]
     return WithJsonSchema(
@@ -109,9 +114,16 @@ def _uri_schema(pattern: str) -> WithJsonSchema:
 
 
 _FILE = r"(file://)?/[^/].*"
-StorageUri = Annotated[str, AfterValidator(_check_storage_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}")]
-OutputUri = Annotated[str, AfterValidator(_check_output_uri), _uri_schema(rf"{_BUCKET}/[^/].*|{_FILE}")]
-ModelUri = Annotated[str, AfterValidator(_check_model_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}|{_HUB}")]
+_RULED = Ruled("uris")
+StorageUri = Annotated[
+    str, AfterValidator(_check_storage_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}"), _RULED
+]
+OutputUri = Annotated[
+    str, AfterValidator(_check_output_uri), _uri_schema(rf"{_BUCKET}/[^/].*|{_FILE}"), _RULED
+]
+ModelUri = Annotated[
+    str, AfterValidator(_check_model_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}|{_HUB}"), _RULED
+]
 Url = Annotated[
     str,
     AfterValidator(_check_url),
@@ -123,11 +135,12 @@ Url = Annotated[
             "x-kubernetes-validations": [
                 {
                     "rule": f"!self.matches('(^|/)[.][.](/|$)|{_ENCODED_PATTERN}')",
-                    "message": "must not contain '..', nor an encoded '.', '/', '\\' or control character",
+                    "message": f"must not contain '..', nor {_NO_ENCODED}",
                 }
             ],
         }
     ),
+    Ruled("endpoints"),
 ]
 
 

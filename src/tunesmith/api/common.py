@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from tunesmith.api.addresses import ModelUri, OutputUri, Url, inside, inside_cel
 from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.ruled import Ruled
 from tunesmith.api.scalars import (
     JobName,
     LabelValue,
@@ -23,18 +24,20 @@ from tunesmith.api.scalars import (
 )
 from tunesmith.names import Kind
 
+SecretName = Annotated[ObjectName, Ruled("secrets")]
+
 
 class SecretRef(Model):
     """A Secret of the job's own namespace."""
 
-    name: ObjectName
+    name: SecretName
     """Name of the Secret."""
 
 
 class SecretKeyRef(Model):
     """One key of a Secret of the job's own namespace."""
 
-    name: ObjectName
+    name: SecretName
     """Name of the Secret."""
     key: SecretKey
     """Key within the Secret."""
@@ -75,7 +78,7 @@ class ModelSource(Model):
     """Type of the weights while computing; auto takes the checkpoint's where the device has it."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, Ruled("remoteCode", of="uri", absent="of another job")] = False
     """Run code that the model's repository brings; an administrator must allow the repository too."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -158,7 +161,7 @@ class ResourcesSpec(Model):
 class Toleration(Model):
     """A Kubernetes toleration."""
 
-    key: ShortText | None = None
+    key: Annotated[ShortText | None, Ruled("tolerations", absent="")] = None
     """Key of the taint; absent with operator Exists: every taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
     """How key and value are compared."""
@@ -194,11 +197,13 @@ class Toleration(Model):
 class PlacementSpec(Model):
     """Which machines the pods may run on."""
 
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default={})
+    node_selector: Annotated[
+        dict[Annotated[str, Ruled("nodeSelectors")], LabelValue], Field(max_length=32)
+    ] = Field(default={})
     """Labels a machine must have."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(default=[])
     """Taints the pods tolerate."""
-    priority_class_name: ObjectName | None = None
+    priority_class_name: Annotated[ObjectName, Ruled("priorityClasses")] | None = None
     """Priority class of the pods."""
 
 
@@ -246,7 +251,7 @@ class WandbSpec(Model):
     """Name of the run; the job's name if absent."""
     entity: ShortText | None = None
     """Team or user."""
-    base_url: Url | None = None
+    base_url: Annotated[Url | None, Ruled("endpoints", absent=WANDB)] = None
     """A server of one's own; the vendor's, or that of WANDB_BASE_URL on one machine, if absent."""
     api_key_secret_ref: SecretKeyRef | None = None
     """API key; absent: WANDB_API_KEY or `wandb login` of one machine, else the run is recorded offline."""
@@ -272,7 +277,7 @@ class JobSpec(Model):
     """What each pod gets."""
     placement: PlacementSpec = Field(default_factory=PlacementSpec)
     """Which machines the pods may run on."""
-    runtime: ShortName = "default"
+    runtime: Annotated[ShortName, Ruled("runtimes")] = "default"
     """Name of a training image the administrator offers."""
     run: RunSpec = Field(default_factory=RunSpec)
     """Attempts, deadline, suspension."""

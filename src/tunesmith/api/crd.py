@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tunesmith.api import admission
 from tunesmith.api.manifest import SPECS
 from tunesmith.api.openapi import structural_schema
 from tunesmith.api.scalars import JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME
@@ -14,7 +15,7 @@ from tunesmith.api.status import JobStatus
 from tunesmith.api.yaml_dump import Dumper
 from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 
-HEADER = "# Generated from src/tunesmith/api by `make generate`; do not edit.\n"
+HEADER = f"# {admission.HEADER}\n"
 # The spec's parts that may change after creation.
 MUTABLE = ("run",)
 # The Helm chart's place beside crds/.
@@ -138,7 +139,7 @@ def chart_text(kind: Kind) -> str:
 def write_crds(folder: Path) -> list[Path]:
     """Write all three, named as controller-gen names them; returns the files.
 
-    Where the chart lies beside `folder`, as in this repository, its templates are written too.
+    If the chart is beside `folder`, as in this repository, what is generated of it is written too.
     """
     targets = [(folder, crd_text)]
     chart = folder.parent / CHART
@@ -151,4 +152,7 @@ def write_crds(folder: Path) -> list[Path]:
             path = target / f"{GROUP}_{PLURALS[kind]}.yaml"
             path.write_text(text(kind), encoding="utf-8")
             paths.append(path)
+    if chart.is_dir():
+        paths.append(chart / "templates" / "_ruled_fields.tpl")
+        paths[-1].write_text(admission.chart_text(), encoding="utf-8")
     return paths

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.ruled import Ruled
 from tunesmith.api.scalars import (
     DottedFunction,
     IntOrAuto,
@@ -140,7 +141,7 @@ class JsonSchemaVerifier(Model):
 class PythonVerifier(Model):
     """A Python function of the image."""
 
-    function: DottedFunction
+    function: Annotated[DottedFunction, Ruled("pythonModules")]
     """package.module:function; gets the record and the reply."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     """Seconds after which a reply is rejected."""

@@ -96,7 +96,10 @@ MACHINE = Rules(remote_code=(ALL,), own_files=True)
 def file_path(uri: str) -> str | None:
     """The path that an address of this machine means, without dots; None for another kind of address."""
     if uri.startswith("file:"):
-        return posixpath.normpath(unquote(urlsplit(uri).path))
+        path = uri.removeprefix("file:")
+        if path.startswith("//"):
+            path = "/" + path[2:].partition("/")[2]
+        return posixpath.normpath(unquote(path))
     return posixpath.normpath(uri) if uri.startswith("/") else None
 
 
