@@ -13,6 +13,8 @@ import work
 
 from tunesmith.names import STATS_KEY, Kind
 
+PRICE = {"inputPerMillion": 0.1, "outputPerMillion": 0.4}
+
 
 def run_of(options, seeds: Path) -> dict[str, Any]:
     """The resolved run."""
@@ -36,6 +38,7 @@ def run_of(options, seeds: Path) -> dict[str, Any]:
                 "stub": {
                     "openai": {"baseUrl": options.url, "model": work.MODEL, "apiKeySecretRef": secret},
                     "limits": {name: value for name, value in limits.items() if value is not None},
+                    **({"price": PRICE} if options.price else {}),
                 }
             },
             "roles": dict.fromkeys(work.ROLES, role),

@@ -25,6 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rpm", type=int, help="what the server allows; none: as many as it can")
     parser.add_argument("--parallel", type=int, required=True)
     parser.add_argument("--timeout", type=int, required=True)
+    parser.add_argument("--price", action="store_true", help="each reply is paid for")
     return parser.parse_args()
 
 

@@ -13,6 +13,7 @@ from prometheus_client.registry import REGISTRY, Collector
 RECONCILE = Histogram("tunesmith_reconcile_seconds", "Time one look at a job takes, API calls included")
 API_CALLS = Counter("tunesmith_api_calls_total", "Requests to the API server, watches apart", ["verb"])
 API_ERRORS = Counter("tunesmith_api_errors_total", "Requests to the API server that failed", ["verb"])
+UNANSWERED = Counter("tunesmith_progress_unanswered_total", "Requests for progress without a usable answer")
 ATTEMPTS = Counter("tunesmith_attempts_total", "PyTorchJobs created", ["kind"])
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,7 @@ import aiohttp
 from tunesmith_operator import metrics
 from tunesmith_operator.cluster import TROUBLE, Cluster
 from tunesmith_operator.liveness import Liveness, end_within
-from tunesmith_operator.progress import read_all
+from tunesmith_operator.progress import Silence, read_all
 from tunesmith_operator.queue import Queue
 from tunesmith_operator.reconcile import Reconciler
 from tunesmith_operator.settings import Settings
@@ -103,11 +104,12 @@ class Operator:
             self.queue.add(self.sight.unfinished())
 
     async def _read_progress(self) -> None:
-        pause = 1 / self.settings.patches_per_second
+        pause, silence = 1 / self.settings.patches_per_second, Silence()
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as http:
             while True:
                 await asyncio.sleep(jittered(self.settings.progress_seconds * 1.25))
-                for key, progress in (await read_all(self.sight, http)).items():
+                answers = await read_all(self.sight, http)
+                for key, progress in silence.news(answers, self.sight.progress, datetime.now(UTC)):
                     if self.sight.set_progress(key, progress):
                         self.queue.add([key])
                         await asyncio.sleep(pause)

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import aiohttp
 
 from tunesmith.api.references import Key
 from tunesmith.names import PROGRESS_PORT
+from tunesmith.plan.draft import stamp
 from tunesmith.plan.observe import attempt_of
 from tunesmith.plan.pods import get, is_master
 from tunesmith.plan.progress import to_status
+from tunesmith.plan.trouble import TROUBLE
+from tunesmith_operator.metrics import UNANSWERED
 from tunesmith_operator.sight import Sight
 
 MAX_BYTES = 16384
 TIMEOUT = aiohttp.ClientTimeout(total=3)
 AT_ONCE = 20
+PATIENCE = 3
+"""Requests in a row without an answer after which it is said; a pod that starts misses one or two."""
+_UNREACHABLE = {
+    "reason": "ProgressUnreachable",
+    "message": f"progress unreachable: rank 0 does not answer on port {PROGRESS_PORT}. The job goes on; a "
+    "mesh with strict mTLS or a network policy must let the operator in.",
+}
 
 
 def _address(sight: Sight, key: Key) -> str | None:
@@ -58,16 +70,36 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str
 async def read_all(
     sight: Sight, http: aiohttp.ClientSession, port: int = PROGRESS_PORT
 ) -> dict[Key, dict[str, Any]]:
-    """Ask every running job once."""
+    """Ask every running job with a pod once; nothing from those that do not answer with sense."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(key: Key) -> dict[str, Any]:
-        address = _address(sight, key)
-        if address is None:
-            return {}
+    async def one(address: str) -> dict[str, Any]:
         async with gate:
             return await _ask(http, address, port)
 
-    keys = sight.running()
-    answers = await asyncio.gather(*(one(key) for key in keys))
-    return {key: progress for key, progress in zip(keys, answers, strict=True) if progress}
+    addresses = {key: address for key in sight.running() if (address := _address(sight, key))}
+    answers = await asyncio.gather(*map(one, addresses.values()))
+    return dict(zip(addresses, answers, strict=True))
+
+
+class Silence:
+    """Pods that do not answer, and since when: a mesh or a network policy may be between them and us."""
+
+    def __init__(self) -> None:
+        self._missed: dict[Key, tuple[int, datetime]] = {}
+
+    def news(
+        self, answers: Mapping[Key, dict[str, Any]], known: Callable[[Key], Mapping[str, Any]], now: datetime
+    ) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """What to say of each job: its progress, or the last that is `known` and that no more comes."""
+        self._missed = {key: missed for key, missed in self._missed.items() if key in answers}
+        for key, progress in answers.items():
+            if progress:
+                self._missed.pop(key, None)
+                yield key, progress
+                continue
+            UNANSWERED.inc()
+            count, since = self._missed.get(key, (0, now))
+            self._missed[key] = (count + 1, since)
+            if count + 1 >= PATIENCE:
+                yield key, {**known(key), TROUBLE: {**_UNREACHABLE, "since": stamp(since)}}

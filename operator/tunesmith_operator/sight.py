@@ -152,6 +152,10 @@ class Sight:
         self._progress[key] = progress
         return changed
 
+    def progress(self, key: Key) -> dict[str, Any]:
+        """What a job's pod said last."""
+        return self._progress.get(key, {})
+
     def job(self, key: Key) -> Object | None:
         """A job as it was last seen."""
         return self._jobs.get(key)
