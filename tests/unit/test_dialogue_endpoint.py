@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import OpenAIEndpoint
@@ -169,10 +170,15 @@ def test_no_temperature_where_the_manifest_says_so():
     assert [body.get("temperature", "absent") for body in [*seen, asked.body]] == ["absent"] * 3
 
 
-@pytest.mark.parametrize("base", ["http://host:port/v1", "http://host:99999/v1", "http://[::1/v1"])
-def test_an_address_that_is_none(base):
+def test_an_address_whose_port_there_is_not():
     with pytest.raises(EndpointError, match=r"^endpoints\.gemini\.openai\.baseUrl: "):
-        endpoint(ok, base=base)
+        endpoint(ok, base="http://host:99999/v1")
+
+
+@pytest.mark.parametrize("base", ["http://host:port/v1", "http://[::1/v1"])
+def test_an_address_that_is_none_is_no_manifest(base):
+    with pytest.raises(ValidationError):
+        spec(base=base)
 
 
 ONE = endpoint(ok)
