@@ -34,7 +34,8 @@ def jobs(s3: EmbeddedS3, tiny_model: Path, tmp_path_factory: pytest.TempPathFact
 
 
 # Requests of boto3 are path-style here: /bucket/key.
-UPLOAD = rf"^PUT /resume/again-1/checkpoint-{SAVE * 2}/optimizer\.pt"
+# The next checkpoint, whichever that is: how far the first run came before its kill differs by machine.
+UPLOAD = r"^PUT /resume/again-1/checkpoint-[1-9][0-9]/optimizer\.pt"
 FINAL = r"^PUT /resume/again-1/manifest\.json"
 
 
