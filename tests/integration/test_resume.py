@@ -46,7 +46,7 @@ def killed_by(jobs: Jobs, name: str, plan: KillAt) -> None:
     with proxy, started(folder, jobs.document(name), env=environment()) as run:
         plan.run = run
         ended = run.ended()
-    assert plan.done.is_set(), ended.text + logs_of(folder)
+    assert plan.done.wait(20), ended.text + logs_of(folder)
     assert ended.code not in (0, 2)
 
 

@@ -106,7 +106,7 @@ def test_killed_at_an_upload_or_in_the_merge(
         with job.start(engines=2) as attempt:
             plan.run = attempt
             codes = attempt.ended()
-        assert plan.done.is_set(), sorted({f"{seen.method} {seen.path}" for seen in proxy.seen})
+        assert plan.done.wait(20), sorted({f"{seen.method} {seen.path}" for seen in proxy.seen})
         assert codes != [0]
         assert not job.store.exists(MANIFEST_KEY)
         before, done = job.drawn(), job.done()
