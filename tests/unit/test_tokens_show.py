@@ -15,7 +15,7 @@ from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
-from tunesmith.tokens.show import as_html, as_plain, as_text, spans
+from tunesmith.tokens.show import as_plain, as_text, spans
 
 pytestmark = pytest.mark.engine
 
@@ -101,9 +101,6 @@ def test_renderings() -> None:
     chat = load_family("chatml")
     sample = sample_of(chat, "<b>\x1b[31m", "a & b")
     assert as_plain(sample, chat).endswith("<|im_start|>assistant\n«a & b<|im_end|>»")
-    html = as_html(sample, chat)
-    assert '<mark class="label">a &amp; b&lt;|im_end|&gt;</mark>' in html
-    assert "<b>" not in html
     text = as_text(sample, chat)
     assert "\x1b" not in text.plain
     assert "␛[31m" in text.plain

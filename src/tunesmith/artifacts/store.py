@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from tunesmith.api.common import StorageSpec
 from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden
 from tunesmith.artifacts.opening import check_endpoint, locate
 from tunesmith.errors import StoragePermanentError
@@ -31,6 +32,11 @@ class StorageOptions:
     endpoint_url: str | None = None
     region: str | None = None
     checksums: str = "when_required"
+
+
+def storage_options(storage: StorageSpec) -> StorageOptions:
+    """Return how the manifest reaches S3; what it leaves open comes from the environment."""
+    return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
 
 
 @dataclass(frozen=True)
