@@ -81,6 +81,31 @@ ENDPOINTS = [
     "https://s3.example:8443/",
 ]
 
+# Hosts of this machine, its network, the cluster and the cloud, some written otherwise than they are meant.
+INSIDE = [
+    "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0.0.0.0", "::1", "::", "localhost",
+    "LOCALHOST.", "x.localhost", "169.254.169.254", "0xa9fea9fe", "10.0.0.1", "172.16.0.1", "192.168.0.1",
+    "100.64.0.1", "192.0.2.1", "224.0.0.1", "255.255.255.255", "fd00:ec2::254", "fe80::1", "fe80::1%lo",
+    "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1",
+    "kubernetes", "kubernetes.default.svc", "s3.team-b.svc.cluster.local", "metadata.google.internal",
+    "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1",
+]  # fmt: skip
+
+# Where an answer of https://hub.example/m may not lead.
+REDIRECTS = [
+    *(f"https://{f'[{host}]' if ':' in host else host}/x" for host in INSIDE),
+    "https://hub.example:8443/m@10.0.0.1/",
+    "https://public.example@127.0.0.1/x",
+    "https://127.0.0.1#@public.example/x",
+    "http://hub.example/m/x",
+    "http://public.example/x",
+    "http://1.1.1.1/x",
+    "ftp://public.example/x",
+    "file:///etc/passwd",
+    "//10.0.0.1/x",
+    "",
+]
+
 # Functions of modules that nobody allowed.
 FUNCTIONS = [
     "pydoc:pipepager",

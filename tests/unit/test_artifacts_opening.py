@@ -12,7 +12,7 @@ from tests.cases import each
 
 import tunesmith
 from tunesmith import names
-from tunesmith.artifacts.opening import check_code, check_endpoint, check_hub, check_module, locate
+from tunesmith.artifacts.opening import check_address, check_code, check_endpoint, check_module, locate
 from tunesmith.artifacts.store import StorageOptions, find_files, open_store
 from tunesmith.errors import PermanentError, TunesmithError
 
@@ -26,7 +26,7 @@ def pod(monkeypatch):
 @each("uri", URIS)
 def test_what_no_rule_names_is_not_opened(uri):
     with pytest.raises(TunesmithError, match=r"may open|control character|not a usable file"):
-        (check_hub if uri.startswith("hf://") else locate)(uri)
+        (check_address if uri.startswith("hf://") else locate)(uri)
 
 
 @pytest.mark.usefixtures("pod")
@@ -89,6 +89,7 @@ def test_there_is_no_other_way_to_what_an_address_names():
         "FolderStore": {"artifacts/store.py"},
         "snapshot_download": {"engines/hub.py"},
         "hf_hub_download": set(),
+        "set_client_factory": {"engines/hub_client.py"},
         "urlopen": set(),
     }
     root = Path(tunesmith.__file__).parent
