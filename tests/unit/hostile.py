@@ -115,6 +115,12 @@ FUNCTIONS = [
     "tunesmith.cli:main",
 ]
 
+# Revisions that lead out of the hub's cache.
+REVISIONS = [
+    "..", "../x", "a/../../x", "/etc/x", "a//x", "./x", "a/", "-x", ".git/x", "a\\..\\x", "a%2f..", "a b",
+    "main\n", "main\x00", "",
+]  # fmt: skip
+
 # Arguments of vLLM that open a file, an address or a module, or say what others than the manifest decide.
 ENGINE_ARGUMENTS = {
     "model": "/proc/self",

@@ -14,6 +14,7 @@ from hostile import (
     MANIFESTS,
     MINE,
     REDIRECTS,
+    REVISIONS,
     RULES,
     URIS,
 )
@@ -116,6 +117,12 @@ def problems(document):
 @each("uri", ENCODED)
 def test_no_manifest_may_hold_an_address_that_hides_what_it_means(uri):
     assert problems(changed(FINE_TUNE, {"spec.datasets[0].uri": uri})) == ["spec.datasets[0].uri"]
+
+
+@each("revision", REVISIONS)
+def test_no_manifest_may_hold_a_revision_that_leads_out_of_the_cache(revision):
+    hub = {"spec.model.uri": "hf://org/m", "spec.model.revision": revision}
+    assert problems(changed(FINE_TUNE, hub)) == ["spec.model.revision"]
 
 
 ADMIN = read_settings({"TUNESMITH_ALLOWED": json.dumps([ALLOWED])})

@@ -19,7 +19,7 @@ from tunesmith.artifacts.opening import check_connected
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.hub_client import ask_only
 from tunesmith.engines.load import fetch_model
-from tunesmith.errors import PermanentError, TemporaryError
+from tunesmith.errors import ModelError, PermanentError, TemporaryError
 
 SHA, CONFIG, WEIGHTS = "a" * 40, b'{"model_type": "llama"}', b"weights"
 FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
@@ -35,15 +35,15 @@ class Server(BaseHTTPRequestHandler):
         name = path.rpartition("/")[2]
         if path in self.server.led:
             self._say(302, {"Location": self.server.led[path], **self._linked(name)})
-        elif path == API:
+        elif "/tree/" in path:
             tree = [
                 {"type": "file", "path": name, "size": len(text), "oid": name} for name, text in FILES.items()
             ]
             self._say(200, {}, json.dumps(tree).encode())
         elif path.startswith("/api/models/"):
-            self._say(200, {}, json.dumps({"id": "good/m", "sha": SHA, "siblings": []}).encode())
+            self._say(200, {}, json.dumps({"id": "good/m", "sha": self.server.sha, "siblings": []}).encode())
         else:
-            self._say(200, {"ETag": f'"{name}"', "X-Repo-Commit": SHA}, FILES[name])
+            self._say(200, {"ETag": self.server.etag.format(name), "X-Repo-Commit": SHA}, FILES[name])
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -65,7 +65,7 @@ class Server(BaseHTTPRequestHandler):
 
 def serve(stack):
     server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Server))
-    server.led, server.asked = {}, []
+    server.led, server.asked, server.sha, server.etag = {}, [], SHA, '"{}"'
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stack.callback(server.shutdown)
     server.url = f"http://127.0.0.1:{server.server_port}"
@@ -138,6 +138,24 @@ def test_a_server_that_a_redirect_led_to_leads_no_further(world):
     world.other.led = {"/storage/model.safetensors": "http://127.0.0.1:1/model.safetensors"}
     with pytest.raises(PermanentError, match="leads to http://127\\.0\\.0\\.1:1,"):
         world.fetch(f"{world.other.url}/storage")
+
+
+def test_no_name_that_a_hub_gives_leads_out_of_the_cache(world, tmp_path):
+    out = "../../../../evil"
+    world.hub.sha = out
+    with pytest.raises(ModelError, match="leads out of the cache"):
+        world.fetch()
+    world.hub.sha = str(tmp_path / "evil")
+    with pytest.raises(ModelError, match="leads out of the cache"):
+        world.fetch()
+    world.hub.sha = SHA
+    for etag in (out, f'W/"{out}"', f'"{tmp_path}/evil"'):
+        world.hub.etag = etag
+        with pytest.raises(ModelError, match="leads out of the cache"):
+            world.fetch()
+    assert [path.name for path in tmp_path.rglob("evil*")] == []
+    world.hub.etag = 'W/"{}"'
+    assert world.fetch() == FILES
 
 
 def test_on_a_machine_of_ones_own_a_hub_of_the_inside_leads_to_others(world):

@@ -201,6 +201,15 @@ ResourceName = Annotated[
         253,
     ),
 ]
+# It becomes part of a path in the hub's cache.
+Revision = Annotated[
+    str,
+    _Matching(
+        r"[A-Za-z0-9_][-A-Za-z0-9_.+]*(/[A-Za-z0-9_][-A-Za-z0-9_.+]*)*",
+        "must be a branch, tag or commit: letters, digits, '-', '_', '.', '+', and '/' between names",
+        253,
+    ),
+]
 Word = Annotated[
     str,
     _Matching(r"[A-Za-z0-9][-A-Za-z0-9_]*", "must be one word of letters, digits, '-' and '_'", 64),
