@@ -23,7 +23,13 @@ from tunesmith.engines.adapter import check_plain
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.vllm_adapter import one_adapter
 from tunesmith.engines.vllm_process import guarded, memory_cause, raised, setting_cause, surroundings
-from tunesmith.engines.vllm_settings import adapter_rank, check_extra, cpu_arguments, engine_arguments
+from tunesmith.engines.vllm_settings import (
+    adapter_rank,
+    check_extra,
+    cpu_arguments,
+    engine_arguments,
+    refuse_other_model,
+)
 from tunesmith.errors import ModelError
 
 
@@ -91,6 +97,15 @@ def test_extra_arguments_are_handed_on():
 def test_no_extra_argument_stands_in_place_of_ours():
     told = arguments(VllmEngine(max_model_len=9), rank=8)
     assert told.keys() & VllmArguments.model_fields.keys() == set()
+
+
+def test_a_model_for_which_vllm_would_load_another_is_refused():
+    refuse_other_model(Path("/m"), {"model_type": "llama"})
+    named = {"model_type": "llama", "speculators_config": {"verifier": {"name_or_path": "team-b/secret"}}}
+    with pytest.raises(ModelError, match="for which vLLM would load another"):
+        refuse_other_model(Path("/m"), named)
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        refuse_other_model(Path("/m"), {})
 
 
 def test_an_extra_argument_that_the_installed_vllm_does_not_have():

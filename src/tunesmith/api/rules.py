@@ -44,7 +44,7 @@ class Rules:
     def allow_path(self, path: str, resolve: Resolve = posixpath.normpath) -> bool:
         """Whether a file may be opened."""
         real = resolve(path)
-        if any(_below(each, folder) for each in (real, posixpath.normpath(path)) for folder in NEVER):
+        if is_never(real) or is_never(path):
             return False
         folders = [folder for uri in self.uris if (folder := file_path(uri)) is not None]
         return self.own_files or any(_below(real, resolve(folder)) for folder in folders)
@@ -116,6 +116,11 @@ def file_path(uri: str) -> str | None:
             path = "/" + path[2:].partition("/")[2]
         return posixpath.normpath(unquote(path))
     return posixpath.normpath(uri) if uri.startswith("/") else None
+
+
+def is_never(path: str) -> bool:
+    """Whether a file lies in a folder of `NEVER`, by its name alone."""
+    return any(_below(posixpath.normpath(path), folder) for folder in NEVER)
 
 
 def _below(path: str, folder: str) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from tunesmith import names
-from tunesmith.api.rules import MACHINE, NEVER, Rules, rules_from
+from tunesmith.api.rules import MACHINE, NEVER, Rules, is_never, rules_from
 from tunesmith.artifacts.inside import is_inside
 from tunesmith.artifacts.location import FolderLocation, S3Location, split_uri
 from tunesmith.errors import PermanentError
@@ -63,6 +63,15 @@ def check_path(path: Path) -> None:
     raise _refused(
         f"The file {path} is not below a folder that this job may open; files need a rule of their own"
     )
+
+
+def check_lead(path: Path) -> None:
+    """Raise PermanentError for a path that was found in a file, if a file is there that may not be opened.
+
+    Where files come and go with processes, none needs to be there.
+    """
+    if os.path.exists(path) or is_never(str(path)):  # noqa: PTH110 - a path may be any text
+        check_path(path)
 
 
 def check_endpoint(url: str) -> None:

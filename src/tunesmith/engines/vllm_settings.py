@@ -77,6 +77,17 @@ def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> N
         )
 
 
+def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError for a folder without a model, or one for which vLLM would load another by its name."""
+    if not config:
+        raise ModelError(f"{folder} holds no model: config.json is missing.")
+    if "speculators_config" in config:
+        raise ModelError(
+            f"{folder} holds a draft model for speculative decoding (speculators_config in config.json), for "
+            "which vLLM would load another. Name that one as model.uri."
+        )
+
+
 def check_extra(extra: VllmArguments, known: Iterable[str]) -> None:
     """Raise ModelError for the first name that this vLLM does not have, though others do."""
     names = set(known)
