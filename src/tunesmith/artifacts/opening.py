@@ -74,10 +74,14 @@ def check_lead(path: Path) -> None:
         check_path(path)
 
 
-def check_endpoint(url: str) -> None:
-    """Raise PermanentError for a server that may not be talked to."""
+def check_endpoint(url: str, default_of: str = "") -> None:
+    """Raise PermanentError for a server that may not be talked to; `default_of` is a field that is absent.
+
+    A default that the environment sets needs no check: in a pod that is the administrator's.
+    """
     if not rules().allow_endpoint(url):
-        raise _refused(f"The endpoint {url} is not among those that this job may talk to")
+        why = f", which {default_of} is by default," if default_of else ""
+        raise _refused(f"The endpoint {url}{why} is not among those that this job may talk to")
 
 
 def check_redirect(asked: str, led: str) -> None:
