@@ -106,6 +106,9 @@ REDIRECTS = [
     "",
 ]
 
+# Characters that steer a terminal, or make the rest of a line read in another order.
+STEERING = "\x1b\x9b\x7f\u202e\u2066\r"
+
 # Functions of modules that nobody allowed.
 FUNCTIONS = [
     "pydoc:pipepager",
