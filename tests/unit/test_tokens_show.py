@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from hostile import STEERING
 from tests.fixtures.tokenizers import load_family
 
 from tunesmith.errors import LabelError
@@ -99,9 +100,9 @@ def test_a_character_across_a_boundary_belongs_to_the_later_run() -> None:
 
 def test_renderings() -> None:
     chat = load_family("chatml")
-    sample = sample_of(chat, "<b>\x1b[31m", "a & b")
+    sample = sample_of(chat, f"<b>{STEERING}\x1b[31m", "a & b")
     assert as_plain(sample, chat).endswith("<|im_start|>assistant\n«a & b<|im_end|>»")
     text = as_text(sample, chat)
-    assert "\x1b" not in text.plain
+    assert not set(STEERING) & set(text.plain + html)
     assert "␛[31m" in text.plain
     assert [str(span.style) for span in text.spans] == ["dim", "bold green"]

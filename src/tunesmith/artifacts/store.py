@@ -120,11 +120,14 @@ def open_store(uri: str, options: StorageOptions = StorageOptions()) -> Store:
     """
     from tunesmith.artifacts.folder import FolderStore
     from tunesmith.artifacts.s3 import S3Store
+    from tunesmith.artifacts.s3_client import AMAZON, endpoint_of
 
     match locate(uri):
         case S3Location() as location:
             if options.endpoint_url is not None:
                 check_endpoint(options.endpoint_url)
+            elif endpoint_of(options) is None:
+                check_endpoint(AMAZON, default_of="storage.endpointUrl")
             return S3Store(location, options)
         case FolderLocation() as location:
             return FolderStore(location)

@@ -20,6 +20,7 @@ from tunesmith.jobs.world import World, read_world
 from tunesmith.names import ENV_RULES, Kind
 from tunesmith.parent_death import die_with_parent
 from tunesmith.plan.run import Run, parse_run
+from tunesmith.text import log_to_stderr
 
 log = logging.getLogger("tunesmith")
 
@@ -32,12 +33,7 @@ def _log_to(world: World) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s rank {world.rank} %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    log_to_stderr(f"rank {world.rank}")
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

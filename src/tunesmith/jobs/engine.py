@@ -39,6 +39,7 @@ from tunesmith.parent_death import die_with_parent
 from tunesmith.sampling.loop import Loop, seed_of
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.sampling.rows import Row, row_key
+from tunesmith.text import log_to_stderr
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -229,12 +230,7 @@ def main(arguments: list[str]) -> int:
     die_with_parent()
     if os.getppid() != parent:
         return 1
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s engine {number} %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    log_to_stderr(f"engine {number}")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     connection = socket.socket(fileno=descriptor)
     return 0 if asyncio.run(_main(EngineTask.load(path), number, connection)) else 1

@@ -21,6 +21,7 @@ from tunesmith.errors import ManifestError, UsageError
 from tunesmith.local.overrides import absolute, parse_override
 from tunesmith.names import API_VERSION, Kind
 from tunesmith.plan.show import as_yaml
+from tunesmith.text import visible
 
 Settings = dict[str, Any]
 
@@ -79,9 +80,10 @@ class Converted:
 
     def text(self, source: str) -> str:
         """Return the manifest as YAML, the notes as comments above it."""
-        head = [f"# Converted from {source} by `tunesmith convert-config`."]
+        head = [f"Converted from {source} by `tunesmith convert-config`."]
         if self.notes:
-            head += ["# To be looked at:", *(f"# - {note}" for note in self.notes)]
+            head += ["To be looked at:", *(f"- {note}" for note in self.notes)]
+        head = [f"# {visible(' '.join(line.split()))}" for line in head]
         return "\n".join(head) + "\n" + as_yaml([self.document]).removeprefix("---\n")
 
 

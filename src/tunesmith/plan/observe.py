@@ -34,12 +34,13 @@ from tunesmith.plan.pods import (
     why_pending,
 )
 from tunesmith.plan.progress import AWAITED, to_status
-from tunesmith.plan.trouble import TROUBLE, describe
+from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
 _MOST_SAID = 1024
+_OF_THE_MOMENT = (TROUBLE, AWAITED, UNANSWERED_SINCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +266,7 @@ def _succeeded(seen: Seen, draft: Draft, word: Mapping[str, Any]) -> Next:
     draft.status["outputs"] = outputs
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen.progress or {})
-    progress = {name: value for name, value in progress.items() if name not in (TROUBLE, AWAITED)}
+    progress = {name: value for name, value in progress.items() if name not in _OF_THE_MOMENT}
     if progress:
         draft.status["progress"] = progress
     said = word.get("message")
@@ -329,10 +330,11 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
     elif holds(child, "Running"):
         progress = dict(seen.progress or {})
         trouble, awaited = progress.pop(TROUBLE, None), progress.pop(AWAITED, "")
+        silent = progress.pop(UNANSWERED_SINCE, None)
         if progress:
             draft.status["progress"] = progress
         running = f"Attempt {attempt_of(child)} is running{f', {awaited}' if awaited else ''}."
-        message = describe(draft, trouble, running)
+        message = describe_silence(draft, silent, describe(draft, trouble, running))
         draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")
