@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 CRD = yaml.safe_load((ROOT / "crds" / "tunesmith.dev_finetunejobs.yaml").read_text())
 
 
-def job(**run):
-    return parse_document(changed(FINE_TUNE, {f"spec.run.{key}": value for key, value in run.items()}), "", 0)
+def job(nodes=1, **run):
+    changes = {f"spec.run.{key}": value for key, value in run.items()}
+    return parse_document(changed(FINE_TUNE, changes | {"spec.resources.nodes": nodes}), "", 0)
 
 
 def stamp(seconds=0.0):
@@ -79,6 +80,7 @@ def seen(
     config_maps=None,
     others=None,
     progress=None,
+    events=(),
     at=0.0,
     generation=1,
     **run,
@@ -97,6 +99,7 @@ def seen(
         others=others or {},
         progress=progress,
         now=NOW + timedelta(seconds=at),
+        events=list(events),
     )
 
 

@@ -39,7 +39,12 @@ STEPS = {
         look().status,
         {
             "children": [child()],
-            "pods": [pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}])],
+            "pods": [
+                pod(
+                    state={"waiting": {}},
+                    conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}],
+                )
+            ],
         },
         *("Pending", "Unschedulable", None, None, ()),
     ),

@@ -19,7 +19,7 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import NO_MODEL, Key, references, target_key
 from tunesmith.names import Phase, Reason
 from tunesmith.plan.backoff import next_attempt
-from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, moment, stamp
+from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, moment, sound, stamp
 from tunesmith.plan.pods import (
     Cause,
     Object,
@@ -31,9 +31,9 @@ from tunesmith.plan.pods import (
     name_of,
     of_job,
     published,
-    why_pending,
 )
 from tunesmith.plan.progress import AWAITED, to_status
+from tunesmith.plan.starting import Start, start_of
 from tunesmith.plan.trouble import TROUBLE, describe
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
@@ -49,6 +49,7 @@ class Seen:
     `strangers` are pods of PyTorchJobs that are gone, or of another job of that name before; `config_maps`
     names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing,
     one that waits for this one has the reason DependencyCycle, and one that makes no model InvalidManifest.
+    `events` are those of the objects that `wanted_events` names.
     """
 
     job: Job
@@ -62,6 +63,7 @@ class Seen:
     others: Mapping[Key, str]
     progress: Mapping[str, Any] | None
     now: datetime
+    events: Sequence[Object] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,9 +318,24 @@ def _suspended_by_us(child: Object) -> bool:
     return asked and get(child, "spec", "runPolicy", "suspend") is True
 
 
+def _start_of(seen: Seen, status: Mapping[str, Any], child: Object) -> Start | None:
+    pods = of_job(seen.pods, _name(child))
+    return start_of(child, pods, seen.job.spec.resources.nodes, status, seen.now)
+
+
+def wanted_events(seen: Seen) -> tuple[str, ...]:
+    """Return the UIDs of the objects whose events `observe` needs, to say why an attempt does not start."""
+    child = max(seen.children, key=attempt_of, default=None)
+    if child is None or _done(child) or is_terminal(seen.status):
+        return ()
+    start = _start_of(seen, sound(seen.status), child)
+    return start.events_of() if start else ()
+
+
 def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
     suspend = None
-    stuck = why_pending(of_job(seen.pods, _name(child)))
+    start = _start_of(seen, draft.before, child)
+    stuck = start.why(seen.events) if start else None
     if _suspended_by_us(child):
         draft.phase(Phase.PENDING, Reason.STARTING, "The job goes on.")
         suspend = (_name(child), False)
@@ -335,8 +352,23 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
         message = describe(draft, trouble, running)
         draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
-        draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.")
-    return Next(draft.status, _without_config(seen, child), suspend, again=_until_deadline(seen, draft))
+        remark = start.remark() if start else ""
+        draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.{remark}")
+    deadline = seen.job.spec.run.start_deadline_seconds
+    if start and deadline is not None and start.waited() >= deadline:
+        return _never_started(seen, draft, deadline)
+    again = _sooner(_until_deadline(seen, draft), start.again(deadline) if start else None)
+    return Next(draft.status, _without_config(seen, child), suspend, again=again)
+
+
+def _never_started(seen: Seen, draft: Draft, seconds: int) -> Next:
+    why = f"Not all pods run within {seconds} seconds. {draft.status['message']}"
+    draft.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, why)
+    return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
+
+
+def _sooner(*seconds: float | None) -> float | None:
+    return min((one for one in seconds if one is not None), default=None)
 
 
 def _without_config(seen: Seen, child: Object) -> int | None:

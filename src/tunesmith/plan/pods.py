@@ -1,4 +1,4 @@
-"""What the pods of one attempt tell: why it failed, what it published, why it does not start.
+"""What the pods of one attempt tell: why it failed, what it published.
 
 Reads Kubernetes objects as plain dicts; every field of them may be missing. Decides nothing.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.names import CONTAINER, Reason
 from tunesmith.plan.draft import clean
+from tunesmith.plan.messages import fit
 
 Object = Mapping[str, Any]
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
@@ -21,7 +22,8 @@ JOB_NAME = "training.kubeflow.org/job-name"
 MAX_TERMINATION = 4096
 # The pod was taken away; the job did nothing wrong.
 _TAKEN = ("Evicted", "Preempting", "Preempted", "Terminated", "NodeLost", "NodeShutdown", "Shutdown")
-_STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError")
+# The runtime could not start the container; its message says why.
+_NOT_STARTED = ("StartError", "ContainerCannotRun")
 _KILLED = 137
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -76,6 +78,10 @@ def _states(pod: Object) -> Iterator[Mapping[str, Any]]:
             yield status
 
 
+def _init_states(pod: Object) -> list[Any]:
+    return items(get(pod, "status", "initContainerStatuses"))
+
+
 def has_ended(pod: Object) -> bool:
     """Whether our container has ended, well or not."""
     return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in _states(pod))
@@ -102,7 +108,7 @@ def last_word(pod: Object) -> dict[str, Any]:
 
 def _ended(pod: Object) -> tuple[str, int, str] | None:
     """When the container failed, its exit code and the kubelet's reason; None while it has not."""
-    for status in _states(pod):
+    for status in [*_states(pod), *_init_states(pod)]:
         terminated = get(status, "state", "terminated")
         code = get(terminated, "exitCode")
         if isinstance(code, int) and code:
@@ -142,6 +148,8 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
     if reason == "OOMKilled":
         message = f"Pod {name} used more memory than resources.memory allows."
         return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
+    if why := _start_error(pod):
+        return Cause(Reason.START_ERROR, f"Pod {name} could not start: {why}", pod=name)
     word = last_word(pod)
     said = word.get("reason")
     if isinstance(said, str) and _WORD.fullmatch(said) and said != "Succeeded":
@@ -150,19 +158,18 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
     return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)
 
 
-def why_pending(pods: Sequence[Object]) -> tuple[str, str] | None:
-    """Reason and message for pods that cannot start, None if nothing is wrong."""
-    for pod in pods:
-        name = name_of(pod)
-        for status in [*_states(pod), *items(get(pod, "status", "initContainerStatuses"))]:
-            waiting = get(status, "state", "waiting", "reason")
-            if waiting in _STUCK:
-                detail = get(status, "state", "waiting", "message") or ""
-                return str(waiting), f"Pod {name}: {detail}"[:1024]
-        for condition in items(get(pod, "status", "conditions")):
-            if get(condition, "type") == "PodScheduled" and get(condition, "reason") == "Unschedulable":
-                return "Unschedulable", f"Pod {name}: {get(condition, 'message') or ''}"[:1024]
-    return None
+def _start_error(pod: Object) -> str:
+    """Return why the program of a pod was never started: the runtime's message, or the init container."""
+    for status in _states(pod):
+        terminated = get(status, "state", "terminated")
+        if get(terminated, "reason") in _NOT_STARTED:
+            return fit(get(terminated, "message")) or str(get(terminated, "reason"))
+    for status in [] if has_ended(pod) else _init_states(pod):
+        terminated = get(status, "state", "terminated")
+        if code := get(terminated, "exitCode"):
+            container = f"its init container {fit(get(status, 'name'), 63)} ended with exit code {code}"
+            return f"{container}. {fit(get(terminated, 'message'))}".rstrip()
+    return ""
 
 
 def published(pods: Sequence[Object]) -> dict[str, Any] | None:
