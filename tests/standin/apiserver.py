@@ -110,6 +110,7 @@ def resources():
         Resource("", "v1", "Pod", "pods", ("po",)),
         Resource("", "v1", "ConfigMap", "configmaps", ("cm",), has_status=False),
         Resource("", "v1", "Event", "events", ("ev",), has_status=False),
+        Resource("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), has_status=False),
         Resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs"),
     ]
     for path in sorted((ROOT / "crds").glob("*.yaml")):
