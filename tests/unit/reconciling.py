@@ -28,7 +28,7 @@ class Notes:
 
     def __init__(self, fail=None, account=True):
         self.made, self.statuses, self.events, self.fail = [], [], [], fail
-        self.account, self.tries, self.asked = account, 0, []
+        self.account, self.tries, self.asked, self.warnings = account, 0, [], []
 
     async def has_service_account(self, namespace, name):
         return self.account
@@ -60,6 +60,7 @@ class Notes:
 
     async def event(self, job, reason, message, warning):
         self.events.append(reason)
+        self.warnings += [reason] if warning else []
 
 
 def body(document=FINE_TUNE, **more):

@@ -30,7 +30,7 @@ def test_what_the_api_server_refuses_is_in_the_status():
         'failed calling webhook "w": Post "https://w.svc/x?…": refused'
     )
     assert not any(key in status for key in ("launches", "attempts", "startTime"))
-    assert notes.events == ["Refused"]
+    assert notes.events == notes.warnings == ["Refused"]
     assert 1 <= seconds <= 2
     check(status)
 
@@ -69,9 +69,12 @@ def test_after_a_refusal_the_job_starts():
     reconciler = Reconciler(sight, notes, Settings(), now=lambda: now)
     asyncio.run(reconciler.reconcile(key_of(body())))
     notes.fail = None
-    reconciler._refusals = Refusals()
+    reconciler._refusals = late = Refusals(lambda: 1e9)
+    late._refused[key_of(body())] = (7, 1.0)
     asyncio.run(reconciler.reconcile(key_of(body())))
     assert [s["reason"] for s in notes.statuses] == ["Refused", "Starting"]
+    assert notes.warnings == ["Refused"]
+    assert late.note(key_of(body())) <= 2  # the next refusal is the first again
     conditions = {c["type"]: c["status"] for c in notes.statuses[-1]["conditions"]}
     assert conditions["Accepted"] == "True"
 

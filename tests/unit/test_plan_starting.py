@@ -190,6 +190,9 @@ def resumed(at, status):
     return body
 
 
+LONG_RUNNING = look(
+    PENDING, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=-900
+).status
 IN_TIME = {
     "young": {"children": [made(child(1), -59, "child-1")]},
     "a pod made anew": {"children": [CHILD], "pods": [waits(at=-30)]},
@@ -197,8 +200,9 @@ IN_TIME = {
     "in a queue": {"children": [made(child(1, suspend=True), -999, "child-1")]},
     "just admitted": {"children": [resumed(-30, "False")]},
     "not yet resumed": {"children": [resumed(-999, "True")]},
+    "runs, by its phase": {"children": [CHILD], "pods": [{**SILENT, "status": {"phase": "Running"}}]},
     "the Worker has just gone": {
-        "status": RUNNING,
+        "status": LONG_RUNNING,
         "children": [made(child(1, "Running"), -999, "child-1")],
         "pods": [pod(state={"running": {}})],
         "nodes": 2,
