@@ -99,6 +99,13 @@ def test_a_launch_that_was_not_written_down_is_known_to_follow_a_disruption():
     assert status["disruptions"] == [{"launch": 1, "time": stamp()}]
 
 
+@each("reason", ["Preempted", "Stopped"])
+def test_a_disruption_that_an_earlier_version_saw_is_one(reason):
+    seen = {"phase": "Pending", "reason": reason, "failedPod": "tune-ftj-1-master-0"}
+    following = look(RUNNING | seen, children=FAILED, maxAttempts=1)
+    assert (following.create, following.status["attempts"]) == (2, 1)
+
+
 def test_what_stays_wrong_is_not_tried_again_though_the_pod_was_deleted():
     waits = look(RUNNING, children=FAILED, pods=[SAVES])
     following = look(waits.status, children=FAILED, pods=[pod(word=BAD_DATA, code=1, deleted=-2)]).status

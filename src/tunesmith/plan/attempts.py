@@ -17,6 +17,9 @@ from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, moment, stamp
 from tunesmith.plan.pods import Object, name_of, of_job
 from tunesmith.plan.pytorchjob_status import attempt_of, child_name, ended_at, failure_message, holds
 
+# What earlier versions, which noted no disruptions, said of one.
+_DISRUPTED = (Reason.PREEMPTED, Reason.STOPPED)
+
 
 def cause_of(draft: Draft, child: Object, pods: Sequence[Object]) -> Cause:
     """Why an attempt failed. If the guilty pod has gone since, the status still says whether it counts."""
@@ -33,10 +36,11 @@ def _remembered(draft: Draft, child: Object) -> Cause | None:
     pod, phase = draft.before.get("failedPod", ""), draft.before.get("phase")
     if not pod.startswith(f"{child_name(child)}-") or phase not in (Phase.PENDING, Phase.SUSPENDED):
         return None
-    disrupted = was_disrupted(draft, attempt_of(child))
-    reason = Reason.PREEMPTED if disrupted else Reason.PROCESS_DIED
-    reason = draft.before.get("reason", reason) if phase == Phase.PENDING else reason
-    return Cause(reason, f"Pod {pod} is gone.", counts=not disrupted, pod=pod)
+    reason = draft.before.get("reason")
+    disrupted = was_disrupted(draft, attempt_of(child)) or reason in _DISRUPTED
+    if phase == Phase.SUSPENDED:
+        reason = Reason.PREEMPTED if disrupted else Reason.PROCESS_DIED
+    return Cause(str(reason), f"Pod {pod} is gone.", counts=not disrupted, pod=pod)
 
 
 def remember(draft: Draft, child: Object, cause: Cause) -> None:

@@ -112,7 +112,7 @@ def _taken(pod: Object) -> tuple[str, str] | None:
     grace, until = get(pod, "metadata", "deletionGracePeriodSeconds"), moment(end)
     if until is not None and type(grace) is int and 0 <= grace < 10**8:
         end = stamp(until - timedelta(seconds=grace))
-    return str(end), "was deleted."
+    return str(end), "was deleted before it had ended."
 
 
 def _cause_of_taken(name: str, how: str, said: Cause | None) -> Cause:
