@@ -21,7 +21,7 @@ from tunesmith.plan.build import build
 from tunesmith.plan.draft import is_terminal, refused
 from tunesmith.plan.observe import Next, Seen, observe, wanted_events
 from tunesmith.plan.pods import get
-from tunesmith.plan.refusal import Refusal, missing_account, not_written
+from tunesmith.plan.refusal import REFUSALS, Refusal, missing_account, not_written
 from tunesmith_operator.cluster import (
     Cluster,
     ConflictError,
@@ -42,7 +42,6 @@ NAME_TAKEN_SECONDS = 10.0
 CONFLICT_SECONDS = 1.0
 # Nobody needs to be told of these as long as the phase stays.
 _USUAL = (Reason.STARTING, Reason.RUNNING, Reason.QUEUED)
-_WARNINGS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
 
 
 class Reconciler:
@@ -170,7 +169,7 @@ class Reconciler:
         new_phase = phase != old.get("phase")
         if new_phase or (reason != old.get("reason") and reason not in _USUAL):
             log.info("%s: %s. %s", phase, reason, status.get("message"), extra=about(key_of(body)))
-            warning = phase == Phase.FAILED or reason in _WARNINGS
+            warning = phase == Phase.FAILED or reason in REFUSALS
             await self._cluster.event(body, reason, status.get("message", ""), warning)
 
     async def _refuse(self, body: Mapping[str, Any], reason: Reason, message: str) -> None:

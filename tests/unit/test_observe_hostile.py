@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from sightings import PUBLISHED, child, look, pod, seen
 from tests.cases import each
 
+from tunesmith.plan.causes import cause_of_failure
 from tunesmith.plan.observe import observe
-from tunesmith.plan.pods import cause_of_failure, is_master, last_word, published
+from tunesmith.plan.pods import is_master, last_word, published
 from tunesmith.plan.progress import eta, to_status
 
 RUNNING = look(look().status, children=[child(1, "Running")], at=1).status

@@ -72,3 +72,20 @@ def test_the_time_before_the_first_refusal_does_not_count():
 
 def test_pauses_are_of_a_minute_at_most():
     assert [pause_seconds(tries) for tries in (0, 1, 2, 5, 6, 9999)] == [2, 2, 4, 32, 60, 60]
+
+
+def after_a_refusal(code, **how):
+    """What follows a failed attempt whose successor was refused, once its pod is gone too."""
+    ended, one = child(1, "Failed", at=1), pod(code=code, at=1, **how)
+    failed = look(RUNNING, children=[ended], pods=[one], at=2).status
+    return look(refuse(failed), children=[ended], at=900)
+
+
+def test_a_refusal_between_attempts_is_not_the_cause_of_the_first():
+    counted = after_a_refusal(137, reason="OOMKilled")
+    taken = [{"type": "DisruptionTarget", "status": "True", "message": "drained"}]
+    disrupted = after_a_refusal(137, conditions=taken)
+    assert [(one.status["reason"], one.status["attempts"], one.create) for one in (counted, disrupted)] == [
+        (Reason.PROCESS_DIED, 2, 2),
+        (Reason.PREEMPTED, 1, 2),
+    ]

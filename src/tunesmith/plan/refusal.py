@@ -15,7 +15,7 @@ from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, momen
 from tunesmith.plan.pods import get, items
 
 FIRST_SECONDS, MOST_SECONDS = 2.0, 60.0
-_REASONS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
+REFUSALS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,6 @@ def not_written(
 def _since(draft: Draft) -> datetime:
     """Return when the API server began to refuse; now if it has not before."""
     for condition in items(draft.before.get("conditions")):
-        if get(condition, "type") == "Accepted" and get(condition, "reason") in _REASONS:
+        if get(condition, "type") == "Accepted" and get(condition, "reason") in REFUSALS:
             return moment(get(condition, "lastTransitionTime")) or draft.time
     return draft.time
