@@ -178,6 +178,7 @@ def made_of(folder, dataset, records, tokenizer):
     return sample.ids[: (gaps or learned)[-1 if gaps else 0]], read_presets(folder)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("family", ["chatml", "llama3", "mistral"])
 def test_a_talk_asks_what_training_asked(tmp_path, family):
     tokenizer, wrong = load_family(family), {}
@@ -313,6 +314,7 @@ def test_a_case_of_the_record_is_asked_first_and_other_articles_may_be_given(tmp
     assert "H3: Ring it." in how.ask([], how.first).messages[0].content
 
 
+@pytest.mark.engine
 def test_the_page_is_true(tmp_path, monkeypatch):
     """Every command of docs/outputs.md is read as it is meant, and every preset has a row."""
     given = []
