@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -102,14 +103,20 @@ class Cluster:
                 raise
             raise WriteRefusedError(what, error) from error
 
-    async def _list(self, resource: Any, namespace: str, **selectors: Any) -> list[dict[str, Any]]:
+    async def _list(self, resource: Any, namespace: str, labels: Any = None) -> list[dict[str, Any]]:
         API_CALLS.labels("list").inc()
-        found = self._client.list(resource, namespace=namespace, chunk_size=_PAGE, **selectors)
+        found = self._client.list(resource, namespace=namespace, chunk_size=_PAGE, labels=labels)
         return [dict(body) async for body in found]
 
     async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
-        """The events of one object."""
-        return await self._list(EVENT, namespace, fields={"involvedObject.uid": uid})
+        """The events of one object; of very many, which anybody can make, the last ones listed."""
+        API_CALLS.labels("list").inc()
+        about = {"involvedObject.uid": uid}
+        found = self._client.list(EVENT, namespace=namespace, chunk_size=_PAGE, fields=about)
+        last: deque[dict[str, Any]] = deque(maxlen=_PAGE)
+        async for body in found:
+            last.append(dict(body))
+        return list(last)
 
     async def releases(self) -> list[dict[str, Any]]:
         """The ConfigMaps by which releases of the chart know of each other."""

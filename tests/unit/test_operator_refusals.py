@@ -141,6 +141,20 @@ def test_whether_a_service_account_is_there():
     assert answers == {403: True, 404: False}
 
 
+class Listing:
+    """A client that lists very many events."""
+
+    async def list(self, resource, *, namespace, chunk_size, fields):
+        for number in range(9999):
+            yield {"number": number, **fields, "namespace": namespace}
+
+
+def test_very_many_events_do_not_fill_the_memory():
+    found = asyncio.run(Cluster(Listing()).events_of("n", "u"))
+    assert len(found) == 500
+    assert found[-1] == {"number": 9998, "involvedObject.uid": "u", "namespace": "n"}
+
+
 def with_a_child(notes, age, **status):
     """A job whose PyTorchJob was made so many seconds ago, and has no pod."""
     now = datetime(2026, 5, 1, tzinfo=UTC)
