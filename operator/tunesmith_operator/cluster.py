@@ -69,9 +69,16 @@ class RefusedError(Exception):
 class WriteRefusedError(Exception):
     """The API server refuses a write: a webhook, a quota, a policy, or a namespace that is going."""
 
-    def __init__(self, what: str, error: ApiError) -> None:
-        reason = fit(error.status.message or str(error))
-        super().__init__(f"The API server refuses to {what} (HTTP {error.status.code}): {reason}")
+    def __init__(self, what: str, error: httpx2.HTTPStatusError) -> None:
+        code, reason = _answer(error)
+        super().__init__(f"The API server refuses to {what} (HTTP {code}): {reason}")
+
+
+def _answer(error: httpx2.HTTPStatusError) -> tuple[int, str]:
+    """HTTP status and message, of the API server or of a proxy before it."""
+    if isinstance(error, ApiError):
+        return error.status.code or 0, fit(error.status.message)
+    return error.response.status_code, fit(error.response.text) or error.response.reason_phrase
 
 
 class Cluster:
@@ -97,9 +104,9 @@ class Cluster:
         """A write of a child. Raises WriteRefusedError for every error that is not told apart later."""
         try:
             return await self._call(method, *arguments, **options)
-        except ApiError as error:
+        except httpx2.HTTPStatusError as error:
             usual = {UNAUTHORIZED, CONFLICT} | (set() if method == "create" else {NOT_FOUND})
-            if error.status.code in usual:
+            if _answer(error)[0] in usual:
                 raise
             raise WriteRefusedError(what, error) from error
 
@@ -126,8 +133,8 @@ class Cluster:
         """Whether there is one; also True if nobody may look."""
         try:
             await self._call("get", SERVICE_ACCOUNT, name, namespace=namespace)
-        except ApiError as error:
-            return bool(error.status.code != NOT_FOUND)
+        except httpx2.HTTPStatusError as error:
+            return not (isinstance(error, ApiError) and error.status.code == NOT_FOUND)
         return True
 
     async def list_everything(self, namespaces: Sequence[str]) -> tuple[list[dict[str, Any]], ...]:

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import httpx2
 import pytest
 from sightings import check
 
@@ -132,6 +133,22 @@ def outcome(doing, code):
 
 def test_which_errors_are_refusals():
     assert {case: outcome(*case) for case in CODES} == CODES
+
+
+def test_a_proxy_before_the_api_server_is_quoted_too():
+    request = httpx2.Request("POST", "http://x")
+    page = httpx2.Response(502, text="<h1>no\nbackend</h1>", request=request)
+    empty = httpx2.Response(503, request=request)
+    found = [
+        str(
+            WriteRefusedError("create ConfigMap a", httpx2.HTTPStatusError("", request=request, response=one))
+        )
+        for one in (page, empty)
+    ]
+    assert found == [
+        "The API server refuses to create ConfigMap a (HTTP 502): <h1>no backend</h1>",
+        "The API server refuses to create ConfigMap a (HTTP 503): Service Unavailable",
+    ]
 
 
 def test_whether_a_service_account_is_there():
