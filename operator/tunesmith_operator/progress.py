@@ -13,9 +13,9 @@ import aiohttp
 from tunesmith.api.references import Key
 from tunesmith.names import PROGRESS_PORT
 from tunesmith.plan.draft import stamp
-from tunesmith.plan.observe import attempt_of
 from tunesmith.plan.pods import get, is_master
 from tunesmith.plan.progress import to_status
+from tunesmith.plan.pytorchjob_status import attempt_of
 from tunesmith.plan.trouble import UNANSWERED_SINCE
 from tunesmith_operator.metrics import UNANSWERED
 from tunesmith_operator.sight import Sight

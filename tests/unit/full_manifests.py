@@ -18,7 +18,12 @@ COMMON = {
         "tolerations": [{"key": "gpu", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 5}],
         "priorityClassName": "high",
     },
-    "run": {"maxAttempts": 5, "activeDeadlineSeconds": 100, "ttlSecondsAfterFinished": 100},
+    "run": {
+        "maxAttempts": 5,
+        "activeDeadlineSeconds": 100,
+        "startDeadlineSeconds": 100,
+        "ttlSecondsAfterFinished": 100,
+    },
     "hub": {"endpoint": "https://hub.example", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "tracking": {
         "wandb": {

@@ -13,11 +13,9 @@ from tunesmith.plan.trouble import UNANSWERED_SINCE
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
 OOM = pod(code=137, reason="OOMKilled")
-EVICTED = pod(code=137, reason="Error", at=-50) | {
-    "status": {"phase": "Failed", "reason": "Evicted", "message": "node is low"}
-}
+EVICTED = pod(code=137, reason="Error", at=-50, disrupted="node is low", phase="Failed")
 ALIVE = pod(state={"running": {}}, phase="Running", kind="worker")
-TERMINATING = pod(state={"running": {}}, conditions=[{"type": "DisruptionTarget", "status": "True"}])
+TERMINATING = pod(state={"running": {}}, disrupted="node is low")
 BAD_DATA = {"reason": "BadData", "message": "line 3", "permanent": True}
 
 # id: status before, what is seen, phase, reason, create, suspend, delete
@@ -40,7 +38,12 @@ STEPS = {
         look().status,
         {
             "children": [child()],
-            "pods": [pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}])],
+            "pods": [
+                pod(
+                    state={"waiting": {}},
+                    conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}],
+                )
+            ],
         },
         *("Pending", "Unschedulable", None, None, ()),
     ),
@@ -71,8 +74,8 @@ STEPS = {
     ),
     "failed, pods gone": (
         RUNNING,
-        {"children": [child(1, "Failed", at=-20)]},
-        *("Pending", "ProcessDied", 2, None, ()),
+        {"children": [child(1, "Failed", at=-20)], "maxAttempts": 1},
+        *("Pending", "Preempted", 2, None, ()),
     ),
     "out of memory": (
         RUNNING,
@@ -303,17 +306,6 @@ PAUSES = {1: 10, 2: 20, 3: 40, 4: 80, 5: 160, 6: 320, 7: 360, 40: 360}
 def test_pauses_grow_with_the_attempts_that_counted(failed, seconds):
     before = RUNNING | {"attempts": failed, "launches": 1}
     assert look(before, children=[child(1, "Failed", at=0)], pods=[OOM], maxAttempts=99).again == seconds
-
-
-AT_ONCE = {
-    "evicted": {"pods": [EVICTED]},
-    "told to stop": {"pods": [pod(word={"reason": "Stopped", "message": "Told to stop."}, code=1)]},
-}
-
-
-@each("sight", AT_ONCE.values(), ids=AT_ONCE)
-def test_nothing_is_waited_for_where_nothing_went_wrong(sight):
-    assert look(RUNNING, children=[child(1, "Failed", at=0)], **sight).create == 2
 
 
 def test_a_deadline_ends_the_wait_and_suspension_takes_its_place():

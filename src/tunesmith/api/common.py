@@ -217,6 +217,9 @@ class RunSpec(Model):
     """Stop the pods and keep the job for later."""
     active_deadline_seconds: Positive | None = None
     """Seconds the job may take over all attempts."""
+    start_deadline_seconds: Positive | None = None
+    """Seconds within which all pods of an attempt must run, else the job is Failed. Time in a queue does not
+    count."""
     ttl_seconds_after_finished: NotNegative | None = None
     """Seconds after which the pods of a finished job are deleted."""
 
