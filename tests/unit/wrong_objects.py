@@ -296,6 +296,17 @@ OBJECTS = [
         "package.module:function",
     ),
     # fields against each other
+    ft(
+        "changed-articles-alone",
+        {
+            "spec.datasets[0]": {
+                "uri": "s3://data/a.json",
+                "sampled": {"changedArticlesUri": "s3://data/b.json"},
+            }
+        },
+        "spec.datasets[0].sampled.changedArticlesUri",
+        "needs articlesUri",
+    ),
     ft("model-of-itself", {"spec.model": {"fromJob": ITSELF}}, "spec.model.fromJob", "waits for itself"),
     ft(
         "compared-with-itself",
