@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.crds import established, wait_until_established
 from tests.docs_blocks import blocks, files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,14 +54,20 @@ def in_use(cluster):
 
 @pytest.fixture(scope="module")
 def own_cluster(cluster):
-    """Skips where somebody else is at work; waits for jobs that earlier tests have left to go."""
+    """A cluster without our CRDs; the tests of other modules find them again.
+
+    Skips where somebody else is at work; waits for jobs that earlier tests have left to go.
+    """
     if found := in_use(cluster):
         pytest.skip(f"the cluster is in use, or an earlier run was killed: {', '.join(sorted(set(found)))}")
     deadline = time.monotonic() + 120
     while cluster("get", JOBS, "--all-namespaces", "-o", "name").stdout:
         assert time.monotonic() < deadline, "jobs of namespaces that are being deleted do not go"
         time.sleep(0.5)
-    return cluster
+    remove(cluster)
+    yield cluster
+    cluster("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    wait_until_established(cluster, ["-f", str(ROOT / "crds")])
 
 
 def remove(cluster):
@@ -73,12 +80,9 @@ def remove(cluster):
 
 @pytest.fixture
 def empty(own_cluster):
-    """A cluster as a newcomer has it. The other tests find the CRDs again."""
-    remove(own_cluster)
+    """A cluster as a newcomer has it."""
     yield own_cluster
     remove(own_cluster)
-    own_cluster("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    own_cluster.wait_for_crds(ROOT / "crds")
 
 
 @pytest.fixture
@@ -148,11 +152,6 @@ def operator(cluster):
     yield
     ended.set()
     thread.join()
-
-
-def established(crd):
-    conditions = crd.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 def call_ready(cluster):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from test_chart import ALLOWED
+from tests.crds import wait_until_established
 
 from tunesmith.names import GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 
@@ -219,7 +220,7 @@ def test_an_upgrade_brings_the_new_field_of_a_crd(release, tag, namespaces, own_
     path, newer = drop_field(chart)
     release.install(chart, tag)
     name = names[Kind.FINE_TUNE]
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{name}")
+    wait_until_established(kubectl, [f"crd/{name}"])
     assert FIELD not in training_fields(name)
     apply_job(group, namespaces[1])
     path.write_text(newer)
@@ -232,7 +233,7 @@ def test_uninstalling_keeps_jobs_and_strands_nothing(release, tag, namespaces, o
     chart, group, names = own_group
     name = names[Kind.FINE_TUNE]
     release.install(chart, tag, {"jobNamespaces": [namespaces[1]]})
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{n}" for n in names.values()))
+    wait_until_established(kubectl, [f"crd/{n}" for n in names.values()])
     apply_job(group, namespaces[1])
     uid = kubectl("get", name, "first", "-n", namespaces[1], "-o", "jsonpath={.metadata.uid}").stdout
     owner = {"apiVersion": f"{group}/{VERSION}", "kind": str(Kind.FINE_TUNE), "name": "first", "uid": uid}
