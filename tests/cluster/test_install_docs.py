@@ -46,7 +46,9 @@ def in_use(cluster):
     namespaces = cluster.json("get", "namespaces")["items"]
     going = {one["metadata"]["name"] for one in namespaces if one["status"]["phase"] == "Terminating"}
     jobs = cluster.json("get", JOBS, "--all-namespaces")["items"]
+    releases = cluster.json("get", "deployments", "-A", "-l", "app.kubernetes.io/part-of=tunesmith")["items"]
     found = [f"namespace {name}" for name in NAMESPACES if there(cluster, "namespace", name)]
+    found += [f"an operator in {one['metadata']['namespace']}" for one in releases]
     return found + [
         f"jobs in {job['metadata']['namespace']}" for job in jobs if job["metadata"]["namespace"] not in going
     ]
