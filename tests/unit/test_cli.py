@@ -254,6 +254,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.engine
 @each(("line", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
     import shlex
@@ -377,6 +378,7 @@ def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command
     )
 
 
+@pytest.mark.engine
 def test_s3_without_its_server_names_the_extra_that_has_it(call, manifest, monkeypatch, tmp_path):
     """As where tunesmith[train] is installed and nothing says that s3:// is elsewhere."""
     monkeypatch.setattr("tunesmith.local.embedded_s3.sys.executable", str(tmp_path / "python"))

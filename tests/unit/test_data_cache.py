@@ -19,6 +19,8 @@ from tunesmith.data.cache import prepare_once
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 
+pytestmark = pytest.mark.engine
+
 ROOT = Path(__file__).parents[2]
 
 

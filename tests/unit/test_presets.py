@@ -193,6 +193,7 @@ def made_of(folder, dataset, records, tokenizer):
     return sample.ids[: (gaps or learned)[-1 if gaps else 0]], read_presets(folder)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("family", ["chatml", "llama3", "mistral"])
 def test_a_talk_asks_what_training_asked(tmp_path, family):
     tokenizer, wrong = load_family(family), {}
@@ -374,6 +375,7 @@ def test_other_articles_of_a_changed_law_may_be_given(tmp_path):
     assert "Articles as they are now:\nH3: Ring the bell." in said
 
 
+@pytest.mark.engine
 def test_the_page_is_true(tmp_path, monkeypatch):
     """Every command of docs/outputs.md is read as it is meant, and every preset has a row."""
     given = []

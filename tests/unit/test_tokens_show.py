@@ -17,6 +17,8 @@ from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.show import as_html, as_plain, as_text, spans
 
+pytestmark = pytest.mark.engine
+
 
 def sample_of(chat: ChatTokenizer, *contents: str) -> Sample:
     messages = tuple(

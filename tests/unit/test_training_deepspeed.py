@@ -154,11 +154,13 @@ def test_what_cannot_be_done_is_refused(changes, said):
     assert caught.value.reason == Reason.INVALID_MANIFEST
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_deepspeed_takes_what_is_made(stage):
     check(made(spec_of(zeroStage=stage, offload={0: "none", 3: "all"}.get(stage, "optimizer")), "bfloat16"))
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("given", "said"),
     [
