@@ -238,6 +238,10 @@ def chat(
         str | None,
         typer.Option("--articles", metavar="FILE", help="Articles of cases, instead of those of training."),
     ] = None,
+    changed_articles: Annotated[
+        str | None,
+        typer.Option("--changed-articles", metavar="FILE", help="The same of a law that was changed."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
@@ -266,6 +270,7 @@ def chat(
         as_,
         record,
         articles,
+        changed_articles,
         preset=preset,
         max_new_tokens=max_new_tokens,
         stop=stop or [],

@@ -133,6 +133,19 @@ def test_a_trl_command_becomes_a_job():
     assert any("trl-lib/Capybara" in note for note in made.notes)
 
 
+def test_no_limit_of_length_is_none_here_and_said():
+    """TRL's null is a value: nothing is cut. In other tools a null is as good as absent."""
+    made = converted("model_name_or_path: org/m\nmax_length: null\nlearning_rate: null\n")
+    assert "maxLength" not in made.document["spec"]["training"]
+    assert made.document["spec"]["training"]["learningRate"] == 2e-5
+    assert [note for note in made.notes if note.startswith("max_length: null asks for no limit")]
+    assert "at most 4,096 tokens" in made.text("x")
+    others = {"llamafactory": ("cutoff_len", 2048), "axolotl": ("sequence_len", 512)}
+    for tool, (setting, length) in others.items():
+        made = converted(f"base_model: org/m\n{setting}: null\nmax_length: null\n", tool)
+        assert made.document["spec"]["training"]["maxLength"] == length, tool
+
+
 def test_a_llama_factory_file_becomes_a_job():
     made = converted(yaml.safe_dump(LLAMA_FACTORY))
     spec = made.document["spec"]
