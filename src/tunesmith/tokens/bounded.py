@@ -31,6 +31,7 @@ _LONGEST_ANSWER = 1 << 40
 _WAITS = 60
 """Times the processor time that may pass on a busy machine before a process counts as dead."""
 _ATTEMPTS = 2
+_FAR = ", far more than a chat template needs"
 _keys = count()
 
 Turns = Sequence[Mapping[str, Any]]
@@ -76,7 +77,7 @@ class BoundedTemplate:
 
     def __init__(self, source: str, values: Mapping[str, Any] | None = None) -> None:
         if len(source) > LONGEST_SOURCE:
-            raise OverLimit(f"has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
+            raise OverLimit(f"has more than {LONGEST_SOURCE:,} characters{_FAR}")
         self._source, self._values, self._key = source, dict(values or {}), next(_keys)
 
     def render(self, **values: Any) -> str:
@@ -113,7 +114,7 @@ class BoundedTemplate:
         if "refused" in answer:
             raise TemplateError(answer["refused"])
         if "over" in answer:
-            raise OverLimit(f"makes more than {answer['over']:,} characters")
+            raise OverLimit(f"makes more than {answer['over']:,} characters{_FAR}")
         return answer
 
 
@@ -181,7 +182,7 @@ class _Keeper:
             raise
         if "over" in answer:
             self.end()
-            raise _Failed(f"needs more than {limits.memory >> 20:,} MiB of memory")
+            raise _Failed(f"needs more than {limits.memory >> 20:,} MiB of memory{_FAR}")
         return answer.get("answers")
 
     def _started(self) -> Process:
@@ -209,7 +210,7 @@ class _Failed(Exception):  # noqa: N818 - as OverLimit
 
 
 def _too_long(limits: Limits) -> _Failed:
-    return _Failed(f"takes more than {limits.seconds:,.0f} s of processor time", surely=True)
+    return _Failed(f"takes more than {limits.seconds:,.0f} s of processor time{_FAR}", surely=True)
 
 
 _process = _Keeper()

@@ -75,10 +75,8 @@ class Renderer:
         try:
             yield
         except OverLimit as over:
-            raise ModelError(
-                f"{self.name[0].upper()}{self.name[1:]} {over}, as no honest template does for such a text. "
-                "Mend it, or use another model."
-            ) from None
+            name = self.name[0].upper() + self.name[1:]
+            raise ModelError(f"{name} {over}. Mend it, or use another model.") from None
         except (TemplateError, TypeError) as error:
             raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
 
