@@ -40,6 +40,7 @@ def little(monkeypatch):
     """Limits that are soon reached."""
     monkeypatch.setattr(bounded, "SECONDS", 0.4)
     monkeypatch.setattr(bounded, "MEMORY_BYTES", 64 << 20)
+    monkeypatch.setattr(bounded, "_WAITS", 1_000_000)
 
 
 # --- What a template cannot do ----------------------------------------------------------------------------
@@ -91,6 +92,12 @@ def test_what_transformers_renders_is_bounded_too(little):
     chat.tokenizer.chat_template = TEMPLATES["doubled text"][0]
     with pytest.raises(OverLimit, match="memory"):
         chat.tokenizer.apply_chat_template(TURNS)
+
+
+def test_a_process_that_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(bounded, "_WAITS", 1e-6)
+    with pytest.raises(OverLimit, match="processor time"):
+        BoundedTemplate(CHATML).render(messages=TURNS)
 
 
 def test_limits_grow_with_the_conversation():
