@@ -15,7 +15,8 @@ from hashlib import sha256
 from importlib import resources
 
 from tunesmith.api.dialogue import RolesSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.language import LANGUAGES, Language
 from tunesmith.dialogue.growth import Role
 from tunesmith.errors import DataError
