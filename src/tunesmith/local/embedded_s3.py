@@ -45,7 +45,7 @@ class EmbeddedS3:
         self._lock: IO[str] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._ports: dict[str, int] = {}
-        self._key = self._secret = ""
+        self._key = self._secret = self._weed = ""
 
     @property
     def endpoint_url(self) -> str:
@@ -78,6 +78,7 @@ class EmbeddedS3:
         self._owner = os.getpid()
         atexit.register(self.stop)
         try:
+            self._weed = _weed()
             self._key, self._secret = _credentials(self._dir / "s3.json")
             write_security(self._dir / "security.toml")
             self._start_on_free_ports()
@@ -128,7 +129,7 @@ class EmbeddedS3:
 
     def _launch(self) -> None:
         assert self._lock is not None
-        command = [_weed(), "-logtostderr=true", "mini", *_flags(self._ports)]
+        command = [self._weed, "-logtostderr=true", "mini", *_flags(self._ports)]
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with self.log_path.open("wb") as log:
             self._guard = subprocess.Popen(
