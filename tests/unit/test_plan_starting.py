@@ -63,7 +63,13 @@ OF_EVENTS = {
     ],
     "NetworkNotReady": [event("pod-0", "FailedMount", at=-30), event("pod-0", "NetworkNotReady", at=-20)],
 }
+SCHEDULER = {"eventTime": "2026-05-01T11:59:30.200000Z", "lastTimestamp": None}
+LATER = {"eventTime": "2026-05-01T11:59:30.300000Z", "metadata": {"creationTimestamp": stamp(-30)}}
 HARMLESS = {
+    "scheduled in the same second": [
+        event("pod-0", "FailedScheduling", **SCHEDULER, metadata={"creationTimestamp": stamp(-30)}),
+        event("pod-0", "Scheduled", kind="Normal", **LATER),
+    ],
     "a harmless warning": [event("pod-0", "DNSConfigForming")],
     "a failure that is over": [
         event("pod-0", "FailedMount", at=-30),
@@ -159,6 +165,12 @@ def test_nobody_deals_with_the_pytorchjob():
     assert said(start([], children=[untouched]))[2] == f"Attempt 1 is starting. {NO_CONTROLLER}"
     young = made(untouched, -5, "child-1")
     assert said(start([], children=[young]))[2] == "Attempt 1 is starting."
+
+
+def test_what_goes_on_is_told_of_a_pod_that_takes_long():
+    pulling = event("pod-0", "Pulling", 'Pulling image "x"', kind="Normal")
+    message = said(start([SILENT], [pulling]))[2]
+    assert message == 'Attempt 1 is starting. Pod tune-ftj-1-master-0: Pulling image "x"'
 
 
 def test_a_look_is_due_when_events_are():
