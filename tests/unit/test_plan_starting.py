@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from sightings import child, conditions, look, pod, seen, stamp
 
 from tunesmith.names import CONTAINER
-from tunesmith.plan.messages import fit
 from tunesmith.plan.observe import wanted_events
 from tunesmith.plan.starting import NO_CONTROLLER
 
@@ -286,25 +285,6 @@ def test_a_container_that_could_not_start_is_the_cause():
     )
     assert {name: one["message"] for name, one in found.items()} == {
         name: f"Pod tune-ftj-1-master-0 could not start: {words}" for name, words in WORDS.items()
-    }
-
-
-HOSTILE = {
-    "an escape": ("a\x1b[2Jb", "a␛[2Jb"),
-    "a reversed line": ("a\u202eb", "a\ufffdb"),
-    "lines": ("a\n  b\tc", "a b c"),
-    "half a character": ("a\ud800", "a\ufffd"),
-    "a token": ("GET https://r.example/v2?sig=abc&x=1: 403", "GET https://r.example/v2?… 403"),
-    "a password": ("https://me:pass@r.example/v2", "https://…@r.example/v2"),
-    "a webhook": ('Post "https://w.svc:443/m?timeout=10s": refused', 'Post "https://w.svc:443/m?…": refused'),
-    "long": ("x" * 99_999, "x" * 1024),
-    "no text": ({"a": 1}, ""),
-}
-
-
-def test_messages_of_others_are_made_fit():
-    assert {name: fit(text) for name, (text, _) in HOSTILE.items()} == {
-        name: wanted for name, (_, wanted) in HOSTILE.items()
     }
 
 
