@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from sightings import child, conditions, look, pod, seen, stamp
 
 from tunesmith.names import CONTAINER
-from tunesmith.plan.messages import fit
 from tunesmith.plan.observe import wanted_events
 from tunesmith.plan.starting import NO_CONTROLLER
 
@@ -63,7 +62,13 @@ OF_EVENTS = {
     ],
     "NetworkNotReady": [event("pod-0", "FailedMount", at=-30), event("pod-0", "NetworkNotReady", at=-20)],
 }
+SCHEDULER = {"eventTime": "2026-05-01T11:59:30.200000Z", "lastTimestamp": None}
+LATER = {"eventTime": "2026-05-01T11:59:30.300000Z", "metadata": {"creationTimestamp": stamp(-30)}}
 HARMLESS = {
+    "scheduled in the same second": [
+        event("pod-0", "FailedScheduling", **SCHEDULER, metadata={"creationTimestamp": stamp(-30)}),
+        event("pod-0", "Scheduled", kind="Normal", **LATER),
+    ],
     "a harmless warning": [event("pod-0", "DNSConfigForming")],
     "a failure that is over": [
         event("pod-0", "FailedMount", at=-30),
@@ -159,6 +164,12 @@ def test_nobody_deals_with_the_pytorchjob():
     assert said(start([], children=[untouched]))[2] == f"Attempt 1 is starting. {NO_CONTROLLER}"
     young = made(untouched, -5, "child-1")
     assert said(start([], children=[young]))[2] == "Attempt 1 is starting."
+
+
+def test_what_goes_on_is_told_of_a_pod_that_takes_long():
+    pulling = event("pod-0", "Pulling", 'Pulling image "x"', kind="Normal")
+    message = said(start([SILENT], [pulling]))[2]
+    assert message == 'Attempt 1 is starting. Pod tune-ftj-1-master-0: Pulling image "x"'
 
 
 def test_a_look_is_due_when_events_are():
@@ -274,25 +285,6 @@ def test_a_container_that_could_not_start_is_the_cause():
     )
     assert {name: one["message"] for name, one in found.items()} == {
         name: f"Pod tune-ftj-1-master-0 could not start: {words}" for name, words in WORDS.items()
-    }
-
-
-HOSTILE = {
-    "an escape": ("a\x1b[2Jb", "a␛[2Jb"),
-    "a reversed line": ("a\u202eb", "a\ufffdb"),
-    "lines": ("a\n  b\tc", "a b c"),
-    "half a character": ("a\ud800", "a\ufffd"),
-    "a token": ("GET https://r.example/v2?sig=abc&x=1: 403", "GET https://r.example/v2?… 403"),
-    "a password": ("https://me:pass@r.example/v2", "https://…@r.example/v2"),
-    "a webhook": ('Post "https://w.svc:443/m?timeout=10s": refused', 'Post "https://w.svc:443/m?…": refused'),
-    "long": ("x" * 99_999, "x" * 1024),
-    "no text": ({"a": 1}, ""),
-}
-
-
-def test_messages_of_others_are_made_fit():
-    assert {name: fit(text) for name, (text, _) in HOSTILE.items()} == {
-        name: wanted for name, (_, wanted) in HOSTILE.items()
     }
 
 

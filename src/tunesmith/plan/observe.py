@@ -274,7 +274,7 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
         message = describe_silence(draft, silent, describe(draft, trouble, running))
         draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
-        remark = start.remark() if start else ""
+        remark = start.remark(seen.events) if start else ""
         draft.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.{remark}")
     deadline = seen.job.spec.run.start_deadline_seconds
     if start and deadline is not None and start.waited() >= deadline:

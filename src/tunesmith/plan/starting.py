@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from tunesmith.names import CONTAINER, Phase, Reason
@@ -55,10 +56,14 @@ class Start:
             reasons.append(_refusal(self.child, events))
         return next((reason for reason in reasons if reason is not None), None)
 
-    def remark(self) -> str:
-        """Return a sentence about an attempt that nobody deals with, or ""."""
+    def remark(self, events: Sequence[Object]) -> str:
+        """Return a sentence about what goes on though nothing is wrong, or ""."""
         untouched = not items(get(self.child, "status", "conditions")) and not self.pods
-        return f" {NO_CONTROLLER}" if untouched and self._seconds(self.since) >= PATIENCE else ""
+        if untouched and self._seconds(self.since) >= PATIENCE:
+            return f" {NO_CONTROLLER}"
+        newest = ((pod, _newest(pod, events)) for pod in self.pods)
+        found = (_about(pod, get(event, "message")) for pod, event in newest if event is not None)
+        return "".join(f" {message}" for message in islice(found, 1))
 
     def waited(self) -> float:
         """Return the seconds that the pod that waits longest has waited."""
@@ -139,9 +144,14 @@ def _own_reason(pod: Object) -> tuple[str, str] | None:
     return None
 
 
+def _newest(pod: Object, events: Sequence[Object]) -> Object | None:
+    """Return the newest event of a pod; of two of one moment the one about a failure."""
+    return max(_events_of(pod, events), key=lambda one: (_time(one), _tells(one)), default=None)
+
+
 def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] | None:
     """Return what the newest event of a pod says, if it is about a failure."""
-    newest = max(_events_of(pod, events), key=lambda one: (_time(one), _tells(one)), default=None)
+    newest = _newest(pod, events)
     if newest is None or not _tells(newest):
         return None
     return get(newest, "reason"), _about(pod, get(newest, "message"))
@@ -168,14 +178,16 @@ def _tells(event: Object) -> bool:
 
 
 def _time(event: Object) -> str:
-    """Return when an event was last seen, to the second: text of one form, which can be compared."""
+    """Return when an event was last seen: texts that compare as times do.
+
+    Some are exact to the microsecond; one to the second is taken for the end of it.
+    """
     times = (
         get(event, "series", "lastObservedTime"),
         get(event, "lastTimestamp"),
         get(event, "eventTime"),
-        get(event, "metadata", "creationTimestamp"),
     )
-    return max(str(time or "")[:19] for time in times)
+    return max(str(time or "") for time in times) or str(get(event, "metadata", "creationTimestamp") or "")
 
 
 def _about(pod: Object, message: Any) -> str:
