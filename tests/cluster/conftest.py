@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.crds import wait_until_established
 
+from tunesmith.plan.build import PlanSettings
+
 ROOT = Path(__file__).resolve().parents[2]
 PYTORCHJOB_CRD = ROOT.parent / "shared" / "data" / "crds" / "kubeflow.org_pytorchjobs.yaml"
 KUBECTL = shutil.which("kubectl") or str(Path(sys.executable).parent / "kubectl")
@@ -53,12 +55,19 @@ def cluster():
     return kubectl
 
 
+def make_namespace(cluster, name):
+    """With the service account that job pods need; returns kubectl in it."""
+    cluster("create", "namespace", name)
+    kubectl = Kubectl(name)
+    kubectl("create", "serviceaccount", PlanSettings().service_account)
+    return kubectl
+
+
 @pytest.fixture
 def namespace(cluster):
     """A new namespace, gone after the test."""
     name = f"tunesmith-test-{uuid.uuid4().hex[:8]}"
-    cluster("create", "namespace", name)
-    yield Kubectl(name)
+    yield make_namespace(cluster, name)
     cluster("delete", "namespace", name, "--wait=false")
 
 

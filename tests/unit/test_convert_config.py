@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 from good_manifests import FINE_TUNE, SAMPLE, changed
+from hostile import STEERING
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.flags import FIELD_OF
@@ -194,3 +195,15 @@ def test_what_is_no_configuration_is_refused():
     for text in ("", "hello", "- a\n- b\n", "'"):
         with pytest.raises(UsageError):
             read_settings(text, "config")
+
+
+def test_no_setting_breaks_out_of_the_notes():
+    strange = {
+        "base_model": "org/m",
+        "datasets": [{"path": "a/b"}],
+        f"zzz{STEERING}\nkind: X\u2028y: z\x85w: v": 1,
+    }
+    made = converted(json.dumps(strange))
+    text = made.text(f"a\nb: c{STEERING}")
+    assert not set(STEERING) & set(text)
+    assert yaml.safe_load(text) == made.document

@@ -95,7 +95,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# Listed to say why an attempt does not start.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get]
 {{- end -}}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from tunesmith.api.common import StorageSpec
 from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden
 from tunesmith.artifacts.opening import check_endpoint, locate
 from tunesmith.errors import StoragePermanentError
@@ -31,6 +32,11 @@ class StorageOptions:
     endpoint_url: str | None = None
     region: str | None = None
     checksums: str = "when_required"
+
+
+def storage_options(storage: StorageSpec) -> StorageOptions:
+    """Return how the manifest reaches S3; what it leaves open comes from the environment."""
+    return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
 
 
 @dataclass(frozen=True)
@@ -114,11 +120,14 @@ def open_store(uri: str, options: StorageOptions = StorageOptions()) -> Store:
     """
     from tunesmith.artifacts.folder import FolderStore
     from tunesmith.artifacts.s3 import S3Store
+    from tunesmith.artifacts.s3_client import AMAZON, endpoint_of
 
     match locate(uri):
         case S3Location() as location:
             if options.endpoint_url is not None:
                 check_endpoint(options.endpoint_url)
+            elif endpoint_of(options) is None:
+                check_endpoint(AMAZON, default_of="storage.endpointUrl")
             return S3Store(location, options)
         case FolderLocation() as location:
             return FolderStore(location)

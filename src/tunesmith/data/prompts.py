@@ -23,7 +23,7 @@ from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.keys import record_key
 from tunesmith.data.legal import Laws
 from tunesmith.data.place import Place, RecordSkipped, Skipped
-from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, own_fields
+from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, prompt_fields
 from tunesmith.data.prompt_ids import TakenIds
 from tunesmith.data.prompt_sets import PromptSet, find_sets
 from tunesmith.data.prompt_store import Packed, Prompt, Prompts, PromptWriter, pack
@@ -144,7 +144,7 @@ class _Maker:
 
     def key(self, value: Mapping[str, Any]) -> str:
         """The id of a record: its own, or a hash of its content, below the name of its set."""
-        key = record_key(own_fields(value))
+        key = record_key(prompt_fields(value))
         return f"{self._set.name}/{key}" if self._set.name else key
 
     def packed(self, key: str, asked: Asked) -> Packed:

@@ -16,7 +16,7 @@ from importlib import resources
 from tunesmith.api.dialogue import RolesSpec
 from tunesmith.artifacts.store import StorageOptions, find_files
 from tunesmith.data.language import LANGUAGES, Language
-from tunesmith.dialogue.growth import ROLES, Role
+from tunesmith.dialogue.growth import Role
 from tunesmith.errors import DataError
 
 HISTORY = "history"
@@ -81,11 +81,6 @@ def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
         for language in LANGUAGES:
             found[role, language] = own or own_template(role, language)
     return Templates(found)
-
-
-def default_templates() -> Templates:
-    """Those that come along."""
-    return Templates({(role, each): own_template(role, each) for role in ROLES for each in LANGUAGES})
 
 
 def own_template(role: Role, language: Language) -> Template:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.generation import EngineSpec, TransformersEngine, VllmEngine
 from tunesmith.artifacts.patient import PatientStore
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.store import open_store, storage_options
 from tunesmith.engines.files import ModelFiles
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.engines import visible_devices
-from tunesmith.jobs.inputs import storage_options
 from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.pods import OnePod
 from tunesmith.jobs.sampling import Draw

@@ -30,6 +30,7 @@ from tunesmith.local.tool_settings import (
 )
 from tunesmith.names import API_VERSION, Kind
 from tunesmith.plan.show import as_yaml
+from tunesmith.text import visible
 
 
 @dataclass(slots=True)
@@ -41,9 +42,10 @@ class Converted:
 
     def text(self, source: str) -> str:
         """Return the manifest as YAML, the notes as comments above it."""
-        head = [f"# Converted from {source} by `tunesmith convert-config`."]
+        head = [f"Converted from {source} by `tunesmith convert-config`."]
         if self.notes:
-            head += ["# To be looked at:", *(f"# - {note}" for note in self.notes)]
+            head += ["To be looked at:", *(f"- {note}" for note in self.notes)]
+        head = [f"# {visible(' '.join(line.split()))}" for line in head]
         return "\n".join(head) + "\n" + as_yaml([self.document]).removeprefix("---\n")
 
 

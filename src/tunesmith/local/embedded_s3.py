@@ -2,8 +2,8 @@
 
 It listens on 127.0.0.1 only, keeps everything in one folder, and ends with the process that started it,
 however that one ends. What it has acknowledged survives `kill -9` of either; it does not fsync every
-write, so a power cut may cost the last seconds. Its credentials guard S3 alone: other users of the same
-machine could reach the inner servers. Refuses to know what is stored.
+write, so a power cut may cost the last seconds. Its credentials guard S3; what its parts say to each other
+is guarded by `weed_security`. Refuses to know what is stored.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from tunesmith.errors import StorageTemporaryError, UsageError
+from tunesmith.local.weed_security import write_private, write_security
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,7 +34,6 @@ REGION = "us-east-1"
 SERVERS = ("master", "volume", "filer", "s3", "admin")
 PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "port.grpc"))
 PORT_TRIES = 4
-_TOKENS = ("signing", "signing.read", "filer_signing", "filer_signing.read")
 
 
 class EmbeddedS3:
@@ -79,7 +79,7 @@ class EmbeddedS3:
         atexit.register(self.stop)
         try:
             self._key, self._secret = _credentials(self._dir / "s3.json")
-            _lock_other_servers(self._dir / "security.toml")
+            write_security(self._dir / "security.toml")
             self._start_on_free_ports()
         except BaseException:
             self.stop()
@@ -282,24 +282,8 @@ def _credentials(path: Path) -> tuple[str, str]:
     return pair["accessKey"], pair["secretKey"]
 
 
-def _lock_other_servers(path: Path) -> None:
-    """Keys that only the server's own parts know: without a token of them, none gives or takes a file."""
-    keys = [secrets.token_urlsafe(30) for _ in _TOKENS]
-    tables = [f'[jwt.{name}]\nkey = "{key}"\n' for name, key in zip(_TOKENS, keys, strict=True)]
-    _write_text(path, "\n".join([*tables, '[cors.allowed_origins]\nvalues = ""\n']))
-
-
 def _write(path: Path, value: object) -> None:
-    _write_text(path, json.dumps(value))
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file, complete or not at all, for this user only."""
-    temp = path.with_suffix(".new")
-    temp.unlink(missing_ok=True)
-    with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    temp.replace(path)
+    write_private(path, json.dumps(value))
 
 
 def _free_ports(wanted: dict[str, int]) -> dict[str, int]:
