@@ -274,3 +274,82 @@ MANIFESTS = [
     *(changed(_TUNE, {"spec.placement": {"tolerations": [toleration]}}) for toleration in TOLERATIONS),
     *(changed(_SAMPLE, {"spec.placement": {"nodeSelector": {name: "x"}}}) for name in NODE_LABELS),
 ]
+
+
+def _doubled(start: str, twice: str) -> str:
+    """A template that doubles a value sixty times."""
+    return (
+        "{% set ns = namespace(x=" + start + ") %}{% for _ in range(60) %}"
+        "{% set ns.x = " + twice + " %}{% endfor %}{{ ns.x }}"
+    )
+
+
+# Chat templates that take all time and memory there is or break what renders them, and what ends each.
+TEMPLATES = {
+    "a product": ("{{ 'a' * 10000000000 }}", "memory"),
+    "a product for output": ("{{ 'a' * 5000000 }}", "characters"),
+    "a power": ("{{ 9 ** (9 ** 9) }}", "processor time"),
+    "a format": ("{{ '%10000000000d' % 1 }}", "memory"),
+    "a format filter": ("{{ '%10000000000d' | format(1) }}", "memory"),
+    "a format method": ("{{ '{:10000000000}'.format(1) }}", "memory"),
+    "a centre": ("{{ 'a' | center(10000000000) }}", "memory"),
+    "a width": ("{{ 'a'.ljust(10000000000) }}{{ 'a'.zfill(10000000000) }}", "memory"),
+    "tabs": ("{{ '\\t'.expandtabs(2000000000) }}", "memory"),
+    "an indent": ("{{ ('\\n' * 100000) | indent(100000, blank=true) }}", "memory"),
+    "a replacement": ("{{ ('a' * 100000) | replace('a', 'b' * 100000) }}", "memory"),
+    "a join": ("{{ range(100000) | join('a' * 100000) }}", "memory"),
+    "JSON": ("{{ [[[[1]]]] | tojson(indent=2000000000) }}", "memory"),
+    "a batch": ("{{ [1] | batch(10000000000, 0) | list }}", "memory"),
+    "slices": ("{{ [1] | slice(10000000000) | list }}", "processor time|memory"),
+    "doubled text": (_doubled("'aa'", "ns.x + ns.x"), "memory"),
+    "doubled by tilde": (_doubled("'aa'", "ns.x ~ ns.x"), "memory"),
+    "a doubled list": (_doubled("[0, 1]", "ns.x + ns.x"), "memory"),
+    "a nested list": (_doubled("[0, 1]", "[ns.x, ns.x]"), "memory|processor time"),
+    "nested lists compared": (
+        _doubled("[[0], [0]]", "[[ns.x[0], ns.x[0]], [ns.x[1], ns.x[1]]]").replace("{{ ns.x }}", "")
+        + "{{ ns.x[0] == ns.x[1] }}",
+        "processor time",
+    ),
+    "a nested dictionary": (_doubled("{}", "{'a': ns.x, 'b': ns.x}"), "memory|processor time"),
+    "a captured block": (
+        "{% set x %}aa{% endset %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 40,
+        "memory",
+    ),
+    "loops in loops": (
+        "{% for a in range(99999) %}" * 4 + "{% endfor %}" * 4,
+        "processor time",
+    ),
+    "a loop that writes": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}aaaaaaaaaa{% endfor %}{% endfor %}",
+        "memory|characters|processor time",
+    ),
+    "one text, sought often": (
+        "{% set x = 'a' * 9999999 %}{% for a in range(99999) %}{% if 'ab' in x %}{% endif %}{% endfor %}",
+        "processor time",
+    ),
+    "a sum of lists": (
+        "{{ ([range(9999) | list] * 99999) | sum(start=[]) | length }}",
+        "memory|processor time",
+    ),
+    "chapters of nonsense": ("{{ lipsum(n=99999, min=9999, max=99999) }}", "memory|processor time"),
+    "tags": ("{{ ('<' * 9999999) | striptags }}", "characters|processor time"),
+    "wrapped words": ("{{ ('a' * 9999999) | wordwrap(1) }}", "memory|characters|processor time"),
+    "a macro in itself": ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "too deeply"),
+    "two of itself": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "processor time",
+    ),
+    "a loop in itself": ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "too deeply"),
+    "brackets": ("{{ " + "(" * 10000 + "1" + ")" * 10000 + " }}", "too deeply"),
+    "lists in lists": ("{{ " + "[" * 900 + "]" * 900 + " }}", "too deeply|memory|refuses"),
+    "many loops": ("{% for a in [1] %}" * 200 + "{% endfor %}" * 200, "refuses"),
+    "a long range": ("{% for a in range(10 ** 12) %}{% endfor %}", "Range too big"),
+    "a long source": ("{# " + "a" * 1_000_001 + " #}", "characters"),
+    "a long refusal": ("{{ raise_exception('a' * 9999999) }}", "a{1000}"),
+    "half a character": ("{{ '\\ud800' }}", "half a character"),
+    "a division": ("{{ 1 // 0 }}", "division"),
+    "Python's insides": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe|undefined"),
+}
+
+# Prompts of a dialogue's roles that would make a long one of a short dialogue.
+PROMPTS = ["{history}" * 21, "{{history}} {history}" * 21, "{question}{answer}" + "{history} " * 29_000]

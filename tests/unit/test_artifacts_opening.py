@@ -13,8 +13,9 @@ from tests.cases import each
 import tunesmith
 from tunesmith import names
 from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.open import find_files, open_store
 from tunesmith.artifacts.opening import check_address, check_code, check_endpoint, check_module, locate
-from tunesmith.artifacts.store import StorageOptions, find_files, open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.load import fetch_model
 from tunesmith.errors import PermanentError, TunesmithError
 

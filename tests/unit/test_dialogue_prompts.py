@@ -1,8 +1,10 @@
 """The prompts of the roles: templates, languages, and how much of a dialogue they show. And the dry run."""
 
 import pytest
+from hostile import PROMPTS
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 from tests.support import write_jsonl
 from tests.unit.dialogue_world import TEMPLATES, plan, planned, seeds
 
@@ -176,6 +178,13 @@ def test_braces_that_are_no_places_stand_for_themselves():
 def test_wrong_templates_are_refused(role, text, message):
     with pytest.raises(DataError, match=message.replace("{", r"\{")):
         checked(role, text)
+
+
+@each("text", PROMPTS)
+def test_a_prompt_does_not_repeat_a_dialogue_without_end(text):
+    with pytest.raises(DataError, match=r"the place {history} more than 20 times"):
+        checked(Role.CORRECTION, "{question} {answer}" + text)
+    assert checked(Role.QUESTION, "{history}" * 20 + "{{history}}" * 50)
 
 
 def roles(**uris):

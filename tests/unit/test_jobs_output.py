@@ -10,7 +10,7 @@ from tests.support import finetune
 
 from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts import fetch_verified, publish, read_manifest
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.output import Found, State, claim, examine, make_way
 from tunesmith.plan.growth import Growth, changed, not_smaller, whatever

@@ -21,7 +21,8 @@ import tunesmith.data
 import tunesmith.tokens
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import Progress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared

@@ -15,7 +15,8 @@ import numpy as np
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.first_samples import FirstSamples
 from tunesmith.data.legal import Laws

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.artifacts.store import Entry, StorageOptions, Store, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import Entry, StorageOptions, Store
 from tunesmith.data.encodings import UTF_8
 from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.keys import record_key

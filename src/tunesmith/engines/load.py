@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.location import FolderLocation
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.opening import locate
-from tunesmith.artifacts.store import StorageOptions, Store, open_store
+from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.engines.checkpoint import (
     checkpoint_manifest,

@@ -21,10 +21,11 @@ from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows, publish_rows
 from tunesmith.artifacts.journal_turns import Turn, begin, check
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
-from tunesmith.artifacts.store import Store, open_store, storage_options
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import too_many_failed
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences

@@ -22,8 +22,9 @@ from typing import Any
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.artifacts.journal_turns import Turn, begin
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.retry import Task
-from tunesmith.artifacts.store import Store, open_store, storage_options
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.prompts import Prompts
 from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.lean import leave_out, unneeded

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.republish import settle
-from tunesmith.artifacts.store import open_store, storage_options
+from tunesmith.artifacts.store import storage_options
 from tunesmith.engines.files import model_digest
 from tunesmith.engines.lean import leave_out, unneeded
 from tunesmith.engines.load import model_config

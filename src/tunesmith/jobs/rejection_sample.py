@@ -14,8 +14,9 @@ from typing import Any, cast
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.patient import PatientStore
-from tunesmith.artifacts.store import Store, open_store, storage_options
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import acceptance, sampled, too_many_not_sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files, model_digest

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
 from tunesmith.data.legal import Laws
 from tunesmith.data.place import BadRecord, RecordProblem

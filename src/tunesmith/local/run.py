@@ -20,7 +20,8 @@ from rich.text import Text
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.artifacts.store import Store, open_store, storage_options
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
 from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from tunesmith.api.addresses import OutputUri
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, model_sources, references, target_key
-from tunesmith.artifacts.store import StorageOptions, Store, open_store, storage_options
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions, Store, storage_options
 from tunesmith.artifacts.transfer import FileInfo, describe, describe_file, put_files
 from tunesmith.engines.adapter import base_source, is_adapter
 from tunesmith.engines.load import local_path

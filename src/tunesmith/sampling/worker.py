@@ -20,6 +20,7 @@ from typing import Any
 
 from tunesmith.errors import PermanentError
 from tunesmith.parent_death import die_with_parent
+from tunesmith.processes import limit_memory, memory_in_use
 from tunesmith.sampling.verdict import ERROR, rejected
 from tunesmith.sampling.verifiers import Verify, load
 
@@ -36,7 +37,8 @@ def main(descriptor: int, parent: int) -> None:
         except PermanentError as error:
             _send(ours, {"wrong": error.message})
             return
-        _limit_memory(memory)
+        if now := memory_in_use():  # a module of the user's may have brought a good deal
+            limit_memory(now + memory)
         _send(ours, {"ready": True})
         _serve(ours, messages, verify)
 
@@ -75,17 +77,6 @@ def _words(error: BaseException) -> str:
 
 def _send(ours: socket.socket, answer: dict[str, Any]) -> None:
     ours.sendall(json.dumps(answer).encode() + b"\n")
-
-
-def _limit_memory(memory: int) -> None:
-    """So much more than there is now: a module of the user's may have brought a good deal."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return
-    now = next(int(line.split()[1]) * 1024 for line in status.open() if line.startswith("VmData"))
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _leave_the_network() -> None:
