@@ -72,6 +72,7 @@ class EmbeddedS3:
 
     def start(self) -> Self:
         """Start and wait until it answers. StorageTemporaryError when it does not, or runs already."""
+        _weed()  # where it is not installed, nothing is made either
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._dir / "objects").mkdir(exist_ok=True)
         self._lock = _take_lock(self._dir / "lock", self._stop_seconds + 5)
