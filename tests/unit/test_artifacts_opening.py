@@ -107,11 +107,11 @@ def test_a_pod_opens_its_own_scratch(tmp_path, monkeypatch):
 
 
 def test_there_is_no_other_way_to_what_an_address_names():
-    """`opening` alone splits addresses, `artifacts.store` alone makes stores, `from_hub` alone asks a hub."""
+    """`opening` alone splits addresses, `artifacts.open` alone makes stores, `from_hub` alone asks a hub."""
     makers = {
         "split_uri": {"artifacts/opening.py"},
-        "S3Store": {"artifacts/store.py"},
-        "FolderStore": {"artifacts/store.py"},
+        "S3Store": {"artifacts/open.py"},
+        "FolderStore": {"artifacts/open.py"},
         "snapshot_download": {"engines/hub.py"},
         "hf_hub_download": set(),
         "set_client_factory": {"engines/hub_client.py"},

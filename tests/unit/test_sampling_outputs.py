@@ -12,7 +12,7 @@ from tunesmith.api.datasets import DatasetSpec, PromptsSpec
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.place import BadRecord
 from tunesmith.data.prompt_formats import asked_from
-from tunesmith.data.prompt_formats import record_fields as fields_of_prompt
+from tunesmith.data.prompt_formats import prompt_fields as fields_of_prompt
 from tunesmith.data.read import Reader
 from tunesmith.errors import TemporaryError
 from tunesmith.sampling.outputs import OF_ACCEPTED, OF_REJECTED, record_fields, write_outputs
