@@ -106,6 +106,16 @@ def test_a_pod_opens_its_own_scratch(tmp_path, monkeypatch):
     assert open_store(f"file://{tmp_path}/a").read is not None
 
 
+# What reads a model's folder, once it was fetched and looked through.
+_FOLDERS = {
+    "engines/adapter.py",
+    "engines/load.py",
+    "tokens/chat.py",
+    "training/export.py",
+    "training/rehearsal.py",
+}
+
+
 def test_there_is_no_other_way_to_what_an_address_names():
     """`opening` alone splits addresses, `artifacts.open` alone makes stores, `from_hub` alone asks a hub."""
     makers = {
@@ -116,6 +126,10 @@ def test_there_is_no_other_way_to_what_an_address_names():
         "hf_hub_download": set(),
         "set_client_factory": {"engines/hub_client.py"},
         "urlopen": set(),
+        "urlretrieve": set(),
+        "Client": set(),
+        "AsyncClient": {"dialogue/endpoint.py"},
+        "from_pretrained": _FOLDERS,
     }
     root = Path(tunesmith.__file__).parent
     wrong = [
