@@ -32,6 +32,14 @@ def test_a_job_resumes_when_no_pod_of_its_is_left():
     assert (resumed.status["phase"], resumed.status["attempts"]) == ("Pending", 1)
 
 
+def test_the_deadline_of_a_job_that_waits_to_resume_stands_still():
+    children = [child(1, suspend=True, ours=True)]
+    waits = look(SUSPENDED, children=children, pods=[SAVES], activeDeadlineSeconds=30, at=500)
+    assert (waits.status["phase"], waits.again) == ("Suspended", None)
+    strays = look(SUSPENDED, strangers=[SAVES], activeDeadlineSeconds=30, at=500)
+    assert (strays.status["phase"], strays.again) == ("Suspended", None)
+
+
 def test_a_job_that_was_to_be_suspended_again_while_it_waited_stays_suspended():
     children = [child(1, suspend=True, ours=True)]
     waits = look(SUSPENDED, children=children, pods=[SAVES]).status
