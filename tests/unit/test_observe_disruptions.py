@@ -25,7 +25,8 @@ def test_a_job_resumes_when_no_pod_of_its_is_left():
     for left in (SAVES, pod(word=STOPPED, code=1, deleted=-20), pod(kind="worker", state={"waiting": {}})):
         waits = look(SUSPENDED, children=children, pods=[left])
         assert (waits.suspend, waits.create) == (None, None)
-        assert waits.status["message"] == f"The job goes on when pod {left['metadata']['name']} is gone."
+        name = left["metadata"]["name"]
+        assert waits.status["message"] == f"The job resumes when pod {name} has been deleted."
         assert waits.status["phase"] == "Suspended"
     resumed = look(waits.status, children=children)
     assert resumed.suspend == ("tune-ftj-1", False)

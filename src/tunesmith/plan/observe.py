@@ -238,9 +238,9 @@ def _resume(seen: Seen, draft: Draft, child: Object) -> Next:
     """
     left = next(map(name_of, of_job(seen.pods, child_name(child))), None)
     if left is not None:
-        draft.phase(_held(draft), Reason.STARTING, f"The job goes on when pod {left} is gone.")
+        draft.phase(_held(draft), Reason.STARTING, f"The job resumes when pod {left} has been deleted.")
         return Next(draft.status, again=_until_deadline(seen, draft))
-    draft.phase(Phase.PENDING, Reason.STARTING, "The job goes on.")
+    draft.phase(Phase.PENDING, Reason.STARTING, "The job resumes.")
     return Next(draft.status, suspend=(child_name(child), False), again=_until_deadline(seen, draft))
 
 
