@@ -69,7 +69,7 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text()
         for target in re.findall(r"\]\(([^)#]+)", text):
-            assert (ROOT / "docs" / target).is_file(), f"{page}: {target}"
+            assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
 
 
 def test_the_rights_of_the_page_are_those_of_the_chart():

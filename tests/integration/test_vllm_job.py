@@ -11,8 +11,8 @@ import pytest
 from tests.integration.sampling_pods import REAL, Job, manifest, write_prompts
 from tests.integration.test_vllm_engine import adapters, model  # noqa: F401
 
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import publish
-from tunesmith.artifacts.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1"}

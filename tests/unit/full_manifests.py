@@ -71,7 +71,7 @@ FULL = {
                     "name": "e",
                     "prompts": {"uri": "s3://data/e.json", "instruction": {}, "systemPrompt": "Be brief."},
                     "verifier": {"regex": {"pattern": "a", "field": "b"}},
-                    "engine": {"vllm": {"extra": {"name": "value"}}},
+                    "engine": {"vllm": {"extra": {"kv_cache_dtype": "fp8"}}},
                 }
             ],
         },
@@ -82,7 +82,7 @@ FULL = {
         | {
             "spec.verifier": {"exactMatch": {"field": "answer"}},
             "spec.sampling": {"stopTokens": ["END"]},
-            "spec.engine": {"vllm": {"extra": {"name": "value"}}},
+            "spec.engine": {"vllm": {"extra": {"kv_cache_dtype": "fp8"}}},
         },
     ),
     "DialogueGenJob": changed(

@@ -1,10 +1,12 @@
 """The prompts of the roles: templates, languages, and how much of a dialogue they show. And the dry run."""
 
 import pytest
+from hostile import PROMPTS
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import each
 from tests.support import write_jsonl
-from tests.unit.dialogue_world import plan, planned, seeds
+from tests.unit.dialogue_world import TEMPLATES, plan, planned, seeds
 
 from tunesmith.api.dialogue import DialogueGenSpec, RolesSpec
 from tunesmith.artifacts.store import StorageOptions
@@ -18,14 +20,13 @@ from tunesmith.dialogue.templates import (
     Template,
     Templates,
     checked,
-    default_templates,
     load_templates,
     own_template,
 )
 from tunesmith.errors import DataError, StoragePermanentError
 from tunesmith.tokens.conversation import Message
 
-OWN = default_templates()
+OWN = TEMPLATES
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,13 @@ def test_wrong_templates_are_refused(role, text, message):
         checked(role, text)
 
 
+@each("text", PROMPTS)
+def test_a_prompt_does_not_repeat_a_dialogue_without_end(text):
+    with pytest.raises(DataError, match=r"the place {history} more than 20 times"):
+        checked(Role.CORRECTION, "{question} {answer}" + text)
+    assert checked(Role.QUESTION, "{history}" * 20 + "{{history}}" * 50)
+
+
 def roles(**uris):
     return RolesSpec.model_validate(
         {
@@ -194,7 +202,7 @@ def test_a_users_own_prompt_is_for_both_languages(tmp_path):
     found = load_templates(roles(question=path.as_uri()), StorageOptions())
     assert found.of(Role.QUESTION, "zh") == found.of(Role.QUESTION, "en") == Template("Ask on: {history}")
     assert found.of(Role.ANSWER, "zh") == OWN.of(Role.ANSWER, "zh")
-    assert found.digest != OWN.digest == default_templates().digest
+    assert found.digest != OWN.digest == load_templates(roles(), StorageOptions()).digest
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from hostile import DEEPSPEED_SECTIONS
 from tests.cases import each
 from tests.fixtures.steps import small_spec
 
@@ -152,6 +153,12 @@ def test_what_cannot_be_done_is_refused(changes, said):
     with pytest.raises(PermanentError) as caught:
         refuse_wrong(spec)
     assert caught.value.reason == Reason.INVALID_MANIFEST
+
+
+def test_no_section_writes_a_file_imports_a_module_or_talks_to_a_server():
+    taken = [name for name in DEEPSPEED_SECTIONS if not problem(spec_of(config=ZERO2 | {name: {}}))]
+    assert taken == []
+    assert "sections that are: train_batch_size, " in problem(spec_of(config=ZERO2 | {"wandb": {}}))
 
 
 @pytest.mark.engine

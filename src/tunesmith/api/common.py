@@ -18,6 +18,7 @@ from tunesmith.api.scalars import (
     Positive,
     Quantity,
     ResourceName,
+    Revision,
     SecretKey,
     ShortName,
     ShortText,
@@ -70,7 +71,7 @@ class ModelSource(Model):
     """hf://organisation/name, s3://bucket/folder or file:///folder."""
     from_job: FromJob | None = None
     """A FineTuneJob whose final model is used, or one of its checkpoints."""
-    revision: ShortText | None = None
+    revision: Revision | None = None
     """Branch, tag or commit on the hub."""
     adapter_uri: ModelUri | None = None
     """A LoRA adapter on top of the model."""

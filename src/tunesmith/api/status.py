@@ -20,7 +20,9 @@ _Amount = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
-ConditionType = Literal["Accepted", "Running", "Degraded", "Succeeded", "Failed", "Suspended"]
+ConditionType = Literal[
+    "Accepted", "Running", "Degraded", "ProgressUnreachable", "Succeeded", "Failed", "Suspended"
+]
 
 
 class Condition(Model):

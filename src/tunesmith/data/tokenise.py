@@ -58,7 +58,8 @@ def encode_all(
 
     Raises SampleError, whose index is that of the content, where labels are not what training needs.
     """
-    encoded = [_encode(tokenizer, settings, content) for content in contents]
+    with tokenizer.ahead(contents, settings.train_on):
+        encoded = [_encode(tokenizer, settings, content) for content in contents]
     if any(isinstance(each, Encoded) for each in encoded):
         _check(tokenizer, settings, encoded, "text" if isinstance(contents[0], Document) else "chat")
     return encoded

@@ -8,15 +8,17 @@ Knows nothing of dialogues; `context` says what goes into the places.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
 
 from tunesmith.api.dialogue import RolesSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.language import LANGUAGES, Language
-from tunesmith.dialogue.growth import ROLES, Role
+from tunesmith.dialogue.growth import Role
 from tunesmith.errors import DataError
 
 HISTORY = "history"
@@ -33,6 +35,8 @@ NEEDED: Mapping[Role, tuple[str, ...]] = {
 }
 LONGEST = 256 << 10
 """Bytes of a template."""
+_OFTEN = 20
+"""Times that a template may hold one place: each stands for a text of any length."""
 _PLACE = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
 
 
@@ -83,11 +87,6 @@ def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
     return Templates(found)
 
 
-def default_templates() -> Templates:
-    """Those that come along."""
-    return Templates({(role, each): own_template(role, each) for role in ROLES for each in LANGUAGES})
-
-
 def own_template(role: Role, language: Language) -> Template:
     """The one that comes with Tunesmith."""
     file = resources.files("tunesmith.dialogue").joinpath("prompts", f"{role}.{language}.txt")
@@ -97,8 +96,8 @@ def own_template(role: Role, language: Language) -> Template:
 def checked(role: Role, text: str) -> Template:
     """A template without white space around it. Raises DataError for places that are unknown or missing."""
     field, text = f"roles.{role}.promptUri", text.strip()
-    places = {found[2] for found in _PLACE.finditer(text) if found[2] is not None}
-    unknown = sorted(places - set(PLACES[role]))
+    places = Counter(found[2] for found in _PLACE.finditer(text) if found[2] is not None)
+    unknown = sorted(places.keys() - set(PLACES[role]))
     if unknown:
         raise DataError(
             f"{field}: the prompt has a place {{{unknown[0]}}}, which is not known. {_known(role)} "
@@ -110,6 +109,9 @@ def checked(role: Role, text: str) -> Template:
             f"{field}: the prompt lacks {' and '.join(missing)}, so the model would not see what it is to "
             f"go on from. {_known(role)}"
         )
+    often = [name for name, times in places.items() if times > _OFTEN]
+    if often:
+        raise DataError(f"{field}: the prompt has the place {{{often[0]}}} more than {_OFTEN} times.")
     return Template(text)
 
 

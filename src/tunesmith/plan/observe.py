@@ -43,7 +43,7 @@ from tunesmith.plan.pytorchjob_status import (
     is_suspended_by_us,
 )
 from tunesmith.plan.starting import Start, start_of
-from tunesmith.plan.trouble import TROUBLE, describe
+from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
@@ -267,10 +267,11 @@ def _under_way(seen: Seen, draft: Draft, child: Object) -> Next:
     elif holds(child, "Running"):
         progress = dict(seen.progress or {})
         trouble, awaited = progress.pop(TROUBLE, None), progress.pop(AWAITED, "")
+        silent = progress.pop(UNANSWERED_SINCE, None)
         if progress:
             draft.status["progress"] = progress
         running = f"Attempt {attempt_of(child)} is running{f', {awaited}' if awaited else ''}."
-        message = describe(draft, trouble, running)
+        message = describe_silence(draft, silent, describe(draft, trouble, running))
         draft.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
         remark = start.remark(seen.events) if start else ""

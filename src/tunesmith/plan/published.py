@@ -10,9 +10,11 @@ from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.names import FINAL_MODEL, REPORT_KEY
 from tunesmith.plan.progress import AWAITED, to_status
-from tunesmith.plan.trouble import TROUBLE
+from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE
 
 _MOST_SAID = 1024
+# What a running job says of the moment.
+_OF_THE_MOMENT = (TROUBLE, AWAITED, UNANSWERED_SINCE)
 
 
 def outputs(spec: JobSpec, word: Mapping[str, Any]) -> dict[str, str]:
@@ -30,7 +32,7 @@ def last_progress(word: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str,
     """The progress at the end: what the message says, else what was seen last."""
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen)
-    return {name: value for name, value in progress.items() if name not in (TROUBLE, AWAITED)}
+    return {name: value for name, value in progress.items() if name not in _OF_THE_MOMENT}
 
 
 def said(word: Mapping[str, Any]) -> str:

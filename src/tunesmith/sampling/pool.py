@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tunesmith.errors import PermanentError, StoppedError, TemporaryError
 from tunesmith.names import Reason
-from tunesmith.sampling.process import Ended, Process
+from tunesmith.processes import Ended, Process
 from tunesmith.sampling.verdict import CRASHED, MEMORY, NONSENSE, TIMEOUT, Verdict, rejected
 from tunesmith.sampling.verifiers import HARMLESS, Task, check_record, load, task_of
 
@@ -31,6 +31,7 @@ MEMORY_BYTES = 2 * 2**30
 START_SECONDS = 300.0
 MOST_WORKERS = 4
 _STARTS = 3
+_WORKER = "tunesmith.sampling.worker"
 _LOADED = {"regex": "pattern", "json_schema": "schema", "python": "function"}
 
 
@@ -217,7 +218,7 @@ class _Keeper:
                 raise _closed()
             if self._process is not None:
                 return self._process
-            process = self._process = Process()
+            process = self._process = Process(_WORKER)
         try:
             answer = process.ask((self._task, self._memory), START_SECONDS)
         except (Ended, TimeoutError) as error:

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import PermanentError
+from tunesmith.parent_death import die_with_parent
+from tunesmith.processes import limit_memory, memory_in_use
 from tunesmith.sampling.verdict import ERROR, rejected
 from tunesmith.sampling.verifiers import Verify, load
 
 
 def main(descriptor: int, parent: int) -> None:
     """Loads the verifier of the first message, says so, and then judges replies until the socket closes."""
-    _die_with(parent)
+    _end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _leave_the_network()
     with socket.socket(fileno=descriptor) as ours, ours.makefile("rb") as messages:
@@ -35,7 +37,8 @@ def main(descriptor: int, parent: int) -> None:
         except PermanentError as error:
             _send(ours, {"wrong": error.message})
             return
-        _limit_memory(memory)
+        if now := memory_in_use():  # a module of the user's may have brought a good deal
+            limit_memory(now + memory)
         _send(ours, {"ready": True})
         _serve(ours, messages, verify)
 
@@ -76,17 +79,6 @@ def _send(ours: socket.socket, answer: dict[str, Any]) -> None:
     ours.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _limit_memory(memory: int) -> None:
-    """So much more than there is now: a module of the user's may have brought a good deal."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return
-    now = next(int(line.split()[1]) * 1024 for line in status.open() if line.startswith("VmData"))
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
 def _leave_the_network() -> None:
     """Go into a network of its own, where there is nothing, if the kernel lets us: many containers do not."""
     new_user, new_network = 0x10000000, 0x40000000
@@ -99,12 +91,9 @@ def _leave_the_network() -> None:
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process with its keeper, even while the verifier holds the interpreter."""
+def _end_with(parent: int) -> None:
+    """End with the keeper, even while the verifier holds the interpreter; and first when memory is short."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent=parent)
     if os.uname().sysname == "Linux":
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text("1000")  # rather this one than the engine
-    if os.getppid() != parent:
-        os._exit(1)

@@ -7,7 +7,7 @@ doubt means no. Knows templates only; refuses to know labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,14 @@ class Rendered:
         return self.text[: self.starts[messages]] + (self.prompt if prompt else self.end)
 
 
-def endings(template: Any, source: str) -> tuple[str, str] | None:
+def endings(environment: Any, source: str) -> tuple[str, str] | None:
     """What a template that never looks ahead writes after the last message, with and without a prompt.
 
     None where it may look ahead, or is written in a way not understood here.
     """
     from jinja2 import nodes
 
-    body = template.environment.parse(source).body
+    body = environment.parse(source).body
     loops = [at for at, node in enumerate(body) if isinstance(node, nodes.For)]
     if len(loops) != 1:
         return None
@@ -102,7 +102,9 @@ def _constant(after: list[Any], prompt: bool) -> str | None:
     return text
 
 
-def render_all(template: Any, values: dict[str, Any], turns: list[dict[str, str]]) -> tuple[str, list[int]]:
+def render_all(
+    template: Any, values: Mapping[str, Any], turns: list[dict[str, str]]
+) -> tuple[str, list[int]]:
     """The text of all turns without what follows them, and where each begins and the last one ends."""
     watched = _Watched(turns)
     context = template.new_context({**values, MESSAGES: watched, PROMPT: False})

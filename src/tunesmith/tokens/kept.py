@@ -14,7 +14,8 @@ from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.frames import Frames
 from tunesmith.tokens.losses import fewer, loss_reason
 from tunesmith.tokens.marks import Layout, Marks, order_of, squashed
-from tunesmith.tokens.template import Renderer, Shape
+from tunesmith.tokens.renderer import Renderer
+from tunesmith.tokens.template import Shape
 from tunesmith.tokens.turn_text import TurnText, turn_texts
 
 _LAYOUTS = 2000

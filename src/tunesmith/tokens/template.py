@@ -1,21 +1,17 @@
-"""Rendering by the model's own chat template, and what made-up conversations tell about that template.
+"""What made-up conversations tell about a chat template: how it opens a turn and ends a reply.
 
-transformers' `apply_chat_template` is the truth. Refuses to know any template by name, and never looks
-for markers in a record's text: where a reply starts and ends is known from renderings alone.
+Does not depend on any template by name, and never looks for markers in a record's text: where a reply starts
+and ends is known from renderings alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
-from typing import Any
 
 from tunesmith.errors import ModelError
-from tunesmith.tokens.beginnings import Rendered, endings, render_all
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
+from tunesmith.tokens.renderer import Renderer
 
 # Words no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
@@ -24,118 +20,6 @@ WHITE_SPACE_ONLY = (
     "They differ in white space only; give the template's generation prompt what its replies have"
 )
 THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
-
-
-# After so many equal renderings the compiled template is used by itself.
-AGREEMENTS, NEVER = 8, -1
-NOW_AND_THEN = 500
-
-
-class Renderer:
-    """Messages to the text the model sees. `today` is the date for templates that print it."""
-
-    def __init__(self, tokenizer: Any, today: date) -> None:
-        self._tokenizer, self._today = tokenizer, today
-        self._agreed = 0
-        self._compiled: Any = None
-        self._endings: tuple[str, str] | None = None
-        self._asked = 0
-        self._values: dict[str, Any] = {}
-
-    @property
-    def name(self) -> str:
-        """What messages call the template: the file that has it, where that can be found."""
-        folder = Path(self._tokenizer.name_or_path or "")
-        for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json"):
-            if self._tokenizer.name_or_path and file.is_file():
-                return f"the chat template in {file}"
-        return "the model's chat template"
-
-    def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
-
-        Raises RecordError with the template's own message where it refuses, ModelError without a template.
-        """
-        from jinja2.exceptions import TemplateError
-
-        if not self._tokenizer.chat_template:
-            raise ModelError(
-                "The model's tokenizer has no chat template. Use an instruction-tuned model, put a "
-                "chat_template.jinja beside the tokenizer, or train on plain text."
-            )
-        if not messages:
-            raise RecordError(
-                "nothing stands before the assistant's first turn, so there is no prompt to answer"
-            )
-        turns = [message.as_dict() for message in messages]
-        try:
-            return self._render(turns, prompt)
-        except (TemplateError, TypeError) as error:
-            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
-
-    def _render(self, turns: list[dict[str, str]], prompt: bool) -> str:
-        """transformers' rendering, which does much around the template; after some, the template alone."""
-        if self._agreed == AGREEMENTS:
-            return self._alone(turns, prompt)
-        text: str = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=prompt, strftime_now=self._today.strftime
-        )
-        if self._compiled is None:
-            self._compile()
-        if self._agreed >= 0:
-            self._agreed = self._agreed + 1 if self._alone(turns, prompt) == text else NEVER
-        return text
-
-    def _compile(self) -> None:
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        source = self._tokenizer.get_chat_template()
-        self._compiled = _compile_jinja_template(source)
-        self._endings = endings(self._compiled, source)
-        self._values = {
-            **self._tokenizer.special_tokens_map,
-            "tools": None,
-            "documents": None,
-            "strftime_now": self._today.strftime,
-        }
-
-    def beginnings(self, messages: Sequence[Message]) -> Rendered | None:
-        """All beginnings of `messages` at once; None where the template may look ahead.
-
-        Raises RecordError with the template's own message where it refuses any of them.
-        """
-        from jinja2.exceptions import TemplateError
-
-        if self._agreed != AGREEMENTS or self._endings is None:
-            return None
-        turns = [message.as_dict() for message in messages]
-        try:
-            text, starts = render_all(self._compiled, self._values, turns)
-        except (TemplateError, TypeError) as error:
-            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
-        whole = Rendered(text, starts, *self._endings)
-        self._asked += 1
-        doubt = len(starts) != len(turns) + 1
-        if doubt or (self._asked % NOW_AND_THEN == 1 and not self._holds(whole, turns)):
-            self._endings = None
-            return None
-        return whole
-
-    def _holds(self, whole: Rendered, turns: list[dict[str, str]]) -> bool:
-        """Whether two beginnings are what transformers itself renders."""
-        half = max(1, len(turns) // 2)
-        return all(
-            whole.beginning(n, prompt=prompt)
-            == self._tokenizer.apply_chat_template(
-                turns[:n], tokenize=False, add_generation_prompt=prompt, strftime_now=self._today.strftime
-            )
-            for n, prompt in ((half, True), (len(turns), False))
-        )
-
-    def _alone(self, turns: list[dict[str, str]], prompt: bool) -> str:
-        template = self._compiled
-        values = {**self._values, "messages": turns, "add_generation_prompt": prompt}
-        return "".join(template.root_render_func(template.new_context(values)))
 
 
 @dataclass(frozen=True, slots=True)

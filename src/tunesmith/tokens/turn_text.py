@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
-from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, Renderer, Shape
+from tunesmith.tokens.renderer import Renderer
+from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, Shape
 
 _MARK = "\U0010fffd"
 """A character for private use, which no template writes itself and none trims."""

@@ -1,12 +1,13 @@
 """The ids of a conversation's turns: prompts exactly as inference has them, replies as training labels them.
 
-Knows texts and ids; refuses to know messages, templates and lengths.
+Does not depend on messages, templates and lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tunesmith.tokens.conversation import Sample
 from tunesmith.tokens.encode import Encoder, Pair
 from tunesmith.tokens.turn_text import TurnText
 
@@ -75,3 +76,21 @@ def _pairs(parts: Sequence[list[int]]) -> Iterator[Pair]:
         ids = ids + context
         yield Pair(ids, reply)
         ids = ids + reply
+
+
+def lone_sample(pair: Pair, weight: float, cut_tokens: int) -> Sample:
+    """One turn, whose reply counts `weight`, as a sample."""
+    return Sample(pair.prompt + pair.reply, [0.0] * len(pair.prompt) + [weight] * len(pair.reply), cut_tokens)
+
+
+def append_sample(samples: list[Sample], pair: Pair, weight: float, cut_tokens: int) -> None:
+    """Add a turn as a sample of its own, or to the last sample where its prompt continues that one's ids."""
+    labels = [weight] * len(pair.reply)
+    if samples and pair.prompt[: len(samples[-1].ids)] == samples[-1].ids:
+        last = samples.pop()
+        weights = last.weights + [0.0] * (len(pair.prompt) - len(last.ids)) + labels
+        cut_tokens = max(cut_tokens, last.cut_tokens)
+    else:
+        samples.append(lone_sample(pair, weight, cut_tokens))
+        return
+    samples.append(Sample(pair.prompt + pair.reply, weights, cut_tokens))

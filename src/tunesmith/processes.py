@@ -1,10 +1,15 @@
-"""One worker process and the socket to it. Knows nothing of verdicts; `pool` decides what an end means."""
+"""One worker process and the socket to it, for what is not our code: verifiers and chat templates.
+
+A worker is a module whose `main` reads pickled messages from a socket and answers each with a line of JSON,
+which nothing it ran can make dangerous to read. Does not depend on what is asked, nor on what an end means.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -18,14 +23,11 @@ from typing import Any
 
 from tunesmith import names
 
-_LONGEST_ANSWER = 1 << 20
 _BEGIN = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tunesmith.sampling.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+    "import sys, json, importlib; sys.path[:] = json.loads(sys.argv[1]); "
+    "importlib.import_module(sys.argv[2]).main(int(sys.argv[3]), int(sys.argv[4]))"
 )
-
-
-# What a verifier's process is told; Secrets and keys of the storage are in none of these.
+# What a worker is passed; Secrets and keys of the storage are in none of these.
 _TOLD = frozenset(
     {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONHASHSEED", names.ENV_RULES}
 )
@@ -33,8 +35,26 @@ _TOLD_BEGINNINGS = ("LC_", "OMP_", "MKL_", "OPENBLAS_")
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The few variables that a verifier's process gets."""
+    """The few variables that a worker gets."""
     return {n: v for n, v in environment.items() if n in _TOLD or n.startswith(_TOLD_BEGINNINGS)}
+
+
+def memory_in_use() -> int:
+    """Bytes of data that this process has, to limit what it may have; 0 where the kernel does not say."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+
+
+def limit_memory(most: int | None) -> None:
+    """Have MemoryError raised beyond `most` bytes of data in this process; None takes that back."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    ours = hard if most is None else most
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (ours if hard == resource.RLIM_INFINITY else min(ours, hard), hard)
+    )
 
 
 class Ended(Exception):  # noqa: N818 - not always an error
@@ -44,13 +64,15 @@ class Ended(Exception):  # noqa: N818 - not always an error
 class Process:
     """A worker in a session of its own, so that what it starts can be killed with it.
 
-    Raises OSError where no process can be started.
+    `module` has its `main`, which gets the socket's descriptor and our process id; no answer is longer than
+    `longest` bytes. Raises OSError where no process can be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str, longest: int = 1 << 20) -> None:
         self._ours, theirs = socket.socketpair()
-        paths = [path or str(Path.cwd()) for path in sys.path]
-        command = [sys.executable, "-c", _BEGIN, json.dumps(paths), str(theirs.fileno()), str(os.getpid())]
+        self._longest = longest
+        paths = json.dumps([path or str(Path.cwd()) for path in sys.path])
+        command = [sys.executable, "-c", _BEGIN, paths, module, str(theirs.fileno()), str(os.getpid())]
         quiet = subprocess.DEVNULL
         self._lock = threading.Lock()
         try:
@@ -92,7 +114,7 @@ class Process:
                 raise TimeoutError
             self._ours.settimeout(left)
             chunk = self._ours.recv(65536)
-            if not chunk or len(line) > _LONGEST_ANSWER:
+            if not chunk or len(line) > self._longest:
                 raise OSError("no whole answer came")
             line += chunk
         return bytes(line)

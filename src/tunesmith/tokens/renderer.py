@@ -1,0 +1,175 @@
+"""Messages to text by the model's own chat template, in a process of its own (`bounded`).
+
+transformers' `apply_chat_template` is the truth, and does much around the template: the compiled template is
+used by itself once it has agreed often enough. Does not depend on what a rendering is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import ModelError
+from tunesmith.tokens.beginnings import MESSAGES, PROMPT, Rendered
+from tunesmith.tokens.bounded import BoundedTemplate, OverLimit, bound_transformers
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import RecordError
+
+# After so many equal renderings the compiled template is used by itself.
+AGREEMENTS, NEVER = 8, -1
+NOW_AND_THEN = 500
+# Characters of a conversation, times its turns, that are rendered ahead.
+MOST_AHEAD = 1 << 20
+# A conversation with or without a generation prompt; None for all its beginnings.
+_Key = tuple[bool | None, tuple[Message, ...]]
+
+
+class Renderer:
+    """Messages to the text the model sees. `today` is the date for templates that print it."""
+
+    def __init__(self, tokenizer: Any, today: date) -> None:
+        self._tokenizer, self._today = tokenizer, today
+        self._agreed = 0
+        self._template: BoundedTemplate | None = None
+        self._endings: tuple[str, str] | None = None
+        self._asked = 0
+        self._ready: dict[_Key, dict[str, Any]] = {}
+
+    @property
+    def name(self) -> str:
+        """What messages call the template: the file that has it, where that can be found."""
+        folder = Path(self._tokenizer.name_or_path or "")
+        for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json"):
+            if self._tokenizer.name_or_path and file.is_file():
+                return f"the chat template in {file}"
+        return "the model's chat template"
+
+    def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
+        """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
+
+        Raises RecordError with the template's own message where it refuses, ModelError without a template and
+        for one that takes more than any honest one.
+        """
+        if not self._tokenizer.chat_template:
+            raise ModelError(
+                "The model's tokenizer has no chat template. Use an instruction-tuned model, put a "
+                "chat_template.jinja beside the tokenizer, or train on plain text."
+            )
+        if not messages:
+            raise RecordError(
+                "nothing stands before the assistant's first turn, so there is no prompt to answer"
+            )
+        if self._ready and (ready := self._ready.get((prompt, tuple(messages)))):
+            return str(ready["text"])
+        turns = [message.as_dict() for message in messages]
+        with self._refusals():
+            return self._render(turns, prompt)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            yield
+        except OverLimit as over:
+            name = self.name[0].upper() + self.name[1:]
+            raise ModelError(f"{name} {over}. Mend it, or use another model.") from None
+        except (TemplateError, TypeError) as error:
+            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
+
+    def _render(self, turns: list[dict[str, str]], prompt: bool) -> str:
+        """transformers' rendering, which does much around the template; after some, the template alone."""
+        if self._agreed == AGREEMENTS:
+            return self._alone(turns, prompt)
+        text = self._by_transformers(turns, prompt)
+        if self._template is None:
+            self._open()
+        if self._agreed >= 0:
+            self._agreed = self._agreed + 1 if self._alone(turns, prompt) == text else NEVER
+        return text
+
+    def _by_transformers(self, turns: list[dict[str, str]], prompt: bool) -> str:
+        bound_transformers()
+        text: str = self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=prompt, strftime_now=self._today.strftime
+        )
+        return text
+
+    def _open(self) -> None:
+        values = {
+            **self._tokenizer.special_tokens_map,
+            "tools": None,
+            "documents": None,
+            "strftime_now": self._today.strftime,
+        }
+        self._template = BoundedTemplate(self._tokenizer.get_chat_template(), values)
+        self._endings = self._template.endings
+
+    def beginnings(self, messages: Sequence[Message]) -> Rendered | None:
+        """All beginnings of `messages` at once; None where the template may look ahead.
+
+        Raises RecordError with the template's own message where it refuses any of them, ModelError as above.
+        """
+        if self._agreed != AGREEMENTS or self._endings is None or self._template is None:
+            return None
+        turns = [message.as_dict() for message in messages]
+        ready = self._ready.get((None, tuple(messages))) if self._ready else None
+        with self._refusals():
+            text, starts = (ready["text"], ready["starts"]) if ready else self._template.beginnings(turns)
+            whole = Rendered(text, starts, *self._endings)
+            self._asked += 1
+            doubt = len(starts) != len(turns) + 1
+            if doubt or (self._asked % NOW_AND_THEN == 1 and not self._holds(whole, turns)):
+                self._endings, self._ready = None, {}
+                return None
+        return whole
+
+    @contextmanager
+    def ahead(self, conversations: Iterable[tuple[Sequence[Message], Sequence[int]]]) -> Iterator[None]:
+        """Meanwhile have the texts of these turns ready: one request for all, since each has its price."""
+        wanted: dict[_Key, dict[str, Any]] = {}
+        if self._agreed == AGREEMENTS:
+            for messages, turns in conversations:
+                wanted |= self._wanted(messages, turns)
+        try:
+            self._ready = self._answers(wanted)
+            yield
+        finally:
+            self._ready = {}
+
+    def _wanted(self, messages: Sequence[Message], turns: Sequence[int]) -> dict[_Key, dict[str, Any]]:
+        """The values with which the texts of `turns` are rendered."""
+        told = [message.as_dict() for message in messages[: turns[-1] + 1]]
+        if self._endings is not None:
+            return {(None, tuple(messages[: len(told)])): {MESSAGES: told}}
+        if len(turns) * sum(len(turn["content"]) for turn in told) > MOST_AHEAD:
+            return {}
+        ends = [(prompt, at if prompt else at + 1) for at in turns if at for prompt in (True, False)]
+        return {
+            (prompt, tuple(messages[:end])): {MESSAGES: told[:end], PROMPT: prompt} for prompt, end in ends
+        }
+
+    def _answers(self, wanted: dict[_Key, dict[str, Any]]) -> dict[_Key, dict[str, Any]]:
+        if not wanted or self._template is None:
+            return {}
+        task = "text" if self._endings is None else "beginnings"
+        try:
+            answers = self._template.many(task, list(wanted.values()))
+        except OverLimit:  # one by one they will show which
+            return {}
+        return {key: answer for key, answer in zip(wanted, answers, strict=True) if "text" in answer}
+
+    def _holds(self, whole: Rendered, turns: list[dict[str, str]]) -> bool:
+        """Whether two beginnings are what transformers itself renders."""
+        half = max(1, len(turns) // 2)
+        return all(
+            whole.beginning(n, prompt=prompt) == self._by_transformers(turns[:n], prompt)
+            for n, prompt in ((half, True), (len(turns), False))
+        )
+
+    def _alone(self, turns: list[dict[str, str]], prompt: bool) -> str:
+        assert self._template is not None
+        return self._template.render(messages=turns, add_generation_prompt=prompt)
