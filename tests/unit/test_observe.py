@@ -275,7 +275,7 @@ def test_a_failure_counts_though_the_pod_has_gone_when_the_next_attempt_may_star
     waits = look(RUNNING, children=[child(1, "Failed")], pods=[OOM, ALIVE])
     anew = look(waits.status, children=[child(1, "Failed")])
     assert (anew.create, anew.status["reason"], anew.status["attempts"]) == (2, "OutOfMemory", 2)
-    assert anew.status["message"] == "Attempt 2 follows: Pod tune-ftj-1-master-0 is gone."
+    assert anew.status["message"] == "Attempt 2 follows: Pod tune-ftj-1-master-0 has been deleted."
 
 
 FAILED = {"children": [child(1, "Failed", at=-4)], "pods": [OOM]}

@@ -25,11 +25,20 @@ def test_a_job_resumes_when_no_pod_of_its_is_left():
     for left in (SAVES, pod(word=STOPPED, code=1, deleted=-20), pod(kind="worker", state={"waiting": {}})):
         waits = look(SUSPENDED, children=children, pods=[left])
         assert (waits.suspend, waits.create) == (None, None)
-        assert waits.status["message"] == f"The job goes on when pod {left['metadata']['name']} is gone."
+        name = left["metadata"]["name"]
+        assert waits.status["message"] == f"The job resumes when pod {name} has been deleted."
         assert waits.status["phase"] == "Suspended"
     resumed = look(waits.status, children=children)
     assert resumed.suspend == ("tune-ftj-1", False)
     assert (resumed.status["phase"], resumed.status["attempts"]) == ("Pending", 1)
+
+
+def test_the_deadline_of_a_job_that_waits_to_resume_stands_still():
+    children = [child(1, suspend=True, ours=True)]
+    waits = look(SUSPENDED, children=children, pods=[SAVES], activeDeadlineSeconds=30, at=500)
+    assert (waits.status["phase"], waits.again) == ("Suspended", None)
+    strays = look(SUSPENDED, strangers=[SAVES], activeDeadlineSeconds=30, at=500)
+    assert (strays.status["phase"], strays.again) == ("Suspended", None)
 
 
 def test_a_job_that_was_to_be_suspended_again_while_it_waited_stays_suspended():

@@ -77,6 +77,8 @@ ANYTHING = st.recursive(
 PATHS = [
     ("status",),
     ("status", "reason"),
+    ("status", "message"),
+    ("status", "phase"),
     ("status", "conditions"),
     ("status", "conditions", 0),
     ("status", "containerStatuses"),
@@ -89,6 +91,8 @@ PATHS = [
     ("status", "initContainerStatuses"),
     ("metadata", "name"),
     ("metadata", "labels"),
+    ("metadata", "deletionTimestamp"),
+    ("metadata", "deletionGracePeriodSeconds"),
 ]
 
 
@@ -101,8 +105,9 @@ def put(body, path, value):
 @settings(max_examples=200)
 @given(path=st.sampled_from(PATHS), value=ANYTHING)
 def test_a_pod_of_any_shape(path, value):
-    body = pod(code=1, conditions=[{"type": "PodScheduled"}])
+    body = pod(code=1, deleted=-60, conditions=[{"type": "PodScheduled"}])
     put(body, path, value)
+    observe(seen(RUNNING, children=[child(1, "Failed")], pods=[body]))
     for read in (published, cause_of_failure):
         read([body])
     look(look().status, children=[child()], pods=[body])

@@ -41,7 +41,7 @@ def _remembered(draft: Draft, child: Object) -> Cause | None:
     disrupted = was_disrupted(draft, attempt_of(child)) or reason in _DISRUPTED
     if phase == Phase.SUSPENDED or reason in REFUSALS:
         reason = Reason.PREEMPTED if disrupted else Reason.PROCESS_DIED
-    return Cause(str(reason), f"Pod {pod} is gone.", counts=not disrupted, pod=pod)
+    return Cause(str(reason), f"Pod {pod} has been deleted.", counts=not disrupted, pod=pod)
 
 
 def remember(draft: Draft, child: Object, cause: Cause) -> None:

@@ -96,7 +96,7 @@ def observe(seen: Seen) -> Next:
     word = None if child is None else published(of_job(seen.pods, child_name(child)))
     if child is not None and holds(child, "Succeeded") and word is not None:
         return _succeeded(seen, draft, word)
-    if draft.before.get("phase") != Phase.SUSPENDED and _until_deadline(seen, draft) == 0.0:
+    if _until_deadline(seen, draft) == 0.0:
         seconds = seen.job.spec.run.active_deadline_seconds
         draft.phase(Phase.FAILED, Reason.DEADLINE_EXCEEDED, f"Not done within {seconds} seconds.")
         return Next(draft.status, delete=_strays(seen), again=seen.job.spec.run.ttl_seconds_after_finished)
@@ -140,6 +140,9 @@ def _finished(seen: Seen, draft: Draft) -> Next:
 
 
 def _until_deadline(seen: Seen, draft: Draft) -> float | None:
+    """Seconds until the job's deadline; None where it has none, or is suspended: that time does not count."""
+    if draft.status.get("phase") == Phase.SUSPENDED:
+        return None
     seconds, passed = seen.job.spec.run.active_deadline_seconds, draft.seconds_since("startTime")
     return None if seconds is None or passed is None else max(0.0, seconds - passed)
 
@@ -157,13 +160,13 @@ def _start(seen: Seen, draft: Draft, cause: Cause | None = None) -> Next:
         return Next(draft.status)
     reason = cause.reason if cause else Reason.STARTING
     why = f": {cause.message}" if cause else "."
-    deadline = _until_deadline(seen, draft)
     writer = next((name_of(pod) for pod in (*seen.pods, *seen.strangers) if may_write(pod)), None)
     if writer is not None:
         draft.phase(_held(draft), reason, f"Attempt {number} follows when pod {writer} has ended{why}")
-        return Next(draft.status, again=deadline)
+        return Next(draft.status, again=_until_deadline(seen, draft))
     if cause and (left := wait(draft, seen.children, cause)) > 0:
         draft.phase(Phase.PENDING, reason, why_waiting(draft, cause))
+        deadline = _until_deadline(seen, draft)
         return Next(draft.status, again=left if deadline is None else min(left, deadline))
     begin(draft, number, counted)
     draft.phase(Phase.PENDING, reason, f"Attempt {number} {'follows' if cause else 'is starting'}{why}")
@@ -235,9 +238,9 @@ def _resume(seen: Seen, draft: Draft, child: Object) -> Next:
     """
     left = next(map(name_of, of_job(seen.pods, child_name(child))), None)
     if left is not None:
-        draft.phase(_held(draft), Reason.STARTING, f"The job goes on when pod {left} is gone.")
+        draft.phase(_held(draft), Reason.STARTING, f"The job resumes when pod {left} has been deleted.")
         return Next(draft.status, again=_until_deadline(seen, draft))
-    draft.phase(Phase.PENDING, Reason.STARTING, "The job goes on.")
+    draft.phase(Phase.PENDING, Reason.STARTING, "The job resumes.")
     return Next(draft.status, suspend=(child_name(child), False), again=_until_deadline(seen, draft))
 
 
