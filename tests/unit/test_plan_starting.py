@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sightings import child, conditions, look, pod, seen, stamp
@@ -255,39 +254,6 @@ def test_a_refused_worker_of_a_running_job_has_its_time_from_when_it_was_noticed
     assert look(noticed.status, **sight, at=60).status["phase"] == "Failed"
 
 
-STARTS = {
-    "StartError": pod(
-        code=128, reason="StartError", word='exec: "torchrun": executable file not found in $PATH'
-    ),
-    "ContainerCannotRun": pod(code=127, reason="ContainerCannotRun", word="no such device"),
-    "init": pod(
-        state={"waiting": {"reason": "PodInitializing"}},
-        phase="Failed",
-        initContainerStatuses=[
-            {"name": "init-pytorch", "state": {"terminated": {"exitCode": 1, "message": "no master"}}}
-        ],
-    ),
-}
-WORDS = {
-    "StartError": 'exec: "torchrun": executable file not found in $PATH',
-    "ContainerCannotRun": "no such device",
-    "init": "its init container init-pytorch ended with exit code 1. no master",
-}
-
-
-def test_a_container_that_could_not_start_is_the_cause():
-    found = {
-        name: look(PENDING, children=[child(1, "Failed")], pods=[body], maxAttempts=1).status
-        for name, body in STARTS.items()
-    }
-    assert {name: (one["phase"], one["reason"]) for name, one in found.items()} == dict.fromkeys(
-        STARTS, ("Failed", "StartError")
-    )
-    assert {name: one["message"] for name, one in found.items()} == {
-        name: f"Pod tune-ftj-1-master-0 could not start: {words}" for name, words in WORDS.items()
-    }
-
-
 ANY = st.none() | st.integers() | st.text(max_size=9) | st.lists(st.integers(), max_size=2)
 FIELDS = ["involvedObject", "reason", "message", "type", "series", "lastTimestamp", "eventTime", "metadata"]
 
@@ -299,7 +265,6 @@ def test_an_event_of_any_shape(values):
         start([SILENT] if uid == "pod-0" else [], [event(uid, "FailedMount") | values])
 
 
-@pytest.mark.parametrize("at", [-3600, 3600])
-def test_a_clock_that_differs(at):
-    following = start([], children=[made(child(1), at, "child-1")])
-    assert following.again is None or 0 <= following.again <= 60
+def test_a_clock_that_differs():
+    for at in (-3600, 3600):
+        assert 0 <= start([], children=[made(child(1), at, "child-1")]).again <= 60, at
