@@ -15,7 +15,9 @@ CONSTRAINTS := locks/constraints.txt
 PIN = $(CONSTRAINTS:%=--constraint %)
 PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
-.PHONY: demo chat check test test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
+LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
+
+.PHONY: demo chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -27,17 +29,21 @@ chat: demo ## talk to the demo's model
 	$(BIN)/tunesmith chat --model s3://models/quickstart/final_model
 
 check: lint ## for daily work: lint, and the tests that need no torch, no S3 and no job
-	$(BIN)/pytest -m "not engine and not soak" -n 2 --dist loadfile --no-loadscope-reorder tests/unit
+	$(LIGHT) -n 2
 
 # There are more threads than processors: one that waits is to let the others work.
 test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/.dev ## everything CI runs
-	$(MAKE) -j 3 --output-sync=line lint test-vllm test-rest
+	$(MAKE) -j 3 -k --output-sync=line lint test-light test-vllm test-rest
+
+# Without the engines, as `check` runs them, so that one that lacks its mark is found.
+test-light: $(VENV)/.dev
+	$(LIGHT) -n 1
 
 # The longest first; every process with one thread.
 test-rest: $(VENV)/.dev .demo/model/config.json
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not soak and not cluster and not vllm" -n $(WORKERS) --dist loadfile \
-	  --no-loadscope-reorder --durations 25 tests/integration tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "engine and not soak and not cluster and not vllm" -n $(WORKERS) \
+	  --dist loadfile --no-loadscope-reorder --durations 25 tests/integration tests/unit
 
 test-vllm: $(VENV)/.vllm
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/integration

@@ -40,9 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs an engine by the fixtures it uses."""
+    """Mark what needs an engine by the fixtures it uses, and whatever is no test of a unit."""
+    units = Path(__file__).parent / "unit"
     for item in items:
-        if OF_ENGINES & set(getattr(item, "fixturenames", ())):
+        if OF_ENGINES & set(getattr(item, "fixturenames", ())) or not item.path.is_relative_to(units):
             item.add_marker("engine")
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tunesmith.jobs import engines
-from tunesmith.jobs.world import die_with_parent
+from tunesmith.parent_death import die_with_parent
 
 MODULE = "tunesmith.jobs.engine"
 _NUMBER = struct.Struct("i")

@@ -19,8 +19,9 @@ import workload
 from tunesmith.api.generation import RegexVerifier, VerifierSpec
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.retry import Task
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.sampler import Engine
 from tunesmith.engines.vllm import open_vllm
 from tunesmith.sampling.loop import Loop

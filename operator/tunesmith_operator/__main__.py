@@ -32,11 +32,11 @@ def main() -> int:
             clusterwide=not settings.namespaces,
             namespaces=list(settings.namespaces),
             standalone=True,
-            liveness_endpoint=f"http://0.0.0.0:{settings.port}/healthz",
         )
     except Exception as error:  # noqa: BLE001 the edge of the process; a watch that fails for good ends here
-        kind = type(error).__name__
-        log.critical("The process ends, since a part of it has failed: %s: %s", kind, error)
+        cause = error.__cause__ or error
+        kind = type(cause).__name__
+        log.critical("The process ends, since a part of it has failed: %s: %s", kind, cause)
         return EXIT_CODE
     return 0
 

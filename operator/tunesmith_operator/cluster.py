@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +16,15 @@ from lightkube.types import PatchType
 
 from tunesmith import names
 from tunesmith.names import Kind
+from tunesmith.plan.messages import fit
 from tunesmith.plan.pods import get, items
 from tunesmith_operator.metrics import API_CALLS, API_ERRORS
+from tunesmith_operator.releases import SELECTOR
 from tunesmith_operator.settings import OURS
 
 log = logging.getLogger(__name__)
 FIELD_MANAGER = "tunesmith-operator"
-CONFLICT, NOT_FOUND, INVALID = 409, 404, 422
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, INVALID = 401, 403, 404, 409, 422
 
 _PLURALS = names.PLURALS
 JOBS: dict[str, Any] = {
@@ -31,6 +34,7 @@ PYTORCH_JOB: Any = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob"
 CONFIG_MAP: Any = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
 POD: Any = create_namespaced_resource("", "v1", "Pod", "pods")
 EVENT: Any = create_namespaced_resource("", "v1", "Event", "events")
+SERVICE_ACCOUNT: Any = create_namespaced_resource("", "v1", "ServiceAccount", "serviceaccounts")
 # What a request to the API server may end with.
 TROUBLE = (ApiError, httpx2.HTTPError)
 _PAGE = 500
@@ -62,6 +66,21 @@ class RefusedError(Exception):
     """The API server takes no status for an object that its present CRD would refuse."""
 
 
+class WriteRefusedError(Exception):
+    """The API server refuses a write: a webhook, a quota, a policy, or a namespace that is going."""
+
+    def __init__(self, what: str, error: httpx2.HTTPStatusError) -> None:
+        code, reason = _answer(error)
+        super().__init__(f"The API server refuses to {what} (HTTP {code}): {reason}")
+
+
+def _answer(error: httpx2.HTTPStatusError) -> tuple[int, str]:
+    """HTTP status and message, of the API server or of a proxy before it."""
+    if isinstance(error, ApiError):
+        return error.status.code or 0, fit(error.status.message)
+    return error.response.status_code, fit(error.response.text) or error.response.reason_phrase
+
+
 class Cluster:
     """Writes: children, status, events. Each is one request. And one list of everything."""
 
@@ -81,10 +100,42 @@ class Cluster:
             API_ERRORS.labels(method).inc()
             raise
 
+    async def _write(self, what: str, method: str, *arguments: Any, **options: Any) -> Any:
+        """A write of a child. Raises WriteRefusedError for every error that is not told apart later."""
+        try:
+            return await self._call(method, *arguments, **options)
+        except httpx2.HTTPStatusError as error:
+            usual = {UNAUTHORIZED, CONFLICT} | (set() if method == "create" else {NOT_FOUND})
+            if _answer(error)[0] in usual:
+                raise
+            raise WriteRefusedError(what, error) from error
+
     async def _list(self, resource: Any, namespace: str, labels: Any = None) -> list[dict[str, Any]]:
         API_CALLS.labels("list").inc()
         found = self._client.list(resource, namespace=namespace, chunk_size=_PAGE, labels=labels)
         return [dict(body) async for body in found]
+
+    async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        """The events of one object; of very many, which anybody can make, the last ones listed."""
+        API_CALLS.labels("list").inc()
+        about = {"involvedObject.uid": uid}
+        found = self._client.list(EVENT, namespace=namespace, chunk_size=_PAGE, fields=about)
+        last: deque[dict[str, Any]] = deque(maxlen=_PAGE)
+        async for body in found:
+            last.append(dict(body))
+        return list(last)
+
+    async def releases(self) -> list[dict[str, Any]]:
+        """The ConfigMaps by which releases of the chart know of each other."""
+        return await self._list(CONFIG_MAP, "*", labels=SELECTOR)
+
+    async def has_service_account(self, namespace: str, name: str) -> bool:
+        """Whether there is one; also True if nobody may look."""
+        try:
+            await self._call("get", SERVICE_ACCOUNT, name, namespace=namespace)
+        except httpx2.HTTPStatusError as error:
+            return not (isinstance(error, ApiError) and error.status.code == NOT_FOUND)
+        return True
 
     async def list_everything(self, namespaces: Sequence[str]) -> tuple[list[dict[str, Any]], ...]:
         """Jobs, then PyTorchJobs, pods and ConfigMaps: what an earlier one speaks of is in a later one."""
@@ -97,18 +148,21 @@ class Cluster:
         labels = dict([OURS.split("=")])
         for resource, found in owned.items():
             for namespace in namespaces or ("*",):
-                found += await self._list(resource, namespace, labels)
+                found += await self._list(resource, namespace, labels=labels)
         return jobs, *owned.values()
 
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
         """Create a ConfigMap or PyTorchJob once; one of ours that is there already is fine.
 
-        Raises NameTakenError when the name belongs to another owner, ConflictError when it is free again.
+        Raises NameTakenError when the name belongs to another owner, ConflictError when it is free again,
+        WriteRefusedError when the API server takes no such object now.
         """
         kind = CONFIG_MAP if body["kind"] == "ConfigMap" else PYTORCH_JOB
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         try:
-            created: dict[str, Any] = await self._call("create", kind(body), namespace=namespace)
+            created: dict[str, Any] = await self._write(
+                f"create {body['kind']} {name}", "create", kind(body), namespace=namespace
+            )
         except ApiError as error:
             if error.status.code != CONFLICT:
                 raise
@@ -131,16 +185,18 @@ class Cluster:
         """Patch the one field of a PyTorchJob that is ours to change, and note that it was us."""
         mark = {names.ANNOTATION_SUSPENDED: "true" if wanted else None}
         patch = {"metadata": {"annotations": mark}, "spec": {"runPolicy": {"suspend": wanted}}}
-        done: dict[str, Any] = await self._call(
-            "patch", PYTORCH_JOB, name, patch, namespace=namespace, patch_type=PatchType.MERGE
+        what = f"{'suspend' if wanted else 'resume'} PyTorchJob {name}"
+        done: dict[str, Any] = await self._write(
+            what, "patch", PYTORCH_JOB, name, patch, namespace=namespace, patch_type=PatchType.MERGE
         )
         return done
 
     async def delete_child(self, namespace: str, name: str) -> None:
         """Delete a ConfigMap, then the PyTorchJob, which is what is looked for; gone already is fine."""
         for kind in (CONFIG_MAP, PYTORCH_JOB):
+            what = f"delete {'ConfigMap' if kind is CONFIG_MAP else 'PyTorchJob'} {name}"
             try:
-                await self._call("delete", kind, name, namespace=namespace)
+                await self._write(what, "delete", kind, name, namespace=namespace)
             except ApiError as error:
                 if error.status.code != NOT_FOUND:
                     raise

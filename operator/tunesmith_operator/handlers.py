@@ -13,7 +13,10 @@ import kopf
 
 from tunesmith import names
 from tunesmith.api.references import Key
+from tunesmith.plan.pods import get
+from tunesmith_operator.login import connection
 from tunesmith_operator.operator import Operator
+from tunesmith_operator.releases import OverlapError
 from tunesmith_operator.settings import OURS, read_settings
 
 
@@ -48,7 +51,16 @@ async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) ->
     """See what there is, before any watch tells of it, and start our own tasks."""
     set_up(settings)
     memo.operator = Operator.connect(read_settings(os.environ))
-    await memo.operator.start()
+    try:
+        await memo.operator.start()
+    except OverlapError as error:
+        raise kopf.PermanentError(str(error)) from error
+
+
+@kopf.on.login()
+async def login(memo: kopf.Memo, **arguments: Any) -> kopf.AiohttpSession | None:
+    """Reach the API server where our own client does, and see which watches are established."""
+    return memo.operator.login.session(connection(**arguments))  # type: ignore[no-any-return]
 
 
 @kopf.on.cleanup()
@@ -57,40 +69,35 @@ async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     memo.operator.stop()
 
 
-@kopf.on.probe(id="alive", errors=kopf.ErrorsMode.PERMANENT)
-async def alive(memo: kopf.Memo, **_: Any) -> str:
-    """Fails, and /healthz with it, when a watcher or a task of ours is gone."""
-    missing = memo.operator.liveness.missing()
-    if missing:
-        raise kopf.PermanentError(", ".join(missing))
-    return "yes"
-
-
-def _note(operator: Operator, put: Callable[[Any, bool], set[Key]], event: Any) -> None:
+def _note(operator: Operator, put: Callable[[Any, bool], set[Key]], event: Any, plural: str) -> None:
+    body = event["object"]
     if event["type"] is None:  # not an event, but from the list that a watch begins with
         operator.watch_has_begun()
-    operator.queue.add(put(event["object"], event["type"] == "DELETED"))
+    else:
+        operator.watches.heard(plural, get(body, "metadata", "namespace"))
+    operator.queue.add(put(body, event["type"] == "DELETED"))
 
 
 @kopf.on.event(names.GROUP, names.VERSION, kopf.EVERYTHING)
 async def job_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A job is there, has changed, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_job, event)
+    plural = names.PLURALS[names.Kind(event["object"]["kind"])]
+    _note(memo.operator, memo.operator.sight.put_job, event, plural)
 
 
 @kopf.on.event("kubeflow.org", "v1", "pytorchjobs")
 async def child_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A PyTorchJob of ours is there, has changed, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_child, event)
+    _note(memo.operator, memo.operator.sight.put_child, event, "pytorchjobs")
 
 
 @kopf.on.event("v1", "pods")
 async def pod_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A pod of ours is there, has changed, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_pod, event)
+    _note(memo.operator, memo.operator.sight.put_pod, event, "pods")
 
 
 @kopf.on.event("v1", "configmaps")
 async def config_map_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A ConfigMap of ours is there, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_config_map, event)
+    _note(memo.operator, memo.operator.sight.put_config_map, event, "configmaps")

@@ -15,15 +15,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
+from lightkube.core.exceptions import ApiError
 
-from tunesmith_operator import metrics
-from tunesmith_operator.cluster import TROUBLE, Cluster
+from tunesmith_operator import metrics, probes
+from tunesmith_operator.cluster import FORBIDDEN, TROUBLE, Cluster
 from tunesmith_operator.liveness import Liveness, end_within
+from tunesmith_operator.login import Login
 from tunesmith_operator.progress import Silence, read_all
 from tunesmith_operator.queue import Queue
 from tunesmith_operator.reconcile import Reconciler
+from tunesmith_operator.releases import check_releases
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.sight import Sight
+from tunesmith_operator.watches import Watches
 
 log = logging.getLogger(__name__)
 SECONDS_TO_END = 10.0
@@ -46,6 +50,8 @@ class Operator:
         self.tasks: list[asyncio.Task[Any]] = []
         self._begun = asyncio.Event()
         self.liveness = Liveness(settings.namespaces, lambda: self.tasks)
+        self.watches = Watches(settings.namespaces)
+        self.login = Login(self.watches)
 
     @classmethod
     def connect(cls, settings: Settings) -> Operator:
@@ -53,8 +59,9 @@ class Operator:
         return cls(settings, Cluster.connect())
 
     async def start(self) -> None:
-        """Look at the whole cluster once, then begin to work."""
-        while not await self.list_everything():
+        """Look at the whole cluster once, then begin to work. Raises OverlapError if another release does."""
+        await probes.serve(self.settings.port, self.liveness.missing, self._unready)
+        while not (await self._is_alone() and await self.list_everything()):
             await asyncio.sleep(jittered(5))
         metrics.serve(self.settings.metrics_port, self.sight.phases)
         work = {
@@ -65,6 +72,24 @@ class Operator:
             "liveness": self.liveness.run(),
         }
         self.tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()]
+
+    def _unready(self) -> list[str]:
+        """Say which watches are not established, or what of the process does not run."""
+        return self.liveness.missing() + [f"no watch of {watch}" for watch in self.watches.missing()]
+
+    async def _is_alone(self) -> bool:
+        """Return False if that cannot be seen now. Raises OverlapError if another release was there first."""
+        if not self.settings.release:
+            return True
+        try:
+            markers = await self.cluster.releases()
+        except TROUBLE as error:
+            if self.settings.namespaces and isinstance(error, ApiError) and error.status.code == FORBIDDEN:
+                return True  # with rights in these namespaces only, nothing else can be seen
+            log.warning("Other releases cannot be listed: %s", error)
+            return False
+        check_releases(self.settings.release, self.settings.namespaces, markers)
+        return True
 
     def stop(self) -> None:
         """End the tasks; kopf has some seconds to end the process."""

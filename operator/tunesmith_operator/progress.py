@@ -13,10 +13,10 @@ import aiohttp
 from tunesmith.api.references import Key
 from tunesmith.names import PROGRESS_PORT
 from tunesmith.plan.draft import stamp
-from tunesmith.plan.observe import attempt_of
 from tunesmith.plan.pods import get, is_master
 from tunesmith.plan.progress import to_status
-from tunesmith.plan.trouble import TROUBLE
+from tunesmith.plan.pytorchjob_status import attempt_of
+from tunesmith.plan.trouble import UNANSWERED_SINCE
 from tunesmith_operator.metrics import UNANSWERED
 from tunesmith_operator.sight import Sight
 
@@ -25,11 +25,6 @@ TIMEOUT = aiohttp.ClientTimeout(total=3)
 AT_ONCE = 20
 PATIENCE = 3
 """Requests in a row without an answer after which it is said; a pod that starts misses one or two."""
-_UNREACHABLE = {
-    "reason": "ProgressUnreachable",
-    "message": f"progress unreachable: rank 0 does not answer on port {PROGRESS_PORT}. The job goes on; a "
-    "mesh with strict mTLS or a network policy must let the operator in.",
-}
 
 
 def _address(sight: Sight, key: Key) -> str | None:
@@ -102,4 +97,4 @@ class Silence:
             count, since = self._missed.get(key, (0, now))
             self._missed[key] = (count + 1, since)
             if count + 1 >= PATIENCE:
-                yield key, {**known(key), TROUBLE: {**_UNREACHABLE, "since": stamp(since)}}
+                yield key, {**known(key), UNANSWERED_SINCE: stamp(since)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +19,21 @@ from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import Phase, Reason
 from tunesmith.plan.build import build
 from tunesmith.plan.draft import is_terminal, refused
-from tunesmith.plan.observe import Next, observe
+from tunesmith.plan.observe import Next, Seen, observe, wanted_events
 from tunesmith.plan.pods import get
-from tunesmith_operator.cluster import Cluster, ConflictError, NameTakenError, RefusedError
+from tunesmith.plan.refusal import REFUSALS, Refusal, missing_account, not_written
+from tunesmith_operator.cluster import (
+    Cluster,
+    ConflictError,
+    NameTakenError,
+    RefusedError,
+    WriteRefusedError,
+)
+from tunesmith_operator.events import Events
 from tunesmith_operator.logs import about
 from tunesmith_operator.metrics import ATTEMPTS, RECONCILE
 from tunesmith_operator.policy import denied, rules_for
+from tunesmith_operator.refusals import Refusals
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.sight import Sight, generation_of, key_of
 
@@ -47,11 +57,14 @@ class Reconciler:
         self._sight, self._cluster, self._settings, self._now = sight, cluster, settings, now
         # UID to version of jobs that can be told nothing: left alone until they change.
         self._refused: dict[str, str] = {}
+        self._refusals = Refusals()
+        self._events = Events(cluster.events_of)
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at one job and do what is next. Returns in how many seconds to look again, if at all."""
         body = self._sight.job(key)
         if body is None or get(body, "metadata", "deletionTimestamp"):
+            self._refusals.forget(key)
             return None
         if is_terminal(get(body, "status")) and not self._sight.has_children(key):
             return None
@@ -73,14 +86,16 @@ class Reconciler:
     async def _step(self, body: Mapping[str, Any]) -> float | None:
         try:
             job = parse_document(_manifest(body), "", 0)
-            seen = self._sight.seen(job, body, self._now())
+            seen = await self._seen(job, body)
             following = observe(seen)
             started = following.status.get("launches", 0) > (following.create is not None)
             reason = denied(job, self._settings)
             if reason and not is_terminal(following.status) and (following.create or not started):
                 await self._refuse(body, Reason.NOT_ALLOWED, f"{reason}.")
                 return None
-            await self._apply(job, seen.uid, following)
+            if (left := self._refusals.left(job.key)) and _writes(following):
+                return left if following.again is None else min(left, following.again)
+            refusal = await self._apply(job, seen.uid, following)
         except NameTakenError as error:
             await self._refuse(body, Reason.NAME_TAKEN, f"{error}.")
             return NAME_TAKEN_SECONDS
@@ -88,10 +103,39 @@ class Reconciler:
             problem = error.problems[0]
             await self._refuse(body, Reason.INVALID_MANIFEST, f"{problem.path}: {problem.message}.")
             return None
+        if refusal is not None:
+            return await self._wait(job, body, refusal)
+        self._refusals.forget(job.key)
         await self._write(body, following.status)
         return following.again
 
-    async def _apply(self, job: Job, uid: str, following: Next) -> None:
+    async def _seen(self, job: Job, body: Mapping[str, Any]) -> Seen:
+        """What is known of a job, with the events of what does not start."""
+        seen = self._sight.seen(job, body, self._now())
+        uids = wanted_events(seen)
+        if not uids:
+            return seen
+        return replace(seen, events=await self._events.of(job.metadata.namespace, uids))
+
+    async def _wait(self, job: Job, body: Mapping[str, Any], refusal: Refusal) -> float:
+        """Say in the status what the API server refuses; returns when it is tried again."""
+        pause, deadline = self._refusals.note(job.key), job.spec.run.start_deadline_seconds
+        before, generation = get(body, "status"), generation_of(body)
+        await self._write(body, not_written(before, generation, self._now(), refusal, deadline))
+        return pause
+
+    async def _apply(self, job: Job, uid: str, following: Next) -> Refusal | None:
+        """Carry out what is next; returns why, if the API server refuses it."""
+        account, namespace = self._settings.plan.service_account, job.metadata.namespace
+        if following.create and not await self._cluster.has_service_account(namespace, account):
+            return missing_account(account, namespace)
+        try:
+            await self._carry_out(job, uid, following)
+        except WriteRefusedError as error:
+            return Refusal(Reason.REFUSED, str(error), creating=following.create is not None)
+        return None
+
+    async def _carry_out(self, job: Job, uid: str, following: Next) -> None:
         namespace = job.metadata.namespace
         if following.create is not None:
             keys = [target_key(job, ref) for ref in references(job)]
@@ -125,13 +169,17 @@ class Reconciler:
         new_phase = phase != old.get("phase")
         if new_phase or (reason != old.get("reason") and reason not in _USUAL):
             log.info("%s: %s. %s", phase, reason, status.get("message"), extra=about(key_of(body)))
-            warning = phase == Phase.FAILED
+            warning = phase == Phase.FAILED or reason in REFUSALS
             await self._cluster.event(body, reason, status.get("message", ""), warning)
 
     async def _refuse(self, body: Mapping[str, Any], reason: Reason, message: str) -> None:
         """Say in the status that the job cannot be run as it is."""
         status = refused(get(body, "status"), generation_of(body), self._now(), reason, message)
         await self._write(body, status)
+
+
+def _writes(following: Next) -> bool:
+    return bool(following.create or following.suspend or following.delete)
 
 
 def _manifest(body: Mapping[str, Any]) -> dict[str, Any]:

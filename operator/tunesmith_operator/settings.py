@@ -53,6 +53,8 @@ class Settings:
     plan: PlanSettings = field(default_factory=PlanSettings)
     namespaces: tuple[str, ...] = ()
     allowed: tuple[Allowed, ...] = ()
+    release: str = ""
+    """namespace/name of the ConfigMap by which other releases know of this one; empty: none is looked for."""
     port: int = 8081
     metrics_port: int = 8082
     workers: int = 20
@@ -93,6 +95,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         PlanSettings(runtimes, account),
         read("NAMESPACES", "", _list),
         read("ALLOWED", "[]", _rules),
+        read("RELEASE", "", str),
         **numbers,
     )
 

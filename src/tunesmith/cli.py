@@ -163,8 +163,7 @@ def run(
     _need("torch", "local", "tunesmith run")
     os.environ[ENV_RULES] = replace(MACHINE, python_modules=tuple(allowed or ())).text()
     _refuse_unready(jobs)
-    from rich.console import Console
-
+    from tunesmith.local.console import Console
     from tunesmith.local.run import LocalRun, RunOptions
     from tunesmith.local.storage import parse_seed
 
@@ -202,9 +201,8 @@ def preview(
     """
     _need("transformers", "data", "tunesmith preview")
     _quiet()
-    from rich.console import Console
-
     from tunesmith.jobs.support import unsupported
+    from tunesmith.local.console import Console
     from tunesmith.local.manifests import load_jobs
     from tunesmith.local.preview import preview_jobs
 
@@ -240,6 +238,10 @@ def chat(
         str | None,
         typer.Option("--articles", metavar="FILE", help="Articles of cases, instead of those of training."),
     ] = None,
+    changed_articles: Annotated[
+        str | None,
+        typer.Option("--changed-articles", metavar="FILE", help="The same of a law that was changed."),
+    ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
@@ -258,9 +260,8 @@ def chat(
     """
     _need("torch", "train", "tunesmith chat")
     _quiet()
-    from rich.console import Console
-
     from tunesmith.local.chat import ChatOptions, talk
+    from tunesmith.local.console import Console
 
     options = ChatOptions(
         model,
@@ -269,6 +270,7 @@ def chat(
         as_,
         record,
         articles,
+        changed_articles,
         preset=preset,
         max_new_tokens=max_new_tokens,
         stop=stop or [],
@@ -328,8 +330,7 @@ def data_check(
         _need("transformers", "data", "tunesmith data check --model")
     elif max_length is not None:
         raise UsageError("--max-length needs --model, whose tokens are counted.")
-    from rich.console import Console
-
+    from tunesmith.local.console import Console
     from tunesmith.local.data import Asked
     from tunesmith.local.data_check import check
 
@@ -365,8 +366,7 @@ def data_convert(
     tunesmith data convert trees.jsonl.gz train.json --from chat --to sharegpt --max-bad-records 5[/dim]
     """
     _need("boto3", "data", "tunesmith data convert")
-    from rich.console import Console
-
+    from tunesmith.local.console import Console
     from tunesmith.local.data import Asked
     from tunesmith.local.data_convert import Into, convert
 

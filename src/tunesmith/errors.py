@@ -176,3 +176,11 @@ class StoppedError(TemporaryError):
     """The program was told to stop and did so in order."""
 
     default_reason = Reason.STOPPED
+
+
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that caused the others: tasks that were cancelled raise none."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

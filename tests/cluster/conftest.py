@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pytest
+from tests.crds import wait_until_established
+
+from tunesmith.plan.build import PlanSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTORCHJOB_CRD = ROOT.parent / "shared" / "data" / "crds" / "kubeflow.org_pytorchjobs.yaml"
@@ -39,15 +41,6 @@ class Kubectl:
         assert not check or done.returncode == 0, done.stderr
         return done
 
-    def wait_for_crds(self, path, seconds=60):
-        """Until they are established; kubectl's own wait fails while they have no conditions at all."""
-        deadline = time.monotonic() + seconds
-        while self(
-            "wait", "--for=condition=Established", "--timeout=5s", "-f", str(path), check=False
-        ).returncode:
-            assert time.monotonic() < deadline, self("describe", "-f", str(path)).stdout
-            time.sleep(0.2)
-
     def json(self, *arguments):
         return json.loads(self(*arguments, "-o", "json").stdout)
 
@@ -58,7 +51,15 @@ def cluster():
         pytest.skip("no cluster: set KUBECONFIG")
     kubectl = Kubectl("default")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    kubectl.wait_for_crds(ROOT / "crds")
+    wait_until_established(kubectl, ["-f", str(ROOT / "crds")])
+    return kubectl
+
+
+def make_namespace(cluster, name):
+    """With the service account that job pods need; returns kubectl in it."""
+    cluster("create", "namespace", name)
+    kubectl = Kubectl(name)
+    kubectl("create", "serviceaccount", PlanSettings().service_account)
     return kubectl
 
 
@@ -66,8 +67,7 @@ def cluster():
 def namespace(cluster):
     """A new namespace, gone after the test."""
     name = f"tunesmith-test-{uuid.uuid4().hex[:8]}"
-    cluster("create", "namespace", name)
-    yield Kubectl(name)
+    yield make_namespace(cluster, name)
     cluster("delete", "namespace", name, "--wait=false")
 
 
@@ -77,4 +77,4 @@ def pytorchjobs(cluster):
         if not PYTORCHJOB_CRD.is_file():
             pytest.skip("the cluster has no PyTorchJobs, and their CRD is not at hand")
         cluster("apply", "--server-side", "-f", str(PYTORCHJOB_CRD))
-        cluster.wait_for_crds(PYTORCHJOB_CRD)
+        wait_until_established(cluster, ["-f", str(PYTORCHJOB_CRD)])

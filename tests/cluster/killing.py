@@ -64,6 +64,14 @@ def retry(world):
     world.until_phase("ftj", "tune", "Pending", "Starting")
 
 
+def disrupt(world):
+    create(world)
+    world.fail("tune-ftj-1", exit_code=137, disrupted="Eviction API: evicting")
+    world.until_child("tune-ftj-2")
+    world.until(lambda: world.status("ftj", "tune").get("launches") == 2, "second launch")
+    world.until_phase("ftj", "tune", "Pending", "Starting")
+
+
 def suspend(world):
     create(world)
     patch_run(world, "tune", suspend=True)
@@ -91,9 +99,9 @@ def dependency(world):
     world.until_phase("ftj", "second", "Pending", "Starting")
 
 
-SCENARIOS = {story.__name__: story for story in (create, retry, suspend, delete, dependency)}
+SCENARIOS = {story.__name__: story for story in (create, retry, disrupt, suspend, delete, dependency)}
 # Writes of each scenario when nothing fails, events among them; a kill may add some.
-WRITES = {"create": 4, "retry": 11, "suspend": 12, "delete": 8, "dependency": 14}
+WRITES = {"create": 4, "retry": 11, "disrupt": 11, "suspend": 12, "delete": 8, "dependency": 14}
 
 
 def left(world):
@@ -121,6 +129,7 @@ def outcome(namespace, folder, scenario, at=0, forward=False):
 EXPECTED = {
     "create": {"tune": ("Pending", 1, 1)},
     "retry": {"tune": ("Pending", 2, 2)},
+    "disrupt": {"tune": ("Pending", 1, 2)},
     "suspend": {"tune": ("Pending", 1, 1)},
     "delete": {"tune": ("Failed", 1, 1)},
     "dependency": {"first": ("Succeeded", 1, 1), "second": ("Pending", 1, 1)},

@@ -71,16 +71,6 @@ def test_a_failure_is_tried_again_and_a_permanent_one_is_not(world, operator):
     assert world.status("ftj", "tune")["phase"] == "Failed"
 
 
-def test_a_pod_taken_away_does_not_count(world, operator):
-    apply(world, fine_tune(run={"maxAttempts": 1}))
-    world.until_child("tune-ftj-1")
-    world.fail("tune-ftj-1", exit_code=137, pod_reason="Evicted")
-    world.until_child("tune-ftj-2")
-    assert world.until_phase("ftj", "tune", "Pending")["attempts"] == 1
-    world.fail("tune-ftj-2", exit_code=1)
-    assert world.until_phase("ftj", "tune", "Failed")["attempts"] == 1
-
-
 def test_the_next_attempt_waits_until_no_pod_of_the_one_before_can_write(world, operator):
     apply(world, fine_tune())
     world.until_child("tune-ftj-1")
@@ -107,22 +97,6 @@ def test_a_config_map_that_somebody_deleted_is_made_again(world, operator):
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
     assert world.get("pytorchjob", "tune-ftj-1")["metadata"]["uid"] == child["metadata"]["uid"]
     assert world.status("ftj", "tune")["attempts"] == 1
-
-
-def test_suspend_and_resume_keep_the_attempt(world, operator):
-    apply(world, fine_tune())
-    world.until_child("tune-ftj-1")
-    patch_run(world, "tune", suspend=True)
-    world.until_phase("ftj", "tune", "Suspended")
-    world.until(
-        lambda: world.get("pytorchjob", "tune-ftj-1")["spec"]["runPolicy"].get("suspend") is True, "suspend"
-    )
-    patch_run(world, "tune", suspend=False)
-    world.until(
-        lambda: world.get("pytorchjob", "tune-ftj-1")["spec"]["runPolicy"]["suspend"] is False, "resume"
-    )
-    world.until_phase("ftj", "tune", "Pending")
-    assert world.children() == ["tune-ftj-1"]
 
 
 def test_a_job_that_begins_suspended_makes_nothing(world, operator):

@@ -5,7 +5,7 @@ import sys
 import uuid
 
 import pytest
-from tests.cluster.conftest import ROOT, Kubectl
+from tests.cluster.conftest import ROOT, make_namespace
 from world import OperatorProcess, World, apply, fine_tune, free_port
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
@@ -101,8 +101,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def hostile(cluster, pytorchjobs, tmp_path_factory):
     """A namespace, an operator with rules for it, and its log."""
-    kubectl = Kubectl(f"tunesmith-test-{uuid.uuid4().hex[:8]}")
-    cluster("create", "namespace", kubectl.namespace)
+    kubectl = make_namespace(cluster, f"tunesmith-test-{uuid.uuid4().hex[:8]}")
     log = tmp_path_factory.mktemp("hostile") / "operator.log"
     operator = OperatorProcess(kubectl.namespace, free_port(), log, **SETTINGS)
     yield World(kubectl)

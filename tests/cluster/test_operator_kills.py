@@ -8,6 +8,8 @@ SAMPLE = [
     ("create", 1, True),
     ("create", 2, True),
     ("retry", 6, True),
+    ("disrupt", 7, False),
+    ("disrupt", 8, True),
     ("suspend", 5, True),
     ("delete", 5, True),
     ("dependency", 9, True),

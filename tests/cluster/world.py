@@ -73,7 +73,7 @@ class World:
 
     def condition(self, child, kind, message=""):
         """Give a PyTorchJob one true condition more, and take away Running when it ends."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = stamp()
         old = (self.get("pytorchjob", child).get("status") or {}).get("conditions", [])
         kept = [c for c in old if c["type"] not in (kind, "Running" if kind != "Created" else "")]
         new = {
@@ -132,20 +132,34 @@ class World:
         self.pod_status(name, "Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, **address)
         return name
 
-    def pod(self, child, *, word=None, exit_code=0, reason=None, pod_reason=None, role="master"):
-        """A pod of a PyTorchJob, ended with a last word."""
+    def deleted(self, child, role="master"):
+        """A pod of a PyTorchJob that runs and is being deleted until it is released; returns its name."""
+        name = self.runs(child, role)
+        held = json.dumps({"metadata": {"finalizers": ["tests.tunesmith.dev/held"]}})
+        self.kubectl("patch", "pod", name, "--type=merge", "-p", held)
+        self.kubectl("delete", "pod", name, "--wait=false")
+        return name
+
+    def release(self, pod):
+        """Let a pod that is being deleted go."""
+        self.kubectl("patch", "pod", pod, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+
+    def pod(self, child, *, word=None, exit_code=0, reason=None, disrupted="", evicted="", role="master"):
+        """A pod of a PyTorchJob, ended with a last word, by a disruption, or evicted for what it used."""
         name = self.make_pod(child, role)
         terminated = {
             "exitCode": exit_code,
-            "finishedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "finishedAt": stamp(),
             "reason": reason or ("Completed" if exit_code == 0 else "Error"),
         }
         if word is not None:
             terminated["message"] = json.dumps(word)
         phase = "Succeeded" if exit_code == 0 else "Failed"
-        self.pod_status(
-            name, phase, {"terminated": terminated}, **({"reason": pod_reason} if pod_reason else {})
-        )
+        more = {"reason": "Evicted", "message": evicted} if evicted else {}
+        if disrupted:
+            target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+            more["conditions"] = [target | {"message": disrupted, "lastTransitionTime": stamp()}]
+        self.pod_status(name, phase, {"terminated": terminated}, **more)
 
     def succeed(self, child, digest="0" * 64):
         self.pod(child, word={"reason": "Succeeded", "manifest": digest, "progress": {}})
@@ -165,6 +179,11 @@ class World:
         """Names of the ConfigMaps the operator made."""
         ours = ("get", "configmaps", "-l", "app.kubernetes.io/managed-by=tunesmith-operator")
         return sorted(item["metadata"]["name"] for item in self.kubectl.json(*ours)["items"])
+
+
+def stamp():
+    """The moment, as Kubernetes writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def free_port():

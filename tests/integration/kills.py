@@ -27,7 +27,8 @@ from tests.support import (
     write_manifest,
 )
 
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.local.embedded_s3 import EmbeddedS3
 
 STEP = re.compile(rb"step (\d+)/\d+  loss")

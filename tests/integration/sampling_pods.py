@@ -20,7 +20,8 @@ from typing import Any
 from tests.integration.kills import alive, command_of, descendants, end
 from tests.warm import Warm, called
 
-from tunesmith.artifacts.store import StorageOptions, Store, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.local.launch import free_port
 from tunesmith.names import JOURNAL, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
 

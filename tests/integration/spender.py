@@ -12,7 +12,7 @@ from tunesmith.api.dialogue import OpenAIEndpoint, PriceSpec
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.artifacts.journal_turns import begin
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.dialogue.budget import Budget, Price, past, picodollars
 from tunesmith.dialogue.calls import Caller
 from tunesmith.dialogue.endpoint import Endpoint

@@ -209,7 +209,32 @@ def test_settings_reach_the_operator_unchanged(render):
     assert (read.namespaces, read.port) == (("a-1", "a-2"), 9000)
     assert read.metrics_port == 0
     with_metrics = render({"metrics": {"enabled": True}})
-    assert settings.read_settings(environment(with_metrics)) == settings.Settings()
+    default = settings.Settings(release="ops/demo-tunesmith-operator")
+    assert settings.read_settings(environment(with_metrics)) == default
+
+
+def test_a_release_says_which_namespaces_it_looks_after(render):
+    releases = pytest.importorskip("tunesmith_operator.releases")
+    for values, namespaces in (
+        ({}, ""),
+        ({"namespaces": ["a", "b"]}, "a,b"),
+        ({"rbac": {"namespaced": True}}, "ops"),
+    ):
+        objects = render(values)
+        (marker,) = [one for one in objects["ConfigMap"] if releases.LABEL in one["metadata"]["labels"]]
+        assert releases.SELECTOR.items() <= marker["metadata"]["labels"].items()
+        assert marker["data"] == {"namespaces": namespaces}
+        named = f"{marker['metadata']['namespace']}/{marker['metadata']['name']}"
+        assert environment(objects)["TUNESMITH_RELEASE"] == named
+
+
+def test_the_kubelet_asks_whether_watches_are_established(render):
+    container = render()["Deployment"][0]["spec"]["template"]["spec"]["containers"][0]
+    paths = {
+        probe: container[probe]["httpGet"]["path"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert paths == {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
 
 
 def test_kubernetes_replaces_nothing_in_a_value(render):
@@ -229,7 +254,7 @@ ALLOWED = (
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     }
     | {("", "pods", verb) for verb in ("get", "list", "watch")}
-    | {("", "events", "create")}
+    | {("", "events", "create"), ("", "events", "list"), ("", "serviceaccounts", "get")}
 )
 
 

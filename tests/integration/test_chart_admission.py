@@ -20,8 +20,9 @@ from hostile import ALLOWED, MANIFESTS, MINE  # noqa: E402
 
 from tunesmith.api.addresses import StorageUri, Url  # noqa: E402
 from tunesmith.api.admission import chart_text  # noqa: E402
+from tunesmith.api.field_paths import ITEMS, KEYS, VALUES  # noqa: E402
 from tunesmith.api.manifest import SPECS, parse_documents  # noqa: E402
-from tunesmith.api.ruled import ITEMS, KEYS, VALUES, WORDS, ruled_fields  # noqa: E402
+from tunesmith.api.ruled import WORDS, ruled_fields  # noqa: E402
 from tunesmith.api.rules import Rules  # noqa: E402
 from tunesmith.names import PLURALS, Kind  # noqa: E402
 from tunesmith_operator.policy import denied  # noqa: E402

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_chart import ALLOWED
 
 from tunesmith.api.manifest import parse_document
+from tunesmith.names import GROUP, Reason
 from tunesmith.plan.build import build
+from tunesmith.plan.starting import NO_CONTROLLER
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("install", "gitops", "kueue", "airgapped", "multitenancy")
+PAGES = ("install", "gitops", "kueue", "airgapped", "multitenancy", "pending")
 CHART = ROOT / "charts" / "tunesmith"
 PHASES = ("Pending", "Running", "Suspended", "Succeeded", "Failed")
 
@@ -66,7 +69,24 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text()
         for target in re.findall(r"\]\(([^)#]+)", text):
-            assert (ROOT / "docs" / target).is_file(), f"{page}: {target}"
+            assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
+
+
+def test_the_rights_of_the_page_are_those_of_the_chart():
+    text = (ROOT / "docs" / "install.md").read_text()
+    rows = re.findall(r"^\| ([a-z, ]+) \| ([a-z, ]+) \|$", text, re.MULTILINE)
+    written = {
+        (name, verb) for names, verbs in rows for name in names.split(", ") for verb in verbs.split(", ")
+    }
+    assert written == {(name, verb) for group, name, verb in ALLOWED if group != GROUP}
+
+
+def test_the_reasons_of_a_job_that_does_not_start_are_explained():
+    text = (ROOT / "docs" / "pending.md").read_text()
+    reasons = {Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING, Reason.START_ERROR}
+    reasons |= {Reason.START_DEADLINE_EXCEEDED, Reason.QUEUED, Reason.STARTING}
+    assert [reason for reason in reasons if f"`{reason}`" not in text] == []
+    assert NO_CONTROLLER.partition(".")[0] in text
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from tests.support import (
     write_manifest,
 )
 
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified, read_manifest
-from tunesmith.artifacts.store import open_store
 from tunesmith.local.embedded_s3 import EmbeddedS3
 
 

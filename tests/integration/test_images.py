@@ -4,10 +4,12 @@ tests/unit/test_locks.py looks at the versions they install. Building them needs
 base image; docs/images.md says how, docs/cluster-run.md what came of it.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,76 @@ def test_a_change_of_code_does_not_install_torch_anew():
     order = [first(text) for text in ("torch-${VARIANT}", "training-${VARIANT}", "--from=wheel")]
     assert order == sorted(order)
     assert not [line for line in final if line.startswith(("COPY src", "COPY operator", "RUN --mount"))]
+
+
+def wheel(folder, version, needs=""):
+    """A wheel of torch that holds nothing."""
+    info = f"torch-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n" + (
+        f"Requires-Dist: {needs}\n" if needs else ""
+    )
+    with zipfile.ZipFile(folder / f"torch-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def install_torch(tmp_path):
+    """The recipe's own script, with pip and a folder of wheels; returns it and what is installed then."""
+    for name in ("wheels", "site", "locks"):
+        (tmp_path / name).mkdir()
+    for variant in ("cpu", "cuda"):
+        (tmp_path / "locks" / f"torch-{variant}.lock").write_text("torch==2.0.0\n")
+    site = str(tmp_path / "site")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": site, "PIP_TARGET": site,
+        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels"),
+    }  # fmt: skip
+
+    def run(variant, suffix="+cpu"):
+        script = [IMAGES / "training" / "install-torch", variant, tmp_path / "locks", suffix]
+        done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120)
+        return done, [path.name for path in (tmp_path / "site").glob("*.dist-info")]
+
+    return run
+
+
+def test_a_torch_for_cpus_is_taken_where_there_is_one(install_torch, tmp_path):
+    wheel(tmp_path / "wheels", "2.0.0", 'nvidia-nccl-cu13==1; platform_system == "Linux"')
+    wheel(tmp_path / "wheels", "2.0.0+cpu")
+    done, installed = install_torch("cpu")
+    assert (done.returncode, installed) == (0, ["torch-2.0.0+cpu.dist-info"]), done.stderr
+
+
+def test_a_torch_for_cuda_is_not_downloaded_for_a_cpu(install_torch, tmp_path):
+    wheel(tmp_path / "wheels", "2.0.0", 'nvidia-nccl-cu13==1; platform_system == "Linux"')
+    done, installed = install_torch("cpu")
+    assert (done.returncode, installed) == (1, [])
+    assert "VARIANT=cpu needs a build of torch for CPUs: torch==2.0.0+cpu" in done.stderr
+    assert "find-links" in done.stderr
+
+
+def test_a_plain_torch_is_taken_if_asked_for_and_made_for_cpus(install_torch, tmp_path):
+    wheel(tmp_path / "wheels", "2.0.0", "sympy")
+    done, installed = install_torch("cpu", "")
+    assert (done.returncode, installed) == (0, ["torch-2.0.0.dist-info"]), done.stderr
+
+
+def test_a_plain_torch_that_is_made_for_cuda_is_seen_at_once(install_torch, tmp_path):
+    wheel(tmp_path / "wheels", "2.0.0", 'cuda-bindings<14; platform_system == "Linux"')
+    done, _ = install_torch("cpu", "")
+    assert done.returncode == 1
+    assert "This torch is made for CUDA." in done.stderr
+
+
+def test_for_cuda_any_torch_of_the_lock_is_taken(install_torch, tmp_path):
+    wheel(tmp_path / "wheels", "2.0.0", 'nvidia-nccl-cu13==1; platform_system == "Linux"')
+    done, installed = install_torch("cuda")
+    assert (done.returncode, installed) == (0, ["torch-2.0.0.dist-info"]), done.stderr
+
+
+def test_the_recipe_installs_torch_by_the_script():
+    lines = instructions(IMAGES / "training" / "Dockerfile")
+    assert [line for line in lines if "install-torch" in line and line.startswith("RUN")]
+    assert not [line for line in lines if "pip install" in line and "torch-${VARIANT}" in line]

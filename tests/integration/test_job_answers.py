@@ -19,8 +19,9 @@ from tests.integration.test_dialogue_job import KEY, job_in, json_lines
 from tests.standin.openai_rules import Response, Settings
 from tests.standin.openai_stub import Stub
 
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import read_manifest
-from tunesmith.artifacts.store import StorageOptions, Store, open_store
+from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.dialogue import calls, limits
 from tunesmith.errors import TunesmithError
 from tunesmith.jobs.dialogue_gen import dialogue_gen

@@ -4,6 +4,8 @@ The API server is `tests/standin`; the operator is the real process.
 """
 
 import sys
+import urllib.error
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -17,6 +19,9 @@ pytest.register_assert_rewrite("tests.cluster.test_operator", "world")
 
 from tests.cluster import test_operator as scenarios  # noqa: E402
 from world import OperatorProcess, World, apply, fine_tune, free_port  # noqa: E402
+
+from tunesmith.plan.build import PlanSettings  # noqa: E402
+from tunesmith_operator.releases import SELECTOR  # noqa: E402
 
 pytestmark = pytest.mark.slow
 WRITES = {"configmaps": "create", "pytorchjobs": "create", "/status": "patch"}
@@ -36,10 +41,17 @@ def standin(tmp_path_factory):
     server.stop()
 
 
+def make_namespace(standin, name):
+    """With the service account that job pods need."""
+    kubectl = FakeKubectl(standin, name)
+    kubectl("create", "namespace", name)
+    kubectl("create", "serviceaccount", PlanSettings().service_account)
+    return kubectl
+
+
 @pytest.fixture
 def namespace(standin):
-    kubectl = FakeKubectl(standin, f"tunesmith-test-{uuid.uuid4().hex[:8]}")
-    kubectl("create", "namespace", kubectl.namespace)
+    kubectl = make_namespace(standin, f"tunesmith-test-{uuid.uuid4().hex[:8]}")
     yield kubectl
     standin.control("DELETE", "faults")
     kubectl("delete", "namespace", kubectl.namespace, "--wait=false")
@@ -71,8 +83,7 @@ class Kept:
 @pytest.fixture(scope="module")
 def kept(standin, tmp_path_factory):
     """One for all faults, in a namespace of its own."""
-    kubectl = FakeKubectl(standin, "tunesmith-test-faults")
-    kubectl("create", "namespace", kubectl.namespace)
+    kubectl = make_namespace(standin, "tunesmith-test-faults")
     kept = Kept(kubectl.namespace, tmp_path_factory.mktemp("faults") / "operator.log")
     yield kept
     kept.operator.kill()
@@ -190,3 +201,77 @@ def test_children_go_with_their_job(standin, faulty, kept):
     faulty.until(lambda: not faulty.get("pod", "brief-ftj-1-master-0"), "garbage collection")
     assert not faulty.get("pytorchjob", "brief-ftj-1")
     assert not faulty.get("configmap", "brief-ftj-1")
+
+
+def probe(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_an_operator_without_a_watch_is_not_ready(standin, namespace, world, tmp_path):
+    """It is healthy all the same: nothing would be won by a restart."""
+    path, port = f"/{namespace.namespace}/pods$", free_port()
+    standin.fault(path, "watch", "500", times=1000)
+    operator = OperatorProcess(namespace.namespace, port, tmp_path / "operator.log")
+    try:
+        alone = (503, f"no watch of pods in {namespace.namespace}")
+        world.until(lambda: probe(port, "readyz") == alone, "all watches but one")
+        assert probe(port, "healthz") == (200, "ok")
+        standin.control("DELETE", "faults")
+        world.until(lambda: probe(port, "readyz") == (200, "ok"), "the last watch")
+    finally:
+        operator.kill()
+
+
+def test_of_two_releases_the_second_is_refused(standin, namespace, world, tmp_path):
+    def marker(name):
+        metadata = {"name": name, "labels": SELECTOR}
+        kind = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        apply(world, kind | {"data": {"namespaces": namespace.namespace}})
+        return {"TUNESMITH_RELEASE": f"{namespace.namespace}/{name}"}
+
+    first, second = marker("one"), marker("two")
+    port, logs = free_port(), (tmp_path / "one.log", tmp_path / "two.log")
+    works = OperatorProcess(namespace.namespace, port, logs[0], **first)
+    refused = OperatorProcess(namespace.namespace, free_port(), logs[1], **second)
+    try:
+        assert refused.process.wait(60) == 3
+        assert f"its ConfigMap is {namespace.namespace}/one" in logs[1].read_text()
+        world.until(lambda: probe(port, "readyz") == (200, "ok"), "readiness of the first")
+    finally:
+        works.kill()
+        refused.kill()
+
+
+REFUSALS = ["403", "404", "422", "500", "503"]
+
+
+def test_what_the_api_server_refuses_is_in_the_status_and_then_made(standin, faulty, kept):
+    """Of each object and with each code, until that is over."""
+    cases = {
+        f"r{code}-{kind[0]}": (code, kind) for code in REFUSALS for kind in ("configmaps", "pytorchjobs")
+    }
+    for name, (code, kind) in cases.items():
+        standin.fault(f"/{kept.namespace}/{kind}$", "create", code, times=1000)
+        apply(faulty, fine_tune(name))
+        status = faulty.until_phase("ftj", name, "Pending", "Refused")
+        assert f"(HTTP {code}): injected" in status["message"]
+        standin.control("DELETE", "faults")
+        faulty.until_phase("ftj", name, "Pending", "Starting")
+    assert {f"{name}-ftj-1" for name in cases} <= set(faulty.children())
+
+
+def test_without_the_service_account_nothing_is_made(standin, faulty, kept):
+    account = PlanSettings().service_account
+    faulty.kubectl("delete", "serviceaccount", account)
+    apply(faulty, fine_tune("lonely"))
+    status = faulty.until_phase("ftj", "lonely", "Pending", "ServiceAccountMissing")
+    assert f"kubectl create serviceaccount {account} -n {kept.namespace}" in status["message"]
+    assert not [name for name in (*faulty.children(), *faulty.config_maps()) if "lonely" in name]
+    faulty.kubectl("create", "serviceaccount", account)
+    faulty.until(has_all(faulty, "lonely-ftj-1"), "a start")

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -810,6 +811,38 @@ def test_no_port_of_the_embedded_server_gives_or_takes_anything_without_credenti
         assert answered == {}
         keys = [each["Key"] for each in client.list_objects_v2(Bucket="private")["Contents"]]
         assert keys == ["key.txt"]
+
+
+def test_no_part_of_the_embedded_server_speaks_grpc_with_a_stranger(s3: EmbeddedS3) -> None:
+    ports = json.loads((s3.log_path.parent / "ports.json").read_text())
+    inner = {name: port for name, port in ports.items() if name.endswith(".grpc")}
+    assert len(inner) == 5
+    heard = {name: (grpc_answer(port), grpc_answer(port, tls=True)) for name, port in inner.items()}
+    assert heard == dict.fromkeys(inner, (b"", b""))
+    assert stat.S_IMODE((s3.log_path.parent / "grpc.key").stat().st_mode) == 0o600
+
+
+def grpc_answer(port: int, tls: bool = False) -> bytes:
+    """What a server says to the beginning of HTTP/2, which gRPC is made of, without a certificate."""
+    trusting = ssl._create_unverified_context()
+    trusting.set_alpn_protocols(["h2"])
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        try:
+            connection = trusting.wrap_socket(plain) if tls else plain
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+            return connection.recv(100)
+        except (ssl.SSLError, ConnectionError):
+            return b""
+
+
+def test_without_openssl_the_embedded_server_says_what_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with EmbeddedS3(tmp_path / "s3") as server:
+        server.create_bucket("bucket")
+    assert "programs of other users of this machine can reach" in caplog.text
 
 
 def listening(folder: Path) -> list[int]:

@@ -7,6 +7,7 @@ most tests; the last of them kills it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import os
 import signal
@@ -25,6 +26,7 @@ from tests.fixtures.tokenizers import load_family
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, VllmEngine
+from tunesmith.api.vllm_arguments import VllmArguments
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.restarting import Restarting
 from tunesmith.engines.sampler import Reply, Request
@@ -40,7 +42,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 PROMPTS = [list(range(start, start + 30)) for start in (5, 60, 200, 410)]
 LONGEST = 256
-SETTINGS = VllmEngine(max_model_len=LONGEST, extra={"kv_cache_memory_bytes": 1 << 26, "max_num_seqs": 16})
+SETTINGS = VllmEngine(
+    max_model_len=LONGEST, extra=VllmArguments(kv_cache_memory_bytes=1 << 26, max_num_seqs=16)
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,12 +161,9 @@ def load(model: Path) -> Any:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"extra": {"max_num_seq": 4}}, "engine.vllm.extra.max_num_seq is not an engine argument"),
-        ({"extra": {"seed": 4}}, "engine.vllm.extra.seed cannot be set: it follows from sampling.seed"),
         ({"max_model_len": 4096}, "engine.vllm.maxModelLen 4096 is more than the model can do"),
         ({"tensor_parallel_size": 4}, "engine.vllm.tensorParallelSize does not fit"),
-        ({"extra": {"max_num_seqs": 0}}, "vLLM cannot run this model with these settings"),
-        ({"extra": {"block_size": "many"}}, "vLLM cannot run this model with these settings"),
+        ({"extra": {"quantization": "nope"}}, "vLLM cannot run this model with these settings"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -173,6 +174,13 @@ def test_settings_that_cannot_be(
         runner.run(opened(files_of(model), VllmEngine(**settings)))
     assert words in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_every_argument_that_a_manifest_may_hold_is_one_of_vllms() -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    assert sorted(VllmArguments.model_fields.keys() - known) == []
 
 
 def test_a_rank_that_is_too_high(runner: asyncio.Runner, model: Path, tmp_path: Path) -> None:

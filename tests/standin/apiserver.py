@@ -110,6 +110,7 @@ def resources():
         Resource("", "v1", "Pod", "pods", ("po",)),
         Resource("", "v1", "ConfigMap", "configmaps", ("cm",), has_status=False),
         Resource("", "v1", "Event", "events", ("ev",), has_status=False),
+        Resource("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), has_status=False),
         Resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs"),
     ]
     for path in sorted((ROOT / "crds").glob("*.yaml")):
@@ -341,9 +342,9 @@ class Server:
         try:
             answer = await self._answer(request, spared)
         except ApiError as error:
-            answer = web.json_response(error.status(), status=error.code)
+            answer = refusal(error)
         except ValueError as error:
-            answer = web.json_response(ApiError(400, str(error)).status(), status=400)
+            answer = refusal(ApiError(400, str(error)))
         return answer
 
     async def _answer(self, request, spared):
@@ -522,6 +523,12 @@ class Server:
                 head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": kinds[0].api_version}
                 return head | {"resources": listed}
         return None
+
+
+def refusal(error):
+    """Without a charset, as the real one: clients tell its errors from a proxy's by that."""
+    body = json.dumps(error.status()).encode()
+    return web.Response(body=body, status=error.code, content_type="application/json")
 
 
 def line(kind, body):

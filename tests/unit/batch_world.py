@@ -103,6 +103,22 @@ class Killed(BaseException):
     pass
 
 
+class MortalRows(Rows):
+    """A journal whose process is killed when it has written so many rows."""
+
+    def __init__(self, rows, left):
+        super().__init__(rows)
+        self.left, self.killed = left, asyncio.Event()
+
+    def append(self, key, record, *, durable=False):
+        new = key not in self
+        if new and self.left == 0:
+            self.killed.set()
+            raise Killed
+        self.left -= new
+        return super().append(key, record, durable=durable)
+
+
 class JobWorld:
     """One job and its processes. `rows` is its journal, of which the first `sent` are in the storage."""
 
@@ -112,6 +128,13 @@ class JobWorld:
         self.rows, self.sent, self.disk = Rows(), 0, 0
         self.roles = roles or everyone
         self.budget, self.speaker, self.said = None, None, []
+
+    def killed_after_row(self, count):
+        """Run until the process has written so many rows; whether it came to its end before."""
+        self.rows = rows = MortalRows(self.rows, count)
+        self.process()
+        self.rows = Rows(self.rows)
+        return not rows.killed.is_set()
 
     def process(self, kill_at=None, lose_disk=False, stop_at=None):
         """Run until the end (the tally), until a kill (None), or until it is told to stop (StoppedError)."""
@@ -128,9 +151,11 @@ class JobWorld:
         return tally
 
     async def _life(self, kill_at):
-        work = asyncio.ensure_future(self._work())
-        await asyncio.wait([work], timeout=kill_at)
-        if not work.done():
+        work, tasks = asyncio.ensure_future(self._work()), []
+        if isinstance(self.rows, MortalRows):
+            tasks.append(asyncio.ensure_future(self.rows.killed.wait()))
+        await asyncio.wait([work, *tasks], timeout=kill_at, return_when=asyncio.FIRST_COMPLETED)
+        if any(task.done() for task in tasks) or not work.done():
             self.rows = Rows(self.rows)  # what a dead process still writes goes nowhere
             return None
         return work.result()

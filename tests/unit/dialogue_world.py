@@ -9,10 +9,10 @@ from tunesmith.data.seeds import SeedRound
 from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
 from tunesmith.dialogue.replies import Reply
 from tunesmith.dialogue.rounds import Plan
-from tunesmith.dialogue.templates import default_templates
+from tunesmith.dialogue.templates import LANGUAGES, Templates, own_template
 from tunesmith.dialogue.turns import Said, call_of_try
 
-TEMPLATES = default_templates()
+TEMPLATES = Templates({(role, each): own_template(role, each) for role in ROLES for each in LANGUAGES})
 
 
 def planned(name, key, *texts, seed=None):

@@ -18,7 +18,12 @@ COMMON = {
         "tolerations": [{"key": "gpu", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 5}],
         "priorityClassName": "high",
     },
-    "run": {"maxAttempts": 5, "activeDeadlineSeconds": 100, "ttlSecondsAfterFinished": 100},
+    "run": {
+        "maxAttempts": 5,
+        "activeDeadlineSeconds": 100,
+        "startDeadlineSeconds": 100,
+        "ttlSecondsAfterFinished": 100,
+    },
     "hub": {"endpoint": "https://hub.example", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "tracking": {
         "wandb": {
@@ -66,7 +71,7 @@ FULL = {
                     "name": "e",
                     "prompts": {"uri": "s3://data/e.json", "instruction": {}, "systemPrompt": "Be brief."},
                     "verifier": {"regex": {"pattern": "a", "field": "b"}},
-                    "engine": {"vllm": {"extra": {"name": "value"}}},
+                    "engine": {"vllm": {"extra": {"kv_cache_dtype": "fp8"}}},
                 }
             ],
         },
@@ -77,7 +82,7 @@ FULL = {
         | {
             "spec.verifier": {"exactMatch": {"field": "answer"}},
             "spec.sampling": {"stopTokens": ["END"]},
-            "spec.engine": {"vllm": {"extra": {"name": "value"}}},
+            "spec.engine": {"vllm": {"extra": {"kv_cache_dtype": "fp8"}}},
         },
     ),
     "DialogueGenJob": changed(

@@ -81,6 +81,34 @@ ENDPOINTS = [
     "https://s3.example:8443/",
 ]
 
+# Hosts of this machine, its network, the cluster and the cloud, some written otherwise than they are meant.
+INSIDE = [
+    "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0.0.0.0", "::1", "::", "localhost",
+    "LOCALHOST.", "x.localhost", "169.254.169.254", "0xa9fea9fe", "10.0.0.1", "172.16.0.1", "192.168.0.1",
+    "100.64.0.1", "192.0.2.1", "224.0.0.1", "255.255.255.255", "fd00:ec2::254", "fe80::1", "fe80::1%lo",
+    "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1",
+    "kubernetes", "kubernetes.default.svc", "s3.team-b.svc.cluster.local", "metadata.google.internal",
+    "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1",
+]  # fmt: skip
+
+# Where an answer of https://hub.example/m may not lead.
+REDIRECTS = [
+    *(f"https://{f'[{host}]' if ':' in host else host}/x" for host in INSIDE),
+    "https://hub.example:8443/m@10.0.0.1/",
+    "https://public.example@127.0.0.1/x",
+    "https://127.0.0.1#@public.example/x",
+    "http://hub.example/m/x",
+    "http://public.example/x",
+    "http://1.1.1.1/x",
+    "ftp://public.example/x",
+    "file:///etc/passwd",
+    "//10.0.0.1/x",
+    "",
+]
+
+# Characters that steer a terminal, or make the rest of a line read in another order.
+STEERING = "\x1b\x9b\x7f\u202e\u2066\r"
+
 # Functions of modules that nobody allowed.
 FUNCTIONS = [
     "pydoc:pipepager",
@@ -89,6 +117,88 @@ FUNCTIONS = [
     "subprocess:run",
     "tunesmith.cli:main",
 ]
+
+# Revisions that lead out of the hub's cache.
+REVISIONS = [
+    "..", "../x", "a/../../x", "/etc/x", "a//x", "./x", "a/", "-x", ".git/x", "a\\..\\x", "a%2f..", "a b",
+    "main\n", "main\x00", "",
+]  # fmt: skip
+
+# Arguments of vLLM that open a file, an address or a module, or say what others than the manifest decide.
+ENGINE_ARGUMENTS = {
+    "model": "/proc/self",
+    "tokenizer": "hf://evil/tokenizer",
+    "hf_config_path": "/etc",
+    "served_model_name": "x",
+    "trust_remote_code": True,
+    "allowed_local_media_path": "/",
+    "allowed_media_domains": ["169.254.169.254"],
+    "download_dir": "/etc",
+    "load_format": "pt",
+    "model_loader_extra_config": {"pattern": "/proc"},
+    "config_format": "x",
+    "model_weights": "s3://team-b/model",
+    "model_class_overrides": {"LlamaForCausalLM": "os:system"},
+    "generation_config": "/etc",
+    "override_generation_config": {"eos_token_id": 0},
+    "hf_overrides": {"auto_map": {"AutoConfig": "evil/repo--x.X"}},
+    "hf_token": "hf_x",
+    "revision": "x",
+    "code_revision": "x",
+    "speculative_config": {"model": "hf://evil/draft", "method": "draft_model"},
+    "spec_model": "evil/draft",
+    "logits_processors": ["os:system"],
+    "io_processor_plugin": "x",
+    "reasoning_parser_plugin": "/tmp/x.py",
+    "worker_cls": "os.system",
+    "worker_extension_cls": "os.system",
+    "scheduler_cls": "os.system",
+    "distributed_executor_backend": "os.system",
+    "default_mm_loras": {"image": "/etc"},
+    "kv_transfer_config": {"kv_connector": "x", "kv_connector_module_path": "os"},
+    "kv_events_config": {"endpoint": "tcp://evil.example:1"},
+    "ec_transfer_config": {"ec_connector_module_path": "os"},
+    "weight_transfer_config": {"backend": "x"},
+    "otlp_traces_endpoint": "http://evil.example",
+    "compilation_config": {"backend": "os.system", "cache_dir": "/etc"},
+    "profiler_config": {"torch_profiler_dir": "/etc"},
+    "log_config_file": "/etc/x",
+    "logging_config": {"file": "/etc/x"},
+    "mm_encoder_fp8_scale_path": "/etc/x",
+    "mm_encoder_fp8_scale_save_path": "/etc/x",
+    "additional_config": {},
+    "master_addr": "evil.example",
+    "data_parallel_address": "evil.example",
+    "nnodes": 2,
+    "pipeline_parallel_size": 2,
+    "device_ids": [0],
+    "ray_workers_use_nsight": True,
+    "lora_modules": ["x=/etc"],
+    "plugins": ["x"],
+    "chat_template": "/etc/passwd",
+    "maxNumSeqs": 4,
+    "__class__": 1,
+    "max_num_seqs\x1b[31m": 1,
+}
+# The same hidden in a value of an argument that may be set.
+ENGINE_VALUES = {
+    "quantization": "/etc/passwd",
+    "attention_backend": "os.system",
+    "kv_cache_dtype": "../x",
+    "moe_backend": "os:system",
+    "spec_method": "custom_class",
+    "model_impl": "terratorch",
+    "performance_mode": {"model": "x"},
+    "max_num_seqs": "4",
+    "safetensors_load_strategy": "torchao",
+}
+
+# Sections of a DeepSpeed configuration that write where they say, send, or run what they name.
+DEEPSPEED_SECTIONS = [
+    "aio", "autotuning", "checkpoint", "comet", "comms_logger", "compile", "compression_training",
+    "csv_monitor", "data_efficiency", "eigenvalue", "elasticity", "flops_profiler", "hybrid_engine", "nebula",
+    "tensorboard", "torch_compile", "wandb", "Zero_optimization",
+]  # fmt: skip
 
 SECRETS = ["root", "team-a", "xteam-a-s3", "s3x"]
 RUNTIMES = ["big", "default2", "Default"]

@@ -18,12 +18,14 @@ from tunesmith.plan.observe import Seen, observe
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 DIGEST = "ab" * 32
 PUBLISHED = {"reason": "Succeeded", "manifest": DIGEST, "progress": {"step": 9, "total": 9}}
+GRACE = 120
 ROOT = Path(__file__).parents[2]
 CRD = yaml.safe_load((ROOT / "crds" / "tunesmith.dev_finetunejobs.yaml").read_text())
 
 
-def job(**run):
-    return parse_document(changed(FINE_TUNE, {f"spec.run.{key}": value for key, value in run.items()}), "", 0)
+def job(nodes=1, **run):
+    changes = {f"spec.run.{key}": value for key, value in run.items()}
+    return parse_document(changed(FINE_TUNE, changes | {"spec.resources.nodes": nodes}), "", 0)
 
 
 def stamp(seconds=0.0):
@@ -49,14 +51,36 @@ def child(attempt=1, *true, at=-60, suspend=None, ours=False, labels=None):
     }
 
 
-def pod(attempt=1, *, word=None, code=0, reason="", kind="master", index=0, at=-60, state=None, **status):
-    """A pod that has ended, unless `state` says otherwise."""
+def pod(
+    attempt=1,
+    *,
+    word=None,
+    code=0,
+    reason="",
+    kind="master",
+    index=0,
+    at=-60,
+    state=None,
+    deleted=None,
+    disrupted="",
+    **status,
+):
+    """A pod that has ended, unless `state` says otherwise.
+
+    `deleted` is when somebody deleted it, in seconds from NOW; `disrupted` says how it was disrupted.
+    """
     terminated = {"exitCode": code, "reason": reason, "finishedAt": stamp(at)}
     if word is not None:
         terminated["message"] = word if isinstance(word, str) else json.dumps(word)
     name = f"tune-ftj-{attempt}"
+    if disrupted:
+        target = {"type": "DisruptionTarget", "status": "True", "message": disrupted}
+        status["conditions"] = [target | {"lastTransitionTime": stamp(at)}]
+    grace = {} if deleted is None else {"deletionGracePeriodSeconds": GRACE}
     return {
         "metadata": {
+            **({"deletionTimestamp": stamp(deleted + GRACE)} if grace else {}),
+            **grace,
             "name": f"{name}-{kind}-{index}",
             "labels": {
                 "training.kubeflow.org/job-name": name,
@@ -79,6 +103,7 @@ def seen(
     config_maps=None,
     others=None,
     progress=None,
+    events=(),
     at=0.0,
     generation=1,
     **run,
@@ -97,6 +122,7 @@ def seen(
         others=others or {},
         progress=progress,
         now=NOW + timedelta(seconds=at),
+        events=list(events),
     )
 
 

@@ -7,9 +7,10 @@ from tunesmith.api.admission import variables
 from tunesmith.api.base import Model
 from tunesmith.api.common import SecretRef
 from tunesmith.api.crd import MUTABLE, crd
+from tunesmith.api.field_paths import ITEMS, KEYS, VALUES
 from tunesmith.api.manifest import SPECS, parse_documents
 from tunesmith.api.openapi import SchemaError
-from tunesmith.api.ruled import ITEMS, KEYS, VALUES, WORDS, ruled_fields, ruled_values
+from tunesmith.api.ruled import WORDS, ruled_fields, ruled_values
 from tunesmith.names import Kind
 
 # What a schema's node holds if it is something a rule speaks of.

@@ -5,11 +5,24 @@ from __future__ import annotations
 import json
 
 from good_manifests import FINE_TUNE, changed
-from hostile import ALLOWED, ENCODED, ENDPOINTS, FUNCTIONS, MANIFESTS, MINE, RULES, URIS
+from hostile import (
+    ALLOWED,
+    ENCODED,
+    ENDPOINTS,
+    FUNCTIONS,
+    INSIDE,
+    MANIFESTS,
+    MINE,
+    REDIRECTS,
+    REVISIONS,
+    RULES,
+    URIS,
+)
 from tests.cases import each
 
 from tunesmith.api.manifest import parse_documents
 from tunesmith.api.rules import MACHINE, Rules, rules_from
+from tunesmith.artifacts.inside import is_inside
 from tunesmith_operator.policy import denied, rules_for
 from tunesmith_operator.settings import Settings, read_settings
 
@@ -24,6 +37,43 @@ def test_an_address_that_no_rule_names_is_refused(uri):
 @each("url", ENDPOINTS)
 def test_a_server_that_no_rule_names_is_refused(url):
     assert not STRICT.allow_endpoint(url)
+
+
+def led_to(url, rules=STRICT, asked="https://hub.example/m"):
+    inside = {"hub.example": True, "public.example": False}
+    return rules.allow_redirect(asked, url, lambda host: inside.get(host, is_inside(host)))
+
+
+def test_no_redirect_leads_inside_or_to_less_than_https():
+    assert [url for url in REDIRECTS if led_to(url)] == []
+    anywhere = Rules(endpoints=("*",))
+    assert [url for url in REDIRECTS if led_to(url, anywhere)] == []
+
+
+def test_redirects_that_lead_to_the_server_itself_to_a_named_one_or_outside():
+    good = [
+        "https://hub.example/m/x",
+        "https://HUB.example:443/m/x",
+        "https://public.example/x",
+        "https://1.1.1.1/",
+    ]
+    assert [
+        url for url in [*good, "https://llm.example/v1/x", "https://[2606:4700::1]/"] if not led_to(url)
+    ] == []
+    assert not led_to("https://hub.example/other")
+
+
+def test_on_a_machine_of_ones_own_only_a_hub_of_the_inside_leads_inside():
+    assert led_to("https://10.0.0.1/x", MACHINE)
+    assert not led_to("http://10.0.0.1/x", MACHINE)
+    assert led_to("http://10.0.0.1/x", MACHINE, "http://10.0.0.2")
+    assert not led_to("https://10.0.0.1/x", MACHINE, "https://public.example")
+    assert not led_to("http://public.example/x", MACHINE, "https://public.example")
+
+
+@each("host", INSIDE)
+def test_hosts_of_the_inside_are_known_however_they_are_written(host):
+    assert is_inside(host)
 
 
 @each("function", FUNCTIONS)
@@ -67,6 +117,12 @@ def problems(document):
 @each("uri", ENCODED)
 def test_no_manifest_may_hold_an_address_that_hides_what_it_means(uri):
     assert problems(changed(FINE_TUNE, {"spec.datasets[0].uri": uri})) == ["spec.datasets[0].uri"]
+
+
+@each("revision", REVISIONS)
+def test_no_manifest_may_hold_a_revision_that_leads_out_of_the_cache(revision):
+    hub = {"spec.model.uri": "hf://org/m", "spec.model.revision": revision}
+    assert problems(changed(FINE_TUNE, hub)) == ["spec.model.revision"]
 
 
 ADMIN = read_settings({"TUNESMITH_ALLOWED": json.dumps([ALLOWED])})

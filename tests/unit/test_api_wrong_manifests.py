@@ -4,6 +4,7 @@ import pytest
 import yaml
 from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
+from hostile import STEERING
 from tests.cases import each
 from wrong_objects import OBJECTS
 from wrong_texts import GOOD_TEXT, LOCAL, SETS, TEXTS
@@ -128,9 +129,6 @@ def test_of_very_many_mistakes_the_first_are_told_and_the_rest_is_counted():
     assert jobs == []
     assert len(problems) == 101
     assert str(problems[-1]).endswith(": spec: has 900 more mistakes")
-
-
-STEERING = "\x1b\x9b\x7f\u202e\u2066\r"
 
 
 @each(

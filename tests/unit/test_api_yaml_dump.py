@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import yaml
+from hostile import STEERING
 
-from tunesmith.api.yaml_dump import Dumper
+from tunesmith.api.yaml_dump import Dumper, dump
 
 # Plain, some reader takes each for a boolean, nothing or a number.
 DOUBTFUL = [
@@ -40,3 +41,13 @@ def test_other_texts_stay_plain():
     assert [yaml.dump({word: word}, Dumper=Dumper) for word in PLAIN] == [
         f"{word}: {word}\n" for word in PLAIN
     ]
+
+
+def test_what_reorders_a_line_is_escaped_and_read_as_it_was():
+    values = [f"a{STEERING}b", f"a{STEERING}b\nc", f"a\n{STEERING[3]}\n", f"{STEERING[4]}: #", "שלום"]
+    for value in values:
+        document = {"x": {value: [value, {"y": value}]}}
+        text = dump(document)
+        assert not set(STEERING) & set(text)
+        assert yaml.safe_load(text) == document
+    assert "שלום" in dump({"x": "שלום"})

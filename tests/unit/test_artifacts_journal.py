@@ -10,8 +10,8 @@ from tunesmith.artifacts import journal_segments
 from tunesmith.artifacts.journal import Journal, Window
 from tunesmith.artifacts.journal_parts import read_part, read_parts
 from tunesmith.artifacts.journal_turns import begin, committed
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.retry import Task
-from tunesmith.artifacts.store import open_store
 from tunesmith.errors import (
     CorruptObjectError,
     StoppedError,

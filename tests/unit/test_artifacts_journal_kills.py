@@ -16,8 +16,8 @@ from tunesmith.artifacts import journal_segments, local_files
 from tunesmith.artifacts.journal import Journal, Window
 from tunesmith.artifacts.journal_rows import Rows, publish_rows
 from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified, read_manifest
-from tunesmith.artifacts.store import open_store
 from tunesmith.errors import StoppedError
 
 PLAN = [f"row-{number}" for number in range(5)]
@@ -311,7 +311,7 @@ import sys
 from pathlib import Path
 from tunesmith.artifacts.journal import Journal, Window
 from tunesmith.artifacts.journal_turns import begin
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 out, disk, attempt = sys.argv[1:]
 store = open_store(out)
 journal = Journal(store, begin(store, "job", int(attempt)), "pod", Path(disk), Window(size=2000))

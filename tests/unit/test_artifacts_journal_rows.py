@@ -10,8 +10,8 @@ from tunesmith.artifacts import journal_rows
 from tunesmith.artifacts.journal import Journal, Window
 from tunesmith.artifacts.journal_rows import Rows, publish_rows
 from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified
-from tunesmith.artifacts.store import open_store
 from tunesmith.errors import (
     CorruptObjectError,
     DataError,

@@ -7,7 +7,7 @@ import pytest
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.artifacts.journal_turns import Log, begin, check, committed
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.errors import CorruptObjectError, StoppedError
 
 

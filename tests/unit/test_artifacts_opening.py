@@ -12,8 +12,11 @@ from tests.cases import each
 
 import tunesmith
 from tunesmith import names
-from tunesmith.artifacts.opening import check_code, check_endpoint, check_hub, check_module, locate
-from tunesmith.artifacts.store import StorageOptions, find_files, open_store
+from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.open import find_files, open_store
+from tunesmith.artifacts.opening import check_address, check_code, check_endpoint, check_module, locate
+from tunesmith.artifacts.store import StorageOptions
+from tunesmith.engines.load import fetch_model
 from tunesmith.errors import PermanentError, TunesmithError
 
 
@@ -26,7 +29,7 @@ def pod(monkeypatch):
 @each("uri", URIS)
 def test_what_no_rule_names_is_not_opened(uri):
     with pytest.raises(TunesmithError, match=r"may open|control character|not a usable file"):
-        (check_hub if uri.startswith("hf://") else locate)(uri)
+        (check_address if uri.startswith("hf://") else locate)(uri)
 
 
 @pytest.mark.usefixtures("pod")
@@ -36,6 +39,28 @@ def test_no_server_that_no_rule_names_is_talked_to(url):
         check_endpoint(url)
     with pytest.raises(PermanentError, match="may talk to"):
         open_store("s3://team-a/x", StorageOptions(endpoint_url=url))
+
+
+@pytest.mark.usefixtures("pod")
+def test_a_server_by_default_must_be_named_too(monkeypatch):
+    from huggingface_hub import constants
+
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(
+        PermanentError, match=r"amazonaws\.com, which storage\.endpointUrl is by default, is not"
+    ):
+        open_store("s3://team-a/x")
+    hub = ModelSource(uri="hf://good/m")
+    with pytest.raises(PermanentError, match=r"huggingface\.co, which hub\.endpoint is by default, is not"):
+        fetch_model(hub, HubSpec(), StorageOptions(), Path("unused"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://own.example")  # what a pod's environment says is allowed
+    assert open_store("s3://team-a/x").uri == "s3://team-a/x"
+    monkeypatch.setenv(names.ENV_RULES, json.dumps({**RULES, "endpoints": ["https://s3.amazonaws.com"]}))
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert open_store("s3://team-a/x").uri == "s3://team-a/x"
 
 
 @pytest.mark.usefixtures("pod")
@@ -82,13 +107,14 @@ def test_a_pod_opens_its_own_scratch(tmp_path, monkeypatch):
 
 
 def test_there_is_no_other_way_to_what_an_address_names():
-    """`opening` alone splits addresses, `artifacts.store` alone makes stores, `from_hub` alone asks a hub."""
+    """`opening` alone splits addresses, `artifacts.open` alone makes stores, `from_hub` alone asks a hub."""
     makers = {
         "split_uri": {"artifacts/opening.py"},
-        "S3Store": {"artifacts/store.py"},
-        "FolderStore": {"artifacts/store.py"},
+        "S3Store": {"artifacts/open.py"},
+        "FolderStore": {"artifacts/open.py"},
         "snapshot_download": {"engines/hub.py"},
         "hf_hub_download": set(),
+        "set_client_factory": {"engines/hub_client.py"},
         "urlopen": set(),
     }
     root = Path(tunesmith.__file__).parent

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified, publish, read_manifest
 from tunesmith.artifacts.republish import fetch_some, republish, settle
-from tunesmith.artifacts.store import open_store
 from tunesmith.errors import CorruptObjectError, OutputConflictError
 
 OLD = {"final_model/w.bin": "weights", "report.html": "old", "evaluation/0/base/x": "1", "logs/a": "log"}

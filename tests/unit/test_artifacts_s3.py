@@ -12,10 +12,11 @@ from botocore.awsrequest import AWSResponse
 from tests.cases import each
 
 from tunesmith.artifacts.local_files import explained as file_explained
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.s3_client import NORMAL_LIMITS, Limits, connection
 from tunesmith.artifacts.s3_errors import Target, check_no_redirect, explained
 from tunesmith.artifacts.s3_reader import open_object
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import (
     StoppedError,
     StoragePermanentError,

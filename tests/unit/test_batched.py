@@ -545,7 +545,9 @@ def test_padding_goes_with_the_rows_that_needed_it() -> None:
 def test_memory_bounds_the_rows(monkeypatch: pytest.MonkeyPatch, kind: str, of_token: int) -> None:
     model = build(kind)
     room = 3 * (20 * (1 if kind == "llama" else 1.25) + 40)
-    monkeypatch.setattr(batched_memory, "free_memory", lambda cuda: int(room * of_token / 0.7) + 1000)
+    monkeypatch.setattr(
+        "tunesmith.engines.batched.free_memory", lambda cuda: int(room * of_token / 0.7) + 1000
+    )
     engine = opened(model, 64, maxNewTokens=40)
     rows: list[int] = []
     plain = model.generate
@@ -563,7 +565,7 @@ def test_memory_bounds_the_rows(monkeypatch: pytest.MonkeyPatch, kind: str, of_t
 def test_the_number_of_rows_follows_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
     of_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, bytes
-    monkeypatch.setattr(batched_memory, "free_memory", lambda cuda: int(128 * 5.5 * of_token / 0.7))
+    monkeypatch.setattr("tunesmith.engines.batched.free_memory", lambda cuda: int(128 * 5.5 * of_token / 0.7))
     for size, expected in (("auto", 5), (7, 7)):
         engine = opened(model, size, maxNewTokens=1000)
         assert engine.at_once == expected

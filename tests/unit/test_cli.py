@@ -153,6 +153,17 @@ def test_a_checkpoint_that_will_be_deleted_is_a_warning(call, tmp_path):
 
 FROM_NOWHERE = changed(FINE_TUNE, {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "gone"}}})
 LOOP = changed(FINE_TUNE, {"spec.model": {"fromJob": {"kind": "FineTuneJob", "name": "tune"}}})
+PAIR = [
+    changed(
+        FINE_TUNE,
+        {
+            "metadata.name": name,
+            "spec.model": {"fromJob": {"kind": "FineTuneJob", "name": other}},
+            "spec.output.uri": f"s3://models/{name}",
+        },
+    )
+    for name, other in (("first", "second"), ("second", "first"))
+]
 
 
 # --- render and crds --------------------------------------------------------------------------------------
@@ -217,7 +228,8 @@ MISTAKES = {
     "attempt-0": ("render -f job.yaml --attempt 0", "Invalid value for '--attempt'"),
     "runtime": ("render -f job.yaml --set runtime=x", "spec.runtime: is not offered here; offered: default"),
     "reference-to-nowhere": ("render -f nowhere.yaml", "FineTuneJob gone is not among the manifests given"),
-    "cycle": ("render -f loop.yaml", "FineTuneJob tune waits for itself"),
+    "cycle": ("validate -f loop.yaml", "(FineTuneJob tune): spec.model.fromJob: names this job itself"),
+    "cycle-of-two": ("validate -f pair.yaml", "wait for each other: FineTuneJob"),
     "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: stands already in job.yaml"),
     "run-reference-to-nowhere": ("run -f nowhere.yaml", "FineTuneJob gone is not in these files"),
     "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not do spec.model."),
@@ -242,6 +254,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.engine
 @each(("line", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
     import shlex
@@ -251,6 +264,7 @@ def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
     write(tmp_path / "talk.yaml", DIALOGUE)
     write(tmp_path / "nowhere.yaml", FROM_NOWHERE)
     write(tmp_path / "loop.yaml", LOOP)
+    write(tmp_path / "pair.yaml", *PAIR)
     (tmp_path / "broken.yaml").write_text("a: [1")
     (tmp_path / "empty.yaml").touch()
     (tmp_path / "empty").mkdir(exist_ok=True)
@@ -364,6 +378,7 @@ def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command
     )
 
 
+@pytest.mark.engine
 def test_s3_without_its_server_names_the_extra_that_has_it(call, manifest, monkeypatch, tmp_path):
     """As where tunesmith[train] is installed and nothing says that s3:// is elsewhere."""
     monkeypatch.setattr("tunesmith.local.embedded_s3.sys.executable", str(tmp_path / "python"))

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 from good_manifests import FINE_TUNE, SAMPLE, changed
+from hostile import STEERING
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.flags import FIELD_OF
@@ -132,6 +133,19 @@ def test_a_trl_command_becomes_a_job():
     assert any("trl-lib/Capybara" in note for note in made.notes)
 
 
+def test_no_limit_of_length_is_none_here_and_said():
+    """TRL's null is a value: nothing is cut. In other tools a null is as good as absent."""
+    made = converted("model_name_or_path: org/m\nmax_length: null\nlearning_rate: null\n")
+    assert "maxLength" not in made.document["spec"]["training"]
+    assert made.document["spec"]["training"]["learningRate"] == 2e-5
+    assert [note for note in made.notes if note.startswith("max_length: null asks for no limit")]
+    assert "at most 4,096 tokens" in made.text("x")
+    others = {"llamafactory": ("cutoff_len", 2048), "axolotl": ("sequence_len", 512)}
+    for tool, (setting, length) in others.items():
+        made = converted(f"base_model: org/m\n{setting}: null\nmax_length: null\n", tool)
+        assert made.document["spec"]["training"]["maxLength"] == length, tool
+
+
 def test_a_llama_factory_file_becomes_a_job():
     made = converted(yaml.safe_dump(LLAMA_FACTORY))
     spec = made.document["spec"]
@@ -181,3 +195,15 @@ def test_what_is_no_configuration_is_refused():
     for text in ("", "hello", "- a\n- b\n", "'"):
         with pytest.raises(UsageError):
             read_settings(text, "config")
+
+
+def test_no_setting_breaks_out_of_the_notes():
+    strange = {
+        "base_model": "org/m",
+        "datasets": [{"path": "a/b"}],
+        f"zzz{STEERING}\nkind: X\u2028y: z\x85w: v": 1,
+    }
+    made = converted(json.dumps(strange))
+    text = made.text(f"a\nb: c{STEERING}")
+    assert not set(STEERING) & set(text)
+    assert yaml.safe_load(text) == made.document

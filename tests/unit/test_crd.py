@@ -214,7 +214,10 @@ def test_names_are_checked_at_the_root(kind):
         assert (refusals(CRDS[kind], changed(GOOD[kind], {"metadata.name": name})) == []) is right, name
 
 
-@each("field", ["suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "maxAttempts"])
+@each(
+    "field",
+    ["suspend", "activeDeadlineSeconds", "startDeadlineSeconds", "ttlSecondsAfterFinished", "maxAttempts"],
+)
 @each("kind", Kind)
 def test_run_may_change(kind, field):
     new = changed(GOOD[kind], {f"spec.run.{field}": True if field == "suspend" else 9})

@@ -13,11 +13,14 @@ from tests.fixtures.steps import small_spec
 from tests.fixtures.tokenizers import load_family
 from tests.support import chat_records, write_jsonl
 
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data import cache
 from tunesmith.data.cache import prepare_once
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
+
+pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 

@@ -38,6 +38,7 @@ def test_how_long_samples_are(asked, positions, longest):
     assert longest_sample(asked, positions) == longest
 
 
+@pytest.mark.engine
 def test_a_sample_beyond_the_positions_is_a_bad_record(make):
     for fmt, record in (("chat", chat(40)), ("text", {"text": "It is a lamp. " * 200})):
         with pytest.raises(DataError) as caught:
@@ -49,11 +50,13 @@ def test_a_sample_beyond_the_positions_is_a_bad_record(make):
         assert ".jsonl, line 1: " in str(caught.value)
 
 
+@pytest.mark.engine
 def test_a_shorter_limit_is_for_cutting(make):
     for asked in (None, 300):
         prepared = make([chat(40)], asked=asked, positions=300)
         assert 250 < max(prepared.train.lengths) <= 300, asked
 
 
+@pytest.mark.engine
 def test_without_positions_nothing_is_refused(make):
     assert max(make([chat(40)], asked=100_000).train.lengths) > 600

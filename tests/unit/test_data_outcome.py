@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tunesmith.api.datasets import DatasetSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.outcome import (
     ADVICE,
     acceptance,

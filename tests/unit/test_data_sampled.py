@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
+from tunesmith.data.legal import Laws
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.sampled import (
     NO_ARTICLES,
@@ -44,7 +45,7 @@ def test_the_prompt_is_believed_before_the_legal_fields():
 
 
 def test_a_legal_record_without_prompt():
-    found = conversation_from_sampled(sampled(4, prompt=None, **LEGAL), articles={"354-0-0": "容留"})
+    found = conversation_from_sampled(sampled(4, prompt=None, **LEGAL), laws=Laws({"354-0-0": "容留"}))
     question, reply = found.messages
     assert "甲在家中。" in question.content
     assert "354-0-0：容留" in question.content
@@ -54,7 +55,7 @@ def test_a_legal_record_without_prompt():
 
 def test_the_system_prompt_is_for_prompts_without_one():
     assert conversation_from_sampled(sampled(prompt=PROMPT), system_prompt="T").messages[0].content == "S"
-    legal = conversation_from_sampled(sampled(**LEGAL), articles={"354-0-0": "x"}, system_prompt="T")
+    legal = conversation_from_sampled(sampled(**LEGAL), laws=Laws({"354-0-0": "x"}), system_prompt="T")
     assert legal.messages[0].content == "T"
 
 

@@ -85,6 +85,22 @@ def test_a_batch_that_an_earlier_process_has_sent_is_not_lost_money():
         assert (left.spent, left.lost, left.lost_calls) == (paid(server), 0, 0), kills
 
 
+def test_a_kill_after_any_row_loses_no_money():
+    whole, wrong = JobWorld(BatchServer(), count=3), {}
+    finished(whole)
+    for count in range(len(whole.rows)):
+        server = BatchServer()
+        world = JobWorld(server, count=3)
+        if world.killed_after_row(count):
+            break
+        finished(world)
+        found = world.budget.lost, server.stats["files_sent_twice"], server.stats["asked_twice"]
+        if found != (0, 0, 0) or world.turns() != whole.turns():
+            wrong[count] = found
+    assert not wrong
+    assert count > 20
+
+
 def test_told_to_stop_a_job_ends_at_once_and_its_batch_is_awaited_by_the_next_process():
     server = BatchServer()
     world = JobWorld(server)
@@ -199,7 +215,7 @@ def test_what_an_expired_batch_does_not_mention_is_not_paid_and_what_a_whole_one
     assert (tally.failed, reply["sent"], reply["trouble"]) == (
         1, True, "Batch batch_1 is completed, and its files hold no reply."
     )  # fmt: skip
-    (held,) = [row["most"] for row in world.rows.values() if "most" in row]
+    (held,) = [most for row in world.rows.values() for most in row.get("held", ())]
     assert world.budget.spent == held
 
 
@@ -350,7 +366,7 @@ def test_a_budget_that_has_no_room_for_a_round_sends_it_in_parts():
     whole, server = BatchServer(), BatchServer()
     rich = JobWorld(whole, count=12)
     finished(rich)
-    most = max(row["most"] for row in rich.rows.values() if "most" in row)
+    most = max(most for row in rich.rows.values() for most in row.get("held", ()))
     world = JobWorld(server, count=12, limit=paid(whole) + 5 * most)
     assert finished(world).failed == 0
     assert server.stats["batches"] > 3

@@ -6,16 +6,18 @@ import logging
 
 import httpx2
 import pytest
+from hostile import RULES
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.unit.endpoint_world import run
 
+from tunesmith import names
 from tunesmith.api.dialogue import OpenAIEndpoint
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.endpoint import LONGEST_BODY, STRUCK, Endpoint
 from tunesmith.dialogue.replies import Answer, Fault, Lost, Reply, Unsent, Unusable
-from tunesmith.errors import EndpointError
+from tunesmith.errors import EndpointError, PermanentError
 
 KEY = "sk-Very/Secret+1234567890"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wie geht's? 你好"}]
@@ -281,6 +283,16 @@ def test_redirects_are_not_followed(status):
     reply, seen, asked, _ = send(lambda _: httpx2.Response(status, headers=elsewhere))
     assert [request.url.host for request in seen] == ["host.example"]
     assert read(reply, asked, "gemini").complaint.startswith("endpoints.gemini.openai.baseUrl: ")
+
+
+def test_a_servers_own_word_in_a_path_leads_to_no_other_part_of_it(monkeypatch):
+    rules = {**RULES, "endpoints": ["https://host.example/v1"]}
+    monkeypatch.setenv(names.ENV_RULES, json.dumps(rules))
+    one = endpoint(ok)
+    assert asyncio.run(one.exchange("GET", "batches/b1")).status == 200
+    for word in ("../../admin", "a/../../../admin", "%2e%2e/%2e%2e/admin", "..%2f..%2fadmin"):
+        with pytest.raises(PermanentError, match="may talk to"):
+            asyncio.run(one.exchange("GET", f"files/{word}"))
 
 
 def test_many_requests_at_once_use_a_connection_each_and_then_the_same_again():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 from tests.support import write_jsonl
-from tests.unit.dialogue_world import plan, planned, seeds
+from tests.unit.dialogue_world import TEMPLATES, plan, planned, seeds
 
 from tunesmith.api.dialogue import DialogueGenSpec, RolesSpec
 from tunesmith.artifacts.store import StorageOptions
@@ -20,14 +20,13 @@ from tunesmith.dialogue.templates import (
     Template,
     Templates,
     checked,
-    default_templates,
     load_templates,
     own_template,
 )
 from tunesmith.errors import DataError, StoragePermanentError
 from tunesmith.tokens.conversation import Message
 
-OWN = default_templates()
+OWN = TEMPLATES
 
 
 @pytest.mark.parametrize(
@@ -203,7 +202,7 @@ def test_a_users_own_prompt_is_for_both_languages(tmp_path):
     found = load_templates(roles(question=path.as_uri()), StorageOptions())
     assert found.of(Role.QUESTION, "zh") == found.of(Role.QUESTION, "en") == Template("Ask on: {history}")
     assert found.of(Role.ANSWER, "zh") == OWN.of(Role.ANSWER, "zh")
-    assert found.digest != OWN.digest == default_templates().digest
+    assert found.digest != OWN.digest == load_templates(roles(), StorageOptions()).digest
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from tests.fixtures.tokenizers import load_family
 
 from tunesmith.api.datasets import CharacterFormat, DatasetSpec, UserSimulationFormat
 from tunesmith.api.manifest import parse_document
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data import character, prepare, read, user_simulation
 from tunesmith.data.cache import FIRST_KEPT
 from tunesmith.data.place import Skipped

@@ -9,7 +9,8 @@ import yaml
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.finetune import EvaluationSpec
 from tunesmith.api.manifest import parse_text
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.legal import LABELS
 from tunesmith.data.prompt_sets import find_sets
 

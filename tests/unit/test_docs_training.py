@@ -12,7 +12,7 @@ from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.tokens.conversation import Sample
 from tunesmith.training import loss as loss_module
-from tunesmith.training.loss import denominator, token_weights
+from tunesmith.training.weighting import denominator, token_weights
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text("utf-8")
 

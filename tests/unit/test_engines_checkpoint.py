@@ -3,8 +3,9 @@
 import pytest
 
 from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import publish
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines import load
 from tunesmith.engines.checkpoint import split_checkpoint
 from tunesmith.errors import ModelError

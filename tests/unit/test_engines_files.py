@@ -6,7 +6,8 @@ import pytest
 from tests.fixtures.adapters import change_config, make_adapter
 
 from tunesmith.api.common import HubSpec, ModelSource
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines import load
 from tunesmith.engines.files import fetch_files
 from tunesmith.errors import ModelError, StoragePermanentError

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tunesmith.api.common import HubSpec, ModelSource
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines import load
 from tunesmith.engines.lean import unneeded
 from tunesmith.engines.load import fetch_model, local_path, read_config, vocabulary_size

@@ -7,7 +7,8 @@ from tests.support import write_jsonl
 from tests.unit.test_prompts_store import make, write
 
 from tunesmith.api.dialogue import DialogueGenSpec, SeedsSpec
-from tunesmith.artifacts.store import StorageOptions, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.dialogue.seeds import prepare_seeds
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.added_records import (

@@ -9,7 +9,7 @@ from tunesmith.artifacts import retry
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.artifacts.journal_turns import begin
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.dialogue.statistics import Lost
 from tunesmith.dialogue.turns import Tries
 from tunesmith.errors import BudgetError, StorageTemporaryError

@@ -8,7 +8,7 @@ import pytest
 from tests.support import finetune
 
 from tunesmith.api.manifest import parse_document
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.evaluate_again import compared_fields, is_looked_at
 from tunesmith.jobs.output import Found, State, claim, examine

@@ -145,11 +145,6 @@ def test_a_method_that_does_not_fit(exports, tiny_model, tmp_path, below):
 @each(
     "vllm, settings, words",
     [
-        (
-            {"extra": {"seed": 3}},
-            {"r": 4},
-            "engine.vllm.extra.seed cannot be set: it follows from sampling.seed",
-        ),
         ({"maxModelLen": 513}, {"r": 4}, "engine.vllm.maxModelLen 513 is more than the 512 positions"),
         (
             {},

@@ -124,6 +124,7 @@ def test_every_address_a_job_reads_is_looked_at(tmp_path):
     preflight.check_inputs(spec, StorageOptions())
 
 
+@pytest.mark.engine
 def test_run_refuses_all_jobs_before_the_first_starts(monkeypatch, capsys, tmp_path):
     """The second job's mistake is found before the first one has trained anything."""
     second = changed(SAMPLE, verifier=PYTHON, engine={"transformers": {}})

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from tests.unit.endpoint_world import run
 
 from tunesmith.dialogue.lull import Lull
@@ -45,6 +46,7 @@ class World:
         return [not engine.closed for engine in self.opened]
 
 
+@pytest.mark.engine
 def test_an_engine_is_closed_in_a_long_lull_and_opened_again_once_for_all_who_ask():
     async def life():
         world = World()

@@ -277,6 +277,7 @@ WRONG = {
 }
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_options(call, options, message):
     write_jsonl(Path("x.jsonl"), [CHAT])

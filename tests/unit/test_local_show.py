@@ -127,6 +127,16 @@ def test_elsewhere_than_on_a_terminal_a_line_a_phase():
     assert shown.file.getvalue() == "job  3/10  starting\njob  3/10  loss 0.5000\n"
 
 
+def test_elsewhere_than_on_a_terminal_a_line_is_repeated_once_a_minute(monkeypatch):
+    shown, now = console(), [0.0]
+    monkeypatch.setattr("tunesmith.local.show.time.monotonic", lambda: now[0])
+    with JobProgress(shown, "job") as bar:
+        for step in (1, 1, 1, 2, 2, 2, 2, 2, 2, 2):
+            bar.tell({"phase": "training", "step": step, "total": 2, "loss": 0.5})
+            now[0] += 11
+    assert shown.file.getvalue().splitlines() == ["job  1/2  loss 0.5000", *["job  2/2  loss 0.5000"] * 2]
+
+
 def preview(**texts):
     values = {"prompt": "Hi", "before": "a", "after": "b", **texts}
     return {"messages": [{"role": "user", "content": values.pop("prompt")}], **values}

@@ -1,10 +1,11 @@
 """locks/: one version of each package for tests and images, allowed by pyproject.toml; no address in it."""
 
+import ast
 import os
 import re
 import sys
 import tomllib
-from importlib.metadata import distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "locks"
+UNIT = ROOT / "tests" / "unit"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -121,6 +123,38 @@ def test_a_pod_has_no_use_for_the_server_of_one_machine():
 
 def test_the_operator_has_nothing_heavy():
     assert not {"torch", "transformers", "boto3", "numpy"} & pins("operator.lock").keys()
+
+
+def imported(path, seen):
+    """Top-level names that a test's file imports at once, and the files of tests/ that it imports do."""
+    seen.add(path)
+    for node in ast.parse(path.read_text("utf-8")).body:
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            places = [
+                ROOT / f"{name.replace('.', '/')}.py",
+                *(path.parent / f"{name}.py", UNIT / f"{name}.py"),
+            ]
+            own = next((place for place in places if place.is_file()), None)
+            if own is None:
+                yield name.partition(".")[0]
+            elif own not in seen:
+                yield from imported(own, seen)
+
+
+def test_the_checks_on_a_cluster_need_the_operator_and_dev_extras_only():
+    """They run where torch is not installed."""
+    files = [
+        *(ROOT / "tests" / "cluster").glob("*.py"),
+        *UNIT.glob("test_operator_*.py"),
+        UNIT / "test_crd.py",
+    ]
+    names = {name for path in files for name in imported(path, set())} - set(sys.stdlib_module_names)
+    names -= {"tests", "tunesmith", "tunesmith_operator"}
+    have = {canonicalize_name(one.name) for one in ranges(["operator", "dev"])}
+    packages = packages_distributions()
+    assert {name for name in names if not {canonicalize_name(one) for one in packages[name]} & have} == set()
 
 
 def test_every_lock_has_hashes_but_for_cpu_torch():

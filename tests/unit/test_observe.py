@@ -8,15 +8,14 @@ from tests.cases import each
 from tunesmith.names import QUEUE_LABEL
 from tunesmith.plan.draft import refused
 from tunesmith.plan.progress import to_status
+from tunesmith.plan.trouble import UNANSWERED_SINCE
 
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
 OOM = pod(code=137, reason="OOMKilled")
-EVICTED = pod(code=137, reason="Error", at=-50) | {
-    "status": {"phase": "Failed", "reason": "Evicted", "message": "node is low"}
-}
+EVICTED = pod(code=137, reason="Error", at=-50, disrupted="node is low", phase="Failed")
 ALIVE = pod(state={"running": {}}, phase="Running", kind="worker")
-TERMINATING = pod(state={"running": {}}, conditions=[{"type": "DisruptionTarget", "status": "True"}])
+TERMINATING = pod(state={"running": {}}, disrupted="node is low")
 BAD_DATA = {"reason": "BadData", "message": "line 3", "permanent": True}
 
 # id: status before, what is seen, phase, reason, create, suspend, delete
@@ -39,7 +38,12 @@ STEPS = {
         look().status,
         {
             "children": [child()],
-            "pods": [pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}])],
+            "pods": [
+                pod(
+                    state={"waiting": {}},
+                    conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3"}],
+                )
+            ],
         },
         *("Pending", "Unschedulable", None, None, ()),
     ),
@@ -70,8 +74,8 @@ STEPS = {
     ),
     "failed, pods gone": (
         RUNNING,
-        {"children": [child(1, "Failed", at=-20)]},
-        *("Pending", "ProcessDied", 2, None, ()),
+        {"children": [child(1, "Failed", at=-20)], "maxAttempts": 1},
+        *("Pending", "Preempted", 2, None, ()),
     ),
     "out of memory": (
         RUNNING,
@@ -304,17 +308,6 @@ def test_pauses_grow_with_the_attempts_that_counted(failed, seconds):
     assert look(before, children=[child(1, "Failed", at=0)], pods=[OOM], maxAttempts=99).again == seconds
 
 
-AT_ONCE = {
-    "evicted": {"pods": [EVICTED]},
-    "told to stop": {"pods": [pod(word={"reason": "Stopped", "message": "Told to stop."}, code=1)]},
-}
-
-
-@each("sight", AT_ONCE.values(), ids=AT_ONCE)
-def test_nothing_is_waited_for_where_nothing_went_wrong(sight):
-    assert look(RUNNING, children=[child(1, "Failed", at=0)], **sight).create == 2
-
-
 def test_a_deadline_ends_the_wait_and_suspension_takes_its_place():
     assert look(RUNNING, **FAILED, activeDeadlineSeconds=3).again == 3
     ended = look(WAITS.status, **FAILED, activeDeadlineSeconds=3, at=3).status
@@ -349,6 +342,35 @@ def test_what_holds_a_running_job_up_stands_in_message_and_condition_until_it_is
     assert (conditions(well)["Degraded"]["status"], times(well)["Degraded"]) == ("False", stamp(60))
     ended = look(status, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status
     assert conditions(ended)["Degraded"]["status"] == "False"
+
+
+WORD = {name: value for name, value in PUBLISHED.items() if name != "progress"}
+
+
+def test_progress_that_cannot_be_read_has_a_condition_of_its_own_until_it_is_read_again():
+    silent = {"step": 3, UNANSWERED_SINCE: stamp(-40)}
+    status = look(RUNNING, **RUNS, progress=silent, at=30).status
+    said = f"Since {stamp(-40)}: progress unreachable"
+    assert status["message"].startswith(f"Attempt 1 is running. {said}")
+    assert status["progress"] == {"step": 3}
+    condition = conditions(status)["ProgressUnreachable"]
+    assert (condition["status"], condition["lastTransitionTime"]) == ("True", stamp(30))
+    assert condition["message"].startswith(said)
+    assert "Degraded" not in conditions(status)
+    read = look(status, **RUNS, progress={"step": 4}, at=60).status
+    assert conditions(read)["ProgressUnreachable"]["status"] == "False"
+    assert read["message"] == "Attempt 1 is running."
+    ended = look(status, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status
+    assert conditions(ended)["ProgressUnreachable"]["status"] == "False"
+    done = look(status, children=[child(1, "Succeeded")], pods=[pod(word=WORD)], progress=silent).status
+    assert done["progress"] == {"step": 3}
+
+
+def test_a_pod_that_is_silent_keeps_its_last_trouble():
+    silent = to_status({"trouble": AWAY}) | {UNANSWERED_SINCE: stamp(-40)}
+    found = conditions(look(RUNNING, **RUNS, progress=silent).status)
+    assert found["Degraded"]["status"] == found["ProgressUnreachable"]["status"] == "True"
+    assert to_status({UNANSWERED_SINCE: stamp(-40)}) == {}
 
 
 def test_what_a_running_job_awaits_stands_in_its_message():

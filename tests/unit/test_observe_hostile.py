@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from sightings import PUBLISHED, child, look, pod, seen
 from tests.cases import each
 
+from tunesmith.plan.causes import cause_of_failure
 from tunesmith.plan.observe import observe
-from tunesmith.plan.pods import cause_of_failure, is_master, last_word, published, why_pending
+from tunesmith.plan.pods import is_master, last_word, published
 from tunesmith.plan.progress import eta, to_status
 
 RUNNING = look(look().status, children=[child(1, "Running")], at=1).status
@@ -102,8 +103,9 @@ def put(body, path, value):
 def test_a_pod_of_any_shape(path, value):
     body = pod(code=1, conditions=[{"type": "PodScheduled"}])
     put(body, path, value)
-    for read in (published, cause_of_failure, why_pending):
+    for read in (published, cause_of_failure):
         read([body])
+    look(look().status, children=[child()], pods=[body])
     last_word(body)
     is_master(body)
 

@@ -9,7 +9,7 @@ from sightings import PUBLISHED, check, child, pod, seen
 
 from tunesmith import names
 from tunesmith.plan.observe import observe
-from tunesmith.plan.pods import may_write
+from tunesmith.plan.pods import may_write, of_job
 
 TERMINAL = ("Succeeded", "Failed")
 
@@ -44,6 +44,8 @@ class Life(RuleBasedStateMachine):
             lost = known not in self.children or f"tune-ftj-{known}" not in self.config_maps
             assert following.create == known + 1 or (following.create == known and lost)
             assert following.create == known or not any(may_write(one) for one in self.pods)
+        if following.suspend is not None and not following.suspend[1]:
+            assert not of_job(self.pods, following.suspend[0])
         return following
 
     def carry_out(self, following):
@@ -99,8 +101,13 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.children)
     @rule()
     def pod_is_taken(self):
-        taken = {"status": {"phase": "Failed", "reason": "Evicted"}}
-        self.pods.append(pod(self.newest(), code=137, at=self.time) | taken)
+        self.pods.append(pod(self.newest(), code=137, at=self.time, disrupted="drain", phase="Failed"))
+
+    @precondition(lambda self: self.children)
+    @rule(runs=st.booleans())
+    def pod_is_deleted(self, runs):
+        state = {"state": {"running": {}}} if runs else {}
+        self.pods.append(pod(self.newest(), code=1, at=self.time, deleted=self.time, **state))
 
     @precondition(lambda self: self.children)
     @rule()

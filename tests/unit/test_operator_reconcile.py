@@ -1,8 +1,6 @@
 """One look at a job, with a cluster that only notes what is asked of it."""
 
 import asyncio
-import json
-from datetime import UTC, datetime
 
 import pytest
 from good_manifests import FINE_TUNE, SAMPLE, changed
@@ -12,51 +10,13 @@ from sightings import check
 
 pytest.importorskip("kopf")
 
-from tunesmith_operator.cluster import ConflictError, NameTakenError, RefusedError
+from reconciling import Notes, body, reconcile
+
 from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, Reconciler
 from tunesmith_operator.settings import Allowed, Settings
 from tunesmith_operator.sight import Sight, key_of
 
 PREVIEW = {"name": "a", "user": "b"}
-
-
-class Notes:
-    """Stands for the cluster: notes writes, and fails when told."""
-
-    def __init__(self, fail=None):
-        self.made, self.statuses, self.events, self.fail = [], [], [], fail
-
-    async def create_child(self, body, uid):
-        if self.fail == "taken":
-            raise NameTakenError("taken")
-        self.made.append((body["kind"], body["metadata"]["name"]))
-        return body | {"metadata": body["metadata"] | {"uid": "c", "resourceVersion": "1"}}
-
-    async def write_status(self, job, old, new):
-        if self.fail == "conflict":
-            raise ConflictError
-        if self.fail == "refused":
-            raise RefusedError("spec is invalid")
-        json.dumps(new, ensure_ascii=False).encode()
-        self.statuses.append(new)
-        return {**job, "status": new}
-
-    async def event(self, job, reason, message, warning):
-        self.events.append(reason)
-
-
-def body(document=FINE_TUNE, **more):
-    metadata = {"uid": "a", "resourceVersion": "1", "generation": 1}
-    return document | {"metadata": document["metadata"] | metadata} | more
-
-
-def reconcile(document, notes, settings=Settings(), times=1):  # noqa: B008
-    sight = Sight()
-    sight.put_job(document)
-    reconciler = Reconciler(sight, notes, settings, now=lambda: datetime(2026, 5, 1, tzinfo=UTC))
-    for _ in range(times):
-        seconds = asyncio.run(reconciler.reconcile(key_of(document)))
-    return seconds
 
 
 def test_the_first_look_creates_and_the_second_does_nothing():

@@ -19,6 +19,7 @@ def test_the_environment():
         {
             "TUNESMITH_NAMESPACES": "a, b",
             "TUNESMITH_PORT": "9000",
+            "TUNESMITH_RELEASE": "ops/one",
             "TUNESMITH_METRICS_PORT": "0",
             "TUNESMITH_PATCHES_PER_SECOND": "2.5",
             "TUNESMITH_RUNTIMES": '{"default": "x@sha256:1"}',
@@ -26,6 +27,7 @@ def test_the_environment():
         }
     )
     assert settings.namespaces == ("a", "b")
+    assert settings.release == "ops/one"
     assert (settings.port, settings.metrics_port, settings.patches_per_second) == (9000, 0, 2.5)
     assert settings.plan.runtimes == {"default": "x@sha256:1"}
     assert settings.allowed == (Allowed(("a*",), ("s3://a",), remote_code=("hf://org",)),)

@@ -16,13 +16,16 @@ from tunesmith.artifacts.store import StorageOptions
 from tunesmith.cli import main
 from tunesmith.data import character
 from tunesmith.data.contents import LEGAL, USER
+from tunesmith.data.legal import Laws, case_from, prompt_messages
 from tunesmith.data.prepare import prepare
 from tunesmith.data.presets import PRESETS, card_section, presets_of, read_presets, save_presets
+from tunesmith.data.sampled import is_legal
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.chat_as import AsOptions, asking
 
 TAMSIN, FURINA = {"name": "Tamsin Oake", "backgroundKeys": ["Story 1"]}, {"name": "芙宁娜"}
 ARTICLES = {"264": "盗窃公私财物。", "H3": "Do not ring the bell."}
+CHANGED = {"264": "盗窃公私财物，改。", "H3": "Ring the bell."}
 PROFILE = {"profile": {"name": "Mara", "age": 41}, "personality": {"unstructured": "Brief."}}
 
 
@@ -132,6 +135,14 @@ TALKS = {
         [],
         "Mira rang it.",
     ),
+    "a case of a changed law": (
+        {"sampled": {"changedArticlesUri": "file:///changed"}, **SYSTEM},
+        [case("Mira rang it.", "H3")],
+        "legal",
+        {"relevant_articles": ["H3"]},
+        [],
+        "Mira rang it.",
+    ),
     "a user": (users(), [user(TALK)], "user", user(), [("Tea?", "Always.")], "Milk?"),
     "with history": (
         users(ablationConfig=EVERYTHING),
@@ -168,7 +179,11 @@ def made_of(folder, dataset, records, tokenizer):
     data = write_jsonl(folder / "data.jsonl", records)
     if "sampled" in dataset:
         (folder / "articles.json").write_text(json.dumps(ARTICLES), "utf-8")
-        dataset = {**dataset, "sampled": {"articlesUri": f"file://{folder}/articles.json"}}
+        (folder / "changed.json").write_text(json.dumps(CHANGED), "utf-8")
+        files = {"articlesUri": f"file://{folder}/articles.json"}
+        if dataset["sampled"]:
+            files["changedArticlesUri"] = f"file://{folder}/changed.json"
+        dataset = {**dataset, "sampled": files}
     spec = small_spec({"maxLength": 1024}, datasets=[{"uri": f"file://{data}", **dataset}])
     done = prepare(spec, tokenizer, StorageOptions(), folder / "made")
     save_presets(folder, spec.datasets, done.reports)
@@ -178,6 +193,7 @@ def made_of(folder, dataset, records, tokenizer):
     return sample.ids[: (gaps or learned)[-1 if gaps else 0]], read_presets(folder)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("family", ["chatml", "llama3", "mistral"])
 def test_a_talk_asks_what_training_asked(tmp_path, family):
     tokenizer, wrong = load_family(family), {}
@@ -275,6 +291,11 @@ REFUSED = {
     "system": (1, {"name": "settings", "system": "S"}, "--system: use it with --as none"),
     "record": (1, {"record": "x"}, "--record: only a preset of a simulated user or of cases"),
     "articles": (1, {"articles": "x"}, "--articles: only a preset of cases"),
+    "changed articles": (
+        1,
+        {"changed_articles": "x"},
+        "--changed-articles: only a preset of cases judged by",
+    ),
 }
 
 
@@ -304,6 +325,33 @@ def test_records_that_cannot_be_used(tmp_path):
         assert words in caught.value.message
 
 
+def test_a_record_whose_own_prompt_shows_both_laws_is_legal(tmp_path):
+    """As a RejectionSampleJob over a changed law writes them."""
+    laws = Laws(ARTICLES, CHANGED)
+    asked = prompt_messages(case_from(case("Mira rang it.", "H3")), laws.articles, laws.changed)
+    record = {
+        **case("Mira rang it.", "H3"),
+        "prompt": [{"role": m.role, "content": m.content} for m in asked],
+    }
+    assert is_legal(record, laws)
+    assert not is_legal(record, Laws(ARTICLES))
+
+
+def test_records_and_articles_are_read_in_the_encoding_of_training(tmp_path):
+    presets = found(
+        ({"sampled": {"articlesUri": f"file://{tmp_path}/a.json"}, "encoding": "gb18030"}, ["legal"]),
+        ({**users(), "encoding": "gb18030"}, ["user"]),
+    )
+    save = {"a.json": ARTICLES, "case.json": [case("甲盗窃。", "264")], "user.json": [user()]}
+    for name, values in save.items():
+        text = json.dumps(values, ensure_ascii=False).replace("Mara", "玛拉玛拉")
+        (tmp_path / name).write_bytes(text.encode("gb18030"))
+    legal = asking(presets, AsOptions("legal", str(tmp_path / "case.json")), tmp_path)
+    assert "盗窃公私财物。" in legal.ask([], legal.first).messages[0].content
+    mara = asking(presets, AsOptions("user", str(tmp_path / "user.json")), tmp_path)
+    assert "玛拉玛拉" in mara.ask([], "Tea?").messages[0].content
+
+
 def test_a_case_of_the_record_is_asked_first_and_other_articles_may_be_given(tmp_path):
     presets = found(({"sampled": {"articlesUri": "file:///gone.json"}}, ["legal"]))
     record = write_jsonl(tmp_path / "record.jsonl", [case("Mira rang it.", "H3")])
@@ -313,6 +361,21 @@ def test_a_case_of_the_record_is_asked_first_and_other_articles_may_be_given(tmp
     assert "H3: Ring it." in how.ask([], how.first).messages[0].content
 
 
+def test_other_articles_of_a_changed_law_may_be_given(tmp_path):
+    files = {"articlesUri": "file:///gone.json", "changedArticlesUri": "file:///gone.json"}
+    presets = found(({"sampled": files}, ["legal"]))
+    record = write_jsonl(tmp_path / "record.jsonl", [case("Mira rang it.", "H3")])
+    given = {"articles": ARTICLES, "changed_articles": CHANGED}
+    for name, texts in given.items():
+        (tmp_path / name).write_text(json.dumps(texts), "utf-8")
+    options = {name: str(tmp_path / name) for name in given}
+    how = asking(presets, AsOptions(record=str(record), **options), tmp_path)
+    said = how.ask([], how.first).messages[0].content
+    assert "Articles as they were:\nH3: Do not ring the bell." in said
+    assert "Articles as they are now:\nH3: Ring the bell." in said
+
+
+@pytest.mark.engine
 def test_the_page_is_true(tmp_path, monkeypatch):
     """Every command of docs/outputs.md is read as it is meant, and every preset has a row."""
     given = []

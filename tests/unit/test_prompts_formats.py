@@ -10,7 +10,7 @@ from tests.cases import each
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.data.legal import case_from, prompt_messages
 from tunesmith.data.place import RecordProblem
-from tunesmith.data.prompt_formats import articles_of, asked_from, is_reply, own_fields
+from tunesmith.data.prompt_formats import articles_of, asked_from, is_reply, prompt_fields
 from tunesmith.tokens.conversation import Message
 
 ARTICLES = {"264": "盗窃公私财物的。", "354-0-0": "容留他人吸毒的。", "133": "交通肇事的。"}
@@ -305,7 +305,7 @@ def test_a_rejected_reply_of_an_earlier_job():
 
 def test_names_an_output_had_moved_come_back():
     written = {"id": "x", "instruction": "q", "record_response": "own", "record_kept": 1} | REPLY
-    assert own_fields(written) == {"id": "x", "instruction": "q", "response": "own", "record_kept": 1}
+    assert prompt_fields(written) == {"id": "x", "instruction": "q", "response": "own", "record_kept": 1}
 
 
 def test_a_reply_with_nothing_but_its_prompt():
@@ -319,7 +319,7 @@ def test_a_reply_with_nothing_but_its_prompt():
 )
 def test_other_records_are_no_replies(value):
     assert not is_reply(value)
-    assert own_fields(value) == value
+    assert prompt_fields(value) == value
 
 
 ARTICLE_FILES = {

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prompt_sets import find_sets
 from tunesmith.data.prompts import prepare_prompts
 from tunesmith.errors import DataError

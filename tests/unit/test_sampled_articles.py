@@ -112,8 +112,11 @@ def test_changed_articles_make_new_samples(tmp_path):
     articles = tmp_path / "articles.json"
     part = {"uri": f"file://{data}", "sampled": {"articlesUri": f"file://{articles}"}}
     plain = {"uri": f"file://{data}", "chat": {}}
+    (tmp_path / "old.json").write_text(json.dumps({"264": "x"}), "utf-8")
+    both = {"articlesUri": f"file://{tmp_path}/old.json", "changedArticlesUri": f"file://{articles}"}
     for spec in (
         small_spec({}, datasets=[part]),
+        small_spec({}, datasets=[part | {"sampled": both}]),
         small_spec({}, datasets=[plain], validation=part),
     ):
         keys = []

@@ -12,10 +12,10 @@ from tunesmith.api.datasets import DatasetSpec, PromptsSpec
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.place import BadRecord
 from tunesmith.data.prompt_formats import asked_from
-from tunesmith.data.prompt_formats import own_fields as fields_of_prompt
+from tunesmith.data.prompt_formats import prompt_fields as fields_of_prompt
 from tunesmith.data.read import Reader
 from tunesmith.errors import TemporaryError
-from tunesmith.sampling.outputs import OF_ACCEPTED, OF_REJECTED, own_fields, write_outputs
+from tunesmith.sampling.outputs import OF_ACCEPTED, OF_REJECTED, record_fields, write_outputs
 from tunesmith.sampling.rows import Row
 from tunesmith.tokens.conversation import Message
 
@@ -152,13 +152,13 @@ def test_a_users_field_with_a_name_of_ours_is_kept_under_another(tmp_path):
 
 
 def test_another_id_than_the_prompts_is_kept():
-    assert own_fields(Asked("7.1", {"id": 7}), OF_ACCEPTED) == {"record_id": 7}
+    assert record_fields(Asked("7.1", {"id": 7}), OF_ACCEPTED) == {"record_id": 7}
 
 
 @given(st.dictionaries(st.sampled_from([*OF_REJECTED, "record_id", "record_reason", "x"]), st.integers()))
 def test_no_field_is_lost(record):
     for ours in (OF_ACCEPTED, OF_REJECTED):
-        kept = own_fields(Asked("p", record), ours)
+        kept = record_fields(Asked("p", record), ours)
         assert sorted(kept.values()) == sorted(record.values())
         assert not kept.keys() & set(ours)
 

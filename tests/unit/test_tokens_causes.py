@@ -16,6 +16,8 @@ from tunesmith.errors import ModelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Conversation, Message
 
+pytestmark = pytest.mark.engine
+
 USER, REPLY = Message("user", "hello"), Message("assistant", "hi")
 SYSTEM, TOOL = Message("system", "Answer in rhyme."), Message("tool", "13")
 THOUGHT = Message("assistant", "<think>\nhm\n</think>\n\nhi")

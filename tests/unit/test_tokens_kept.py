@@ -16,6 +16,8 @@ from tests.fixtures.tokenizers import label_runs
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Conversation, Message, Sample
 
+pytestmark = pytest.mark.engine
+
 THINK, END = "<think>", "</think>"
 USER, REPLY = Message("user", "hello"), Message("assistant", "hi")
 SYSTEM, TOOL = Message("system", "Answer in rhyme."), Message("tool", "13")

@@ -30,6 +30,8 @@ from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Message, Sample
 
+pytestmark = pytest.mark.engine
+
 LONG = 1_000_000
 NAMES = list(BY_NAME)
 BYTE_LEVEL = [name for name, family in BY_NAME.items() if not family.metaspace]

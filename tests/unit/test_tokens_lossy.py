@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from tests.fixtures.tokenizers import label_runs
 from tunesmith.errors import ModelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Conversation, Message, Sample
+
+pytestmark = pytest.mark.engine
 
 THINK, END = "<think>", "</think>"
 

@@ -15,6 +15,8 @@ from tunesmith.errors import DataError, ModelError, UsageError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.conversation import Conversation, Document, Message
 
+pytestmark = pytest.mark.engine
+
 USER, REPLY = Message("user", "hello"), Message("assistant", "hi")
 MESSAGE = (
     "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor -%}"

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from hostile import STEERING
 from tests.fixtures.tokenizers import load_family
 
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
-from tunesmith.tokens.show import as_html, as_plain, as_text, spans
+from tunesmith.tokens.show import as_plain, as_text, spans
+
+pytestmark = pytest.mark.engine
 
 
 def sample_of(chat: ChatTokenizer, *contents: str) -> Sample:
@@ -97,12 +100,9 @@ def test_a_character_across_a_boundary_belongs_to_the_later_run() -> None:
 
 def test_renderings() -> None:
     chat = load_family("chatml")
-    sample = sample_of(chat, "<b>\x1b[31m", "a & b")
+    sample = sample_of(chat, f"<b>{STEERING}\x1b[31m", "a & b")
     assert as_plain(sample, chat).endswith("<|im_start|>assistant\n«a & b<|im_end|>»")
-    html = as_html(sample, chat)
-    assert '<mark class="label">a &amp; b&lt;|im_end|&gt;</mark>' in html
-    assert "<b>" not in html
     text = as_text(sample, chat)
-    assert "\x1b" not in text.plain
+    assert not set(STEERING) & set(text.plain)
     assert "␛[31m" in text.plain
     assert [str(span.style) for span in text.spans] == ["dim", "bold green"]

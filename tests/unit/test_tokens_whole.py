@@ -5,6 +5,7 @@ import re
 from functools import cache
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from tunesmith.engines.generate import StopText, _Stream
 from tunesmith.tokens.conversation import Sample
 from tunesmith.tokens.show import as_plain
 from tunesmith.tokens.whole import WholeCharacters
+
+pytestmark = pytest.mark.engine
 
 CHARACTERS = st.sampled_from("你好，世界鬱㍍𠮷😀👋🏽é߿\ufffd a1\n") | st.characters(exclude_categories=["Cs"])
 TEXTS = st.text(CHARACTERS, max_size=14)

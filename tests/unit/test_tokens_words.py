@@ -14,6 +14,8 @@ from tunesmith.tokens import words
 from tunesmith.tokens.encode import Encoder
 from tunesmith.tokens.words import AWKWARD, Words
 
+pytestmark = pytest.mark.engine
+
 NAMES = [family.name for family in FAMILIES]
 QWEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.unit.ranks import on_ranks
 
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError, StoragePermanentError
 from tunesmith.training.checkpoints import ALONE, Checkpoints, Ranks
 from tunesmith.training.uploads import Uploads

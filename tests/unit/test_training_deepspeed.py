@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from hostile import DEEPSPEED_SECTIONS
 from tests.cases import each
 from tests.fixtures.steps import small_spec
 
@@ -154,11 +155,19 @@ def test_what_cannot_be_done_is_refused(changes, said):
     assert caught.value.reason == Reason.INVALID_MANIFEST
 
 
+def test_no_section_writes_a_file_imports_a_module_or_talks_to_a_server():
+    taken = [name for name in DEEPSPEED_SECTIONS if not problem(spec_of(config=ZERO2 | {name: {}}))]
+    assert taken == []
+    assert "sections that are: train_batch_size, " in problem(spec_of(config=ZERO2 | {"wandb": {}}))
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_deepspeed_takes_what_is_made(stage):
     check(made(spec_of(zeroStage=stage, offload={0: "none", 3: "all"}.get(stage, "optimizer")), "bfloat16"))
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -106,6 +106,7 @@ def test_whole_weights_of_shards_are_the_gathered_ones(tiny_model, tmp_path):
     assert all(weight.dtype == torch.bfloat16 and bool((weight == 2).all()) for weight in kept.values())
 
 
+@pytest.mark.engine
 def test_a_rank_that_is_not_the_writer_writes_nothing(tmp_path):
     """Some versions of transformers ask every rank to save, into the same folder."""
     from tunesmith.training.trainer import StepTrainer

@@ -12,7 +12,8 @@ import pytest
 from tests.fixtures.steps import load, step_gradient, write_table
 
 from tunesmith.tokens.conversation import Sample
-from tunesmith.training.loss import denominator, token_weights, weighted_sum
+from tunesmith.training.loss import weighted_sum
+from tunesmith.training.weighting import denominator, token_weights
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -100,6 +100,7 @@ def test_time_spent_evaluating_and_saving_is_not_training(tmp_path):
     assert metrics.rows[-1]["tokens_per_second"] == pytest.approx(10.0)
 
 
+@pytest.mark.engine
 def test_tensorboard_gets_every_number(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.ranks import on_ranks
 
 from tunesmith.artifacts import retry
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.open import open_store
 from tunesmith.errors import StoppedError, StoragePermanentError, StorageTemporaryError, TunesmithError
 from tunesmith.training.checkpoints import ALONE, Checkpoints
 from tunesmith.training.uploads import Around, Uploads

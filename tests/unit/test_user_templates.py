@@ -13,6 +13,8 @@ from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError
 
+pytestmark = pytest.mark.engine
+
 SHOWN = ("name: Mia", "Plan a trip.", "I would go by train.")
 SAID = ("By train.", "I would go by train.")
 TURNS = [{"source": "bot", "content": "Where to?"}, {"source": "user", "content": "To the lake."},

@@ -18,11 +18,18 @@ from tests.fixtures.adapters import load_base, logits, make_adapter
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import VllmEngine
+from tunesmith.api.vllm_arguments import VllmArguments
 from tunesmith.engines.adapter import check_plain
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.vllm_adapter import one_adapter
 from tunesmith.engines.vllm_process import guarded, memory_cause, raised, setting_cause, surroundings
-from tunesmith.engines.vllm_settings import adapter_rank, check_extra, cpu_arguments, engine_arguments
+from tunesmith.engines.vllm_settings import (
+    adapter_rank,
+    check_extra,
+    cpu_arguments,
+    engine_arguments,
+    refuse_other_model,
+)
 from tunesmith.errors import ModelError
 
 
@@ -34,9 +41,12 @@ def libraries():
     from safetensors.torch import load_file
 
 
-KNOWN = ["model", "seed", "max_num_seqs", "enforce_eager", "load_format", "_api_process_count"]
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 FILES = ModelFiles(Path("/m"), (), ModelSource(uri="/m"))
+
+
+def extra(values):
+    return VllmEngine.model_validate({"extra": values})
 
 
 def arguments(settings=None, *, files=FILES, seed=3, rank=0):
@@ -78,41 +88,30 @@ def test_every_seed_is_one_that_vllm_takes(seed):
     assert 0 <= arguments(seed=seed)["seed"] < 2**32
 
 
-def test_extra_arguments_are_handed_on_but_never_in_place_of_ours():
-    told = arguments(VllmEngine(extra={"max_num_seqs": 7, "model": "/other"}))
-    assert told["max_num_seqs"] == 7
-    assert told["model"] == "/m"
+def test_extra_arguments_are_handed_on():
+    told = arguments(extra({"max_num_seqs": 7, "enforce_eager": False}))
+    assert (told["max_num_seqs"], told["enforce_eager"]) == (7, False)
+    assert told.keys() - arguments().keys() == {"max_num_seqs", "enforce_eager"}
 
 
-@pytest.mark.parametrize(
-    ("extra", "words"),
-    [
-        ({"max_num_seqs": 1, "enforce_eager": True}, None),
-        ({"max_num_seq": 1}, "engine.vllm.extra.max_num_seq is not an engine argument"),
-        ({"max_num_seq": 1}, "Is max_num_seqs meant?"),
-        ({"maxNumSeqs": 1}, "engine.vllm.extra.maxNumSeqs is not"),
-        ({"_api_process_count": 1}, "engine.vllm.extra._api_process_count is not"),
-        ({"model": "/x"}, "engine.vllm.extra.model cannot be set: it follows from model.uri"),
-        ({"seed": 1}, "engine.vllm.extra.seed cannot be set: it follows from sampling.seed"),
-        ({"max_model_len": 1}, "it follows from engine.vllm.maxModelLen"),
-        ({"load_format": "pt"}, "engine.vllm.extra.load_format cannot be set: Tunesmith sets it"),
-        ({"trust_remote_code": True}, "engine.vllm.extra.trust_remote_code cannot be set"),
-    ],
-)
-def test_names_of_extra_arguments(extra, words):
-    if words is None:
-        check_extra(extra, KNOWN)
-    else:
-        with pytest.raises(ModelError) as caught:
-            check_extra(extra, KNOWN)
-        assert words in caught.value.message
-
-
-def test_whatever_is_set_for_vllm_cannot_be_set_in_extra():
+def test_no_extra_argument_stands_in_place_of_ours():
     told = arguments(VllmEngine(max_model_len=9), rank=8)
-    for name in told:
-        with pytest.raises(ModelError, match="cannot be set"):
-            check_extra({name: 1}, told)
+    assert told.keys() & VllmArguments.model_fields.keys() == set()
+
+
+def test_a_model_for_which_vllm_would_load_another_is_refused():
+    refuse_other_model(Path("/m"), {"model_type": "llama"})
+    named = {"model_type": "llama", "speculators_config": {"verifier": {"name_or_path": "team-b/secret"}}}
+    with pytest.raises(ModelError, match="for which vLLM would load another"):
+        refuse_other_model(Path("/m"), named)
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        refuse_other_model(Path("/m"), {})
+
+
+def test_an_extra_argument_that_the_installed_vllm_does_not_have():
+    check_extra(extra({"max_num_seqs": 1}).extra, ["max_num_seqs"])
+    with pytest.raises(ModelError, match=r"extra\.max_num_seqs is not an engine argument of the vLLM"):
+        check_extra(extra({"max_num_seqs": 1}).extra, ["seed"])
 
 
 GIB = 1 << 30

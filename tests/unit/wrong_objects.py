@@ -29,6 +29,7 @@ def dg(id_, changes, path, words):
 
 MODEL, DATA, OUT = "spec.model.uri", "spec.datasets[0].uri", "spec.output.uri"
 FROM = "spec.datasets[0].fromJob"
+ITSELF = {"kind": FINE_TUNE["kind"], "name": FINE_TUNE["metadata"]["name"]}
 PREVIEW = {"name": "a", "user": "hello"}
 EVALUATION = {
     "name": "e",
@@ -295,6 +296,24 @@ OBJECTS = [
         "package.module:function",
     ),
     # fields against each other
+    ft(
+        "changed-articles-alone",
+        {
+            "spec.datasets[0]": {
+                "uri": "s3://data/a.json",
+                "sampled": {"changedArticlesUri": "s3://data/b.json"},
+            }
+        },
+        "spec.datasets[0].sampled.changedArticlesUri",
+        "needs articlesUri",
+    ),
+    ft("model-of-itself", {"spec.model": {"fromJob": ITSELF}}, "spec.model.fromJob", "waits for itself"),
+    ft(
+        "compared-with-itself",
+        {"spec.evaluation": [EVALUATION], "spec.compareWith": [{"uri": "hf://org/x"}, {"fromJob": ITSELF}]},
+        "spec.compareWith[1].fromJob",
+        "waits for itself",
+    ),
     ft(
         "model-from-sampling",
         {"spec.model": {"fromJob": {"kind": "RejectionSampleJob", "name": "a"}}},

@@ -161,7 +161,6 @@ SETS = [
         "spec.model.fromJob.checkpoint",
         "tune ends at step 300 (training.maxSteps)",
     ),
-    ("cycle-of-one", [changed(FINE_TUNE, FT_FROM)], "spec.model.fromJob", "waits for itself"),
     (
         "cycle-of-two",
         [changed(FINE_TUNE, _from("other")), changed(FINE_TUNE, OTHER | _from("tune"))],

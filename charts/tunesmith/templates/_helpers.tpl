@@ -45,6 +45,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default $own .Values.namespaces | uniq | toJson -}}
 {{- end -}}
 
+{{/* Namespaces that must be there before anything is applied, as JSON. --create-namespace makes the release's own. */}}
+{{- define "tunesmith.neededNamespaces" -}}
+{{- without (concat .Values.jobNamespaces .Values.namespaces | uniq) .Release.Namespace | toJson -}}
+{{- end -}}
+
+{{/* Fails where one of them is missing: Helm would see it half way, and leave a failed release. Looks only where the
+     cluster can be asked (`helm template` cannot), by who may make ClusterRoles and so may read namespaces. */}}
+{{- define "tunesmith.requireNamespaces" -}}
+{{- if and .Values.rbac.create (not .Values.rbac.namespaced) (lookup "v1" "Namespace" "" "kube-system") -}}
+{{- range include "tunesmith.neededNamespaces" . | fromJsonArray -}}
+{{- if not (lookup "v1" "Namespace" "" .) -}}
+{{- printf "namespace %s does not exist; nothing was changed. Create it: kubectl create namespace %s" . . | fail -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" if the service account of job pods is in a namespace (`.namespace`) without being Helm's. It is used as it
+     is: Helm refuses to touch what it has not made. */}}
+{{- define "tunesmith.accountMadeByHand" -}}
+{{- $account := lookup "v1" "ServiceAccount" .namespace .root.Values.jobServiceAccount.name -}}
+{{- if and $account (ne (dig "metadata" "labels" "app.kubernetes.io/managed-by" "" $account) "Helm") -}}true{{- end -}}
+{{- end -}}
+
 {{/* Kubernetes replaces $(NAME) in the value of a variable; $$( stands for the plain text. */}}
 {{- define "tunesmith.literal" -}}
 {{- . | replace "$(" "$$(" | quote -}}
@@ -71,7 +95,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# Listed to say why an attempt does not start.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get]
 {{- end -}}

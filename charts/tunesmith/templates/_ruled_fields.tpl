@@ -10,8 +10,10 @@
       object.spec.?compareWith.orValue([]).map(x, x.?adapterUri.hasValue(), x.?adapterUri.value()) +
       object.spec.?datasets.orValue([]).map(x, x.?uri.hasValue(), x.?uri.value()) +
       object.spec.?datasets.orValue([]).map(x, x.?sampled.?articlesUri.hasValue(), x.?sampled.?articlesUri.value()) +
+      object.spec.?datasets.orValue([]).map(x, x.?sampled.?changedArticlesUri.hasValue(), x.?sampled.?changedArticlesUri.value()) +
       [?object.spec.?validation.?uri] +
       [?object.spec.?validation.?sampled.?articlesUri] +
+      [?object.spec.?validation.?sampled.?changedArticlesUri] +
       object.spec.?evaluation.orValue([]).map(x, x.?prompts.?uri.hasValue(), x.?prompts.?uri.value()) +
       object.spec.?evaluation.orValue([]).map(x, x.?prompts.?legalJudgement.?articlesUri.hasValue(), x.?prompts.?legalJudgement.?articlesUri.value()) +
       object.spec.?evaluation.orValue([]).map(x, x.?prompts.?legalJudgement.?changedArticlesUri.hasValue(), x.?prompts.?legalJudgement.?changedArticlesUri.value())

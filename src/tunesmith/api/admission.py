@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from textwrap import indent
 
+from tunesmith.api.field_paths import ITEMS, KEYS, VALUES, Path
 from tunesmith.api.manifest import SPECS
 from tunesmith.api.openapi import SchemaError
-from tunesmith.api.ruled import ITEMS, KEYS, SYSTEM, VALUES, WORDS, Path, Ruled, ruled_fields
+from tunesmith.api.ruled import SYSTEM, WORDS, Ruled, ruled_fields
 from tunesmith.api.rules import NEVER
 from tunesmith.names import PLURALS, Kind
 

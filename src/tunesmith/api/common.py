@@ -18,6 +18,7 @@ from tunesmith.api.scalars import (
     Positive,
     Quantity,
     ResourceName,
+    Revision,
     SecretKey,
     ShortName,
     ShortText,
@@ -70,7 +71,7 @@ class ModelSource(Model):
     """hf://organisation/name, s3://bucket/folder or file:///folder."""
     from_job: FromJob | None = None
     """A FineTuneJob whose final model is used, or one of its checkpoints."""
-    revision: ShortText | None = None
+    revision: Revision | None = None
     """Branch, tag or commit on the hub."""
     adapter_uri: ModelUri | None = None
     """A LoRA adapter on top of the model."""
@@ -216,6 +217,9 @@ class RunSpec(Model):
     """Stop the pods and keep the job for later."""
     active_deadline_seconds: Positive | None = None
     """Seconds the job may take over all attempts."""
+    start_deadline_seconds: Positive | None = None
+    """Seconds within which all pods of an attempt must run, else the job is Failed. Time in a queue does not
+    count."""
     ttl_seconds_after_finished: NotNegative | None = None
     """Seconds after which the pods of a finished job are deleted."""
 

@@ -11,6 +11,7 @@ from tunesmith.api import admission
 from tunesmith.api.manifest import SPECS
 from tunesmith.api.openapi import structural_schema
 from tunesmith.api.scalars import JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME
+from tunesmith.api.self_reference import self_reference_rules
 from tunesmith.api.status import JobStatus
 from tunesmith.api.yaml_dump import Dumper
 from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
@@ -77,7 +78,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
             "spec": spec,
             "status": structural_schema(JobStatus, "status"),
         },
-        "x-kubernetes-validations": [_NAME_RULE],
+        "x-kubernetes-validations": [_NAME_RULE, *self_reference_rules(kind, SPECS[kind])],
     }
 
 

@@ -99,6 +99,17 @@ class SampledFormat(Model):
 
     articles_uri: StorageUri | None = None
     """File of the articles, of which a record without a prompt gets the prompt that legalJudgement asks."""
+    changed_articles_uri: StorageUri | None = None
+    """File of the changed articles, if the prompts show both laws, as with legalJudgement."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "needs articlesUri, the articles as they were",
+            "!has(self.changedArticlesUri) || has(self.articlesUri)",
+            lambda m: m.changed_articles_uri is None or m.articles_uri is not None,
+            "changedArticlesUri",
+        ),
+    )
 
 
 class LegalJudgementFormat(Model):

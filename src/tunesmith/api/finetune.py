@@ -185,7 +185,12 @@ def _names_unique(field: str, camel: str) -> Rule:
 
 def _datasets_apart(m: Any) -> bool:
     prompts = (evaluation.prompts.uri for evaluation in m.evaluation)
-    articles = (dataset.sampled.articles_uri for dataset in m.datasets if dataset.sampled)
+    articles = (
+        uri
+        for dataset in m.datasets
+        if dataset.sampled
+        for uri in (dataset.sampled.articles_uri, dataset.sampled.changed_articles_uri)
+    )
     return not any(inside(uri, m.output.uri) for uri in (*prompts, *articles, *(d.uri for d in m.datasets)))
 
 
@@ -240,12 +245,15 @@ class FineTuneSpec(JobSpec):
             "model.adapter_uri",
             "validation.uri",
             "validation.sampled.articles_uri",
+            "validation.sampled.changed_articles_uri",
         ),
         Rule(
             "must not hold a dataset or the prompts of an evaluation, which it would overwrite",
             f"!self.datasets.exists(d, has(d.uri) && {inside_cel('d.uri')})"
             " && !self.datasets.exists(d, has(d.sampled) && has(d.sampled.articlesUri)"
             f" && {inside_cel('d.sampled.articlesUri')})"
+            " && !self.datasets.exists(d, has(d.sampled) && has(d.sampled.changedArticlesUri)"
+            f" && {inside_cel('d.sampled.changedArticlesUri')})"
             f" && !self.evaluation.exists(e, has(e.prompts.uri) && {inside_cel('e.prompts.uri')})",
             _datasets_apart,
             "output.uri",

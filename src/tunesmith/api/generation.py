@@ -18,6 +18,7 @@ from tunesmith.api.scalars import (
     StopTokens,
     Text,
 )
+from tunesmith.api.vllm_arguments import VllmArguments
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
@@ -76,7 +77,7 @@ class VllmEngine(Model):
     """Share of a GPU's memory the engine may take."""
     max_model_len: Positive | None = None
     """Longest prompt and reply together; the model's own if absent."""
-    extra: JsonObject = Field(default={})
+    extra: VllmArguments = Field(default_factory=VllmArguments)
     """Further engine arguments, by vLLM's names."""
     stuck_seconds: StuckSeconds = 600
     """Seconds without a token and a reply after which the engine is restarted; off while it starts."""

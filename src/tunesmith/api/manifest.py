@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from tunesmith.api import self_reference
 from tunesmith.api.base import Model
 from tunesmith.api.common import JobSpec
 from tunesmith.api.dialogue import DialogueGenSpec
@@ -132,6 +133,9 @@ def parse_document(document: Any, source: str, number: int) -> Job:
         problems += more
         if spec and len(json.dumps(value, ensure_ascii=False).encode()) > MAX_SPEC_BYTES:
             problems.append(Problem(*place, "spec", f"must be at most {MAX_SPEC_BYTES // 1024} KiB"))
+    if envelope and spec:
+        own = self_reference.self_references(kind, envelope.metadata.name, spec)
+        problems += [Problem(*place, path, self_reference.MESSAGE) for path in own]
     if problems or envelope is None or spec is None:
         raise ManifestError(problems)
     return Job(kind, envelope.metadata, spec, source, number)

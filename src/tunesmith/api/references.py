@@ -6,19 +6,16 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, TypeVar
 
-from tunesmith.api.base import Model
 from tunesmith.api.common import FromJob, ModelSource
 from tunesmith.api.evaluate_only import evaluate_only
+from tunesmith.api.field_paths import Keys, field_name, values_of
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.errors import Problem
 from tunesmith.names import Kind
 
 Key = tuple[str, str, str]
-Keys = tuple[str | int, ...]
-T = TypeVar("T")
 NO_MODEL = "only evaluates (its method is none), so there is no final model; name a job that trains"
 
 
@@ -32,33 +29,17 @@ class Reference:
     @property
     def path(self) -> str:
         """The field it is in, as messages name it."""
-        return "spec" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys)
+        return field_name(self.keys)
 
 
 def references(job: Job) -> Iterator[Reference]:
     """Every `fromJob` of a job, in the order of the fields, wherever it is in the spec."""
-    return (Reference(keys, target) for keys, target in _found(FromJob, job.spec, ()))
+    return (Reference(keys, target) for keys, target in values_of(FromJob, job.spec))
 
 
 def model_sources(job: Job) -> Iterator[ModelSource]:
     """Every model that a job names, in the order of the fields."""
-    return (model for _, model in _found(ModelSource, job.spec, ()))
-
-
-def _found(wanted: type[T], value: Any, keys: Keys) -> Iterator[tuple[Keys, T]]:
-    """Every value of a type below `value`, with the keys that lead to it."""
-    match value:
-        case _ if isinstance(value, wanted):
-            yield keys, value
-        case Model():
-            for name, field in type(value).model_fields.items():
-                yield from _found(wanted, getattr(value, name), (*keys, field.alias or name))
-        case list():
-            for number, item in enumerate(value):
-                yield from _found(wanted, item, (*keys, number))
-        case dict():
-            for key, item in value.items():
-                yield from _found(wanted, item, (*keys, key))
+    return (model for _, model in values_of(ModelSource, job.spec))
 
 
 def target_key(job: Job, reference: Reference) -> Key:
@@ -113,13 +94,10 @@ def no_model_problems(jobs: Sequence[Job]) -> list[Problem]:
 
 
 def _cycle_problem(jobs: dict[Key, Job], cycle: Sequence[Key]) -> Problem:
-    message = f"{cycle[0][1]} {cycle[0][2]} waits for itself"
-    if len(cycle) > 2:
-        names = " → ".join(f"{kind} {name}" for _, kind, name in reversed(cycle))
-        message = f"these jobs wait for each other: {names}"
+    names = " → ".join(f"{kind} {name}" for _, kind, name in reversed(cycle))
     job = jobs[cycle[-1]]
     path = next(ref.path for ref in references(job) if target_key(job, ref) in cycle)
-    return _problem(job, path, message)
+    return _problem(job, path, f"these jobs wait for each other: {names}")
 
 
 def in_order(jobs: Sequence[Job]) -> tuple[list[Job], list[Problem]]:

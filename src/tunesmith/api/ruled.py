@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from tunesmith.api.base import Model
+from tunesmith.api.field_paths import ITEMS, KEYS, VALUES, Path, field_hints
 
 WORDS = {
     "uris": "address {}",
@@ -28,9 +29,6 @@ WORDS = {
 
 SYSTEM = "system-"
 """Prefix of the priority classes of the cluster's own pods; only a pattern with the prefix allows one."""
-Path = tuple[str, ...]
-ITEMS, VALUES, KEYS = "[]", "{}", "{key}"
-"""Parts of a path: each item of a list, each value of a map, each key of a map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +47,12 @@ class Ruled:
 @cache
 def ruled_fields(model: type[Model]) -> tuple[tuple[Path, Ruled], ...]:
     """Return every marked field of a model and of the models in it, with the path that leads there."""
-    hints = get_type_hints(model, include_extras=True)
-    return tuple(
-        found
-        for name, field in model.model_fields.items()
-        for found in _marked(hints[name], (field.alias or name,))
-    )
-
-
-def _marked(hint: Any, path: Path) -> Iterator[tuple[Path, Ruled]]:
-    marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Ruled)]
-    arguments = get_args(hint)
-    if marks:
-        yield path, marks[-1]
-    elif get_origin(hint) is Annotated:
-        yield from _marked(arguments[0], path)
-    elif get_origin(hint) is list:
-        yield from _marked(arguments[0], (*path, ITEMS))
-    elif get_origin(hint) is dict:
-        yield from _marked(arguments[0], (*path, KEYS))
-        yield from _marked(arguments[1], (*path, VALUES))
-    elif isinstance(hint, type) and issubclass(hint, Model):
-        yield from (((*path, *below), mark) for below, mark in ruled_fields(hint))
-    else:
-        for argument in arguments:
-            yield from _marked(argument, path)
+    found: dict[Path, Ruled] = {}
+    for path, hint in field_hints(model):
+        for mark in getattr(hint, "__metadata__", ()):
+            if isinstance(mark, Ruled):
+                found.setdefault(path, mark)  # the field's own mark, rather than that of its type
+    return tuple(found.items())
 
 
 def ruled_values(spec: Model) -> list[tuple[str, str]]:

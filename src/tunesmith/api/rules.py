@@ -19,6 +19,7 @@ NEVER = ("/proc", "/sys", "/dev", "/run", "/var/run")
 """Folders whose files are the kernel's and other programs' affairs, Secrets among them."""
 _PORTS = {"http": 80, "https": 443}
 Resolve = Callable[[str], str]
+Inside = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Rules:
     def allow_path(self, path: str, resolve: Resolve = posixpath.normpath) -> bool:
         """Whether a file may be opened."""
         real = resolve(path)
-        if any(_below(each, folder) for each in (real, posixpath.normpath(path)) for folder in NEVER):
+        if is_never(real) or is_never(path):
             return False
         folders = [folder for uri in self.uris if (folder := file_path(uri)) is not None]
         return self.own_files or any(_below(real, resolve(folder)) for folder in folders)
@@ -51,6 +52,20 @@ class Rules:
     def allow_endpoint(self, url: str) -> bool:
         """Whether a server may be talked to."""
         return any(one == ALL or _is_part(url, one) for one in self.endpoints)
+
+    def allow_redirect(self, asked: str, led: str, is_inside: Inside) -> bool:
+        """Whether the server `asked` may lead to the address `led`.
+
+        It may lead below its own address, to servers that are named, and, by https, to the public internet.
+        On a user's own machine a server of the inside may lead to others of the inside too. `is_inside` says
+        of a host that it is not of the public internet.
+        """
+        if _is_part(led, asked) or any(one != ALL and _is_part(led, one) for one in self.endpoints):
+            return True
+        (before, asked_host, *_), (after, led_host, *_) = _parts(asked), _parts(led)
+        if self.own_files and is_inside(asked_host):
+            return after == "https" or (after, before) == ("http", "http")
+        return after == "https" and not is_inside(led_host)
 
     def allow_code(self, uri: str) -> bool:
         """Whether a model's own code may run."""
@@ -101,6 +116,11 @@ def file_path(uri: str) -> str | None:
             path = "/" + path[2:].partition("/")[2]
         return posixpath.normpath(unquote(path))
     return posixpath.normpath(uri) if uri.startswith("/") else None
+
+
+def is_never(path: str) -> bool:
+    """Whether a file lies in a folder of `NEVER`, by its name alone."""
+    return any(_below(posixpath.normpath(path), folder) for folder in NEVER)
 
 
 def _below(path: str, folder: str) -> bool:

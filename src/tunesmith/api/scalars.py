@@ -201,6 +201,19 @@ ResourceName = Annotated[
         253,
     ),
 ]
+# It becomes part of a path in the hub's cache.
+Revision = Annotated[
+    str,
+    _Matching(
+        r"[A-Za-z0-9_][-A-Za-z0-9_.+]*(/[A-Za-z0-9_][-A-Za-z0-9_.+]*)*",
+        "must be a branch, tag or commit: letters, digits, '-', '_', '.', '+', and '/' between names",
+        253,
+    ),
+]
+Word = Annotated[
+    str,
+    _Matching(r"[A-Za-z0-9][-A-Za-z0-9_]*", "must be one word of letters, digits, '-' and '_'", 64),
+]
 Text = Annotated[str, Field(max_length=16384)]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_SHORT)]
 StopTokens = Annotated[list[ShortText], Field(max_length=16)]

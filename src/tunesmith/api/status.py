@@ -13,13 +13,16 @@ from tunesmith.api.base import Model
 from tunesmith.api.scalars import NotNegative, ShortText
 
 MAX_MESSAGE = 4096
+MAX_DISRUPTIONS = 11
 _Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 _Address = Annotated[str, Field(max_length=2048)]
 _Amount = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
-ConditionType = Literal["Accepted", "Running", "Degraded", "Succeeded", "Failed", "Suspended"]
+ConditionType = Literal[
+    "Accepted", "Running", "Degraded", "ProgressUnreachable", "Succeeded", "Failed", "Suspended"
+]
 
 
 class Condition(Model):
@@ -113,6 +116,15 @@ class OutputsStatus(Model):
     """The report."""
 
 
+class DisruptionStatus(Model):
+    """A launch that ended by no fault of the job."""
+
+    launch: NotNegative
+    """Number of the PyTorchJob."""
+    time: _Time
+    """When the next one was launched; until then, when it was seen."""
+
+
 class JobStatus(Model):
     """What the operator has seen."""
 
@@ -128,10 +140,12 @@ class JobStatus(Model):
     """Attempts that counted; suspension and preemption do not."""
     launches: NotNegative | None = None
     """PyTorchJobs made, whether they counted as attempts or not."""
+    disruptions: Annotated[list[DisruptionStatus], Field(max_length=MAX_DISRUPTIONS)] | None = None
+    """The last launches that were ended from outside and do not count; there are 10 an hour at most."""
     start_time: _Time | None = None
     """When the first attempt began."""
     next_attempt_time: _Time | None = None
-    """When the next attempt starts, while it waits after one that failed."""
+    """When the next attempt starts, while it waits after one that failed or was disrupted."""
     completion_time: _Time | None = None
     """When the job succeeded or failed for good."""
     failed_pod: ShortText | None = None

@@ -6,6 +6,10 @@ from typing import Any
 
 import yaml
 
+from tunesmith.text import REORDERING
+
+# They are only in quoted texts, see below.
+_ESCAPES = {ord(character): f"\\u{ord(character):04X}" for character in REORDERING}
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"})
 
 
@@ -18,8 +22,15 @@ class Dumper(yaml.SafeDumper):
         return True
 
 
+def dump(value: Any) -> str:
+    """A document, keys in the order they were written."""
+    text: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text.translate(_ESCAPES)
+
+
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    style = "|" if "\n" in value else '"' if _is_doubtful(value) else None
+    quoted = not REORDERING.isdisjoint(value) or ("\n" not in value and _is_doubtful(value))
+    style = '"' if quoted else "|" if "\n" in value else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

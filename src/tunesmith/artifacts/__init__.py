@@ -1,5 +1,6 @@
 """Storage: S3 and folders behind one interface, transfers, atomic publish."""
 
+from tunesmith.artifacts.open import find_files, open_store
 from tunesmith.artifacts.publish import (
     FileInfo,
     Manifest,
@@ -9,7 +10,7 @@ from tunesmith.artifacts.publish import (
     read_manifest,
     unpublish,
 )
-from tunesmith.artifacts.store import Entry, StorageOptions, Store, find_files, open_store
+from tunesmith.artifacts.store import Entry, StorageOptions, Store
 from tunesmith.artifacts.transfer import get_tree, put_tree
 
 __all__ = [

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from s3transfer.manager import TransferManager
 
+AMAZON = "https://s3.amazonaws.com"
+"""Amazon's own S3, in all regions, as rules name it."""
 PART_BYTES = 16 << 20
 PARALLEL_PARTS = 8
 CONNECTIONS = 32

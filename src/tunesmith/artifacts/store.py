@@ -1,7 +1,4 @@
-"""What a store is, and how to open one: S3 and folders behind the same few methods.
-
-Knows nothing of what is stored. Importing this does not import boto3.
-"""
+"""What a store is: S3 and folders behind the same few methods. Does not depend on what is stored."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden
-from tunesmith.artifacts.opening import check_endpoint, locate
-from tunesmith.errors import StoragePermanentError
+from tunesmith.api.common import StorageSpec
 
 # Called with the number of bytes moved since the last call, from several threads. A repeated part of a
 # transfer may be told with a negative number first.
@@ -31,6 +26,14 @@ class StorageOptions:
     endpoint_url: str | None = None
     region: str | None = None
     checksums: str = "when_required"
+
+
+FROM_ENVIRONMENT = StorageOptions()
+
+
+def storage_options(storage: StorageSpec) -> StorageOptions:
+    """Return how the manifest reaches S3; what it leaves open comes from the environment."""
+    return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
 
 
 @dataclass(frozen=True)
@@ -105,70 +108,3 @@ class Store(Protocol):
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are not there are no error."""
         ...
-
-
-def open_store(uri: str, options: StorageOptions = StorageOptions()) -> Store:
-    """Open `s3://bucket/prefix`, `file:///folder` or a path. Nothing needs to be there or is contacted.
-
-    Raises PermanentError for what this process may not open (`opening`).
-    """
-    from tunesmith.artifacts.folder import FolderStore
-    from tunesmith.artifacts.s3 import S3Store
-
-    match locate(uri):
-        case S3Location() as location:
-            if options.endpoint_url is not None:
-                check_endpoint(options.endpoint_url)
-            return S3Store(location, options)
-        case FolderLocation() as location:
-            return FolderStore(location)
-
-
-def find_files(uri: str, options: StorageOptions = StorageOptions()) -> tuple[Store, list[Entry]]:
-    """Find the file or files a URI means, in the order of their keys.
-
-    A file: the store of its parent, and it. A folder or prefix: the store of it, and everything below it
-    but files whose name begins with `.` or `_`. Nothing there: StoragePermanentError.
-    """
-    alone = None if uri.endswith("/") else _find_one(uri, options)
-    if alone:
-        return alone
-    store = open_store(uri, options)
-    everything = list(store.list())
-    found = [entry for entry in everything if not is_hidden(entry.key)]
-    if not found:
-        raise StoragePermanentError(_nothing_at(uri, hidden=len(everything)))
-    return store, found
-
-
-def check_exists(uri: str, options: StorageOptions = StorageOptions()) -> None:
-    """Raise StoragePermanentError where `find_files` would; looks no further than the first file."""
-    if not uri.endswith("/") and _find_one(uri, options):
-        return
-    hidden = 0
-    for entry in open_store(uri, options).list():
-        if not is_hidden(entry.key):
-            return
-        hidden += 1
-    raise StoragePermanentError(_nothing_at(uri, hidden))
-
-
-def _find_one(uri: str, options: StorageOptions) -> tuple[Store, list[Entry]] | None:
-    match locate(uri):
-        case S3Location(bucket, prefix):
-            parent, _, name = prefix.rpartition("/")
-            parent_uri = S3Location(bucket, parent).uri
-        case FolderLocation(path):
-            parent_uri, name = path.parent.as_uri(), path.name
-    if not name:
-        return None
-    store = open_store(parent_uri, options)
-    size = store.size(name)
-    return None if size is None else (store, [Entry(name, size)])
-
-
-def _nothing_at(uri: str, hidden: int) -> str:
-    if hidden:
-        return f"Every file below {uri} has a name beginning with '.' or '_'; such files are not read."
-    advice = "the bucket, the prefix and storage.endpointUrl" if uri.startswith("s3://") else "the path"
-    return f"There is no file and no folder with files at {uri}. Check {advice}."

@@ -13,7 +13,7 @@ from typing import Any
 from tunesmith.api.datasets import UserSimulationFormat
 from tunesmith.data.chat import with_system_prompt
 from tunesmith.data.histories import Talks, history
-from tunesmith.data.legal import Case, case_from, prompt_messages
+from tunesmith.data.legal import Case, Laws, case_from, prompt_messages
 from tunesmith.data.place import Place, RecordProblem
 from tunesmith.data.presets import PLACE, Preset
 from tunesmith.data.user_prompt import shows
@@ -48,13 +48,13 @@ def ask_by_messages(preset: Preset) -> Ask:
     return ask
 
 
-def ask_about_cases(preset: Preset, record: Mapping[str, Any], articles: Mapping[str, str]) -> Ask:
+def ask_about_cases(preset: Preset, record: Mapping[str, Any], laws: Laws) -> Ask:
     """Ask for a judgement of facts by the articles that a record names. Raises RecordProblem."""
     case = case_from({"fact": PLACE, **record})
-    prompt_messages(case, articles)  # names an article that is not there
+    prompt_messages(case, laws.articles, laws.changed)  # names an article that is not there
 
     def ask(past: Sequence[Exchange], text: str) -> Conversation:
-        question = prompt_messages(Case(text, case.articles, frozenset()), articles)
+        question = prompt_messages(Case(text, case.articles, frozenset()), laws.articles, laws.changed)
         return Conversation((*with_system_prompt(list(question), preset.system_prompt), REPLY))
 
     return ask

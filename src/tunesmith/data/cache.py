@@ -21,7 +21,8 @@ import tunesmith.data
 import tunesmith.tokens
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import Progress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
@@ -91,7 +92,10 @@ def cache_key(
 ) -> str:
     """A name for everything that decides what the samples are."""
     parts: list[DatasetSpec | ValidationSpec] = [*spec.datasets, spec.validation]
-    uris = [part.uri for part in parts] + [part.sampled.articles_uri for part in parts if part.sampled]
+    laws = [part.sampled for part in parts if part.sampled]
+    uris = [part.uri for part in parts] + [
+        uri for law in laws for uri in (law.articles_uri, law.changed_articles_uri)
+    ]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
     training = spec.training
     longest = longest_sample(training.max_length, positions)

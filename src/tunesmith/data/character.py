@@ -80,12 +80,18 @@ def conversation_from_character(
 
 def kind_of(value: Mapping[str, Any], spec: CharacterFormat) -> str:
     """Return the kind of a record, which its fields alone decide."""
-    if value.get("instruction") is not None:
-        return INSTRUCTION
-    topic = (value.get("input") or "").strip()
+    return INSTRUCTION if value.get("instruction") is not None else _kind(value, spec)
+
+
+def _kind(value: Mapping[str, Any], spec: CharacterFormat) -> str:
+    topic = _stripped(value, "input")
     if not topic:
-        return IMITATION if (value.get("source_title") or "").strip() else WITHOUT_SCENE
+        return IMITATION if _stripped(value, "source_title") else WITHOUT_SCENE
     return BACKGROUND if topic in background_keys(spec) else SETTINGS
+
+
+def _stripped(value: Mapping[str, Any], field: str) -> str:
+    return (value.get(field) or "").strip()
 
 
 def background_keys(spec: CharacterFormat) -> list[str]:
@@ -134,16 +140,11 @@ def with_name(text: str, spec: CharacterFormat) -> str:
 
 
 def _question(value: Mapping[str, Any], spec: CharacterFormat) -> str:
-    topic = (value.get("input") or "").strip()
-    keys = BACKGROUND_KEYS if spec.background_keys is None else spec.background_keys
-    texts = instructions(spec)
-    if not topic:
-        kind = "imitation"
-        scene = (value.get("source_title") or "").strip()
-        topic = texts["scene"] + scene if scene else ""
-    else:
-        kind = "background" if topic in {key.strip() for key in keys} else "settings"
-    question = "\n".join(part for part in (texts[kind], topic) if part)
+    kind, texts, subject = _kind(value, spec), instructions(spec), _stripped(value, "input")
+    if kind == IMITATION:
+        subject = texts["scene"] + _stripped(value, "source_title")
+    asked = IMITATION if kind == WITHOUT_SCENE else kind
+    question = "\n".join(part for part in (texts[asked], subject) if part)
     if not question.strip():
-        raise RecordProblem(f"{kind}Instruction is empty, and the record has nothing else to answer")
+        raise RecordProblem(f"{asked}Instruction is empty, and the record has nothing else to answer")
     return question

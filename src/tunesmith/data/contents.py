@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
@@ -10,21 +10,22 @@ from tunesmith.data.character import conversation_from_character
 from tunesmith.data.character import kind_of as character_kind
 from tunesmith.data.chat import conversation_from_chat
 from tunesmith.data.instruction import conversation_from_instruction
+from tunesmith.data.legal import Laws
 from tunesmith.data.sampled import conversation_from_sampled, is_legal
 from tunesmith.data.text import document_from_text
 from tunesmith.tokens.conversation import Conversation, Document
 
 LEGAL, USER = "legal", "user"
 """Kinds of samples that are not the name of a format or of a character's records."""
-Articles = Mapping[str, str]
 
 
 def contents_of(
-    value: Any, dataset: DatasetSpec | ValidationSpec, articles: Articles | None = None
+    value: Any, dataset: DatasetSpec | ValidationSpec, laws: Laws | None = None
 ) -> Sequence[Conversation | Document]:
     """Return what one record of a format other than user simulation holds.
 
-    `articles` are the texts by id of `sampled.articlesUri`. Raises RecordProblem, RecordSkipped.
+    `laws` are the texts of `sampled.articlesUri` and `changedArticlesUri`. Raises RecordProblem,
+    RecordSkipped.
     """
     prompt = dataset.system_prompt
     match dataset.format:
@@ -38,15 +39,15 @@ def contents_of(
             assert dataset.character is not None
             return [conversation_from_character(value, dataset.character, system_prompt=prompt)]
         case "sampled":
-            return [conversation_from_sampled(value, articles=articles, system_prompt=prompt)]
+            return [conversation_from_sampled(value, laws=laws, system_prompt=prompt)]
         case other:
             raise ValueError(f"unknown format {other}")
 
 
-def kind_of(value: Any, dataset: DatasetSpec | ValidationSpec, articles: Articles | None = None) -> str:
+def kind_of(value: Any, dataset: DatasetSpec | ValidationSpec, laws: Laws | None = None) -> str:
     """Return the kind of a record that `contents_of` accepts: kinds are asked in different ways."""
     if dataset.character is not None:
         return character_kind(value, dataset.character)
-    if dataset.sampled is not None and is_legal(value, articles):
+    if dataset.sampled is not None and is_legal(value, laws):
         return LEGAL
     return dataset.format

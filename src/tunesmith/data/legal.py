@@ -84,6 +84,14 @@ class Case:
     label: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Laws:
+    """Texts of articles by id: as they were, and as they are after a change if prompts show both."""
+
+    articles: Mapping[str, str]
+    changed: Mapping[str, str] | None = None
+
+
 def articles_from(value: object) -> dict[str, str]:
     """The texts by id, of `{id: text}` or `[{id, content}]`.
 

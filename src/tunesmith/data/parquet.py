@@ -17,7 +17,8 @@ from tunesmith.data.place import BadRecord, FileProblem, Place, Record, RecordPr
 
 MAGIC = b"PAR1"
 # Rows in memory at a time, and bytes of one column read ahead.
-_BATCH_ROWS = 256
+# A dictionary is written out for each row of a batch, so a small file may hold large rows.
+_BATCH_ROWS = 16
 _BUFFER_BYTES = 1 << 20
 
 

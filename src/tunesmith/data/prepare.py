@@ -15,13 +15,15 @@ import numpy as np
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.first_samples import FirstSamples
+from tunesmith.data.legal import Laws
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.place import BadRecord, Skipped
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
-from tunesmith.data.prompts import read_articles
+from tunesmith.data.prompts import read_laws
 from tunesmith.data.read import Choice, Item, Reader, collect_bad
 from tunesmith.data.report import Account, DatasetReport
 from tunesmith.data.subset import Subset
@@ -63,9 +65,7 @@ class _Part:
         assert dataset.uri is not None  # plan has resolved every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
         store, entries = find_files(dataset.uri, make.options)
-        self._reader = Reader(
-            store, entries, dataset, scratch=make.folder, articles=_articles(dataset, make.options)
-        )
+        self._reader = Reader(store, entries, dataset, scratch=make.folder, laws=_laws(dataset, make.options))
         self.size = sum(entry.size for entry in entries)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
         self.account = Account(name, repeat)
@@ -141,10 +141,12 @@ class _Part:
         return self.account.finish(self._reader.skipped_files())
 
 
-def _articles(dataset: DatasetSpec | ValidationSpec, options: StorageOptions) -> dict[str, str] | None:
-    """Return the articles' texts by id, where the dataset names a file of them. Raises DataError."""
-    uri = dataset.sampled.articles_uri if dataset.sampled else None
-    return None if uri is None else read_articles(uri, options, dataset.encoding)
+def _laws(dataset: DatasetSpec | ValidationSpec, options: StorageOptions) -> Laws | None:
+    """Return the articles' texts, where the dataset names files of them. Raises DataError."""
+    files = dataset.sampled
+    if files is None:
+        return None
+    return read_laws(files.articles_uri, files.changed_articles_uri, options, dataset.encoding)
 
 
 def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:

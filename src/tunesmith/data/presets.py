@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.datasets import DatasetSpec, UserSimulationFormat
+from tunesmith.api.scalars import Encoding
 from tunesmith.data import character
 from tunesmith.data.character import conversation_from_character
 from tunesmith.data.chat import with_system_prompt
@@ -42,6 +43,8 @@ class LegalPreset(Model):
 
     articles_uri: str
     """The file of articles that training read."""
+    changed_articles_uri: str | None = None
+    """The file of changed articles, where prompts show both laws."""
 
 
 class Preset(Model):
@@ -57,6 +60,8 @@ class Preset(Model):
     """Whether each question was a conversation of its own in training."""
     user_simulation: UserSimulationFormat | None = None
     legal_judgement: LegalPreset | None = None
+    encoding: Encoding = "utf-8"
+    """What files of records and of articles that are not UTF-8 are in, as in training."""
     system_prompt: str | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (one_of("messages", "user_simulation", "legal_judgement"),)
@@ -141,6 +146,7 @@ def _preset(kind: str, dataset: DatasetSpec) -> Preset | None:
             name=USER,
             about="a simulated user; the person at the keyboard is the other side",
             user_simulation=dataset.user_simulation,
+            encoding=dataset.encoding,
             system_prompt=system,
         )
     if kind == LEGAL:
@@ -150,7 +156,11 @@ def _preset(kind: str, dataset: DatasetSpec) -> Preset | None:
             name=LEGAL,
             about="the facts of a case, judged by the articles of a record",
             each_alone=True,
-            legal_judgement=LegalPreset(articles_uri=dataset.sampled.articles_uri),
+            legal_judgement=LegalPreset(
+                articles_uri=dataset.sampled.articles_uri,
+                changed_articles_uri=dataset.sampled.changed_articles_uri,
+            ),
+            encoding=dataset.encoding,
             system_prompt=system,
         )
     if dataset.character is not None and kind != character.INSTRUCTION:

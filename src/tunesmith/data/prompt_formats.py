@@ -40,7 +40,7 @@ def is_reply(value: Mapping[str, Any]) -> bool:
     return "response" in value and (COUNT_FIELD in value or "sample_index" in value)
 
 
-def own_fields(value: Mapping[str, Any]) -> dict[str, Any]:
+def prompt_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the prompt: of an earlier job's reply, without those that belong to the reply."""
     if not is_reply(value):
         return dict(value)
@@ -69,7 +69,7 @@ def asked_from(
         asked = [_legal(fields, articles, changed, label or spec.legal_judgement.label)]
     elif spec.instruction is not None:
         fields.know(*value)
-        asked = [Asked(own_fields(value), tuple(question_from_instruction(fields)))]
+        asked = [Asked(prompt_fields(value), tuple(question_from_instruction(fields)))]
     else:
         fields.know(*value)
         asked = _chat(fields)
@@ -91,7 +91,7 @@ def _legal(
 
 def _case_record(value: Mapping[str, Any], case: Case) -> dict[str, Any]:
     """The record in LawShift's form, also of a CAIL2018 row, in whose place `meta` then is not needed."""
-    record = own_fields(value) | {"relevant_articles": list(case.articles)}
+    record = prompt_fields(value) | {"relevant_articles": list(case.articles)}
     if record.pop("meta", None) is not None:
         charges = sorted(case.charges)
         record |= {"charge": charges if len(charges) > 1 else "".join(charges), "prison_time": case.months}
@@ -99,7 +99,7 @@ def _case_record(value: Mapping[str, Any], case: Case) -> dict[str, Any]:
 
 
 def _chat(fields: Fields) -> list[Asked]:
-    record = own_fields(fields.value)
+    record = prompt_fields(fields.value)
     if is_tree(fields):
         record.pop("prompt", None)
     found: dict[tuple[Message, ...], Asked] = {}

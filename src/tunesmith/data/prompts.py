@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.artifacts.store import Entry, StorageOptions, Store, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import Entry, StorageOptions, Store
 from tunesmith.data.encodings import UTF_8
 from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.keys import record_key
+from tunesmith.data.legal import Laws
 from tunesmith.data.place import Place, RecordSkipped, Skipped
-from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, own_fields
+from tunesmith.data.prompt_formats import Asked, articles_of, asked_from, is_reply, prompt_fields
 from tunesmith.data.prompt_ids import TakenIds
 from tunesmith.data.prompt_sets import PromptSet, find_sets
 from tunesmith.data.prompt_store import Packed, Prompt, Prompts, PromptWriter, pack
@@ -75,6 +77,16 @@ def read_articles(uri: str, options: StorageOptions, encoding: str = UTF_8) -> d
     """The articles' texts by id. Raises DataError, whose message names the file."""
     store, entries = find_files(uri, options)
     return _articles(store, entries, uri, encoding)
+
+
+def read_laws(
+    articles_uri: str | None, changed_uri: str | None, options: StorageOptions, encoding: str = UTF_8
+) -> Laws | None:
+    """The articles of both files, None without the first. Raises DataError, whose message names the file."""
+    if articles_uri is None:
+        return None
+    changed = None if changed_uri is None else read_articles(changed_uri, options, encoding)
+    return Laws(read_articles(articles_uri, options, encoding), changed)
 
 
 def _articles(store: Store, entries: Sequence[Entry], uri: str, encoding: str) -> dict[str, str]:
@@ -133,7 +145,7 @@ class _Maker:
 
     def key(self, value: Mapping[str, Any]) -> str:
         """The id of a record: its own, or a hash of its content, below the name of its set."""
-        key = record_key(own_fields(value))
+        key = record_key(prompt_fields(value))
         return f"{self._set.name}/{key}" if self._set.name else key
 
     def packed(self, key: str, asked: Asked) -> Packed:

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.bad_records import too_many
-from tunesmith.data.contents import USER, Articles, contents_of, kind_of
+from tunesmith.data.contents import USER, contents_of, kind_of
 from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.grouping import Runs, together
 from tunesmith.data.keys import RecordKey, content_key, own_id, said_key
+from tunesmith.data.legal import Laws
 from tunesmith.data.movielens import is_movielens, other_files, read_movielens
 from tunesmith.data.place import RecordSkipped, Skipped
 from tunesmith.data.records import (
@@ -124,10 +125,10 @@ class Reader:
         dataset: Dataset,
         *,
         scratch: Path | None = None,
-        articles: Articles | None = None,
+        laws: Laws | None = None,
     ) -> None:
         self._store, self._entries, self._dataset, self._scratch = store, entries, dataset, scratch
-        self._articles = articles
+        self._laws = laws
         self._movielens = dataset.format == "user_simulation" and is_movielens(entries)
 
     def skipped_files(self) -> list[SkippedFile]:
@@ -198,9 +199,9 @@ class Reader:
     def _items(self, record: Record, check: Callable[[Record], None], unread: Unread) -> list[Item]:
         check(record)
         fields = Fields(record.value)
-        contents = contents_of(fields, self._dataset, self._articles)
+        contents = contents_of(fields, self._dataset, self._laws)
         unread.add(fields.unread())
-        kind = kind_of(record.value, self._dataset, self._articles)
+        kind = kind_of(record.value, self._dataset, self._laws)
         if self._dataset.sampled is not None:
             key = case_key(record.value)
         else:

@@ -15,7 +15,7 @@ from typing import Any
 from tunesmith.data.chat import conversation
 from tunesmith.data.fields import Fields, fields_of, present, refuse_in_turn, text_field
 from tunesmith.data.json_text import type_name
-from tunesmith.data.legal import case_from, prompt_messages, whole_number
+from tunesmith.data.legal import Laws, case_from, prompt_messages, whole_number
 from tunesmith.data.place import RecordProblem
 from tunesmith.data.weights import LEAST_WEIGHT
 from tunesmith.tokens.conversation import ROLES, Conversation, Message
@@ -39,13 +39,13 @@ Counts = dict[int, int]
 def conversation_from_sampled(
     value: Mapping[str, Any],
     *,
-    articles: Mapping[str, str] | None = None,
+    laws: Laws | None = None,
     system_prompt: str | None = None,
 ) -> Conversation:
     """The prompt's messages and the `response`, whose weight is 1 / `num_correct_for_this_sample`.
 
     A record without `prompt` gets the one that `legalJudgement` asks at inference, of its `fact`, its
-    `relevant_articles` and the texts in `articles`. Replies inside the prompt weigh 0. Raises RecordProblem,
+    `relevant_articles` and the texts in `laws`. Replies inside the prompt weigh 0. Raises RecordProblem,
     whose message names the field.
     """
     record = fields_of(value)
@@ -53,13 +53,13 @@ def conversation_from_sampled(
     reply = text_field(record, "response")
     if not reply.strip():
         raise RecordProblem("response is empty")
-    prompt = _prompt(record, articles)
+    prompt = _prompt(record, laws)
     return conversation([*prompt, Message("assistant", reply, 1 / _correct(record))], system_prompt)
 
 
-def is_legal(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> bool:
+def is_legal(value: Mapping[str, Any], laws: Laws | None) -> bool:
     """Whether the record's prompt is the one that `legalJudgement` asks, made here or in the record."""
-    if articles is None or value.get("fact") is None:
+    if laws is None or value.get("fact") is None:
         return False
     if value.get("prompt") is None:
         return True
@@ -67,7 +67,7 @@ def is_legal(value: Mapping[str, Any], articles: Mapping[str, str] | None) -> bo
         own = (
             message for message in _messages(fields_of(value), value["prompt"]) if message.role != "system"
         )
-        return tuple(own) == prompt_messages(case_from(value), articles)
+        return tuple(own) == prompt_messages(case_from(value), laws.articles, laws.changed)
     return False
 
 
@@ -110,15 +110,15 @@ def _correct(value: Mapping[str, Any]) -> int:
     return number
 
 
-def _prompt(value: Fields, articles: Mapping[str, str] | None) -> list[Message]:
+def _prompt(value: Fields, laws: Laws | None) -> list[Message]:
     prompt = value.get("prompt")
     if prompt is not None:
         return _messages(value, prompt)
     if value.get("fact") is None:
         raise RecordProblem(f"prompt is missing, and there is no fact to make one of: {present(value)}")
-    if articles is None:
+    if laws is None:
         raise RecordProblem(NO_ARTICLES)
-    return list(prompt_messages(case_from(value), articles))
+    return list(prompt_messages(case_from(value), laws.articles, laws.changed))
 
 
 def _messages(record: Fields, prompt: object) -> list[Message]:

@@ -182,7 +182,7 @@ class BatchSpeaker:
         return queue[: self._most]
 
     async def _hold(self, part: Sequence[Asked]) -> int:
-        """Hold what they may cost, and say so in the journal; how many the budget has room for."""
+        """Hold what they may cost; how many the budget has room for."""
         if self._budget is None:
             return len(part)
         price = self._price or Price(0, 0)
@@ -190,7 +190,6 @@ class BatchSpeaker:
         count = await self._budget.hold_some(amounts)
         for asked, amount in zip(part[:count], amounts, strict=False):
             asked.most = asked.most or amount
-            asked.tries.hold(asked.most, self._budget.process)
         return count
 
     async def _intend(self, key: tuple[int, str], part: Sequence[Asked]) -> Batch:

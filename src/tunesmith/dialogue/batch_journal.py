@@ -6,11 +6,11 @@ The only file that reads and writes these rows; `turns` has their keys.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.dialogue.batch_run import Batch
-from tunesmith.dialogue.turns import Get, Held, Rows, batch_key, try_key
+from tunesmith.dialogue.turns import Get, Held, Rows, batch_key, held_by_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,10 @@ class BatchJournal:
         self._process, self._next = process, 0
 
     async def intend(self, batch: Batch) -> None:
-        """Give a batch its number, and say in the storage what is about to be sent."""
+        """Give a batch its number, and say in the storage what is about to be sent and what it can cost.
+
+        All in one row: money is held for what may be sent and for nothing else, whenever a kill comes.
+        """
         batch.number, self._next = self._next, self._next + 1
         intent = {
             "tag": batch.tag,
@@ -48,6 +51,8 @@ class BatchJournal:
             "process": self._process or 0,
             "calls": list(batch.waiting),
         }
+        if self._process is not None:
+            intent["held"] = [asked.most for asked in batch.waiting.values()]
         self._rows.append(batch_key(self._name, batch.number), intent, durable=True)
         await self._send()
 
@@ -70,13 +75,14 @@ class BatchJournal:
             return
         batch = Batch(intent["tag"], intent["round"], intent["role"], intent["at"], number=self._next)
         batch.file, batch.id = str(file["file"]) if file else "", str(made["id"]) if made else ""
+        held = held_by_batch(intent)
         for asked in intent["calls"]:
             call, _, at = asked.rpartition("-")
-            if self._get(try_key(call, int(at))) is not None:
+            about = Held(intent["process"], call, int(at))
+            if self._get(about.reply) is not None:
                 continue
             if over is None:
                 found.batches[asked] = batch
-            held = self._get(Held(intent["process"], call, int(at)).key)
-            if held is not None and self._process is not None and asked not in found.held:
-                found.held[asked] = int(held["most"])
-                self._rows.append(Held(self._process, call, int(at)).key, held)
+            if about in held and self._process is not None and asked not in found.held:
+                found.held[asked] = held[about]
+                self._rows.append(replace(about, process=self._process).key, {"most": held[about]})

@@ -135,7 +135,8 @@ class Endpoint:
         """One request to a path below baseUrl, `content` as the client's `build_request` takes it.
 
         `timeout` is for the whole of it. `take` gets a good reply's lines as they come instead of the reply;
-        one longer than a reply may be is left out. Never raises for what a server or a network does.
+        one longer than a reply may be is left out. Never raises for what a server or a network does, but
+        PermanentError for a path, which may hold a server's own word, that leads to what no rule allows.
         """
         began, timeout = time.monotonic(), timeout or self._timeout
         client = self._free.pop() if self._free else self._connect()
@@ -165,7 +166,9 @@ class Endpoint:
         return Reply(response.status_code, text, headers, time.monotonic() - began, trouble)
 
     def _url(self, path: str) -> httpx2.URL:
-        return self._base.copy_with(path=f"{self._base.path.rstrip('/')}/{path}")
+        url = self._base.copy_with(path=f"{self._base.path.rstrip('/')}/{path}")
+        check_endpoint(str(url))  # a part of the path may be the server's own word
+        return url
 
     def _connect(self) -> httpx2.AsyncClient:
         """A client for one request at a time: one for all takes longer for each the more are under way."""

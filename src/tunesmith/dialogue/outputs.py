@@ -7,14 +7,13 @@ attempt that was killed in here harms no other. Knows nothing of where the files
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tunesmith.artifacts.local_files import explained, finished_temp, replace
+from tunesmith.artifacts.json_files import json_line, whole_file
 from tunesmith.dialogue.examples import Examples
 from tunesmith.dialogue.growth import Dialogue, PlannedSeed
 from tunesmith.dialogue.rounds import Plan
@@ -22,8 +21,6 @@ from tunesmith.dialogue.statistics import NOTHING_LOST, Grown, Lost, Statistics
 from tunesmith.dialogue.turns import Get, Turn
 from tunesmith.errors import TemporaryError
 from tunesmith.names import FAILED_KEY, MESSAGES_KEY, STATS_KEY, Reason
-
-_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +71,9 @@ def write_outputs(
             for each in rounds:
                 each.add(grown.dialogue)
             if grown.failure is None:
-                messages.write(line(messages_record(grown.dialogue)))
+                messages.write(json_line(messages_record(grown.dialogue)))
             else:
-                failed.write(line(failed_record(grown, grown.failure)))
+                failed.write(json_line(failed_record(grown, grown.failure)))
                 first = first or _in_words(seed, grown.failure)
             statistics.add(grown)
             examples.add(grown)
@@ -104,8 +101,8 @@ class _RoundFiles:
         rounds = dialogue.whole_rounds[: self._number]
         if len(rounds) == self._number:
             names = dialogue.seed.names()
-            self._single.write(line({**names, **rounds[-1].as_dict()}))
-            self._history.write(line({**names, "rounds": [each.as_dict() for each in rounds]}))
+            self._single.write(json_line({**names, **rounds[-1].as_dict()}))
+            self._history.write(json_line({**names, "rounds": [each.as_dict() for each in rounds]}))
 
 
 def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
@@ -152,21 +149,3 @@ def failed_record(grown: Grown, turn: Turn) -> dict[str, Any]:
         "tries": said.tries,
         "rounds": [each.as_dict() for each in grown.dialogue.rounds if each.texts],
     }
-
-
-def line(value: Mapping[str, Any]) -> bytes:
-    """One line of JSON lines that every reader takes: halves of surrogate pairs become U+FFFD."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return _HALVES.sub("\ufffd", text).encode()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when the block ends without an error."""
-    with explained("write", path), finished_temp(path) as temp:
-        with temp.open("wb") as file:
-            yield file
-        replace(temp, path)

@@ -19,7 +19,7 @@ from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.lull import Lull
 from tunesmith.dialogue.templates import Templates
 from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn, again_key, call_id, turns_of
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import TunesmithError, first_error
 
 MOST_OPEN, MOST_OPEN_IN_BATCHES = 2000, 10_000
 """Dialogues under way at once; the more of them wait for a batch, the larger it is."""
@@ -149,7 +149,7 @@ class _Rounds:
                 await self._all(seeds)
                 watching.cancel()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_error(errors) from None
         finally:
             self._tell(self._tally)
         if self._error is not None:
@@ -241,11 +241,3 @@ class _Rounds:
                 if loop.time() - ending >= self._drain:
                     for task in list(self._tasks):
                         task.cancel()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that made the others: tasks that were called off raise none."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.dialogue import SeedsSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.fields import Fields, Unread
 from tunesmith.data.keys import content_key
 from tunesmith.data.place import BadRecord, Record, RecordProblem

@@ -16,7 +16,7 @@ from tunesmith.dialogue.budget import Past, Price, past
 from tunesmith.dialogue.calls import cost_of
 from tunesmith.dialogue.endpoint import request_of
 from tunesmith.dialogue.replies import Reply
-from tunesmith.dialogue.turns import BATCH, BUDGET, RETRY, call_of_try, held_of, try_key
+from tunesmith.dialogue.turns import BATCH, BUDGET, HELD, RETRY, Held, call_of_try, held_by
 
 
 class Journal(Protocol):
@@ -52,21 +52,22 @@ class Spending:
 
 def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
     """Add up the journal; `prices` by endpoint are for the replies of calls that have not ended."""
-    found = Spending()
+    found, under_way = Spending(), dict[Held, int]()
     for key, row in rows.scan():
-        if held := held_of(key):
-            if try_key(held.call, held.number) not in rows:
-                found.under_way[held.process] += int(row()["most"])
-                found.calls_under_way[held.process] += 1
+        if key.startswith((HELD, BATCH)):
+            under_way |= held_by(key, row, rows.__contains__)
         elif key.startswith(BUDGET):
             found.records.append(row())
-        elif key.startswith((BATCH, RETRY)):
+        elif key.startswith(RETRY):
             continue
         elif call := call_of_try(key):
             if call not in rows:
                 found.spent += _cost_of_try(row(), prices)
         else:
             found.spent += int(row()["cost"])
+    for each, most in under_way.items():
+        found.under_way[each.process] += most
+        found.calls_under_way[each.process] += 1
     return found
 
 

@@ -15,9 +15,10 @@ from hashlib import sha256
 from importlib import resources
 
 from tunesmith.api.dialogue import RolesSpec
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.language import LANGUAGES, Language
-from tunesmith.dialogue.growth import ROLES, Role
+from tunesmith.dialogue.growth import Role
 from tunesmith.errors import DataError
 
 HISTORY = "history"
@@ -84,11 +85,6 @@ def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
         for language in LANGUAGES:
             found[role, language] = own or own_template(role, language)
     return Templates(found)
-
-
-def default_templates() -> Templates:
-    """Those that come along."""
-    return Templates({(role, each): own_template(role, each) for role in ROLES for each in LANGUAGES})
 
 
 def own_template(role: Role, language: Language) -> Template:

@@ -4,7 +4,7 @@
     <call>/<number>   one try: {endpoint, request, reply}, written before the reply is read
     budget/held/<process>/<call>/<number>   {most}: what the try can cost, written before it is sent
     budget/<number>   a record of the budget
-    batch/<endpoint>/<number>   {tag, round, role, at, process, calls}: a batch that is about to be sent
+    batch/<endpoint>/<number>   {tag, round, role, at, process, calls, held}: a batch about to be sent
     batch/<endpoint>/<number>/file|id|over   {file}, {id}, {status, again}: how far it came
     retry/<number>    {job}: from here on this job asks again for calls that have failed, as <call>~<number>
 
@@ -113,7 +113,7 @@ _ALL = frozenset((*_FIELDS, "seed", "round", "role", "at"))
 
 BUDGET = "budget/"
 RETRY = "retry/"
-_HELD = f"{BUDGET}held/"
+HELD = f"{BUDGET}held/"
 
 
 BATCH = "batch/"
@@ -140,15 +140,33 @@ class Held:
     @property
     def key(self) -> str:
         """The journal's key for what it can cost."""
-        return f"{_HELD}{self.process}/{try_key(self.call, self.number)}"
+        return f"{HELD}{self.process}/{self.reply}"
+
+    @property
+    def reply(self) -> str:
+        """The journal's key for its reply."""
+        return try_key(self.call, self.number)
 
 
-def held_of(key: str) -> Held | None:
-    """The try whose worst case the row of this key holds."""
-    if not key.startswith(_HELD):
-        return None
-    process, call, number = key.removeprefix(_HELD).split("/")
-    return Held(int(process), call, int(number))
+def held_by(
+    key: str, row: Callable[[], Mapping[str, Any]], replied: Callable[[str], bool]
+) -> dict[Held, int]:
+    """The tries about to be sent, by a row whose key starts with HELD or BATCH, that have no reply.
+
+    Each with its worst case in picodollars.
+    """
+    if key.startswith(BATCH):
+        return {each: most for each, most in held_by_batch(row()).items() if not replied(each.reply)}
+    process, call, number = key.removeprefix(HELD).split("/")
+    each = Held(int(process), call, int(number))
+    return {} if replied(each.reply) else {each: int(row()["most"])}
+
+
+def held_by_batch(row: Mapping[str, Any]) -> dict[Held, int]:
+    """The tries in a batch's row, each with its worst case in picodollars; none without a budget."""
+    parts = (asked.rpartition("-") for asked in row.get("calls", ()))
+    tries = (Held(row["process"], call, int(number)) for call, _, number in parts)
+    return dict(zip(tries, row.get("held", ()), strict=False))
 
 
 def call_of_try(key: str) -> str:

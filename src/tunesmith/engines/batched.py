@@ -25,6 +25,7 @@ from tunesmith.engines.batched_run import Runner, Sizes
 from tunesmith.engines.batched_text import Endings
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.heartbeat import Heartbeat
+from tunesmith.engines.main_memory import free_memory
 from tunesmith.engines.sampler import Engine, Reply, Request
 from tunesmith.errors import StoppedError
 from tunesmith.tokens.chat import ChatTokenizer
@@ -65,7 +66,7 @@ def sizes_of(model: Any, longest: int, settings: TransformersEngine, sampling: S
     cache = prompt_cache(model, [0, 1, 2])  # shows what kind of cache the model has
     flows = caches.is_plain(cache)
     of_token = caches.token_bytes(cache) if flows else memory.token_bytes(model.config, model.dtype.itemsize)
-    budget = memory.token_budget(memory.free_memory(cuda), of_token)
+    budget = memory.token_budget(free_memory(cuda), of_token)
     if settings.batch_size == "auto":
         limit = memory.MOST_ON_GPU if cuda else memory.MOST_ON_CPU
         most = memory.rows_at_once(budget, sampling.max_new_tokens, longest, limit)

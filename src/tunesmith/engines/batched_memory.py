@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tunesmith.engines.main_memory import free_main_memory
 from tunesmith.engines.positions import position_limit
 
 # More rows than this do not make a processor faster.
@@ -47,12 +46,3 @@ def token_budget(free: int, of_token: int) -> int:
 def rows_at_once(budget: int, new_tokens: int, longest: int, most: int) -> int:
     """Rows for `batchSize: auto`, of a prompt of usual length and `new_tokens` each."""
     return max(1, min(most, budget // min(longest, new_tokens + _PROMPT)))
-
-
-def free_memory(cuda: bool) -> int:
-    """Bytes this process may still take: of its GPU, else of the main memory."""
-    if cuda:
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    return free_main_memory()

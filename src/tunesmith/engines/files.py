@@ -6,6 +6,8 @@ when it is fetched, and the base is then where the adapter says.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,3 +118,22 @@ def files_told(told: dict[str, Any]) -> ModelFiles:
     """What `told_files` told."""
     adapters = tuple(Path(folder) for folder in told["adapters"])
     return ModelFiles(Path(told["base"]), adapters, ModelSource.model_validate(told["source"]))
+
+
+def model_digest(files: ModelFiles) -> str:
+    """SHA-256 over names and sizes of a model's files, and what the small ones and the adapters hold.
+
+    An adapter trained anew has the same size; a base is too large to be read for this.
+    """
+    facts: list[Any] = []
+    for number, folder in enumerate((files.base, *files.adapters)):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            size = path.stat().st_size
+            content = _file_digest(path) if number or size < 1 << 20 else ""
+            facts.append([number, path.relative_to(folder).as_posix(), size, content])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

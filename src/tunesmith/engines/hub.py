@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunesmith.api.common import HubSpec, ModelSource
-from tunesmith.artifacts.opening import check_endpoint, check_hub
+from tunesmith.artifacts.opening import check_address, check_endpoint
+from tunesmith.engines.hub_client import VENDOR, ask_only
 from tunesmith.errors import ModelError, TemporaryError
 from tunesmith.names import Reason
 
@@ -33,10 +34,13 @@ def from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_onl
     )
 
     assert source.uri is not None
-    check_hub(source.uri)
+    check_address(source.uri)
+    offline = hub.offline or constants.HF_HUB_OFFLINE
     if hub.endpoint:
         check_endpoint(hub.endpoint)
-    offline = hub.offline or constants.HF_HUB_OFFLINE
+    elif not offline and constants.ENDPOINT == VENDOR:
+        check_endpoint(VENDOR, default_of="hub.endpoint")
+    ask_only(hub.endpoint or constants.ENDPOINT)
     try:
         folder = Path(
             snapshot_download(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.location import FolderLocation
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.opening import locate
-from tunesmith.artifacts.store import StorageOptions, Store, open_store
+from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.engines.checkpoint import (
     checkpoint_manifest,
@@ -26,6 +27,7 @@ from tunesmith.engines.checkpoint import (
 )
 from tunesmith.engines.generation_config import mend_generation_config
 from tunesmith.engines.hub import SMALL, first_line, from_hub
+from tunesmith.engines.leads import check_leads
 from tunesmith.errors import ModelError, StoragePermanentError
 
 if TYPE_CHECKING:
@@ -63,24 +65,31 @@ def fetch_model(
     """
     assert source.uri is not None  # plan has resolved every fromJob
     if source.uri.startswith("hf://"):
-        return from_hub(source, hub, token, tokenizer_only, named)
+        found = from_hub(source, hub, token, tokenizer_only, named)
+    else:
+        found = _fetch(source.uri, options, folder, tokenizer_only, named)
+    check_leads(found, f"{named} {source.uri}", cached=source.uri.startswith("hf://"))
+    return found
+
+
+def _fetch(uri: str, options: StorageOptions, folder: Path, tokenizer_only: bool, named: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    checkpoint = _from_checkpoint(source.uri, options, folder, tokenizer_only, named)
+    checkpoint = _from_checkpoint(uri, options, folder, tokenizer_only, named)
     if checkpoint is not None:
         return checkpoint
-    path = local_path(source.uri)
+    path = local_path(uri)
     if path is not None:
         if not path.is_dir():
-            raise ModelError(f"{named} {source.uri}: there is no such folder.")
+            raise ModelError(f"{named} {uri}: there is no such folder.")
         return path
     try:
-        store = open_store(source.uri, options)
+        store = open_store(uri, options)
         if tokenizer_only:
             _get_small(store, folder)
         else:
             get_tree(store, "", folder)
     except StoragePermanentError as error:
-        raise StoragePermanentError(f"{named} {source.uri}: {error.message}") from error
+        raise StoragePermanentError(f"{named} {uri}: {error.message}") from error
     return folder
 
 

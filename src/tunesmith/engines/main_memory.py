@@ -1,4 +1,4 @@
-"""Main memory that is free: the machine's, and what the pod's limit leaves."""
+"""Memory that is free: a GPU's, or of the main memory what the pod's limit leaves."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ _GROUPS = (
         "total_inactive_file",
     ),
 )
+
+
+def free_memory(cuda: bool, processes: int = 1) -> int:
+    """Return the bytes that one process may still take: of its GPU, else its part of the main memory."""
+    if cuda:
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    return free_main_memory() // processes
 
 
 def free_main_memory() -> int:

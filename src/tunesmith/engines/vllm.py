@@ -38,7 +38,13 @@ from tunesmith.engines.vllm_process import (
     surroundings,
     workers,
 )
-from tunesmith.engines.vllm_settings import adapter_rank, check_extra, cpu_arguments, engine_arguments
+from tunesmith.engines.vllm_settings import (
+    adapter_rank,
+    check_extra,
+    cpu_arguments,
+    engine_arguments,
+    refuse_other_model,
+)
 from tunesmith.errors import ModelError, PermanentError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
@@ -65,8 +71,7 @@ async def open_vllm(
     Cancelling the awaiting task ends the start. Raises ModelError for files, settings and memory with which
     vLLM cannot run, PermanentError where vLLM is not installed, and TemporaryError where its process died.
     """
-    if not model_config(files.base):
-        raise ModelError(f"{files.base} holds no model: config.json is missing.")
+    refuse_other_model(files.base, model_config(files.base))
     # The thread that starts vLLM's processes has to live as long as they do (see vllm_process).
     thread = ThreadPoolExecutor(1, "vllm")
     folder = TemporaryFolder("tunesmith-vllm-")

@@ -7,47 +7,14 @@ meanings are those of vLLM's AsyncEngineArgs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from tunesmith.api.generation import VllmEngine
+from tunesmith.api.vllm_arguments import VllmArguments
 from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import ModelError
 
-# Where what may not be in engine.vllm.extra is set instead; "" where nobody can.
-_ELSEWHERE = {
-    "model": "model.uri",
-    "tokenizer": "model.uri",
-    "dtype": "model.dtype",
-    "seed": "sampling.seed",
-    "max_model_len": "engine.vllm.maxModelLen",
-    "tensor_parallel_size": "engine.vllm.tensorParallelSize",
-    "gpu_memory_utilization": "engine.vllm.gpuMemoryUtilization",
-    "enable_lora": "model.adapterUri",
-    "max_lora_rank": "model.adapterUri",
-    "max_loras": "model.adapterUri",
-    # These would run what a repository brings, or weights that are programs.
-    "trust_remote_code": "",
-    "load_format": "",
-    # What a reply is made of.
-    "generation_config": "",
-    "override_generation_config": "",
-    "runner": "",
-    "convert": "",
-    "skip_tokenizer_init": "",
-    "tokens_only": "",
-    # How many processes there are on which devices; the pod's program has counted them.
-    "pipeline_parallel_size": "",
-    "data_parallel_size": "",
-    "distributed_executor_backend": "",
-    "device_ids": "",
-    "nnodes": "",
-    "worker_cls": "",
-    # What vLLM prints.
-    "disable_log_stats": "",
-    "use_tqdm_on_load": "",
-}
 MAX_RANK = 512
 """The highest rank of an adapter that vLLM can be built for."""
 _CACHE_BYTES = 4 << 30
@@ -76,7 +43,7 @@ def engine_arguments(
         ours["max_model_len"] = settings.max_model_len
     if rank:
         ours |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
-    return {**settings.extra, **ours}
+    return {**settings.extra.to_json(), **ours}
 
 
 def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -89,7 +56,7 @@ def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[
     untouched = settings.gpu_memory_utilization == VllmEngine().gpu_memory_utilization
     if untouched and not environment.get("VLLM_CPU_KVCACHE_SPACE"):
         arguments["kv_cache_memory_bytes"] = min(_CACHE_BYTES, total_memory // 8)
-    return {name: value for name, value in arguments.items() if name not in settings.extra}
+    return {name: value for name, value in arguments.items() if getattr(settings.extra, name) is None}
 
 
 def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> None:
@@ -97,7 +64,6 @@ def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> N
 
     `positions` are the model's, if it names a limit; `rank` is that of the adapter to come, 0 without one.
     """
-    _refuse_ours(settings.extra)
     asked = settings.max_model_len
     if asked is not None and positions is not None and asked > positions:
         raise ModelError(
@@ -111,26 +77,26 @@ def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> N
         )
 
 
-def _refuse_ours(extra: Iterable[str]) -> None:
-    for name in extra:
-        if name in _ELSEWHERE:
-            where = _ELSEWHERE[name]
-            cure = f"it follows from {where}" if where else "Tunesmith sets it"
-            raise ModelError(
-                f"engine.vllm.extra.{name} cannot be set: {cure}. Take it out of engine.vllm.extra."
-            )
+def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError for a folder without a model, or one for which vLLM would load another by its name."""
+    if not config:
+        raise ModelError(f"{folder} holds no model: config.json is missing.")
+    if "speculators_config" in config:
+        raise ModelError(
+            f"{folder} holds a draft model for speculative decoding (speculators_config in config.json), for "
+            "which vLLM would load another. Name that one as model.uri."
+        )
 
 
-def check_extra(extra: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises ModelError for the first name that is not vLLM's, or is not for the manifest to set."""
-    names = {name for name in known if not name.startswith("_")}
-    _refuse_ours(extra)
-    for name in extra:
-        place = f"engine.vllm.extra.{name}"
+def check_extra(extra: VllmArguments, known: Iterable[str]) -> None:
+    """Raise ModelError for the first name that this vLLM does not have, though others do."""
+    names = set(known)
+    for name in extra.to_json():
         if name not in names:
-            near = get_close_matches(name, names, 1)
-            meant = f" Is {near[0]} meant?" if near else ""
-            raise ModelError(f"{place} is not an engine argument of the vLLM that is installed.{meant}")
+            raise ModelError(
+                f"engine.vllm.extra.{name} is not an engine argument of the vLLM that is installed. Take it "
+                "out."
+            )
 
 
 def adapter_rank(folder: Path | None, config: Mapping[str, Any], allowed: Iterable[int]) -> int:

@@ -16,9 +16,11 @@ from tunesmith.jobs.preflight import refuse_unready
 from tunesmith.jobs.progress import Progress, serve
 from tunesmith.jobs.support import refuse_unsupported
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
-from tunesmith.jobs.world import World, die_with_parent, read_world
+from tunesmith.jobs.world import World, read_world
 from tunesmith.names import ENV_RULES, Kind
+from tunesmith.parent_death import die_with_parent
 from tunesmith.plan.run import Run, parse_run
+from tunesmith.text import log_to_stderr
 
 log = logging.getLogger("tunesmith")
 
@@ -31,12 +33,7 @@ def _log_to(world: World) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s rank {world.rank} %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    log_to_stderr(f"rank {world.rank}")
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

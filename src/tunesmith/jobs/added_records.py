@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tunesmith.artifacts.key_set import DIGEST_SIZE, KeySet
-from tunesmith.artifacts.store import StorageOptions, Store, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.data.report import counted
 from tunesmith.errors import StoragePermanentError
 from tunesmith.jobs.output import SOURCES, Found, State, conflict

@@ -21,10 +21,11 @@ from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows, publish_rows
 from tunesmith.artifacts.journal_turns import Turn, begin, check
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retry import Task
-from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import too_many_failed
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
@@ -50,7 +51,7 @@ from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
 from tunesmith.jobs.dialogue_speakers import open_speakers, tell_pauses
 from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.failed_again import retried_by, rounds_of_asking, with_failed
-from tunesmith.jobs.inputs import clean_scratch, storage_options
+from tunesmith.jobs.inputs import clean_scratch
 from tunesmith.jobs.output import RETRIED, SOURCES, Found, claim, examine, is_finished, make_way
 from tunesmith.jobs.patience import patiently
 from tunesmith.jobs.preflight import check_inputs

@@ -12,6 +12,7 @@ from itertools import count
 
 from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, RoleSpec
 from tunesmith.api.generation import SamplingSpec
+from tunesmith.artifacts.store import storage_options
 from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.growth import ROLES, Role
@@ -23,9 +24,8 @@ from tunesmith.engines.restarting import Restarting
 from tunesmith.engines.sampler import Engine
 from tunesmith.errors import StuckError, TemporaryError
 from tunesmith.jobs.dialogue_batches import Batching, uses_batches
-from tunesmith.jobs.inputs import hub_token, storage_options
 from tunesmith.jobs.progress import Progress, Trouble, stamp
-from tunesmith.jobs.secrets import secret
+from tunesmith.jobs.secrets import hub_token, secret
 from tunesmith.jobs.termination import end_now
 from tunesmith.jobs.world import World
 from tunesmith.names import Reason

@@ -22,8 +22,9 @@ from typing import Any
 from tunesmith.artifacts.journal import Journal
 from tunesmith.artifacts.journal_rows import Rows
 from tunesmith.artifacts.journal_turns import Turn, begin
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.retry import Task
-from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.prompts import Prompts
 from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.lean import leave_out, unneeded
@@ -32,14 +33,14 @@ from tunesmith.engines.sampler import Engine
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.channel import Channel
 from tunesmith.jobs.engine_task import EngineTask
-from tunesmith.jobs.inputs import storage_options
 from tunesmith.jobs.patience import Wait, patiently
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.termination import of_error
-from tunesmith.jobs.world import die_with_parent
+from tunesmith.parent_death import die_with_parent
 from tunesmith.sampling.loop import Loop, seed_of
 from tunesmith.sampling.pool import Verifiers
 from tunesmith.sampling.rows import Row, row_key
+from tunesmith.text import log_to_stderr
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -230,12 +231,7 @@ def main(arguments: list[str]) -> int:
     die_with_parent()
     if os.getppid() != parent:
         return 1
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s engine {number} %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    log_to_stderr(f"engine {number}")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     connection = socket.socket(fileno=descriptor)
     return 0 if asyncio.run(_main(EngineTask.load(path), number, connection)) else 1

@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.generation import EngineSpec, TransformersEngine, VllmEngine
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.patient import PatientStore
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.store import storage_options
 from tunesmith.engines.files import ModelFiles
 from tunesmith.jobs.engine_task import EngineTask
 from tunesmith.jobs.engines import visible_devices
-from tunesmith.jobs.inputs import storage_options
 from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.pods import OnePod
 from tunesmith.jobs.sampling import Draw

@@ -18,11 +18,11 @@ from tunesmith.artifacts.manifest import Manifest
 from tunesmith.artifacts.publish import read_manifest
 from tunesmith.artifacts.republish import fetch_some, republish, settle
 from tunesmith.artifacts.store import Store
+from tunesmith.engines.files import model_digest
 from tunesmith.engines.generate import preview_messages
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.evaluate import Evaluated, Evaluations
 from tunesmith.jobs.evaluate_only import checker, own_models, own_previews, replies_of, write_outcome
-from tunesmith.jobs.inputs import model_digest
 from tunesmith.jobs.models import EvaluatedModel, trained_models
 from tunesmith.jobs.output import Found
 from tunesmith.jobs.versions import versions

@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.artifacts.publish import publish
-from tunesmith.engines.files import fetch_files
+from tunesmith.artifacts.store import storage_options
+from tunesmith.engines.files import fetch_files, model_digest
 from tunesmith.engines.generate import preview_messages
 from tunesmith.jobs.evaluate import Evaluated, Evaluations
-from tunesmith.jobs.inputs import clean_scratch, gather_prompts, hub_token, model_digest, storage_options
+from tunesmith.jobs.inputs import clean_scratch, gather_prompts
 from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.output import Found, claim
 from tunesmith.jobs.previews import Previewer
+from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
 from tunesmith.plan.models import BASE

@@ -15,9 +15,11 @@ from typing import Any, cast
 
 from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.republish import settle
-from tunesmith.artifacts.store import open_store
+from tunesmith.artifacts.store import storage_options
+from tunesmith.engines.files import model_digest
 from tunesmith.engines.lean import leave_out, unneeded
 from tunesmith.engines.load import model_config
 from tunesmith.errors import StoppedError
@@ -25,7 +27,7 @@ from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.evaluate_again import compared_fields, evaluate_again, is_looked_at
 from tunesmith.jobs.evaluate_only import evaluate_model
 from tunesmith.jobs.exports import Exports
-from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs, model_digest, storage_options
+from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs
 from tunesmith.jobs.memory import checkpoints_activations
 from tunesmith.jobs.models import trained_models
 from tunesmith.jobs.output import Found, State, claim, examine, is_finished

@@ -9,20 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
-from tunesmith.api.common import JobSpec, StorageSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import StorageOptions
+from tunesmith.artifacts.store import storage_options
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import FIRST_SAMPLES
@@ -32,15 +30,13 @@ from tunesmith.data.table import Table
 from tunesmith.engines.files import ModelFiles, fetch_files, files_told, told_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
+from tunesmith.jobs.models import EvaluatedModel, compared_models, prepare_evaluations
 from tunesmith.jobs.progress import Progress
-from tunesmith.jobs.secrets import secret
+from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.world import World
 from tunesmith.names import EVALUATION
 from tunesmith.plan.run import Run
 from tunesmith.tokens.chat import ChatTokenizer
-
-if TYPE_CHECKING:
-    from tunesmith.jobs.models import EvaluatedModel
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +53,6 @@ class Inputs:
     """The prompts of each evaluation; rank 0 has them."""
     compared: Sequence[EvaluatedModel] = ()
     """The models to compare with; rank 0 has them."""
-
-
-def storage_options(storage: StorageSpec) -> StorageOptions:
-    """How the manifest reaches S3; what it leaves open comes from the environment."""
-    return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
-
-
-def hub_token(spec: JobSpec) -> str | None:
-    """The hub's token from the Secret the manifest names, else what the hub's own variable holds."""
-    return secret(spec.hub.token_secret_ref) or os.environ.get("HF_TOKEN")
 
 
 def gather_inputs(run: Run, world: World, progress: Progress, day: date) -> Inputs:
@@ -146,8 +132,6 @@ def gather_prompts(
     run: Run, tokenizer: ChatTokenizer, folder: Path, progress: Progress
 ) -> tuple[Sequence[Prompts], Sequence[EvaluatedModel]]:
     """The prompts of all evaluations for the job's own model, and the models to compare with, with theirs."""
-    from tunesmith.jobs.models import compared_models, prepare_evaluations
-
     spec = cast(FineTuneSpec, run.spec)
     progress.update(phase="preparing the evaluations")
 
@@ -170,22 +154,3 @@ def data_digest(prepared: Prepared) -> str:
                 digest.update(np.ascontiguousarray(column).view(np.uint8).data)
                 digest.update(b"|")
     return digest.hexdigest()
-
-
-def model_digest(files: ModelFiles) -> str:
-    """SHA-256 over names and sizes of a model's files, and what the small ones and the adapters hold.
-
-    An adapter trained anew has the same size; a base is too large to be read for this.
-    """
-    facts: list[Any] = []
-    for number, folder in enumerate((files.base, *files.adapters)):
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            size = path.stat().st_size
-            content = _file_digest(path) if number or size < 1 << 20 else ""
-            facts.append([number, path.relative_to(folder).as_posix(), size, content])
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

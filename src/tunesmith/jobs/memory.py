@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.engines.load import model_config
-from tunesmith.engines.main_memory import free_main_memory
+from tunesmith.engines.main_memory import free_memory
 from tunesmith.training.checkpoints import Ranks
 from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.memory import wants_checkpointing
@@ -20,19 +20,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def free_memory(processes: int) -> int:
-    """Bytes one process may use: of its GPU, else its part of the main memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    return free_main_memory() // processes
-
-
 def checkpoints_activations(
     spec: FineTuneSpec, base: Path, *, tokens: int, dtype: torch.dtype, ranks: Ranks, processes: int
 ) -> bool:
     """Whether activations are computed twice; every rank decides alike. `tokens` of a micro-batch at most."""
+    import torch
+
     asked = spec.training.gradient_checkpointing
     if asked != "auto":
         return asked is True
@@ -43,7 +36,7 @@ def checkpoints_activations(
         tokens=tokens * shares,
         dtype_bytes=dtype.itemsize,
         method=method_name(spec.method),
-        free=free_memory(processes) * shares,
+        free=free_memory(torch.cuda.is_available(), processes) * shares,
         rank=adapter.r if adapter else 0,
     )
     log.info("%s", why)

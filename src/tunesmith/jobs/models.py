@@ -18,11 +18,11 @@ from typing import cast
 from tunesmith.api.common import ModelSource
 from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import StorageOptions
+from tunesmith.artifacts.store import StorageOptions, storage_options
 from tunesmith.data.prompts import Prompts, prepare_prompts
-from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.engines.files import ModelFiles, fetch_files, model_digest
 from tunesmith.errors import DataError, PermanentError
-from tunesmith.jobs.inputs import hub_token, model_digest, storage_options
+from tunesmith.jobs.secrets import hub_token
 from tunesmith.plan.models import BASE, TUNED, model_key
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import Verifiers

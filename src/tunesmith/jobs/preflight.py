@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from tunesmith.api.addresses import inside
 from tunesmith.api.common import JobSpec
 from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.artifacts.store import StorageOptions, check_exists
+from tunesmith.artifacts.open import check_exists
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import PermanentError, StoragePermanentError
 from tunesmith.jobs.secrets import secret
 from tunesmith.names import Reason

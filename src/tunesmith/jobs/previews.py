@@ -18,8 +18,8 @@ from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import PreviewSpec
 from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import TemporaryError
-from tunesmith.jobs.world import die_with_parent
 from tunesmith.names import Reason
+from tunesmith.parent_death import die_with_parent
 
 _EVERY = 0.2
 

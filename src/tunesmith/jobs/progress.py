@@ -7,6 +7,7 @@ there while something holds the job up: {reason, message, since}, where `since` 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -105,9 +106,17 @@ def _handler(snapshot: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHand
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that goes away before it has its answer is not worth a traceback in the job's log."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve(progress: Progress, host: str, port: int) -> ThreadingHTTPServer:
     """Serve `progress` from a thread of its own until the process ends."""
-    server = ThreadingHTTPServer((host, port), _handler(progress.snapshot))
-    server.daemon_threads = True
+    server = _Server((host, port), _handler(progress.snapshot))
     threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()
     return server

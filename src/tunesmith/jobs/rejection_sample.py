@@ -14,11 +14,12 @@ from typing import Any, cast
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.artifacts.journal_rows import publish_rows
 from tunesmith.artifacts.journal_turns import Turn, check
+from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.patient import PatientStore
-from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import acceptance, sampled, too_many_not_sampled
 from tunesmith.data.prompts import Prompts, prepare_prompts
-from tunesmith.engines.files import ModelFiles, fetch_files
+from tunesmith.engines.files import ModelFiles, fetch_files, model_digest
 from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
     PROMPTS,
@@ -29,13 +30,14 @@ from tunesmith.jobs.added_records import (
     with_added,
 )
 from tunesmith.jobs.engine_task import EngineTask
-from tunesmith.jobs.inputs import clean_scratch, hub_token, model_digest, storage_options
+from tunesmith.jobs.inputs import clean_scratch
 from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
 from tunesmith.jobs.pods import join, wait_for, wait_for_all
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.sampled import write_result
 from tunesmith.jobs.sampling import Draw
+from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.world import World

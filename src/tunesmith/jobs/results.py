@@ -27,6 +27,7 @@ from tunesmith.names import (
     TRAINING_LOG_KEY,
 )
 from tunesmith.report.samples import sample_values, samples_text
+from tunesmith.text import VisibleFormatter
 from tunesmith.training.deepspeed import zero_stage
 from tunesmith.training.metrics import Metrics
 from tunesmith.training.model import method_name
@@ -56,7 +57,7 @@ class Results:
         if self._store.exists(TRAINING_LOG_KEY):
             self._store.get_file(TRAINING_LOG_KEY, path)
         handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         log.info("Trained: %s.", self._trained.sentence())
         text = samples_text(self._inputs.prepared, self._inputs.tokenizer)

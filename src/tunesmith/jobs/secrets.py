@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tunesmith.api.common import SecretKeyRef
+from tunesmith.api.common import JobSpec, SecretKeyRef
 from tunesmith.errors import PermanentError
 from tunesmith.names import Reason, secret_env
 
@@ -21,3 +21,8 @@ def secret(ref: SecretKeyRef | None) -> str | None:
             reason=Reason.SECRET_MISSING,
         )
     return value
+
+
+def hub_token(spec: JobSpec) -> str | None:
+    """The hub's token from the Secret the manifest names, else what the hub's own variable holds."""
+    return secret(spec.hub.token_secret_ref) or os.environ.get("HF_TOKEN")

@@ -5,9 +5,7 @@ Nothing but what torchrun and the pod's (or `tunesmith run`'s) environment give.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +66,3 @@ def read_world(environment: Mapping[str, str]) -> World:
         engines=int(environment.get(names.ENV_ENGINES) or 1),
         launch=str(os.getppid()),
     )
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its launcher is gone, so that no orphan goes on writing."""
-    if os.uname().sysname != "Linux":
-        return
-    set_death_signal = 1
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)

@@ -51,6 +51,7 @@ class ChatOptions:
     as_name: str | None = None
     record: str | None = None
     articles: str | None = None
+    changed_articles: str | None = None
     preset: str = "balanced"
     max_new_tokens: int = 512
     stop: list[str] = field(default_factory=list)
@@ -119,7 +120,9 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
     tokenizer = ChatTokenizer.load(model_folder if has_tokenizer(model_folder) else base_folder)
     tokenizer.prompt_ids([Message("user", "?")])  # without a chat template it is better to say so now
     presets = joined(read_presets(model_folder), read_presets(base_folder))
-    wanted = AsOptions(options.as_name, options.record, options.articles, options.system)
+    wanted = AsOptions(
+        options.as_name, options.record, options.articles, options.changed_articles, options.system
+    )
     how = asking(presets, wanted, options.work_dir)
     model = load_model(base_folder, dtype=resolve_dtype(base_folder, "auto"))
     if base_folder != model_folder:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.artifacts.store import StorageOptions, find_files
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
+from tunesmith.data.legal import Laws
 from tunesmith.data.place import BadRecord, RecordProblem
 from tunesmith.data.presets import Preset
 from tunesmith.data.prompts import read_articles
@@ -31,6 +33,7 @@ class AsOptions:
     name: str | None = None
     record: str | None = None
     articles: str | None = None
+    changed_articles: str | None = None
     system: str | None = None
 
 
@@ -61,7 +64,7 @@ def asking(presets: Sequence[Preset], options: AsOptions, work_dir: Path) -> Ask
         if preset.user_simulation is not None:
             return Asking(ask_a_user(preset, record), note)
         fact = record.get("fact")
-        ask = ask_about_cases(preset, record, _articles(preset, options, work_dir))
+        ask = ask_about_cases(preset, record, _laws(preset, options, work_dir))
         return Asking(ask, note, first=fact if isinstance(fact, str) else "")
     except RecordProblem as problem:
         raise UsageError(f"--record {options.record}: {problem.message}.") from None
@@ -90,8 +93,11 @@ def _refuse_unused(preset: Preset | None, options: AsOptions) -> None:
     needs_record = preset is not None and preset.messages is None
     if options.record is not None and not needs_record:
         raise UsageError("--record: only a preset of a simulated user or of cases takes a record.")
-    if options.articles is not None and (preset is None or preset.legal_judgement is None):
+    law = None if preset is None else preset.legal_judgement
+    if options.articles is not None and law is None:
         raise UsageError("--articles: only a preset of cases takes articles.")
+    if options.changed_articles is not None and (law is None or law.changed_articles_uri is None):
+        raise UsageError("--changed-articles: only a preset of cases judged by a changed law takes them.")
 
 
 def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, Any]:
@@ -103,7 +109,7 @@ def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, 
         )
     uri = absolute(options.record)
     with embedded_for(uri, WorkDir(work_dir).s3):
-        found = list(read_records(*find_files(uri)))
+        found = list(read_records(*find_files(uri), encoding=preset.encoding))
     for each in found:
         if isinstance(each, BadRecord):
             raise UsageError(f"--record {options.record}: {each}.")
@@ -113,9 +119,17 @@ def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, 
     return value
 
 
-def _articles(preset: Preset, options: AsOptions, work_dir: Path) -> dict[str, str]:
-    """Return the articles of --articles, else those that training read."""
-    assert preset.legal_judgement is not None
-    uri = preset.legal_judgement.articles_uri if options.articles is None else absolute(options.articles)
+def _laws(preset: Preset, options: AsOptions, work_dir: Path) -> Laws:
+    """Return the articles of --articles and --changed-articles, else those that training read."""
+    law = preset.legal_judgement
+    assert law is not None
+    articles = _read(law.articles_uri, options.articles, preset, work_dir)
+    if law.changed_articles_uri is None:
+        return Laws(articles)
+    return Laws(articles, _read(law.changed_articles_uri, options.changed_articles, preset, work_dir))
+
+
+def _read(trained: str, named: str | None, preset: Preset, work_dir: Path) -> dict[str, str]:
+    uri = trained if named is None else absolute(named)
     with embedded_for(uri, WorkDir(work_dir).s3):
-        return read_articles(uri, StorageOptions())
+        return read_articles(uri, StorageOptions(), preset.encoding)

@@ -19,55 +19,18 @@ from tunesmith.api.flags import FIELD_OF, snake
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, UsageError
 from tunesmith.local.overrides import absolute, parse_override
+from tunesmith.local.tool_settings import (
+    DEFAULTS,
+    LORA_DEFAULTS,
+    NEEDLESS,
+    NULLS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    Settings,
+)
 from tunesmith.names import API_VERSION, Kind
 from tunesmith.plan.show import as_yaml
-
-Settings = dict[str, Any]
-
-# The Hugging Face Trainer's, where ours are others.
-_TRAINER: Settings = {
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 5e-5,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
-    "save_steps": 500,
-}
-DEFAULTS: Mapping[str, Settings] = {
-    "trl": {**_TRAINER, "learning_rate": 2e-5, "max_length": 1024},
-    "llamafactory": {**_TRAINER, "cutoff_len": 2048},
-    "axolotl": {
-        "micro_batch_size": 1, "gradient_accumulation_steps": 1, "num_epochs": 1, "lr_scheduler": "cosine",
-        "weight_decay": 0.0, "sequence_len": 512,
-    },
-}  # fmt: skip
-_LORA_DEFAULTS: Mapping[str, Settings] = {
-    "trl": {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05},
-    "llamafactory": {"lora_rank": 8, "lora_dropout": 0.0},
-    "axolotl": {"lora_dropout": 0.0},
-}
-# Settings that ask for what is done anyway, or say nothing of the result.
-_NEEDLESS = frozenset((
-    "do_train", "stage", "overwrite_cache", "overwrite_output_dir", "preprocessing_num_workers",
-    "dataloader_num_workers", "plot_loss", "ddp_timeout", "ddp_find_unused_parameters", "bf16", "fp16",
-    "tf32", "dataset_prepared_path", "dataset_num_proc", "packing", "sample_packing",
-    "eval_sample_packing", "eval_packing", "pad_to_sequence_len", "group_by_length", "use_peft",
-    "finetuning_type", "adapter", "load_in_4bit", "load_in_8bit", "quantization_bit",
-    "quantization_method", "template", "chat_template", "strict", "logging_strategy", "save_strategy",
-    "eval_strategy", "do_eval", "dataset_dir", "wandb_watch", "wandb_log_model", "lora_target_linear",
-    "model_type", "tokenizer_type", "is_llama_derived_model", "resume_from_checkpoint", "streaming",
-))  # fmt: skip
-_SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
-_OPTIMIZERS = {
-    "adamw_torch": "adamw_torch",
-    "adamw_torch_fused": "adamw_torch_fused",
-    "adamw_hf": "adamw_torch",
-    "paged_adamw_32bit": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-    "adamw_bnb_8bit": "paged_adamw_8bit",
-    "adamw_8bit": "paged_adamw_8bit",
-}
+from tunesmith.text import visible
 
 
 @dataclass(slots=True)
@@ -79,16 +42,17 @@ class Converted:
 
     def text(self, source: str) -> str:
         """Return the manifest as YAML, the notes as comments above it."""
-        head = [f"# Converted from {source} by `tunesmith convert-config`."]
+        head = [f"Converted from {source} by `tunesmith convert-config`."]
         if self.notes:
-            head += ["# To be looked at:", *(f"# - {note}" for note in self.notes)]
+            head += ["To be looked at:", *(f"- {note}" for note in self.notes)]
+        head = [f"# {visible(' '.join(line.split()))}" for line in head]
         return "\n".join(head) + "\n" + as_yaml([self.document]).removeprefix("---\n")
 
 
 def read_settings(text: str, source: str) -> Settings:
     """Return the settings of a YAML or JSON file, or of a shell command with `--flag value`.
 
-    Names are as `api.flags` spells them; settings without a value are left out. Raises UsageError.
+    Names are as `api.flags` spells them; settings without a value are None. Raises UsageError.
     """
     try:
         document = next(iter(load_documents(text, source)), None)
@@ -97,7 +61,7 @@ def read_settings(text: str, source: str) -> Settings:
             raise UsageError(str(error.problems[0])) from None
         document = None
     found = document if isinstance(document, dict) else _flags(text, source)
-    return {snake(str(name)): value for name, value in found.items() if value is not None}
+    return {snake(str(name)): value for name, value in found.items()}
 
 
 def _flags(text: str, source: str) -> Settings:
@@ -128,17 +92,20 @@ def _value(text: str) -> Any:
 
 def tool_of(settings: Settings) -> str:
     """Return which tool a configuration is of, by settings that only one of them has."""
-    if "base_model" in settings or "micro_batch_size" in settings:
+    there = {name for name, value in settings.items() if value is not None}
+    if there & {"base_model", "micro_batch_size"}:
         return "axolotl"
-    if settings.keys() & {"finetuning_type", "cutoff_len", "stage", "template"}:
+    if there & {"finetuning_type", "cutoff_len", "stage", "template"}:
         return "llamafactory"
     return "trl"
 
 
 def convert(settings: Settings, tool: str, name: str) -> Converted:
     """Return the FineTuneJob that does what `tool` would do with `settings`."""
+    nulls = NULLS.get(tool, {})
+    settings = {key: value for key, value in settings.items() if value is not None or key in nulls}
     method = _method(settings, tool)
-    given = {**DEFAULTS[tool], **({} if method == "full" else _LORA_DEFAULTS[tool])}
+    given = {**DEFAULTS[tool], **({} if method == "full" else LORA_DEFAULTS[tool])}
     # Another spelling of a setting replaces its default.
     fields = {FIELD_OF.get(key) for key in settings}
     fields |= {"training.warmupSteps"} if "warmup_ratio" in settings else set()
@@ -146,11 +113,13 @@ def convert(settings: Settings, tool: str, name: str) -> Converted:
     made = Converted({"apiVersion": API_VERSION, "kind": str(Kind.FINE_TUNE), "metadata": {"name": name}})
     spec: dict[str, Any] = {"method": {method: {}}}
     for key, value in given.items():
-        if key in _SPECIAL:
+        if value is None:
+            made.notes.append(nulls[key])
+        elif key in _SPECIAL:
             _SPECIAL[key](spec, value, made.notes, tool)
-        elif key in FIELD_OF and key not in _NEEDLESS:
+        elif key in FIELD_OF and key not in NEEDLESS:
             _put(spec, FIELD_OF[key].replace("method.lora", f"method.{method}"), value)
-        elif key not in _NEEDLESS:
+        elif key not in NEEDLESS:
             made.notes.append(f"{key}: {value} has no field of its own.")
     if tool == "llamafactory" and method != "full" and "lora_alpha" not in settings:
         _put(spec, f"method.{method}.alpha", 2 * spec["method"][method]["r"])
@@ -235,17 +204,17 @@ def _output(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> No
 
 
 def _scheduler(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    if value in _SCHEDULERS:
+    if value in SCHEDULERS:
         _put(spec, "training.lrScheduler", value)
     else:
         notes.append(
-            f"lr_scheduler: {value} is not offered; training.lrScheduler has {', '.join(_SCHEDULERS)}."
+            f"lr_scheduler: {value} is not offered; training.lrScheduler has {', '.join(SCHEDULERS)}."
         )
 
 
 def _optimizer(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    if value in _OPTIMIZERS:
-        _put(spec, "training.optimizer", _OPTIMIZERS[value])
+    if value in OPTIMIZERS:
+        _put(spec, "training.optimizer", OPTIMIZERS[value])
     else:
         notes.append(f"optimizer: {value} is not offered; training.optimizer: auto is used.")
 

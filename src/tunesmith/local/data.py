@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from rich.console import Console
 
-from tunesmith.api.datasets import DatasetSpec, PromptsSpec
+from tunesmith.api.datasets import DatasetSpec, PromptsSpec, SampledFormat
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.api.scalars import Encoding
 from tunesmith.artifacts.store import StorageOptions
@@ -25,7 +25,7 @@ from tunesmith.data.fields import Fields
 from tunesmith.data.legal import case_from, prompt_messages
 from tunesmith.data.movielens import is_movielens
 from tunesmith.data.place import BadRecord, RecordProblem, RecordSkipped, Skipped
-from tunesmith.data.prompts import read_articles
+from tunesmith.data.prompts import read_articles, read_laws
 from tunesmith.data.read import Item, Reader, Tally
 from tunesmith.data.records import read_records
 from tunesmith.data.seeds import seed_from
@@ -81,9 +81,9 @@ def dataset_of(asked: Asked, source: Source, console: Console) -> tuple[str, Dat
 def found_in(source: Source, name: str, dataset: Dataset, seen: Seen) -> Iterator[Found]:
     """Everything the format makes of the files, in order; what is bad or left out with the reason."""
     if isinstance(dataset, DatasetSpec) and name in _READ_TWICE:
-        uri = dataset.sampled.articles_uri if dataset.sampled else None
-        articles = None if uri is None else read_articles(uri, StorageOptions(), dataset.encoding)
-        reader = Reader(source.store, source.chosen(plain_text=False), dataset, articles=articles)
+        files = dataset.sampled or SampledFormat()
+        laws = read_laws(files.articles_uri, files.changed_articles_uri, StorageOptions(), dataset.encoding)
+        reader = Reader(source.store, source.chosen(plain_text=False), dataset, laws=laws)
         return reader.items(tally=seen.tally)
     join = dataset.text.join if isinstance(dataset, DatasetSpec) and dataset.text else None
     return _one_by_one(source, _maker(dataset), dataset.limit, join, seen)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from rich.console import Console
-
 from tunesmith.api.common import HubSpec
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions
@@ -26,6 +24,7 @@ from tunesmith.engines.load import fetch_model, vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.errors import UsageError
 from tunesmith.local.chat import source as model_source
+from tunesmith.local.console import Console
 from tunesmith.local.data import LEARNED, Asked, Dataset, Found, Seen, dataset_of, found_in
 from tunesmith.local.data_source import Source, opened, say
 from tunesmith.local.preview import histogram

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import zstandard
-from rich.console import Console
 
 from tunesmith.artifacts.local_files import explained, finished_temp, link_new, replace, sync
 from tunesmith.artifacts.location import FolderLocation
@@ -24,6 +23,7 @@ from tunesmith.data.place import BadRecord, RecordProblem, Skipped
 from tunesmith.data.read import BadRecords, Item
 from tunesmith.data.report import counted
 from tunesmith.errors import UsageError
+from tunesmith.local.console import Console
 from tunesmith.local.data import LEARNED, Asked, Seen, dataset_of, found_in
 from tunesmith.local.data_check import say_bad
 from tunesmith.local.data_source import Source, opened, say

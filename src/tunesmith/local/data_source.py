@@ -18,7 +18,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.text import Text
 
 from tunesmith.artifacts.location import is_hidden
-from tunesmith.artifacts.store import Entry, Store, find_files, open_store
+from tunesmith.artifacts.open import find_files, open_store
+from tunesmith.artifacts.store import Entry, Store
 from tunesmith.data.encodings import UTF_8
 from tunesmith.data.records import Opener, Record, choose_files, read_records
 from tunesmith.errors import DataError

@@ -2,8 +2,8 @@
 
 It listens on 127.0.0.1 only, keeps everything in one folder, and ends with the process that started it,
 however that one ends. What it has acknowledged survives `kill -9` of either; it does not fsync every
-write, so a power cut may cost the last seconds. Its credentials guard S3 alone: other users of the same
-machine could reach the inner servers. Refuses to know what is stored.
+write, so a power cut may cost the last seconds. Its credentials guard S3; what its parts say to each other
+is guarded by `weed_security`. Refuses to know what is stored.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from tunesmith.errors import StorageTemporaryError, UsageError
+from tunesmith.local.weed_security import write_private, write_security
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,7 +34,6 @@ REGION = "us-east-1"
 SERVERS = ("master", "volume", "filer", "s3", "admin")
 PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "port.grpc"))
 PORT_TRIES = 4
-_TOKENS = ("signing", "signing.read", "filer_signing", "filer_signing.read")
 
 
 class EmbeddedS3:
@@ -45,7 +45,7 @@ class EmbeddedS3:
         self._lock: IO[str] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._ports: dict[str, int] = {}
-        self._key = self._secret = ""
+        self._key = self._secret = self._weed = ""
 
     @property
     def endpoint_url(self) -> str:
@@ -72,14 +72,16 @@ class EmbeddedS3:
 
     def start(self) -> Self:
         """Start and wait until it answers. StorageTemporaryError when it does not, or runs already."""
+        _weed()  # where it is not installed, nothing is made either
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._dir / "objects").mkdir(exist_ok=True)
         self._lock = _take_lock(self._dir / "lock", self._stop_seconds + 5)
         self._owner = os.getpid()
         atexit.register(self.stop)
         try:
+            self._weed = _weed()
             self._key, self._secret = _credentials(self._dir / "s3.json")
-            _lock_other_servers(self._dir / "security.toml")
+            write_security(self._dir / "security.toml")
             self._start_on_free_ports()
         except BaseException:
             self.stop()
@@ -128,7 +130,7 @@ class EmbeddedS3:
 
     def _launch(self) -> None:
         assert self._lock is not None
-        command = [_weed(), "-logtostderr=true", "mini", *_flags(self._ports)]
+        command = [self._weed, "-logtostderr=true", "mini", *_flags(self._ports)]
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with self.log_path.open("wb") as log:
             self._guard = subprocess.Popen(
@@ -282,24 +284,8 @@ def _credentials(path: Path) -> tuple[str, str]:
     return pair["accessKey"], pair["secretKey"]
 
 
-def _lock_other_servers(path: Path) -> None:
-    """Keys that only the server's own parts know: without a token of them, none gives or takes a file."""
-    keys = [secrets.token_urlsafe(30) for _ in _TOKENS]
-    tables = [f'[jwt.{name}]\nkey = "{key}"\n' for name, key in zip(_TOKENS, keys, strict=True)]
-    _write_text(path, "\n".join([*tables, '[cors.allowed_origins]\nvalues = ""\n']))
-
-
 def _write(path: Path, value: object) -> None:
-    _write_text(path, json.dumps(value))
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file, complete or not at all, for this user only."""
-    temp = path.with_suffix(".new")
-    temp.unlink(missing_ok=True)
-    with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    temp.replace(path)
+    write_private(path, json.dumps(value))
 
 
 def _free_ports(wanted: dict[str, int]) -> dict[str, int]:

@@ -6,15 +6,14 @@ program with threads it would come when the thread that forked ends. Refuses to 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 
-PR_SET_PDEATHSIG = 1
+from tunesmith.parent_death import die_with_parent
+
 STOP_SECONDS = 10
 
 
@@ -22,7 +21,7 @@ def guard(lock: int, command: Sequence[str]) -> int:
     """Run the server until standard input ends, that is until its other end stops or dies."""
     parent = os.getpid()
     server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, pass_fds=[lock], preexec_fn=lambda: _die_with(parent)
+        command, stdin=subprocess.DEVNULL, pass_fds=[lock], preexec_fn=lambda: die_with_parent(parent=parent)
     )
     while server.poll() is None:
         if select.select([sys.stdin], [], [], 0.5)[0]:
@@ -32,13 +31,6 @@ def guard(lock: int, command: Sequence[str]) -> int:
             except subprocess.TimeoutExpired:
                 server.kill()
     return server.wait()
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.abort()
 
 
 if __name__ == "__main__":

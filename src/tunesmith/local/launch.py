@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 from tunesmith import names
 from tunesmith.local.workdir import JobFolder
+from tunesmith.parent_death import die_with_parent
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 60.0
@@ -94,10 +94,6 @@ def pod_environment(
     return environment
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
 class Launch:
     """One running torchrun. It ends when this process ends, however that is, and holds `lock` until then."""
 
@@ -118,7 +114,7 @@ class Launch:
             stderr=log,
             pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C is ours to pass on
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         )
         log.close()
 

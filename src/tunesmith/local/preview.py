@@ -20,6 +20,7 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
 from tunesmith.artifacts.local_files import explained
+from tunesmith.artifacts.store import storage_options
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.prepared import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
@@ -27,7 +28,7 @@ from tunesmith.engines.files import fetch_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
-from tunesmith.local.storage import run_storage, storage_options, variables
+from tunesmith.local.storage import run_storage, variables
 from tunesmith.local.workdir import WorkDir
 from tunesmith.names import Kind, secret_env
 from tunesmith.plan.build import output_uris
@@ -97,7 +98,7 @@ def _preview(
     job: Job, jobs: Sequence[Job], first: int, cache: Path, page: Path | None, console: Console
 ) -> None:
     spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
-    options = storage_options(job)
+    options = storage_options(job.spec.storage)
     token = spec.hub.token_secret_ref
     variable = secret_env(token.name, token.key) if token else "HF_TOKEN"
     with tempfile.TemporaryDirectory(prefix="tunesmith-preview-") as temp, ExitStack() as stack:

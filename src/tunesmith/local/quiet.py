@@ -11,6 +11,8 @@ import os
 import sys
 import warnings
 
+from tunesmith.text import visible
+
 _VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
@@ -24,7 +26,7 @@ class _OwnLines(logging.Handler):
     """Writes warnings of this package as lines of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"tunesmith: {record.getMessage()}", file=sys.stderr)
+        print(visible(f"tunesmith: {record.getMessage()}"), file=sys.stderr)
 
 
 def quiet() -> None:

@@ -20,19 +20,13 @@ from rich.text import Text
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.artifacts.store import Store, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
 from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling
 from tunesmith.local.show_models import show_evaluation
-from tunesmith.local.storage import (
-    RunStorage,
-    Seed,
-    own_s3_in_words,
-    run_storage,
-    storage_options,
-    variables,
-)
+from tunesmith.local.storage import RunStorage, Seed, own_s3_in_words, run_storage, variables
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
 from tunesmith.names import (
     DRY_RUN,
@@ -167,7 +161,7 @@ class LocalRun:
         ending = "succeeded" if new else "was finished already; nothing was done"
         self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"), soft_wrap=True)
         with variables(environment):
-            store = open_store(job.spec.output.uri, storage_options(job))
+            store = open_store(job.spec.output.uri, storage_options(job.spec.storage))
             key = _result_key(job)
             result: dict[str, Any] = json.loads(store.read(key))
             if not folder.output.exists() and not key.startswith(DRY_RUN):

@@ -18,7 +18,8 @@ from tunesmith.local.show_models import print_evaluation
 from tunesmith.local.workdir import JobFolder, shown_path
 from tunesmith.text import visible
 
-LINE_SECONDS = 10.0
+LINE_SECONDS, SAME_SECONDS = 10.0, 60.0
+"""Between lines where there is no terminal: at least, and until a line is repeated that says nothing new."""
 PHASE_CHARACTERS, AWAITED_CHARACTERS = 60, 200
 TROUBLE_CHARACTERS = 600
 _LONGEST_TIME = 30
@@ -109,11 +110,12 @@ def trouble_in_words(said: Any) -> str:
 
 
 class JobProgress:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
+    """A bar on a terminal; elsewhere a line of news every ten seconds, and one a minute without news."""
 
     def __init__(self, console: Console, name: str) -> None:
         self._console, self._name = console, name
-        self._last_line, self._last_phase, self._trouble = time.monotonic(), "", ""
+        self._last_time, self._last_phase, self._last_line = time.monotonic(), "", ""
+        self._trouble = ""
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -157,11 +159,12 @@ class JobProgress:
     def _line(self, moment: Moment) -> None:
         if self._console.is_terminal:
             return
-        due = time.monotonic() - self._last_line >= LINE_SECONDS
-        if due or moment.phase != self._last_phase:
-            parts = [self._name, moment.steps, moment.text, moment.trouble and f"waiting, {moment.trouble}"]
-            self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
-            self._last_line, self._last_phase = time.monotonic(), moment.phase
+        parts = [self._name, moment.steps, moment.text, moment.trouble and f"waiting, {moment.trouble}"]
+        line = "  ".join(part for part in parts if part)
+        pause = SAME_SECONDS if line == self._last_line else LINE_SECONDS
+        if time.monotonic() - self._last_time >= pause or moment.phase != self._last_phase:
+            self._console.print(Text(line), soft_wrap=True)
+            self._last_time, self._last_phase, self._last_line = time.monotonic(), moment.phase, line
 
 
 def preview_table(previews: list[dict[str, Any]]) -> Table:

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from tunesmith.api.addresses import OutputUri
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, model_sources, references, target_key
-from tunesmith.artifacts.store import StorageOptions, Store, open_store
+from tunesmith.artifacts.open import open_store
+from tunesmith.artifacts.store import StorageOptions, Store, storage_options
 from tunesmith.artifacts.transfer import FileInfo, describe, describe_file, put_files
 from tunesmith.engines.adapter import base_source, is_adapter
 from tunesmith.engines.load import local_path
@@ -85,12 +86,6 @@ def credentials(job: Job, environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     given = {key: environment.get(secret_env(ref.name, key)) for key in _KEYS}
     return {key: value for key, value in given.items() if value}
-
-
-def storage_options(job: Job) -> StorageOptions:
-    """How the job's manifest reaches S3; what it leaves open comes from the environment."""
-    storage = job.spec.storage
-    return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
 
 
 def has_own_s3(job: Job, environment: Mapping[str, str]) -> bool:
@@ -185,7 +180,7 @@ class RunStorage:
         if self.server is not None:
             given = self.server.environment()
         elif self.other is not None:
-            given, options = credentials(self.other, os.environ), storage_options(self.other)
+            given, options = credentials(self.other, os.environ), storage_options(self.other.spec.storage)
         with variables(given):
             for uri, path in seeds:
                 put_seed(uri, path, options)

@@ -21,6 +21,8 @@ _VALID = (True, "Valid", "")
 NEXT_ATTEMPT = "nextAttemptTime"
 DEGRADED = "Degraded"
 """The condition of a job that runs and is held up."""
+PROGRESS_UNREACHABLE = "ProgressUnreachable"
+"""The condition of a job that runs and whose progress cannot be read."""
 _TIMES = ("startTime", "completionTime", NEXT_ATTEMPT)
 
 
@@ -123,7 +125,8 @@ class Draft:
         for kind in _PHASES:
             self.condition(str(kind), phase == kind, str(reason), message)
         if phase != Phase.RUNNING:
-            self.condition(DEGRADED, False, str(reason), "")
+            for name in (DEGRADED, PROGRESS_UNREACHABLE):
+                self.condition(name, False, str(reason), "")
         if phase in (Phase.SUCCEEDED, Phase.FAILED):
             self.status.setdefault("completionTime", self.now)
         if self.before.get("phase") == Phase.SUSPENDED != phase and "startTime" in self.status:

@@ -7,7 +7,7 @@ to a file) is for the jobs to check. Does not depend on storage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,6 @@ _FORMER = {"training.maxLength": 4096}
 def not_smaller(old: float | None, new: float | None) -> bool:
     """Numbers; an absent one is no limit."""
     return new is None or (old is not None and new >= old)
-
-
-def added_to(old: Sequence[Any] | None, new: Sequence[Any] | None) -> bool:
-    """Lists; what was there keeps its place."""
-    before = list(old or ())
-    return before == list(new or ())[: len(before)]
 
 
 def whatever(old: Any, new: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What the pods of one attempt tell: why it failed, what it published, why it does not start.
+"""What the pods of one attempt tell: what it published, whether it still writes.
 
 Reads Kubernetes objects as plain dicts; every field of them may be missing. Decides nothing.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.names import CONTAINER, Reason
+from tunesmith.names import CONTAINER
 from tunesmith.plan.draft import clean
 
 Object = Mapping[str, Any]
@@ -19,23 +18,7 @@ REPLICA_TYPE = "training.kubeflow.org/replica-type"
 REPLICA_INDEX = "training.kubeflow.org/replica-index"
 JOB_NAME = "training.kubeflow.org/job-name"
 MAX_TERMINATION = 4096
-# The pod was taken away; the job did nothing wrong.
-_TAKEN = ("Evicted", "Preempting", "Preempted", "Terminated", "NodeLost", "NodeShutdown", "Shutdown")
-_STUCK = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError")
-_KILLED = 137
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why an attempt ended. `counts` is False when the pod was taken away by the cluster."""
-
-    reason: str
-    message: str
-    permanent: bool = False
-    counts: bool = True
-    pod: str = ""
 
 
 def get(node: Any, *path: str | int) -> Any:
@@ -70,7 +53,8 @@ def is_master(pod: Object) -> bool:
     return bool(get(pod, "metadata", "labels", REPLICA_TYPE) == "master")
 
 
-def _states(pod: Object) -> Iterator[Mapping[str, Any]]:
+def states(pod: Object) -> Iterator[Mapping[str, Any]]:
+    """The statuses of its containers that have a state."""
     for status in items(get(pod, "status", "containerStatuses")):
         if isinstance(get(status, "state"), Mapping):
             yield status
@@ -78,7 +62,7 @@ def _states(pod: Object) -> Iterator[Mapping[str, Any]]:
 
 def has_ended(pod: Object) -> bool:
     """Whether our container has ended, well or not."""
-    return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in _states(pod))
+    return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in states(pod))
 
 
 def may_write(pod: Object) -> bool:
@@ -86,9 +70,14 @@ def may_write(pod: Object) -> bool:
     return get(pod, "status", "phase") not in ("Succeeded", "Failed") and not has_ended(pod)
 
 
+def is_deleted(pod: Object) -> bool:
+    """Whether it is being deleted."""
+    return bool(get(pod, "metadata", "deletionTimestamp"))
+
+
 def last_word(pod: Object) -> dict[str, Any]:
     """The JSON our program left in the termination message; empty if it left none."""
-    for status in _states(pod):
+    for status in states(pod):
         text = get(status, "state", "terminated", "message")
         if status.get("name") == CONTAINER and isinstance(text, str) and len(text) <= 4 * MAX_TERMINATION:
             try:
@@ -98,71 +87,6 @@ def last_word(pod: Object) -> dict[str, Any]:
             if isinstance(values, dict):
                 return values
     return {}
-
-
-def _ended(pod: Object) -> tuple[str, int, str] | None:
-    """When the container failed, its exit code and the kubelet's reason; None while it has not."""
-    for status in _states(pod):
-        terminated = get(status, "state", "terminated")
-        code = get(terminated, "exitCode")
-        if isinstance(code, int) and code:
-            return str(get(terminated, "finishedAt") or ""), code, str(get(terminated, "reason") or "")
-    return None
-
-
-def _taken(pod: Object) -> str:
-    """How the cluster took the pod away, or nothing."""
-    reason = get(pod, "status", "reason")
-    if reason in _TAKEN:
-        return str(get(pod, "status", "message") or reason)
-    for condition in items(get(pod, "status", "conditions")):
-        if get(condition, "type") == "DisruptionTarget" and get(condition, "status") == "True":
-            return str(get(condition, "message") or get(condition, "reason") or "disrupted")
-    return ""
-
-
-def cause_of_failure(pods: Sequence[Object]) -> Cause:
-    """Why an attempt failed: the container that ended first says it, unless a pod was taken away."""
-    for pod in pods:
-        taken = _taken(pod)
-        if taken:
-            name = name_of(pod)
-            return Cause(Reason.PREEMPTED, f"Pod {name} was taken away: {taken}", counts=False, pod=name)
-    ended = sorted(
-        ((*end, name_of(pod), pod) for pod in pods if (end := _ended(pod))),
-        key=lambda item: (item[0], item[3]),
-    )
-    if not ended:
-        return Cause(Reason.PROCESS_DIED, "The pods are gone; nothing says why.")
-    _, code, reason, name, pod = ended[0]
-    return _cause_of_pod(pod, name, code, reason)
-
-
-def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
-    if reason == "OOMKilled":
-        message = f"Pod {name} used more memory than resources.memory allows."
-        return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
-    word = last_word(pod)
-    said = word.get("reason")
-    if isinstance(said, str) and _WORD.fullmatch(said) and said != "Succeeded":
-        return Cause(said, str(word.get("message", "")), word.get("permanent") is True, pod=name)
-    how = "was killed" if code == _KILLED else f"ended with exit code {code}"
-    return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)
-
-
-def why_pending(pods: Sequence[Object]) -> tuple[str, str] | None:
-    """Reason and message for pods that cannot start, None if nothing is wrong."""
-    for pod in pods:
-        name = name_of(pod)
-        for status in [*_states(pod), *items(get(pod, "status", "initContainerStatuses"))]:
-            waiting = get(status, "state", "waiting", "reason")
-            if waiting in _STUCK:
-                detail = get(status, "state", "waiting", "message") or ""
-                return str(waiting), f"Pod {name}: {detail}"[:1024]
-        for condition in items(get(pod, "status", "conditions")):
-            if get(condition, "type") == "PodScheduled" and get(condition, "reason") == "Unschedulable":
-                return "Unschedulable", f"Pod {name}: {get(condition, 'message') or ''}"[:1024]
-    return None
 
 
 def published(pods: Sequence[Object]) -> dict[str, Any] | None:

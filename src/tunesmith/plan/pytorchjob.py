@@ -75,6 +75,7 @@ def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
         "HOME": f"{names.SCRATCH_DIR}/home",
         "TMPDIR": "/tmp",
+        "PYTHONSAFEPATH": "1",  # the working folder may hold what a job has fetched
         **({names.ENV_ENGINES: str(engines)} if engines else {}),
     }
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]

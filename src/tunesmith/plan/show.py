@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from tunesmith.api.yaml_dump import Dumper
+from tunesmith.api.yaml_dump import dump
 
 
 def as_yaml(objects: Sequence[Any]) -> str:
     """The objects as YAML documents, keys in the order they were written."""
-    return "".join(
-        "---\n" + yaml.dump(item, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
-        for item in objects
-    )
+    return "".join(f"---\n{dump(item)}" for item in objects)

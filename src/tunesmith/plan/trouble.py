@@ -1,4 +1,6 @@
-"""What holds a running job up, as its pod says: a full disk, a storage that is away, a paused endpoint.
+"""What is amiss with a job that runs: what holds it up, as its pod says, and progress that cannot be read.
+
+The first is a full disk, a storage that is away, a paused endpoint. The second holds nothing up.
 
 The pod is not trusted to make sense: what is not as it should be is left out.
 """
@@ -9,10 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.plan.draft import DEGRADED, Draft, clean, moment, stamp
+from tunesmith.names import PROGRESS_PORT
+from tunesmith.plan.draft import DEGRADED, PROGRESS_UNREACHABLE, Draft, clean, moment, stamp
 
 TROUBLE = "trouble"
 """In the progress of a pod: {reason, message, since}."""
+UNANSWERED_SINCE = "unansweredSince"
+"""In what the operator reports of a pod, never in a pod's own words: since when no request is answered."""
 _GOES_ON = "GoesOn"
 _MOST_SAID = 1024
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
@@ -36,4 +41,17 @@ def describe(draft: Draft, trouble: Mapping[str, str] | None, running: str) -> s
         return running
     message = f"Since {trouble['since']}: {trouble['message']}"
     draft.condition(DEGRADED, True, trouble["reason"], message)
+    return f"{running} {message}"
+
+
+def describe_silence(draft: Draft, since: str | None, running: str) -> str:
+    """Set the condition, and return the message of a job that is running, with what is unknown of it."""
+    if since is None:
+        draft.condition(PROGRESS_UNREACHABLE, False, "Answered", "")
+        return running
+    message = (
+        f"Since {since}: progress unreachable: rank 0 does not answer on port {PROGRESS_PORT}. The job goes "
+        "on; a mesh with strict mTLS or a network policy must let the operator in."
+    )
+    draft.condition(PROGRESS_UNREACHABLE, True, "NoAnswer", message)
     return f"{running} {message}"

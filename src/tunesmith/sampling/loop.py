@@ -18,6 +18,7 @@ from tunesmith.api.generation import SamplingSpec
 from tunesmith.data.judgement import UNPARSABLE
 from tunesmith.data.prompts import Prompt
 from tunesmith.engines.sampler import Engine, Reply, Request
+from tunesmith.errors import first_error
 from tunesmith.sampling.rows import CANCELLED, LENGTH, NONE, Row, row_key
 from tunesmith.sampling.verdict import PROMPT_TOO_LONG, TRUNCATED, Verdict, rejected
 
@@ -96,7 +97,7 @@ class Loop:
                 while (shard := await shards()) is not None:
                     await self._shard(shard, group)
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_error(errors) from None
 
     async def _shard(self, shard: range, group: asyncio.TaskGroup) -> None:
         left = len(shard)
@@ -258,11 +259,3 @@ def seed_of(seed: int, *names: object) -> int:
 
 def _no_reply(prompt: Prompt, index: int, finish_reason: str, reason: str = "") -> Row:
     return Row(prompt.id, index, "", finish_reason, reason, {}, 0, len(prompt.ids), 0)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that made the others: tasks that were called off raise none."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

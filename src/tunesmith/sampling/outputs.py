@@ -7,15 +7,14 @@ so that an attempt that was killed in here harms no other. Knows nothing of wher
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
-from tunesmith.artifacts.local_files import explained, finished_temp, replace
+from tunesmith.artifacts.json_files import JsonList, json_line, whole_file
 from tunesmith.data.sampled import COUNT_FIELD
 from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
 from tunesmith.sampling.examples import Examples, Prompt
@@ -27,7 +26,6 @@ _LEGAL_FIELDS = ("fact", "relevant_articles", "charge", "prison_time")
 # What a record of an output has besides the user's own fields.
 OF_ACCEPTED = ("id", "prompt", "sample_index", "finish_reason", "response", COUNT_FIELD)
 OF_REJECTED = (*OF_ACCEPTED, "reason", "details", "tokens")
-_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +52,15 @@ def write_outputs(
     """
     statistics, examples = Statistics(num_samples), Examples()
     with ExitStack() as files:
-        sampled = List(files.enter_context(whole_file(folder / SAMPLED_DATA_KEY)))
+        sampled = JsonList(files.enter_context(whole_file(folder / SAMPLED_DATA_KEY)))
         rejected = files.enter_context(whole_file(folder / REJECTED_KEY))
         preference = files.enter_context(whole_file(folder / PREFERENCE_KEY))
         for prompt in prompts:
             rows = rows_of(prompt.id)
             for each in accepted_records(prompt, rows):
                 sampled.add(each)
-            rejected.writelines(line(each) for each in rejected_records(prompt, rows))
-            preference.writelines(line(each) for each in preferences(prompt, rows))
+            rejected.writelines(json_line(each) for each in rejected_records(prompt, rows))
+            preference.writelines(json_line(each) for each in preferences(prompt, rows))
             statistics.add(prompt, rows)
             examples.add(prompt, rows)
         sampled.end()
@@ -74,7 +72,7 @@ def write_outputs(
 
 def accepted_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """What FineTuneJob's format `sampled` reads: n is how many replies to this prompt were accepted."""
-    fields, messages = own_fields(prompt, OF_ACCEPTED), messages_of(prompt)
+    fields, messages = record_fields(prompt, OF_ACCEPTED), messages_of(prompt)
     accepted = [row for row in rows if row.accepted]
     for row in accepted:
         yield {
@@ -90,7 +88,7 @@ def accepted_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, 
 
 def rejected_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """All others but those that were called off, each with the reason."""
-    fields, messages = own_fields(prompt, OF_REJECTED), messages_of(prompt)
+    fields, messages = record_fields(prompt, OF_REJECTED), messages_of(prompt)
     for row in rows:
         if not row.accepted and not row.cancelled:
             yield {
@@ -124,7 +122,7 @@ def messages_of(prompt: Prompt) -> list[dict[str, str]]:
     return [message.as_dict() for message in prompt.messages]
 
 
-def own_fields(prompt: Prompt, ours: Sequence[str]) -> dict[str, Any]:
+def record_fields(prompt: Prompt, ours: Sequence[str]) -> dict[str, Any]:
     """The record's own fields; one whose name is among `ours` is kept as `record_<name>`.
 
     An `id` that is the prompt's id anyway is not said twice.
@@ -142,46 +140,3 @@ def own_fields(prompt: Prompt, ours: Sequence[str]) -> dict[str, Any]:
 
 def _place(name: str) -> int:
     return _LEGAL_FIELDS.index(name) if name in _LEGAL_FIELDS else len(_LEGAL_FIELDS)
-
-
-def _origin(row: Row, messages: list[dict[str, str]]) -> dict[str, Any]:
-    return {"id": row.id, "prompt": messages, "sample_index": row.sample_index}
-
-
-class List:
-    """A JSON list with one value a line, so that two versions of a file can be compared."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._separator = file, b"[\n"
-
-    def add(self, value: Mapping[str, Any]) -> None:
-        """Write one value."""
-        self._file.write(self._separator + as_json(value))
-        self._separator = b",\n"
-
-    def end(self) -> None:
-        """Nothing comes after."""
-        self._file.write(b"[]\n" if self._separator == b"[\n" else b"\n]\n")
-
-
-def line(value: Mapping[str, Any]) -> bytes:
-    """One line of JSON lines."""
-    return as_json(value) + b"\n"
-
-
-def as_json(value: Mapping[str, Any]) -> bytes:
-    """JSON on one line that every reader takes: a broken reply's halves of surrogate pairs become U+FFFD."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return _HALVES.sub("\ufffd", text).encode()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when the block ends without an error."""
-    with explained("write", path), finished_temp(path) as temp:
-        with temp.open("wb") as file:
-            yield file
-        replace(temp, path)

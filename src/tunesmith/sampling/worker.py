@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import PermanentError
+from tunesmith.parent_death import die_with_parent
 from tunesmith.processes import limit_memory, memory_in_use
 from tunesmith.sampling.verdict import ERROR, rejected
 from tunesmith.sampling.verifiers import Verify, load
@@ -26,7 +27,7 @@ from tunesmith.sampling.verifiers import Verify, load
 
 def main(descriptor: int, parent: int) -> None:
     """Loads the verifier of the first message, says so, and then judges replies until the socket closes."""
-    _die_with(parent)
+    _end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _leave_the_network()
     with socket.socket(fileno=descriptor) as ours, ours.makefile("rb") as messages:
@@ -90,12 +91,9 @@ def _leave_the_network() -> None:
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process with its keeper, even while the verifier holds the interpreter."""
+def _end_with(parent: int) -> None:
+    """End with the keeper, even while the verifier holds the interpreter; and first when memory is short."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent=parent)
     if os.uname().sysname == "Linux":
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text("1000")  # rather this one than the engine
-    if os.getppid() != parent:
-        os._exit(1)

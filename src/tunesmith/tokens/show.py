@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from itertools import groupby
 
 from rich.text import Text
 
+from tunesmith.text import visible
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Sample
-
-# Control characters in data must not steer a terminal; they are shown as their Unicode pictures.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-_VISIBLE |= dict.fromkeys(range(128, 160), 0xFFFD)
 
 
 def spans(sample: Sample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
@@ -46,17 +42,8 @@ def as_text(sample: Sample, tokenizer: ChatTokenizer) -> Text:
     """For a terminal: labels bold green, context dim."""
     text = Text()
     for run, is_label in spans(sample, tokenizer):
-        text.append(run.translate(_VISIBLE), style="bold green" if is_label else "dim")
+        text.append(visible(run), style="bold green" if is_label else "dim")
     return text
-
-
-def as_html(sample: Sample, tokenizer: ChatTokenizer) -> str:
-    """A `<pre>` with labels in `<mark>`; everything from the data is escaped."""
-    parts = []
-    for run, is_label in spans(sample, tokenizer):
-        safe = escape(run.translate(_VISIBLE))
-        parts.append(f'<mark class="label">{safe}</mark>' if is_label else f"<span>{safe}</span>")
-    return f'<pre class="sample">{"".join(parts)}</pre>'
 
 
 def as_plain(sample: Sample, tokenizer: ChatTokenizer) -> str:

@@ -14,8 +14,8 @@ import torch
 
 from tunesmith.data.table import Table
 from tunesmith.training.head import Targets
-from tunesmith.training.loss import token_weights
 from tunesmith.training.tree import Tree, build_tree
+from tunesmith.training.weighting import token_weights
 
 Indices = npt.NDArray[np.int64]
 Samples = list[npt.NDArray[np.int32]]

@@ -28,11 +28,14 @@ _INSTEAD = {
     "scheduler": "set training.lrScheduler and warmupSteps",
     "bfloat16": "its name is bf16",
 }
-# They change what a process computes, so that our steps would no longer be what DeepSpeed takes them for.
-_NOT_HERE = (
-    "amp", "autotuning", "curriculum_learning", "data_efficiency", "elasticity", "expert_parallel",
-    "gradient_allreduce_op", "managed_gradient_accumulation", "pipeline", "sequence_parallel_size",
-    "tensor_parallel", "torch_autocast",
+# Others change what a process computes, so that our steps would no longer be what DeepSpeed takes them for
+# (tensor_parallel, curriculum_learning, …), or write files, import modules or talk to servers (tensorboard,
+# wandb, flops_profiler, compile, aio, …).
+_SECTIONS = (
+    *_BATCH, "activation_checkpointing", "bf16", "communication_data_type", "data_types", "disable_allgather",
+    "dump_state", "fp16", "gradient_clipping", "gradient_predivide_factor", "memory_breakdown",
+    "prescale_gradients", "sparse_gradients", "steps_per_print", "wall_clock_breakdown",
+    "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
 )  # fmt: skip
 
 
@@ -62,9 +65,9 @@ def _problem_of(config: Mapping[str, Any], dtype: str) -> str:
     for section, instead in _INSTEAD.items():
         if section in config:
             return f"leave out {section}; {instead}"
-    for section in _NOT_HERE:
-        if section in config:
-            return f"{section} is not supported; leave it out"
+    for section in config:
+        if section not in _SECTIONS:
+            return f"{section} is not supported; leave it out (sections that are: {', '.join(_SECTIONS)})"
     for section in ("zero_optimization", *_SHORT.values()):
         if not isinstance(config.get(section, {}), dict):
             return f"{section} must hold fields"
@@ -89,8 +92,9 @@ def _problem_of(config: Mapping[str, Any], dtype: str) -> str:
 def _compiled(config: Mapping[str, Any], zero: Mapping[str, Any]) -> str:
     """The first field that images without a compiler cannot do, or an empty text."""
     for part in ("offload_optimizer", "offload_param"):
-        if isinstance(zero.get(part), dict) and zero[part].get("device") == "nvme":
-            return f"zero_optimization.{part}.device nvme"
+        device = zero[part].get("device", "none") if isinstance(zero.get(part), dict) else "none"
+        if device not in ("none", "cpu", "auto"):
+            return f"zero_optimization.{part}.device {device}"
     for name in ("zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients"):
         if zero.get(name):
             return f"zero_optimization.{name}"

@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 
 from tunesmith.data.table import Table
 from tunesmith.training.batches import Batch, Path, collate, collate_tree
-from tunesmith.training.loss import denominator
 from tunesmith.training.order import Indices, StepPlan
+from tunesmith.training.weighting import denominator
 
 
 @dataclass(frozen=True, slots=True)

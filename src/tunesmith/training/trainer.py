@@ -30,7 +30,7 @@ from tunesmith.training.gradient import clip_gradient
 from tunesmith.training.head import Head, fuse_head
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
-from tunesmith.training.loss import denominator, weighted_sum
+from tunesmith.training.loss import weighted_sum
 from tunesmith.training.order import evaluation
 from tunesmith.training.selfcheck import (
     TOLERANCE,
@@ -42,6 +42,7 @@ from tunesmith.training.selfcheck import (
     why_not,
 )
 from tunesmith.training.steps import StepData, StepDataset, StepResult
+from tunesmith.training.weighting import denominator
 
 
 def _stopped_early(checkpoint: Path) -> bool:

@@ -1,0 +1,78 @@
+"""Open the store that an address names, and find the files it means. Imports boto3 for S3 only."""
+
+from __future__ import annotations
+
+from tunesmith.artifacts.folder import FolderStore
+from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden
+from tunesmith.artifacts.opening import check_endpoint, locate
+from tunesmith.artifacts.store import FROM_ENVIRONMENT, Entry, StorageOptions, Store
+from tunesmith.errors import StoragePermanentError
+
+
+def open_store(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> Store:
+    """Open `s3://bucket/prefix`, `file:///folder` or a path. Nothing needs to be there or is contacted.
+
+    Raises PermanentError for what this process may not open (`opening`).
+    """
+    from tunesmith.artifacts.s3 import S3Store
+    from tunesmith.artifacts.s3_client import AMAZON, endpoint_of
+
+    match locate(uri):
+        case S3Location() as location:
+            if options.endpoint_url is not None:
+                check_endpoint(options.endpoint_url)
+            elif endpoint_of(options) is None:
+                check_endpoint(AMAZON, default_of="storage.endpointUrl")
+            return S3Store(location, options)
+        case FolderLocation() as location:
+            return FolderStore(location)
+
+
+def find_files(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> tuple[Store, list[Entry]]:
+    """Find the file or files a URI means, in the order of their keys.
+
+    A file: the store of its parent, and it. A folder or prefix: the store of it, and everything below it
+    but files whose name begins with `.` or `_`. Nothing there: StoragePermanentError.
+    """
+    alone = None if uri.endswith("/") else _find_one(uri, options)
+    if alone:
+        return alone
+    store = open_store(uri, options)
+    everything = list(store.list())
+    found = [entry for entry in everything if not is_hidden(entry.key)]
+    if not found:
+        raise StoragePermanentError(_nothing_at(uri, hidden=len(everything)))
+    return store, found
+
+
+def check_exists(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> None:
+    """Raise StoragePermanentError where `find_files` would; looks no further than the first file."""
+    if not uri.endswith("/") and _find_one(uri, options):
+        return
+    hidden = 0
+    for entry in open_store(uri, options).list():
+        if not is_hidden(entry.key):
+            return
+        hidden += 1
+    raise StoragePermanentError(_nothing_at(uri, hidden))
+
+
+def _find_one(uri: str, options: StorageOptions) -> tuple[Store, list[Entry]] | None:
+    match locate(uri):
+        case S3Location(bucket, prefix):
+            parent, _, name = prefix.rpartition("/")
+            parent_uri = S3Location(bucket, parent).uri
+        case FolderLocation(path):
+            parent_uri, name = path.parent.as_uri(), path.name
+    if not name:
+        return None
+    store = open_store(parent_uri, options)
+    size = store.size(name)
+    return None if size is None else (store, [Entry(name, size)])
+
+
+def _nothing_at(uri: str, hidden: int) -> str:
+    if hidden:
+        return f"Every file below {uri} has a name beginning with '.' or '_'; such files are not read."
+    advice = "the bucket, the prefix and storage.endpointUrl" if uri.startswith("s3://") else "the path"
+    return f"There is no file and no folder with files at {uri}. Check {advice}."

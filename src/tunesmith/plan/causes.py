@@ -1,0 +1,147 @@
+"""Why an attempt failed, from what is left of its pods. Decides nothing.
+
+Whatever came first is the cause: a container that failed, or a pod that was taken away, by a disruption or by
+its deletion. What follows from that comes later: other pods lose their peer, and those that still run are
+deleted. In the same second the failure is the cause, since the training operator deletes at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from tunesmith.names import Reason
+from tunesmith.plan.draft import moment, stamp
+from tunesmith.plan.eviction import EVICTED, never_ran, overuse
+from tunesmith.plan.pods import Object, get, items, last_word, name_of, states
+from tunesmith.plan.start_error import init_states, start_error
+
+_KILLED = 137
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_FIRST, _LAST = "", "~"  # before and after every time
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an attempt ended. `counts` is False when it was the cluster's doing, or a person's."""
+
+    reason: str
+    message: str
+    permanent: bool = False
+    counts: bool = True
+    pod: str = ""
+
+
+# A pod that fails stays, so these were taken away while nobody looked, as when a node is drained.
+_NO_PODS = Cause(Reason.PREEMPTED, "The pods were deleted before their exit status was seen.", counts=False)
+_NO_REASON = Cause(Reason.PROCESS_DIED, "No pod reported a reason.")
+
+
+class _End(NamedTuple):
+    """When a pod failed or was taken away; what the kubelet says of a pod's own use goes first."""
+
+    time: str
+    is_taken: bool
+    pod: str
+    cause: Cause
+
+
+def cause_of_failure(pods: Sequence[Object]) -> Cause:
+    """Why an attempt failed: what happened first to one of its pods."""
+    ends = [end for pod in pods if (end := _end(pod))]
+    if ends:
+        return min(ends, key=lambda end: end[:3]).cause
+    return _NO_REASON if pods else _NO_PODS
+
+
+def _end(pod: Object) -> _End | None:
+    name, own, taken = name_of(pod), _own_end(pod), _taken(pod)
+    if (evicted := _overuse(pod, name)) is not None:
+        return _End(_FIRST, False, name, evicted)
+    said = _cause_of_pod(pod, name, *own[1:]) if own else None
+    if taken is not None:
+        return _End(taken[0], True, name, _cause_of_taken(name, taken[1], said))
+    if own and said:
+        return _End(own[0], False, name, said)
+    return _end_of_phase(pod, name)
+
+
+def _end_of_phase(pod: Object, name: str) -> _End | None:
+    """What a failed pod says that has no container to speak of."""
+    if get(pod, "status", "phase") != "Failed":
+        return None
+    message = str(get(pod, "status", "message") or get(pod, "status", "reason") or "")
+    if never_ran(message):
+        cause = Cause(Reason.PREEMPTED, f"Pod {name} did not run: {message}", counts=False, pod=name)
+    else:
+        cause = Cause(Reason.PROCESS_DIED, f"Pod {name} failed{message and f': {message}'}.", pod=name)
+    return _End(_LAST, not cause.counts, name, cause)
+
+
+def _own_end(pod: Object) -> tuple[str, int, str] | None:
+    """When the container failed, its exit code and the kubelet's reason; None while it has not."""
+    for status in [*states(pod), *init_states(pod)]:
+        terminated = get(status, "state", "terminated")
+        code = get(terminated, "exitCode")
+        if isinstance(code, int) and code:
+            end = str(get(terminated, "finishedAt") or _LAST)
+            return end, code, str(get(terminated, "reason") or "")
+    return None
+
+
+def disruption(pod: Object) -> Mapping[str, Any] | None:
+    """The condition by which Kubernetes says that it takes a pod away."""
+    for condition in items(get(pod, "status", "conditions")):
+        if get(condition, "type") == "DisruptionTarget" and get(condition, "status") == "True":
+            found: Mapping[str, Any] = condition
+            return found
+    return None
+
+
+def _taken(pod: Object) -> tuple[str, str] | None:
+    """Since when and how a pod is taken away, None if it is not."""
+    condition = disruption(pod)
+    if condition is not None:
+        how = get(condition, "message") or get(condition, "reason") or "disrupted"
+        return str(get(condition, "lastTransitionTime") or _FIRST), f"was taken away: {how}"
+    end = get(pod, "metadata", "deletionTimestamp")
+    if not end:
+        return None
+    grace, until = get(pod, "metadata", "deletionGracePeriodSeconds"), moment(end)
+    if until is not None and type(grace) is int and 0 <= grace < 10**8:
+        end = stamp(until - timedelta(seconds=grace))
+    return str(end), "was deleted before it had ended."
+
+
+def _cause_of_taken(name: str, how: str, said: Cause | None) -> Cause:
+    """The pod's own message is the cause, but only what stays wrong counts."""
+    if said is not None and said.reason != Reason.PROCESS_DIED:
+        return replace(said, counts=said.permanent)
+    return Cause(Reason.PREEMPTED, f"Pod {name} {how}", counts=False, pod=name)
+
+
+def _overuse(pod: Object, name: str) -> Cause | None:
+    """The cause of a pod that the kubelet evicted for what it used itself."""
+    message = str(get(pod, "status", "message") or "").strip()
+    if get(pod, "status", "reason") != EVICTED or never_ran(message):
+        return None
+    found = overuse(message, disruption(pod) is not None)
+    return found and Cause(found[0], f"Pod {name} was evicted: {message} {found[1]}".strip(), pod=name)
+
+
+def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
+    if reason == "OOMKilled":
+        message = f"Pod {name} used more memory than resources.memory allows."
+        return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
+    if why := start_error(pod):
+        return Cause(Reason.START_ERROR, f"Pod {name} could not start: {why}", pod=name)
+    word = last_word(pod)
+    said = word.get("reason")
+    if isinstance(said, str) and _WORD.fullmatch(said) and said != "Succeeded":
+        counts, permanent = said != Reason.STOPPED, word.get("permanent") is True
+        return Cause(said, str(word.get("message", "")), permanent, counts, pod=name)
+    how = "was killed" if code == _KILLED else f"ended with exit code {code}"
+    return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)

@@ -1,0 +1,70 @@
+"""What a PyTorchJob says of the attempt it is: its number, its conditions, who has suspended it.
+
+Reads a Kubernetes object as a plain dict; every field of it may be missing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tunesmith import names
+from tunesmith.plan.draft import clean, moment
+from tunesmith.plan.pods import Object, get, items
+
+
+def child_name(child: Object) -> str:
+    """The name of a PyTorchJob."""
+    return str(get(child, "metadata", "name"))
+
+
+def attempt_of(child: Object) -> int:
+    """Number of the attempt a PyTorchJob is, 0 if it does not say."""
+    text = str(get(child, "metadata", "labels", names.LABEL_ATTEMPT) or "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
+
+
+def _condition(child: Object, kind: str) -> Object | None:
+    conditions = items(get(child, "status", "conditions"))
+    return next((c for c in conditions if get(c, "type") == kind and get(c, "status") == "True"), None)
+
+
+def holds(child: Object, kind: str) -> bool:
+    """Whether a condition of a PyTorchJob is true."""
+    return _condition(child, kind) is not None
+
+
+def is_done(child: Object) -> bool:
+    """Whether it has succeeded or failed: it makes no pods any more."""
+    return holds(child, "Succeeded") or holds(child, "Failed")
+
+
+def ended_at(child: Object) -> datetime | None:
+    """When it succeeded or failed."""
+    condition = _condition(child, "Failed") or _condition(child, "Succeeded")
+    return moment(get(condition, "lastTransitionTime"))
+
+
+def failure_message(child: Object) -> str:
+    """Why it failed, in the training operator's words."""
+    return clean(get(_condition(child, "Failed"), "message") or "", 512)
+
+
+def is_suspended(child: Object) -> bool:
+    """Whether it may have no pods now."""
+    return get(child, "spec", "runPolicy", "suspend") is True
+
+
+def is_suspended_by_us(child: Object) -> bool:
+    """Whether it may have no pods now, and no queue has asked for that."""
+    asked = get(child, "metadata", "annotations", names.ANNOTATION_SUSPENDED) == "true"
+    return asked and is_suspended(child)
+
+
+def is_queued(child: Object) -> bool:
+    """Whether a queue decides when it may have pods."""
+    return bool(get(child, "metadata", "labels", names.QUEUE_LABEL))
+
+
+def is_going(child: Object) -> bool:
+    """Whether it is being deleted."""
+    return bool(get(child, "metadata", "deletionTimestamp"))

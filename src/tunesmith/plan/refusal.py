@@ -1,0 +1,69 @@
+"""The status of a job whose objects the API server refuses, and when they are tried again.
+
+A webhook that is down, a quota, a policy engine or a namespace that is going may refuse them for a while: the
+job waits, and says who refuses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tunesmith.names import Phase, Reason
+from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, moment
+from tunesmith.plan.pods import get, items
+
+FIRST_SECONDS, MOST_SECONDS = 2.0, 60.0
+REFUSALS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something of a job was not written; `creating` if its next attempt was to be created."""
+
+    reason: Reason
+    message: str
+    creating: bool = True
+
+
+def pause_seconds(tries: int) -> float:
+    """Return the pause after so many refusals in a row: 2 s, 4 s, 8 s, … and a minute at most."""
+    return min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** min(max(tries, 1) - 1, 16))
+
+
+def missing_account(account: str, namespace: str) -> Refusal:
+    """Return the refusal of a namespace without the service account of job pods."""
+    message = f"Service account {account} does not exist in namespace {namespace}; no pod could be made."
+    command = f"kubectl create serviceaccount {account} -n {namespace}"
+    return Refusal(Reason.SERVICE_ACCOUNT_MISSING, f"{message} Create it: {command}")
+
+
+def not_written(
+    before: Any, generation: int, now: datetime, refusal: Refusal, deadline: int | None = None
+) -> Status:
+    """Return the status of a job that waits; Failed if nothing was created for `deadline` seconds."""
+    draft = Draft(before, generation, now)
+    if is_terminal(draft.before):
+        return draft.status
+    draft.status.pop(NEXT_ATTEMPT, None)
+    phase = draft.before.get("phase", Phase.PENDING)
+    if not refusal.creating:
+        draft.phase(phase, refusal.reason, refusal.message)
+        return draft.status
+    no = (False, str(refusal.reason), refusal.message)
+    if deadline is not None and (now - _since(draft)).total_seconds() >= deadline:
+        message = f"Nothing could be created for {deadline} seconds. {refusal.message}"
+        draft.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, message, no)
+        return draft.status
+    # Still suspended: else its PyTorchJob, deleted for that, would be missed and made again.
+    draft.phase(phase if phase == Phase.SUSPENDED else Phase.PENDING, refusal.reason, refusal.message, no)
+    return draft.status
+
+
+def _since(draft: Draft) -> datetime:
+    """Return when the API server began to refuse; now if it has not before."""
+    for condition in items(draft.before.get("conditions")):
+        if get(condition, "type") == "Accepted" and get(condition, "reason") in REFUSALS:
+            return moment(get(condition, "lastTransitionTime")) or draft.time
+    return draft.time

@@ -1,0 +1,194 @@
+"""Why an attempt does not start, and for how long: from its pods, their events and those of its PyTorchJob.
+
+Does not decide what follows. A pod that has started once is no longer of interest here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from tunesmith.names import CONTAINER, Phase, Reason
+from tunesmith.plan.draft import moment
+from tunesmith.plan.messages import fit, is_word
+from tunesmith.plan.pods import Object, get, items, name_of
+
+PATIENCE = 15.0
+"""Seconds without a pod, or with one that gives no reason, after which events are read."""
+_OFTEN, _SELDOM = 15.0, 60.0
+_LONG = 120.0
+_MOST_PODS = 3
+# What every container waits for on its way; any other reason says why it cannot start.
+_USUAL = ("ContainerCreating", "PodInitializing")
+# Warnings that say why a pod does not start; others (DNSConfigForming, …) come with pods that do.
+_TELLING = ("BackOff", "InspectFailed", "NetworkNotReady", "ErrImageNeverPull")
+NO_CONTROLLER = "The training operator has not seen its PyTorchJob. Is it running?"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An attempt some of whose pods have not started: these pods, and whether others were not even made."""
+
+    child: Object
+    pods: Sequence[Object]
+    missing: bool
+    since: datetime
+    """When its pods could first be made."""
+    missed_since: datetime
+    """Since when pods are missing, as far as the status knows."""
+    now: datetime
+
+    def events_of(self) -> tuple[str, ...]:
+        """Return the UIDs of the objects whose events may say more."""
+        silent = [pod for pod in self.pods if _own_reason(pod) is None and self._age(pod) >= PATIENCE]
+        objects = silent[:_MOST_PODS]
+        if self.missing and self._seconds(self.since) >= PATIENCE:
+            objects.append(self.child)
+        return tuple(uid for one in objects if isinstance(uid := get(one, "metadata", "uid"), str) and uid)
+
+    def why(self, events: Sequence[Object]) -> tuple[str, str] | None:
+        """Return reason and message; None if nothing says that anything is wrong."""
+        reasons = [_own_reason(pod) or _reason_of_events(pod, events) for pod in self.pods]
+        if self.missing:
+            reasons.append(_refusal(self.child, events))
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def remark(self, events: Sequence[Object]) -> str:
+        """Return a sentence about what goes on though nothing is wrong, or ""."""
+        untouched = not items(get(self.child, "status", "conditions")) and not self.pods
+        if untouched and self._seconds(self.since) >= PATIENCE:
+            return f" {NO_CONTROLLER}"
+        newest = ((pod, _newest(pod, events)) for pod in self.pods)
+        found = (_about(pod, get(event, "message")) for pod, event in newest if event is not None)
+        return "".join(f" {message}" for message in islice(found, 1))
+
+    def waited(self) -> float:
+        """Return the seconds that the pod that waits longest has waited."""
+        ages = [self._age(pod) for pod in self.pods]
+        return max([*ages, *([self._seconds(self.missed_since)] if self.missing else [])])
+
+    def again(self, deadline: float | None) -> float:
+        """Return in how many seconds to look again: when events are due, and at the deadline."""
+        waited = self.waited()
+        soon = PATIENCE - waited if waited < PATIENCE else _OFTEN if waited < _LONG else _SELDOM
+        return soon if deadline is None else min(soon, max(0.0, deadline - waited))
+
+    def _age(self, pod: Object) -> float:
+        made = moment(get(pod, "metadata", "creationTimestamp"))
+        return self._seconds(max(self.since, made) if made else self.since)
+
+    def _seconds(self, then: datetime) -> float:
+        return max(0.0, (self.now - then).total_seconds())
+
+
+def start_of(
+    child: Object, pods: Sequence[Object], nodes: int, status: Mapping[str, Any], now: datetime
+) -> Start | None:
+    """Return what of an attempt has not started; None if all has, or if it is not to start yet."""
+    waiting = [pod for pod in pods if not _has_started(pod)]
+    missing = len(pods) < nodes
+    since = _released(child, now)
+    if since is None or not (waiting or missing):
+        return None
+    return Start(child, waiting, missing, since, max(since, _stopped(status, now)), now)
+
+
+def _has_started(pod: Object) -> bool:
+    """Whether our container runs or has ended. A sidecar does not count."""
+    ours = (s for s in items(get(pod, "status", "containerStatuses")) if get(s, "name") == CONTAINER)
+    begun = any(get(s, "state", state) is not None for s in ours for state in ("running", "terminated"))
+    return begun or get(pod, "status", "phase") in ("Running", "Succeeded", "Failed")
+
+
+def _released(child: Object, now: datetime) -> datetime | None:
+    """Return when its pods could first be made; None while it is suspended."""
+    if get(child, "spec", "runPolicy", "suspend") is True:
+        return None
+    since = moment(get(child, "metadata", "creationTimestamp")) or now
+    for condition in items(get(child, "status", "conditions")):
+        if get(condition, "type") == "Suspended":
+            if get(condition, "status") == "True":
+                return None
+            since = max(since, moment(get(condition, "lastTransitionTime")) or since)
+    return min(since, now)
+
+
+def _stopped(status: Mapping[str, Any], now: datetime) -> datetime:
+    """Return when the job was last seen to run; its pods may have gone just now."""
+    if status.get("phase") == Phase.RUNNING:
+        return now
+    conditions = (c for c in items(status.get("conditions")) if get(c, "type") == str(Phase.RUNNING))
+    times = [moment(get(condition, "lastTransitionTime")) for condition in conditions]
+    return max((then for then in times if then), default=datetime.min.replace(tzinfo=now.tzinfo))
+
+
+def _waits(pod: Object) -> Iterator[tuple[Any, Any]]:
+    for kind in ("containerStatuses", "initContainerStatuses"):
+        for status in items(get(pod, "status", kind)):
+            waiting = get(status, "state", "waiting")
+            yield get(waiting, "reason"), get(waiting, "message")
+
+
+def _own_reason(pod: Object) -> tuple[str, str] | None:
+    """Return why a pod does not start, by its own status."""
+    for reason, message in _waits(pod):
+        if is_word(reason) and reason not in _USUAL:
+            return reason, _about(pod, message)
+    for condition in items(get(pod, "status", "conditions")):
+        reason, unscheduled = get(condition, "reason"), get(condition, "status") != "True"
+        if get(condition, "type") == "PodScheduled" and unscheduled and is_word(reason):
+            return reason, _about(pod, get(condition, "message"))
+    return None
+
+
+def _newest(pod: Object, events: Sequence[Object]) -> Object | None:
+    """Return the newest event of a pod; of two of one moment the one about a failure."""
+    return max(_events_of(pod, events), key=lambda one: (_time(one), _tells(one)), default=None)
+
+
+def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] | None:
+    """Return what the newest event of a pod says, if it is about a failure."""
+    newest = _newest(pod, events)
+    if newest is None or not _tells(newest):
+        return None
+    return get(newest, "reason"), _about(pod, get(newest, "message"))
+
+
+def _refusal(child: Object, events: Sequence[Object]) -> tuple[str, str] | None:
+    """Return why pods of a PyTorchJob were not made."""
+    newest = max(filter(_tells, _events_of(child, events)), key=_time, default=None)
+    if newest is None:
+        return None
+    message = f"{get(newest, 'reason')}: {fit(get(newest, 'message'))}"
+    return Reason.REFUSED, f"A pod of PyTorchJob {name_of(child)} could not be made. {message}"
+
+
+def _events_of(body: Object, events: Iterable[Object]) -> Iterator[Object]:
+    uid = get(body, "metadata", "uid")
+    return (one for one in events if uid and get(one, "involvedObject", "uid") == uid)
+
+
+def _tells(event: Object) -> bool:
+    reason = get(event, "reason")
+    telling = is_word(reason) and (reason.startswith("Failed") or reason in _TELLING)
+    return telling and get(event, "type") == "Warning"
+
+
+def _time(event: Object) -> str:
+    """Return when an event was last seen: texts that compare as times do.
+
+    Some are exact to the microsecond; one to the second is taken for the end of it.
+    """
+    times = (
+        get(event, "series", "lastObservedTime"),
+        get(event, "lastTimestamp"),
+        get(event, "eventTime"),
+    )
+    return max(str(time or "") for time in times) or str(get(event, "metadata", "creationTimestamp") or "")
+
+
+def _about(pod: Object, message: Any) -> str:
+    return f"Pod {name_of(pod)}: {fit(message)}"

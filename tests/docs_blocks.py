@@ -1,0 +1,45 @@
+"""The shell blocks of a page, by section; one below a line `<!-- not run: REASON -->` is not run."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_PART = re.compile(
+    r"^#+ (?P<heading>[^\n]+)$|"
+    r"^(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_FILE = re.compile(r"# ([\w.-]+\.yaml)\n")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: its page, the heading it is under, and why it is not run, if it is not."""
+
+    page: str
+    section: str
+    text: str
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """Page, section and first line."""
+        return f"{self.page}, {self.section}: {self.text.splitlines()[0]}"
+
+
+def blocks(page: str, language: str = "sh") -> list[Block]:
+    """Return the blocks of a page of the repository, in its order."""
+    section, found = "", []
+    for part in _PART.finditer((ROOT / page).read_text("utf-8")):
+        if part["heading"]:
+            section = part["heading"]
+        elif part["language"] == language:
+            found.append(Block(page, section, part["text"], part["reason"] or ""))
+    return found
+
+
+def files(page: str) -> dict[str, str]:
+    """Return what a page says to write into files: YAML whose first line is a comment with a file's name."""
+    texts = [block.text for block in blocks(page, "yaml")]
+    return {name[1]: text for text in texts if (name := _FILE.match(text))}

@@ -1,0 +1,90 @@
+"""The commands of README and docs/install.md: which are run on a cluster, and that the others say why not.
+
+tests/cluster/test_install_docs.py runs them.
+"""
+
+import re
+import shlex
+import subprocess
+
+from tests.cases import each
+from tests.cluster.helm_command import parser
+from tests.docs_blocks import Block, blocks, files
+
+PAGES = ("README.md", "docs/install.md")
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+RUN = [block for block in BLOCKS if not block.reason]
+CLUSTER_PROGRAMS = {"kubectl", "helm"}
+
+
+def commands(block):
+    """Each command of a block, as words; a pipe's parts are commands of their own."""
+    text = re.sub(r"\s#.*$", "", block.text.replace("\\\n", " "), flags=re.MULTILINE)
+    lexer = shlex.shlex(text.replace("\n", " ;\n"), posix=True, punctuation_chars="|;&")
+    lexer.whitespace_split = True
+    found = [[]]
+    for word in lexer:
+        if set(word) <= set("|;&"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    return [words for words in found if words]
+
+
+@each("block", BLOCKS, ids=lambda block: block.id)
+def test_a_block_is_one_that_a_shell_can_read(block):
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@each("block", BLOCKS, ids=lambda block: block.id)
+def test_a_block_is_run_on_a_cluster_or_says_why_not(block):
+    used = {words[0] for words in commands(block)}
+    if block.reason:
+        assert len(block.reason.split()) >= 5, "a reason is a sentence"
+        assert not used & CLUSTER_PROGRAMS, f"a cluster can run it: {used}"
+    else:
+        assert used <= CLUSTER_PROGRAMS, f"not to be had in the test on a cluster: {used - CLUSTER_PROGRAMS}"
+
+
+@each("block", RUN, ids=lambda block: block.id)
+def test_what_helm_is_asked_is_what_the_test_on_a_cluster_can_do(block):
+    for words in commands(block):
+        if words[0] == "helm":
+            asked = parser().parse_args(words[1:])
+            assert asked.name == "tunesmith", words
+            assert asked.command != "upgrade" or asked.chart == "charts/tunesmith", words
+
+
+@each("block", RUN, ids=lambda block: block.id)
+def test_nothing_fails_because_it_was_done_before(block):
+    """`helm install` and `kubectl create` fail the second time, after a mistake in between too."""
+    for words in commands(block):
+        assert words[:2] != ["helm", "install"]
+        assert words[:2] != ["kubectl", "create"] or "--dry-run=client" in words, words
+
+
+def test_both_pages_install_and_what_is_removed_was_installed():
+    sections = {(block.page, block.section) for block in RUN}
+    assert sections >= {
+        ("README.md", "On a cluster"),
+        (PAGES[1], "Install on a cluster"),
+        (PAGES[1], "Remove"),
+    }
+
+
+def test_files_that_commands_name_are_on_the_page():
+    assert set(files("docs/install.md")) == {"init-pytorch.yaml", "values.yaml"}
+
+
+def test_a_heading_in_a_block_is_no_heading_and_a_reason_is_of_its_own_block(tmp_path, monkeypatch):
+    text = (
+        "# A\n```sh\n# not a heading\nx\n```\n## B\n<!-- not run: because -->\n```sh\ny\n```\n```sh\nz\n```\n"
+    )
+    (tmp_path / "page.md").write_text(text)
+    monkeypatch.setattr("tests.docs_blocks.ROOT", tmp_path)
+    assert blocks("page.md") == [
+        Block("page.md", "A", "# not a heading\nx\n"),
+        Block("page.md", "B", "y\n", "because"),
+        Block("page.md", "B", "z\n"),
+    ]

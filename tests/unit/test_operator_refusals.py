@@ -1,0 +1,217 @@
+"""What the API server refuses, and what events say, reaches the status and is not asked for too often."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import httpx2
+import pytest
+from sightings import check
+
+pytest.importorskip("kopf")
+
+from lightkube.core.exceptions import ApiError
+from reconciling import Notes, api_error, body, reconcile, refusal
+
+from tunesmith.plan.draft import stamp
+from tunesmith_operator.cluster import Cluster, WriteRefusedError
+from tunesmith_operator.events import Events
+from tunesmith_operator.reconcile import Reconciler
+from tunesmith_operator.refusals import Refusals
+from tunesmith_operator.settings import Settings
+from tunesmith_operator.sight import Sight, key_of
+
+
+def test_what_the_api_server_refuses_is_in_the_status():
+    notes = Notes(refusal(500, 'failed calling webhook "w": Post "https://w.svc/x?timeout=10s": refused'))
+    seconds = reconcile(body(), notes)
+    status = notes.statuses[-1]
+    assert (status["phase"], status["reason"]) == ("Pending", "Refused")
+    assert status["message"] == (
+        "The API server refuses to create PyTorchJob tune-ftj-1 (HTTP 500): "
+        'failed calling webhook "w": Post "https://w.svc/x?…": refused'
+    )
+    assert not any(key in status for key in ("launches", "attempts", "startTime"))
+    assert notes.events == notes.warnings == ["Refused"]
+    assert 1 <= seconds <= 2
+    check(status)
+
+
+def test_what_is_refused_is_not_tried_again_before_its_time():
+    """Though its own status is news of it, and the message is another each time."""
+    notes = Notes(refusal())
+    sight = Sight()
+    sight.put_job(body())
+    reconciler = Reconciler(sight, notes, Settings())
+    for _ in range(5):
+        assert asyncio.run(reconciler.reconcile(key_of(body()))) <= 2
+    assert notes.tries == 1
+    assert len(notes.statuses) == 1
+
+
+def test_pauses_grow_to_a_minute():
+    time = 0.0
+    refusals = Refusals(lambda: time)
+    pauses = []
+    for _ in range(9):
+        pauses.append(refusals.note("key"))
+        assert refusals.left("key") == pytest.approx(pauses[-1])
+        time += pauses[-1]
+        assert refusals.left("key") == 0
+    assert pauses[0] <= 2
+    assert all(48 <= pause <= 60 for pause in pauses[5:])
+    refusals.forget("key")
+    assert refusals.note("key") <= 2
+
+
+def test_after_a_refusal_the_job_starts():
+    notes = Notes(refusal())
+    sight, now = Sight(), datetime(2026, 5, 1, tzinfo=UTC)
+    sight.put_job(body())
+    reconciler = Reconciler(sight, notes, Settings(), now=lambda: now)
+    asyncio.run(reconciler.reconcile(key_of(body())))
+    notes.fail = None
+    reconciler._refusals = late = Refusals(lambda: 1e9)
+    late._refused[key_of(body())] = (7, 1.0)
+    asyncio.run(reconciler.reconcile(key_of(body())))
+    assert [s["reason"] for s in notes.statuses] == ["Refused", "Starting"]
+    assert notes.warnings == ["Refused"]
+    assert late.note(key_of(body())) <= 2  # the next refusal is the first again
+    conditions = {c["type"]: c["status"] for c in notes.statuses[-1]["conditions"]}
+    assert conditions["Accepted"] == "True"
+
+
+def test_a_missing_service_account_is_named_before_anything_is_created():
+    notes = Notes(account=False)
+    reconcile(body(), notes)
+    assert notes.tries == 0
+    status = notes.statuses[-1]
+    assert (status["phase"], status["reason"]) == ("Pending", "ServiceAccountMissing")
+    assert "kubectl create serviceaccount tunesmith-job -n research" in status["message"]
+
+
+CODES = {
+    ("create", 400): WriteRefusedError,
+    ("create", 401): ApiError,
+    ("create", 403): WriteRefusedError,
+    ("create", 404): WriteRefusedError,
+    ("create", 422): WriteRefusedError,
+    ("create", 429): WriteRefusedError,
+    ("create", 500): WriteRefusedError,
+    ("suspend", 403): WriteRefusedError,
+    ("suspend", 404): ApiError,
+    ("delete", 403): WriteRefusedError,
+    ("delete", 404): None,
+}
+
+
+class Refusing:
+    """A client that answers every request with one error."""
+
+    def __init__(self, code):
+        self.code = code
+
+    async def create(self, *_, **__):
+        raise api_error(self.code, "no")
+
+    patch = delete = get = create
+
+
+def outcome(doing, code):
+    cluster = Cluster(Refusing(code))
+    child = {"kind": "PyTorchJob", "metadata": {"name": "a", "namespace": "n"}}
+    calls = {
+        "create": lambda: cluster.create_child(child, "uid"),
+        "suspend": lambda: cluster.suspend("n", "a", True),
+        "delete": lambda: cluster.delete_child("n", "a"),
+    }
+    try:
+        asyncio.run(calls[doing]())
+    except (ApiError, WriteRefusedError) as error:
+        return type(error)
+    return None
+
+
+def test_which_errors_are_refusals():
+    assert {case: outcome(*case) for case in CODES} == CODES
+
+
+def test_a_proxy_before_the_api_server_is_quoted_too():
+    request = httpx2.Request("POST", "http://x")
+    page = httpx2.Response(502, text="<h1>no\nbackend</h1>", request=request)
+    empty = httpx2.Response(503, request=request)
+    found = [
+        str(
+            WriteRefusedError("create ConfigMap a", httpx2.HTTPStatusError("", request=request, response=one))
+        )
+        for one in (page, empty)
+    ]
+    assert found == [
+        "The API server refuses to create ConfigMap a (HTTP 502): <h1>no backend</h1>",
+        "The API server refuses to create ConfigMap a (HTTP 503): Service Unavailable",
+    ]
+
+
+def test_whether_a_service_account_is_there():
+    answers = {
+        code: asyncio.run(Cluster(Refusing(code)).has_service_account("n", "a")) for code in (403, 404)
+    }
+    assert answers == {403: True, 404: False}
+
+
+class Listing:
+    """A client that lists very many events."""
+
+    async def list(self, resource, *, namespace, chunk_size, fields):
+        for number in range(9999):
+            yield {"number": number, **fields, "namespace": namespace}
+
+
+def test_very_many_events_do_not_fill_the_memory():
+    found = asyncio.run(Cluster(Listing()).events_of("n", "u"))
+    assert len(found) == 500
+    assert found[-1] == {"number": 9998, "involvedObject.uid": "u", "namespace": "n"}
+
+
+def with_a_child(notes, age, **status):
+    """A job whose PyTorchJob was made so many seconds ago, and has no pod."""
+    now = datetime(2026, 5, 1, tzinfo=UTC)
+    sight = Sight()
+    sight.put_job(body(status={"phase": "Pending", "launches": 1, "attempts": 1} | status))
+    labels = {"tunesmith.dev/kind": "FineTuneJob", "tunesmith.dev/job": "tune", "tunesmith.dev/attempt": "1"}
+    metadata = {"name": "tune-ftj-1", "namespace": "research", "uid": "c", "ownerReferences": [{"uid": "a"}]}
+    metadata |= {"labels": labels, "creationTimestamp": stamp(now - timedelta(seconds=age))}
+    sight.put_child({"metadata": metadata, "status": {"conditions": [{"type": "Created", "status": "True"}]}})
+    sight.put_config_map({"metadata": metadata | {"uid": "m"}})
+    reconciler = Reconciler(sight, notes, Settings(), now=lambda: now)
+    for _ in range(3):
+        asyncio.run(reconciler.reconcile(key_of(body())))
+
+
+def test_events_are_read_after_a_while_and_not_at_every_look():
+    notes, young = Notes(), Notes()
+    with_a_child(notes, 16)
+    with_a_child(young, 14)
+    assert (notes.asked, young.asked) == (["c"], [])
+    assert notes.statuses[-1]["reason"] == "Refused"
+    assert "exceeded quota" in notes.statuses[-1]["message"]
+
+
+def test_without_the_right_to_read_events_the_job_is_looked_at_all_the_same():
+    notes = Notes("no events")
+    with_a_child(notes, 16, phase="Running")
+    assert notes.statuses[-1]["reason"] == "Starting"
+
+
+def test_events_are_read_anew_after_some_seconds():
+    time, asked = 0.0, []
+
+    async def read(namespace, uid):
+        asked.append(uid)
+        return [{"uid": uid}]
+
+    events = Events(read, lambda: time)
+    assert asyncio.run(events.of("n", ["a", "b"])) == [{"uid": "a"}, {"uid": "b"}]
+    asyncio.run(events.of("n", ["b"]))
+    time = 11.0
+    asyncio.run(events.of("n", ["b"]))
+    assert asked == ["a", "b", "b"]
