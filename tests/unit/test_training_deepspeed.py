@@ -1,6 +1,7 @@
 """From spec.deepspeed to a DeepSpeed configuration: what is set, what is taken, what is refused."""
 
 import logging
+import pickle
 
 import pytest
 from hostile import DEEPSPEED_SECTIONS
@@ -10,7 +11,7 @@ from tests.fixtures.steps import small_spec
 from tunesmith.errors import PermanentError
 from tunesmith.names import Reason
 from tunesmith.training.deepspeed import deepspeed_config, precision, problem, refuse_wrong, zero_stage
-from tunesmith.training.engine import check
+from tunesmith.training.engine import check, name_states
 
 ZERO2 = {"zero_optimization": {"stage": 2}}
 
@@ -182,3 +183,34 @@ def test_what_deepspeed_refuses_is_one_sentence(given, said):
         check(made(spec_of(config=given)))
     assert said in caught.value.message
     assert "\n" not in caught.value.message
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_checkpoint_that_somebody_has_planted_runs_nothing(tmp_path, monkeypatch):
+    import torch
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # as `tunesmith.jobs` sets it
+    name_states()
+    engine = TorchCheckpointEngine()
+    torch.save({"optimizer": Evil(str(tmp_path / "ran"))}, tmp_path / "evil.pt")
+    with pytest.raises(pickle.UnpicklingError, match=r"(io|_io)\.open"):
+        engine.load(str(tmp_path / "evil.pt"))
+    assert not (tmp_path / "ran").exists()
+    own = {
+        "stage": ZeroStageEnum(2),
+        "at": fragment_address(1, 2),
+        "scaler": DynamicLossScaler(1, 2, 3, 4, 5, 6),
+    }
+    torch.save(own, tmp_path / "own.pt")
+    assert engine.load(str(tmp_path / "own.pt")).keys() == own.keys()

@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
             log.warning("Progress is not served: port %s: %s", world.progress_port, error.strerror)
     try:
         run = parse_run(path.read_bytes())
+        # Checkpoints come from the output, which others may write to: no library runs what a pickle says.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         if run.rules is not None:
             os.environ[ENV_RULES] = run.rules.text()  # and so of every process that is started from here
         digest = _run(run, world, progress)

@@ -49,9 +49,20 @@ def join(config: Config, *, gpu: bool, world: int, seconds: int) -> None:
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     # Else it would try compilers, and compile collectives in shared memory.
     vars(deepspeed.ops)["__compatible_ops__"] = {}
+    name_states()
     check(config)
     if not gpu:
         _join_on_cpu(seconds)
+
+
+def name_states() -> None:
+    """Name the classes that DeepSpeed's own checkpoints hold; a job's process unpickles nothing else."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+    from torch.serialization import add_safe_globals
+
+    add_safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
 
 
 def _be_a_world_of_one() -> None:
