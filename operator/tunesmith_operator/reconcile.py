@@ -19,9 +19,10 @@ from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import Phase, Reason
 from tunesmith.plan.build import build
 from tunesmith.plan.draft import is_terminal, refused
-from tunesmith.plan.observe import Next, Seen, observe, wanted_events
+from tunesmith.plan.observe import observe, wanted_events
 from tunesmith.plan.pods import get
 from tunesmith.plan.refusal import REFUSALS, Refusal, missing_account, not_written
+from tunesmith.plan.seen import Next, Seen
 from tunesmith_operator.cluster import (
     Cluster,
     ConflictError,

@@ -12,8 +12,8 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.names import Kind, Phase, Reason
 from tunesmith.plan.draft import is_terminal
-from tunesmith.plan.observe import Seen
 from tunesmith.plan.pods import get, items
+from tunesmith.plan.seen import Seen
 
 Object = Mapping[str, Any]
 Name = tuple[str, str]

@@ -13,7 +13,8 @@ from good_manifests import FINE_TUNE, changed
 from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith.api.status import JobStatus
-from tunesmith.plan.observe import Seen, observe
+from tunesmith.plan.observe import observe
+from tunesmith.plan.seen import Seen
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 DIGEST = "ab" * 32

@@ -96,6 +96,13 @@ PATHS = [
 ]
 
 
+def test_a_disruptions_message_is_clean_and_bounded():
+    body = pod(code=137, disrupted="away\x1b\n" * 9000)
+    message = look(RUNNING, children=[child(1, "Failed")], pods=[body]).status["message"]
+    assert "\x1b" not in message
+    assert len(message) < 1200
+
+
 def put(body, path, value):
     for part in path[:-1]:
         body = body[part]

@@ -7,7 +7,6 @@ deleted. In the same second the failure is the cause, since the training operato
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,11 +15,11 @@ from typing import Any, NamedTuple
 from tunesmith.names import Reason
 from tunesmith.plan.draft import moment, stamp
 from tunesmith.plan.eviction import EVICTED, never_ran, overuse
+from tunesmith.plan.messages import fit, is_word
 from tunesmith.plan.pods import Object, get, items, last_word, name_of, states
 from tunesmith.plan.start_error import init_states, start_error
 
 _KILLED = 137
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _FIRST, _LAST = "", "~"  # before and after every time
 
 
@@ -73,7 +72,7 @@ def _end_of_phase(pod: Object, name: str) -> _End | None:
     """What a failed pod says that has no container to speak of."""
     if get(pod, "status", "phase") != "Failed":
         return None
-    message = str(get(pod, "status", "message") or get(pod, "status", "reason") or "")
+    message = fit(get(pod, "status", "message")) or fit(get(pod, "status", "reason"))
     if never_ran(message):
         cause = Cause(Reason.PREEMPTED, f"Pod {name} did not run: {message}", counts=False, pod=name)
     else:
@@ -105,7 +104,7 @@ def _taken(pod: Object) -> tuple[str, str] | None:
     """Since when and how a pod is taken away, None if it is not."""
     condition = disruption(pod)
     if condition is not None:
-        how = get(condition, "message") or get(condition, "reason") or "disrupted"
+        how = fit(get(condition, "message")) or fit(get(condition, "reason")) or "disrupted"
         return str(get(condition, "lastTransitionTime") or _FIRST), f"was taken away: {how}"
     end = get(pod, "metadata", "deletionTimestamp")
     if not end:
@@ -125,7 +124,7 @@ def _cause_of_taken(name: str, how: str, said: Cause | None) -> Cause:
 
 def _overuse(pod: Object, name: str) -> Cause | None:
     """The cause of a pod that the kubelet evicted for what it used itself."""
-    message = str(get(pod, "status", "message") or "").strip()
+    message = fit(get(pod, "status", "message"))
     if get(pod, "status", "reason") != EVICTED or never_ran(message):
         return None
     found = overuse(message, disruption(pod) is not None)
@@ -140,7 +139,7 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
         return Cause(Reason.START_ERROR, f"Pod {name} could not start: {why}", pod=name)
     word = last_word(pod)
     said = word.get("reason")
-    if isinstance(said, str) and _WORD.fullmatch(said) and said != "Succeeded":
+    if isinstance(said, str) and is_word(said) and said != "Succeeded":
         counts, permanent = said != Reason.STOPPED, word.get("permanent") is True
         return Cause(said, str(word.get("message", "")), permanent, counts, pod=name)
     how = "was killed" if code == _KILLED else f"ended with exit code {code}"

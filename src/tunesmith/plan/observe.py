@@ -7,19 +7,15 @@ that a crash between the two is seen and made good at the next look.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith import names
-from tunesmith.api.manifest import Job
-from tunesmith.api.references import Key
 from tunesmith.names import Phase, Reason
 from tunesmith.plan.attempts import adopt, begin, cause_of, next_counts, remember, wait, why_waiting
 from tunesmith.plan.causes import Cause
 from tunesmith.plan.dependencies import awaited
-from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, sound
+from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, is_terminal, sound
 from tunesmith.plan.pods import (
     Object,
     has_ended,
@@ -42,47 +38,13 @@ from tunesmith.plan.pytorchjob_status import (
     is_suspended,
     is_suspended_by_us,
 )
+from tunesmith.plan.seen import Next, Seen
 from tunesmith.plan.starting import Start, start_of
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "The pods ended well but said nothing of a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Everything known of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
-
-    `strangers` are pods of PyTorchJobs that are gone, or of another job of that name before; `config_maps`
-    names those it owns. `others` maps the jobs it refers to to their phase; one that is not there is missing,
-    one that waits for this one has the reason DependencyCycle, and one that makes no model InvalidManifest.
-    `events` are those of the objects that `wanted_events` names.
-    """
-
-    job: Job
-    uid: str
-    generation: int
-    status: Any
-    children: Sequence[Object]
-    pods: Sequence[Object]
-    strangers: Sequence[Object]
-    config_maps: Collection[str]
-    others: Mapping[Key, str]
-    progress: Mapping[str, Any] | None
-    now: datetime
-    events: Sequence[Object] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """What to do, then what to write, and when to look again though nothing happened (seconds)."""
-
-    status: Status
-    create: int | None = None
-    suspend: tuple[str, bool] | None = None
-    delete: tuple[str, ...] = ()
-    again: float | None = None
 
 
 def observe(seen: Seen) -> Next:

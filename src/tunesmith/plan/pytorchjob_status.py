@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from tunesmith import names
-from tunesmith.plan.draft import clean, moment
+from tunesmith.plan.draft import moment
+from tunesmith.plan.messages import fit
 from tunesmith.plan.pods import Object, get, items
 
 
@@ -46,7 +47,7 @@ def ended_at(child: Object) -> datetime | None:
 
 def failure_message(child: Object) -> str:
     """Why it failed, in the training operator's words."""
-    return clean(get(_condition(child, "Failed"), "message") or "", 512)
+    return fit(get(_condition(child, "Failed"), "message"))
 
 
 def is_suspended(child: Object) -> bool:
