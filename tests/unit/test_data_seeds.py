@@ -129,6 +129,10 @@ BAD = {
         {"rounds": [ALIGNER | {"truncated": ["history"]}]},
         "rounds[0].truncated is not a list of question, answer or correction",
     ),
+    "history-thoughts": (
+        {"rounds": [ALIGNER | {"reasoning": {"history": "Hm."}}]},
+        "rounds[0].reasoning is not an object of texts named question, answer or correction",
+    ),
     "chat-no-question": ({"messages": CHAT[1:], "correction": "C"}, f"the dialogue is assistant; {MORE}"),
     "chat-no-reply": ({"messages": CHAT[:1], "correction": "C"}, "there is no assistant reply"),
     "chat-blank-question": (

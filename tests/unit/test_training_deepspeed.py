@@ -193,6 +193,7 @@ class Evil:
         return (open, (self.path, "w"))
 
 
+@pytest.mark.engine
 def test_a_checkpoint_that_somebody_has_planted_runs_nothing(tmp_path, monkeypatch):
     import torch
     from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine

@@ -116,8 +116,12 @@ def _reasoning(value: Mapping[str, Any], inside: str) -> dict[str, str]:
     found = value.get("reasoning") if inside else None
     if found is None:
         return {}
-    if not isinstance(found, Mapping) or not all(isinstance(found.get(name, ""), str) for name in _TEXTS):
-        raise RecordProblem(f"{named('reasoning', inside)} is not an object of texts")
+    if not isinstance(found, Mapping) or not all(
+        name in _TEXTS and isinstance(text, str) for name, text in found.items()
+    ):
+        raise RecordProblem(
+            f"{named('reasoning', inside)} is not an object of texts named question, answer or correction"
+        )
     return {name: found[name] for name in _TEXTS if found.get(name)}
 
 
