@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from tunesmith.jobs import engines
+from tunesmith.jobs import engine_pool
 from tunesmith.parent_death import die_with_parent
 
-MODULE = "tunesmith.jobs.engine"
+MODULE = "tunesmith.jobs.engine_worker"
 _NUMBER = struct.Struct("i")
 _LONGEST = 1 << 20
 Begin = Callable[[Mapping[str, str], int], None]
@@ -37,7 +37,7 @@ class Nursery:
             finally:
                 os._exit(70)
         asked.close()
-        vars(engines)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": self._popen})
+        vars(engine_pool)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": self._popen})
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[bytes] | _Engine:
         if MODULE not in command:
@@ -112,6 +112,6 @@ def _be_engine(arguments: list[str], env: dict[str, str], begin: Begin) -> None:
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     begin(env, 1)
-    from tunesmith.jobs import engine
+    from tunesmith.jobs import engine_worker
 
-    os._exit(engine.main(arguments))
+    os._exit(engine_worker.main(arguments))

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from tunesmith.engines.lean import leave_out
+from tunesmith.engines.skip_imports import skip_imports
 
 LEFT_OUT = ("bitsandbytes", "datasets", "deepspeed")
 IMPORTED = (
@@ -15,10 +15,10 @@ IMPORTED = (
     "tests.warm_engines",
     "tunesmith.cli",
     "tunesmith.data.cache",
-    "tunesmith.engines.batched",
+    "tunesmith.engines.hf.engine",
     "tunesmith.jobs.__main__",
     "tunesmith.jobs.dialogue_gen",
-    "tunesmith.jobs.engine",
+    "tunesmith.jobs.engine_worker",
     "tunesmith.jobs.evaluate",
     "tunesmith.jobs.finetune",
     "tunesmith.jobs.rejection_sample",
@@ -28,6 +28,6 @@ IMPORTED = (
     "tunesmith.training.trainer",
 )
 
-leave_out(*LEFT_OUT)
+skip_imports(*LEFT_OUT)
 for name in IMPORTED:
     import_module(name)

@@ -17,21 +17,21 @@ from typing import Any
 import workload
 
 from tunesmith.api.generation import RegexVerifier, VerifierSpec
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.background import RetryingTask
+from tunesmith.artifacts.journal.fencing import begin_epoch
+from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.artifacts.open import open_store
-from tunesmith.artifacts.retry import Task
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.engines.sampler import Engine
-from tunesmith.engines.vllm import open_vllm
-from tunesmith.sampling.loop import Loop
-from tunesmith.sampling.pool import Verifiers
+from tunesmith.engines.engine import Engine
+from tunesmith.engines.vllm.engine import open_vllm
+from tunesmith.sampling.loop import SamplingLoop
+from tunesmith.sampling.pool import VerifierPool
 
 VERIFIER = VerifierSpec(regex=RegexVerifier(pattern=workload.PATTERN, field="answer"))
 
 
 async def draw(
-    engine: Engine, verifiers: Verifiers, journal: Journal, number: int, count: int
+    engine: Engine, verifiers: VerifierPool, journal: Journal, number: int, count: int
 ) -> dict[str, Any]:
     """One round: from the first request to the last row written."""
     prompts = workload.prompts(TOKENIZER, number, count)
@@ -41,7 +41,7 @@ async def draw(
         return next(shards)
 
     began, cpu = time.perf_counter(), time.process_time()
-    loop = Loop(prompts, engine, verifiers, journal, SAMPLING)
+    loop = SamplingLoop(prompts, engine, verifiers, journal, SAMPLING)
     await loop.run(shard)
     seconds = time.perf_counter() - began
     return {
@@ -56,10 +56,10 @@ async def draw(
 async def main(folder: Path) -> None:
     """Open everything, then a round for each number that comes."""
     store = open_store(str(folder / "output"), StorageOptions())
-    journal = Journal(store, begin(store, "bench", 1), "pod-0-engine-0", folder / "journal")
-    upload = Task("Upload of rows", journal.keep_sending, threading.Event())
+    journal = Journal(store, begin_epoch(store, "bench", 1), "pod-0-engine-0", folder / "journal")
+    upload = RetryingTask("Upload of rows", journal.keep_sending, threading.Event())
     engine = await open_vllm(FILES, MODEL, TOKENIZER, workload.settings(), SAMPLING, seed=workload.SEED)
-    with Verifiers(VERIFIER) as verifiers:
+    with VerifierPool(VERIFIER) as verifiers:
         await draw(engine, verifiers, journal, -1, 2)  # nothing is warm before that
         print("{}", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -14,8 +14,8 @@ from typing import Any
 import workload
 
 from tunesmith.engines.load import resolve_dtype
-from tunesmith.engines.vllm_process import surroundings
-from tunesmith.engines.vllm_settings import cpu_arguments, engine_arguments
+from tunesmith.engines.vllm.process import vllm_environment
+from tunesmith.engines.vllm.settings import cpu_arguments, engine_arguments
 
 
 def engine() -> Any:
@@ -57,7 +57,7 @@ def draw(llm: Any, number: int, count: int) -> dict[str, Any]:
 
 def main() -> None:
     """A round for each number on standard input."""
-    with surroundings():
+    with vllm_environment():
         llm = engine()
     draw(llm, -1, 2)  # nothing is warm before that
     print("{}", flush=True)

@@ -13,11 +13,11 @@ from workload import STEP
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.data.table import Table, TableWriter
 from tunesmith.tokens.conversation import Sample
-from tunesmith.training.arguments import plan_steps, training_arguments
 from tunesmith.training.health import Health
 from tunesmith.training.model import build_model
 from tunesmith.training.steps import StepDataset
 from tunesmith.training.trainer import StepTrainer
+from tunesmith.training.training_args import plan_steps, training_arguments
 
 
 def spec_of(count: int, packing: str) -> FineTuneSpec:
@@ -54,7 +54,7 @@ def main(model: str, data: str, packing: str) -> None:
         validation=None,
         stop_asked=lambda: False,
         health=Health(1 << 20, "output", list),
-        model=build_model(spec, Path(model), (), checkpointing=False),
+        model=build_model(spec, Path(model), (), gradient_checkpointing=False),
         args=arguments,
     )
     check = trainer.check_tree("auto")

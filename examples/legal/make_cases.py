@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.legal import NO_VIOLATIONS, articles_from, case_from, prompt_messages
+from tunesmith.data.formats.legal import NO_VIOLATIONS, articles_from, case_from, prompt_messages
 
 SEED = 7
 WARM_UP, TRAINING, TEST = 48, 120, 60

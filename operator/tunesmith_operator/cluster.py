@@ -17,7 +17,7 @@ from lightkube.types import PatchType
 from tunesmith import names
 from tunesmith.names import Kind
 from tunesmith.plan.messages import fit
-from tunesmith.plan.pods import get, items
+from tunesmith.plan.objects import get, items
 from tunesmith_operator.metrics import API_CALLS, API_ERRORS
 from tunesmith_operator.releases import SELECTOR
 from tunesmith_operator.settings import OURS

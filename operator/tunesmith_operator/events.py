@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from tunesmith.plan.objects import Object
 from tunesmith_operator.cluster import TROUBLE
 
 log = logging.getLogger(__name__)
 FRESH_SECONDS = 10.0
-Object = Mapping[str, Any]
 
 
 class Events:

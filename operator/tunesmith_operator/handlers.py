@@ -13,9 +13,9 @@ import kopf
 
 from tunesmith import names
 from tunesmith.api.references import Key
-from tunesmith.plan.pods import get
+from tunesmith.plan.objects import get
 from tunesmith_operator.login import connection
-from tunesmith_operator.operator import Operator
+from tunesmith_operator.manager import Manager
 from tunesmith_operator.releases import OverlapError
 from tunesmith_operator.settings import OURS, read_settings
 
@@ -50,7 +50,7 @@ def set_up(settings: kopf.OperatorSettings) -> None:
 async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
     """See what there is, before any watch tells of it, and start our own tasks."""
     set_up(settings)
-    memo.operator = Operator.connect(read_settings(os.environ))
+    memo.operator = Manager.connect(read_settings(os.environ))
     try:
         await memo.operator.start()
     except OverlapError as error:
@@ -69,7 +69,7 @@ async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     memo.operator.stop()
 
 
-def _note(operator: Operator, put: Callable[[Any, bool], set[Key]], event: Any, plural: str) -> None:
+def _note(operator: Manager, put: Callable[[Any, bool], set[Key]], event: Any, plural: str) -> None:
     body = event["object"]
     if event["type"] is None:  # not an event, but from the list that a watch begins with
         operator.watch_has_begun()
@@ -82,22 +82,22 @@ def _note(operator: Operator, put: Callable[[Any, bool], set[Key]], event: Any, 
 async def job_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A job is there, has changed, or is gone."""
     plural = names.PLURALS[names.Kind(event["object"]["kind"])]
-    _note(memo.operator, memo.operator.sight.put_job, event, plural)
+    _note(memo.operator, memo.operator.cache.put_job, event, plural)
 
 
 @kopf.on.event("kubeflow.org", "v1", "pytorchjobs")
 async def child_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A PyTorchJob of ours is there, has changed, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_child, event, "pytorchjobs")
+    _note(memo.operator, memo.operator.cache.put_child, event, "pytorchjobs")
 
 
 @kopf.on.event("v1", "pods")
 async def pod_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A pod of ours is there, has changed, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_pod, event, "pods")
+    _note(memo.operator, memo.operator.cache.put_pod, event, "pods")
 
 
 @kopf.on.event("v1", "configmaps")
 async def config_map_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     """A ConfigMap of ours is there, or is gone."""
-    _note(memo.operator, memo.operator.sight.put_config_map, event, "configmaps")
+    _note(memo.operator, memo.operator.cache.put_config_map, event, "configmaps")

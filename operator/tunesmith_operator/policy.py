@@ -8,14 +8,14 @@ from fnmatch import fnmatchcase
 from tunesmith.api.manifest import Job
 from tunesmith.api.ruled import SYSTEM, WORDS, ruled_values
 from tunesmith.api.rules import Rules
-from tunesmith_operator.settings import ALLOWED_KEYS, EVERYTHING, Allowed, Settings
+from tunesmith_operator.settings import ALLOWED_KEYS, EVERYTHING, Allowed, OperatorSettings
 
 
-def _speaking(namespace: str, settings: Settings) -> list[Allowed]:
+def _speaking(namespace: str, settings: OperatorSettings) -> list[Allowed]:
     return [rule for rule in settings.allowed or (EVERYTHING,) if rule.speaks_of(namespace)]
 
 
-def rules_for(namespace: str, settings: Settings) -> Rules:
+def rules_for(namespace: str, settings: OperatorSettings) -> Rules:
     """What jobs of a namespace may open: what any of its rules allows. Travels with each job."""
     rules = _speaking(namespace, settings)
     return Rules(
@@ -26,7 +26,7 @@ def rules_for(namespace: str, settings: Settings) -> Rules:
     )
 
 
-def denied(job: Job, settings: Settings) -> str:
+def denied(job: Job, settings: OperatorSettings) -> str:
     """What of a job its namespace may not use, in words; empty if all is allowed."""
     namespace = job.metadata.namespace
     speaking = _speaking(namespace, settings)

@@ -12,13 +12,14 @@ import aiohttp
 
 from tunesmith.api.references import Key
 from tunesmith.names import PROGRESS_PORT
-from tunesmith.plan.draft import stamp
-from tunesmith.plan.pods import get, is_master
+from tunesmith.plan.objects import get
+from tunesmith.plan.pods import is_master
 from tunesmith.plan.progress import to_status
 from tunesmith.plan.pytorchjob_status import attempt_of
+from tunesmith.plan.status import format_time
 from tunesmith.plan.trouble import UNANSWERED_SINCE
+from tunesmith_operator.cache import Cache
 from tunesmith_operator.metrics import UNANSWERED
-from tunesmith_operator.sight import Sight
 
 MAX_BYTES = 16384
 TIMEOUT = aiohttp.ClientTimeout(total=3)
@@ -27,10 +28,10 @@ PATIENCE = 3
 """Requests in a row without an answer after which it is said; a pod that starts misses one or two."""
 
 
-def _address(sight: Sight, key: Key) -> str | None:
+def _address(cache: Cache, key: Key) -> str | None:
     """Where the newest attempt's rank 0 answers; not one that is going."""
     newest: tuple[int, str] = (-1, "")
-    for pod in sight.pods(key):
+    for pod in cache.pods(key):
         ip, going = get(pod, "status", "podIP"), get(pod, "metadata", "deletionTimestamp")
         runs = get(pod, "status", "phase") == "Running" and not going
         if is_master(pod) and runs and isinstance(ip, str):
@@ -63,7 +64,7 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str
 
 
 async def read_all(
-    sight: Sight, http: aiohttp.ClientSession, port: int = PROGRESS_PORT
+    cache: Cache, http: aiohttp.ClientSession, port: int = PROGRESS_PORT
 ) -> dict[Key, dict[str, Any]]:
     """Ask every running job with a pod once; nothing from those that do not answer with sense."""
     gate = asyncio.Semaphore(AT_ONCE)
@@ -72,7 +73,7 @@ async def read_all(
         async with gate:
             return await _ask(http, address, port)
 
-    addresses = {key: address for key in sight.running() if (address := _address(sight, key))}
+    addresses = {key: address for key in cache.running() if (address := _address(cache, key))}
     answers = await asyncio.gather(*map(one, addresses.values()))
     return dict(zip(addresses, answers, strict=True))
 
@@ -97,4 +98,4 @@ class Silence:
             count, since = self._missed.get(key, (0, now))
             self._missed[key] = (count + 1, since)
             if count + 1 >= PATIENCE:
-                yield key, {**known(key), UNANSWERED_SINCE: stamp(since)}
+                yield key, {**known(key), UNANSWERED_SINCE: format_time(since)}

@@ -18,11 +18,12 @@ from tunesmith.api.yaml12 import MAX_DEPTH
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import Phase, Reason
 from tunesmith.plan.build import build
-from tunesmith.plan.draft import is_terminal, refused
-from tunesmith.plan.observe import observe, wanted_events
-from tunesmith.plan.pods import get
+from tunesmith.plan.objects import get
+from tunesmith.plan.observed_state import Decision, ObservedState
 from tunesmith.plan.refusal import REFUSALS, Refusal, missing_account, not_written
-from tunesmith.plan.seen import Next, Seen
+from tunesmith.plan.status import is_terminal, refused_status
+from tunesmith.plan.transition import next_state, wanted_events
+from tunesmith_operator.cache import Cache, generation_of, key_of
 from tunesmith_operator.cluster import (
     Cluster,
     ConflictError,
@@ -35,8 +36,7 @@ from tunesmith_operator.logs import about
 from tunesmith_operator.metrics import ATTEMPTS, RECONCILE
 from tunesmith_operator.policy import denied, rules_for
 from tunesmith_operator.refusals import Refusals
-from tunesmith_operator.settings import Settings
-from tunesmith_operator.sight import Sight, generation_of, key_of
+from tunesmith_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
 NAME_TAKEN_SECONDS = 10.0
@@ -50,12 +50,12 @@ class Reconciler:
 
     def __init__(
         self,
-        sight: Sight,
+        cache: Cache,
         cluster: Cluster,
-        settings: Settings,
+        settings: OperatorSettings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._sight, self._cluster, self._settings, self._now = sight, cluster, settings, now
+        self._cache, self._cluster, self._settings, self._now = cache, cluster, settings, now
         # UID to version of jobs that can be told nothing: left alone until they change.
         self._refused: dict[str, str] = {}
         self._refusals = Refusals()
@@ -63,11 +63,11 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at one job and do what is next. Returns in how many seconds to look again, if at all."""
-        body = self._sight.job(key)
+        body = self._cache.job(key)
         if body is None or get(body, "metadata", "deletionTimestamp"):
             self._refusals.forget(key)
             return None
-        if is_terminal(get(body, "status")) and not self._sight.has_children(key):
+        if is_terminal(get(body, "status")) and not self._cache.has_children(key):
             return None
         uid, version = str(get(body, "metadata", "uid")), str(get(body, "metadata", "resourceVersion"))
         if self._refused.get(uid) == version:
@@ -87,8 +87,8 @@ class Reconciler:
     async def _step(self, body: Mapping[str, Any]) -> float | None:
         try:
             job = parse_document(_manifest(body), "", 0)
-            seen = await self._seen(job, body)
-            following = observe(seen)
+            observed = await self._seen(job, body)
+            following = next_state(observed)
             started = following.status.get("launches", 0) > (following.create is not None)
             reason = denied(job, self._settings)
             if reason and not is_terminal(following.status) and (following.create or not started):
@@ -96,7 +96,7 @@ class Reconciler:
                 return None
             if (left := self._refusals.left(job.key)) and _writes(following):
                 return left if following.again is None else min(left, following.again)
-            refusal = await self._apply(job, seen.uid, following)
+            refusal = await self._apply(job, observed.uid, following)
         except NameTakenError as error:
             await self._refuse(body, Reason.NAME_TAKEN, f"{error}.")
             return NAME_TAKEN_SECONDS
@@ -110,13 +110,13 @@ class Reconciler:
         await self._write(body, following.status)
         return following.again
 
-    async def _seen(self, job: Job, body: Mapping[str, Any]) -> Seen:
+    async def _seen(self, job: Job, body: Mapping[str, Any]) -> ObservedState:
         """What is known of a job, with the events of what does not start."""
-        seen = self._sight.seen(job, body, self._now())
-        uids = wanted_events(seen)
+        observed = self._cache.observed(job, body, self._now())
+        uids = wanted_events(observed)
         if not uids:
-            return seen
-        return replace(seen, events=await self._events.of(job.metadata.namespace, uids))
+            return observed
+        return replace(observed, events=await self._events.of(job.metadata.namespace, uids))
 
     async def _wait(self, job: Job, body: Mapping[str, Any], refusal: Refusal) -> float:
         """Say in the status what the API server refuses; returns when it is tried again."""
@@ -125,7 +125,7 @@ class Reconciler:
         await self._write(body, not_written(before, generation, self._now(), refusal, deadline))
         return pause
 
-    async def _apply(self, job: Job, uid: str, following: Next) -> Refusal | None:
+    async def _apply(self, job: Job, uid: str, following: Decision) -> Refusal | None:
         """Carry out what is next; returns why, if the API server refuses it."""
         account, namespace = self._settings.plan.service_account, job.metadata.namespace
         if following.create and not await self._cluster.has_service_account(namespace, account):
@@ -136,11 +136,11 @@ class Reconciler:
             return Refusal(Reason.REFUSED, str(error), creating=following.create is not None)
         return None
 
-    async def _carry_out(self, job: Job, uid: str, following: Next) -> None:
+    async def _carry_out(self, job: Job, uid: str, following: Decision) -> None:
         namespace = job.metadata.namespace
         if following.create is not None:
             keys = [target_key(job, ref) for ref in references(job)]
-            outputs = {key: uri for key in keys if (uri := self._sight.output_uri(key))}
+            outputs = {key: uri for key in keys if (uri := self._cache.output_uri(key))}
             plan = build(
                 job,
                 outputs,
@@ -149,11 +149,11 @@ class Reconciler:
                 owner_uid=uid,
                 rules=rules_for(namespace, self._settings),
             )
-            self._sight.put_config_map(await self._cluster.create_child(plan.config_map, uid))
-            self._sight.put_child(await self._cluster.create_child(plan.pytorch_job, uid))
+            self._cache.put_config_map(await self._cluster.create_child(plan.config_map, uid))
+            self._cache.put_child(await self._cluster.create_child(plan.pytorch_job, uid))
             ATTEMPTS.labels(str(job.kind)).inc()
         if following.suspend is not None:
-            self._sight.put_child(await self._cluster.suspend(namespace, *following.suspend))
+            self._cache.put_child(await self._cluster.suspend(namespace, *following.suspend))
         for name in following.delete:
             await self._cluster.delete_child(namespace, name)
 
@@ -165,7 +165,7 @@ class Reconciler:
         written = await self._cluster.write_status(body, old, status)
         if written is None:
             return
-        self._sight.put_job(written)
+        self._cache.put_job(written)
         phase, reason = status.get("phase", ""), status.get("reason", "")
         new_phase = phase != old.get("phase")
         if new_phase or (reason != old.get("reason") and reason not in _USUAL):
@@ -175,11 +175,11 @@ class Reconciler:
 
     async def _refuse(self, body: Mapping[str, Any], reason: Reason, message: str) -> None:
         """Say in the status that the job cannot be run as it is."""
-        status = refused(get(body, "status"), generation_of(body), self._now(), reason, message)
+        status = refused_status(get(body, "status"), generation_of(body), self._now(), reason, message)
         await self._write(body, status)
 
 
-def _writes(following: Next) -> bool:
+def _writes(following: Decision) -> bool:
     return bool(following.create or following.suspend or following.delete)
 
 

@@ -6,15 +6,13 @@ release, and lives through restarts: the older one has the right of way. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from tunesmith import names
-from tunesmith.plan.pods import get
+from tunesmith.plan.objects import Object, get
 
 LABEL = f"{names.GROUP}/release"
 SELECTOR = {LABEL: "operator"}
-Object = Mapping[str, Any]
 
 
 class OverlapError(Exception):

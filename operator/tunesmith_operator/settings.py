@@ -47,7 +47,7 @@ EVERYTHING = Allowed(uris=("*",))
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OperatorSettings:
     """All settings. No rule in `allowed` means everything but files, remote code and Python modules."""
 
     plan: PlanSettings = field(default_factory=PlanSettings)
@@ -78,7 +78,7 @@ ALLOWED_KEYS = {
 }
 
 
-def read_settings(environment: Mapping[str, str]) -> Settings:
+def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
     """The settings as the environment gives them. Raises ValueError naming the variable."""
 
     def read(name: str, default: str, parse: Any) -> Any:
@@ -89,9 +89,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
     runtimes = read("RUNTIMES", "{}", _runtimes) or PlanSettings().runtimes
     account = read("JOB_SERVICE_ACCOUNT", PlanSettings().service_account, str)
-    defaults = {item.name: item.default for item in fields(Settings)}
+    defaults = {item.name: item.default for item in fields(OperatorSettings)}
     numbers = {name: read(name.upper(), str(defaults[name]), kind) for name, kind in _NUMBERS.items()}
-    return Settings(
+    return OperatorSettings(
         PlanSettings(runtimes, account),
         read("NAMESPACES", "", _list),
         read("ALLOWED", "[]", _rules),

@@ -146,7 +146,7 @@ def run(
     """
     from tunesmith.api.checkpoints import checkpoint_warnings
     from tunesmith.api.references import missing_problems
-    from tunesmith.jobs.support import unsupported
+    from tunesmith.jobs.unsupported import unsupported
     from tunesmith.local.manifests import load_jobs
 
     again = ["run.retryFailed=true"] if retry_failed else []
@@ -201,7 +201,7 @@ def preview(
     """
     _need("transformers", "data", "tunesmith preview")
     _quiet()
-    from tunesmith.jobs.support import unsupported
+    from tunesmith.jobs.unsupported import unsupported
     from tunesmith.local.console import Console
     from tunesmith.local.manifests import load_jobs
     from tunesmith.local.preview import preview_jobs
@@ -331,10 +331,10 @@ def data_check(
     elif max_length is not None:
         raise UsageError("--max-length needs --model, whose tokens are counted.")
     from tunesmith.local.console import Console
-    from tunesmith.local.data import Asked
+    from tunesmith.local.data import ReadOptions
     from tunesmith.local.data_check import check
 
-    asked = Asked(format_, name, options or [], encoding)
+    asked = ReadOptions(format_, name, options or [], encoding)
     raise typer.Exit(check(path, asked, model, max_length, work_dir, Console(highlight=False)))
 
 
@@ -367,10 +367,10 @@ def data_convert(
     """
     _need("boto3", "data", "tunesmith data convert")
     from tunesmith.local.console import Console
-    from tunesmith.local.data import Asked
+    from tunesmith.local.data import ReadOptions
     from tunesmith.local.data_convert import Into, convert
 
-    asked = Asked(None if from_ == "auto" else from_, name, options or [], encoding)
+    asked = ReadOptions(None if from_ == "auto" else from_, name, options or [], encoding)
     into = Into(out, to, max_bad, force)
     raise typer.Exit(convert(path, asked, into, work_dir, Console(highlight=False)))
 

@@ -9,15 +9,15 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from tunesmith.api.dialogue import OpenAIEndpoint, PriceSpec
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.journal.fencing import begin_epoch
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.open import open_store
-from tunesmith.dialogue.budget import Budget, Price, past, picodollars
+from tunesmith.dialogue.budget import Budget, Price, past_spending, picodollars
 from tunesmith.dialogue.calls import Caller
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import Limits
+from tunesmith.dialogue.limits import EndpointLimits
 from tunesmith.errors import BudgetError
 
 
@@ -26,7 +26,7 @@ def key(number):
 
 
 def earlier(store, turn, folder):
-    rows = Rows(store, turn, folder)
+    rows = CommittedRows(store, turn, folder)
     rows.load()
     return takewhile(lambda record: record is not None, (rows.get(key(number)) for number in count()))
 
@@ -47,7 +47,7 @@ class Unwritten:
 async def spend(url, attempt, budget, price):
     spec = OpenAIEndpoint.model_validate({"baseUrl": url, "model": "m"})
     async with Endpoint("e", spec, None, timeout=1.0) as endpoint:
-        caller = Caller("e", endpoint, Limiter("e", Limits(4, None, None)), 2, price, budget)
+        caller = Caller("e", endpoint, Limiter("e", EndpointLimits(4, None, None)), 2, price, budget)
 
         async def work(worker):
             for number in count():
@@ -62,8 +62,8 @@ async def spend(url, attempt, budget, price):
 def main():
     url, folder, attempt, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     store = open_store(f"file://{folder / 'out'}")
-    turn = begin(store, "job", attempt)
-    before = past(earlier(store, turn, folder / f"rows-{attempt}"))
+    turn = begin_epoch(store, "job", attempt)
+    before = past_spending(earlier(store, turn, folder / f"rows-{attempt}"))
     journal = Journal(store, turn, "pod-0", folder / f"disk-{attempt}")  # a disk that dies with its pod
 
     def write(record):

@@ -9,8 +9,8 @@ import pytest
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, TransformersEngine
+from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
-from tunesmith.engines.sampler import Reply, Request
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
 
@@ -22,7 +22,7 @@ def libraries():
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tunesmith.engines.batched import open_transformers
+    from tunesmith.engines.hf.engine import open_transformers
 
 
 MODEL = Path(__file__).parents[2] / ".demo" / "model"
@@ -42,7 +42,7 @@ def tokenizer() -> ChatTokenizer:
 
 def drawn(
     tokenizer: ChatTokenizer, samples: int, seeds: bool = False, **sampling: object
-) -> list[list[Reply]]:
+) -> list[list[GeneratedReply]]:
     """Replies to each question; with `seeds`, the odd samples only."""
     source = ModelSource(uri=f"file://{MODEL}")
     spec = SamplingSpec(numSamples=samples, deterministic=seeds, **sampling)  # type: ignore[arg-type]
@@ -50,13 +50,13 @@ def drawn(
         ModelFiles(MODEL, (), source), source, tokenizer, TransformersEngine(), spec, seed=1
     )
 
-    async def question(at: int) -> list[Reply]:
+    async def question(at: int) -> list[GeneratedReply]:
         ids = tokenizer.prompt_ids([Message("user", QUESTIONS[at])])
         wanted = range(0, samples) if not seeds else range(1, samples, 2)
-        requests = [Request(ids, f"q{at}", i, 100 * at + i if seeds else None) for i in wanted]
+        requests = [GenerationRequest(ids, f"q{at}", i, 100 * at + i if seeds else None) for i in wanted]
         return await asyncio.gather(*(engine.reply(request) for request in requests))
 
-    async def all_of_them() -> list[list[Reply]]:
+    async def all_of_them() -> list[list[GeneratedReply]]:
         try:
             return await asyncio.gather(*(question(at) for at in range(len(QUESTIONS))))
         finally:
@@ -75,7 +75,7 @@ def test_the_likeliest_replies_are_those_of_generate(tokenizer: ChatTokenizer) -
         )[0, ids.shape[1] :].tolist()
         text = tokenizer.tokenizer.decode(output, skip_special_tokens=True)
         ended = output[-1] in tokenizer.stop_ids
-        assert replies == [Reply(text, len(output), "stop" if ended else "length")] * 2
+        assert replies == [GeneratedReply(text, len(output), "stop" if ended else "length")] * 2
     assert any(replies[0].finish_reason == "stop" for replies in found)
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from tests.fixtures.steps import small_spec
 from tests.support import CODE, chat_records, environment, finetune, run_cli, write_jsonl, write_manifest
 
-from tunesmith.data.presets import save_presets
+from tunesmith.data.prompts.presets import save_presets
 from tunesmith.data.report import DatasetReport
 from tunesmith.errors import ModelError, StoragePermanentError, UsageError
 from tunesmith.local import chat

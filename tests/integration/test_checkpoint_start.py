@@ -75,8 +75,8 @@ def test_chat_and_engines_use_the_checkpoints_weights(home: Path, tmp_path: Path
 
     from tunesmith.api.common import HubSpec, ModelSource
     from tunesmith.artifacts.store import StorageOptions
-    from tunesmith.engines.batched_load import load_for_generation
     from tunesmith.engines.files import fetch_files
+    from tunesmith.engines.hf.load import load_for_generation
     from tunesmith.local import chat
 
     def plain(adapter: str = "") -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support import Ended, call_cli, finetune, logs_of, run_job, write_jsonl
 
-from tunesmith.data.presets import read_presets
+from tunesmith.data.prompts.presets import read_presets
 from tunesmith.data.table import Table
 from tunesmith.tokens.chat import ChatTokenizer
 

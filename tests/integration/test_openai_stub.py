@@ -22,7 +22,7 @@ from tunesmith.dialogue.budget import Budget, Price, picodollars
 from tunesmith.dialogue.calls import Caller
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import Limits
+from tunesmith.dialogue.limits import EndpointLimits
 from tunesmith.dialogue.replies import Answer, Denied, Fault, Lost, Refused, Unsent, Unusable
 from tunesmith.errors import QuotaError
 
@@ -55,7 +55,7 @@ def called(url, count, *, parallel=32, rpm=None, retries=6, timeout=5.0, budget=
     """So many calls at once: how they ended, the limits, and the seconds it took."""
 
     async def main():
-        limits = Limits(parallel, rpm, None)
+        limits = EndpointLimits(parallel, rpm, None)
         async with endpoint(url, timeout=timeout) as one:
             caller = Caller("stub", one, Limiter("stub", limits), retries, price, budget)
             asked = [one.request(question(number), 0.7, 200) for number in range(count)]

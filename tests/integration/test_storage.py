@@ -38,13 +38,13 @@ from tunesmith.artifacts import (
     publish_manifest,
     put_tree,
     read_manifest,
-    s3_errors,
     unpublish,
 )
 from tunesmith.artifacts.location import S3Location
-from tunesmith.artifacts.s3 import S3Store
-from tunesmith.artifacts.s3_client import Limits
-from tunesmith.artifacts.s3_trust import Trust
+from tunesmith.artifacts.s3 import errors
+from tunesmith.artifacts.s3.client import RetryLimits
+from tunesmith.artifacts.s3.store import S3Store
+from tunesmith.artifacts.s3.trust import RefusalTrust
 from tunesmith.errors import (
     CorruptObjectError,
     OutputConflictError,
@@ -57,7 +57,7 @@ from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import Reason
 
 BUCKET = "storage-tests"
-QUICK = Limits(attempts=3, connect_timeout=1, read_timeout=5, resumes=3)
+QUICK = RetryLimits(attempts=3, connect_timeout=1, read_timeout=5, resumes=3)
 BIG = random.Random(0).randbytes(40 << 20)  # three parts
 
 
@@ -631,7 +631,7 @@ def test_a_missing_bucket_is_named(cloud: EmbeddedS3, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_wrong_credentials(cloud: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "WRONG-VALUE-0123456789")
-    monkeypatch.setattr(s3_errors, "_TRUST", Trust())  # of a process for which nothing has worked yet
+    monkeypatch.setattr(errors, "_TRUST", RefusalTrust())  # of a process for which nothing has worked yet
     for use in (quick_store().read, quick_store().exists, lambda key: quick_store().put(key, b"")):
         with pytest.raises(
             StoragePermanentError, match=r"credentials.* come from AWS_ACCESS_KEY_ID"

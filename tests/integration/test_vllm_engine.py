@@ -27,10 +27,10 @@ from tests.fixtures.tokenizers import load_family
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, VllmEngine
 from tunesmith.api.vllm_arguments import VllmArguments
+from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
-from tunesmith.engines.restarting import Restarting
-from tunesmith.engines.sampler import Reply, Request
-from tunesmith.engines.vllm import VllmReplies, open_vllm
+from tunesmith.engines.restarting import RestartingEngine
+from tunesmith.engines.vllm.engine import VllmReplies, open_vllm
 from tunesmith.errors import ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
@@ -102,9 +102,9 @@ def engine(runner: asyncio.Runner, model: Path, adapters: list[Path]) -> Iterato
 
 
 @pytest.fixture
-def ask(runner: asyncio.Runner, engine: VllmReplies) -> Callable[..., list[Reply]]:
-    def ask(*requests: Request) -> list[Reply]:
-        async def all_of_them() -> list[Reply]:
+def ask(runner: asyncio.Runner, engine: VllmReplies) -> Callable[..., list[GeneratedReply]]:
+    def ask(*requests: GenerationRequest) -> list[GeneratedReply]:
+        async def all_of_them() -> list[GeneratedReply]:
             return await asyncio.gather(*(engine.reply(request) for request in requests))
 
         return runner.run(all_of_them())
@@ -196,46 +196,54 @@ def test_what_the_loop_is_told(engine: VllmReplies) -> None:
     assert (engine.at_once, engine.longest) == (16, LONGEST)
 
 
-def test_replies_are_drawn_anew_and_with_a_seed_again(ask: Callable[..., list[Reply]]) -> None:
-    free = ask(*(Request(PROMPTS[0], "a", index, None) for index in range(12)))
+def test_replies_are_drawn_anew_and_with_a_seed_again(ask: Callable[..., list[GeneratedReply]]) -> None:
+    free = ask(*(GenerationRequest(PROMPTS[0], "a", index, None) for index in range(12)))
     assert len({reply.text for reply in free}) > 3
     seeded = [
-        ask(*(Request(PROMPTS[0], "a", index, 2**63 - 1 - index % 2) for index in range(4))) for _ in range(2)
+        ask(*(GenerationRequest(PROMPTS[0], "a", index, 2**63 - 1 - index % 2) for index in range(4)))
+        for _ in range(2)
     ]
     assert seeded[0] == seeded[1]
     assert seeded[0][0] == seeded[0][2] != seeded[0][1]
 
 
-def test_a_request_may_have_a_temperature_and_a_length_of_its_own(ask: Callable[..., list[Reply]]) -> None:
-    cold = ask(*(Request(PROMPTS[0], "a", index, None, 0.0, 5) for index in range(6)))
+def test_a_request_may_have_a_temperature_and_a_length_of_its_own(
+    ask: Callable[..., list[GeneratedReply]],
+) -> None:
+    cold = ask(*(GenerationRequest(PROMPTS[0], "a", index, None, 0.0, 5) for index in range(6)))
     assert len({reply.text for reply in cold}) == 1
     assert max(reply.tokens for reply in cold) <= 5
-    assert len({reply.text for reply in ask(*(Request(PROMPTS[0], "b", n, None) for n in range(12)))}) > 3
+    assert (
+        len({reply.text for reply in ask(*(GenerationRequest(PROMPTS[0], "b", n, None) for n in range(12)))})
+        > 3
+    )
 
 
-def test_a_stop_text_is_not_in_the_reply(ask: Callable[..., list[Reply]]) -> None:
-    replies = ask(*(Request(PROMPTS[1], "a", index, None) for index in range(40)))
+def test_a_stop_text_is_not_in_the_reply(ask: Callable[..., list[GeneratedReply]]) -> None:
+    replies = ask(*(GenerationRequest(PROMPTS[1], "a", index, None) for index in range(40)))
     stopped = [reply for reply in replies if reply.finish_reason == "stop"]
     assert stopped
     assert max(len(reply.text) for reply in stopped) > 1
     assert all("e" not in reply.text for reply in replies)
 
 
-def test_a_reply_ends_where_the_model_does(ask: Callable[..., list[Reply]]) -> None:
+def test_a_reply_ends_where_the_model_does(ask: Callable[..., list[GeneratedReply]]) -> None:
     prompt = (PROMPTS[0] * 9)[: LONGEST - 3]
-    replies = ask(*(Request(prompt, "long", index, None) for index in range(8)))
+    replies = ask(*(GenerationRequest(prompt, "long", index, None) for index in range(8)))
     assert max(reply.tokens for reply in replies) == 3
     assert "length" in {reply.finish_reason for reply in replies}
 
 
-def test_a_token_that_the_model_has_not(ask: Callable[..., list[Reply]]) -> None:
+def test_a_token_that_the_model_has_not(ask: Callable[..., list[GeneratedReply]]) -> None:
     with pytest.raises(ModelError, match="vLLM refuses the prompt odd: "):
-        ask(Request([5, 10**6], "odd", 0, None))
+        ask(GenerationRequest([5, 10**6], "odd", 0, None))
 
 
 def test_a_cancelled_request_is_aborted(runner: asyncio.Runner, engine: VllmReplies) -> None:
     async def cancel() -> tuple[int, int]:
-        tasks = [asyncio.create_task(engine.reply(Request(PROMPTS[2], "c", n, None))) for n in range(40)]
+        tasks = [
+            asyncio.create_task(engine.reply(GenerationRequest(PROMPTS[2], "c", n, None))) for n in range(40)
+        ]
         while engine._client.get_num_unfinished_requests() < 40:
             await asyncio.sleep(0)
         for task in tasks[1:]:
@@ -263,8 +271,8 @@ def test_replies_are_those_of_transformers(
     plain = load(model)
     assert wanted != [greedy(plain, prompt, 24, tokenizer.stop_ids) for prompt in PROMPTS]
 
-    async def draw() -> list[Reply]:
-        return await asyncio.gather(*(likeliest.reply(Request(p, "a", 0, None)) for p in PROMPTS))
+    async def draw() -> list[GeneratedReply]:
+        return await asyncio.gather(*(likeliest.reply(GenerationRequest(p, "a", 0, None)) for p in PROMPTS))
 
     spec = SamplingSpec(temperature=0.0, max_new_tokens=24)
     likeliest = VllmReplies(engine._started, tokenizer, spec, engine._thread, engine._folder)
@@ -277,7 +285,9 @@ def test_a_killed_process_ends_every_request(runner: asyncio.Runner, engine: Vll
     """Promptly and with a reason; and nothing is left of it once it is closed."""
 
     async def kill() -> list[Any]:
-        tasks = [asyncio.create_task(engine.reply(Request(PROMPTS[3], "d", n, None))) for n in range(40)]
+        tasks = [
+            asyncio.create_task(engine.reply(GenerationRequest(PROMPTS[3], "d", n, None))) for n in range(40)
+        ]
         while engine._client.get_num_unfinished_requests() < 40:
             await asyncio.sleep(0)
         running["EngineCore"][0].kill()
@@ -285,17 +295,17 @@ def test_a_killed_process_ends_every_request(runner: asyncio.Runner, engine: Vll
 
     running = processes()
     assert [len(those) for those in running.values()] == [1, 1]
-    errors = [each for each in runner.run(kill()) if not isinstance(each, Reply)]
+    errors = [each for each in runner.run(kill()) if not isinstance(each, GeneratedReply)]
     assert errors
     assert {type(error) for error in errors} == {TemporaryError}
     assert {error.reason for error in errors} == {Reason.PROCESS_DIED}
     assert "vLLM's process has died; it was ended from outside" in errors[0].message
     with pytest.raises(TemporaryError, match="has died"):
-        runner.run(engine.reply(Request(PROMPTS[0], "e", 0, None)))
+        runner.run(engine.reply(GenerationRequest(PROMPTS[0], "e", 0, None)))
     runner.run(engine.close())
     assert all(gone(process) for those in running.values() for process in those)
     with pytest.raises(StoppedError):
-        runner.run(engine.reply(Request(PROMPTS[0], "e", 0, None)))
+        runner.run(engine.reply(GenerationRequest(PROMPTS[0], "e", 0, None)))
 
 
 # --- Engines of their own ---------------------------------------------------------------------------------
@@ -306,12 +316,12 @@ SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from tests.integration.test_vllm_engine import PROMPTS, files_of, opened
-from tunesmith.engines.sampler import Request
+from tunesmith.engines.engine import GenerationRequest
 
 async def main():
     engine = await opened(files_of(Path(sys.argv[1])))
     for prompt in PROMPTS:
-        reply = await engine.reply(Request(prompt, "a", 0, None))
+        reply = await engine.reply(GenerationRequest(prompt, "a", 0, None))
         print(reply.tokens, reply.text.encode().hex(), flush=True)
     print("ready", flush=True)
     await asyncio.sleep(600)
@@ -361,16 +371,20 @@ def test_one_that_hangs_is_opened_again(runner: asyncio.Runner, model: Path) -> 
     """Its process is stopped, so that nothing comes and nothing dies; all replies come all the same."""
     stopped, told = [], []
 
-    async def ask() -> list[Reply]:
+    async def ask() -> list[GeneratedReply]:
         def open_one() -> Any:
             return opened(files_of(model), max_new_tokens=24)
 
-        engine = Restarting(await open_one(), open_one, 3.0, lambda error, times: told.append((error, times)))
-        first = await engine.reply(Request(PROMPTS[0], "a", 0, None))
+        engine = RestartingEngine(
+            await open_one(), open_one, 3.0, lambda error, times: told.append((error, times))
+        )
+        first = await engine.reply(GenerationRequest(PROMPTS[0], "a", 0, None))
         stopped.extend(processes()["EngineCore"])
         for process in stopped:
             process.suspend()
-        later = await asyncio.gather(*(engine.reply(Request(PROMPTS[0], "b", n, None)) for n in range(3)))
+        later = await asyncio.gather(
+            *(engine.reply(GenerationRequest(PROMPTS[0], "b", n, None)) for n in range(3))
+        )
         await engine.close()
         return [first, *later]
 

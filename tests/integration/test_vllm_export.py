@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from tests.fixtures.base_model import LEARNED, exported, make_base_model
 
-from tunesmith.engines.vllm_settings import MAX_RANK
+from tunesmith.engines.vllm.settings import MAX_RANK
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]

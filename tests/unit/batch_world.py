@@ -11,12 +11,12 @@ from tests.unit.dialogue_world import Rows, everyone, plan, seeds
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec
-from tunesmith.dialogue.batch import BatchSpeaker
-from tunesmith.dialogue.batch_client import BatchClient
-from tunesmith.dialogue.batch_journal import BatchJournal
+from tunesmith.dialogue.batch.api import BatchApi
+from tunesmith.dialogue.batch.calls import BatchModelClient
+from tunesmith.dialogue.batch.journal import BatchJournal
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.endpoint import Endpoint
-from tunesmith.dialogue.lull import Lull
+from tunesmith.dialogue.lull import LullDetector
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.spending import spending
 from tunesmith.dialogue.turns import budget_key
@@ -127,7 +127,7 @@ class JobWorld:
         self.spec, self.seeds = spec or endpoint_spec(), seeds_of or seeds(count)
         self.rows, self.sent, self.disk = Rows(), 0, 0
         self.roles = roles or everyone
-        self.budget, self.speaker, self.said = None, None, []
+        self.budget, self.client, self.said = None, None, []
 
     def killed_after_row(self, count):
         """Run until the process has written so many rows; whether it came to its end before."""
@@ -172,14 +172,14 @@ class JobWorld:
             await asyncio.sleep(0.05)
             self._send(rows)
 
-        lull, earlier = Lull(), Rows(rows)
+        lull, earlier = LullDetector(), Rows(rows)
         self.budget = Budget(self.limit, write, found.past(f"disk {self.disk}"), f"disk {self.disk}")
         async with Endpoint(
             name, self.spec.openai, None, timeout=60.0, transport=httpx2.MockTransport(self.server)
         ) as endpoint:
-            self.speaker = BatchSpeaker(
+            self.client = BatchModelClient(
                 endpoint,
-                BatchClient(endpoint, self.said.append),
+                BatchApi(endpoint, self.said.append),
                 lull,
                 BatchJournal(name, earlier.get, rows, send, self.budget.process),
                 max_wait=float(self.spec.openai.batch.max_wait_seconds),
@@ -189,13 +189,13 @@ class JobWorld:
                 labels={"job": "talk"},
                 clock=self.server.clock,
             )
-            await self.speaker.start()
+            await self.client.start()
             made = plan(self.rounds)
             try:
                 return await generate(
                     made,
                     self.seeds,
-                    self.roles(self.speaker),
+                    self.roles(self.client),
                     rows,
                     earlier.get,
                     lull=lull,

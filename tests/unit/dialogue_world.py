@@ -1,16 +1,16 @@
-"""Seeds, a plan and speakers who say what a script says: dialogues without endpoints."""
+"""Seeds, a plan and clients who say what a script says: dialogues without endpoints."""
 
 import asyncio
 import hashlib
 import json
 
 from tunesmith.api.dialogue import RoleSpec
-from tunesmith.data.seeds import SeedRound
-from tunesmith.dialogue.growth import ROLES, PlannedSeed, Role
-from tunesmith.dialogue.replies import Reply
-from tunesmith.dialogue.rounds import Plan
+from tunesmith.data.formats.seeds import SeedRound
+from tunesmith.dialogue.replies import ServerReply
+from tunesmith.dialogue.rounds import DialoguePlan
+from tunesmith.dialogue.state import ROLES, PlannedSeed, Role
 from tunesmith.dialogue.templates import LANGUAGES, Templates, own_template
-from tunesmith.dialogue.turns import Said, call_of_try
+from tunesmith.dialogue.turns import Completion, call_of_try
 
 TEMPLATES = Templates({(role, each): own_template(role, each) for role in ROLES for each in LANGUAGES})
 
@@ -35,7 +35,7 @@ def seeds(number, correction="Better {at}.", answer="Answer {at}."):
 
 def plan(rounds=3, max_messages=16, fingerprint="f", endpoint="gemini"):
     roles = {role: RoleSpec(endpoint=endpoint, temperature=0.5, max_tokens=50) for role in ROLES}
-    return Plan(rounds, max_messages, roles, TEMPLATES, fingerprint)
+    return DialoguePlan(rounds, max_messages, roles, TEMPLATES, fingerprint)
 
 
 class Rows(dict):
@@ -63,7 +63,7 @@ class Rows(dict):
         return {key: row for key, row in self.items() if call_of_try(key)}
 
 
-class Speaker:
+class ScriptedClient:
     """Says `<role> <round> of <seed>` after `seconds`; `script` may say something else, or raise."""
 
     def __init__(self, script=lambda call: None, seconds=lambda call: 1.0):
@@ -86,7 +86,7 @@ class Speaker:
         said = self.script(call)
         if isinstance(said, BaseException):
             raise said
-        return said or Said(text_of(call), prompt_tokens=100, completion_tokens=10, cost=5, seconds=1.0)
+        return said or Completion(text_of(call), prompt_tokens=100, completion_tokens=10, cost=5, seconds=1.0)
 
     def stop(self, error):
         self.error = self.error or error
@@ -96,8 +96,8 @@ def text_of(call):
     return f"{call.role} {call.round} of {call.seed}."
 
 
-def everyone(speaker):
-    return dict.fromkeys(ROLES, speaker)
+def everyone(client):
+    return dict.fromkeys(ROLES, client)
 
 
 class Server:
@@ -112,10 +112,10 @@ class Server:
         self.reply_to, self.known, self.seconds, self.sent = reply_to, known, seconds, []
 
     def request(self, messages, temperature, max_tokens):
-        from tunesmith.dialogue.replies import Request
+        from tunesmith.dialogue.replies import ChatRequest
 
         body = {"messages": [dict(each) for each in messages], "max_tokens": max_tokens}
-        return Request(body, max_tokens, 20, 500)
+        return ChatRequest(body, max_tokens, 20, 500)
 
     async def send(self, request):
         await asyncio.sleep(self.seconds)
@@ -134,11 +134,11 @@ def completion(text, finish="stop"):
         "choices": [{"message": {"content": text}, "finish_reason": finish}],
         "usage": {"prompt_tokens": 12, "completion_tokens": 7},
     }
-    return Reply(200, json.dumps(body), {}, 0.4)
+    return ServerReply(200, json.dumps(body), {}, 0.4)
 
 
 def refusal(code=500, message="Try later."):
-    return Reply(code, json.dumps({"error": {"message": message}}), {}, 0.1)
+    return ServerReply(code, json.dumps({"error": {"message": message}}), {}, 0.1)
 
 
 def roles_of(calls, seed):

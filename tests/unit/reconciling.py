@@ -9,10 +9,10 @@ from good_manifests import FINE_TUNE
 from lightkube.core.exceptions import ApiError
 from lightkube.models.meta_v1 import Status
 
+from tunesmith_operator.cache import Cache, key_of
 from tunesmith_operator.cluster import ConflictError, NameTakenError, RefusedError, WriteRefusedError
 from tunesmith_operator.reconcile import Reconciler
-from tunesmith_operator.settings import Settings
-from tunesmith_operator.sight import Sight, key_of
+from tunesmith_operator.settings import OperatorSettings
 
 
 def api_error(code, message):
@@ -68,8 +68,8 @@ def body(document=FINE_TUNE, **more):
     return document | {"metadata": document["metadata"] | metadata} | more
 
 
-def reconcile(document, notes, settings=Settings(), times=1):  # noqa: B008
-    sight = Sight()
+def reconcile(document, notes, settings=OperatorSettings(), times=1):  # noqa: B008
+    sight = Cache()
     sight.put_job(document)
     reconciler = Reconciler(sight, notes, settings, now=lambda: datetime(2026, 5, 1, tzinfo=UTC))
     for _ in range(times):

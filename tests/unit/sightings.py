@@ -1,4 +1,4 @@
-"""Jobs, PyTorchJobs and pods as `observe` sees them, and an operator's loop without a cluster."""
+"""Jobs, PyTorchJobs and pods as `next_state` sees them, and an operator's loop without a cluster."""
 
 import copy
 import dataclasses
@@ -13,8 +13,8 @@ from good_manifests import FINE_TUNE, changed
 from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith.api.status import JobStatus
-from tunesmith.plan.observe import observe
-from tunesmith.plan.seen import Seen
+from tunesmith.plan.observed_state import ObservedState
+from tunesmith.plan.transition import next_state
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 DIGEST = "ab" * 32
@@ -100,7 +100,7 @@ def seen(
     *,
     children=(),
     pods=(),
-    strangers=(),
+    orphaned_pods=(),
     config_maps=None,
     others=None,
     progress=None,
@@ -111,14 +111,14 @@ def seen(
 ):
     """A sight of one job; without a word each child has its ConfigMap."""
     names = {child["metadata"]["name"] for child in children} if config_maps is None else config_maps
-    return Seen(
+    return ObservedState(
         job=job(**run),
         uid="uid",
         generation=generation,
         status=status or {},
         children=list(children),
         pods=list(pods),
-        strangers=list(strangers),
+        orphaned_pods=list(orphaned_pods),
         config_maps=names,
         others=others or {},
         progress=progress,
@@ -128,14 +128,14 @@ def seen(
 
 
 def look(*arguments, **options):
-    """`observe`, with a check that its status is right and that looking again changes nothing more."""
-    sight = seen(*arguments, **options)
-    before = copy.deepcopy(sight.status)
-    following = observe(sight)
-    assert sight.status == before
+    """`next_state`, with a check that its status is right and that looking again changes nothing more."""
+    observed = seen(*arguments, **options)
+    before = copy.deepcopy(observed.status)
+    following = next_state(observed)
+    assert observed.status == before
     check(following.status)
     if following.create is None:
-        again = observe(dataclasses.replace(sight, status=following.status))
+        again = next_state(dataclasses.replace(observed, status=following.status))
         assert again.status == following.status
         assert again.create is None
     return following

@@ -24,7 +24,7 @@ from tunesmith.api.manifest import parse_documents
 from tunesmith.api.rules import MACHINE, Rules, rules_from
 from tunesmith.artifacts.inside import is_inside
 from tunesmith_operator.policy import denied, rules_for
-from tunesmith_operator.settings import Settings, read_settings
+from tunesmith_operator.settings import OperatorSettings, read_settings
 
 STRICT = rules_from(RULES)
 
@@ -136,7 +136,7 @@ def refusal(document):
 
 def test_the_operator_gives_a_job_the_rules_of_its_namespace():
     assert rules_for("research", ADMIN) == STRICT
-    nobodys = rules_for("research", Settings())
+    nobodys = rules_for("research", OperatorSettings())
     assert nobodys.uris == ("*",)
     assert not nobodys.allow_uri("file:///models")
     assert not nobodys.allow_module("judges")
@@ -187,4 +187,4 @@ def test_a_priority_class_of_the_cluster_must_be_named(pattern, allowed):
     document = changed(FINE_TUNE, {"spec.placement": {"priorityClassName": "system-node-critical"}})
     (job,), _ = parse_documents([document], "job.yaml")
     assert (denied(job, admin) == "") is allowed
-    assert denied(job, Settings()).startswith("priority class system-node-critical is not among")
+    assert denied(job, OperatorSettings()).startswith("priority class system-node-critical is not among")

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from tunesmith.artifacts import journal_segments
-from tunesmith.artifacts.journal import Journal, Window
-from tunesmith.artifacts.journal_parts import read_part, read_parts
-from tunesmith.artifacts.journal_turns import begin, committed
+from tunesmith.artifacts.background import RetryingTask
+from tunesmith.artifacts.journal import segments
+from tunesmith.artifacts.journal.fencing import begin_epoch, committed_parts
+from tunesmith.artifacts.journal.journal import Journal, SendWindow
+from tunesmith.artifacts.journal.parts import read_part, read_parts
 from tunesmith.artifacts.open import open_store
-from tunesmith.artifacts.retry import Task
 from tunesmith.errors import (
     CorruptObjectError,
     StoppedError,
@@ -50,8 +50,8 @@ def opened(store, tmp_path):
     made = []
 
     def make(**options):
-        turn = begin(store, "job", 1)
-        made.append(Journal(store, turn, "pod", tmp_path / "disk", **options))
+        epoch = begin_epoch(store, "job", 1)
+        made.append(Journal(store, epoch, "pod", tmp_path / "disk", **options))
         return made[-1]
 
     yield make
@@ -61,8 +61,8 @@ def opened(store, tmp_path):
 
 def parts(store):
     """Rows of each committed part."""
-    turn = begin(store, "job", 1)
-    return [part.rows for part in read_parts(store, turn, committed(store, turn))]
+    epoch = begin_epoch(store, "job", 1)
+    return [part.rows for part in read_parts(store, epoch, committed_parts(store, epoch))]
 
 
 def files(tmp_path):
@@ -104,7 +104,7 @@ def test_a_part_is_written_before_its_commit(opened, store):
 
 
 def test_a_part_does_not_grow_over_its_size(opened, store):
-    journal = opened(window=Window(size=400))
+    journal = opened(window=SendWindow(size=400))
     for number in range(20):
         journal.append(str(number), {"text": "x" * 100})
     journal.send()
@@ -114,7 +114,7 @@ def test_a_part_does_not_grow_over_its_size(opened, store):
 @pytest.mark.parametrize("durable", [False, True])
 def test_durable_rows_are_flushed(opened, durable, monkeypatch):
     flushed = []
-    monkeypatch.setattr(journal_segments, "sync", lambda file: flushed.append(file))
+    monkeypatch.setattr(segments, "sync", lambda file: flushed.append(file))
     journal = opened()
     journal.append("a", {}, durable=durable)
     assert len(flushed) == durable
@@ -127,18 +127,18 @@ def test_a_full_disk_takes_no_half_row(opened, store, monkeypatch, written, tmp_
     """Then there is room again, and the journal goes on."""
     journal = opened()
     journal.append("a", {"text": "x" * 50})
-    write_all = journal_segments.write_all
+    write_all = segments.write_all
 
     def full(file, data):
         write_all(file, data[:written])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_segments, "write_all", full)
+    monkeypatch.setattr(segments, "write_all", full)
     with pytest.raises(TemporaryError, match="The disk is full") as caught:
         journal.append("b", {"text": "x" * 50})
     assert caught.value.reason == Reason.DISK_FULL
     assert "b" not in journal
-    monkeypatch.setattr(journal_segments, "write_all", write_all)
+    monkeypatch.setattr(segments, "write_all", write_all)
     assert journal.append("b", {"text": "short"})
     journal.append("c", {})
     journal.send()
@@ -146,17 +146,17 @@ def test_a_full_disk_takes_no_half_row(opened, store, monkeypatch, written, tmp_
 
 
 def test_a_disk_that_is_full_from_the_first_byte(opened, store, monkeypatch):
-    journal, write_all = opened(), journal_segments.write_all
+    journal, write_all = opened(), segments.write_all
 
     def full(file, data):
         write_all(file, data[:5])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_segments, "write_all", full)
+    monkeypatch.setattr(segments, "write_all", full)
     for _ in range(2):
         with pytest.raises(TemporaryError, match="The disk is full"):
             journal.append("a", {})
-    monkeypatch.setattr(journal_segments, "write_all", write_all)
+    monkeypatch.setattr(segments, "write_all", write_all)
     assert journal.append("a", {})
     journal.send()
     assert parts(store) == [1]
@@ -164,7 +164,7 @@ def test_a_disk_that_is_full_from_the_first_byte(opened, store, monkeypatch):
 
 def test_the_store_is_away_for_a_while(opened, store):
     """Rows are written all the same; each is sent once."""
-    journal = opened(window=Window(rows=2, size=300))
+    journal = opened(window=SendWindow(rows=2, size=300))
     store.error = StorageTemporaryError("Nobody answers.")
     for number in range(9):
         journal.append(str(number), {"text": "x" * 40})
@@ -210,8 +210,8 @@ def test_what_was_committed_before_a_kill_is_not_sent_again(opened, store, monke
 
 def test_a_background_task_sends_what_is_due(opened, store):
     """By number of rows; the rest when told to end."""
-    journal, changed = opened(window=Window(rows=3, seconds=3600.0)), threading.Event()
-    task = Task("Upload", journal.keep_sending, changed, pauses=(0.001,))
+    journal, changed = opened(window=SendWindow(rows=3, seconds=3600.0)), threading.Event()
+    task = RetryingTask("Upload", journal.keep_sending, changed, pauses=(0.001,))
     sent = threading.Event()
     put = store.put
 
@@ -235,10 +235,10 @@ def test_a_background_task_sends_what_is_due(opened, store):
 
 def test_a_background_task_sends_what_has_waited_long_enough(opened, store):
     now = [0.0]
-    journal, changed = opened(window=Window(seconds=0.01), clock=lambda: now[0]), threading.Event()
+    journal, changed = opened(window=SendWindow(seconds=0.01), clock=lambda: now[0]), threading.Event()
     journal.append("a", {})
     now[0] = 1.0
-    task = Task("Upload", journal.keep_sending, changed)
+    task = RetryingTask("Upload", journal.keep_sending, changed)
     while not any(key.endswith("/00000000.json") for key in store.written):
         assert not task.done
     task.cancel()
@@ -248,9 +248,9 @@ def test_a_background_task_sends_what_has_waited_long_enough(opened, store):
 
 
 def test_a_background_task_waits_for_a_store_that_is_away(opened, store, caplog):
-    journal, changed = opened(window=Window(rows=1)), threading.Event()
+    journal, changed = opened(window=SendWindow(rows=1)), threading.Event()
     store.error = StorageTemporaryError("Nobody answers.")
-    task = Task("Upload of rows", journal.keep_sending, changed, pauses=(0.001,))
+    task = RetryingTask("Upload of rows", journal.keep_sending, changed, pauses=(0.001,))
     journal.append("a", {})
     while task.trouble is None:
         assert changed.wait(20)
@@ -265,17 +265,17 @@ def test_a_background_task_waits_for_a_store_that_is_away(opened, store, caplog)
 
 
 def test_a_refusal_ends_the_background_task(opened, store):
-    journal, changed = opened(window=Window(rows=1)), threading.Event()
+    journal, changed = opened(window=SendWindow(rows=1)), threading.Event()
     store.error = StoragePermanentError("Access denied.")
-    task = Task("Upload", journal.keep_sending, changed)
+    task = RetryingTask("Upload", journal.keep_sending, changed)
     journal.append("a", {})
     assert changed.wait(20)
     assert task.error is store.error
 
 
 def test_rows_from_many_threads(opened, store):
-    journal, changed = opened(window=Window(rows=7, size=500)), threading.Event()
-    task = Task("Upload", journal.keep_sending, changed)
+    journal, changed = opened(window=SendWindow(rows=7, size=500)), threading.Event()
+    task = RetryingTask("Upload", journal.keep_sending, changed)
     appended = []
 
     def work(first):
@@ -297,7 +297,7 @@ def test_rows_from_many_threads(opened, store):
 
 def test_what_is_left_on_the_disk_is_sent_by_the_next_process(opened, store, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    journal = opened(window=Window(size=200))
+    journal = opened(window=SendWindow(size=200))
     for number in range(5):
         journal.append(str(number), {"text": "x" * 50})
     journal.close()
@@ -327,7 +327,7 @@ def test_damage_in_the_middle_is_named(opened, tmp_path):
 
 
 def test_only_the_last_file_can_be_torn(opened, tmp_path):
-    journal = opened(window=Window(size=100))
+    journal = opened(window=SendWindow(size=100))
     for number in range(4):
         journal.append(str(number), {"text": "x" * 50})
     journal.close()
@@ -361,8 +361,8 @@ def test_a_damaged_part_is_named(opened, store):
     journal = opened()
     journal.append("a", {})
     journal.send()
-    turn = begin(store, "job", 1)
-    (part,) = read_parts(store, turn, committed(store, turn))
+    epoch = begin_epoch(store, "job", 1)
+    (part,) = read_parts(store, epoch, committed_parts(store, epoch))
     store.put(part.key, store.read(part.key).replace(b"a", b"b"))
     with pytest.raises(CorruptObjectError, match="differs from what was committed"):
         read_part(store, part)
@@ -371,18 +371,18 @@ def test_a_damaged_part_is_named(opened, store):
 @pytest.mark.parametrize("writer", ["a/b", "", "..", "a\n"])
 def test_a_writers_name_is_one_segment(store, tmp_path, writer):
     with pytest.raises(UsageError):
-        Journal(store, begin(store, "job", 1), writer, tmp_path / "disk")
+        Journal(store, begin_epoch(store, "job", 1), writer, tmp_path / "disk")
 
 
 def test_a_stopped_journal_keeps_what_it_could_not_send(opened, store, tmp_path):
     journal = opened()
     journal.append("a", {})
-    turn = begin(store, "job", 2)
+    epoch = begin_epoch(store, "job", 2)
     with pytest.raises(StoppedError):
         journal.send()
     journal.close()
-    after = Journal(store, turn, "pod", tmp_path / "disk")
+    after = Journal(store, epoch, "pod", tmp_path / "disk")
     assert "a" in after
     after.send()
     after.close()
-    assert [part.rows for part in read_parts(store, turn, committed(store, turn))] == [1]
+    assert [part.rows for part in read_parts(store, epoch, committed_parts(store, epoch))] == [1]

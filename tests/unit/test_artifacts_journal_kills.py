@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.artifacts import journal_segments, local_files
-from tunesmith.artifacts.journal import Journal, Window
-from tunesmith.artifacts.journal_rows import Rows, publish_rows
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts import local_files
+from tunesmith.artifacts.journal import segments
+from tunesmith.artifacts.journal.fencing import begin_epoch
+from tunesmith.artifacts.journal.journal import Journal, SendWindow
+from tunesmith.artifacts.journal.rows import CommittedRows, publish_rows
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified, read_manifest
 from tunesmith.errors import StoppedError
 
 PLAN = [f"row-{number}" for number in range(5)]
-SMALL = Window(rows=3, seconds=3600.0, size=90)
+SMALL = SendWindow(rows=3, seconds=3600.0, size=90)
 
 
 class Killed(BaseException):
@@ -65,7 +66,7 @@ class Through:
 def disk(monkeypatch):
     """The local disk, at whose changes the process may die as well, also in the middle of a write."""
     state = {"change": Change()}
-    write_all, unlink = journal_segments.write_all, Path.unlink
+    write_all, unlink = segments.write_all, Path.unlink
 
     def writing(file, data):
         state["change"]()
@@ -83,10 +84,10 @@ def disk(monkeypatch):
             state["change"]()
         unlink(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(journal_segments, "write_all", writing)
-    monkeypatch.setattr(journal_segments, "sync", syncing)
+    monkeypatch.setattr(segments, "write_all", writing)
+    monkeypatch.setattr(segments, "sync", syncing)
     monkeypatch.setattr(local_files, "sync", syncing)
-    for module in (journal_segments, local_files):
+    for module in (segments, local_files):
         monkeypatch.setattr(module, "sync_folder", lambda folder: None)
     monkeypatch.setattr(Path, "unlink", unlinking)
     return state
@@ -116,8 +117,8 @@ class World:
 
     def work(self, store, attempt):
         self.journal = None
-        turn = begin(store, "job", attempt)
-        self.journal = journal = Journal(store, turn, "pod-0", self.folder / "disk", SMALL)
+        epoch = begin_epoch(store, "job", attempt)
+        self.journal = journal = Journal(store, epoch, "pod-0", self.folder / "disk", SMALL)
         assert all(key in journal for key in self.written)
         for key in PLAN:
             if key not in journal:
@@ -128,10 +129,10 @@ class World:
                 self.sent |= self.written
         journal.send()
         self.sent |= self.written
-        self.merge(store, turn)
+        self.merge(store, epoch)
 
-    def merge(self, store, turn):
-        rows = Rows(store, turn, self.folder / "merge")
+    def merge(self, store, epoch):
+        rows = CommittedRows(store, epoch, self.folder / "merge")
         rows.load()
         rows.check(PLAN)
         made = self.folder / "made"
@@ -140,7 +141,7 @@ class World:
         (made / "all.txt").write_text("".join(f"{key}: {row['text']}\n" for key, row in rows.in_order(PLAN)))
         (made / "count.txt").write_text(str(len(rows)))
         rows.close()
-        publish_rows(store, turn, made, extra={"rows": len(PLAN)})
+        publish_rows(store, epoch, made, extra={"rows": len(PLAN)})
 
     def lose_disk(self):
         shutil.rmtree(self.folder / "disk", ignore_errors=True)
@@ -225,9 +226,9 @@ class Model:
 
     def start(self, new):
         self.attempt += new
-        self.turn = begin(self.output, "job", self.attempt)
+        self.epoch = begin_epoch(self.output, "job", self.attempt)
         self.store = Through(self.output, self.disk["change"])
-        self.journal = Journal(self.store, self.turn, "pod", self.folder / f"disk-{self.disks}", SMALL)
+        self.journal = Journal(self.store, self.epoch, "pod", self.folder / f"disk-{self.disks}", SMALL)
         for key, text in self.maybe.items():  # its kill came before its end was known
             if key in self.journal:
                 self.written[key] = self.sent[key] = text
@@ -282,7 +283,7 @@ class Model:
 
     def end(self):
         self.journal.send()
-        rows = Rows(self.output, self.turn, self.folder / "merge")
+        rows = CommittedRows(self.output, self.epoch, self.folder / "merge")
         rows.load()
         plan = list(map(str, range(13)))
         assert {key: row["text"] for key, row in rows.in_order(plan)} == self.written
@@ -309,12 +310,12 @@ def test_random_lives(tmp_path_factory, disk, examples):
 PROGRAM = """
 import sys
 from pathlib import Path
-from tunesmith.artifacts.journal import Journal, Window
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.journal.journal import Journal, SendWindow
+from tunesmith.artifacts.journal.fencing import begin_epoch
 from tunesmith.artifacts.open import open_store
 out, disk, attempt = sys.argv[1:]
 store = open_store(out)
-journal = Journal(store, begin(store, "job", int(attempt)), "pod", Path(disk), Window(size=2000))
+journal = Journal(store, begin_epoch(store, "job", int(attempt)), "pod", Path(disk), SendWindow(size=2000))
 for number in range(10**6):
     if journal.append(f"row-{number}", {"text": "x" * (number % 700), "by": int(attempt)}):
         print(number, flush=True)
@@ -336,12 +337,12 @@ def test_kill_9(tmp_path):
             said += [int(line) for line in process.stdout.read().split("\n")[:-1]]
     assert sorted(said) == sorted(set(said))
     store = open_store(out)
-    turn = begin(store, "job", 9)
-    journal = Journal(store, turn, "pod", Path(disk))
+    epoch = begin_epoch(store, "job", 9)
+    journal = Journal(store, epoch, "pod", Path(disk))
     assert all(f"row-{number}" in journal for number in said)
     assert len(journal) - len(said) in range(4)  # written, but killed before it could say so
     journal.send()
-    rows = Rows(store, turn, tmp_path / "merge")
+    rows = CommittedRows(store, epoch, tmp_path / "merge")
     rows.load()
     rows.check(f"row-{number}" for number in range(len(journal)))
     for number in said:
@@ -367,10 +368,10 @@ def test_a_child_that_lives_on_does_not_hold_the_folder(tmp_path):
     ) as process:  # fmt: skip
         assert process.stdout.readline()
         store = open_store(out)
-        turn = begin(store, "job", 1)
+        epoch = begin_epoch(store, "job", 1)
         with pytest.raises(StoppedError, match="Another process"):
-            Journal(store, turn, "pod", Path(disk))
+            Journal(store, epoch, "pod", Path(disk))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        Journal(store, turn, "pod", Path(disk)).close()
+        Journal(store, epoch, "pod", Path(disk)).close()
         os.killpg(process.pid, signal.SIGKILL)

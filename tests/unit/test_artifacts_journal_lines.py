@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.artifacts import journal_lines as lines
-from tunesmith.artifacts.key_set import DIGEST_SIZE, KeySet, digest_of, split_digests
+from tunesmith.artifacts.journal import lines as lines
+from tunesmith.artifacts.journal.key_set import DIGEST_SIZE, KeySet, digest_of, split_digests
 from tunesmith.errors import CorruptObjectError, StoragePermanentError
 
 RECORDS = [("a", {"text": "三年"}), ("b", {"text": "two\nlines \udc80", "n": [1.5, None]}), ("c", {})]
@@ -27,7 +27,7 @@ def decoded(raw):
 def length(tmp_path, data):
     path = tmp_path / "00000000.jsonl"
     path.write_bytes(data)
-    return lines.sound_length(path)
+    return lines.valid_length(path)
 
 
 def test_round_trip():

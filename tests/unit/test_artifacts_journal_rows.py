@@ -6,10 +6,10 @@ import tracemalloc
 
 import pytest
 
-from tunesmith.artifacts import journal_rows
-from tunesmith.artifacts.journal import Journal, Window
-from tunesmith.artifacts.journal_rows import Rows, publish_rows
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.journal import rows as journal_rows
+from tunesmith.artifacts.journal.fencing import begin_epoch
+from tunesmith.artifacts.journal.journal import Journal, SendWindow
+from tunesmith.artifacts.journal.rows import CommittedRows, publish_rows
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified
 from tunesmith.errors import (
@@ -33,14 +33,14 @@ def written(store, tmp_path):
     """Write rows as one pod of an attempt, a part for each group."""
 
     def write(*groups, attempt=1, writer="pod-0"):
-        turn = begin(store, "job", attempt)
-        journal = Journal(store, turn, writer, tmp_path / f"disk-{attempt}-{writer}")
+        epoch = begin_epoch(store, "job", attempt)
+        journal = Journal(store, epoch, writer, tmp_path / f"disk-{attempt}-{writer}")
         for group in groups:
             for key, row in group.items():
                 journal.append(key, row)
             journal.send()
         journal.close()
-        return turn
+        return epoch
 
     return write
 
@@ -49,8 +49,8 @@ def written(store, tmp_path):
 def loaded(store, tmp_path):
     made = []
 
-    def load(turn):
-        made.append(Rows(store, turn, tmp_path / f"merge-{len(made)}"))
+    def load(epoch):
+        made.append(CommittedRows(store, epoch, tmp_path / f"merge-{len(made)}"))
         made[-1].load()
         return made[-1]
 
@@ -61,8 +61,8 @@ def loaded(store, tmp_path):
 
 def test_rows_of_all_pods_in_the_plans_order(written, loaded):
     written({"c": {"n": 3}, "a": {"n": "一\udc80"}}, {"e": {}}, attempt=1)
-    turn = written({"b": {"n": 2}}, {"d": {"n": [4]}}, attempt=2, writer="pod-1")
-    rows = loaded(turn)
+    epoch = written({"b": {"n": 2}}, {"d": {"n": [4]}}, attempt=2, writer="pod-1")
+    rows = loaded(epoch)
     rows.check("abcde")
     assert list(rows.in_order("edcba")) == [
         ("e", {}), ("d", {"n": [4]}), ("c", {"n": 3}), ("b", {"n": 2}), ("a", {"n": "一\udc80"})
@@ -73,17 +73,17 @@ def test_rows_of_all_pods_in_the_plans_order(written, loaded):
 
 def test_of_two_rows_the_first_committed_counts(store, written, loaded, tmp_path):
     """Whichever order the store lists them in; two pods only make one row when they were told to."""
-    turn = begin(store, "job", 1)
-    pods = [Journal(store, turn, f"pod-{number}", tmp_path / f"disk-{number}") for number in (1, 0)]
+    epoch = begin_epoch(store, "job", 1)
+    pods = [Journal(store, epoch, f"pod-{number}", tmp_path / f"disk-{number}") for number in (1, 0)]
     for pod in pods:
         pod.append("a", {"by": id(pod)})
     for pod in pods:
         pod.send()
         pod.close()
-    rows = loaded(turn)
+    rows = loaded(epoch)
     assert rows.get("a") == {"by": id(pods[1])}
     rows.check("a")
-    assert [loaded(turn).get("a") for _ in range(3)] == [rows.get("a")] * 3
+    assert [loaded(epoch).get("a") for _ in range(3)] == [rows.get("a")] * 3
 
 
 def test_a_scan_gives_each_row_once_and_reads_it_only_if_asked(written, loaded, monkeypatch):
@@ -119,14 +119,14 @@ def test_rows_that_are_not_planned_are_an_error_unless_allowed(written, loaded):
 
 
 def test_an_empty_plan_and_no_rows(store, loaded):
-    rows = loaded(begin(store, "job", 1))
+    rows = loaded(begin_epoch(store, "job", 1))
     rows.check("")
     assert list(rows.in_order("")) == []
 
 
 def test_loading_goes_on_after_an_error(store, written, tmp_path, monkeypatch):
-    turn = written(*({str(number): {}} for number in range(30)))
-    rows, read, reads = Rows(store, turn, tmp_path / "merge"), store.read, []
+    epoch = written(*({str(number): {}} for number in range(30)))
+    rows, read, reads = CommittedRows(store, epoch, tmp_path / "merge"), store.read, []
 
     def failing(key):
         reads.append(key)
@@ -149,8 +149,8 @@ def test_loading_goes_on_after_an_error(store, written, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["rows", "index"])
 def test_a_full_disk_is_said_and_gone_on_from(store, written, tmp_path, monkeypatch, where):
-    turn = written({"a": {}, "b": {}}, {"c": {}})
-    rows = Rows(store, turn, tmp_path / "merge")
+    epoch = written({"a": {}, "b": {}}, {"c": {}})
+    rows = CommittedRows(store, epoch, tmp_path / "merge")
 
     def full(file, data):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -175,7 +175,7 @@ FILLING = "INSERT OR IGNORE INTO rows SELECT ?1 || zeroblob(9000 * (?2 > 0)), ?2
 
 
 def test_other_trouble_with_the_index_is_not_called_a_full_disk(store, written, tmp_path):
-    rows = Rows(store, written({"a": {}}), tmp_path / "merge")
+    rows = CommittedRows(store, written({"a": {}}), tmp_path / "merge")
     rows._index.execute("DROP TABLE rows")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         rows.load()
@@ -190,10 +190,10 @@ def test_keys_that_cannot_be_told_apart_are_an_error(written, loaded, monkeypatc
 
 
 def test_a_damaged_part_ends_the_merge(store, written, tmp_path):
-    turn = written({"a": {"text": "x"}})
+    epoch = written({"a": {"text": "x"}})
     (key,) = [entry.key for entry in store.list() if entry.key.endswith(".jsonl")]
     store.put(key, store.read(key)[:-1])
-    rows = Rows(store, turn, tmp_path / "merge")
+    rows = CommittedRows(store, epoch, tmp_path / "merge")
     with pytest.raises(CorruptObjectError, match="differs from what was committed"):
         rows.load()
     rows.close()
@@ -202,11 +202,11 @@ def test_a_damaged_part_ends_the_merge(store, written, tmp_path):
 def test_an_attempt_whose_time_is_over_does_not_publish(store, tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "data.txt").write_text("x")
-    turn = begin(store, "job", 1)
-    begin(store, "job", 2)
+    epoch = begin_epoch(store, "job", 1)
+    begin_epoch(store, "job", 2)
     with pytest.raises(StoppedError):
-        publish_rows(store, turn, tmp_path / "made")
-    digest = publish_rows(store, begin(store, "job", 2), tmp_path / "made", extra={"rows": 1})
+        publish_rows(store, epoch, tmp_path / "made")
+    digest = publish_rows(store, begin_epoch(store, "job", 2), tmp_path / "made", extra={"rows": 1})
     assert fetch_verified(store, "", tmp_path / "got").digest == digest
 
 
@@ -216,15 +216,15 @@ def test_memory_stays_flat(store, loaded, tmp_path, count):
     keys = [f"{number:08}" for number in range(count)]
     tracemalloc.start()
     try:
-        turn = begin(store, "job", 1)
-        journal = Journal(store, turn, "pod", tmp_path / "disk", Window(size=1 << 20))
+        epoch = begin_epoch(store, "job", 1)
+        journal = Journal(store, epoch, "pod", tmp_path / "disk", SendWindow(size=1 << 20))
         for key in keys:
             journal.append(key, {"text": "x" * 500})
         journal.send()
         journal.close()
         wrote = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
-        rows = loaded(turn)
+        rows = loaded(epoch)
         rows.check(keys)
         assert sum(1 for _ in rows.in_order(keys)) == count
         read = tracemalloc.get_traced_memory()[1]

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows
-from tunesmith.artifacts.journal_turns import Log, begin, check, committed
+from tunesmith.artifacts.journal.fencing import Log, begin_epoch, check_epoch, committed_parts
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import CorruptObjectError, StoppedError
 
@@ -21,18 +21,18 @@ def pod(store, tmp_path):
     """A pod of an attempt, each with a disk of its own."""
     made = []
 
-    def make(attempt, writer="pod-0", job="job", turn=None):
-        turn = turn or begin(store, job, attempt)
-        made.append(Journal(store, turn, writer, tmp_path / f"disk-{len(made)}"))
-        return turn, made[-1]
+    def make(attempt, writer="pod-0", job="job", epoch=None):
+        epoch = epoch or begin_epoch(store, job, attempt)
+        made.append(Journal(store, epoch, writer, tmp_path / f"disk-{len(made)}"))
+        return epoch, made[-1]
 
     yield make
     for journal in made:
         journal.close()
 
 
-def keys_of(store, turn, tmp_path):
-    rows = Rows(store, turn, tmp_path / "merge")
+def keys_of(store, epoch, tmp_path):
+    rows = CommittedRows(store, epoch, tmp_path / "merge")
     rows.load()
     found = {key for key in "abcdefgh" if rows.get(key) is not None}
     assert len(rows) == len(found)
@@ -41,21 +41,21 @@ def keys_of(store, turn, tmp_path):
 
 
 def test_turns_are_counted(store):
-    turns = [begin(store, "job", attempt) for attempt in (1, 3, 4)]
-    assert [turn.number for turn in turns] == [1, 2, 3]
-    assert begin(store, "job", 4) == turns[2]  # another pod, or a process that was started again
-    assert begin(store, "next job", 1).number == 4
-    assert len({turn.journal for turn in turns}) == 1
+    turns = [begin_epoch(store, "job", attempt) for attempt in (1, 3, 4)]
+    assert [epoch.number for epoch in turns] == [1, 2, 3]
+    assert begin_epoch(store, "job", 4) == turns[2]  # another pod, or a process that was started again
+    assert begin_epoch(store, "next job", 1).number == 4
+    assert len({epoch.journal for epoch in turns}) == 1
 
 
 def test_an_attempt_that_is_late_does_not_begin(store):
-    begin(store, "job", 2)
+    begin_epoch(store, "job", 2)
     with pytest.raises(StoppedError, match="A later attempt"):
-        begin(store, "job", 1)
-    begin(store, "next job", 1)
+        begin_epoch(store, "job", 1)
+    begin_epoch(store, "next job", 1)
     for attempt in (1, 2):
         with pytest.raises(StoppedError):
-            begin(store, "job", attempt)
+            begin_epoch(store, "job", attempt)
 
 
 def test_an_old_pod_cannot_commit_after_the_next_attempt_began(store, pod, tmp_path):
@@ -67,12 +67,12 @@ def test_an_old_pod_cannot_commit_after_the_next_attempt_began(store, pod, tmp_p
     with pytest.raises(StoppedError, match="A later attempt"):
         old.send()
     with pytest.raises(StoppedError):
-        check(store, first)
+        check_epoch(store, first)
     assert "a" in new
     assert "b" not in new
     new.append("b", {"by": 2})
     new.send()
-    rows = Rows(store, second, tmp_path / "merge")
+    rows = CommittedRows(store, second, tmp_path / "merge")
     rows.load()
     assert list(rows.in_order("ab")) == [("a", {"by": 1}), ("b", {"by": 2})]
     rows.check("ab")
@@ -86,11 +86,11 @@ def test_what_an_old_pod_writes_later_is_never_seen(store, pod, tmp_path):
         old.append(key, {"by": 1})
         with pytest.raises(StoppedError):
             old.send()
-    assert committed(store, second) == {}
+    assert committed_parts(store, second) == {}
     new.append("c", {"by": 2})
     new.send()
     third, _ = pod(3)
-    assert committed(store, third) == {Log(2, "pod-0"): 1}
+    assert committed_parts(store, third) == {Log(2, "pod-0"): 1}
     assert keys_of(store, third, tmp_path) == {"c"}
 
 
@@ -127,35 +127,35 @@ def test_an_attempt_that_is_overtaken_while_it_begins_stops(store, monkeypatch):
         done = put(key, data, **options)
         if key.endswith("0001.json"):
             monkeypatch.undo()
-            begin(store, "job", 2)
+            begin_epoch(store, "job", 2)
         return done
 
     monkeypatch.setattr(store, "put", racing)
     with pytest.raises(StoppedError):
-        begin(store, "job", 1)
+        begin_epoch(store, "job", 1)
 
 
 def test_a_turn_that_was_fenced_before_its_opening_is_passed_over(store, pod, tmp_path):
-    turn, old = pod(1)
+    epoch, old = pod(1)
     old.append("a", {})
     old.send()
-    store.put(f"{turn.root}turns/0002.fence", b'{"job":"job","attempt":2}')
+    store.put(f"{epoch.root}turns/0002.fence", b'{"job":"job","attempt":2}')
     third, new = pod(3)
     assert third.number == 3
     assert "a" in new
-    assert committed(store, third) == {Log(1, "pod-0"): 1}
+    assert committed_parts(store, third) == {Log(1, "pod-0"): 1}
 
 
 def test_a_turn_without_an_opening_is_gone_on_with(store):
-    turn = begin(store, "job", 1)
-    store.put(f"{turn.root}turns/0002.fence", b'{"job":"job","attempt":2}')
-    assert begin(store, "job", 2).number == 2
+    epoch = begin_epoch(store, "job", 1)
+    store.put(f"{epoch.root}turns/0002.fence", b'{"job":"job","attempt":2}')
+    assert begin_epoch(store, "job", 2).number == 2
 
 
 def test_pods_of_one_attempt_see_one_opening(store, pod, tmp_path):
     pod(1)
-    turns = {id(turn): turn for turn in (begin(store, "job", 2) for _ in range(3))}
-    assert len({turn.number for turn in turns.values()}) == 1
+    turns = {id(epoch): epoch for epoch in (begin_epoch(store, "job", 2) for _ in range(3))}
+    assert len({epoch.number for epoch in turns.values()}) == 1
     _, one = pod(2, "pod-0")
     _, two = pod(2, "pod-1")
     one.append("a", {})
@@ -164,19 +164,19 @@ def test_pods_of_one_attempt_see_one_opening(store, pod, tmp_path):
     one.send()
     two.send()
     third, journal = pod(3)
-    assert committed(store, third) == {Log(2, "pod-0"): 1, Log(2, "pod-1"): 1}
+    assert committed_parts(store, third) == {Log(2, "pod-0"): 1, Log(2, "pod-1"): 1}
     assert all(key in journal for key in "abc")
 
 
 def test_two_processes_as_one_pod_never_mix(store, pod, tmp_path):
-    turn, one = pod(1)
+    epoch, one = pod(1)
     _, two = pod(1)
     one.append("a", {})
     two.append("b", {})
     one.send()
     with pytest.raises(StoppedError, match="Another process writes"):
         two.send()
-    assert keys_of(store, turn, tmp_path) == {"a"}
+    assert keys_of(store, epoch, tmp_path) == {"a"}
 
 
 def test_a_replaced_output_is_another_journal(store, pod, tmp_path):
@@ -185,7 +185,7 @@ def test_a_replaced_output_is_another_journal(store, pod, tmp_path):
         _, old = pod(attempt)
     old.append("a", {"by": "old"})
     shutil.rmtree(tmp_path / "out")
-    turns = [begin(store, "other", attempt) for attempt in (1, 2, 3)]
+    turns = [begin_epoch(store, "other", attempt) for attempt in (1, 2, 3)]
     with pytest.raises(StoppedError):
         old.send()
     _, new = pod(3, job="other")
@@ -197,26 +197,26 @@ def test_a_replaced_output_is_another_journal(store, pod, tmp_path):
 
 def test_a_missing_commit_ends_a_log(store, pod, tmp_path):
     """Somebody deleted it: what comes after is done again rather than guessed at."""
-    turn, journal = pod(1)
+    epoch, journal = pod(1)
     for key in "abc":
         journal.append(key, {})
         journal.send()
-    store.delete([f"{turn.root}parts/0001/pod-0/00000001.json"])
-    assert committed(store, turn) == {Log(1, "pod-0"): 1}
+    store.delete([f"{epoch.root}parts/0001/pod-0/00000001.json"])
+    assert committed_parts(store, epoch) == {Log(1, "pod-0"): 1}
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"version":1}', b'{"version":2,"part":{}}'])
 def test_a_damaged_commit_is_named(store, pod, data):
-    turn, journal = pod(1)
+    epoch, journal = pod(1)
     journal.append("a", {})
     journal.send()
-    store.put(f"{turn.root}parts/0001/pod-0/00000000.json", data)
+    store.put(f"{epoch.root}parts/0001/pod-0/00000000.json", data)
     with pytest.raises(CorruptObjectError, match=r"0001/pod-0/00000000\.json is no commit"):
         pod(2)
 
 
 def test_a_damaged_turn_is_named(store):
-    turn = begin(store, "job", 1)
-    store.put(f"{turn.root}turns/0001.json", b"{")
+    epoch = begin_epoch(store, "job", 1)
+    store.put(f"{epoch.root}turns/0001.json", b"{")
     with pytest.raises(CorruptObjectError, match=r"turns/0001\.json is damaged"):
-        begin(store, "job", 1)
+        begin_epoch(store, "job", 1)

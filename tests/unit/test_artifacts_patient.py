@@ -7,10 +7,10 @@ import pytest
 from tests.cases import each
 
 from tunesmith.artifacts import local_files
+from tunesmith.artifacts.background import RetryingTask
 from tunesmith.artifacts.folder import FolderStore
 from tunesmith.artifacts.location import split_uri
-from tunesmith.artifacts.patient import PatientStore
-from tunesmith.artifacts.retry import Task
+from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import (
     StoppedError,
@@ -44,7 +44,7 @@ class Faulty:
 
 def patient(store, check=lambda: None, **options):
     told = []
-    return PatientStore(store, check, told.append, lambda seconds: None, **options), told
+    return RetryingStore(store, check, told.append, lambda seconds: None, **options), told
 
 
 CALLS = {
@@ -118,7 +118,7 @@ def ended(*errors, pauses=(0.001,)):
         if left:
             raise left.pop(0)
 
-    task = Task("Work", work, changed, pauses, told.append)
+    task = RetryingTask("Work", work, changed, pauses, told.append)
     while not task.done:
         changed.wait(5)
         changed.clear()

@@ -6,7 +6,7 @@ import pytest
 
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import fetch_verified, publish, read_manifest
-from tunesmith.artifacts.republish import fetch_some, republish, settle
+from tunesmith.artifacts.republish import fetch_matching, finish_republish, republish
 from tunesmith.errors import CorruptObjectError, OutputConflictError
 
 OLD = {"final_model/w.bin": "weights", "report.html": "old", "evaluation/0/base/x": "1", "logs/a": "log"}
@@ -74,12 +74,12 @@ def test_the_new_output_takes_the_old_ones_place(store, tmp_path):
     digest = replace_it(store, tmp_path / "new")
     assert read(store, tmp_path / "read") == NEW
     assert {entry.key for entry in store.list()} == {*NEW, "manifest.json", "fingerprint.json"}
-    assert read_manifest(store, "").digest == digest == settle(store, "evaluation/")
+    assert read_manifest(store, "").digest == digest == finish_republish(store, "evaluation/")
     assert all("at" not in file for file in json.loads(store.read("manifest.json"))["files"])
 
 
 def test_killed_anywhere_a_reader_finds_the_old_or_the_new_output(store, tmp_path):
-    """And what was begun can be done again, by the same job or after `settle`."""
+    """And what was begun can be done again, by the same job or after `finish_republish`."""
     seen = []
     for steps in range(40):
         out = open_store(f"file://{tmp_path / f'out-{steps}'}")
@@ -91,7 +91,7 @@ def test_killed_anywhere_a_reader_finds_the_old_or_the_new_output(store, tmp_pat
             assert found in (OLD, NEW), steps
             seen.append(found == NEW)
             if found == NEW:
-                settle(out, "evaluation/")
+                finish_republish(out, "evaluation/")
             else:
                 replace_it(out, tmp_path / "new")
         else:
@@ -142,8 +142,10 @@ def test_of_two_jobs_that_replace_one_output_the_second_is_refused(store, tmp_pa
 
 
 def test_parts_of_an_output_are_fetched_and_checked(store, tmp_path):
-    fetch_some(store, read_manifest(store, ""), tmp_path / "some", lambda key: key.startswith("final_model/"))
+    fetch_matching(
+        store, read_manifest(store, ""), tmp_path / "some", lambda key: key.startswith("final_model/")
+    )
     assert [p.name for p in (tmp_path / "some").rglob("*") if p.is_file()] == ["w.bin"]
     store.put("final_model/w.bin", b"broken!")
     with pytest.raises(CorruptObjectError, match=r"w\.bin"):
-        fetch_some(store, read_manifest(store, ""), tmp_path / "more", lambda key: True)
+        fetch_matching(store, read_manifest(store, ""), tmp_path / "more", lambda key: True)

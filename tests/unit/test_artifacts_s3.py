@@ -13,9 +13,9 @@ from tests.cases import each
 
 from tunesmith.artifacts.local_files import explained as file_explained
 from tunesmith.artifacts.open import open_store
-from tunesmith.artifacts.s3_client import NORMAL_LIMITS, Limits, connection
-from tunesmith.artifacts.s3_errors import Target, check_no_redirect, explained
-from tunesmith.artifacts.s3_reader import open_object
+from tunesmith.artifacts.s3.client import NORMAL_LIMITS, RetryLimits, connection
+from tunesmith.artifacts.s3.errors import S3Target, check_no_redirect, explained
+from tunesmith.artifacts.s3.reader import open_object
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import (
     StoppedError,
@@ -26,7 +26,7 @@ from tunesmith.errors import (
 )
 from tunesmith.names import Reason
 
-TARGET = Target("bucket", "s3://bucket/key", "http://s3.example")
+TARGET = S3Target("bucket", "s3://bucket/key", "http://s3.example")
 
 
 class _Body:
@@ -162,5 +162,5 @@ def test_a_stream_that_breaks_in_any_way_is_resumed(error):
             known = {"ETag": "e", "ContentLength": 4, "ContentRange": "bytes 0-3/4"}
             return {"Body": self.bodies.pop(0), **known}
 
-    stream = open_object(Client(error), "key", TARGET, Limits().resumes)
+    stream = open_object(Client(error), "key", TARGET, RetryLimits().resumes)
     assert stream.read() == b"data"

@@ -10,9 +10,9 @@ from botocore.exceptions import (
 )
 from tests.cases import each
 
-from tunesmith.artifacts import s3_errors
-from tunesmith.artifacts.s3_errors import Target, explained
-from tunesmith.artifacts.s3_trust import LASTS, Trust
+from tunesmith.artifacts.s3 import errors
+from tunesmith.artifacts.s3.errors import S3Target, explained
+from tunesmith.artifacts.s3.trust import LASTS, RefusalTrust
 from tunesmith.errors import StoragePermanentError, StorageTemporaryError
 
 DENIED = ClientError(
@@ -43,14 +43,14 @@ PERMANENT, TEMPORARY = StoragePermanentError, StorageTemporaryError
 )
 def test_what_has_worked_is_presumed_to_work_again(error, history, kind, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(s3_errors, "_TRUST", Trust(lambda: now))
-    target = Target("bucket", "s3://bucket/key", "https://s3")
+    monkeypatch.setattr(errors, "_TRUST", RefusalTrust(lambda: now))
+    target = S3Target("bucket", "s3://bucket/key", "https://s3")
     for step in history.replace("worked elsewhere", "elsewhere").split():
         if step == "worked":
             with explained("read", target):
                 pass
         elif step == "elsewhere":
-            with explained("write", target), explained("read", Target("b", "s3://b/key", "https://s3")):
+            with explained("write", target), explained("read", S3Target("b", "s3://b/key", "https://s3")):
                 pass
         elif step == "denied":
             with pytest.raises(TEMPORARY), explained("read", target):
@@ -70,5 +70,5 @@ def test_what_has_worked_is_presumed_to_work_again(error, history, kind, monkeyp
     ],
 )
 def test_botocores_errors_that_are_also_oserrors_are_explained(error):
-    with pytest.raises(TEMPORARY), explained("read", Target("bucket", "s3://bucket/key", "https://s3")):
+    with pytest.raises(TEMPORARY), explained("read", S3Target("bucket", "s3://bucket/key", "https://s3")):
         raise error

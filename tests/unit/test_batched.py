@@ -18,12 +18,12 @@ from tests.fixtures.tokenizers import load_family
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, TransformersEngine
-from tunesmith.engines import batched_memory
 from tunesmith.engines.adapter import load_adapter
-from tunesmith.engines.batched_rows import Row, Waiting
-from tunesmith.engines.batched_text import Endings
+from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
-from tunesmith.engines.sampler import Engine, Reply, Request
+from tunesmith.engines.hf import memory
+from tunesmith.engines.hf.rows import GenerationRow, WaitingRows
+from tunesmith.engines.hf.text import Endings
 from tunesmith.errors import ModelError, PermanentError, StoppedError
 from tunesmith.names import Reason
 
@@ -32,9 +32,9 @@ from tunesmith.names import Reason
 def libraries():
     """Not at the top: collecting tests stays cheap."""
     global CHAT, torch, BatchedEngine, open_transformers, sizes_of, joined, prompt_cache
-    global AutoModelForCausalLM, Batch, Drawing, GPT2Config, GPT2LMHeadModel, GenerationConfig
+    global AutoModelForCausalLM, GenerationBatch, TokenSampler, GPT2Config, GPT2LMHeadModel, GenerationConfig
     global LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, MistralConfig
-    global MistralForCausalLM, MixtralConfig, MixtralForCausalLM, Warp
+    global MistralForCausalLM, MixtralConfig, MixtralForCausalLM, SamplingParams
     import torch
     from transformers import (
         AutoModelForCausalLM,
@@ -51,9 +51,9 @@ def libraries():
         MixtralForCausalLM,
     )
 
-    from tunesmith.engines.batched import BatchedEngine, open_transformers, sizes_of
-    from tunesmith.engines.batched_batch import Batch, Drawing, joined, prompt_cache
-    from tunesmith.engines.batched_draw import Warp
+    from tunesmith.engines.hf.batch import GenerationBatch, TokenSampler, joined, prompt_cache
+    from tunesmith.engines.hf.engine import BatchedEngine, open_transformers, sizes_of
+    from tunesmith.engines.hf.sample_tokens import SamplingParams
 
     CHAT = load_family("chatml")
     SMALL["vocab_size"] = len(CHAT.tokenizer)
@@ -122,10 +122,10 @@ def opened(model: Any, batch_size: Any = "auto", *, seed: int = 0, **sampling: A
     """An engine over a model that is in memory. `sampling` is by the manifest's names."""
     spec = SamplingSpec(**{"maxNewTokens": 12, "temperature": 0.0, **sampling})
     model.generation_config = GenerationConfig()
-    longest = batched_memory.longest(model.config, CHAT.tokenizer)
+    longest = memory.longest(model.config, CHAT.tokenizer)
     sizes = sizes_of(model, longest, TransformersEngine(batchSize=batch_size), spec)
-    drawing = Drawing(model, Warp.of(spec), Endings(CHAT, spec.stop_tokens), longest)
-    return BatchedEngine(drawing, sizes, spec, seed)
+    token_sampler = TokenSampler(model, SamplingParams.of(spec), Endings(CHAT, spec.stop_tokens), longest)
+    return BatchedEngine(token_sampler, sizes, spec, seed)
 
 
 def run(engine: Engine, use: Callable[[Engine], Awaitable[Any]]) -> Any:
@@ -140,32 +140,32 @@ def run(engine: Engine, use: Callable[[Engine], Awaitable[Any]]) -> Any:
     return asyncio.run(all_of_it())
 
 
-def replies(engine: Engine, requests: Iterable[Request]) -> list[Reply]:
-    async def use(engine: Engine) -> list[Reply]:
+def replies(engine: Engine, requests: Iterable[GenerationRequest]) -> list[GeneratedReply]:
+    async def use(engine: Engine) -> list[GeneratedReply]:
         return await asyncio.gather(*(engine.reply(request) for request in requests))
 
-    found: list[Reply] = run(engine, use)
+    found: list[GeneratedReply] = run(engine, use)
     return found
 
 
-def requests_of(prompts: Sequence[Sequence[int]], samples: int = 1) -> list[Request]:
+def requests_of(prompts: Sequence[Sequence[int]], samples: int = 1) -> list[GenerationRequest]:
     return [
-        Request(prompt, f"p{at}", index, None)
+        GenerationRequest(prompt, f"p{at}", index, None)
         for at, prompt in enumerate(prompts)
         for index in range(samples)
     ]
 
 
-def greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
+def greedy(model: Any, prompt: Sequence[int], limit: int) -> GeneratedReply:
     """What plain transformers says, alone and without a cache of ours; it is asked once."""
-    said: dict[Any, Reply] = vars(model).setdefault("said", {})
+    said: dict[Any, GeneratedReply] = vars(model).setdefault("said", {})
     key = (tuple(prompt), limit)
     if key not in said:
         said[key] = _greedy(model, prompt, limit)
     return said[key]
 
 
-def _greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
+def _greedy(model: Any, prompt: Sequence[int], limit: int) -> GeneratedReply:
     ids = torch.tensor([list(prompt)])
     output = model.generate(
         ids,
@@ -178,7 +178,7 @@ def _greedy(model: Any, prompt: Sequence[int], limit: int) -> Reply:
     endings = Endings(CHAT, [])
     stopped = output[-1] in CHAT.stop_ids
     text = endings.text(output[:-1] if stopped else output)
-    return Reply(text, len(output), "stop" if stopped else "length")
+    return GeneratedReply(text, len(output), "stop" if stopped else "length")
 
 
 # --- The likeliest tokens ---------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_prompt_without_a_place_for_a_reply_is_refused() -> None:
 def test_a_request_may_have_a_temperature_and_a_length_of_its_own(batch_size: int) -> None:
     model, prompts = build("llama"), PROMPTS[:3]
     requests = [
-        Request(prompt, f"p{at}", index, None, temperature, length)
+        GenerationRequest(prompt, f"p{at}", index, None, temperature, length)
         for at, prompt in enumerate(prompts)
         for index, (temperature, length) in enumerate([(0.0, 12), (None, 3), (0.0, None), (50.0, 7)])
     ]
@@ -255,7 +255,7 @@ def test_replies_are_as_likely_as_the_model_says() -> None:
     prompt, count = [5, 9, 3], 600
     found = replies(
         opened(model, temperature=2.0, topP=0.7, topK=6, maxNewTokens=1),
-        [Request(prompt, f"p{at // 8}", at % 8, None) for at in range(count)],
+        [GenerationRequest(prompt, f"p{at // 8}", at % 8, None) for at in range(count)],
     )
     scores = model(torch.tensor([prompt])).logits[0, -1].detach() / 2
     kept, ids = scores.topk(6)
@@ -331,15 +331,19 @@ def test_logits_that_are_no_numbers_are_an_error() -> None:
 # --- Seeds of requests ------------------------------------------------------------------------------------
 
 
-def exact_requests(samples: int = 6, prompts: Sequence[Sequence[int]] = tuple(PROMPTS[:4])) -> list[Request]:
+def exact_requests(
+    samples: int = 6, prompts: Sequence[Sequence[int]] = tuple(PROMPTS[:4])
+) -> list[GenerationRequest]:
     return [
-        Request(prompt, f"p{at}", index, 1000 * at + index)
+        GenerationRequest(prompt, f"p{at}", index, 1000 * at + index)
         for at, prompt in enumerate(prompts)
         for index in range(samples)
     ]
 
 
-def exact(model: Any, requests: Sequence[Request], samples: int = 6, **more: Any) -> dict[Any, Reply]:
+def exact(
+    model: Any, requests: Sequence[GenerationRequest], samples: int = 6, **more: Any
+) -> dict[Any, GeneratedReply]:
     settings = {"temperature": 1.0, "numSamples": samples, "deterministic": True, **more}
     found = replies(opened(model, **settings), requests)
     return {(r.group, r.index): reply for r, reply in zip(requests, found, strict=True)}
@@ -452,13 +456,13 @@ def test_a_prompt_is_computed_once_for_all_its_samples(monkeypatch: pytest.Monke
 
 def test_requests_made_together_are_handed_over_together(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers: list[int] = []
-    plain = Waiting.add
+    plain = WaitingRows.add
 
-    def spied(waiting: Waiting, rows: Sequence[Row]) -> bool:
+    def spied(waiting: WaitingRows, rows: Sequence[GenerationRow]) -> bool:
         numbers.append(len(rows))
         return plain(waiting, rows)
 
-    monkeypatch.setattr(Waiting, "add", spied)
+    monkeypatch.setattr(WaitingRows, "add", spied)
     replies(opened(build("llama")), requests_of(PROMPTS[:3], 4))
     assert numbers == [12]
 
@@ -506,10 +510,10 @@ def test_a_request_joins_those_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -
     engine = opened(model, 16, maxNewTokens=100)
     steps = slowed(model, monkeypatch, 0.002)
 
-    async def use(engine: Engine) -> list[Reply]:
-        first = asyncio.ensure_future(engine.reply(Request(PROMPTS[0], "a", 0, None)))
+    async def use(engine: Engine) -> list[GeneratedReply]:
+        first = asyncio.ensure_future(engine.reply(GenerationRequest(PROMPTS[0], "a", 0, None)))
         await until(lambda: steps["all"] > 5)
-        return [await engine.reply(Request(PROMPTS[1], "b", 0, None)), await first]
+        return [await engine.reply(GenerationRequest(PROMPTS[1], "b", 0, None)), await first]
 
     found = run(engine, use)
     taken = steps["all"]
@@ -522,8 +526,8 @@ def test_a_request_joins_those_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -
 def test_padding_goes_with_the_rows_that_needed_it() -> None:
     model = build("llama")
     prompts = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [4, 5, 6, 7]]
-    rows = [Row(request, 4, Random(0), lambda result: None) for request in requests_of(prompts)]
-    parts = [Batch.of([row], model.device, prompt_cache(model, row.request.prompt)) for row in rows]
+    rows = [GenerationRow(request, 4, Random(0), lambda result: None) for request in requests_of(prompts)]
+    parts = [GenerationBatch.of([row], model.device, prompt_cache(model, row.request.prompt)) for row in rows]
     batch = joined(parts)
     assert batch.ids.tolist() == [[0, 0, 0, 5, 6, 7], [8, 9, 10, 11, 12, 13], [0, 0, 4, 5, 6, 7]]
     assert batch.mask.sum(dim=1).tolist() == [3, 6, 4]
@@ -546,7 +550,7 @@ def test_memory_bounds_the_rows(monkeypatch: pytest.MonkeyPatch, kind: str, of_t
     model = build(kind)
     room = 3 * (20 * (1 if kind == "llama" else 1.25) + 40)
     monkeypatch.setattr(
-        "tunesmith.engines.batched.free_memory", lambda cuda: int(room * of_token / 0.7) + 1000
+        "tunesmith.engines.hf.engine.free_memory", lambda cuda: int(room * of_token / 0.7) + 1000
     )
     engine = opened(model, 64, maxNewTokens=40)
     rows: list[int] = []
@@ -565,7 +569,9 @@ def test_memory_bounds_the_rows(monkeypatch: pytest.MonkeyPatch, kind: str, of_t
 def test_the_number_of_rows_follows_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
     of_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, bytes
-    monkeypatch.setattr("tunesmith.engines.batched.free_memory", lambda cuda: int(128 * 5.5 * of_token / 0.7))
+    monkeypatch.setattr(
+        "tunesmith.engines.hf.engine.free_memory", lambda cuda: int(128 * 5.5 * of_token / 0.7)
+    )
     for size, expected in (("auto", 5), (7, 7)):
         engine = opened(model, size, maxNewTokens=1000)
         assert engine.at_once == expected
@@ -608,15 +614,19 @@ def test_cancelling_ends_a_running_row_and_drops_a_waiting_one(
     seed = 1 if settings else None
 
     async def use(engine: Engine) -> None:
-        running = [asyncio.ensure_future(engine.reply(Request([5, 9], "a", i, seed))) for i in range(2)]
-        waiting = [asyncio.ensure_future(engine.reply(Request([6, 9], "b", i, seed))) for i in range(2)]
+        running = [
+            asyncio.ensure_future(engine.reply(GenerationRequest([5, 9], "a", i, seed))) for i in range(2)
+        ]
+        waiting = [
+            asyncio.ensure_future(engine.reply(GenerationRequest([6, 9], "b", i, seed))) for i in range(2)
+        ]
         await until(lambda: steps["all"] > 3)
         for task in (*running, *waiting):
             task.cancel()
         results = await asyncio.gather(*running, *waiting, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
         before = steps["all"]
-        assert (await engine.reply(Request([7], "c", 0, seed))).tokens > 0
+        assert (await engine.reply(GenerationRequest([7], "c", 0, seed))).tokens > 0
         assert steps["all"] <= before + 203
 
     run(engine, use)
@@ -625,7 +635,7 @@ def test_cancelling_ends_a_running_row_and_drops_a_waiting_one(
 def test_cancelling_one_sample_leaves_the_others() -> None:
     model = build("llama")
 
-    async def use(engine: Engine) -> list[Reply]:
+    async def use(engine: Engine) -> list[GeneratedReply]:
         tasks = [asyncio.ensure_future(engine.reply(request)) for request in requests_of(PROMPTS[:1], 3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
@@ -648,7 +658,7 @@ def test_closing_ends_soon_and_tells_who_waits(monkeypatch: pytest.MonkeyPatch, 
         assert steps["all"] <= before + 2
         results = await asyncio.gather(*tasks, return_exceptions=True)
         with pytest.raises(StoppedError):
-            await engine.reply(Request([5, 6], "late", 0, None))
+            await engine.reply(GenerationRequest([5, 6], "late", 0, None))
         return results
 
     results = run(engine, use)
@@ -669,10 +679,12 @@ def test_an_error_goes_to_those_it_concerns_and_the_engine_goes_on(monkeypatch: 
     monkeypatch.setattr(model, "generate", broken)
 
     async def use(engine: Engine) -> None:
-        bad = [Request([5, 77, 6], "bad", index, None) for index in range(3)]
+        bad = [GenerationRequest([5, 77, 6], "bad", index, None) for index in range(3)]
         results = await asyncio.gather(*(engine.reply(r) for r in bad), return_exceptions=True)
         assert [type(result) for result in results] == [ZeroDivisionError] * 3
-        assert await engine.reply(Request(PROMPTS[0], "good", 0, None)) == greedy(model, PROMPTS[0], 12)
+        assert await engine.reply(GenerationRequest(PROMPTS[0], "good", 0, None)) == greedy(
+            model, PROMPTS[0], 12
+        )
 
     run(engine, use)
 

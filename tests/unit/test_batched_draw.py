@@ -16,32 +16,32 @@ from tunesmith.errors import ModelError
 @pytest.fixture(scope="module", autouse=True)
 def libraries():
     """Not at the top: collecting tests stays cheap."""
-    global choose, torch, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, Warp
+    global sample_tokens, torch, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, SamplingParams
     import torch
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    from tunesmith.engines.batched_draw import Warp, choose
+    from tunesmith.engines.hf.sample_tokens import SamplingParams, sample_tokens
 
 
 WIDE = 1000  # more tokens than are looked at first
 
 
-def warped(logits: torch.Tensor, warp: Warp) -> torch.Tensor:
+def warped(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Likelihoods by transformers, as `generate` applies its warpers."""
     scores = logits
-    if warp.temperature != 1:
-        scores = TemperatureLogitsWarper(warp.temperature)(None, scores)
-    if warp.top_k is not None:
-        scores = TopKLogitsWarper(warp.top_k)(None, scores)
-    if warp.top_p < 1:
-        scores = TopPLogitsWarper(warp.top_p)(None, scores)
+    if params.temperature != 1:
+        scores = TemperatureLogitsWarper(params.temperature)(None, scores)
+    if params.top_k is not None:
+        scores = TopKLogitsWarper(params.top_k)(None, scores)
+    if params.top_p < 1:
+        scores = TopPLogitsWarper(params.top_p)(None, scores)
     return scores.softmax(-1)
 
 
-def drawn(logits: torch.Tensor, warp: Warp, points: int) -> torch.Tensor:
+def drawn(logits: torch.Tensor, params: SamplingParams, points: int) -> torch.Tensor:
     """How often each token comes out of evenly spaced chances, as a share."""
     chances = [(point + 0.5) / points for point in range(points)]
-    tokens = choose(logits.expand(points, -1), chances, warp)
+    tokens = sample_tokens(logits.expand(points, -1), chances, params)
     return torch.bincount(tokens, minlength=logits.shape[-1]) / points
 
 
@@ -72,8 +72,8 @@ CASES = {
 def test_each_token_is_as_likely_as_transformers_says(
     size: int, spread: float, settings: tuple[Any, ...]
 ) -> None:
-    logits, points, warp = random_logits(size, spread, 3), 3000, Warp(*settings)
-    expected, found = warped(logits, warp)[0], drawn(logits, warp, points)
+    logits, points, params = random_logits(size, spread, 3), 3000, SamplingParams(*settings)
+    expected, found = warped(logits, params)[0], drawn(logits, params, points)
     assert (
         found - expected
     ).abs().max() <= 1.5 / points  # chances are even, so each share is off by one point
@@ -91,16 +91,18 @@ def test_each_token_is_as_likely_as_transformers_says(
 def test_no_token_that_is_left_out(
     values: list[float], chance: float, temperature: float, top_p: float, top_k: int | None
 ) -> None:
-    logits, warp = torch.tensor([values]), Warp(temperature, top_p, top_k)
-    token = int(choose(logits, [chance], warp))
-    likely = warped(logits, Warp(temperature, min(1.0, top_p + 1e-4), top_k))[0]  # rounding at the edge
+    logits, params = torch.tensor([values]), SamplingParams(temperature, top_p, top_k)
+    token = int(sample_tokens(logits, [chance], params))
+    likely = warped(logits, SamplingParams(temperature, min(1.0, top_p + 1e-4), top_k))[
+        0
+    ]  # rounding at the edge
     ties = {at for at, value in enumerate(values) if value == values[token]}
     assert float(likely[list(ties)].max()) > 0  # of equal tokens at the edge either may be kept
 
 
 def test_ties_at_the_edge_of_top_k_are_all_kept() -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 3.0, 0.0]])
-    found = drawn(logits, Warp(1.0, 1.0, 2), 300)
+    found = drawn(logits, SamplingParams(1.0, 1.0, 2), 300)
     assert found.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0], abs=0.01)
 
 
@@ -109,27 +111,32 @@ def test_the_largest_chance_takes_a_likely_token(top_p: float) -> None:
     logits = torch.full((1, WIDE), -math.inf)
     logits[0, 7], logits[0, 800] = 1.0, 1.0
     last = 1 - 2**-53
-    assert int(choose(logits, [last], Warp(1.0, top_p, None))) in (7, 800)
-    assert int(choose(logits, [0.0], Warp(1.0, top_p, None))) in (7, 800)
+    assert int(sample_tokens(logits, [last], SamplingParams(1.0, top_p, None))) in (7, 800)
+    assert int(sample_tokens(logits, [0.0], SamplingParams(1.0, top_p, None))) in (7, 800)
 
 
 def test_zero_temperature_takes_the_likeliest() -> None:
     logits = random_logits(WIDE, 1.0, 1).repeat(2, 1)
     logits[1] = logits[1].flip(0)
-    assert choose(logits, [0.9, 0.1], Warp(0.0, 0.5, 3)).tolist() == logits.argmax(-1).tolist()
+    assert (
+        sample_tokens(logits, [0.9, 0.1], SamplingParams(0.0, 0.5, 3)).tolist() == logits.argmax(-1).tolist()
+    )
 
 
 @pytest.mark.parametrize("spread", [0.05, 4.0], ids=["flat", "steep"])
 @pytest.mark.parametrize("top_p", [1.0, 0.9], ids=["all", "top-p"])
 def test_a_row_does_not_depend_on_the_others(spread: float, top_p: float) -> None:
     torch.manual_seed(0)
-    logits, warp = torch.randn(6, WIDE) * spread, Warp(0.8, top_p, None)
+    logits, params = torch.randn(6, WIDE) * spread, SamplingParams(0.8, top_p, None)
     chances = [0.02, 0.999, 0.4, 0.7, 0.95, 0.0]
-    together = choose(logits, chances, warp)
+    together = sample_tokens(logits, chances, params)
     others = logits.flip(0).contiguous()
     for row, chance in enumerate(chances):
         others[row] = logits[row]
-        assert choose(others, [chance if at == row else 0.5 for at in range(6)], warp)[row] == together[row]
+        assert (
+            sample_tokens(others, [chance if at == row else 0.5 for at in range(6)], params)[row]
+            == together[row]
+        )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf], ids=["nan", "inf"])
@@ -138,13 +145,15 @@ def test_logits_that_are_no_numbers(value: float, temperature: float) -> None:
     logits = torch.zeros(2, 4)
     logits[1, 2] = value
     with pytest.raises(ModelError, match=r"model\.dtype"):
-        choose(logits, [0.5, 0.5], Warp(temperature, 0.9, None))
+        sample_tokens(logits, [0.5, 0.5], SamplingParams(temperature, 0.9, None))
 
 
 def test_excluded_logits_are_fine() -> None:
     logits = torch.tensor([[0.0, -math.inf, 1.0]])
     assert set(
-        choose(logits.expand(50, -1), [at / 50 for at in range(50)], Warp(1.0, 1.0, None)).tolist()
+        sample_tokens(
+            logits.expand(50, -1), [at / 50 for at in range(50)], SamplingParams(1.0, 1.0, None)
+        ).tolist()
     ) == {
         0,
         2,

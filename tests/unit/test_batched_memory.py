@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.engines import batched_memory as memory
+from tunesmith.engines.hf import memory as memory
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fixtures.tokenizers import load_family
 
-from tunesmith.engines.batched_text import Endings
-from tunesmith.engines.sampler import Reply
+from tunesmith.engines.engine import GeneratedReply
+from tunesmith.engines.hf.text import Endings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +28,7 @@ def ids_of(text: str) -> list[int]:
     return list(CHATML.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def complete(endings: Endings, ids: list[int], limit: int) -> tuple[int, Reply] | None:
+def complete(endings: Endings, ids: list[int], limit: int) -> tuple[int, GeneratedReply] | None:
     """What comes of drawing one token after the other, and with how many."""
     for count in range(1, len(ids) + 1):
         reply = endings.reply(ids[:count], limit)
@@ -41,24 +41,24 @@ def test_the_end_of_turn() -> None:
     ids = ids_of(" Hello, you \n")
     count, reply = complete(Endings(CHATML, []), [*ids, END, *ids], 100) or pytest.fail("no end")
     assert count == len(ids) + 1
-    assert reply == Reply(" Hello, you \n", len(ids) + 1, "stop")
+    assert reply == GeneratedReply(" Hello, you \n", len(ids) + 1, "stop")
 
 
 def test_every_token_that_ends_a_turn_ends_it() -> None:
     for id_ in CHATML.stop_ids:
-        assert Endings(CHATML, []).reply([id_], 5) == Reply("", 1, "stop")
+        assert Endings(CHATML, []).reply([id_], 5) == GeneratedReply("", 1, "stop")
 
 
 def test_the_limit() -> None:
     ids = ids_of("one two three four five six")
-    assert complete(Endings(CHATML, []), ids, 3) == (3, Reply(CHATML.decode(ids[:3]), 3, "length"))
+    assert complete(Endings(CHATML, []), ids, 3) == (3, GeneratedReply(CHATML.decode(ids[:3]), 3, "length"))
     assert complete(Endings(CHATML, []), ids, len(ids) + 1) is None
 
 
 def test_an_end_at_the_limit_is_an_end() -> None:
-    assert Endings(CHATML, []).reply([*ids_of("a"), END], 2) == Reply("a", 2, "stop")
+    assert Endings(CHATML, []).reply([*ids_of("a"), END], 2) == GeneratedReply("a", 2, "stop")
     ids = ids_of("ab!")
-    assert Endings(CHATML, ["!"]).reply(ids, len(ids)) == Reply("ab", len(ids), "stop")
+    assert Endings(CHATML, ["!"]).reply(ids, len(ids)) == GeneratedReply("ab", len(ids), "stop")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_special_tokens_are_no_text() -> None:
 
 def test_a_stop_text_across_special_tokens() -> None:
     ids = [*ids_of("abS"), NOISE[0], *ids_of("T")]
-    assert complete(Endings(CHATML, ["ST"]), ids, 100) == (len(ids), Reply("ab", len(ids), "stop"))
+    assert complete(Endings(CHATML, ["ST"]), ids, 100) == (len(ids), GeneratedReply("ab", len(ids), "stop"))
 
 
 def test_a_blank_in_front_stays() -> None:
@@ -105,7 +105,7 @@ def test_an_end_of_turn_that_is_no_special_token() -> None:
         return "".join(chr(97 + id_) for id_ in ids)
 
     plain: Any = SimpleNamespace(tokenizer=backend, stop_ids={9}, decode=letters, decode_whole=letters)
-    assert Endings(plain, []).reply([0, 1, 9], 5) == Reply("ab", 3, "stop")
+    assert Endings(plain, []).reply([0, 1, 9], 5) == GeneratedReply("ab", 3, "stop")
 
 
 @settings(max_examples=100, deadline=None)

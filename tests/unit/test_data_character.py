@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.api.datasets import CharacterFormat
-from tunesmith.data.character import BACKGROUND_KEYS, conversation_from_character
-from tunesmith.data.place import RecordProblem, RecordSkipped
+from tunesmith.data.formats.character import BACKGROUND_KEYS, conversation_from_character
+from tunesmith.data.record import RecordProblem, RecordSkipped
 from tunesmith.tokens.conversation import Message
 
 NAME = "芙宁娜"

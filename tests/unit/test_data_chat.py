@@ -1,10 +1,10 @@
 import pytest
 from tests.cases import each
 
-from tunesmith.data.chat import conversation_from_chat
-from tunesmith.data.instruction import conversation_from_instruction
-from tunesmith.data.records import RecordProblem
-from tunesmith.data.text import document_from_text
+from tunesmith.data.files.records import RecordProblem
+from tunesmith.data.formats.chat import conversation_from_chat
+from tunesmith.data.formats.instruction import conversation_from_instruction
+from tunesmith.data.formats.text import document_from_text
 from tunesmith.tokens.conversation import Conversation, Document, Message
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.data.chat import conversation_from_chat
-from tunesmith.data.convert import TARGETS, record_of, records_of
-from tunesmith.data.instruction import conversation_from_instruction
-from tunesmith.data.place import RecordProblem
+from tunesmith.data.formats.chat import conversation_from_chat
+from tunesmith.data.formats.convert import TARGETS, record_of, records_of
+from tunesmith.data.formats.instruction import conversation_from_instruction
+from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Block, Conversation, Message, SystemText
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -9,9 +9,9 @@ from tests.unit.test_data_records import Memory, shown, values
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import Entry, StorageOptions
-from tunesmith.data.prompts import read_articles
+from tunesmith.data.files.records import read_records
+from tunesmith.data.prompts.load import read_articles
 from tunesmith.data.read import Item, Reader
-from tunesmith.data.records import read_records
 from tunesmith.dialogue.seeds import prepare_seeds
 
 CHINESE = "那年冬天，祖母死了，父亲的差使也交卸了，正是祸不单行的日子。"
@@ -99,7 +99,7 @@ def test_a_wrong_byte_is_named_with_its_line():
 
 
 def test_a_character_cut_by_a_chunk_is_whole(monkeypatch):
-    monkeypatch.setattr("tunesmith.data.streams.CHUNK_BYTES", 7)
+    monkeypatch.setattr("tunesmith.data.files.streams.CHUNK_BYTES", 7)
     for encoding, text in TEXTS.items():
         data = written(f"{text}\ntwo", encoding)
         assert values(read("x.txt", data, encoding=encoding)) == [{"text": text}, {"text": "two"}], encoding

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.api.datasets import DatasetSpec
-from tunesmith.data.chat import conversation_from_chat
-from tunesmith.data.contents import contents_of
-from tunesmith.data.fields import OTHERS, Fields, Unread, is_empty, unread_text
-from tunesmith.data.instruction import conversation_from_instruction
-from tunesmith.data.legal import case_from
-from tunesmith.data.place import Place, RecordProblem
-from tunesmith.data.seeds import seed_from
-from tunesmith.data.users import dialogues_of
+from tunesmith.data.formats.chat import conversation_from_chat
+from tunesmith.data.formats.contents import contents_of
+from tunesmith.data.formats.fields import OTHERS, Fields, Unread, is_empty, unread_text
+from tunesmith.data.formats.instruction import conversation_from_instruction
+from tunesmith.data.formats.legal import case_from
+from tunesmith.data.formats.seeds import seed_from
+from tunesmith.data.formats.users import dialogues_of
+from tunesmith.data.record import RecordProblem, SourceLocation
 
 DOCS = Path(__file__).parents[2] / "docs/data.md"
 
@@ -31,7 +31,7 @@ def read(name, record):
     fields = Fields(record)
     match name:
         case "userSimulation":
-            made = dialogues_of(Place("f", "line 1"), fields)
+            made = dialogues_of(SourceLocation("f", "line 1"), fields)
         case "legalJudgement":
             made = case_from(fields)
         case "seeds":

@@ -7,8 +7,8 @@ import zstandard
 from tests.unit.test_data_records import Memory, shown, values
 
 from tunesmith.artifacts.store import Entry
-from tunesmith.data import plain_lines
-from tunesmith.data.records import read_records
+from tunesmith.data.files import csv_text
+from tunesmith.data.files.records import read_records
 
 NOVEL = "\ufeffChapter 1\r\n\r\n  It rained.\r\nIt poured.\r\n \r\n\r\n“Well,” he said.\r\n"
 
@@ -73,8 +73,8 @@ def test_only_plain_text_is_joined():
 
 
 def test_what_is_too_long_is_named(monkeypatch):
-    monkeypatch.setattr(plain_lines, "DOCUMENT_LIMIT", 5)
-    monkeypatch.setattr(plain_lines, "RECORD_LIMIT", 5)
+    monkeypatch.setattr(csv_text, "DOCUMENT_LIMIT", 5)
+    monkeypatch.setattr(csv_text, "RECORD_LIMIT", 5)
     assert "the file is larger; split it" in shown(read({"a.txt": b"abc\n\nabc\n"}, "file"))[0]
     found = shown(read({"a.txt": b"abc\nabc\n\nabc\n"}, "paragraph"))
     assert found[0].startswith("line 1: the paragraph is longer than")

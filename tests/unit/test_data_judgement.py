@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.data.judgement import (
+from tunesmith.data.formats.judgement import (
     Judgement,
     charge_parts,
     direction,
@@ -13,7 +13,7 @@ from tunesmith.data.judgement import (
     parse_judgement,
     parse_term,
 )
-from tunesmith.data.legal import LABELS, Case
+from tunesmith.data.formats.legal import LABELS, LegalCase
 
 THEFT = frozenset({"盗窃"})
 BOTH = frozenset({"盗窃", "诈骗"})
@@ -251,7 +251,7 @@ def test_which_part_of_a_reply_counts(reply, expected):
 
 
 def case(*charges, months=18):
-    return Case("f", (), frozenset(charges), months)
+    return LegalCase("f", (), frozenset(charges), months)
 
 
 JUDGED = {
@@ -358,7 +358,7 @@ def test_a_rendered_answer_is_read_back(names, months, comma, suffix, wide, year
     answer = full_width(answer) if wide else answer
     reply = before + (f"<answer>{answer}</answer>" if tagged else f"\n{answer}")
     assert parse_judgement(reply) == Judgement(charge_parts(names), months)
-    assert judge(Case("f", (), frozenset(names), months), reply) == ""
+    assert judge(LegalCase("f", (), frozenset(names), months), reply) == ""
 
 
 PIECES = [

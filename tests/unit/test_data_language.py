@@ -3,12 +3,12 @@
 from dataclasses import asdict
 
 from tunesmith.api.datasets import CharacterFormat, UserSimulationFormat
-from tunesmith.data.character import conversation_from_character, instructions
-from tunesmith.data.language import language_of
-from tunesmith.data.place import Place
-from tunesmith.data.user_simulation import user_items
-from tunesmith.data.user_words import WORDS
-from tunesmith.data.users import dialogues_of
+from tunesmith.data.formats.character import conversation_from_character, instructions
+from tunesmith.data.formats.language import language_of
+from tunesmith.data.formats.user_simulation import user_items
+from tunesmith.data.formats.user_words import WORDS
+from tunesmith.data.formats.users import dialogues_of
+from tunesmith.data.record import SourceLocation
 
 TEXTS = {
     "Who wrote this book?": "en",
@@ -52,7 +52,7 @@ def record(asked, said, *, profile=None, task="Chat.", context=True, user="u1"):
 def prompt(value, style="flat", others=()):
     """The system message of a record's first sample, after those of `others`."""
     fmt = UserSimulationFormat(prompt_style=style, ablation_config="profile_and_history_and_context")
-    dialogues = [d for each in (*others, value) for d in dialogues_of(Place("f", "1"), each)]
+    dialogues = [d for each in (*others, value) for d in dialogues_of(SourceLocation("f", "1"), each)]
     items = list(user_items("u1", dialogues, fmt, by=None, validates=lambda key: False))
     return items[-1].content.messages[0].content
 
@@ -115,7 +115,7 @@ def test_what_decides_the_language_of_a_record():
     wrong = [
         name
         for name, (value, language) in cases.items()
-        if dialogues_of(Place("f", "1"), value)[0].persona.language != language
+        if dialogues_of(SourceLocation("f", "1"), value)[0].persona.language != language
     ]
     assert wrong == []
 

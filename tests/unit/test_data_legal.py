@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.data.legal import Case, articles_from, case_from, prompt_messages, whole_number
-from tunesmith.data.place import RecordProblem
+from tunesmith.data.formats.legal import LegalCase, articles_from, case_from, prompt_messages, whole_number
+from tunesmith.data.record import RecordProblem
 
 ARTICLES = {"354-0-0": "容留他人吸毒的。", "264": "盗窃公私财物的。"}
 LAWSHIFT = {
@@ -75,7 +75,7 @@ def test_articles_that_cannot_be_used(value, reason):
 
 
 def case(charges=("容留他人吸毒罪",), months=9, articles=("354-0-0",), label=None):
-    return Case("甲在家中。", tuple(articles), frozenset(charges), months, label)
+    return LegalCase("甲在家中。", tuple(articles), frozenset(charges), months, label)
 
 
 DRUGS = "[走私、贩卖、运输、制造]毒品"
@@ -201,7 +201,7 @@ def test_the_prompt_holds_facts_articles_and_the_format():
 
 
 def test_the_prompt_is_in_english_where_the_facts_are():
-    found = Case("Ann took a clock.", ("A1", "354-0-0"), frozenset({"theft"}), 6)
+    found = LegalCase("Ann took a clock.", ("A1", "354-0-0"), frozenset({"theft"}), 6)
     (message,) = prompt_messages(found, {"A1": "Taking is theft.", **ARTICLES})
     order = ["A1: Taking is theft.", "354-0-0: ", "Ann took", "charge | term", "XT", "no violation"]
     places = [message.content.index(part) for part in order]
@@ -210,7 +210,9 @@ def test_the_prompt_is_in_english_where_the_facts_are():
 
 
 def test_cases_of_one_article_share_the_beginning():
-    one, two = (prompt_messages(Case(fact, ("264",), frozenset()), ARTICLES)[0].content for fact in "甲乙")
+    one, two = (
+        prompt_messages(LegalCase(fact, ("264",), frozenset()), ARTICLES)[0].content for fact in "甲乙"
+    )
     assert one.split("甲")[0] == two.split("乙")[0]
     assert "盗窃公私财物的。" in one.split("甲")[0]
 
@@ -276,7 +278,7 @@ def test_the_old_law_is_shown_beside_the_new_one_that_counts():
     assert message.content.rpartition("【案件事实】")[2] == one.rpartition("【案件事实】")[2]
     with pytest.raises(RecordProblem, match="264, which is not in the file of changed articles"):
         prompt_messages(found, ARTICLES, {"1": "x"})
-    english = Case("Bo took a bike.", ("264",), frozenset())
+    english = LegalCase("Bo took a bike.", ("264",), frozenset())
     text = prompt_messages(english, ARTICLES, new)[0].content
     assert "Articles as they were:\n264: " in text
     assert "Articles as they are now:\n264: 改" in text

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.artifacts.store import Entry
-from tunesmith.data import parquet
-from tunesmith.data.place import BadRecord, FileProblem, Record
-from tunesmith.data.records import choose_files, read_records
+from tunesmith.data.files import parquet
+from tunesmith.data.files.records import choose_files, read_records
+from tunesmith.data.record import BadRecord, FileProblem, Record
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

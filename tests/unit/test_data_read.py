@@ -6,9 +6,9 @@ import pytest
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.files.records import BadRecord, SourceLocation
 from tunesmith.data.keys import record_key
 from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad
-from tunesmith.data.records import BadRecord, Place
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document, Message
 
@@ -42,7 +42,7 @@ def test_formats():
         (item,) = read(fmt, record, systemPrompt="P")
         assert item.content == Conversation((Message("system", "P"), *replies))
     (item,) = read("text", {"text": "q"}, systemPrompt="P")
-    assert (item.content, item.place) == (Document("q"), Place("x.jsonl", "line 1"))
+    assert (item.content, item.place) == (Document("q"), SourceLocation("x.jsonl", "line 1"))
 
 
 def test_bad_records_keep_their_place():
@@ -97,7 +97,7 @@ def test_nesting_that_only_the_reader_survives_is_a_bad_record():
 
 
 def bad(line, *, fatal=False):
-    return BadRecord(Place("train.jsonl", f"line {line}"), "it is wrong", fatal)
+    return BadRecord(SourceLocation("train.jsonl", f"line {line}"), "it is wrong", fatal)
 
 
 def test_bad_records_within_the_limit_are_counted():

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.artifacts.store import Entry
-from tunesmith.data import json_list, streams
-from tunesmith.data.records import BadRecord, Place, Record, choose_files, read_records
+from tunesmith.data.files import json_list, streams
+from tunesmith.data.files.records import BadRecord, Record, SourceLocation, choose_files, read_records
 from tunesmith.errors import DataError
 
 
@@ -105,7 +105,7 @@ def test_every_container_gives_the_same_records(name, data, unit, piece):
 def test_an_object_over_several_lines_is_one_record():
     results = read("x.json", json.dumps({"a": {"b": [1, 2]}}, indent=1).encode())
     assert shown(results) == ['{"a": {"b": [1, 2]}}']
-    assert results[0].place == Place("x.json", "line 1")
+    assert results[0].place == SourceLocation("x.json", "line 1")
 
 
 def test_a_long_object_on_one_line_is_one_record():
@@ -214,7 +214,7 @@ LINES_BAD = {
 def test_a_bad_line_is_named_and_reading_goes_on(line, reason):
     first, bad, last = read("x.jsonl", b'{"n": 1}\n' + line + b'\n{"n": 3}\n')
     assert (first.value, last.value) == ({"n": 1}, {"n": 3})
-    assert bad.place == Place("x.jsonl", "line 2")
+    assert bad.place == SourceLocation("x.jsonl", "line 2")
     assert reason in bad.reason
     assert not bad.fatal
 
@@ -252,7 +252,7 @@ def test_a_bad_element_of_a_list(element, reason, fatal, piece):
         assert results[-1] is bad
     else:
         assert results[2].value == {"n": 2}
-        assert bad.place == Place("x.json", "index 1")
+        assert bad.place == SourceLocation("x.json", "index 1")
 
 
 LIST_ENDS = {

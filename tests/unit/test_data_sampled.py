@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.data.legal import Laws
-from tunesmith.data.place import RecordProblem
-from tunesmith.data.sampled import (
+from tunesmith.data.formats.legal import Laws
+from tunesmith.data.formats.sampled import (
     NO_ARTICLES,
     case_key,
     check_counts,
     conversation_from_sampled,
     count_case,
 )
+from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Conversation, Message
 
 PROMPT = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]

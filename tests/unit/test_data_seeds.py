@@ -2,15 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.place import RecordProblem
-from tunesmith.data.seeds import Seed, SeedRound, seed_from
+from tunesmith.data.formats.seeds import DialogueSeed, SeedRound, seed_from
+from tunesmith.data.record import RecordProblem
 
 CHAT = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 ALIGNER = {"question": "Q", "answer": "A", "correction": "C"}
 ALPACA = {"instruction": "Q", "output": "A"}
-FULL = Seed((SeedRound("Q", "A", "C"),))
+FULL = DialogueSeed((SeedRound("Q", "A", "C"),))
 NEXT = {"question": "Q2", "answer": "A2", "correction": "C2"}
-TWO = Seed((SeedRound("Q", "A", "C"), SeedRound("Q2", "A2", "C2")))
+TWO = DialogueSeed((SeedRound("Q", "A", "C"), SeedRound("Q2", "A2", "C2")))
 CORRECTED = [
     {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"},
     {"role": "assistant", "content": "C"}, {"role": "user", "content": "Q2"},
@@ -19,7 +19,7 @@ CORRECTED = [
 
 
 def one(*texts, **fields):
-    return Seed((SeedRound(*texts),), **fields)
+    return DialogueSeed((SeedRound(*texts),), **fields)
 
 
 SEEDS = {
@@ -46,29 +46,29 @@ SEEDS = {
         {"conversation": [{"human": "Q", "assistant": "A"}], "correction": "C", "id": 3},
         one("Q", "A", "C", id="3"),
     ),
-    "history": ({"id": "r1-000001", "rounds": [ALIGNER, NEXT]}, Seed(TWO.rounds, "r1-000001")),
+    "history": ({"id": "r1-000001", "rounds": [ALIGNER, NEXT]}, DialogueSeed(TWO.rounds, "r1-000001")),
     "history-of-made-id": (
         {"id": "r1-000001", "seed": "x.jsonl, line 1", "rounds": [ALIGNER]},
-        Seed(FULL.rounds, "r1-000001", "x.jsonl, line 1"),
+        DialogueSeed(FULL.rounds, "r1-000001", "x.jsonl, line 1"),
     ),
     "history-cut-text": (
         {"rounds": [ALIGNER, NEXT | {"truncated": ["correction", "answer"]}]},
-        Seed((*FULL.rounds, SeedRound("Q2", "A2", "C2", ("answer", "correction")))),
+        DialogueSeed((*FULL.rounds, SeedRound("Q2", "A2", "C2", ("answer", "correction")))),
     ),
     "history-that-failed-at-the-answer": (
         {"id": "s", "round": 2, "role": "answer", "rounds": [ALIGNER, {"question": "Q2"}]},
-        Seed((*FULL.rounds, SeedRound("Q2")), "s"),
+        DialogueSeed((*FULL.rounds, SeedRound("Q2")), "s"),
     ),
     "history-that-failed-at-the-correction": (
         {"rounds": [ALIGNER, {"question": "Q2", "answer": "A2", "correction": None}]},
-        Seed((*FULL.rounds, SeedRound("Q2", "A2"))),
+        DialogueSeed((*FULL.rounds, SeedRound("Q2", "A2"))),
     ),
     "history-row": ({"rounds": [ALIGNER], "question": None, "messages": None, "seed": None}, FULL),
     "chat-corrections": (
         {"messages": [*CHAT, {"role": "user", "content": "Q2"}, {"role": "assistant", "content": "A2"}],
          "corrections": ["C", "C2"]}, TWO,
     ),
-    "chat-with-each-correction-behind-its-answer": ({"id": 7, "messages": CORRECTED}, Seed(TWO.rounds, "7")),
+    "chat-with-corrections-behind-answers": ({"id": 7, "messages": CORRECTED}, DialogueSeed(TWO.rounds, "7")),
 }  # fmt: skip
 
 

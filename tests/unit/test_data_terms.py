@@ -1,5 +1,5 @@
-from tunesmith.data.judgement import Judgement, judge, parse_judgement, parse_term
-from tunesmith.data.legal import Case, case_from
+from tunesmith.data.formats.judgement import Judgement, judge, parse_judgement, parse_term
+from tunesmith.data.formats.legal import LegalCase, case_from
 
 THEFT = frozenset({"盗窃"})
 TERMS = {
@@ -123,7 +123,7 @@ def test_nv_is_no_violation():
     case = case_from({"fact": "f", "relevant_articles": ["1"], "charge": "NV", "prison_time": 0})
     assert case.charges == frozenset()
     assert judge(case, "NV") == ""
-    assert judge(Case("f", (), THEFT, 18), "NV") == "wrong_charge"
+    assert judge(LegalCase("f", (), THEFT, 18), "NV") == "wrong_charge"
 
 
 def test_a_long_text_costs_little():

@@ -8,29 +8,29 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.dialogue.answers import estimate_tokens, read, same_model
-from tunesmith.dialogue.delays import LONGEST, kept_headers, retry_after
 from tunesmith.dialogue.replies import (
     Answer,
+    ChatRequest,
     Denied,
     Fault,
     Lost,
     Mark,
     Refused,
-    Reply,
-    Request,
+    ServerReply,
     Unsent,
     Unusable,
     Usage,
 )
+from tunesmith.dialogue.retry_after import LONGEST, kept_headers, retry_after
 
-REQUEST = Request({"model": "m"}, max_tokens=200, prompt_tokens=100, most_prompt_tokens=900)
+REQUEST = ChatRequest({"model": "m"}, max_tokens=200, prompt_tokens=100, most_prompt_tokens=900)
 USAGE = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19}
 UNKNOWN = Usage(900, 200, estimated=True)
 
 
 def reply(body, status=200, **headers):
     text = body if isinstance(body, str) else json.dumps(body)
-    return Reply(status, text, {name.replace("_", "-"): value for name, value in headers.items()}, 0.5)
+    return ServerReply(status, text, {name.replace("_", "-"): value for name, value in headers.items()}, 0.5)
 
 
 def meaning(body, status=200, **headers):
@@ -290,7 +290,9 @@ def test_what_is_no_completion_is_malformed_and_what_it_cost_is_unknown(text):
 
 
 def test_a_reply_that_is_too_long_says_so():
-    outcome = read(Reply(200, "{", {}, 1.0, "The reply is longer than 4194304 bytes."), REQUEST, "gemini")
+    outcome = read(
+        ServerReply(200, "{", {}, 1.0, "The reply is longer than 4194304 bytes."), REQUEST, "gemini"
+    )
     assert outcome == Unusable(Fault.MALFORMED, "The reply is longer than 4194304 bytes.", UNKNOWN)
 
 
@@ -394,8 +396,10 @@ def test_trouble_of_the_server(status):
 
 
 def test_without_a_reply():
-    assert read(Reply(0, "", {}, 1.0, "It broke."), REQUEST, "e") == Lost("It broke.")
-    assert read(Reply(0, "", {}, 1.0, "No connection.", sent=False), REQUEST, "e") == Unsent("No connection.")
+    assert read(ServerReply(0, "", {}, 1.0, "It broke."), REQUEST, "e") == Lost("It broke.")
+    assert read(ServerReply(0, "", {}, 1.0, "No connection.", sent=False), REQUEST, "e") == Unsent(
+        "No connection."
+    )
 
 
 def test_an_error_in_a_reply_that_looks_well():
@@ -604,7 +608,7 @@ ANYTHING = st.one_of(
 
 @given(ANYTHING, st.sampled_from([200, 201, 301, 400, 401, 404, 422, 429, 500, 503]), HEADERS)
 def test_no_reply_breaks_the_reader(body, status, headers):
-    outcome = read(Reply(status, json.dumps(body), headers, 1.0), REQUEST, "gemini")
+    outcome = read(ServerReply(status, json.dumps(body), headers, 1.0), REQUEST, "gemini")
     if isinstance(outcome, Denied):
         outcome.complaint.encode()
         return
@@ -621,7 +625,7 @@ def test_no_reply_breaks_the_reader(body, status, headers):
 
 @given(st.text(), st.sampled_from([200, 400, 429, 500]))
 def test_no_text_breaks_the_reader(text, status):
-    outcome = read(Reply(status, text, {}, 1.0), REQUEST, "gemini")
+    outcome = read(ServerReply(status, text, {}, 1.0), REQUEST, "gemini")
     assert isinstance(outcome, Unusable | Refused | Lost | Denied)
     assert status == 400 or not isinstance(outcome, Denied)
 

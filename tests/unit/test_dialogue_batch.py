@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tests.standin.openai_batches import Batch
 from tests.standin.openai_rules import Response, Rules, Settings
 from tests.unit.batch_world import BatchServer, JobWorld, endpoint_spec
-from tests.unit.dialogue_world import Role, Speaker, everyone, planned, seeds
+from tests.unit.dialogue_world import Role, ScriptedClient, everyone, planned, seeds
 
-from tunesmith.dialogue.batch_run import reply_of
+from tunesmith.dialogue.batch.run import reply_of
 from tunesmith.dialogue.budget import Price
-from tunesmith.dialogue.replies import Reply
+from tunesmith.dialogue.replies import ServerReply
 from tunesmith.dialogue.spending import spending
 from tunesmith.errors import BudgetError, EndpointError, StoppedError
 
@@ -190,7 +190,7 @@ def test_lines_of_results_are_replies():
         reply = reply_of(line, 2.0)
         found = (reply.status, reply.text, reply.trouble, reply.sent)
         assert (found if reply.status else (0, *found[2:])) == expected, line
-        assert Reply(**reply.record()) == reply
+        assert ServerReply(**reply.record()) == reply
 
 
 def test_what_a_batch_lacks_is_asked_for_in_another_one():
@@ -382,8 +382,8 @@ def test_a_budget_that_is_spent_ends_the_job():
 
 
 def test_other_roles_go_on_meanwhile_and_a_batch_waits_for_them():
-    server, other = BatchServer(), Speaker(seconds=lambda call: 7.0 if call.seed == "key 1" else 1.0)
-    roles = lambda speaker: {**everyone(speaker), Role.ANSWER: other}  # noqa: E731
+    server, other = BatchServer(), ScriptedClient(seconds=lambda call: 7.0 if call.seed == "key 1" else 1.0)
+    roles = lambda client: {**everyone(client), Role.ANSWER: other}  # noqa: E731
     world = JobWorld(server, rounds=3, roles=roles)
     assert finished(world).failed == 0
     assert server.stats["batches"] == 4
@@ -393,8 +393,8 @@ def test_other_roles_go_on_meanwhile_and_a_batch_waits_for_them():
 def test_what_is_waited_for_is_told_with_its_progress():
     server = BatchServer()
     world, told = JobWorld(server), []
-    server.answer = lambda request: told.append(world.speaker.waiting())
+    server.answer = lambda request: told.append(world.client.waiting())
     finished(world)
     assert told[0] == "waiting for batch to be made (round 2 question), 0/6 requests done, since " + EPOCH
     assert told[3] == f"waiting for batch batch_1 (round 2 question), 0/6 requests done, since {EPOCH}"
-    assert world.speaker.waiting() == ""
+    assert world.client.waiting() == ""

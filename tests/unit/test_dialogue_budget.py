@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import PriceSpec
-from tunesmith.dialogue.budget import PICO, Budget, Ledger, Past, Price, dollars, past, picodollars
-from tunesmith.dialogue.replies import Request, Usage
+from tunesmith.dialogue.budget import (
+    PICO,
+    Budget,
+    Ledger,
+    PastSpending,
+    Price,
+    dollars,
+    past_spending,
+    picodollars,
+)
+from tunesmith.dialogue.replies import ChatRequest, Usage
 from tunesmith.errors import BudgetError, StorageTemporaryError
 
 
@@ -21,7 +30,7 @@ def price(prompt, completion):
 
 
 def request(most_prompt, max_tokens):
-    return Request({}, max_tokens, most_prompt // 4, most_prompt)
+    return ChatRequest({}, max_tokens, most_prompt // 4, most_prompt)
 
 
 # Money.
@@ -102,21 +111,26 @@ GRANT = {"number": 4, "upTo": 90, "lost": 7, "process": 2, "disk": "here"}
 UNDER_WAY = {2: 13, 0: 1000}
 PASTS = [
     # the records, what the journal says is spent, the disk: what counts
-    ([], 0, "here", Past(0, 0)),
-    ([], 25, "here", Past(25, 0)),
-    ([GRANT], 25, "here", Past(25, 5, 7 + 13, open=True)),  # only what was under way is lost
-    ([GRANT], 25, "other", Past(25, 5, 90 - 25, open=True)),  # replies may be gone with the disk
-    ([GRANT], 25, "", Past(25, 5, 90 - 25, open=True)),
-    ([GRANT], 88, "other", Past(88, 5, 7, open=True)),  # what was lost before stays lost
-    ([{"number": 5, "spent": 60, "lost": 20}, GRANT], 40, "here", Past(40, 6, 20)),
-    ([{"number": 5, "spent": 60, "lost": 20}], 30, "here", Past(30, 6, 30)),  # nothing is forgotten
-    ([{"number": 0, "lost": 3, "process": 0, "disk": "gone"}], 9, "here", Past(9, 1, 1003, open=True)),
-    ([{"number": 0, "upTo": 50}], 10, "here", Past(10, 1, 40, open=True)),  # of an earlier version
+    ([], 0, "here", PastSpending(0, 0)),
+    ([], 25, "here", PastSpending(25, 0)),
+    ([GRANT], 25, "here", PastSpending(25, 5, 7 + 13, open=True)),  # only what was under way is lost
+    ([GRANT], 25, "other", PastSpending(25, 5, 90 - 25, open=True)),  # replies may be gone with the disk
+    ([GRANT], 25, "", PastSpending(25, 5, 90 - 25, open=True)),
+    ([GRANT], 88, "other", PastSpending(88, 5, 7, open=True)),  # what was lost before stays lost
+    ([{"number": 5, "spent": 60, "lost": 20}, GRANT], 40, "here", PastSpending(40, 6, 20)),
+    ([{"number": 5, "spent": 60, "lost": 20}], 30, "here", PastSpending(30, 6, 30)),  # nothing is forgotten
+    (
+        [{"number": 0, "lost": 3, "process": 0, "disk": "gone"}],
+        9,
+        "here",
+        PastSpending(9, 1, 1003, open=True),
+    ),
+    ([{"number": 0, "upTo": 50}], 10, "here", PastSpending(10, 1, 40, open=True)),  # of an earlier version
 ]
 
 
 def test_what_a_process_starts_with():
-    found = [past(records, spent, UNDER_WAY.__getitem__, disk) for records, spent, disk, _ in PASTS]
+    found = [past_spending(records, spent, UNDER_WAY.__getitem__, disk) for records, spent, disk, _ in PASTS]
     assert found == [expected for *_, expected in PASTS]
 
 
@@ -134,7 +148,7 @@ def test_lost_calls_are_counted_once_and_never_forgotten():
     def calls(process):
         return CALLS.get(process, 0)
 
-    found = [past(records, 25, lambda process: 1, disk, calls) for records, disk, _ in LOST_CALLS]
+    found = [past_spending(records, 25, lambda process: 1, disk, calls) for records, disk, _ in LOST_CALLS]
     assert [each.lost_calls for each in found] == [expected for *_, expected in LOST_CALLS]
 
 
@@ -187,7 +201,7 @@ class Disk:
         costs = {row[0]: row[1] for kind, row in self.stored if kind == "reply"}
         held = [row for kind, row in self.stored if kind == "held" and row[0] not in costs]
         under_way = lambda process: sum(most for _, by, most in held if by == process)  # noqa: E731
-        return past(self.records, sum(costs.values()), under_way, str(self.name))
+        return past_spending(self.records, sum(costs.values()), under_way, str(self.name))
 
 
 class Job:
@@ -302,7 +316,7 @@ def spend(budget, amounts):
 def test_a_kill_with_the_disk_wastes_a_hundredth_and_what_was_under_way():
     disk = Disk()
     spend(Budget(10_000, disk.write), [10] * 250)
-    assert 2500 <= past(disk.records).total <= 2500 + 100 + 10
+    assert 2500 <= past_spending(disk.records).total <= 2500 + 100 + 10
     assert len(disk.records) <= 250 // 5 + 2  # a record a block (of 100), fetched when half of it is left
 
 
@@ -310,7 +324,7 @@ def test_a_kill_early_on_wastes_little():
     """A hundredth of the limit may be many times what a job has spent that has hardly begun."""
     disk = Disk()
     spend(Budget(10**6, disk.write), [10] * 6)
-    assert past(disk.records, spent=60).lost <= 100 + 10
+    assert past_spending(disk.records, spent=60).lost <= 100 + 10
 
 
 def test_without_a_limit_money_is_counted_and_kills_are_seen():
@@ -322,19 +336,19 @@ def test_without_a_limit_money_is_counted_and_kills_are_seen():
         return budget
 
     disk = Disk()
-    budget, _ = run(main(disk, Past()))
+    budget, _ = run(main(disk, PastSpending()))
     assert (budget.spent, budget.lost, len(disk.records)) == (10**14, 0, 1)
-    before = past(disk.records, 10**14, {0: 5}.__getitem__, "elsewhere")
-    assert before == Past(10**14, 1, 5, open=True)
+    before = past_spending(disk.records, 10**14, {0: 5}.__getitem__, "elsewhere")
+    assert before == PastSpending(10**14, 1, 5, open=True)
     assert run(main(disk, before))[0].process == 1
-    assert past(disk.records, 2 * 10**14, {1: 5}.__getitem__, "here").lost == 10
+    assert past_spending(disk.records, 2 * 10**14, {1: 5}.__getitem__, "here").lost == 10
 
 
 def test_a_process_that_asks_nothing_still_writes_down_what_a_killed_one_lost():
     disk = Disk()
 
     async def main():
-        await Budget(100, disk.write, Past(40, 3, 7, open=True, lost_calls=2)).close()
+        await Budget(100, disk.write, PastSpending(40, 3, 7, open=True, lost_calls=2)).close()
 
     run(main())
     assert disk.records == [{"number": 3, "spent": 47, "lost": 7, "lostCalls": 2}]
@@ -352,7 +366,7 @@ def test_an_orderly_end_gives_back_what_was_granted_in_vain():
 
     disk = Disk()
     run(main(disk))
-    assert past(disk.records, spent=77) == Past(77, len(disk.records), 500, lost_calls=1)
+    assert past_spending(disk.records, spent=77) == PastSpending(77, len(disk.records), 500, lost_calls=1)
     assert [record["number"] for record in disk.records] == list(range(len(disk.records)))
 
 
@@ -360,7 +374,7 @@ def test_nothing_is_written_where_nothing_is_asked_for():
     disk = Disk()
 
     async def main():
-        await Budget(100, disk.write, Past(40, 3, 2)).close()
+        await Budget(100, disk.write, PastSpending(40, 3, 2)).close()
 
     run(main())
     assert disk.records == []
@@ -383,7 +397,7 @@ def test_after_a_close_that_failed_nothing_is_spent_without_a_new_grant():
             await budget.close()
         fail.clear()
         await budget.hold(1000)
-        assert past(disk.records).total >= 1001
+        assert past_spending(disk.records).total >= 1001
 
     run(main())
 
@@ -413,7 +427,9 @@ def test_a_call_waits_for_others_to_give_back_and_keeps_its_place():
 
 def test_where_nothing_can_come_back_the_budget_is_spent():
     async def main():
-        budget = Budget(picodollars(2.0, up=False), lambda record: None, Past(picodollars(1.5, up=False), 7))
+        budget = Budget(
+            picodollars(2.0, up=False), lambda record: None, PastSpending(picodollars(1.5, up=False), 7)
+        )
         await budget.hold(picodollars(0.25, up=False))
         waiting = asyncio.create_task(budget.hold(picodollars(0.3, up=False)))
         await asyncio.sleep(1)
@@ -476,7 +492,7 @@ def test_who_is_cancelled_while_waiting_holds_nothing():
 
 def test_a_smaller_limit_than_what_is_spent_ends_at_once():
     async def main():
-        budget = Budget(50, lambda record: None, Past(80, 1))
+        budget = Budget(50, lambda record: None, PastSpending(80, 1))
         with pytest.raises(BudgetError, match=r"0\.000000 are left"):
             await budget.hold(1)
 

@@ -11,22 +11,24 @@ from tests.unit.endpoint_world import run
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.calls import Caller, usage_of
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import Limits
+from tunesmith.dialogue.limits import EndpointLimits
 from tunesmith.dialogue.replies import (
     Answer,
+    ChatRequest,
     Denied,
     Fault,
     Lost,
     Refused,
-    Reply,
-    Request,
+    ServerReply,
     Unsent,
     Unusable,
     Usage,
 )
 from tunesmith.errors import BudgetError, EndpointError, QuotaError
 
-REQUEST = Request({"model": "m", "messages": []}, max_tokens=100, prompt_tokens=30, most_prompt_tokens=200)
+REQUEST = ChatRequest(
+    {"model": "m", "messages": []}, max_tokens=100, prompt_tokens=30, most_prompt_tokens=200
+)
 PRICE = Price(10, 40)
 MOST = 200 * 10 + 100 * 40
 COST = 12 * 10 + 7 * 40
@@ -36,19 +38,19 @@ def completion(text="Hello.", usage=True, finish="stop"):
     body = {"choices": [{"message": {"content": text}, "finish_reason": finish}]}
     if usage:
         body["usage"] = {"prompt_tokens": 12, "completion_tokens": 7}
-    return Reply(200, json.dumps(body), {}, 0.4)
+    return ServerReply(200, json.dumps(body), {}, 0.4)
 
 
 def status(code, message="No.", **headers):
     text = json.dumps({"error": {"message": message}})
-    return Reply(code, text, {name.replace("_", "-"): value for name, value in headers.items()}, 0.1)
+    return ServerReply(code, text, {name.replace("_", "-"): value for name, value in headers.items()}, 0.1)
 
 
 OK = completion()
-TORN = Reply(200, OK.text[:-20], {}, 0.4)
-HANG = Reply(0, "", {}, 120.0, "No answer within 120 seconds.")
+TORN = ServerReply(200, OK.text[:-20], {}, 0.4)
+HANG = ServerReply(0, "", {}, 120.0, "No answer within 120 seconds.")
 HALF_REPLY = completion("Half", finish="abort")
-OFFLINE = Reply(0, "", {}, 0.0, "No connection: refused", sent=False)
+OFFLINE = ServerReply(0, "", {}, 0.0, "No connection: refused", sent=False)
 
 
 class Script:
@@ -71,7 +73,7 @@ class Script:
 class World:
     def __init__(self, script, retries=6, limit=10**9, parallel=4):
         self.script, self.records, self.held = script, [], []
-        self.limits = Limits(parallel, None, None)
+        self.limits = EndpointLimits(parallel, None, None)
         self.limiter = Limiter("gemini", self.limits)
         self.budget = Budget(limit, lambda record: None)
         self.caller = Caller("gemini", script, self.limiter, retries, PRICE, self.budget)
@@ -244,10 +246,12 @@ class Phases(Script):
         return OK
 
 
-HTML = Reply(200, "<html>Sign in</html>", {}, 0.4)
-FORBIDDEN = Reply(403, "<html>Forbidden</html>", {}, 0.1)
-CUT_HANDSHAKE = Reply(0, "", {}, 0.1, "No connection: [SSL: UNEXPECTED_EOF_WHILE_READING] EOF", sent=False)
-UNTRUSTED = Reply(
+HTML = ServerReply(200, "<html>Sign in</html>", {}, 0.4)
+FORBIDDEN = ServerReply(403, "<html>Forbidden</html>", {}, 0.1)
+CUT_HANDSHAKE = ServerReply(
+    0, "", {}, 0.1, "No connection: [SSL: UNEXPECTED_EOF_WHILE_READING] EOF", sent=False
+)
+UNTRUSTED = ServerReply(
     0, "", {}, 0.1, "No connection: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", sent=False
 )
 HALF = completion("Half", finish="error")
@@ -363,7 +367,7 @@ def test_a_spent_budget_ends_calls_and_frees_their_slots():
 
 def test_without_a_price_nothing_is_counted():
     async def main():
-        caller = Caller("vllm", Script(OK), Limiter("vllm", Limits(1, None, None)), 6)
+        caller = Caller("vllm", Script(OK), Limiter("vllm", EndpointLimits(1, None, None)), 6)
         return await caller.call(REQUEST, World(None))
 
     ended, _ = run(main())

@@ -16,7 +16,7 @@ from tunesmith import names
 from tunesmith.api.dialogue import OpenAIEndpoint
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.endpoint import LONGEST_BODY, STRUCK, Endpoint
-from tunesmith.dialogue.replies import Answer, Fault, Lost, Reply, Unsent, Unusable
+from tunesmith.dialogue.replies import Answer, Fault, Lost, ServerReply, Unsent, Unusable
 from tunesmith.errors import EndpointError, PermanentError
 
 KEY = "sk-Very/Secret+1234567890"
@@ -208,7 +208,7 @@ def test_a_reply_comes_back_raw_and_can_be_journalled():
         True,
         {"retry-after": "1"},
     )
-    assert Reply(**json.loads(json.dumps(reply.record()))) == reply
+    assert ServerReply(**json.loads(json.dumps(reply.record()))) == reply
     assert read(reply, asked, "e") == Answer("Gut.", False, read(reply, asked, "e").usage)
 
 

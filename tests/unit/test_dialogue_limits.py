@@ -13,8 +13,8 @@ from tests.cases import each
 from tests.unit.endpoint_world import Server, World, run
 
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import FAILURES, HOPELESS, Limits, Pause
-from tunesmith.dialogue.pace import DECREASE, Scale
+from tunesmith.dialogue.limits import FAILURES, HOPELESS, EndpointLimits, Pause
+from tunesmith.dialogue.rate import DECREASE, AdaptiveRate
 from tunesmith.errors import PermanentError, TemporaryError, TunesmithError
 from tunesmith.names import Reason
 
@@ -34,7 +34,7 @@ TELLS = pytest.mark.parametrize("tell", [True, False], ids=["Retry-After", "sile
 @each("jitter", [0.0, 0.05, 0.3])
 @each("spread", [0.0, 0.5])
 def test_a_told_rate_is_used_and_nothing_is_refused(window, jitter, spread):
-    world = World(Limits(32, 1000, None), Server(1000, window=window), jitter=jitter, spread=spread)
+    world = World(EndpointLimits(32, 1000, None), Server(1000, window=window), jitter=jitter, spread=spread)
     assert per_minute(world, 3000) >= 970
     assert world.refused_share < 0.02
     assert world.highest <= 32
@@ -43,13 +43,13 @@ def test_a_told_rate_is_used_and_nothing_is_refused(window, jitter, spread):
 @pytest.mark.parametrize("rpm", [1, 2, 10, 60, 60_000])
 def test_small_and_large_rates(rpm):
     calls = max(30, rpm)
-    world = World(Limits(1000, rpm, None), Server(rpm), jitter=0.02)
+    world = World(EndpointLimits(1000, rpm, None), Server(rpm), jitter=0.02)
     assert per_minute(world, calls) >= 0.95 * rpm * calls / (calls + 1)
     assert world.refused == []
 
 
 def test_requests_come_at_even_distances_from_the_first_on():
-    world = World(Limits(32, 600, None), Server())
+    world = World(EndpointLimits(32, 600, None), Server())
     world.run(50)
     times = [time for time, _ in world.sent]
     gaps = [after - before for before, after in pairwise(times)]
@@ -58,7 +58,7 @@ def test_requests_come_at_even_distances_from_the_first_on():
 
 
 def test_after_a_delay_of_our_own_a_quarter_of_a_second_is_made_up_for():
-    limits = Limits(1000, 6000, None)
+    limits = EndpointLimits(1000, 6000, None)
     for _ in range(200):
         limits.enter(1)
     assert limits.go(0.0) is not None
@@ -70,7 +70,7 @@ def test_after_a_delay_of_our_own_a_quarter_of_a_second_is_made_up_for():
 
 @pytest.mark.parametrize("parallel", [1, 3, 32])
 def test_slots_are_never_more_than_allowed_and_used(parallel):
-    world = World(Limits(parallel, None, None), Server(), way=0.0)
+    world = World(EndpointLimits(parallel, None, None), Server(), way=0.0)
     seconds = world.run(300)
     assert world.highest == parallel
     assert seconds == pytest.approx(0.4 * math.ceil(300 / parallel), rel=1e-6)
@@ -87,14 +87,14 @@ def test_slots_are_never_more_than_allowed_and_used(parallel):
 )
 def test_tokens_a_minute_are_used_and_not_passed(window, estimate, low, high):
     server = Server(None, 300_000, window=window)
-    world = World(Limits(64, None, 300_000), server, jitter=0.02)
+    world = World(EndpointLimits(64, None, 300_000), server, jitter=0.02)
     rate = per_minute(world, 2500, estimate=estimate, used=lambda random: random.randrange(low, high))
     assert rate * (low + high - 1) / 2 >= 0.95 * 300_000
     assert world.refused_share < 0.02
 
 
 def test_a_call_of_more_tokens_than_a_minute_has_is_sent_and_paid_for_by_waiting():
-    limits = Limits(8, None, 6000)
+    limits = EndpointLimits(8, None, 6000)
     first, second = limits.enter(9000), limits.enter(10)
     assert limits.go(0.0) is first
     assert limits.go(1.0) is None
@@ -104,7 +104,7 @@ def test_a_call_of_more_tokens_than_a_minute_has_is_sent_and_paid_for_by_waiting
 
 
 def test_tokens_that_were_not_used_are_given_back():
-    limits = Limits(8, None, 6000)
+    limits = EndpointLimits(8, None, 6000)
     first = limits.enter(6000)
     limits.enter(50)
     limits.go(0.0)
@@ -120,7 +120,7 @@ def test_tokens_that_were_not_used_are_given_back():
 @TELLS
 @pytest.mark.parametrize("told", [1000, None], ids=["told-too-much", "not-told"])
 def test_a_lower_limit_is_found_and_used(window, tell, told):
-    world = World(Limits(32, told, None), Server(500, window=window, tell=tell), jitter=0.03)
+    world = World(EndpointLimits(32, told, None), Server(500, window=window, tell=tell), jitter=0.03)
     assert per_minute(world, 3000) >= 475
     assert world.refused_share < 0.02
 
@@ -129,7 +129,7 @@ def test_a_lower_limit_is_found_and_used(window, tell, told):
 @pytest.mark.parametrize("seconds", [0.5, 5, 60])
 @pytest.mark.parametrize("told", [1000, None], ids=["told", "not-told"])
 def test_a_storm_of_refusals_costs_one_decrease(tell, seconds, told):
-    limits = Limits(32, told, None)
+    limits = EndpointLimits(32, told, None)
     world = World(limits, Server(storms=[(30.0, 30.0 + seconds)], tell=tell), jitter=0.05)
     world.run(5000, until=31 + 3 * seconds)
     assert limits.bursts == 1
@@ -140,13 +140,13 @@ def test_a_storm_of_refusals_costs_one_decrease(tell, seconds, told):
 
 @TELLS
 def test_a_short_storm_costs_little_time(tell):
-    world = World(Limits(32, 1000, None), Server(1000, storms=[(30.0, 35.0)], tell=tell), jitter=0.05)
+    world = World(EndpointLimits(32, 1000, None), Server(1000, storms=[(30.0, 35.0)], tell=tell), jitter=0.05)
     seconds = world.run(3000)
     assert seconds <= 1.05 * (180 + 5)
 
 
 def test_every_refusal_of_what_was_sent_before_belongs_to_the_burst():
-    limits = Limits(32, 1000, None)
+    limits = EndpointLimits(32, 1000, None)
     tickets = [limits.enter(1) for _ in range(20)]
     for number, ticket in enumerate(tickets):
         assert limits.go(number * 1.0) is ticket
@@ -160,7 +160,7 @@ def test_every_refusal_of_what_was_sent_before_belongs_to_the_burst():
 
 @pytest.mark.parametrize("retry_after", [0.5, 7.0, 37.0, 3000.0])
 def test_retry_after_holds_for_the_whole_endpoint(retry_after):
-    limits = Limits(32, None, None)
+    limits = EndpointLimits(32, None, None)
     tickets = [limits.enter(1) for _ in range(40)]
     sent = [limits.go(0.0) for _ in range(32)]
     assert sent == tickets[:32]
@@ -177,7 +177,7 @@ def test_retry_after_holds_for_the_whole_endpoint(retry_after):
 
 
 def test_what_was_not_sent_in_a_pause_is_not_made_up_for():
-    limits = Limits(1000, 6000, None)
+    limits = EndpointLimits(1000, 6000, None)
     tickets = [limits.enter(1) for _ in range(100)]
     limits.go(0.0)
     limits.refused(tickets[0], 0.1, 5.0)
@@ -188,7 +188,7 @@ def test_what_was_not_sent_in_a_pause_is_not_made_up_for():
 
 
 def test_the_longest_retry_after_of_a_burst_counts():
-    limits = Limits(4, None, None)
+    limits = EndpointLimits(4, None, None)
     tickets = [limits.enter(1) for _ in range(5)]
     for _ in range(3):
         limits.go(0.0)
@@ -199,14 +199,14 @@ def test_the_longest_retry_after_of_a_burst_counts():
 
 
 def test_a_server_that_says_zero_is_not_asked_without_end():
-    world = World(Limits(32, 1000, None), Server(storms=[(0.0, 600.0)]), jitter=0.0)
+    world = World(EndpointLimits(32, 1000, None), Server(storms=[(0.0, 600.0)]), jitter=0.0)
     world.server.refuses = lambda tokens, now: (True, 0.0)
     world.run(100, until=300.0)
     assert len(world.sent) <= 12
 
 
 def test_a_refused_probe_is_part_of_the_burst_and_pauses_grow():
-    limits, now, pauses = Limits(1, 600, None), 0.0, []
+    limits, now, pauses = EndpointLimits(1, 600, None), 0.0, []
     for _ in range(12):
         ticket = limits.enter(1, again=True)
         begin, now = now, limits.next_time(now)
@@ -219,7 +219,7 @@ def test_a_refused_probe_is_part_of_the_burst_and_pauses_grow():
 
 
 def test_the_rate_grows_back_slowly_and_slower_near_where_it_was_refused():
-    scale = Scale(1.0)
+    scale = AdaptiveRate(1.0)
     scale.lower(100.0)
     assert scale.at(100.0) == DECREASE
     seen = [scale.at(100.0 + second) for second in range(1, 120)]
@@ -232,7 +232,7 @@ def test_the_rate_grows_back_slowly_and_slower_near_where_it_was_refused():
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.booleans()), max_size=40), st.sampled_from([1.0, math.inf]))
 def test_the_scale_does_not_depend_on_how_often_it_is_asked_for(steps, most):
-    one, other, now = Scale(most), Scale(most), 0.0
+    one, other, now = AdaptiveRate(most), AdaptiveRate(most), 0.0
     for seconds, lower in steps:
         for part in range(1, 8):
             other.at(now + seconds * part / 8)
@@ -265,7 +265,7 @@ def dead(limits, latency=0.01, until=3600.0, calls=500):
 
 
 def test_a_dead_server_is_asked_now_and_then_and_then_given_up():
-    limits = Limits(32, None, None)
+    limits = EndpointLimits(32, None, None)
     sent, now = dead(limits)
     assert limits.strikes == HOPELESS
     assert len(sent) == FAILURES + HOPELESS - 1
@@ -274,7 +274,7 @@ def test_a_dead_server_is_asked_now_and_then_and_then_given_up():
 
 
 def test_failures_now_and_then_change_nothing():
-    limits = Limits(4, None, None)
+    limits = EndpointLimits(4, None, None)
     for number in range(1000):
         ticket = limits.enter(1)
         assert limits.go(float(number)) is ticket
@@ -286,7 +286,7 @@ def test_failures_now_and_then_change_nothing():
 
 
 def test_a_failure_that_says_when_is_obeyed():
-    limits = Limits(4, None, None)
+    limits = EndpointLimits(4, None, None)
     ticket = limits.enter(1)
     limits.go(0.0)
     limits.failed(ticket, 1.0, 9.0)
@@ -298,7 +298,7 @@ def test_a_failure_that_says_when_is_obeyed():
 
 
 def test_first_come_first_served_and_again_before_fresh():
-    limits = Limits(1, None, None)
+    limits = EndpointLimits(1, None, None)
     fresh = [limits.enter(1) for _ in range(3)]
     order = [limits.go(0.0)]
     limits.failed(order[0], 0.0)
@@ -310,7 +310,7 @@ def test_first_come_first_served_and_again_before_fresh():
 
 
 def test_a_slot_is_not_held_while_a_call_waits_to_be_tried_again():
-    limits = Limits(2, None, None)
+    limits = EndpointLimits(2, None, None)
     first, _, third = (limits.enter(1) for _ in range(3))
     limits.go(0.0)
     limits.go(0.0)
@@ -320,7 +320,7 @@ def test_a_slot_is_not_held_while_a_call_waits_to_be_tried_again():
 
 
 def test_who_leaves_gives_everything_back():
-    limits = Limits(1, None, 6000)
+    limits = EndpointLimits(1, None, 6000)
     first, second, third = limits.enter(6000), limits.enter(6000), limits.enter(60)
     limits.go(0.0)
     limits.leave(first, 0.0)
@@ -340,7 +340,7 @@ def test_who_leaves_gives_everything_back():
     ),
 )
 def test_whatever_happens_slots_are_counted_and_everyone_has_a_turn(parallel, rpm, tpm, steps):
-    limits, now, waiting, under_way = Limits(parallel, rpm, tpm), 0.0, [], []
+    limits, now, waiting, under_way = EndpointLimits(parallel, rpm, tpm), 0.0, [], []
 
     def pump():
         while (ticket := limits.go(now)) is not None:
@@ -378,7 +378,7 @@ def test_whatever_happens_slots_are_counted_and_everyone_has_a_turn(parallel, rp
 
 
 def seconds_of_turns(waiting):
-    limits = Limits(1, None, None)
+    limits = EndpointLimits(1, None, None)
     for _ in range(waiting):
         limits.enter(1)
     begin = time.perf_counter()
@@ -404,7 +404,8 @@ def test_a_turn_takes_no_longer_with_a_hundred_thousand_waiting():
 
 def limiter(**options):
     return Limiter(
-        "gemini", Limits(**{"parallel": 4, "requests_per_minute": None, "tokens_per_minute": None} | options)
+        "gemini",
+        EndpointLimits(**{"parallel": 4, "requests_per_minute": None, "tokens_per_minute": None} | options),
     )
 
 
@@ -514,7 +515,7 @@ def test_a_hundred_thousand_may_wait():
 
 
 def test_a_pause_lasts_from_the_first_refusal_to_the_first_answer():
-    limits = Limits(4, None, None)
+    limits = EndpointLimits(4, None, None)
     first, second = limits.enter(10), limits.enter(10)
     assert [limits.go(5.0), limits.go(5.0)] == [first, second]
     assert limits.pause is None
@@ -532,7 +533,7 @@ def test_a_pause_lasts_from_the_first_refusal_to_the_first_answer():
 
 
 def test_a_row_of_failures_is_a_pause_too():
-    limits = Limits(FAILURES, None, None)
+    limits = EndpointLimits(FAILURES, None, None)
     tickets = [limits.enter(10) for _ in range(FAILURES)]
     for ticket in tickets:
         limits.go(1.0)

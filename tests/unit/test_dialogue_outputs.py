@@ -6,46 +6,48 @@ import tracemalloc
 from dataclasses import dataclass
 
 import pytest
-from tests.unit.dialogue_world import Rows, Speaker, everyone, plan, planned, seeds
+from tests.unit.dialogue_world import Rows, ScriptedClient, everyone, plan, planned, seeds
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.folder import FolderStore
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows as CommittedRows
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts.journal.fencing import begin_epoch
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.location import FolderLocation
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.formats.seeds import SeedRound, seed_from
 from tunesmith.data.read import Item, Reader
-from tunesmith.data.seeds import SeedRound, seed_from
-from tunesmith.dialogue.growth import PlannedSeed, Role
-from tunesmith.dialogue.outputs import Written, write_outputs
+from tunesmith.dialogue.outputs import DialogueOutputs, write_outputs
 from tunesmith.dialogue.rounds import generate
-from tunesmith.dialogue.statistics import Lost, bins
-from tunesmith.dialogue.turns import Said, call_id
+from tunesmith.dialogue.state import PlannedSeed, Role
+from tunesmith.dialogue.statistics import LostInFlight, bins
+from tunesmith.dialogue.turns import Completion, call_id
 from tunesmith.errors import TemporaryError
 
-FAILED = Said(reason="blocked", why="The server blocked it.", raw='{"raw": "原文"}', prompt_tokens=7, tries=3)
+FAILED = Completion(
+    reason="blocked", why="The server blocked it.", raw='{"raw": "原文"}', prompt_tokens=7, tries=3
+)
 
 
 def said(text, **fields):
-    return Said(
+    return Completion(
         text, **{"prompt_tokens": 100, "completion_tokens": 10, "cost": 5_000_000, "seconds": 1.0, **fields}
     )
 
 
 def rows_of(script=lambda call: None, count=3, rounds=3, made=None):
     rows = Rows()
-    speaker = Speaker(lambda call: script(call) or said(f"{call.role} {call.round} of {call.seed}."))
+    client = ScriptedClient(lambda call: script(call) or said(f"{call.role} {call.round} of {call.seed}."))
     run(
         generate(
-            plan(rounds), made or seeds(count), everyone(speaker), rows, lambda key: None, clock=lambda: 7
+            plan(rounds), made or seeds(count), everyone(client), rows, lambda key: None, clock=lambda: 7
         )
     )
     return rows
 
 
-def written(folder, script=lambda call: None, count=3, rounds=3, made=None) -> Written:
+def written(folder, script=lambda call: None, count=3, rounds=3, made=None) -> DialogueOutputs:
     rows = rows_of(script, count, rounds, made)
     return write_outputs(plan(rounds), made or seeds(count), rows.get, folder)
 
@@ -300,7 +302,7 @@ def test_halves_of_surrogate_pairs_do_not_reach_the_files(tmp_path):
 
 
 def test_what_was_lost_in_flight_stands_beside_the_cost(tmp_path):
-    lost = Lost(2, 7_000_000)
+    lost = LostInFlight(2, 7_000_000)
     found = write_outputs(plan(), seeds(1), rows_of(count=1).get, tmp_path, lost=lost).statistics
     assert (found["total"]["cost_usd"], found["lost_in_flight_usd"]) == (0.00003, 0.000007)
     assert (found["lost_in_flight_calls"], found["against_budget_usd"]) == (2, 0.000037)
@@ -329,12 +331,12 @@ def test_with_the_real_journal_a_second_attempt_asks_nothing_and_writes_the_same
     store = FolderStore(FolderLocation(tmp_path / "store"))
 
     def attempt(number):
-        turn_ = begin(store, "job", number)
+        turn_ = begin_epoch(store, "job", number)
         journal = Journal(store, turn_, "pod-0", tmp_path / f"scratch-{number}")
         earlier = CommittedRows(store, turn_, tmp_path / f"earlier-{number}")
         earlier.load()
-        speaker = Speaker()
-        run(generate(plan(), seeds(5), everyone(speaker), journal, earlier.get, clock=lambda: 7))
+        client = ScriptedClient()
+        run(generate(plan(), seeds(5), everyone(client), journal, earlier.get, clock=lambda: 7))
         earlier.close()
         journal.send()
         journal.close()
@@ -343,7 +345,7 @@ def test_with_the_real_journal_a_second_attempt_asks_nothing_and_writes_the_same
         write_outputs(plan(), seeds(5), rows.get, tmp_path / f"out-{number}")
         rows.close()
         files = (tmp_path / f"out-{number}").rglob("*.json*")
-        return len(speaker.calls), sorted((path.name, path.read_bytes()) for path in files)
+        return len(client.calls), sorted((path.name, path.read_bytes()) for path in files)
 
     first, second = attempt(1), attempt(2)
     assert (first[0], second[0]) == (30, 0)

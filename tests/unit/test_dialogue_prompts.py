@@ -10,11 +10,11 @@ from tests.unit.dialogue_world import TEMPLATES, plan, planned, seeds
 
 from tunesmith.api.dialogue import DialogueGenSpec, RolesSpec
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.language import language_of
+from tunesmith.data.formats.language import language_of
 from tunesmith.dialogue.context import messages_for, recent, transcript
 from tunesmith.dialogue.dry_run import dry_run, sentences
-from tunesmith.dialogue.growth import Dialogue, Role
-from tunesmith.dialogue.rounds import Plan
+from tunesmith.dialogue.rounds import DialoguePlan
+from tunesmith.dialogue.state import Dialogue, Role
 from tunesmith.dialogue.templates import (
     LONGEST,
     Template,
@@ -261,7 +261,7 @@ def spec(**fields):
 
 def dry(count=500, made=None, **fields):
     job = spec(**fields)
-    return dry_run(job, Plan.of(job, OWN, "f"), made or seeds(count))
+    return dry_run(job, DialoguePlan.of(job, OWN, "f"), made or seeds(count))
 
 
 def test_a_dry_run_shows_the_first_requests_as_they_would_be_sent():

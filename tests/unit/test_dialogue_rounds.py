@@ -12,8 +12,8 @@ from tests.unit.dialogue_world import (
     ROLES,
     Role,
     Rows,
+    ScriptedClient,
     Server,
-    Speaker,
     completion,
     digest_of,
     everyone,
@@ -27,30 +27,30 @@ from tests.unit.dialogue_world import (
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec, RoleSpec
-from tunesmith.dialogue.budget import Budget, Price, past, picodollars
+from tunesmith.dialogue.budget import Budget, Price, past_spending, picodollars
+from tunesmith.dialogue.clients import EndpointClient, EngineClient, endpoint_client
 from tunesmith.dialogue.endpoint import request_of
-from tunesmith.dialogue.growth import Dialogue
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import Limits
+from tunesmith.dialogue.limits import EndpointLimits
 from tunesmith.dialogue.outputs import write_outputs
-from tunesmith.dialogue.replies import Reply
+from tunesmith.dialogue.replies import ServerReply
 from tunesmith.dialogue.rounds import generate
-from tunesmith.dialogue.speakers import EndpointSpeaker, EngineSpeaker, endpoint_speaker
 from tunesmith.dialogue.spending import spending
-from tunesmith.dialogue.turns import Said, Tries, budget_key, call_id, try_key, turns_of
-from tunesmith.engines.sampler import Reply as EngineReply
+from tunesmith.dialogue.state import Dialogue
+from tunesmith.dialogue.turns import Completion, Tries, budget_key, call_id, try_key, turns_of
+from tunesmith.engines.engine import GeneratedReply
 from tunesmith.errors import BudgetError, EndpointError, OutputConflictError, QuotaError, StoppedError
 from tunesmith.tokens.thoughts import split
 
-FAILED = Said(reason="blocked", why="No.", raw="raw")
+FAILED = Completion(reason="blocked", why="No.", raw="raw")
 
 
-def generated(speaker, count=4, rows=None, earlier=None, made=None, rounds=3, **options):
+def generated(client, count=4, rows=None, earlier=None, made=None, rounds=3, **options):
     rows = Rows() if rows is None else rows
     coroutine = generate(
         made or plan(rounds),
         seeds(count) if isinstance(count, int) else count,
-        everyone(speaker) if isinstance(speaker, Speaker) else speaker,
+        everyone(client) if isinstance(client, ScriptedClient) else client,
         rows,
         earlier or (lambda key: None),
         clock=lambda: 7,
@@ -61,10 +61,10 @@ def generated(speaker, count=4, rows=None, earlier=None, made=None, rounds=3, **
 
 
 def test_round_one_is_the_seed_and_later_rounds_go_question_answer_correction():
-    speaker = Speaker()
-    tally, rows, _ = generated(speaker, 2)
+    client = ScriptedClient()
+    tally, rows, _ = generated(client, 2)
     expected = [(number, role) for number in (2, 3) for role in ROLES]
-    assert roles_of(speaker.calls, "key 0") == roles_of(speaker.calls, "key 1") == expected
+    assert roles_of(client.calls, "key 0") == roles_of(client.calls, "key 1") == expected
     assert len(rows) == 12
     assert tally.as_dict() == {"done": 2, "failed": 0, "calls": 12, "tokens": 1320, "open": 0}
     assert rows[call_id("f", "key 1", 3, Role.ANSWER)] == {
@@ -89,20 +89,20 @@ def test_round_one_is_the_seed_and_later_rounds_go_question_answer_correction():
     ],
 )
 def test_of_the_first_round_only_what_is_missing_is_asked_for(seed, rounds, asked):
-    speaker = Speaker()
-    generated(speaker, [seed], rounds=rounds)
-    assert roles_of(speaker.calls, "k") == asked
+    client = ScriptedClient()
+    generated(client, [seed], rounds=rounds)
+    assert roles_of(client.calls, "k") == asked
 
 
 def test_no_dialogue_waits_for_another():
-    speaker = Speaker(seconds=lambda call: 100.0 if call.seed == "key 0" else 1.0)
+    client = ScriptedClient(seconds=lambda call: 100.0 if call.seed == "key 0" else 1.0)
     when = {}
 
     def script(call):
         when[call.seed, call.round, call.role] = asyncio.get_running_loop().time()
 
-    speaker.script = script
-    _, _, seconds = generated(speaker, 50)
+    client.script = script
+    _, _, seconds = generated(client, 50)
     assert when["key 49", 3, Role.CORRECTION] < 6.5
     assert seconds == pytest.approx(600, abs=1)
 
@@ -112,23 +112,23 @@ def test_only_so_many_dialogues_are_open_and_the_input_is_read_as_they_are():
 
     def reading():
         for seed in seeds(60):
-            read.append((seed.key, len(speaker.calls)))
+            read.append((seed.key, len(client.calls)))
             yield seed
 
-    speaker = Speaker()
-    generated(speaker, reading(), rounds=2, most_open=8)
-    assert speaker.most == 8
-    assert len(speaker.calls) == 180
+    client = ScriptedClient()
+    generated(client, reading(), rounds=2, most_open=8)
+    assert client.most == 8
+    assert len(client.calls) == 180
     assert read[30][1] >= 60
 
 
 def test_a_call_without_a_text_fails_its_dialogue_and_no_other():
-    speaker = Speaker(
+    client = ScriptedClient(
         lambda call: FAILED if (call.seed, call.round, call.role) == ("key 1", 2, "answer") else None
     )
-    tally, rows, _ = generated(speaker, 3)
-    assert roles_of(speaker.calls, "key 1") == [(2, Role.QUESTION), (2, Role.ANSWER)]
-    assert len(roles_of(speaker.calls, "key 2")) == 6
+    tally, rows, _ = generated(client, 3)
+    assert roles_of(client.calls, "key 1") == [(2, Role.QUESTION), (2, Role.ANSWER)]
+    assert len(roles_of(client.calls, "key 2")) == 6
     assert (tally.done, tally.failed) == (3, 1)
     failed = turns_of(rows.get, call_id("f", "key 1", 2, Role.ANSWER), "key 1", 2, Role.ANSWER)[0][1]
     assert (failed.said.reason, failed.said.raw) == ("blocked", "raw")
@@ -138,36 +138,36 @@ def test_what_the_journal_holds_is_not_asked_again_failures_included():
     def script(call):
         return FAILED if (call.seed, call.round) == ("key 1", 2) else None
 
-    _, rows, _ = generated(Speaker(script), 3)
-    again = Speaker()
+    _, rows, _ = generated(ScriptedClient(script), 3)
+    again = ScriptedClient()
     tally, new, seconds = generated(again, 3, rows=Rows(), earlier=rows.get)
     assert (again.calls, new, seconds < 0.5) == ([], {}, True)
     assert (tally.done, tally.failed, tally.calls) == (3, 1, 13)
 
 
 def test_another_fingerprint_asks_everything_again():
-    _, rows, _ = generated(Speaker(), 2)
-    speaker = Speaker()
-    generated(speaker, 2, earlier=rows.get, made=plan(fingerprint="g"))
-    assert len(speaker.calls) == 12
+    _, rows, _ = generated(ScriptedClient(), 2)
+    client = ScriptedClient()
+    generated(client, 2, earlier=rows.get, made=plan(fingerprint="g"))
+    assert len(client.calls) == 12
 
 
 def test_a_row_under_a_key_not_its_own_is_an_error():
-    _, rows, _ = generated(Speaker(), 2)
+    _, rows, _ = generated(ScriptedClient(), 2)
     key = call_id("f", "key 0", 2, Role.QUESTION)
     rows[key] = rows[call_id("f", "key 1", 2, Role.QUESTION)]
     with pytest.raises(OutputConflictError, match="is of key 1, round 2, question, and not of key 0"):
-        generated(Speaker(), 2, earlier=rows.get)
+        generated(ScriptedClient(), 2, earlier=rows.get)
     rows[key] = {"text": "of another version"}
     with pytest.raises(OutputConflictError, match="did not write"):
-        generated(Speaker(), 2, earlier=rows.get)
+        generated(ScriptedClient(), 2, earlier=rows.get)
 
 
 # How a job ends.
 
 
 def test_when_told_to_stop_calls_under_way_end_and_are_kept_and_nothing_new_is_sent():
-    speaker = Speaker(seconds=lambda call: 5.0)
+    client = ScriptedClient(seconds=lambda call: 5.0)
     loop_time = lambda: asyncio.get_running_loop().time()  # noqa: E731
 
     def check():
@@ -176,14 +176,14 @@ def test_when_told_to_stop_calls_under_way_end_and_are_kept_and_nothing_new_is_s
 
     rows, told = Rows(), []
     with pytest.raises(StoppedError, match="Stopped"):
-        generated(speaker, 10, rows, check=check, tell=lambda tally: told.append(tally.calls))
-    assert len(speaker.calls) == len(rows) == 20
-    assert speaker.called_off == 0
+        generated(client, 10, rows, check=check, tell=lambda tally: told.append(tally.calls))
+    assert len(client.calls) == len(rows) == 20
+    assert client.called_off == 0
     assert told[-1] == 20
 
 
 def test_what_does_not_come_to_its_end_in_time_is_called_off():
-    speaker = Speaker(seconds=lambda call: 5.0 if call.seed == "key 0" else 10_000.0)
+    client = ScriptedClient(seconds=lambda call: 5.0 if call.seed == "key 0" else 10_000.0)
 
     def check():
         if asyncio.get_running_loop().time() > 2:
@@ -193,29 +193,29 @@ def test_what_does_not_come_to_its_end_in_time_is_called_off():
     with pytest.raises(StoppedError):
         run(
             generate(
-                plan(), seeds(4), everyone(speaker), rows, lambda key: None, check=check, drain_seconds=20
+                plan(), seeds(4), everyone(client), rows, lambda key: None, check=check, drain_seconds=20
             )
         )
-    assert (len(rows), speaker.called_off) == (1, 3)
+    assert (len(rows), client.called_off) == (1, 3)
 
 
 def test_a_speaker_that_ends_the_job_lets_the_others_finish_their_calls():
     def script(call):
         return QuotaError("No quota.") if call.seed == "key 2" else None
 
-    speaker = Speaker(script, seconds=lambda call: 1.0 if call.seed == "key 2" else 3.0)
+    client = ScriptedClient(script, seconds=lambda call: 1.0 if call.seed == "key 2" else 3.0)
     rows = Rows()
     with pytest.raises(QuotaError):
-        generated(speaker, 5, rows)
+        generated(client, 5, rows)
     assert sorted(row["seed"] for row in rows.values()) == ["key 0", "key 1", "key 3", "key 4"]
 
 
 def test_a_bug_is_raised_as_it_is_and_ends_everything():
-    speaker = Speaker(
+    client = ScriptedClient(
         lambda call: ZeroDivisionError("bug") if call.seed == "key 1" else None, lambda call: 1.0
     )
     with pytest.raises(ZeroDivisionError):
-        generated(speaker, 5)
+        generated(client, 5)
 
 
 # Behind the real caller: limits, retries, budget and the raw replies in the journal.
@@ -241,16 +241,14 @@ def known_in(rows):
 
 def speaker_of(rows, reply_to, *, retries=3, budget=None, price=PRICE, parallel=4, seconds=0.4):
     server = Server(reply_to, known_in(rows), seconds)
-    limiter = Limiter("gemini", Limits(parallel, None, None))
-    return EndpointSpeaker(server, limiter, retries, price, budget), server
+    limiter = Limiter("gemini", EndpointLimits(parallel, None, None))
+    return EndpointClient(server, limiter, retries, price, budget), server
 
 
 def test_replies_are_journalled_raw_before_they_are_read():
     rows = Rows()
-    speaker, _ = speaker_of(
-        rows, lambda digest, n: refusal() if n == 0 else completion(" Fine. \n", "length")
-    )
-    _, rows, _ = generated(everyone(speaker), 1, rows, rounds=2)
+    client, _ = speaker_of(rows, lambda digest, n: refusal() if n == 0 else completion(" Fine. \n", "length"))
+    _, rows, _ = generated(everyone(client), 1, rows, rounds=2)
     question = call_id("f", "key 0", 2, Role.QUESTION)
     assert rows.written[:3] == [try_key(question, 0), try_key(question, 1), question]
     assert rows.flushed == [key for key in rows.written if "/" in key]
@@ -258,13 +256,13 @@ def test_replies_are_journalled_raw_before_they_are_read():
     assert rows[try_key(question, 1)]["request"]["messages"][0]["role"] == "user"
     said = turns_of(rows.get, question, "key 0", 2, Role.QUESTION)[0][1].said
     cost = 12 * 10 + 7 * 40 + 500 * 10 + 50 * 40  # the lost one counts as the most it can be
-    assert said == Said("Fine.", True, "", "", "", 12, 7, False, 2, cost, 0.5)
+    assert said == Completion("Fine.", True, "", "", "", 12, 7, False, 2, cost, 0.5)
 
 
 def test_what_is_not_paid_is_not_flushed_one_by_one():
     rows = Rows()
-    speaker, _ = speaker_of(rows, lambda digest, n: completion("x"), price=None)
-    generated(everyone(speaker), 1, rows, rounds=2)
+    client, _ = speaker_of(rows, lambda digest, n: completion("x"), price=None)
+    generated(everyone(client), 1, rows, rounds=2)
     assert rows.flushed == []
 
 
@@ -280,8 +278,8 @@ def test_what_is_not_paid_is_not_flushed_one_by_one():
 )
 def test_calls_that_fail_for_good_keep_the_raw_reply(reply, reason, raw):
     rows = Rows()
-    speaker, _ = speaker_of(rows, lambda digest, n: reply, retries=1)
-    tally, rows, _ = generated(everyone(speaker), 1, rows)
+    client, _ = speaker_of(rows, lambda digest, n: reply, retries=1)
+    tally, rows, _ = generated(everyone(client), 1, rows)
     question = call_id("f", "key 0", 2, Role.QUESTION)
     said = turns_of(rows.get, question, "key 0", 2, Role.QUESTION)[0][1].said
     assert (said.reason, said.text, tally.failed) == (reason, "", 1)
@@ -290,8 +288,8 @@ def test_calls_that_fail_for_good_keep_the_raw_reply(reply, reason, raw):
 
 def test_a_journalled_reply_without_its_row_is_read_and_not_asked_for_again():
     rows = Rows()
-    speaker, server = speaker_of(rows, lambda digest, n: completion("x"))
-    generated(everyone(speaker), 1, rows, rounds=2)
+    client, server = speaker_of(rows, lambda digest, n: completion("x"))
+    generated(everyone(client), 1, rows, rounds=2)
     left = {key: row for key, row in rows.items() if "/" in key}
     again, server = speaker_of(rows, lambda digest, n: completion("y"))
     _, new, _ = generated(everyone(again), 1, Rows(), left.get, rounds=2)
@@ -307,9 +305,9 @@ def test_retries_go_on_counting_and_what_ended_the_job_is_no_try():
         for number, reply in enumerate(records)
     }
     rows = Rows()
-    speaker, server = speaker_of(rows, lambda digest, n: refusal(500), retries=3)
+    client, server = speaker_of(rows, lambda digest, n: refusal(500), retries=3)
 
-    said, _ = run(speaker.call(call, Tries(call.id, left.get, rows)))
+    said, _ = run(client.call(call, Tries(call.id, left.get, rows)))
     assert len(server.sent) == 2
     assert (said.tries, said.reason) == (4, "no_answer")
     assert list(rows) == [try_key(call.id, 4), try_key(call.id, 5)]
@@ -320,40 +318,40 @@ def test_a_call_whose_last_try_a_kill_left_unread_has_no_further_try():
     call = plan().call_for(Dialogue(seeds(1)[0], 2))
     record = {"endpoint": "gemini", "request": {}, "reply": refusal(500).record()}
     left = {try_key(call.id, number): record for number in range(3)}
-    speaker, server = speaker_of(Rows(), lambda digest, n: completion("x"), retries=2)
-    said, _ = run(speaker.call(call, Tries(call.id, left.get, Rows())))
+    client, server = speaker_of(Rows(), lambda digest, n: completion("x"), retries=2)
+    said, _ = run(client.call(call, Tries(call.id, left.get, Rows())))
     assert server.sent == []
     assert (said.reason, said.tries) == ("no_answer", 3)
 
 
 def test_a_journalled_reply_that_is_malformed_is_asked_for_again():
     call = plan().call_for(Dialogue(seeds(1)[0], 2))
-    torn = Reply(200, '{"choices": [', {}, 0.2)
+    torn = ServerReply(200, '{"choices": [', {}, 0.2)
     left = {try_key(call.id, 0): {"endpoint": "gemini", "request": {}, "reply": torn.record()}}
-    speaker, server = speaker_of(Rows(), lambda digest, n: completion("x"))
-    said, _ = run(speaker.call(call, Tries(call.id, left.get, Rows())))
+    client, server = speaker_of(Rows(), lambda digest, n: completion("x"))
+    said, _ = run(client.call(call, Tries(call.id, left.get, Rows())))
     assert (said.text, said.tries, len(server.sent)) == ("x", 2, 1)
 
 
 def test_a_wrong_key_ends_the_job():
     rows = Rows()
-    speaker, _ = speaker_of(rows, lambda digest, n: refusal(401, "Bad key."))
+    client, _ = speaker_of(rows, lambda digest, n: refusal(401, "Bad key."))
     with pytest.raises(EndpointError, match="apiKeySecretRef"):
-        generated(everyone(speaker), 20, rows)
+        generated(everyone(client), 20, rows)
     assert not [key for key in rows if "/" not in key]
 
 
 def test_a_spent_budget_ends_the_job_with_everything_paid_kept_and_more_money_finishes_it():
     rows, money = Rows(), []
     budget = Budget(30_000, money.append)
-    speaker, server = speaker_of(rows, lambda digest, n: completion(digest), budget=budget)
+    client, server = speaker_of(rows, lambda digest, n: completion(digest), budget=budget)
     with pytest.raises(BudgetError, match=r"budget\.maxUsd"):
-        generated(everyone(speaker), 20, rows)
+        generated(everyone(client), 20, rows)
     assert 0 < len(server.sent) == len([key for key in rows if "/" not in key])
     before = len(server.sent)
-    more = Budget(10**9, money.append, past(money))
-    speaker, server = speaker_of(rows, lambda digest, n: completion(digest), budget=more)
-    tally, _, _ = generated(everyone(speaker), 20, rows, rows.get)
+    more = Budget(10**9, money.append, past_spending(money))
+    client, server = speaker_of(rows, lambda digest, n: completion(digest), budget=more)
+    tally, _, _ = generated(everyone(client), 20, rows, rows.get)
     assert (tally.done, tally.failed) == (20, 0)
     assert before + len(server.sent) == 20 * 6
 
@@ -405,10 +403,10 @@ def test_kills_at_any_point_change_no_file_and_no_known_reply_is_asked_for_again
     count, folder = 8, tmp_path_factory.mktemp("files")
 
     def life(rows):
-        speaker, server = speaker_of(rows, reply_by, retries=2, parallel=parallel)
+        client, server = speaker_of(rows, reply_by, retries=2, parallel=parallel)
         held = dict(rows)
         try:
-            generated(everyone(speaker), count, rows, held.get)
+            generated(everyone(client), count, rows, held.get)
         except Kill:
             return False, server.sent
         return True, server.sent
@@ -448,14 +446,14 @@ def test_kills_at_any_point_and_what_is_spent_is_what_the_calls_cost(kills, para
             dict.__setitem__(rows, budget_key(record["number"]), record)
 
         budget = Budget(10**9, write, before, "disk")
-        speaker, server = speaker_of(rows, reply_by, retries=2, parallel=parallel, budget=budget)
+        client, server = speaker_of(rows, reply_by, retries=2, parallel=parallel, budget=budget)
         server.request = lambda messages, temperature, most: request_of(
             {"messages": list(messages), "max_tokens": most}
         )
         held = Rows(rows)
 
         async def whole():
-            await generate(plan(), seeds(4), everyone(speaker), rows, held.get)
+            await generate(plan(), seeds(4), everyone(client), rows, held.get)
             await budget.close()
 
         try:
@@ -506,11 +504,11 @@ def test_a_speaker_keeps_to_the_limits_of_its_spec():
         "price": {"inputPerMillion": 0.1, "outputPerMillion": 0.4},
     }
     server = Server(lambda digest, n: completion("x"), known_in(rows), 1.0)
-    speaker = endpoint_speaker(server, EndpointSpec.model_validate(fields), None)
-    assert (speaker.max_retries, speaker.price) == (1, Price(100_000, 400_000))
+    client = endpoint_client(server, EndpointSpec.model_validate(fields), None)
+    assert (client.max_retries, client.price) == (1, Price(100_000, 400_000))
     del fields["price"]  # with one, each reply is flushed to the disk, which takes time that is not virtual
-    speaker = endpoint_speaker(server, EndpointSpec.model_validate(fields), None)
-    _, _, seconds = generated(everyone(speaker), 4, rows, rounds=2)
+    client = endpoint_client(server, EndpointSpec.model_validate(fields), None)
+    _, _, seconds = generated(everyone(client), 4, rows, rounds=2)
     assert seconds == pytest.approx(6, abs=0.5)  # 12 calls of a second, two at a time
 
 
@@ -534,7 +532,7 @@ class Engine:
     async def reply(self, request):
         self.asked.append(request)
         await asyncio.sleep(1)
-        return EngineReply(self.text, 3, self.finish)
+        return GeneratedReply(self.text, 3, self.finish)
 
     async def close(self):
         pass
@@ -561,8 +559,8 @@ class Engine:
     ],
 )
 def test_an_engine_speaks(engine, expected):
-    speaker = EngineSpeaker(engine, Tokens())
-    _, rows, _ = generated(everyone(speaker), 1, rounds=2)
+    client = EngineClient(engine, Tokens())
+    _, rows, _ = generated(everyone(client), 1, rounds=2)
     row = rows[call_id("f", "key 0", 2, Role.QUESTION)]
     assert {name: row[name] for name in expected} == expected
     assert (row["completion_tokens"], row["seconds"], row["cost"]) == (3, 1.0, 0)
@@ -574,7 +572,7 @@ def test_an_engine_speaks(engine, expected):
 def test_a_prompt_that_the_engine_cannot_take_is_a_failure():
     engine = Engine()
     engine.longest = 10
-    _, rows, _ = generated(everyone(EngineSpeaker(engine, Tokens())), 1, rounds=2)
+    _, rows, _ = generated(everyone(EngineClient(engine, Tokens())), 1, rounds=2)
     assert [row["reason"] for row in rows.values()] == ["too_long"]
     assert engine.asked == []
 
@@ -590,7 +588,7 @@ def test_an_empty_reply_of_an_engine_is_sampled_again_where_another_can_come():
     ):  # fmt: skip
         made = plan(2)
         made.roles[Role.QUESTION] = RoleSpec(endpoint="gemini", temperature=temperature, max_tokens=50)
-        _, rows, _ = generated(everyone(EngineSpeaker(Slow(), Tokens(), retries)), 1, made=made)
+        _, rows, _ = generated(everyone(EngineClient(Slow(), Tokens(), retries)), 1, made=made)
         row = rows[call_id("f", "key 0", 2, Role.QUESTION)]
         assert (row["text"], row["reason"], row["tries"]) == expected
 
@@ -602,24 +600,24 @@ def test_an_engine_draws_nothing_after_the_stop():
         raise StoppedError("Stopped.")
 
     with pytest.raises(StoppedError):
-        generated(everyone(EngineSpeaker(engine, Tokens())), 100, check=check)
+        generated(everyone(EngineClient(engine, Tokens())), 100, check=check)
     assert len(engine.asked) == 8
 
 
 def test_money_is_in_whole_numbers_in_the_rows():
     rows = Rows()
     price = Price(picodollars(0.1, up=True) // 10**6, picodollars(0.4, up=True) // 10**6)
-    speaker, _ = speaker_of(rows, lambda digest, n: completion("x"), price=price)
-    generated(everyone(speaker), 1, rows, rounds=2)
+    client, _ = speaker_of(rows, lambda digest, n: completion("x"), price=price)
+    generated(everyone(client), 1, rows, rounds=2)
     costs = {row["cost"] for key, row in rows.items() if "/" not in key}
     assert costs == {12 * 100_000 + 7 * 400_000}
     assert json.loads(json.dumps(rows)) == rows
 
 
 def test_what_is_said_goes_into_the_next_request():
-    speaker = Speaker()
-    generated(speaker, 1, rounds=2)
-    question, answer, correction = speaker.calls
+    client = ScriptedClient()
+    generated(client, 1, rounds=2)
+    question, answer, correction = client.calls
     assert text_of(question) in answer.messages[-1]["content"]
     assert text_of(question) in correction.messages[0]["content"]
     assert text_of(answer) in correction.messages[0]["content"]

@@ -9,9 +9,9 @@ from tests.unit.dialogue_world import planned
 
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.formats.seeds import SeedRound
 from tunesmith.data.keys import record_key
-from tunesmith.data.seeds import SeedRound
-from tunesmith.dialogue.seeds import Seeds, prepare_seeds
+from tunesmith.dialogue.seeds import StoredSeeds, prepare_seeds
 from tunesmith.errors import DataError, StoragePermanentError
 
 
@@ -202,11 +202,11 @@ def test_nothing_is_an_error_and_leaves_nothing_behind(tmp_path, make):
 
 def test_the_digest_covers_keys_and_texts_and_a_folder_is_opened_again(make):
     made = make([aligner(1), aligner(2)])
-    again = Seeds(made.folder)
+    again = StoredSeeds(made.folder)
     assert (again.digest, list(again)) == (made.digest, list(made))
     assert make([aligner(1), aligner(3)]).digest != again.digest
     assert make([aligner(1, id="k"), aligner(2)]).digest != again.digest
-    assert list(Seeds(made.folder).ids()) == ["k", "r1-000002"]
+    assert list(StoredSeeds(made.folder).ids()) == ["k", "r1-000002"]
 
 
 def test_progress_is_told(tmp_path):

@@ -6,16 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.dialogue.standing import ENOUGH, MOST_TIMES, Standing, Verdict
+from tunesmith.dialogue.standing import ENOUGH, MOST_TIMES, EndpointStanding, RefusalVerdict
 
-AGAIN, REQUEST, ENDPOINT, END = Verdict.ASK_AGAIN, Verdict.REQUEST, Verdict.ENDPOINT, Verdict.END
+AGAIN, REQUEST, ENDPOINT, END = (
+    RefusalVerdict.ASK_AGAIN,
+    RefusalVerdict.REQUEST,
+    RefusalVerdict.ENDPOINT,
+    RefusalVerdict.END,
+)
 
 
 def play(steps, calls="abcdefgh"):
     """The verdicts of a history: "a+" means that call a is asked and answered, "a-" that it is refused,
     "a!" that it is refused for what can only be the endpoint's fault.
     """
-    standing, verdicts = Standing(), []
+    standing, verdicts = EndpointStanding(), []
     cases = {name: standing.enter() for name in calls}
     for name, what in steps.split():
         number = standing.send()
@@ -65,7 +70,7 @@ def test_whose_fault_it_is(steps, calls, verdicts):
 
 
 def test_an_answer_to_what_was_sent_before_the_refusal_says_nothing():
-    standing = Standing()
+    standing = EndpointStanding()
     standing.answered(standing.send())
     early, one, other = standing.send(), standing.enter(), standing.enter()
     standing.send()
@@ -78,7 +83,7 @@ def test_an_answer_to_what_was_sent_before_the_refusal_says_nothing():
 
 def test_from_the_start_what_was_sent_before_is_waited_for():
     """A filter refuses at once, and a model takes its time: the slow request shows whose fault it was."""
-    standing = Standing()
+    standing = EndpointStanding()
     slow, cases = standing.send(), [standing.enter() for _ in range(20)]
 
     def refused(case):
@@ -100,7 +105,7 @@ def test_a_few_unlucky_requests_at_the_end_of_a_job_fail_by_themselves():
 
 def test_at_the_end_the_words_tell():
     """Six requests are left, more than a few; two like them were found to be the requests' own fault."""
-    standing = Standing()
+    standing = EndpointStanding()
     standing.answered(standing.send())
     first, witness = standing.enter(), standing.enter()
     standing.send()
@@ -121,7 +126,7 @@ def test_requests_that_are_refused_for_what_is_in_them_never_end_the_job(seed, p
     """However many there are, and in whatever order answers come: unless all that is left is refused, for the
     first time, in words that no request was yet found guilty of.
     """
-    world, standing = random.Random(seed), Standing()
+    world, standing = random.Random(seed), EndpointStanding()
     standing.answered(standing.send())
     poisoned = {number: world.random() < share for number in range(60)}
     cases = {number: standing.enter() for number in poisoned}
@@ -149,7 +154,7 @@ def test_requests_that_are_refused_for_what_is_in_them_never_end_the_job(seed, p
 
 @given(st.integers(0, 2**32), st.integers(1, 8))
 def test_an_endpoint_that_refuses_everyone_costs_no_dialogue_while_many_are_waiting(seed, parallel):
-    world, standing = random.Random(seed), Standing()
+    world, standing = random.Random(seed), EndpointStanding()
     standing.answered(standing.send())
     cases = [standing.enter() for _ in range(60)]
     waiting, flying, verdicts = list(cases), [], []

@@ -13,12 +13,13 @@ from tunesmith.api.datasets import CharacterFormat, DatasetSpec, UserSimulationF
 from tunesmith.api.manifest import parse_document
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data import character, prepare, read, user_simulation
+from tunesmith.data import prepare, read
 from tunesmith.data.cache import FIRST_KEPT
-from tunesmith.data.place import Skipped
+from tunesmith.data.formats import character, user_simulation
+from tunesmith.data.formats.user_prompt import shows_part
 from tunesmith.data.read import BadRecord, Reader
+from tunesmith.data.record import Skipped
 from tunesmith.data.report import DatasetReport
-from tunesmith.data.user_prompt import shows
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text("utf-8")
 SECTION = re.compile(r"^#{2,3} (.+)\n((?:(?!#{2,3} ).*\n?)*)", re.MULTILINE)
@@ -152,7 +153,9 @@ def test_the_ablation_table_is_true():
     assert len(table) == 7
     for name, cells in table.items():
         fmt = UserSimulationFormat.model_validate({"ablationConfig": name})
-        assert [cell == "yes" for cell in cells] == [shows(fmt, p) for p in ("profile", "history", "context")]
+        assert [cell == "yes" for cell in cells] == [
+            shows_part(fmt, p) for p in ("profile", "history", "context")
+        ]
 
 
 def test_every_yaml_is_right():

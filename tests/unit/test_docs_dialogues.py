@@ -4,7 +4,7 @@ import json
 
 from tests.unit.test_docs import ROOT, blocks
 
-from tunesmith.data.seeds import seed_from
+from tunesmith.data.formats.seeds import seed_from
 from tunesmith.plan.growth import GROWTH
 
 PAGE = ROOT / "docs/dialogues.md"

@@ -11,8 +11,8 @@ from tunesmith.api.finetune import EvaluationSpec
 from tunesmith.api.manifest import parse_text
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.legal import LABELS
-from tunesmith.data.prompt_sets import find_sets
+from tunesmith.data.formats.legal import LABELS
+from tunesmith.data.prompts.sets import find_sets
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/evaluation.md").read_text()
 AFTER_TRAINING, ALONE = [block.partition("```")[0] for block in PAGE.split("```yaml\n")[1:]]

@@ -11,8 +11,8 @@ from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines import load
-from tunesmith.engines.lean import unneeded
 from tunesmith.engines.load import fetch_model, local_path, read_config, vocabulary_size
+from tunesmith.engines.skip_imports import unneeded_packages
 from tunesmith.errors import ModelError, StoragePermanentError, TemporaryError
 
 
@@ -174,13 +174,13 @@ def test_a_damaged_configuration(content, tmp_path):
     ids=["plain", "quantises", "quantised-base", "deepspeed"],
 )
 def test_what_a_process_does_without(base, wanted, left_out):
-    assert unneeded(base, **wanted) == left_out
+    assert unneeded_packages(base, **wanted) == left_out
 
 
 def test_what_is_left_out_is_not_imported_by_others():
     program = (
-        "import sys; from tunesmith.engines.lean import leave_out\n"
-        "leave_out('bitsandbytes', 'deepspeed', 'datasets', 'os')\n"
+        "import sys; from tunesmith.engines.skip_imports import skip_imports\n"
+        "skip_imports('bitsandbytes', 'deepspeed', 'datasets', 'os')\n"
         "import transformers.trainer, peft, os.path\n"
         "assert not [name for name in sys.modules if name.startswith(('bitsandbytes.', 'deepspeed.'))]\n"
     )

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 from tests.unit.endpoint_world import run
 
+from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.heartbeat import Heartbeat
-from tunesmith.engines.restarting import MOST_STARTS, Restarting
-from tunesmith.engines.sampler import Reply, Request
+from tunesmith.engines.restarting import MOST_STARTS, RestartingEngine
 from tunesmith.errors import ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 
-REQUEST = Request([1, 2], "a", 0, None)
+REQUEST = GenerationRequest([1, 2], "a", 0, None)
 DIED = TemporaryError("It died.", reason=Reason.PROCESS_DIED)
 
 
@@ -65,7 +65,7 @@ class Engine:
             if self.text is None:
                 await self.closed.wait()
                 raise StoppedError("The engine is closed.")
-            return Reply(self.text, 3, "stop")
+            return GeneratedReply(self.text, 3, "stop")
 
     async def close(self):
         self.closed.set()
@@ -84,7 +84,7 @@ def restarting(*engines, stuck_seconds=600):
         told.append((error and error.reason, times))
 
     async def opened():
-        return Restarting(await open_one(), open_one, stuck_seconds, tell)
+        return RestartingEngine(await open_one(), open_one, stuck_seconds, tell)
 
     return opened, told
 

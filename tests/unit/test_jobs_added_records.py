@@ -20,7 +20,7 @@ from tunesmith.jobs.added_records import (
     sources_of,
     with_added,
 )
-from tunesmith.jobs.output import Found, State
+from tunesmith.jobs.output_lock import ExistingOutput, OutputState
 from tunesmith.names import Kind
 from tunesmith.plan.growth import compare
 from tunesmith.plan.run import Run
@@ -29,8 +29,8 @@ BEFORE = [make(f"p{number}") for number in range(6)]
 
 
 def finished(prompts, **fingerprint):
-    return Found(
-        State.FINISHED,
+    return ExistingOutput(
+        OutputState.FINISHED,
         "digest",
         owner="first",
         fingerprint={"data": prompts.digest, "spec": {}, **fingerprint},
@@ -49,7 +49,7 @@ def test_added_prompts_are_a_growth_whatever_their_order_and_others_are_refused_
     assert with_added(found, before) is found
     more = write(tmp_path / "more", make("x"), *reversed(BEFORE), make("y"))
     grown = with_added(found, more)
-    assert (grown.state, grown.grown, grown.outgrown) == (State.RESUME, ("data",), "digest")
+    assert (grown.state, grown.grown, grown.outgrown) == (OutputState.RESUME, ("data",), "digest")
     check_growth(store, grown, more, PROMPTS)
     changed = [make("p0", answer=1), make("p1", 2), *BEFORE[2:4], make("x")]
     fewer = write(tmp_path / "fewer", *changed)
@@ -68,7 +68,7 @@ def test_an_output_without_its_journal_cannot_grow_and_says_so(store, tmp_path):
     with pytest.raises(OutputConflictError, match="has no journal/ any more"):
         check_growth(store, finished(prompts).outgrow("spec.sampling.numSamples"), prompts, PROMPTS)
     more = write(tmp_path / "more", *BEFORE, make("x"))
-    begun = Found(State.RESUME, fingerprint={"data": prompts.digest})
+    begun = ExistingOutput(OutputState.RESUME, fingerprint={"data": prompts.digest})
     with pytest.raises(OutputConflictError, match="the content of the datasets"):
         check_growth(store, with_added(begun, more), more, PROMPTS)
 

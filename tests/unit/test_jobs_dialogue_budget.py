@@ -5,16 +5,16 @@ from tests.unit.endpoint_world import run
 from tests.unit.test_dialogue_calls import OK, REQUEST
 
 from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.artifacts import retry
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows
-from tunesmith.artifacts.journal_turns import begin
+from tunesmith.artifacts import background
+from tunesmith.artifacts.journal.fencing import begin_epoch
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.open import open_store
-from tunesmith.dialogue.statistics import Lost
+from tunesmith.dialogue.statistics import LostInFlight
 from tunesmith.dialogue.turns import Tries
 from tunesmith.errors import BudgetError, StorageTemporaryError
 from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
-from tunesmith.jobs.patience import patiently
+from tunesmith.jobs.retry import retry_with_check
 from tunesmith.names import Reason
 
 
@@ -63,10 +63,10 @@ class World:
 
     def process(self, number, disk, use):
         """One process that uses the budget and the journal, and dies without closing either."""
-        turn = begin(self.store, "job", number)
+        turn = begin_epoch(self.store, "job", number)
         journal = Journal(self.store, turn, "pod-0", self.folder / "local")
         journal.send()
-        earlier = Rows(self.store, turn, self.folder / "earlier")
+        earlier = CommittedRows(self.store, turn, self.folder / "earlier")
         earlier.load()
         budget = open_budget(self.job, disk, journal, earlier, self.wait)
         self.lost = lost_in_flight(self.job, disk, earlier)
@@ -138,20 +138,20 @@ def test_calls_lost_in_flight_are_counted_over_all_processes_and_the_report_agre
     for number in (1, 2):
         world.process(number, "disk", one_answered_one_under_way)
     third = world.process(3, "disk", asked_again)
-    assert world.lost == Lost(2, third.lost)
+    assert world.lost == LostInFlight(2, third.lost)
     world.process(4, "disk", nothing)
-    assert world.lost == Lost(
+    assert world.lost == LostInFlight(
         2, third.lost
     )  # that they were answered then does not mean that they were not lost
     elsewhere = world.process(5, "another disk", nothing)
-    assert world.lost == Lost(2, elsewhere.lost)
+    assert world.lost == LostInFlight(2, elsewhere.lost)
 
 
 def test_a_record_of_the_budget_waits_out_an_outage_and_nothing_is_spent_meanwhile(tmp_path, monkeypatch):
-    monkeypatch.setattr(retry, "WAITED_FOR_PAUSE", 0.001)
+    monkeypatch.setattr(background, "WAITED_FOR_PAUSE", 0.001)
     world, told = World(tmp_path, spec(endpoint=PRICE, budget={"maxUsd": 1.0})), []
     world.store = store = Away(world.store, failures=0)
-    world.wait = lambda name, work: patiently(name, work, lambda: None, told.append)
+    world.wait = lambda name, work: retry_with_check(name, work, lambda: None, told.append)
 
     async def one_call(budget, tries):
         store.failures = 2

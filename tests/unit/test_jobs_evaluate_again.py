@@ -11,7 +11,7 @@ from tunesmith.api.manifest import parse_document
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.evaluate_again import compared_fields, is_looked_at
-from tunesmith.jobs.output import Found, State, claim, examine
+from tunesmith.jobs.output_lock import ExistingOutput, OutputState, claim, inspect
 from tunesmith.plan.run import resolve
 
 EVALUATION = {
@@ -38,14 +38,18 @@ def store(tmp_path):
 
 
 def finish(store, run, **extra):
-    claim(store, Found(State.NEW, day=date(2024, 2, 29)), {"spec": run.result_fields(), "data": "d"})
+    claim(
+        store,
+        ExistingOutput(OutputState.NEW, day=date(2024, 2, 29)),
+        {"spec": run.result_fields(), "data": "d"},
+    )
     store.put(
         "manifest.json", json.dumps({"version": 1, "files": [], "kind": "FineTuneJob", **extra}).encode()
     )
 
 
 def state(store, run):
-    return examine(store, run.spec.output, compared_fields(store, run), "another").state
+    return inspect(store, run.spec.output, compared_fields(store, run), "another").state
 
 
 def test_what_is_looked_at_may_change_over_a_finished_output(store):
@@ -59,7 +63,7 @@ def test_what_is_looked_at_may_change_over_a_finished_output(store):
     }
     for field, value in changes.items():
         run = run_of(store, **{"evaluation": [EVALUATION], field: value})
-        assert (state(store, run), is_looked_at(store, run)) == (State.FINISHED, False), field
+        assert (state(store, run), is_looked_at(store, run)) == (OutputState.FINISHED, False), field
     assert is_looked_at(store, first)
     assert is_looked_at(store, run_of(store))
 
@@ -69,7 +73,7 @@ def test_what_was_published_last_counts_not_what_was_claimed_first(store):
     finish(store, run_of(store), lookedAt=added.looked_at())
     assert is_looked_at(store, added)
     assert not is_looked_at(store, run_of(store, evaluation=[EVALUATION]))
-    assert state(store, added) is State.FINISHED
+    assert state(store, added) is OutputState.FINISHED
 
 
 def test_what_changes_the_weights_is_refused_and_named(store):
@@ -88,7 +92,7 @@ def test_what_changes_the_weights_is_refused_and_named(store):
 
 
 def test_an_unfinished_output_is_resumed_as_it_was_begun_only(store):
-    claim(store, Found(State.NEW), {"spec": run_of(store).result_fields(), "data": "d"})
-    assert state(store, run_of(store)) is State.RESUME
+    claim(store, ExistingOutput(OutputState.NEW), {"spec": run_of(store).result_fields(), "data": "d"})
+    assert state(store, run_of(store)) is OutputState.RESUME
     with pytest.raises(OutputConflictError, match=r"other settings: spec\.evaluation"):
         state(store, run_of(store, evaluation=[EVALUATION]))

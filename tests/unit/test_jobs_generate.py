@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.api.generation import PreviewSpec
-from tunesmith.engines.generate import StopText, preview_messages
+from tunesmith.engines.hf.generate import StopText, preview_messages
 
 letters = st.text("ab\n", max_size=12)
 

@@ -12,8 +12,8 @@ from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts import fetch_verified, publish, read_manifest
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError
-from tunesmith.jobs.output import Found, State, claim, examine, make_way
-from tunesmith.plan.growth import Growth, changed, not_smaller, whatever
+from tunesmith.jobs.output_lock import ExistingOutput, OutputState, claim, inspect, remove_outgrown
+from tunesmith.plan.growth import Growth, any_change, changed, not_smaller
 
 SPEC = {"training": {"learningRate": 0.1, "seed": 1}, "datasets": [{"uri": "s3://a/b"}]}
 OTHER = {"training": {"learningRate": 0.2, "seed": 1}, "datasets": [{"uri": "s3://a/c"}]}
@@ -28,7 +28,7 @@ def store(tmp_path):
 
 def begun(store, spec=SPEC):
     """An attempt of `spec` has claimed the output and saved something."""
-    claim(store, Found(State.NEW, day=DAY, owner="me"), {"spec": spec, **FACTS})
+    claim(store, ExistingOutput(OutputState.NEW, day=DAY, owner="me"), {"spec": spec, **FACTS})
     store.put("checkpoint-2/model.safetensors", b"weights")
 
 
@@ -48,23 +48,23 @@ FOREIGN, FAIL = "holds files that are not of Tunesmith", "output.onExisting is f
 FIELDS = r"other settings: spec\.datasets\[0\]\.uri, spec\.training\.learningRate"
 CASES = [
     # there, onExisting, for another job, for the job that began it: a State or the message of a refusal
-    ("nothing", "resume", State.NEW, State.NEW),
-    ("nothing", "replace", State.NEW, State.NEW),
-    ("nothing", "fail", State.NEW, State.NEW),
+    ("nothing", "resume", OutputState.NEW, OutputState.NEW),
+    ("nothing", "replace", OutputState.NEW, OutputState.NEW),
+    ("nothing", "fail", OutputState.NEW, OutputState.NEW),
     ("foreign", "resume", FOREIGN, FOREIGN),
     ("foreign", "replace", FOREIGN, FOREIGN),
     ("foreign", "fail", FOREIGN, FOREIGN),
-    ("begun", "resume", State.RESUME, State.RESUME),
-    ("begun", "replace", State.REPLACE, State.RESUME),
-    ("begun", "fail", FAIL, State.RESUME),
-    ("finished", "resume", State.FINISHED, State.FINISHED),
-    ("finished", "replace", State.REPLACE, State.FINISHED),
-    ("finished", "fail", FAIL, State.FINISHED),
+    ("begun", "resume", OutputState.RESUME, OutputState.RESUME),
+    ("begun", "replace", OutputState.REPLACE, OutputState.RESUME),
+    ("begun", "fail", FAIL, OutputState.RESUME),
+    ("finished", "resume", OutputState.FINISHED, OutputState.FINISHED),
+    ("finished", "replace", OutputState.REPLACE, OutputState.FINISHED),
+    ("finished", "fail", FAIL, OutputState.FINISHED),
     ("other begun", "resume", FIELDS, FIELDS),
-    ("other begun", "replace", State.REPLACE, FIELDS),
+    ("other begun", "replace", OutputState.REPLACE, FIELDS),
     ("other begun", "fail", FAIL, FIELDS),
     ("other finished", "resume", FIELDS, FIELDS),
-    ("other finished", "replace", State.REPLACE, FIELDS),
+    ("other finished", "replace", OutputState.REPLACE, FIELDS),
     ("other finished", "fail", FAIL, FIELDS),
 ]
 
@@ -77,17 +77,17 @@ def test_every_case(store, there, on_existing, another, mine, uid):
     before = {entry.key: store.read(entry.key) for entry in store.list()}
     output = OutputSpec(uri=store.uri, on_existing=on_existing)
     expected = mine if uid == "me" else another
-    if isinstance(expected, State):
-        assert examine(store, output, SPEC, uid).state is expected
+    if isinstance(expected, OutputState):
+        assert inspect(store, output, SPEC, uid).state is expected
     else:
         with pytest.raises(OutputConflictError, match=expected):
-            examine(store, output, SPEC, uid)
+            inspect(store, output, SPEC, uid)
     assert {entry.key: store.read(entry.key) for entry in store.list()} == before
 
 
 def test_the_day_and_the_digest_are_the_first_attempts(store):
     finished(store)
-    found = examine(store, OutputSpec(uri=store.uri), SPEC, "another")
+    found = inspect(store, OutputSpec(uri=store.uri), SPEC, "another")
     assert found.day == DAY
     assert len(found.digest) == 64
 
@@ -95,7 +95,7 @@ def test_the_day_and_the_digest_are_the_first_attempts(store):
 def test_replacing_leaves_the_new_fingerprint_only(store):
     finished(store, OTHER)
     foreign(store)
-    found = examine(store, OutputSpec(uri=store.uri, on_existing="replace"), SPEC, "another")
+    found = inspect(store, OutputSpec(uri=store.uri, on_existing="replace"), SPEC, "another")
     claim(store, found, {"spec": SPEC, **FACTS})
     assert [entry.key for entry in store.list()] == ["fingerprint.json", "photos/cat.jpg"]
     assert json.loads(store.read("fingerprint.json"))["spec"] == SPEC
@@ -123,15 +123,15 @@ def test_replacing_that_was_interrupted_is_gone_on_with(store, setup, deletions)
                 store.delete([key])
 
     try:
-        claim(Killed(), examine(store, output, SPEC, "new"), {"spec": SPEC, **FACTS})
+        claim(Killed(), inspect(store, output, SPEC, "new"), {"spec": SPEC, **FACTS})
         died = False
     except KeyboardInterrupt:
         died = True
-    found = examine(store, output, SPEC, "new")
-    assert found.state is (State.REPLACE if died else State.RESUME)
+    found = inspect(store, output, SPEC, "new")
+    assert found.state is (OutputState.REPLACE if died else OutputState.RESUME)
     claim(store, found, {"spec": SPEC, **FACTS})
     assert [entry.key for entry in store.list()] == ["fingerprint.json"]
-    assert examine(store, output, SPEC, "new").state is State.RESUME
+    assert inspect(store, output, SPEC, "new").state is OutputState.RESUME
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_replacing_that_was_interrupted_is_gone_on_with(store, setup, deletions)
 )
 def test_other_data_or_another_model_is_refused(store, facts, words):
     begun(store)
-    found = examine(store, OutputSpec(uri=store.uri), SPEC, "me")
+    found = inspect(store, OutputSpec(uri=store.uri), SPEC, "me")
     claim(store, found, {"spec": SPEC, **FACTS})  # the same is fine
     with pytest.raises(OutputConflictError, match=words):
         claim(store, found, {"spec": SPEC, **facts})
@@ -189,13 +189,13 @@ def test_what_does_not_change_results_is_not_in_the_fingerprint():
 
 # What may grow.
 
-GROWTH = Growth({"sampling.numSamples": not_smaller, "prompts.uri": whatever}, "Samples may grow.")
+GROWTH = Growth({"sampling.numSamples": not_smaller, "prompts.uri": any_change}, "Samples may grow.")
 SMALL = {"sampling": {"numSamples": 8, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
 GREAT = {"sampling": {"numSamples": 16, "seed": 1}, "prompts": {"uri": "s3://a/b"}}
 
 
 def look(store, spec, uid="another"):
-    return examine(store, OutputSpec(uri=store.uri), spec, uid, GROWTH)
+    return inspect(store, OutputSpec(uri=store.uri), spec, uid, GROWTH)
 
 
 def publish_another(store):
@@ -205,27 +205,31 @@ def publish_another(store):
 def test_a_finished_output_whose_fields_grew_is_resumed_and_stays_valid_until_the_new_one_is_published(store):
     finished(store, SMALL)
     found = look(store, GREAT)
-    assert (found.state, found.grown) == (State.RESUME, ("spec.sampling.numSamples",))
+    assert (found.state, found.grown) == (OutputState.RESUME, ("spec.sampling.numSamples",))
     assert found.outgrown == found.digest != ""
     claim(store, found, {"spec": GREAT, **FACTS})
     for uid in ("another", "me"):  # killed here, it does not take the smaller result for the new one
         again = look(store, GREAT, uid)
-        assert (again.state, again.grown, again.outgrown) == (State.RESUME, (), found.digest)
+        assert (again.state, again.grown, again.outgrown) == (OutputState.RESUME, (), found.digest)
         claim(store, again, {"spec": GREAT, **FACTS})
     assert store.exists("manifest.json")
-    make_way(store, again)
+    remove_outgrown(store, again)
     assert not store.exists("manifest.json")
-    assert look(store, GREAT).state is State.RESUME
-    make_way(store, again)
+    assert look(store, GREAT).state is OutputState.RESUME
+    remove_outgrown(store, again)
     publish_another(store)
-    make_way(store, again)  # an attempt that was thought dead
-    assert look(store, GREAT).state is State.FINISHED
+    remove_outgrown(store, again)  # an attempt that was thought dead
+    assert look(store, GREAT).state is OutputState.FINISHED
 
 
 def test_an_unfinished_output_grows_too(store):
     begun(store, SMALL)
     found = look(store, GREAT)
-    assert (found.state, found.grown, found.outgrown) == (State.RESUME, ("spec.sampling.numSamples",), "")
+    assert (found.state, found.grown, found.outgrown) == (
+        OutputState.RESUME,
+        ("spec.sampling.numSamples",),
+        "",
+    )
     claim(store, found, {"spec": GREAT, **FACTS})
     assert json.loads(store.read("fingerprint.json"))["spec"] == GREAT
     with pytest.raises(OutputConflictError, match=r"numSamples \(16 → 8; it may only grow\)"):
@@ -248,32 +252,32 @@ def test_a_field_that_an_earlier_version_did_not_know_is_no_other_setting_while_
         "sampling": {**SMALL["sampling"], "topK": 50},
         "prompts": {**SMALL["prompts"], "parts": [{"a": 1}]},
     }
-    found = examine(store, OutputSpec(uri=store.uri), later, "another", GROWTH, SMALL)
-    assert (found.state, found.grown) == (State.FINISHED, ())
+    found = inspect(store, OutputSpec(uri=store.uri), later, "another", GROWTH, SMALL)
+    assert (found.state, found.grown) == (OutputState.FINISHED, ())
     claim(store, found, {"spec": later, **FACTS})
     chosen = {"sampling": {"topK": 50}}
     with pytest.raises(OutputConflictError, match=r"settings: spec\.sampling\.topK\. "):
-        examine(store, OutputSpec(uri=store.uri), later, "another", GROWTH, chosen)
+        inspect(store, OutputSpec(uri=store.uri), later, "another", GROWTH, chosen)
     other = {**later, "sampling": {"numSamples": 8, "seed": 7, "topK": 50}}  # a default that has changed
     with pytest.raises(OutputConflictError, match=r"settings: spec\.sampling\.seed\. "):
-        examine(store, OutputSpec(uri=store.uri), other, "another", GROWTH, {})
+        inspect(store, OutputSpec(uri=store.uri), other, "another", GROWTH, {})
 
 
 def test_a_default_that_was_given_up_is_no_other_setting_while_nothing_else_is_chosen(store):
     old = {"training": {"maxLength": 4096, "seed": 42}}
     finished(store, old)
     given_up, shorter = {"training": {"seed": 42}}, {"training": {"maxLength": 512, "seed": 42}}
-    found = examine(store, OutputSpec(uri=store.uri), given_up, "another", chosen={})
-    assert found.state is State.FINISHED
+    found = inspect(store, OutputSpec(uri=store.uri), given_up, "another", chosen={})
+    assert found.state is OutputState.FINISHED
     claim(store, found, {"spec": given_up, **FACTS})
     with pytest.raises(OutputConflictError, match=r"settings: spec\.training\.maxLength\. "):
-        examine(store, OutputSpec(uri=store.uri), shorter, "another", chosen={"training": {"maxLength": 512}})
+        inspect(store, OutputSpec(uri=store.uri), shorter, "another", chosen={"training": {"maxLength": 512}})
 
 
 def test_data_that_grew_is_claimed_only_by_who_says_so(store):
     finished(store, SMALL)
     found = look(store, SMALL)
-    assert found.state is State.FINISHED
+    assert found.state is OutputState.FINISHED
     more = {"spec": SMALL, "data": "d2", "model": "m1"}
     with pytest.raises(OutputConflictError, match="the content of the datasets"):
         claim(store, found, more)
@@ -281,7 +285,7 @@ def test_data_that_grew_is_claimed_only_by_who_says_so(store):
     with pytest.raises(OutputConflictError, match="the model's files"):
         claim(store, grown, {**more, "model": "m2"})
     claim(store, grown, more)
-    assert look(store, SMALL).state is State.RESUME
+    assert look(store, SMALL).state is OutputState.RESUME
     with pytest.raises(OutputConflictError, match="another job in the meantime"):
         claim(store, found.outgrow("data"), {**more, "data": "d3"})
 
@@ -324,25 +328,25 @@ def test_killed_before_any_write_a_growing_output_is_never_half_new_and_looks_fi
 
     def grow(store):
         found = look(store, GREAT)
-        if found.state is State.FINISHED:
+        if found.state is OutputState.FINISHED:
             return
         claim(store, found, facts)
-        make_way(store, found)
+        remove_outgrown(store, found)
         publish(store, "", files["great"])
 
     states = []
     for lives in range(20):
         real = open_store(f"file://{tmp_path / str(lives)}")
-        claim(real, Found(State.NEW, day=DAY), {"spec": SMALL, **FACTS})
+        claim(real, ExistingOutput(OutputState.NEW, day=DAY), {"spec": SMALL, **FACTS})
         publish(real, "", files["small"])
         with suppress(KeyboardInterrupt):
             grow(Mortal(real, lives))
         whole = read_manifest(real, "") is not None
         if whole:
             fetch_verified(real, "", tmp_path / f"read-{lives}")
-        states.append((whole, look(real, GREAT).state is State.FINISHED))
+        states.append((whole, look(real, GREAT).state is OutputState.FINISHED))
         grow(real)
-        assert look(real, GREAT).state is State.FINISHED
+        assert look(real, GREAT).state is OutputState.FINISHED
         assert real.read("b") == b"great b"
         fetch_verified(real, "", tmp_path / f"grown-{lives}")
     assert list(dict.fromkeys(states)) == [(True, False), (False, False), (True, True)]

@@ -5,11 +5,11 @@ import asyncio
 from tests.cases import each
 from tests.unit.endpoint_world import run
 
-from tunesmith.dialogue.growth import ROLES
+from tunesmith.dialogue.clients import EndpointClient
 from tunesmith.dialogue.limiter import Limiter
-from tunesmith.dialogue.limits import Limits, Pause
-from tunesmith.dialogue.speakers import EndpointSpeaker
-from tunesmith.jobs.dialogue_speakers import tell_pauses, trouble_of
+from tunesmith.dialogue.limits import EndpointLimits, Pause
+from tunesmith.dialogue.state import ROLES
+from tunesmith.jobs.dialogue_clients import tell_pauses, trouble_of
 from tunesmith.jobs.progress import Progress
 
 NOON = 1777636800.0
@@ -48,12 +48,12 @@ def test_the_progress_holds_it_from_refusal_to_answer():
         name = "gemini"
 
     async def refused_then_answered():
-        progress, limiter = Progress(), Limiter("gemini", Limits(4, None, None))
-        speakers = dict.fromkeys(ROLES, EndpointSpeaker(Named(), limiter, 1))
+        progress, limiter = Progress(), Limiter("gemini", EndpointLimits(4, None, None))
+        clients = dict.fromkeys(ROLES, EndpointClient(Named(), limiter, 1))
         told = []
 
         def look():
-            tell_pauses(progress, speakers, lambda: NOON)
+            tell_pauses(progress, clients, lambda: NOON)
             told.append(progress.snapshot().get("trouble", {}).get("reason"))
 
         look()

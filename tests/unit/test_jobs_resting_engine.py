@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from tests.unit.endpoint_world import run
 
-from tunesmith.dialogue.lull import Lull
+from tunesmith.dialogue.lull import LullDetector
+from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.heartbeat import Heartbeat
-from tunesmith.engines.sampler import Reply, Request
 from tunesmith.jobs.resting_engine import REST_SECONDS, RestingEngine
 
-REQUEST = Request([1], "a", 0, None)
+REQUEST = GenerationRequest([1], "a", 0, None)
 
 
 class Engine:
@@ -22,7 +22,7 @@ class Engine:
     async def reply(self, request):
         assert not self.closed
         await asyncio.sleep(2 * REST_SECONDS)
-        return Reply("x", 1, "stop")
+        return GeneratedReply("x", 1, "stop")
 
     async def close(self):
         self.closed += 1
@@ -32,8 +32,8 @@ class World:
     """An engine behind the wrapper, and every one that was opened."""
 
     def __init__(self):
-        self.lull, self.opened = Lull(), [Engine()]
-        self.lull.go_on()
+        self.lull, self.opened = LullDetector(), [Engine()]
+        self.lull.resume()
         self.engine = RestingEngine("small", self.opened[0], self.open, self.lull)
 
     async def open(self):
@@ -53,7 +53,7 @@ def test_an_engine_is_closed_in_a_long_lull_and_opened_again_once_for_all_who_as
         world.lull.rest()
         await asyncio.sleep(REST_SECONDS + 1)
         assert world.running == [False]
-        world.lull.go_on()
+        world.lull.resume()
         replies = await asyncio.gather(*(world.engine.reply(REQUEST) for _ in range(3)))
         assert [reply.text for reply in replies] == ["x"] * 3
         assert world.running == [False, True]
@@ -68,7 +68,7 @@ def test_an_engine_that_is_used_or_soon_will_be_is_not_closed():
         world = World()
         world.lull.rest()
         await asyncio.sleep(REST_SECONDS / 2)
-        world.lull.go_on()
+        world.lull.resume()
         await asyncio.sleep(2 * REST_SECONDS)
         assert world.running == [True]
         asking = asyncio.create_task(world.engine.reply(REQUEST))

@@ -16,12 +16,12 @@ from tunesmith.api.generation import EngineSpec, SamplingSpec, VerifierSpec
 from tunesmith.api.manifest import parse_text
 from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import StoragePermanentError, StorageTemporaryError
-from tunesmith.jobs.engine_task import EngineTask
-from tunesmith.jobs.engines import visible_devices
-from tunesmith.jobs.patience import patiently
-from tunesmith.jobs.pods import OnePod, wait_for, wait_for_all
+from tunesmith.jobs.engine_pool import visible_devices
+from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.progress import Progress, Trouble
-from tunesmith.jobs.sampling import Shown, shard_size
+from tunesmith.jobs.rendezvous import SinglePod, wait_for, wait_for_all
+from tunesmith.jobs.retry import retry_with_check
+from tunesmith.jobs.sampling import SharedProgress, shard_size
 from tunesmith.names import Reason
 from tunesmith.plan.build import build
 from tunesmith.plan.progress import to_status
@@ -88,7 +88,7 @@ def test_how_engines_are_laid_out_is_not_what_the_result_is(one, other, same):
 
 
 def test_a_task_comes_out_of_its_file_as_it_went_in(tmp_path):
-    task = EngineTask(
+    task = EngineSettings(
         model=ModelSource(uri="hf://org/model"),
         files=ModelFiles(Path("/base"), (Path("/one"), Path("/two")), ModelSource(uri="hf://org/base")),
         sampling=SamplingSpec(num_samples=3, seed=5),
@@ -105,7 +105,7 @@ def test_a_task_comes_out_of_its_file_as_it_went_in(tmp_path):
         day=date(2026, 1, 2),
     )
     task.save(tmp_path / "task.json")
-    assert EngineTask.load(tmp_path / "task.json") == task
+    assert EngineSettings.load(tmp_path / "task.json") == task
     assert task.writer(1) == "pod-3-engine-1"
 
 
@@ -115,10 +115,10 @@ def test_devices_are_those_the_environment_names(named, devices):
 
 
 def test_one_pod_counts_its_own_shards_by_name():
-    pods = OnePod()
+    pods = SinglePod()
     assert [pods.next_shard("a"), pods.next_shard("a"), pods.next_shard("b")] == [0, 1, 0]
-    assert pods.told("x") is None
-    pods.tell("x", "1")
+    assert pods.get("x") is None
+    pods.set("x", "1")
     assert wait_for(pods, "x", lambda: None) == "1"
 
 
@@ -127,17 +127,17 @@ def test_waiting_is_given_up_when_the_check_says_so():
         raise StorageTemporaryError("Enough.")
 
     with pytest.raises(StorageTemporaryError, match="Enough"):
-        wait_for(OnePod(), "never", check, every=0)
+        wait_for(SinglePod(), "never", check, every=0)
 
 
 def test_waiting_for_all_ends_without_those_that_never_come():
-    pods = OnePod()
-    pods.tell("a", "yes")
+    pods = SinglePod()
+    pods.set("a", "yes")
     wait_for_all(pods, ["a", "b"], seconds=0)
 
 
 def shown(total, size=1, clock=time.monotonic):
-    progress, pods = Progress(), OnePod()
+    progress, pods = Progress(), SinglePod()
     draw = SimpleNamespace(
         name="sampling",
         prompts=range(total),
@@ -146,12 +146,12 @@ def shown(total, size=1, clock=time.monotonic):
         progress=progress,
         phase="sampling",
     )
-    return Shown(draw, clock), progress, pods
+    return SharedProgress(draw, clock), progress, pods
 
 
 def test_progress_adds_up_all_pods():
     tell, progress, pods = shown(10, size=2)
-    pods.tell("sampling/tally/1", '[{"prompts": 2, "replies": 8, "accepted": 2, "tokens": 9}, null]')
+    pods.set("sampling/tally/1", '[{"prompts": 2, "replies": 8, "accepted": 2, "tokens": 9}, null]')
     tell.tell(Counter(prompts=3, replies=12, accepted=3, tokens=7))
     said = progress.snapshot()
     assert (said["step"], said["total"], said["accepted"], said["acceptanceRate"]) == (5, 10, 5, 0.25)
@@ -161,11 +161,11 @@ def test_progress_adds_up_all_pods():
 def test_what_any_pods_engines_wait_for_is_told_until_it_is_over():
     tell, progress, pods = shown(10, size=2)
     other = Trouble("StorageUnavailable", "Away.", "2026-05-01T12:00:00Z")
-    pods.tell("sampling/tally/1", json.dumps([{}, asdict(other)]))
+    pods.set("sampling/tally/1", json.dumps([{}, asdict(other)]))
     tell.tell(Counter(restarts=1), Trouble("Stuck", "Engine 0 hangs.", "2026-05-01T12:00:09Z"))
     said = to_status(progress.snapshot())
     assert (said["trouble"], said["engineRestarts"]) == (asdict(other), 1)
-    pods.tell("sampling/tally/1", "[{}, null]")
+    pods.set("sampling/tally/1", "[{}, null]")
     tell.refresh()
     assert progress.snapshot()["trouble"]["message"] == "Engine 0 hangs."
     tell.tell(Counter(restarts=1))
@@ -218,7 +218,7 @@ def test_what_cannot_succeed_is_not_tried_for_ever():
         raise StoragePermanentError("No such bucket.")
 
     with pytest.raises(StoragePermanentError, match="bucket"):
-        patiently("Work", refuse, lambda: None)
+        retry_with_check("Work", refuse, lambda: None)
 
 
 def test_work_that_is_called_off_raises_why():
@@ -233,7 +233,7 @@ def test_work_that_is_called_off_raises_why():
             raise StorageTemporaryError("Told to stop.")
 
     with pytest.raises(StorageTemporaryError, match="Told to stop"):
-        patiently("Work", away, check)
+        retry_with_check("Work", away, check)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 from tunesmith.api.manifest import load_files
 from tunesmith.api.references import in_order, missing_problems
-from tunesmith.data.chat import conversation_from_chat
-from tunesmith.data.judgement import judge
-from tunesmith.data.legal import articles_from, case_from, prompt_messages
+from tunesmith.data.formats.chat import conversation_from_chat
+from tunesmith.data.formats.judgement import judge
+from tunesmith.data.formats.legal import articles_from, case_from, prompt_messages
 
 HERE = Path(__file__).resolve().parents[2] / "examples" / "legal"
 FILES = ["articles.jsonl", "cases.jsonl", "test_cases.jsonl", "warm_up.jsonl"]

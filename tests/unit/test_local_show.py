@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tests.cases import each
 
-from tunesmith.local.show import (
+from tunesmith.local.job_display import (
     JobProgress,
     details,
     duration,
@@ -129,7 +129,7 @@ def test_elsewhere_than_on_a_terminal_a_line_a_phase():
 
 def test_elsewhere_than_on_a_terminal_a_line_is_repeated_once_a_minute(monkeypatch):
     shown, now = console(), [0.0]
-    monkeypatch.setattr("tunesmith.local.show.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tunesmith.local.job_display.time.monotonic", lambda: now[0])
     with JobProgress(shown, "job") as bar:
         for step in (1, 1, 1, 2, 2, 2, 2, 2, 2, 2):
             bar.tell({"phase": "training", "step": step, "total": 2, "loss": 0.5})

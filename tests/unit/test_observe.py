@@ -6,8 +6,8 @@ from sightings import DIGEST, NOW, PUBLISHED, child, conditions, look, pod, stam
 from tests.cases import each
 
 from tunesmith.names import QUEUE_LABEL
-from tunesmith.plan.draft import refused
 from tunesmith.plan.progress import to_status
+from tunesmith.plan.status import refused_status
 from tunesmith.plan.trouble import UNANSWERED_SINCE
 
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
@@ -99,12 +99,12 @@ STEPS = {
     ),
     "new, pods of a job of that name before still run": (
         {},
-        {"strangers": [ALIVE]},
+        {"orphaned_pods": [ALIVE]},
         *("Pending", "Starting", None, None, ()),
     ),
     "new, pods of a job of that name before have ended": (
         {},
-        {"strangers": [pod(phase="Succeeded"), EVICTED]},
+        {"orphaned_pods": [pod(phase="Succeeded"), EVICTED]},
         *("Pending", "Starting", 1, None, ()),
     ),
     "last attempt": (
@@ -164,7 +164,7 @@ STEPS = {
     ),
     "resume what was deleted to suspend it, its pods are going": (
         SUSPENDED,
-        {"strangers": [ALIVE]},
+        {"orphaned_pods": [ALIVE]},
         *("Suspended", "Starting", None, None, ()),
     ),
     "ConfigMap deleted by hand": (
@@ -219,9 +219,9 @@ STEPS = {
 }
 
 
-@each(("status", "sight", "phase", "reason", "create", "suspend", "delete"), STEPS.values(), ids=STEPS)
-def test_a_step(status, sight, phase, reason, create, suspend, delete):
-    following = look(status, **sight)
+@each(("status", "observed", "phase", "reason", "create", "suspend", "delete"), STEPS.values(), ids=STEPS)
+def test_a_step(status, observed, phase, reason, create, suspend, delete):
+    following = look(status, **observed)
     assert (following.status["phase"], following.status["reason"]) == (phase, reason)
     assert (following.create, following.suspend, following.delete) == (create, suspend, delete)
     assert truths(following.status)["Accepted"]
@@ -253,9 +253,9 @@ ATTEMPTS = {
 }
 
 
-@pytest.mark.parametrize(("status", "sight", "launches", "attempts"), ATTEMPTS.values(), ids=ATTEMPTS)
-def test_attempts_are_counted(status, sight, launches, attempts):
-    following = look(status, **sight).status
+@pytest.mark.parametrize(("status", "observed", "launches", "attempts"), ATTEMPTS.values(), ids=ATTEMPTS)
+def test_attempts_are_counted(status, observed, launches, attempts):
+    following = look(status, **observed).status
     assert (following["launches"], following["attempts"]) == (launches, attempts)
 
 
@@ -407,8 +407,8 @@ def test_a_troubles_message_is_bounded_and_clean():
 
 
 def test_what_is_said_on_success():
-    sight = {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED)], "progress": {"step": 4}}
-    status = look(RUNNING, **sight).status
+    observed = {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED)], "progress": {"step": 4}}
+    status = look(RUNNING, **observed).status
     assert status["outputs"] == {
         "uri": "s3://models/tune",
         "manifestDigest": DIGEST,
@@ -422,8 +422,8 @@ def test_what_is_said_on_success():
         "message": "0 of 16 accepted (16 truncated)\x1b" + "!" * 5000,
         "progress": {"text": " 0 of\n16 \x1b"},
     }
-    sight["pods"] = [pod(word=PUBLISHED | said)]
-    status = look(RUNNING, **sight).status
+    observed["pods"] = [pod(word=PUBLISHED | said)]
+    status = look(RUNNING, **observed).status
     assert status["message"].startswith("0 of 16 accepted (16 truncated)\ufffd!!!")
     assert status["message"].endswith("!. The result is at s3://models/tune.")
     assert status["progress"] == {"text": "0 of 16 \ufffd"}
@@ -455,8 +455,8 @@ def test_times_of_conditions_change_only_with_their_truth():
 
 
 def test_time_spent_suspended_does_not_count():
-    sight = {"children": [child(1, suspend=True, ours=True)], "activeDeadlineSeconds": 30}
-    resumed = look(SUSPENDED, **sight, at=500)
+    observed = {"children": [child(1, suspend=True, ours=True)], "activeDeadlineSeconds": 30}
+    resumed = look(SUSPENDED, **observed, at=500)
     assert resumed.status["startTime"] == stamp(500)
     assert resumed.again == 30
     anew = look(SUSPENDED, activeDeadlineSeconds=30, at=500)
@@ -475,10 +475,10 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("sight", LATER.values(), ids=LATER)
+@pytest.mark.parametrize("observed", LATER.values(), ids=LATER)
 @pytest.mark.parametrize("phase", TERMINAL)
-def test_a_terminal_phase_is_never_left(phase, sight):
-    following = look(TERMINAL[phase], **sight)
+def test_a_terminal_phase_is_never_left(phase, observed):
+    following = look(TERMINAL[phase], **observed)
     assert following.status == TERMINAL[phase]
     assert (following.create, following.suspend, following.delete) == (None, None, ())
 
@@ -495,9 +495,9 @@ TTL = {
 }
 
 
-@pytest.mark.parametrize(("sight", "delete", "again"), TTL.values(), ids=TTL)
-def test_children_go_when_their_time_is_over(sight, delete, again):
-    following = look(TERMINAL["Failed"], **sight, ttlSecondsAfterFinished=20)
+@pytest.mark.parametrize(("observed", "delete", "again"), TTL.values(), ids=TTL)
+def test_children_go_when_their_time_is_over(observed, delete, again):
+    following = look(TERMINAL["Failed"], **observed, ttlSecondsAfterFinished=20)
     assert (following.delete, following.again) == (delete, again)
 
 
@@ -557,13 +557,13 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("status", "reason", "phase", "accepted"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal(status, reason, phase, accepted):
-    first = refused(status, 1, NOW, reason, "no\ud800\x00")
+    first = refused_status(status, 1, NOW, reason, "no\ud800\x00")
     assert (first["phase"], truths(first)["Accepted"]) == (phase, accepted)
-    assert refused(first, 1, NOW.replace(year=2027), reason, "no\ud800\x00") == first
+    assert refused_status(first, 1, NOW.replace(year=2027), reason, "no\ud800\x00") == first
 
 
 def test_a_taken_name_that_becomes_free_is_used():
-    status = refused({}, 1, NOW, "NameTaken", "taken")
+    status = refused_status({}, 1, NOW, "NameTaken", "taken")
     following = look(status)
     assert following.create == 1
     assert truths(following.status)["Accepted"]

@@ -37,7 +37,7 @@ def test_the_deadline_of_a_job_that_waits_to_resume_stands_still():
     children = [child(1, suspend=True, ours=True)]
     waits = look(SUSPENDED, children=children, pods=[SAVES], activeDeadlineSeconds=30, at=500)
     assert (waits.status["phase"], waits.again) == ("Suspended", None)
-    strays = look(SUSPENDED, strangers=[SAVES], activeDeadlineSeconds=30, at=500)
+    strays = look(SUSPENDED, orphaned_pods=[SAVES], activeDeadlineSeconds=30, at=500)
     assert (strays.status["phase"], strays.again) == ("Suspended", None)
 
 
@@ -52,12 +52,12 @@ def test_a_queued_job_in_its_last_attempt_is_suspended_though_an_earlier_one_fai
     """Its PyTorchJob was deleted for that; the one that failed before is not its end."""
     status = RUNNING | {"launches": 2, "attempts": 2}
     queued = child(2, "Running", labels={QUEUE_LABEL: "q"})
-    sight = {"pods": [OOM], "maxAttempts": 2}
-    suspended = look(status, children=[*FAILED, queued], **sight, suspend=True)
+    observed = {"pods": [OOM], "maxAttempts": 2}
+    suspended = look(status, children=[*FAILED, queued], **observed, suspend=True)
     assert suspended.delete == ("tune-ftj-2",)
-    gone = look(suspended.status, children=FAILED, **sight, suspend=True).status
+    gone = look(suspended.status, children=FAILED, **observed, suspend=True).status
     assert gone["phase"] == "Suspended"
-    resumed = look(gone, children=FAILED, **sight)
+    resumed = look(gone, children=FAILED, **observed)
     assert (resumed.create, resumed.status["attempts"]) == (3, 2)
 
 
@@ -131,10 +131,10 @@ UNCOUNTED = {
 
 @each(("pods", "reason"), UNCOUNTED.values(), ids=UNCOUNTED)
 def test_a_disruption_does_not_count_and_the_next_launch_waits(pods, reason):
-    sight = {"children": [child(1, "Failed", at=-12)], "pods": pods, "maxAttempts": 1}
-    waits = look(RUNNING, **sight | {"children": [child(1, "Failed", at=-10)]}, at=-0.5)
+    observed = {"children": [child(1, "Failed", at=-12)], "pods": pods, "maxAttempts": 1}
+    waits = look(RUNNING, **observed | {"children": [child(1, "Failed", at=-10)]}, at=-0.5)
     assert (waits.create, waits.status["reason"]) == (None, reason if pods else "Running")
-    following = look(RUNNING, **sight)
+    following = look(RUNNING, **observed)
     assert (following.create, following.status["attempts"], following.status["reason"]) == (2, 1, reason)
     assert following.status["disruptions"] == [{"launch": 1, "time": stamp()}]
 
@@ -193,11 +193,14 @@ def test_what_came_first_is_the_cause(pods, name, counts):
 
 def disrupted(status, launch, at, wait=True):
     """The status when a launch was disrupted, and the seconds until the next one."""
-    sight = {"children": [child(launch, "Failed", at=at)], "pods": [pod(launch, code=137, disrupted="drain")]}
-    waits = look(status, **sight, at=at, maxAttempts=1)
+    observed = {
+        "children": [child(launch, "Failed", at=at)],
+        "pods": [pod(launch, code=137, disrupted="drain")],
+    }
+    waits = look(status, **observed, at=at, maxAttempts=1)
     assert waits.create is None
     assert waits.again > 0
-    launched = look(waits.status, **sight, at=at + waits.again, maxAttempts=1)
+    launched = look(waits.status, **observed, at=at + waits.again, maxAttempts=1)
     assert launched.create == launch + 1
     return waits, launched.status
 
@@ -228,21 +231,21 @@ def test_an_hour_without_a_disruption_begins_with_a_short_pause_again():
 def test_a_job_that_reached_the_limit_says_why_and_until_when():
     noted = [{"launch": n, "time": stamp(-600)} for n in range(1, 11)]
     status = RUNNING | {"launches": 11, "disruptions": noted}
-    sight = {"children": [child(11, "Failed", at=-1)], "pods": [pod(11, code=137, disrupted="drain")]}
-    waits = look(status, **sight)
+    observed = {"children": [child(11, "Failed", at=-1)], "pods": [pod(11, code=137, disrupted="drain")]}
+    waits = look(status, **observed)
     assert (waits.create, waits.again, waits.status["nextAttemptTime"]) == (None, 3000, stamp(3000))
     assert waits.status["message"] == (
         f"Attempt 12 starts at {stamp(3000)}, since 11 launches within an hour did not count; the last one: "
         "Pod tune-ftj-11-master-0 was taken away: drain"
     )
-    assert look(waits.status, **sight, at=3000).create == 12
+    assert look(waits.status, **observed, at=3000).create == 12
 
 
 def test_failures_that_count_are_not_limited_by_disruptions():
     noted = [{"launch": n, "time": stamp(-600)} for n in range(1, 12)]
     status = RUNNING | {"launches": 12, "disruptions": noted}
-    sight = {"children": [child(12, "Failed", at=-1)], "pods": [pod(12, code=1)]}
-    assert look(status, **sight).again == 9
+    observed = {"children": [child(12, "Failed", at=-1)], "pods": [pod(12, code=1)]}
+    assert look(status, **observed).again == 9
 
 
 def test_suspension_is_never_limited():
@@ -260,8 +263,8 @@ WRONG = {
 
 @each("noted", WRONG.values(), ids=WRONG)
 def test_disruptions_of_another_version(noted):
-    sight = {"children": [child(1, "Failed", at=-20)], "pods": [DRAINED]}
-    following = look(RUNNING | {"disruptions": noted}, **sight, maxAttempts=1)
+    observed = {"children": [child(1, "Failed", at=-20)], "pods": [DRAINED]}
+    following = look(RUNNING | {"disruptions": noted}, **observed, maxAttempts=1)
     assert following.status["disruptions"][-1] == {"launch": 1, "time": stamp()}
 
 

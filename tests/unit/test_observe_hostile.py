@@ -9,9 +9,9 @@ from sightings import PUBLISHED, child, look, pod, seen
 from tests.cases import each
 
 from tunesmith.plan.causes import cause_of_failure
-from tunesmith.plan.observe import observe
-from tunesmith.plan.pods import is_master, last_word, published
+from tunesmith.plan.pods import is_master, published, termination_message
 from tunesmith.plan.progress import eta, to_status
+from tunesmith.plan.transition import next_state
 
 RUNNING = look(look().status, children=[child(1, "Running")], at=1).status
 DEEP = "[" * 16_000
@@ -56,8 +56,8 @@ def test_a_digest_that_is_none(digest):
 
 
 def test_only_rank_0_publishes():
-    sight = {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED, kind="worker")]}
-    assert look(RUNNING, **sight).status["reason"] == "NoResult"
+    observed = {"children": [child(1, "Succeeded")], "pods": [pod(word=PUBLISHED, kind="worker")]}
+    assert look(RUNNING, **observed).status["reason"] == "NoResult"
 
 
 def test_the_container_that_ended_first_is_the_cause():
@@ -114,11 +114,11 @@ def put(body, path, value):
 def test_a_pod_of_any_shape(path, value):
     body = pod(code=1, deleted=-60, conditions=[{"type": "PodScheduled"}])
     put(body, path, value)
-    observe(seen(RUNNING, children=[child(1, "Failed")], pods=[body]))
+    next_state(seen(RUNNING, children=[child(1, "Failed")], pods=[body]))
     for read in (published, cause_of_failure):
         read([body])
     look(look().status, children=[child()], pods=[body])
-    last_word(body)
+    termination_message(body)
     is_master(body)
 
 
@@ -138,13 +138,13 @@ def test_a_pod_of_any_shape(path, value):
 def test_a_child_of_any_shape(path, value):
     body = child(1, "Running")
     put(body, path, value)
-    observe(seen(RUNNING, children=[body]))
+    next_state(seen(RUNNING, children=[body]))
 
 
 @settings(max_examples=200)
 @given(st.dictionaries(st.text(max_size=9), ANYTHING, max_size=4) | ANYTHING)
 def test_a_status_of_any_shape(status):
-    observe(seen(status if status is not None else {}))
+    next_state(seen(status if status is not None else {}))
 
 
 FIELDS = ("step", "total", "loss", "epoch", "tokensPerSecond", "secondsLeft", "acceptanceRate", "spentUsd",

@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sightings import PUBLISHED, check, child, pod, seen
 
 from tunesmith import names
-from tunesmith.plan.observe import observe
 from tunesmith.plan.pods import may_write, of_job
+from tunesmith.plan.transition import next_state
 
 TERMINAL = ("Succeeded", "Failed")
 
@@ -27,7 +27,7 @@ class Life(RuleBasedStateMachine):
     def look(self):
         """One look; what it asks for, for the rules to carry out."""
         children = list(self.children.values())
-        following = observe(
+        following = next_state(
             seen(
                 copy.deepcopy(self.status),
                 children=children,

@@ -1,4 +1,4 @@
-"""The operator's parts on values: patches, sight, liveness, log lines, progress, metrics."""
+"""The operator's parts on values: patches, cache, liveness, log lines, progress, metrics."""
 
 import asyncio
 import json
@@ -12,14 +12,14 @@ pytest.importorskip("kopf")
 
 from tunesmith import names
 from tunesmith.api.manifest import parse_document
+from tunesmith_operator.cache import Cache
 from tunesmith_operator.cluster import merge_patch
 from tunesmith_operator.handlers import Backoffs
 from tunesmith_operator.liveness import Liveness, end_within, watchers_missing
 from tunesmith_operator.logs import JsonFormatter, about
 from tunesmith_operator.metrics import JobsByPhase
 from tunesmith_operator.progress import MAX_BYTES, _ask, parse
-from tunesmith_operator.queue import Queue
-from tunesmith_operator.sight import Sight
+from tunesmith_operator.workqueue import WorkQueue
 
 PATCHES = {
     "equal": ({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [1]}}, {}),
@@ -51,78 +51,78 @@ def owned(name="tune-ftj-1", uid="c1", version="1", owner="a"):
     return {"metadata": metadata | {"labels": labels, "ownerReferences": [{"uid": owner, "name": "tune"}]}}
 
 
-def children(sight, uid="a"):
+def children(cache, uid="a"):
     job = parse_document(FINE_TUNE, "", 0)
-    return [c["metadata"]["name"] for c in sight.seen(job, body(uid), None).children]
+    return [c["metadata"]["name"] for c in cache.observed(job, body(uid), None).children]
 
 
 def test_what_is_old_does_not_hide_what_is_new():
-    sight = Sight()
-    sight.put_job(body(version="9", status={"phase": "Running"}))
-    assert sight.put_job(body(version="8")) == {KEY}
-    assert sight.job(KEY)["status"] == {"phase": "Running"}
-    assert "managedFields" not in sight.job(KEY)["metadata"]
+    cache = Cache()
+    cache.put_job(body(version="9", status={"phase": "Running"}))
+    assert cache.put_job(body(version="8")) == {KEY}
+    assert cache.job(KEY)["status"] == {"phase": "Running"}
+    assert "managedFields" not in cache.job(KEY)["metadata"]
 
 
 def test_the_end_of_an_old_object_does_not_take_the_new_one_of_its_name():
-    sight = Sight()
-    sight.put_job(body("a"))
-    sight.put_job(body("b", "5"))
-    sight.put_job(body("a", "3"), gone=True)
-    assert sight.job(KEY)["metadata"]["uid"] == "b"
-    sight.put_job(body("b", "7"), gone=True)
-    assert sight.job(KEY) is None
+    cache = Cache()
+    cache.put_job(body("a"))
+    cache.put_job(body("b", "5"))
+    cache.put_job(body("a", "3"), gone=True)
+    assert cache.job(KEY)["metadata"]["uid"] == "b"
+    cache.put_job(body("b", "7"), gone=True)
+    assert cache.job(KEY) is None
 
 
 def test_children_of_another_owner_are_not_counted():
-    sight = Sight()
-    assert sight.put_child(owned(owner="somebody")) == {KEY}
-    assert children(sight) == []
-    sight.put_child(owned("tune-ftj-2", "c2"))
-    assert children(sight) == ["tune-ftj-2"]
+    cache = Cache()
+    assert cache.put_child(owned(owner="somebody")) == {KEY}
+    assert children(cache) == []
+    cache.put_child(owned("tune-ftj-2", "c2"))
+    assert children(cache) == ["tune-ftj-2"]
 
 
 def test_a_list_makes_good_what_the_watches_missed():
-    sight = Sight()
-    sight.put_job(body())
-    sight.put_child(owned())
-    sight.begin_listing()
-    sight.put_child(owned("tune-ftj-2", "c2"))  # made while everything was listed
-    sight.put_child(owned("tune-ftj-3", "c3"), gone=True)  # listed, and gone before the list was taken in
-    assert sight.end_listing([body()], [owned("tune-ftj-3", "c3")], [], []) == {KEY}
-    assert children(sight) == ["tune-ftj-2"]
+    cache = Cache()
+    cache.put_job(body())
+    cache.put_child(owned())
+    cache.begin_listing()
+    cache.put_child(owned("tune-ftj-2", "c2"))  # made while everything was listed
+    cache.put_child(owned("tune-ftj-3", "c3"), gone=True)  # listed, and gone before the list was taken in
+    assert cache.end_listing([body()], [owned("tune-ftj-3", "c3")], [], []) == {KEY}
+    assert children(cache) == ["tune-ftj-2"]
 
 
 def test_pods_whose_owner_is_gone_are_strangers_and_config_maps_are_names():
-    sight = Sight()
-    sight.put_child(owned())
-    sight.put_pod(owned("tune-ftj-1-master-0", "p1", owner="c1"))
-    sight.put_pod(owned("tune-ftj-1-worker-0", "p2", owner="c0"))
-    assert sight.put_config_map(owned("tune-ftj-1", "m1") | {"data": {"run.json": "long"}}) == set()
-    sight.put_config_map(owned("tune-ftj-2", "m2", owner="somebody"))
-    seen = sight.seen(parse_document(FINE_TUNE, "", 0), body("a"), None)
-    assert [pod["metadata"]["uid"] for pod in seen.pods] == ["p1"]
-    assert [pod["metadata"]["uid"] for pod in seen.strangers] == ["p2"]
-    assert seen.config_maps == {"tune-ftj-1"}
-    assert sight.put_config_map(owned("tune-ftj-1", "m1"), gone=True) == {KEY}
-    assert sight.seen(parse_document(FINE_TUNE, "", 0), body("a"), None).config_maps == set()
+    cache = Cache()
+    cache.put_child(owned())
+    cache.put_pod(owned("tune-ftj-1-master-0", "p1", owner="c1"))
+    cache.put_pod(owned("tune-ftj-1-worker-0", "p2", owner="c0"))
+    assert cache.put_config_map(owned("tune-ftj-1", "m1") | {"data": {"run.json": "long"}}) == set()
+    cache.put_config_map(owned("tune-ftj-2", "m2", owner="somebody"))
+    observed = cache.observed(parse_document(FINE_TUNE, "", 0), body("a"), None)
+    assert [pod["metadata"]["uid"] for pod in observed.pods] == ["p1"]
+    assert [pod["metadata"]["uid"] for pod in observed.orphaned_pods] == ["p2"]
+    assert observed.config_maps == {"tune-ftj-1"}
+    assert cache.put_config_map(owned("tune-ftj-1", "m1"), gone=True) == {KEY}
+    assert cache.observed(parse_document(FINE_TUNE, "", 0), body("a"), None).config_maps == set()
 
 
 def test_who_waits_is_looked_at_when_the_other_changes():
-    sight = Sight()
+    cache = Cache()
     reference = {"fromJob": {"kind": "RejectionSampleJob", "name": "sample"}, "sampled": {}}
     waiting = changed(FINE_TUNE, {"spec.datasets[0]": reference})
-    sight.put_job(waiting | {"metadata": waiting["metadata"] | {"uid": "a"}})
-    sight.seen(parse_document(waiting, "", 0), waiting, None)
+    cache.put_job(waiting | {"metadata": waiting["metadata"] | {"uid": "a"}})
+    cache.observed(parse_document(waiting, "", 0), waiting, None)
     other = SAMPLE | {"metadata": SAMPLE["metadata"] | {"uid": "s"}}
-    assert sight.put_job(other) == {KEY, ("research", "RejectionSampleJob", "sample")}
+    assert cache.put_job(other) == {KEY, ("research", "RejectionSampleJob", "sample")}
 
 
 @pytest.mark.parametrize("labels", [None, {}, {names.LABEL_KIND: "Secret", names.LABEL_JOB: "x"}, 7, []])
 def test_an_object_that_names_no_job_is_left_alone(labels):
     odd = owned()
     odd["metadata"]["labels"] = labels
-    assert Sight().put_pod(odd) == set()
+    assert Cache().put_pod(odd) == set()
 
 
 WATCHERS = [
@@ -269,7 +269,7 @@ def test_a_job_that_cannot_be_dealt_with_holds_up_no_other():
         return
 
     async def scene():
-        queue = Queue(reconcile, 2)
+        queue = WorkQueue(reconcile, 2)
         running = asyncio.create_task(queue.run())
         queue.add([("ns", "FineTuneJob", name) for name in ("bad", "a", "b", "bad", "c")])
         await asyncio.sleep(0.05)
@@ -291,7 +291,7 @@ def test_a_job_is_looked_at_by_one_worker_at_a_time_and_again_if_it_changed():
         active -= 1
 
     async def scene():
-        queue = Queue(reconcile, 5)
+        queue = WorkQueue(reconcile, 5)
         running = asyncio.create_task(queue.run())
         for _ in range(5):
             queue.add([KEY])

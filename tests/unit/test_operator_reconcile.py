@@ -12,9 +12,9 @@ pytest.importorskip("kopf")
 
 from reconciling import Notes, body, reconcile
 
+from tunesmith_operator.cache import Cache, key_of
 from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, Reconciler
-from tunesmith_operator.settings import Allowed, Settings
-from tunesmith_operator.sight import Sight, key_of
+from tunesmith_operator.settings import Allowed, OperatorSettings
 
 PREVIEW = {"name": "a", "user": "b"}
 
@@ -46,7 +46,7 @@ def test_a_job_that_takes_no_status_is_left_alone_until_it_changes():
     assert notes.events == ["InvalidManifest"]
 
 
-RULES = Settings(allowed=(Allowed(uris=("s3://other",)),))
+RULES = OperatorSettings(allowed=(Allowed(uris=("s3://other",)),))
 
 
 WAITS = {"phase": "Pending", "reason": "DependencyNotFound"}
@@ -63,16 +63,16 @@ def test_what_is_not_allowed_is_refused(status):
 def test_rules_that_come_later_do_not_stop_what_runs():
     notes = Notes()
     reconcile(body(), notes)
-    sight = Sight()
-    sight.put_job(body(status=notes.statuses[0]))
+    cache = Cache()
+    cache.put_job(body(status=notes.statuses[0]))
     child = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob"}
     labels = {"tunesmith.dev/kind": "FineTuneJob", "tunesmith.dev/job": "tune", "tunesmith.dev/attempt": "1"}
     metadata = {"name": "tune-ftj-1", "namespace": "research", "uid": "c", "ownerReferences": [{"uid": "a"}]}
     running = {"conditions": [{"type": "Running", "status": "True"}]}
-    sight.put_child(child | {"metadata": metadata | {"labels": labels}, "status": running})
-    sight.put_config_map({"metadata": metadata | {"labels": labels, "uid": "m"}})
+    cache.put_child(child | {"metadata": metadata | {"labels": labels}, "status": running})
+    cache.put_config_map({"metadata": metadata | {"labels": labels, "uid": "m"}})
     later = Notes()
-    asyncio.run(Reconciler(sight, later, RULES).reconcile(key_of(body())))
+    asyncio.run(Reconciler(cache, later, RULES).reconcile(key_of(body())))
     assert [s["phase"] for s in later.statuses] == ["Running"]
 
 
@@ -126,12 +126,12 @@ def test_a_job_that_needs_the_model_of_one_that_makes_none_fails_with_the_reason
         "spec.previews": [{"name": "a", "user": "b"}],
     }
     other = body(changed(FINE_TUNE, exam), status={"phase": "Succeeded"})
-    notes, sight = Notes(), Sight()
+    notes, cache = Notes(), Cache()
     ref = {"fromJob": {"kind": "FineTuneJob", "name": "exam"}}
     document = body(changed(FINE_TUNE, {"spec.model": ref}))
-    sight.put_job(other)
-    sight.put_job(document)
-    asyncio.run(Reconciler(sight, notes, Settings()).reconcile(key_of(document)))
+    cache.put_job(other)
+    cache.put_job(document)
+    asyncio.run(Reconciler(cache, notes, OperatorSettings()).reconcile(key_of(document)))
     (status,) = notes.statuses
     assert notes.made == []
     assert (status["phase"], status["reason"]) == ("Failed", "InvalidManifest")

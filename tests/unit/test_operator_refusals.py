@@ -12,13 +12,13 @@ pytest.importorskip("kopf")
 from lightkube.core.exceptions import ApiError
 from reconciling import Notes, api_error, body, reconcile, refusal
 
-from tunesmith.plan.draft import stamp
+from tunesmith.plan.status import format_time
+from tunesmith_operator.cache import Cache, key_of
 from tunesmith_operator.cluster import Cluster, WriteRefusedError
 from tunesmith_operator.events import Events
 from tunesmith_operator.reconcile import Reconciler
 from tunesmith_operator.refusals import Refusals
-from tunesmith_operator.settings import Settings
-from tunesmith_operator.sight import Sight, key_of
+from tunesmith_operator.settings import OperatorSettings
 
 
 def test_what_the_api_server_refuses_is_in_the_status():
@@ -39,9 +39,9 @@ def test_what_the_api_server_refuses_is_in_the_status():
 def test_what_is_refused_is_not_tried_again_before_its_time():
     """Though its own status is news of it, and the message is another each time."""
     notes = Notes(refusal())
-    sight = Sight()
-    sight.put_job(body())
-    reconciler = Reconciler(sight, notes, Settings())
+    cache = Cache()
+    cache.put_job(body())
+    reconciler = Reconciler(cache, notes, OperatorSettings())
     for _ in range(5):
         assert asyncio.run(reconciler.reconcile(key_of(body()))) <= 2
     assert notes.tries == 1
@@ -65,9 +65,9 @@ def test_pauses_grow_to_a_minute():
 
 def test_after_a_refusal_the_job_starts():
     notes = Notes(refusal())
-    sight, now = Sight(), datetime(2026, 5, 1, tzinfo=UTC)
-    sight.put_job(body())
-    reconciler = Reconciler(sight, notes, Settings(), now=lambda: now)
+    cache, now = Cache(), datetime(2026, 5, 1, tzinfo=UTC)
+    cache.put_job(body())
+    reconciler = Reconciler(cache, notes, OperatorSettings(), now=lambda: now)
     asyncio.run(reconciler.reconcile(key_of(body())))
     notes.fail = None
     reconciler._refusals = late = Refusals(lambda: 1e9)
@@ -175,14 +175,14 @@ def test_very_many_events_do_not_fill_the_memory():
 def with_a_child(notes, age, **status):
     """A job whose PyTorchJob was made so many seconds ago, and has no pod."""
     now = datetime(2026, 5, 1, tzinfo=UTC)
-    sight = Sight()
-    sight.put_job(body(status={"phase": "Pending", "launches": 1, "attempts": 1} | status))
+    cache = Cache()
+    cache.put_job(body(status={"phase": "Pending", "launches": 1, "attempts": 1} | status))
     labels = {"tunesmith.dev/kind": "FineTuneJob", "tunesmith.dev/job": "tune", "tunesmith.dev/attempt": "1"}
     metadata = {"name": "tune-ftj-1", "namespace": "research", "uid": "c", "ownerReferences": [{"uid": "a"}]}
-    metadata |= {"labels": labels, "creationTimestamp": stamp(now - timedelta(seconds=age))}
-    sight.put_child({"metadata": metadata, "status": {"conditions": [{"type": "Created", "status": "True"}]}})
-    sight.put_config_map({"metadata": metadata | {"uid": "m"}})
-    reconciler = Reconciler(sight, notes, Settings(), now=lambda: now)
+    metadata |= {"labels": labels, "creationTimestamp": format_time(now - timedelta(seconds=age))}
+    cache.put_child({"metadata": metadata, "status": {"conditions": [{"type": "Created", "status": "True"}]}})
+    cache.put_config_map({"metadata": metadata | {"uid": "m"}})
+    reconciler = Reconciler(cache, notes, OperatorSettings(), now=lambda: now)
     for _ in range(3):
         asyncio.run(reconciler.reconcile(key_of(body())))
 

@@ -11,7 +11,7 @@ from tests.cases import each
 
 from tunesmith.api.manifest import parse_document
 from tunesmith_operator.policy import denied
-from tunesmith_operator.settings import Allowed, Settings, read_settings
+from tunesmith_operator.settings import Allowed, OperatorSettings, read_settings
 
 
 def test_the_environment():
@@ -31,7 +31,7 @@ def test_the_environment():
     assert (settings.port, settings.metrics_port, settings.patches_per_second) == (9000, 0, 2.5)
     assert settings.plan.runtimes == {"default": "x@sha256:1"}
     assert settings.allowed == (Allowed(("a*",), ("s3://a",), remote_code=("hf://org",)),)
-    assert read_settings({}) == Settings()
+    assert read_settings({}) == OperatorSettings()
 
 
 WRONG = {

@@ -4,8 +4,8 @@ from sightings import check as check_status
 from sightings import child, conditions, look, pod
 
 from tunesmith.names import Phase, Reason
-from tunesmith.plan.draft import moment
 from tunesmith.plan.refusal import Refusal, missing_account, not_written, pause_seconds
+from tunesmith.plan.status import parse_time
 
 WHY = Refusal(Reason.REFUSED, "The API server refuses to create ConfigMap x (HTTP 403): exceeded quota")
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
@@ -14,7 +14,7 @@ FAILED = {"phase": "Failed", "reason": "BadData", "completionTime": "2026-05-01T
 
 
 def refuse(before, why=WHY, at=0, **options):
-    status = not_written(before, 2, moment(f"2026-05-01T12:{at // 60:02}:{at % 60:02}Z"), why, **options)
+    status = not_written(before, 2, parse_time(f"2026-05-01T12:{at // 60:02}:{at % 60:02}Z"), why, **options)
     check_status(status)
     return status
 

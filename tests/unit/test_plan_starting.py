@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sightings import child, conditions, look, pod, seen, stamp
 
 from tunesmith.names import CONTAINER
-from tunesmith.plan.observe import wanted_events
 from tunesmith.plan.starting import NO_CONTROLLER
+from tunesmith.plan.transition import wanted_events
 
 PENDING = look().status
 RUNNING = look(PENDING, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
@@ -119,9 +119,9 @@ def test_pods_that_are_refused():
 
 def test_a_refused_worker_is_reported_though_the_master_runs():
     master = made(pod(state={"running": {}}, phase="Running"), -50, "pod-0")
-    sight = {"children": [made(child(1, "Running"), -60, "child-1")], "pods": [master]}
+    observed = {"children": [made(child(1, "Running"), -60, "child-1")], "pods": [master]}
     words = "violates PodSecurity"
-    following = look(RUNNING, **sight, events=[event("child-1", "FailedCreatePod", words)], nodes=2)
+    following = look(RUNNING, **observed, events=[event("child-1", "FailedCreatePod", words)], nodes=2)
     assert following.status["phase"] == "Pending"
     assert words in following.status["message"]
 
@@ -245,13 +245,13 @@ def test_a_start_that_is_late():
 
 def test_a_refused_worker_of_a_running_job_has_its_time_from_when_it_was_noticed():
     master = made(pod(state={"running": {}}, phase="Running"), -999, "pod-0")
-    sight = {"children": [made(child(1, "Running"), -999, "child-1")], "pods": [master], "nodes": 2}
-    sight |= {"events": [event("child-1", "FailedCreatePod")], **DEADLINE}
-    noticed = look(RUNNING, **sight)
+    observed = {"children": [made(child(1, "Running"), -999, "child-1")], "pods": [master], "nodes": 2}
+    observed |= {"events": [event("child-1", "FailedCreatePod")], **DEADLINE}
+    noticed = look(RUNNING, **observed)
     assert noticed.status["phase"] == "Pending"
     assert conditions(noticed.status)["Running"]["status"] == "False"
-    assert look(noticed.status, **sight, at=59).status["phase"] == "Pending"
-    assert look(noticed.status, **sight, at=60).status["phase"] == "Failed"
+    assert look(noticed.status, **observed, at=59).status["phase"] == "Pending"
+    assert look(noticed.status, **observed, at=60).status["phase"] == "Failed"
 
 
 ANY = st.none() | st.integers() | st.text(max_size=9) | st.lists(st.integers(), max_size=2)

@@ -9,7 +9,7 @@ from tests.fixtures.tokenizers import load_family
 from tests.support import write_jsonl
 
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.choose import rank
+from tunesmith.data.hash_split import rank
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError, LabelError
 

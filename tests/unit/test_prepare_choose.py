@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.choose import group_of, rank, threshold
+from tunesmith.data.hash_split import group_of, rank, threshold
 
 keys_ = st.lists(st.text(max_size=6), min_size=1, max_size=60, unique=True)
 ratios = st.floats(0, 1)

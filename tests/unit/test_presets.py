@@ -14,12 +14,12 @@ from tests.support import write_jsonl
 
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.cli import main
-from tunesmith.data import character
-from tunesmith.data.contents import LEGAL, USER
-from tunesmith.data.legal import Laws, case_from, prompt_messages
+from tunesmith.data.formats import character
+from tunesmith.data.formats.contents import LEGAL, USER
+from tunesmith.data.formats.legal import Laws, case_from, prompt_messages
+from tunesmith.data.formats.sampled import is_legal
 from tunesmith.data.prepare import prepare
-from tunesmith.data.presets import PRESETS, card_section, presets_of, read_presets, save_presets
-from tunesmith.data.sampled import is_legal
+from tunesmith.data.prompts.presets import PRESETS, card_section, presets_of, read_presets, save_presets
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.chat_as import AsOptions, asking
 

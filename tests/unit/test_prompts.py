@@ -12,9 +12,9 @@ from tests.support import write_jsonl
 
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.fields import text_field
+from tunesmith.data.formats.fields import text_field
 from tunesmith.data.keys import record_key
-from tunesmith.data.prompts import ANOTHER_REPLY, Prompts, prepare_prompts
+from tunesmith.data.prompts.load import ANOTHER_REPLY, Prompts, prepare_prompts
 from tunesmith.errors import DataError, ModelError, StoragePermanentError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.data.legal import case_from, prompt_messages
-from tunesmith.data.place import RecordProblem
-from tunesmith.data.prompt_formats import articles_of, asked_from, is_reply, prompt_fields
+from tunesmith.data.formats.legal import case_from, prompt_messages
+from tunesmith.data.prompts.formats import articles_of, is_reply, prompt_fields, prompts_from
+from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message
 
 ARTICLES = {"264": "盗窃公私财物的。", "354-0-0": "容留他人吸毒的。", "133": "交通肇事的。"}
@@ -23,7 +23,7 @@ def spec(fmt, **fields):
 
 
 def asked(value, fmt="chat", **fields):
-    return asked_from(value, spec(fmt, **fields), ARTICLES)
+    return prompts_from(value, spec(fmt, **fields), ARTICLES)
 
 
 def one(value, fmt="chat", **fields):

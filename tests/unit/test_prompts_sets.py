@@ -7,8 +7,8 @@ import pytest
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.prompt_sets import find_sets
-from tunesmith.data.prompts import prepare_prompts
+from tunesmith.data.prompts.load import prepare_prompts
+from tunesmith.data.prompts.sets import find_sets
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.place import Place, RecordProblem
-from tunesmith.data.prompt_ids import TakenIds
-from tunesmith.data.prompt_store import DEEPEST, Prompt, Prompts, PromptWriter, pack
+from tunesmith.data.prompts.ids import TakenIds
+from tunesmith.data.prompts.store import DEEPEST, Prompt, Prompts, PromptWriter, pack
+from tunesmith.data.record import RecordProblem, SourceLocation
 from tunesmith.errors import StoragePermanentError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.conversation import ROLES, Message
@@ -226,7 +226,7 @@ def test_memory_is_flat(tmp_path):
     try:
         with PromptWriter(tmp_path / "p") as writer, TakenIds(writer.temp) as taken:
             for number in range(count):
-                taken.take(f"{number:032}", Place("data.jsonl", f"line {number}"), "q")
+                taken.take(f"{number:032}", SourceLocation("data.jsonl", f"line {number}"), "q")
                 writer.add(pack(make(f"{number:032}", 50, text="x" * 500)))
             writer.finish(FACTS)
         written = tracemalloc.get_traced_memory()[1]
@@ -244,14 +244,14 @@ def test_memory_is_flat(tmp_path):
 
 def test_ids_are_taken_once(tmp_path):
     with TakenIds(tmp_path) as taken:
-        assert taken.take("a", Place("x.jsonl", "line 1"), "q")
-        assert taken.take("b", Place("文件.json", "index 7"), "r")
-        assert not taken.take("a", Place("y.jsonl", "line 2"), "other")
+        assert taken.take("a", SourceLocation("x.jsonl", "line 1"), "q")
+        assert taken.take("b", SourceLocation("文件.json", "index 7"), "r")
+        assert not taken.take("a", SourceLocation("y.jsonl", "line 2"), "other")
         assert "a" in taken
         assert "c" not in taken
         assert taken.place_of("b") == "文件.json, index 7"
         assert taken.place_of("a") == "x.jsonl, line 1"
-        assert taken.take("c", Place("z.jsonl", ""))
+        assert taken.take("c", SourceLocation("z.jsonl", ""))
         assert taken.place_of("c") == "z.jsonl"
         assert taken.belongs_to("a", "q")
         assert not taken.belongs_to("a", "other")
@@ -262,7 +262,7 @@ def test_ids_are_taken_once(tmp_path):
 @given(st.integers(1, 70))
 def test_equal_ones_are_numbered_in_a_row(tmp_path_factory, count):
     with TakenIds(tmp_path_factory.getbasetemp()) as taken:
-        place = Place("x", "")
+        place = SourceLocation("x", "")
         taken.take("a", place)
         assert [taken.take_next("a", place) for _ in range(count)] == [f"a-{n}" for n in range(2, count + 2)]
         assert taken.take_next("b", place) == "b-2"
@@ -271,7 +271,7 @@ def test_equal_ones_are_numbered_in_a_row(tmp_path_factory, count):
 @given(st.sets(st.integers(2, 40)), st.integers(1, 20))
 def test_a_number_is_never_given_twice(tmp_path_factory, before, count):
     with TakenIds(tmp_path_factory.getbasetemp()) as taken:
-        place = Place("x", "")
+        place = SourceLocation("x", "")
         for number in before:
             taken.take(f"a-{number}", place)
         made = [taken.take_next("a", place) for _ in range(count)]

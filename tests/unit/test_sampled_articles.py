@@ -11,7 +11,7 @@ from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.cache import cache_key
 from tunesmith.data.prepare import prepare
-from tunesmith.data.prompts import prepare_prompts
+from tunesmith.data.prompts.load import prepare_prompts
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import TokenizerSource
 from tunesmith.tokens.conversation import Message

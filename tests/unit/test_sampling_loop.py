@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 
 from tunesmith.api.generation import SamplingSpec
-from tunesmith.data.prompts import Prompt
-from tunesmith.engines.sampler import Reply
+from tunesmith.data.prompts.load import Prompt
+from tunesmith.engines.engine import GeneratedReply
 from tunesmith.errors import TemporaryError
-from tunesmith.sampling.loop import Loop, seed_of
-from tunesmith.sampling.rows import Row, row_key
+from tunesmith.sampling.loop import SamplingLoop, seed_of
+from tunesmith.sampling.rows import SampleRow, row_key
 from tunesmith.sampling.verdict import accepted, rejected
 from tunesmith.tokens.conversation import Message
 
@@ -49,7 +49,7 @@ class Engine:
             raise
         finally:
             self.under_way -= 1
-        return Reply(f"{request.group} {request.index}", 5, self._finish)
+        return GeneratedReply(f"{request.group} {request.index}", 5, self._finish)
 
 
 class Judges:
@@ -73,7 +73,7 @@ class Rows(dict):
     def append(self, key, record):
         if key in self:
             return False
-        self[key] = Row.from_json(record)
+        self[key] = SampleRow.from_json(record)
         self.written[key] += 1
         return True
 
@@ -92,7 +92,7 @@ def run(
     engine, rows, judges=None, count=5, size=2, length=3, kept=lambda prompt: 0, clock=lambda: 7.0, **sampling
 ):
     finished = []
-    loop = Loop(
+    loop = SamplingLoop(
         prompts(count, length),
         engine,
         judges or Judges(),
@@ -118,7 +118,7 @@ def test_every_planned_row_is_drawn_judged_and_written_once():
     assert {key: row.accepted for key, row in rows.items()} == {
         row_key(f"p{at}", index): index in (0, 2) for at in range(5) for index in range(4)
     }
-    assert rows["p3/1"] == Row("p3", 1, "p3 1", "stop", "wrong_answer", {}, 5, 3, 7, 7)
+    assert rows["p3/1"] == SampleRow("p3", 1, "p3 1", "stop", "wrong_answer", {}, 5, 3, 7, 7)
     assert sorted(finished, key=lambda shard: shard.start) == [range(0, 2), range(2, 4), range(4, 5)]
     assert loop.tally.as_dict() == {"prompts": 5, "replies": 20, "accepted": 10, "tokens": 100}
 
@@ -183,7 +183,7 @@ def test_a_reply_that_was_cut_is_rejected_unseen():
 def test_a_blank_reply_is_rejected_whatever_a_verifier_says():
     class Silent(Engine):
         async def reply(self, request):
-            return Reply(" \n", 2, "stop")
+            return GeneratedReply(" \n", 2, "stop")
 
     rows = Rows()
     run(Silent(), rows, Judges(right=range(4)))
@@ -264,7 +264,7 @@ def test_a_shard_is_finished_only_when_all_its_rows_are_written():
 
     rows = Watching()
     seen = []
-    loop = Loop(
+    loop = SamplingLoop(
         prompts(4),
         Engine(turns=lambda request: 3 * (request.index + 1)),
         Judges(),

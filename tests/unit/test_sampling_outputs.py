@@ -10,13 +10,13 @@ from tests.fixtures.sampling_rows import Asked, row, rows
 
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.place import BadRecord
-from tunesmith.data.prompt_formats import asked_from
-from tunesmith.data.prompt_formats import prompt_fields as fields_of_prompt
+from tunesmith.data.prompts.formats import prompt_fields as fields_of_prompt
+from tunesmith.data.prompts.formats import prompts_from
 from tunesmith.data.read import Reader
+from tunesmith.data.record import BadRecord
 from tunesmith.errors import TemporaryError
 from tunesmith.sampling.outputs import OF_ACCEPTED, OF_REJECTED, record_fields, write_outputs
-from tunesmith.sampling.rows import Row
+from tunesmith.sampling.rows import SampleRow
 from tunesmith.tokens.conversation import Message
 
 LEGAL = {
@@ -213,7 +213,7 @@ ROUND_TRIPS = {
 @pytest.mark.parametrize(("fmt", "records"), ROUND_TRIPS.values(), ids=ROUND_TRIPS)
 def test_a_fine_tune_job_reads_what_was_written(tmp_path, fmt, records):
     spec = PromptsSpec.model_validate({"uri": "file:///p.jsonl", **fmt})
-    asked = [each for record in records for each in asked_from(record, spec, ARTICLES)]
+    asked = [each for record in records for each in prompts_from(record, spec, ARTICLES)]
     prompts = [
         Asked(str(a.record.get("id", f"h{i}")), a.record, a.messages, a.label) for i, a in enumerate(asked)
     ]
@@ -341,6 +341,6 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path):
 
 def test_rows_are_what_is_written_not_what_they_were_drawn_for(tmp_path):
     """A row holds a text that a verifier of the user's may have made: it goes out as it is."""
-    odd = Row("p", 0, "a\n", "stop", "wrong_answer", {"kéy": [1, None, {"x": "y"}]}, 1, 1)
+    odd = SampleRow("p", 0, "a\n", "stop", "wrong_answer", {"kéy": [1, None, {"x": "y"}]}, 1, 1)
     write_outputs([Asked("p")], lambda _: [odd], tmp_path, num_samples=1)
     assert lines_of(tmp_path, "rejected.jsonl")[0]["details"] == {"kéy": [1, None, {"x": "y"}]}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.fixtures.sampling_rows import LETTERS, row, rows
 
 from tunesmith.errors import OutputConflictError, TemporaryError
-from tunesmith.sampling.rows import Row, planned_keys, row_key, rows_of_prompt
+from tunesmith.sampling.rows import SampleRow, planned_keys, row_key, rows_of_prompt
 
 
 @pytest.mark.parametrize(
@@ -28,20 +28,20 @@ def test_what_a_row_stands_for(letter, accepted, drawn, cancelled):
 @pytest.mark.parametrize("letter", LETTERS)
 def test_rows_come_back_from_json(letter):
     written = row("p/1", 3, letter)
-    assert Row.from_json(json.loads(json.dumps(written.to_json()))) == written
+    assert SampleRow.from_json(json.loads(json.dumps(written.to_json()))) == written
 
 
 def test_a_row_without_its_time_is_read():
     value = row("p").to_json()
     del value["at"], value["began"]
-    assert Row.from_json(value) == replace(row("p"), at=0, began=0)
+    assert SampleRow.from_json(value) == replace(row("p"), at=0, began=0)
 
 
 @pytest.mark.parametrize("blank", ["", " \n", "\u3000"])
 def test_nothing_can_be_learned_from_a_blank_reply(blank):
-    found = Row.from_json(row("p", response=blank).to_json())
+    found = SampleRow.from_json(row("p", response=blank).to_json())
     assert (found.accepted, found.reason) == (False, "unparsable")
-    assert Row.from_json(row("p", letter="w", response=blank).to_json()).reason == "wrong_answer"
+    assert SampleRow.from_json(row("p", letter="w", response=blank).to_json()).reason == "wrong_answer"
 
 
 FOREIGN = {
@@ -63,7 +63,7 @@ FOREIGN = {
 def test_rows_of_another_version_are_refused(changes):
     value = {name: v for name, v in {**row("p", 4).to_json(), **changes}.items() if v is not ...}
     with pytest.raises(OutputConflictError, match=r"a row p/4 that this version of .*onExisting: replace"):
-        Row.from_json(value)
+        SampleRow.from_json(value)
 
 
 @given(st.lists(st.tuples(st.text(max_size=4), st.integers(0, 30)), unique=True, max_size=20))

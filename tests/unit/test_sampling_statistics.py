@@ -10,13 +10,13 @@ from tests.fixtures.sampling_rows import LETTERS, Asked, row, rows
 from tunesmith.sampling.busy import Busy
 from tunesmith.sampling.comparison import compare
 from tunesmith.sampling.metrics import Difference, Directions, Share, wilson
-from tunesmith.sampling.statistics import Lengths, Statistics, WrongCharges, together
+from tunesmith.sampling.statistics import Lengths, SamplingStatistics, WrongCharges, together
 
 CASE = {"fact": "甲。", "relevant_articles": ["1"], "charge": "盗窃罪", "prison_time": 12}
 
 
 def statistics(letters, num_samples=None, **changes):
-    found = Statistics(num_samples or max(map(len, letters), default=1))
+    found = SamplingStatistics(num_samples or max(map(len, letters), default=1))
     for one in letters:
         found.add(Asked("p", CASE), rows("p", one, **changes))
     return found.values()
@@ -82,7 +82,7 @@ def test_a_prompt_that_was_called_off_whole_is_not_all_right():
 
 def test_seconds_count_from_when_the_engine_was_first_asked_and_add_up_over_attempts():
     """A reply of 204 tokens in 68 seconds is 3 tokens/s, however many end at the same moment."""
-    found = Statistics(2)
+    found = SamplingStatistics(2)
     found.add(Asked("p"), [row("p", at=1068.2, began=1000.2, tokens=100), row("p", 1, at=1068.1, tokens=104)])
     assert (found.values()["seconds"], found.values()["tokens_per_second"]) == (68.0, 3.0)
     # An attempt a day later, of an engine that was asked twice within it and waited in between.
@@ -233,7 +233,7 @@ def test_directions_stand_beside_accuracy():
 
 def test_a_cut_reply_goes_in_no_direction():
     prompt = Asked("p", CASE, label="TD")
-    found = Statistics(3)
+    found = SamplingStatistics(3)
     cut = row("p", 1, "t", response="盗窃罪 | 3")
     found.add(prompt, [row("p", 0, "a", response="盗窃罪 | 12"), cut, row("p", 2, "-")])
     (row_of,) = found.values()["directions"]

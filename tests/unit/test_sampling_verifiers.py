@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tests.cases import each
 
 from tunesmith.api.generation import VerifierSpec
-from tunesmith.data.judgement import judge
-from tunesmith.data.legal import case_from
-from tunesmith.data.place import RecordProblem
+from tunesmith.data.formats.judgement import judge
+from tunesmith.data.formats.legal import case_from
+from tunesmith.data.record import RecordProblem
 from tunesmith.sampling.reference import answer_of
 from tunesmith.sampling.verdict import REASONS, small
 from tunesmith.sampling.verifiers import check_record, task_of, verify

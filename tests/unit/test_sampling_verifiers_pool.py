@@ -16,7 +16,7 @@ from tunesmith import names
 from tunesmith.api.generation import VerifierSpec
 from tunesmith.api.rules import MACHINE
 from tunesmith.errors import PermanentError, StoppedError
-from tunesmith.sampling.pool import Verifiers
+from tunesmith.sampling.pool import VerifierPool
 
 FUNCTIONS = """
 import ctypes, os, pathlib, socket, sys, time
@@ -101,7 +101,7 @@ def test_a_function_sees_no_secret_and_no_key_of_the_storage(monkeypatch):
     secrets = ("TUNESMITH_SECRET_A_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "MY_PASSWORD")
     for name in secrets:
         monkeypatch.setenv(name, "secret")
-    with Verifiers(function(), workers=1) as verifiers:
+    with VerifierPool(function(), workers=1) as verifiers:
         seen = verifiers.verify({}, "environment").details["names"]
     assert "PATH" in seen
     assert not [name for name in seen if name in secrets]
@@ -110,21 +110,21 @@ def test_a_function_sees_no_secret_and_no_key_of_the_storage(monkeypatch):
 def test_a_function_has_no_network_where_the_kernel_lets_us():
     if subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this kernel lets no process have a network of its own")
-    with socket.create_server(("127.0.0.1", 0)) as server, Verifiers(function(), workers=1) as verifiers:
+    with socket.create_server(("127.0.0.1", 0)) as server, VerifierPool(function(), workers=1) as verifiers:
         assert not verifiers.verify({}, f"network {server.getsockname()[1]}").accepted
 
 
 def test_a_function_that_its_module_has_from_another_is_not_called(monkeypatch):
     with pytest.raises(PermanentError, match=r"^verifier\.python\.function: Functions of the module shutil "):
-        Verifiers(function("which"))
+        VerifierPool(function("which"))
     monkeypatch.delenv(names.ENV_RULES)
     with pytest.raises(PermanentError, match="run with --allow-python some_verifiers"):
-        Verifiers(function())
+        VerifierPool(function())
 
 
 def test_whatever_a_function_does_rejects_its_reply_and_stops_nothing():
     record = {"a": 1}
-    with Verifiers(function(), workers=2, memory_bytes=2**28) as verifiers:
+    with VerifierPool(function(), workers=2, memory_bytes=2**28) as verifiers:
         for reply, reason in ENDINGS.items():
             verdict = verifiers.verify(record, reply)
             assert (verdict.reason, verdict.accepted) == (reason, not reason), reply
@@ -135,14 +135,14 @@ def test_whatever_a_function_does_rejects_its_reply_and_stops_nothing():
 
 def test_many_threads_get_their_own_verdicts():
     replies = ["yes", "no", "raise", "details"] * 50 + ["exit", "hang"]
-    with Verifiers(function(), workers=2) as verifiers, ThreadPoolExecutor(16) as threads:
+    with VerifierPool(function(), workers=2) as verifiers, ThreadPoolExecutor(16) as threads:
         verdicts = list(threads.map(lambda reply: verifiers.verify({}, reply), replies))
     assert [verdict.reason for verdict in verdicts] == [ENDINGS[reply] for reply in replies]
 
 
 def test_an_event_loop_gets_verdicts_and_may_cancel():
     async def all_of():
-        with Verifiers(function(), workers=1) as verifiers:
+        with VerifierPool(function(), workers=1) as verifiers:
             given_up = asyncio.create_task(verifiers.verify_async({}, "hang"))
             waiting = asyncio.create_task(verifiers.verify_async({}, "hang"))
             verdicts = asyncio.gather(*(verifiers.verify_async({}, ["yes", "no"][i % 2]) for i in range(100)))
@@ -157,7 +157,7 @@ def test_an_event_loop_gets_verdicts_and_may_cancel():
 
 
 def test_close_ends_what_runs_and_what_waits():
-    verifiers = Verifiers(function(seconds=60), workers=1)
+    verifiers = VerifierPool(function(seconds=60), workers=1)
     futures = [verifiers.submit({}, "sleep") for _ in range(3)]
     time.sleep(0.5)
     started = time.monotonic()
@@ -171,9 +171,9 @@ def test_close_ends_what_runs_and_what_waits():
 ALONE = """
 import sys
 from tunesmith.api.generation import VerifierSpec
-from tunesmith.sampling.pool import Verifiers
+from tunesmith.sampling.pool import VerifierPool
 spec = VerifierSpec.model_validate({"python": {"function": "some_verifiers:f", "timeoutSeconds": 600}})
-verifiers = Verifiers(spec, workers=2)
+verifiers = VerifierPool(spec, workers=2)
 verifiers.submit({}, "hang")
 verifiers.submit({}, "hang")
 while len([k for k in verifiers._keepers if k._process]) < 2: pass
@@ -222,16 +222,16 @@ WRONG = [
 @each(("wrong", "message"), WRONG, ids=[message[-30:] for _, message in WRONG])
 def test_a_wrong_verifier_is_found_before_anything_is_sampled(wrong, message):
     with pytest.raises(PermanentError, match=message.replace("(", r"\(")):
-        Verifiers(wrong, workers=1)
+        VerifierPool(wrong, workers=1)
 
 
 def test_patterns_that_never_end_are_ended():
-    with Verifiers(spec(regex={"pattern": "(x+x+)+y"}), workers=1) as verifiers:
+    with VerifierPool(spec(regex={"pattern": "(x+x+)+y"}), workers=1) as verifiers:
         assert verifiers.verify({}, "x" * 5000).reason == "verifier_timeout"
         assert verifiers.verify({}, "xxy").accepted
 
 
 def test_harmless_verifiers_start_no_process():
-    with Verifiers(spec(exactMatch={"field": "output"})) as verifiers:
+    with VerifierPool(spec(exactMatch={"field": "output"})) as verifiers:
         assert verifiers.verify({"output": "x"}, "x").accepted
         assert not verifiers._keepers

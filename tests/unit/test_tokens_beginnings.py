@@ -9,10 +9,10 @@ from tests.cases import each
 from tests.fixtures.tokenizers import FAMILIES, load_family, unbounded
 
 from tunesmith.tokens import renderer as module
-from tunesmith.tokens.beginnings import endings
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.renderer import AGREEMENTS
+from tunesmith.tokens.template_prefixes import endings
 from tunesmith.tokens.template_worker import environment
 
 pytestmark = pytest.mark.engine
@@ -81,7 +81,7 @@ def test_every_beginning_is_what_transformers_renders(name):
             Message("user" if n % 2 == 0 else "assistant", f" t{rng.random()}\n")
             for n in range(rng.randint(2, 9))
         ]
-        whole = render.beginnings(turns)
+        whole = render.prefixes(turns)
         if whole is None:
             continue
         believed += 1
@@ -92,7 +92,7 @@ def test_every_beginning_is_what_transformers_renders(name):
                     truth = render._tokenizer.apply_chat_template(
                         told, tokenize=False, add_generation_prompt=prompt
                     )
-                assert whole.beginning(count, prompt=prompt) == truth
+                assert whole.prefix(count, prompt=prompt) == truth
     assert believed == (60 if name in ("chatml", "llama3", "gemma", "deepseek") else 0)
 
 
@@ -100,14 +100,14 @@ def test_every_beginning_is_what_transformers_renders(name):
 def test_any_roles_and_contents(roles, content):
     render = renderer("chatml")
     turns = [Message(role, content) for role in roles]
-    whole = render.beginnings(turns)
+    whole = render.prefixes(turns)
     for count in range(1, len(turns) + 1):
-        assert whole.beginning(count, prompt=True) == render(turns[:count], prompt=True)
+        assert whole.prefix(count, prompt=True) == render(turns[:count], prompt=True)
 
 
 def test_a_refusal_is_the_templates_own():
     with pytest.raises(RecordError, match="refuses this conversation"):
-        renderer("gemma").beginnings([Message("user", "a"), Message("user", "b")])
+        renderer("gemma").prefixes([Message("user", "a"), Message("user", "b")])
 
 
 def test_a_rendering_that_differs_is_found_and_no_more_believed(monkeypatch):
@@ -116,5 +116,5 @@ def test_a_rendering_that_differs_is_found_and_no_more_believed(monkeypatch):
     monkeypatch.setattr(module, "NOW_AND_THEN", 1)
     monkeypatch.setattr(render, "_asked", 0)
     monkeypatch.setattr(module, "NOW_AND_THEN", 2)
-    assert render.beginnings([Message("user", "a"), Message("assistant", "b")]) is None
+    assert render.prefixes([Message("user", "a"), Message("assistant", "b")]) is None
     assert render._endings is None

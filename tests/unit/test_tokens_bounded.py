@@ -16,7 +16,7 @@ from tests.cases import each
 from tests.fixtures.tokenizers import BY_NAME, template_of, with_template
 
 import tunesmith
-from tunesmith.data.tokenise import Settings, encode_all
+from tunesmith.data.parallel_encoder import EncodingSettings, encode_all
 from tunesmith.errors import ModelError, TunesmithError
 from tunesmith.processes import Process
 from tunesmith.tokens import bounded
@@ -69,7 +69,7 @@ def test_the_message_names_the_file_and_what_to_do(tmp_path):
         lambda: chat.whole_prompt_ids(ASKED),
         lambda: chat.stop_ids and chat.shape,
         lambda: chat.samples(conversation, train_on="allAssistant", max_length=100),
-        lambda: encode_all(chat, Settings(100), [conversation]),
+        lambda: encode_all(chat, EncodingSettings(100), [conversation]),
     ):
         with pytest.raises(ModelError, match=said):
             ask()
@@ -80,10 +80,10 @@ def test_templates_that_turn_hostile_later_end_the_job_too():
     turns_bad = CHATML + "{% if messages[0].content == 'now' %}{{ 'a' * 10000000000 }}{% endif %}"
     chat = with_template("chatml", turns_bad)
     good = [Conversation((*ASKED, Message("assistant", f"a{n}"))) for n in range(20)]
-    encode_all(chat, Settings(100), good)
+    encode_all(chat, EncodingSettings(100), good)
     bad = Conversation((Message("user", "now"), Message("assistant", "a")))
     with pytest.raises(ModelError, match="memory"):
-        encode_all(chat, Settings(100), [*good, bad])
+        encode_all(chat, EncodingSettings(100), [*good, bad])
 
 
 def test_what_transformers_renders_is_bounded_too(little):
@@ -140,7 +140,7 @@ def test_there_is_no_other_way_to_render_a_template():
         ("apply_chat_template", "tokens/renderer.py"),
         ("from_string", "tokens/template_worker.py"),
         ("root_render_func", "tokens/template_worker.py"),
-        ("root_render_func", "tokens/beginnings.py"),  # which the worker calls
+        ("root_render_func", "tokens/template_prefixes.py"),  # which the worker calls
         ("render_all", "tokens/template_worker.py"),
     }
 

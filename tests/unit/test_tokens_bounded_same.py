@@ -9,7 +9,7 @@ from tests.cases import each
 from tests.fixtures.lossy_templates import LETTERS, chat_with, templates
 from tests.fixtures.tokenizers import BY_NAME, FAMILIES, template_of, unbounded, with_template
 
-from tunesmith.data.tokenise import Settings, encode_all
+from tunesmith.data.parallel_encoder import EncodingSettings, encode_all
 from tunesmith.errors import ModelError
 from tunesmith.processes import Process
 from tunesmith.tokens import bounded
@@ -149,9 +149,9 @@ def test_a_batch_needs_one_request_and_its_samples_are_the_same(family, asked):
         Conversation(tuple(Message(role, f"{role} {n}") for n in range(k) for role in ("user", "assistant")))
         for k in (1, 2, 3, 2, 1, 3)
     ]
-    alone = [one for talk in talks * 3 for one in encode_all(chat, Settings(500), [talk])]
+    alone = [one for talk in talks * 3 for one in encode_all(chat, EncodingSettings(500), [talk])]
     asked.clear()
-    assert encode_all(chat, Settings(500), talks * 3) == alone
+    assert encode_all(chat, EncodingSettings(500), talks * 3) == alone
     assert len(asked) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_batch_says_of_each_what_it_would_say_alone():
     good = Conversation((*ASKED, Message("assistant", "a")))
     bad = Conversation((*ASKED, *ASKED, Message("assistant", "a")))
     for _ in range(3):
-        first, second, third = encode_all(chat, Settings(500), [good, bad, good])
+        first, second, third = encode_all(chat, EncodingSettings(500), [good, bad, good])
     assert first == third
     assert "turns must go user, assistant" in second
 
@@ -177,12 +177,12 @@ def test_whatever_the_template_a_batch_says_of_each_what_it_would_say_alone(temp
     chat, talks = chat_with(template), [Conversation(tuple(messages)) for messages in conversations]
     with suppress(ModelError):
         assert chat.shape  # else the template is unfit for all
-        alone = [one for talk in talks for one in encode_all(chat, Settings(60), [talk])]
-        assert encode_all(chat, Settings(60), talks) == alone
+        alone = [one for talk in talks for one in encode_all(chat, EncodingSettings(60), [talk])]
+        assert encode_all(chat, EncodingSettings(60), talks) == alone
 
 
 def test_what_was_rendered_ahead_is_forgotten():
     chat = with_template("chatml", template_of(BY_NAME["chatml"]))
     for _ in range(20):
-        encode_all(chat, Settings(500), [Conversation((*ASKED, Message("assistant", "a")))])
+        encode_all(chat, EncodingSettings(500), [Conversation((*ASKED, Message("assistant", "a")))])
     assert chat._render._ready == {}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.tokens.thoughts import KNOWN, THINK, Split, Tags, begun_by, split, tags_of
+from tunesmith.tokens.thoughts import KNOWN, THINK, SplitReply, Tags, begun_by, split, tags_of
 
 SEED = Tags("<seed:think>", "</seed:think>")
 
@@ -12,24 +12,24 @@ SEED = Tags("<seed:think>", "</seed:think>")
 @each(
     ("text", "expected"),
     [
-        ("Blue.", Split("Blue.")),
-        ("<think>\nLet me see.\n</think>\n\nBlue.", Split("Blue.", "Let me see.")),
-        ("Let me see.\n</think>\n\nBlue.", Split("Blue.", "Let me see.")),
-        ("<think></think>Blue.", Split("Blue.")),
-        ("<think>\nLet me s", Split("", "Let me s", unended=True)),
-        ("Blue. <think>Or not", Split("", "Or not", unended=True)),
-        ("Well. <think>Hm.</think> Blue. <think>Sure?</think>", Split("Well.  Blue.", "Hm.\n\nSure?")),
-        ("<think>It ends with </think> so</think>Blue.", Split("Blue.", "It ends with\n\nso")),
+        ("Blue.", SplitReply("Blue.")),
+        ("<think>\nLet me see.\n</think>\n\nBlue.", SplitReply("Blue.", "Let me see.")),
+        ("Let me see.\n</think>\n\nBlue.", SplitReply("Blue.", "Let me see.")),
+        ("<think></think>Blue.", SplitReply("Blue.")),
+        ("<think>\nLet me s", SplitReply("", "Let me s", unended=True)),
+        ("Blue. <think>Or not", SplitReply("", "Or not", unended=True)),
+        ("Well. <think>Hm.</think> Blue. <think>Sure?</think>", SplitReply("Well.  Blue.", "Hm.\n\nSure?")),
+        ("<think>It ends with </think> so</think>Blue.", SplitReply("Blue.", "It ends with\n\nso")),
         ("<think>Hm.</think>The tags are `<think>` and `</think>`.",
-         Split("The tags are `<think>` and `</think>`.", "Hm.")),
-        ("[THINK]Hm.[/THINK]Blue.", Split("Blue.", "Hm.")),
-        ("<seed:think>Hm.</seed:think>Blue.", Split("Blue.", "Hm.")),
-        ("◁think▷Hm.◁/think▷Blue.", Split("Blue.", "Hm.")),
-        ("<reasoning>Hm.</reasoning>Blue.", Split("Blue.", "Hm.")),
-        ("As asked: <reasoning>Hm.</reasoning>Blue.", Split("As asked: <reasoning>Hm.</reasoning>Blue.")),
-        ("Hm.</reasoning>Blue.", Split("Hm.</reasoning>Blue.")),
+         SplitReply("The tags are `<think>` and `</think>`.", "Hm.")),
+        ("[THINK]Hm.[/THINK]Blue.", SplitReply("Blue.", "Hm.")),
+        ("<seed:think>Hm.</seed:think>Blue.", SplitReply("Blue.", "Hm.")),
+        ("◁think▷Hm.◁/think▷Blue.", SplitReply("Blue.", "Hm.")),
+        ("<reasoning>Hm.</reasoning>Blue.", SplitReply("Blue.", "Hm.")),
+        ("So: <reasoning>Hm.</reasoning>Blue.", SplitReply("So: <reasoning>Hm.</reasoning>Blue.")),
+        ("Hm.</reasoning>Blue.", SplitReply("Hm.</reasoning>Blue.")),
         ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Blue.",
-         Split("Blue.", "Hm.")),
+         SplitReply("Blue.", "Hm.")),
     ],
 )  # fmt: skip
 def test_what_is_answer_and_what_is_thought(text, expected):
@@ -39,9 +39,9 @@ def test_what_is_answer_and_what_is_thought(text, expected):
 @each(
     ("text", "expected"),
     [
-        ("Let me s", Split("", "Let me s", unended=True)),
-        ("Let me see.</seed:think>Blue.", Split("Blue.", "Let me see.")),
-        ("<seed:think>Let me see.</seed:think>Blue.", Split("Blue.", "<seed:think>Let me see.")),
+        ("Let me s", SplitReply("", "Let me s", unended=True)),
+        ("Let me see.</seed:think>Blue.", SplitReply("Blue.", "Let me see.")),
+        ("<seed:think>Let me see.</seed:think>Blue.", SplitReply("Blue.", "<seed:think>Let me see.")),
     ],
 )
 def test_thoughts_that_the_prompt_has_opened(text, expected):
@@ -73,7 +73,7 @@ def test_a_prompt_says_whether_it_has_opened_thoughts():
 
 @given(st.text().filter(lambda text: not any(t in text for tag in KNOWN for t in (tag.begin, tag.end))))
 def test_a_text_without_tags_is_an_answer(text):
-    assert split(text) == Split(text.strip())
+    assert split(text) == SplitReply(text.strip())
 
 
 @given(st.lists(st.sampled_from(["a", " ", "\n", THINK.begin, THINK.end])))

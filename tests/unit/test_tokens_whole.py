@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.engines.batched_text import Endings
-from tunesmith.engines.generate import StopText, _Stream
+from tunesmith.engines.hf.generate import StopText, _TextStream
+from tunesmith.engines.hf.text import Endings
 from tunesmith.tokens.conversation import Sample
 from tunesmith.tokens.show import as_plain
 from tunesmith.tokens.whole import WholeCharacters
@@ -105,7 +105,7 @@ def test_replies_previews_and_shown_samples_are_cut_at_a_whole_character():
         for count in range(1, len(ids) + 1):
             reply = Endings(tokenizer, []).reply(ids[:count], count)
             shown = []
-            stream = _Stream(tokenizer, StopText([]), tokenizer.stop_ids, shown.append)
+            stream = _TextStream(tokenizer, StopText([]), tokenizer.stop_ids, shown.append)
             stream._prompt = False
             for id_ in ids[:count]:
                 stream.put(Ids([id_]))
@@ -141,7 +141,7 @@ def test_random_tokens_are_never_half_a_character_longer():
 
 
 def test_a_reply_of_vllm_is_cut_at_a_whole_character_and_at_a_stop_text_where_vllm_has_cut_it():
-    from tunesmith.engines.vllm import VllmReplies
+    from tunesmith.engines.vllm.engine import VllmReplies
 
     tokenizer, engine = families()[0], VllmReplies.__new__(VllmReplies)
     engine._stop_ids, engine._endings = tokenizer.stop_ids, Endings(tokenizer, ["!"])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.fixtures.tokenizers import FAMILIES, TEXTS, load_family
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from tunesmith.tokens import words
+from tunesmith.tokens import bpe_cache
+from tunesmith.tokens.bpe_cache import AWKWARD, BpeCache
 from tunesmith.tokens.encode import Encoder
-from tunesmith.tokens.words import AWKWARD, Words
 
 pytestmark = pytest.mark.engine
 
@@ -73,7 +73,7 @@ texts = st.one_of(
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_known_kinds_have_a_dictionary(name):
-    assert Words.of(WRAPPED[name]) is not None
+    assert BpeCache.of(WRAPPED[name]) is not None
 
 
 @pytest.mark.parametrize("name", WRAPPED)
@@ -85,19 +85,19 @@ def test_ids_are_the_tokenizers_own_or_none(name, text):
 
 @cache
 def dictionary_of(name):
-    return Words.of(WRAPPED[name])
+    return BpeCache.of(WRAPPED[name])
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_usual_text_needs_no_tokenizer(name):
-    dictionary = Words.of(WRAPPED[name])
+    dictionary = BpeCache.of(WRAPPED[name])
     for text in (*TEXTS, *(each for each in AWKWARD if each.isascii())):
         assert dictionary.ids(text) == WRAPPED[name].own(text)
 
 
 def test_text_that_is_not_composed_is_left_to_the_tokenizer():
-    assert Words.of(WRAPPED["qwen-nfc"]).ids("e\u0301") is None
-    assert Words.of(WRAPPED["qwen"]).ids("e\u0301") is not None
+    assert BpeCache.of(WRAPPED["qwen-nfc"]).ids("e\u0301") is None
+    assert BpeCache.of(WRAPPED["qwen"]).ids("e\u0301") is not None
 
 
 UNKNOWN = {
@@ -114,7 +114,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_other_kinds_have_none(name):
-    assert Words.of(UNKNOWN[name]) is None
+    assert BpeCache.of(UNKNOWN[name]) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,14 +129,14 @@ def test_the_encoder_is_the_tokenizer(name):
 
 
 def test_a_character_that_is_split_otherwise_is_never_believed():
-    dictionary = Words.of(WRAPPED["gpt2"])
+    dictionary = BpeCache.of(WRAPPED["gpt2"])
     dictionary._split = lambda text: list(text)  # as if the patterns differed
     assert dictionary.ids("ΩΩ") is None
 
 
 def test_words_that_hardly_repeat_are_left_to_the_tokenizer(monkeypatch):
-    monkeypatch.setattr(words, "PATIENCE", 50)
-    dictionary = Words.of(WRAPPED["gpt2"])
+    monkeypatch.setattr(bpe_cache, "PATIENCE", 50)
+    dictionary = BpeCache.of(WRAPPED["gpt2"])
     rng = random.Random(1)
     answers = [dictionary.ids(" ".join(f"w{rng.random()}" for _ in range(20))) for _ in range(20)]
     assert answers[0] is not None
@@ -144,8 +144,8 @@ def test_words_that_hardly_repeat_are_left_to_the_tokenizer(monkeypatch):
 
 
 def test_the_dictionary_does_not_grow_for_ever(monkeypatch):
-    monkeypatch.setattr(words, "WORDS", 100)
-    dictionary = Words.of(WRAPPED["gpt2"])
+    monkeypatch.setattr(bpe_cache, "WORDS", 100)
+    dictionary = BpeCache.of(WRAPPED["gpt2"])
     for number in range(400):
         dictionary.ids("the same words again " * 20 + chr(97 + number % 26) + "zq" * (number % 40))
         assert len(dictionary._ids) <= 100 + 60
@@ -155,16 +155,16 @@ def test_the_dictionary_does_not_grow_for_ever(monkeypatch):
     ("pattern", "expected"), [(r"\p{L}+", "[A-Za-z]+"), (r"[^\s\p{N}]\P{L}", r"[^\s0-9][^A-Za-z]")]
 )
 def test_patterns_in_ascii(pattern, expected):
-    assert words._in_ascii(pattern) == expected
+    assert bpe_cache._in_ascii(pattern) == expected
 
 
 def test_a_class_that_is_not_known_has_no_ascii_pattern():
     with pytest.raises(KeyError):
-        words._in_ascii(r"\p{Han}")
+        bpe_cache._in_ascii(r"\p{Han}")
 
 
 def test_bytes_as_characters_are_the_pre_tokenizers():
     split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     for text in ("plain", "é中😀", "\x00\x7f\x80\xad"):
-        assert words._as_characters(text) == "".join(word for word, _ in split.pre_tokenize_str(text))
+        assert bpe_cache._as_characters(text) == "".join(word for word, _ in split.pre_tokenize_str(text))
     assert json.loads(split.__getstate__())["type"] == "ByteLevel"

@@ -4,7 +4,7 @@ import pytest
 from tests.fixtures.steps import small_spec, write_table
 
 from tunesmith.tokens.conversation import Sample
-from tunesmith.training.arguments import eval_every, plan_steps, seconds_left, warmup
+from tunesmith.training.training_args import eval_every, plan_steps, seconds_left, warmup
 
 VALIDATION = {"validation": {"ratio": 0.5}}
 

@@ -10,8 +10,8 @@ from tests.fixtures.steps import small_spec
 
 from tunesmith.errors import PermanentError
 from tunesmith.names import Reason
-from tunesmith.training.deepspeed import deepspeed_config, precision, problem, refuse_wrong, zero_stage
-from tunesmith.training.engine import check, name_states
+from tunesmith.training.deepspeed.config import deepspeed_config, precision, problem, refuse_wrong, zero_stage
+from tunesmith.training.deepspeed.runtime import check, name_states
 
 ZERO2 = {"zero_optimization": {"stage": 2}}
 

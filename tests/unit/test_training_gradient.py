@@ -51,10 +51,10 @@ def test_what_a_run_records_with_a_large_tied_embedding(tmp_path, most):
     from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
     from tunesmith.data.table import Table
-    from tunesmith.training.arguments import plan_steps, training_arguments
     from tunesmith.training.health import Health
     from tunesmith.training.steps import StepDataset
     from tunesmith.training.trainer import StepTrainer
+    from tunesmith.training.training_args import plan_steps, training_arguments
 
     torch.manual_seed(0)
     config = LlamaConfig(

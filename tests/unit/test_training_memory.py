@@ -3,7 +3,13 @@
 import pytest
 from tests.cases import each
 
-from tunesmith.training.memory import GIB, activations, read_shape, standing, wants_checkpointing
+from tunesmith.training.memory import (
+    GIB,
+    activation_memory,
+    needs_gradient_checkpointing,
+    read_shape,
+    static_memory,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +59,9 @@ QWEN_30B_A3B = {
     ],
 )
 def test_when_it_is_wanted(config, tokens, method, free, wanted):
-    found, why = wants_checkpointing(config, tokens=tokens, dtype_bytes=2, method=method, free=free * GIB)
+    found, why = needs_gradient_checkpointing(
+        config, tokens=tokens, dtype_bytes=2, method=method, free=free * GIB
+    )
     assert found is wanted, why
     assert why.startswith(
         f"Gradient checkpointing is {'on' if wanted else 'off'}: activations of {tokens:,} "
@@ -64,7 +72,7 @@ def test_when_it_is_wanted(config, tokens, method, free, wanted):
 def test_more_of_anything_does_not_turn_it_off():
     """Up to some number of tokens it is off, and from there on it is on."""
     answers = [
-        wants_checkpointing(QWEN_7B, tokens=t, dtype_bytes=2, method="lora", free=80 * GIB)[0]
+        needs_gradient_checkpointing(QWEN_7B, tokens=t, dtype_bytes=2, method="lora", free=80 * GIB)[0]
         for t in range(256, 16384, 256)
     ]
     assert answers == sorted(answers)
@@ -73,7 +81,7 @@ def test_more_of_anything_does_not_turn_it_off():
 
 @pytest.mark.parametrize("config", [{}, {"hidden_size": 64}, {**QWEN_7B, "vocab_size": "many"}])
 def test_a_model_of_unknown_size(config):
-    wanted, why = wants_checkpointing(config, tokens=1, dtype_bytes=4, method="full", free=GIB)
+    wanted, why = needs_gradient_checkpointing(config, tokens=1, dtype_bytes=4, method="full", free=GIB)
     assert wanted
     assert "does not say" in why
 
@@ -89,9 +97,9 @@ def test_the_size_of_known_models(config, billions):
 
 def test_what_stands_in_memory_whatever_the_batch():
     shape = read_shape(QWEN_7B)
-    assert standing(shape, "lora", 2, 64) / GIB == pytest.approx(14.2 + 2.4, rel=0.02)
-    assert standing(shape, "qlora", 2, 64) / GIB == pytest.approx(3.4 + 2.0 + 2.4, rel=0.02)
-    assert standing(shape, "full", 2, 64) / GIB == pytest.approx(7.6 * 18 / 1.074, rel=0.02)
+    assert static_memory(shape, "lora", 2, 64) / GIB == pytest.approx(14.2 + 2.4, rel=0.02)
+    assert static_memory(shape, "qlora", 2, 64) / GIB == pytest.approx(3.4 + 2.0 + 2.4, rel=0.02)
+    assert static_memory(shape, "full", 2, 64) / GIB == pytest.approx(7.6 * 18 / 1.074, rel=0.02)
 
 
 def kept(model, tokens, dtype):
@@ -130,5 +138,5 @@ def test_the_estimate_is_near_what_is_kept(method, dtype):
         lora = LoraConfig(r=8, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(model.to(dtype), lora)
     measured = kept(model.train(), 384, dtype)
-    found = activations(read_shape(config.to_dict()), method, dtype.itemsize, 384)
+    found = activation_memory(read_shape(config.to_dict()), method, dtype.itemsize, 384)
     assert found == pytest.approx(measured, rel=0.2)

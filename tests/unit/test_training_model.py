@@ -8,10 +8,10 @@ from tests.fixtures.steps import small_spec
 
 from tunesmith.api.common import ModelSource
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.training.arguments import optimizer
-from tunesmith.training.experts import fused_experts
 from tunesmith.training.export import save_final
 from tunesmith.training.model import build_model
+from tunesmith.training.moe import fused_experts
+from tunesmith.training.training_args import optimizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,7 +89,7 @@ def test_looking_at_it_in_between_does_not_change_training(tiny_model, method):
 
 
 def test_computing_activations_twice(tiny_model):
-    model = build_model(spec("lora"), tiny_model, checkpointing=True)
+    model = build_model(spec("lora"), tiny_model, gradient_checkpointing=True)
     assert model.get_base_model().is_gradient_checkpointing
     assert not build_model(spec("lora"), tiny_model).get_base_model().is_gradient_checkpointing
 

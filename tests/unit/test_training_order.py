@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.training.order import Sizes, StepPlan, epoch_order, micro_batches, steps_per_epoch, total_steps
+from tunesmith.training.sampler import (
+    StepPlan,
+    StepSizes,
+    epoch_order,
+    micro_batches,
+    steps_per_epoch,
+    total_steps,
+)
 
 
 @dataclass
@@ -32,7 +39,7 @@ def tables(draw):
     return Rows(np.array(lengths), np.array(draw(numbers)), np.array(copies))
 
 
-sizes_ = st.builds(Sizes, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+sizes_ = st.builds(StepSizes, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 shuffles = st.sampled_from(["group", "sample"])
 seeds = st.integers(0, 2**31 - 1)
 
@@ -70,12 +77,12 @@ def test_ranks_make_the_same_number_of_micro_batches(table, sizes, seed, shuffle
 @given(tables(), seeds, shuffles, st.integers(0, 40))
 def test_a_step_holds_the_same_samples_however_it_is_divided(table, seed, shuffle, index):
     divisions = [
-        Sizes(12, 1, 1),
-        Sizes(3, 4, 1),
-        Sizes(1, 12, 1),
-        Sizes(3, 2, 2),
-        Sizes(1, 3, 4),
-        Sizes(4, 1, 3),
+        StepSizes(12, 1, 1),
+        StepSizes(3, 4, 1),
+        StepSizes(1, 12, 1),
+        StepSizes(3, 2, 2),
+        StepSizes(1, 3, 4),
+        StepSizes(4, 1, 3),
     ]
     contents = []
     for sizes in divisions:
@@ -137,7 +144,7 @@ GROUP = [6, 7, 4, 5, 2, 3, 0, 1]
 
 def test_a_step_is_sorted_so_that_little_is_padded():
     lengths = np.array([1, 9, 2, 8, 3, 7])
-    made = [micro_batches(np.arange(6), lengths, Sizes(2, 2, 2), rank) for rank in (0, 1)]
+    made = [micro_batches(np.arange(6), lengths, StepSizes(2, 2, 2), rank) for rank in (0, 1)]
     assert [[m.tolist() for m in rank] for rank in made] == [[[1, 3], [2, 0]], [[5, 4], []]]
 
 
@@ -153,12 +160,12 @@ def test_a_step_is_sorted_so_that_little_is_padded():
     ],
 )
 def test_total_steps(samples, epochs, most, steps):
-    assert total_steps(samples, Sizes(2, 2, 1), epochs, most) == steps
+    assert total_steps(samples, StepSizes(2, 2, 1), epochs, most) == steps
 
 
 def test_a_plan_ends():
     table = Rows(np.ones(4), np.arange(4), np.ones(4, dtype=np.int64))
-    plan = StepPlan(table, Sizes(1, 1, 1), seed=0, shuffle="sample", steps=5, rank=0)
+    plan = StepPlan(table, StepSizes(1, 1, 1), seed=0, shuffle="sample", steps=5, rank=0)
     assert len(plan) == 5
     with pytest.raises(IndexError):
         plan[5]

@@ -12,23 +12,23 @@ from tests.fixtures.steps import load, write_table
 
 from tunesmith.tokens.conversation import Sample
 from tunesmith.training.loss import weighted_sum
-from tunesmith.training.tree import build_tree
+from tunesmith.training.tree.tree import build_tree
 
 
 @pytest.fixture(scope="module", autouse=True)
 def libraries():
     """Not at the top: collecting tests stays cheap."""
     global attend, block_mask, compare, difference, functional, fuse_head, loss_of_logits, padded_batch
-    global paths, small_samples, torch, tree_batch, use_tree_attention, why_not, BLOCK, Head, Targets
+    global paths, small_samples, torch, tree_batch, use_tree_attention, why_not, BLOCK, FusedHead, Targets
     global TreeAttention, CPU, attention
     import torch
     from torch.nn import functional
 
-    from tunesmith.training import attention
-    from tunesmith.training.attention import BLOCK, TreeAttention, attend, block_mask
     from tunesmith.training.batches import padded_batch, tree_batch
-    from tunesmith.training.head import Head, Targets, fuse_head, loss_of_logits
-    from tunesmith.training.selfcheck import (
+    from tunesmith.training.fused_cross_entropy import FusedHead, Targets, fuse_head, loss_of_logits
+    from tunesmith.training.tree import attention
+    from tunesmith.training.tree.attention import BLOCK, TreeAttention, attend, block_mask
+    from tunesmith.training.tree_check import (
         compare,
         difference,
         paths,
@@ -199,7 +199,7 @@ def test_attention_that_is_more_than_a_mask_is_refused():
 
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen head", "trained head"])
 def test_head_in_chunks_against_float64(monkeypatch, trained):
-    monkeypatch.setattr("tunesmith.training.head.CHUNK", 7 * 1000)
+    monkeypatch.setattr("tunesmith.training.fused_cross_entropy.CHUNK", 7 * 1000)
     torch.manual_seed(0)
     layer = torch.nn.Linear(16, 1000, bias=True)
     torch.nn.init.normal_(layer.weight)
@@ -209,7 +209,7 @@ def test_head_in_chunks_against_float64(monkeypatch, trained):
     hidden = torch.randn(1, 40, 16, requires_grad=True)
     rows = torch.tensor([0, 0, 3, 6, 7, 8, 20, 39, 39])
     targets = Targets(rows, torch.arange(9) * 100, torch.linspace(0.2, 2, 9))
-    head = Head(layer)
+    head = FusedHead(layer)
     with head.loss(targets):
         loss = layer(hidden)
     (loss * 3).sum().backward()
@@ -254,7 +254,7 @@ def test_the_self_check_sees_a_branch_without_its_prefix(tiny_model, tmp_path, m
         tree = build_tree(*args)
         return replace(tree, runs=tuple(replace(run, before=()) for run in tree.runs))
 
-    monkeypatch.setattr("tunesmith.training.selfcheck.build_tree", cut_off)
+    monkeypatch.setattr("tunesmith.training.tree_check.build_tree", cut_off)
     assert difference(model, samples, CPU, None) > 1e-4
 
 

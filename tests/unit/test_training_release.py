@@ -10,7 +10,7 @@ import pytest
 # stays, so that the heap cannot shrink by itself.
 CODE = """
 import torch
-from tunesmith.training.release import give_back
+from tunesmith.training.free_memory import trim_main_memory
 
 def resident():
     lines = open("/proc/self/status").read().splitlines()
@@ -20,7 +20,7 @@ torch.ones(4 << 20)
 blocks = [torch.ones(1 << 18) for _ in range(400)]
 blocks = blocks[-1:]
 before = resident()
-give_back()
+trim_main_memory()
 print(before - resident())
 """
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.training.bins import OVERHEAD, cheapest, divide, even, fewest, tree_micro_batches
-from tunesmith.training.tree import build_tree, common, cut, sort_samples
+from tunesmith.training.tree.packing import OVERHEAD, cheapest, divide, even, fewest, tree_micro_batches
+from tunesmith.training.tree.tree import build_tree, common, cut, sort_samples
 
 # Few different tokens, so that much is shared; up to whole samples that are equal or begin one another.
 tokens = st.lists(st.integers(0, 2), min_size=1, max_size=9)
@@ -163,7 +163,7 @@ def test_one_rank_computes_no_more_than_any_other_cut(samples, budget):
 def every_cut(step, limit):
     from itertools import combinations, pairwise
 
-    from tunesmith.training.bins import _bin
+    from tunesmith.training.tree.packing import _bin
 
     count = len(step.lengths)
     if count > 7:  # enough of them are shorter

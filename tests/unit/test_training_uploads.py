@@ -6,11 +6,11 @@ from contextlib import suppress
 import pytest
 from tests.unit.ranks import on_ranks
 
-from tunesmith.artifacts import retry
+from tunesmith.artifacts import background
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import StoppedError, StoragePermanentError, StorageTemporaryError, TunesmithError
 from tunesmith.training.checkpoints import ALONE, Checkpoints
-from tunesmith.training.uploads import Around, Uploads
+from tunesmith.training.uploads import UploadHooks, Uploads
 
 QUICK = (0.001,)
 
@@ -79,7 +79,7 @@ def made(tmp_path, step, names=("model", "optimizer", "rng/0")):
 
 
 def uploads_to(store, keep=2, **around):
-    return Uploads(Checkpoints(store, keep, ALONE), Around(**{"pauses": QUICK, **around}))
+    return Uploads(Checkpoints(store, keep, ALONE), UploadHooks(**{"pauses": QUICK, **around}))
 
 
 def steps(output):
@@ -162,7 +162,7 @@ def test_the_last_one_cannot_be_passed_over(output, tmp_path):
     uploads.finish()
     checkpoints = Checkpoints(Through(output, failing(10**6)), 2, ALONE)
     checkpoints.newest(tmp_path / "got")
-    uploads = Uploads(checkpoints, Around(last_seconds=0.02, pauses=QUICK))
+    uploads = Uploads(checkpoints, UploadHooks(last_seconds=0.02, pauses=QUICK))
     uploads.begin(4, made(tmp_path, 4), None)
     with pytest.raises(
         StorageTemporaryError, match=r"checkpoint-4 could not .*No answer.*from checkpoint-2\."
@@ -259,7 +259,7 @@ def test_killed_at_any_change_what_is_there_is_whole(tmp_path, again, nodes):
 
         def work(ranks, output=output, gate=gate):
             folder = made(tmp_path / f"node-{ranks.rank}", 4, [f"rng_{ranks.rank}", f"shard_{ranks.rank}"])
-            uploads = Uploads(Checkpoints(Through(output, gate), 1, ranks), Around(pauses=QUICK))
+            uploads = Uploads(Checkpoints(Through(output, gate), 1, ranks), UploadHooks(pauses=QUICK))
             uploads.begin(4, folder, None)
             with suppress(TunesmithError):
                 uploads.finish()
@@ -283,7 +283,7 @@ def test_the_manifest_waits_for_every_node(output, tmp_path):
         node = ranks.rank // 2
         store = Through(output, closed(door)) if node == 1 else output
         folder = made(tmp_path / f"node-{node}", 2, [f"rng_{ranks.rank}"])
-        uploads = Uploads(Checkpoints(store, 2, ranks), Around(pauses=QUICK))
+        uploads = Uploads(Checkpoints(store, 2, ranks), UploadHooks(pauses=QUICK))
         uploads.begin(2, folder, None)
         for _ in range(20):
             uploads.meet()
@@ -309,7 +309,7 @@ def test_the_trouble_of_one_node_is_that_of_all(output, tmp_path, error):
         store = Through(output, failing(10**6, error)) if ranks.rank == 1 else output
         folder = made(tmp_path / f"node-{ranks.rank}", 2, [f"rng_{ranks.rank}"])
         uploads = Uploads(
-            Checkpoints(store, 2, ranks), Around(pauses=QUICK, next_seconds=0.02, last_seconds=0.02)
+            Checkpoints(store, 2, ranks), UploadHooks(pauses=QUICK, next_seconds=0.02, last_seconds=0.02)
         )
         uploads.begin(2, folder, None)
         with pytest.raises(error, match="No answer to number"):
@@ -321,7 +321,7 @@ def test_the_trouble_of_one_node_is_that_of_all(output, tmp_path, error):
 
 def test_who_waits_is_served_sooner(monkeypatch):
     """Without anybody waiting, the pauses are long."""
-    monkeypatch.setattr(retry, "WAITED_FOR_PAUSE", 0.01)
+    monkeypatch.setattr(background, "WAITED_FOR_PAUSE", 0.01)
     tries, changed = [], threading.Event()
 
     def work(task):
@@ -329,11 +329,11 @@ def test_who_waits_is_served_sooner(monkeypatch):
         if len(tries) < 4:
             raise StorageTemporaryError("Nobody answers.")
 
-    task = retry.Task("Work", work, changed, pauses=(1000.0,))
+    task = background.RetryingTask("Work", work, changed, pauses=(1000.0,))
     assert changed.wait(20)
     changed.clear()
     assert (len(tries), task.done, task.trouble.message) == (1, False, "Nobody answers.")
-    task.hurry()
+    task.expedite()
     while not task.done:
         assert changed.wait(20)
         changed.clear()
@@ -346,11 +346,11 @@ def test_pauses_grow_and_begin_anew_when_something_went_well(caplog):
     def work(task):
         tries.append(task)
         if len(tries) == 4:
-            task.well()
+            task.progressed()
         if len(tries) < 6:
             raise StorageTemporaryError("Nobody answers.")
 
-    task = retry.Task("Work", work, changed, pauses=(0.001, 0.002, 0.003))
+    task = background.RetryingTask("Work", work, changed, pauses=(0.001, 0.002, 0.003))
     while not task.done:
         assert changed.wait(20)
         changed.clear()

@@ -5,19 +5,19 @@ import threading
 import pytest
 
 from tunesmith.errors import StuckError, UsageError
-from tunesmith.jobs.watching import stuck_seconds
-from tunesmith.training.watch import STUCK_SECONDS, Beat, Judge, Watch, exchange
+from tunesmith.jobs.hang_detection import stuck_seconds
+from tunesmith.training.heartbeat import STUCK_SECONDS, HangDetector, HangJudge, RankHeartbeat, exchange
 
 
 def at(tick, count, step=5, phase="training", within=0):
-    return Beat(tick, count, step, phase, within)
+    return RankHeartbeat(tick, count, step, phase, within)
 
 
 class Ranks:
     """Ranks whose threads live and whose main threads move, or not; time passes in steps of a tenth."""
 
     def __init__(self, world, timeout=100.0):
-        self.judge = Judge(world, timeout, timeout / 10, now=0.0)
+        self.judge = HangJudge(world, timeout, timeout / 10, now=0.0)
         self.now, self.timeout = 0.0, timeout
         self.beats = [at(1, 1) for _ in range(world)]
 
@@ -88,7 +88,7 @@ def test_all_at_the_same_place_is_the_network():
 
 
 def test_one_that_never_came_is_named():
-    judge, said = Judge(2, 100.0, 10.0, now=0.0), None
+    judge, said = HangJudge(2, 100.0, 10.0, now=0.0), None
     for time in range(10, 130, 10):
         said = said or judge.see([at(time, 1), None], time)
     assert "Rank 1 no longer answers" in said
@@ -127,8 +127,8 @@ class DeadStore(Store):
         raise RuntimeError("Connection reset")
 
 
-def said_by(watch, store, ended, said):
-    watch.start(store)
+def said_by(hang_detector, store, ended, said):
+    hang_detector.start(store)
     assert ended.wait(20)
     (error,) = said
     assert isinstance(error, StuckError)
@@ -142,21 +142,21 @@ def watched(world=2, timeout=0.2):
         said.append(error)
         ended.set()
 
-    return Watch(0, world, timeout, end), ended, said
+    return HangDetector(0, world, timeout, end), ended, said
 
 
 def test_the_thread_ends_what_is_stuck():
-    watch, ended, said = watched()
-    watch.beat(3, "training")
-    error = said_by(watch, Store(), ended, said)
+    hang_detector, ended, said = watched()
+    hang_detector.beat(3, "training")
+    error = said_by(hang_detector, Store(), ended, said)
     assert error.reason == "Stuck"
     assert "Rank 1 no longer answers" in error.message
     assert "The others wait at step 3 (training)" in error.message
 
 
 def test_a_dead_store_is_a_dead_node():
-    watch, ended, said = watched()
-    assert "Rank 1 no longer answers" in said_by(watch, DeadStore(), ended, said).message
+    hang_detector, ended, said = watched()
+    assert "Rank 1 no longer answers" in said_by(hang_detector, DeadStore(), ended, said).message
 
 
 def test_beats_of_each_rank_reach_the_others():
@@ -169,12 +169,12 @@ def test_beats_of_each_rank_reach_the_others():
 
 
 def test_beats_say_where_a_rank_is():
-    watch, _, _ = watched()
+    hang_detector, _, _ = watched()
     for arguments in [(4, "training"), (4, "training"), (), (None, "saved"), (5,)]:
-        watch.beat(*arguments)
-    assert watch._beat == Beat(0, 5, 5, "saved", 0)
-    watch.beat()
-    assert watch._beat == Beat(0, 6, 5, "saved", 1)
+        hang_detector.beat(*arguments)
+    assert hang_detector._beat == RankHeartbeat(0, 5, 5, "saved", 0)
+    hang_detector.beat()
+    assert hang_detector._beat == RankHeartbeat(0, 6, 5, "saved", 1)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(None, STUCK_SECONDS), ("", STUCK_SECONDS), ("2.5", 2.5)])

@@ -16,9 +16,9 @@ from tests.unit import naive_users as naive
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry, StorageOptions
-from tunesmith.data import tokenise
+from tunesmith.data import parallel_encoder
 from tunesmith.data.prepare import prepare
-from tunesmith.data.read import Choice, Item, Reader, Tally
+from tunesmith.data.read import Item, ReadCounts, Reader, RecordChoice
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 
@@ -547,14 +547,14 @@ def test_the_reader_gives_items_of_users(tmp_path):
     dataset = DatasetSpec.model_validate(
         {"uri": f"file://{path}", "userSimulation": {"maxSamplesPerUser": 1}}
     )
-    reader, tally = Reader(Folder(tmp_path), entries, dataset, scratch=tmp_path), Tally()
+    reader, tally = Reader(Folder(tmp_path), entries, dataset, scratch=tmp_path), ReadCounts()
     items = [item for item in reader.items(tally=tally) if isinstance(item, Item)]
     assert sorted(item.user for item in items) == ["h1", "h2"]
     assert (tally.records, tally.users, tally.unnamed) == (3, 2, 0)
-    everything = [item for item in reader.items(Choice(draw=False)) if isinstance(item, Item)]
+    everything = [item for item in reader.items(RecordChoice(draw=False)) if isinstance(item, Item)]
     assert Counter(item.user for item in everything) == {"h1": 4, "h2": 2}
     assert len({item.split_key for item in everything}) == 2
-    apart = [item for item in reader.items(Choice(draw=False, by="sample")) if isinstance(item, Item)]
+    apart = [item for item in reader.items(RecordChoice(draw=False, by="sample")) if isinstance(item, Item)]
     assert len({item.split_key for item in apart}) == len({item.group for item in apart}) == 6
     assert len(list(reader.record_keys())) == 3
 
@@ -582,12 +582,14 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path, monkeypatch):
     fmt = {"ablationConfig": ALL, "expand": True, "maxSamplesPerUser": 9}
     options = {"validation": {"ratio": 0.2}, "maxBadRecords": 1, "tokenizer": tokenizer, "repeat": 1.5}
     one = make(records, fmt, workers=1, **options)
-    monkeypatch.setattr(tokenise, "WORTH_HELP", 0)
-    monkeypatch.setattr(tokenise, "BATCH", 20_000)
+    monkeypatch.setattr(parallel_encoder, "WORTH_HELP", 0)
+    monkeypatch.setattr(parallel_encoder, "BATCH", 20_000)
     submitted = []
-    submit = tokenise.Tokeniser._submit
+    submit = parallel_encoder.ParallelEncoder._submit
     monkeypatch.setattr(
-        tokenise.Tokeniser, "_submit", lambda self, *args: (submitted.append(1), submit(self, *args))[1]
+        parallel_encoder.ParallelEncoder,
+        "_submit",
+        lambda self, *args: (submitted.append(1), submit(self, *args))[1],
     )
     two = make(records, fmt, workers=2, **options)
     assert len(submitted) > 3

@@ -21,9 +21,15 @@ from tunesmith.api.generation import VllmEngine
 from tunesmith.api.vllm_arguments import VllmArguments
 from tunesmith.engines.adapter import check_plain
 from tunesmith.engines.files import ModelFiles
-from tunesmith.engines.vllm_adapter import one_adapter
-from tunesmith.engines.vllm_process import guarded, memory_cause, raised, setting_cause, surroundings
-from tunesmith.engines.vllm_settings import (
+from tunesmith.engines.vllm.adapter import one_adapter
+from tunesmith.engines.vllm.process import (
+    children_end_with_us,
+    memory_cause,
+    raised,
+    setting_cause,
+    vllm_environment,
+)
+from tunesmith.engines.vllm.settings import (
     adapter_rank,
     check_extra,
     cpu_arguments,
@@ -304,7 +310,7 @@ def test_surroundings_are_as_before_afterwards(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(logging.getLogger("vllm"), "level", 0)
     before, temporary = dict(os.environ), tempfile.gettempdir()
-    with surroundings(tmp_path):
+    with vllm_environment(tmp_path):
         assert {os.environ["TMPDIR"], os.environ["VLLM_RPC_BASE_PATH"]} == {str(tmp_path)}
         assert tempfile.gettempdir() == str(tmp_path)
         assert os.environ["VLLM_NO_USAGE_STATS"] == os.environ["HF_HUB_OFFLINE"] == "1"
@@ -347,7 +353,7 @@ def test_a_temporary_folder_goes_with_the_process_that_made_it(tmp_path, how):
 PROGRAM = """
 import multiprocessing, os, sys, time
 from pathlib import Path
-from tunesmith.engines.vllm_process import guarded
+from tunesmith.engines.vllm.process import children_end_with_us
 
 def child():
     print("words on standard output", flush=True)
@@ -355,7 +361,7 @@ def child():
     time.sleep(600)
 
 if __name__ == "__main__":
-    with guarded(Path(sys.argv[1])):
+    with children_end_with_us(Path(sys.argv[1])):
         process = multiprocessing.get_context("spawn").Process(target=child, name="EngineCore")
         process.start()
     print(process.pid, multiprocessing.spawn.get_executable() == os.fsencode(sys.executable), flush=True)
@@ -401,7 +407,7 @@ def test_a_guarded_process_ends_with_a_killed_parent_and_speaks_to_the_log(tmp_p
 
 def test_what_was_replaced_is_put_back_whatever_happens(tmp_path):
     def start():
-        with guarded(tmp_path):
+        with children_end_with_us(tmp_path):
             assert multiprocessing.spawn.get_executable() != before
             raise PermissionError("the folder's programs may not be run")
 

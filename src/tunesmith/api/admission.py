@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from tunesmith.api.field_paths import ITEMS, KEYS, VALUES, Path
+from tunesmith.api.field_paths import ITEMS, KEYS, VALUES, KeyPath
 from tunesmith.api.manifest import SPECS
 from tunesmith.api.openapi import SchemaError
 from tunesmith.api.ruled import SYSTEM, WORDS, Ruled, ruled_fields
@@ -43,12 +43,12 @@ def variables(kind: Kind) -> list[tuple[str, str]]:
     return [*found, ("refused", " + ".join(f"variables.{rule}" for rule, _ in found))]
 
 
-def _values(fields: list[tuple[Path, Ruled]]) -> str:
+def _values(fields: list[tuple[KeyPath, Ruled]]) -> str:
     """A list of all values that a job has in these fields."""
     return " +".join(f"\n  {_list(path, mark)}" for path, mark in fields)
 
 
-def _list(path: Path, mark: Ruled) -> str:
+def _list(path: KeyPath, mark: Ruled) -> str:
     """A list of the values of one field."""
     many = [place for place, part in enumerate(path) if part in (ITEMS, VALUES, KEYS)]
     if len(many) > 1:
@@ -66,7 +66,7 @@ def _list(path: Path, mark: Ruled) -> str:
     return f"{_at(_SPEC, outer)}.orValue({empty}).map(x, {condition}, {value})"
 
 
-def _value(node: str, path: Path, mark: Ruled) -> tuple[str, str]:
+def _value(node: str, path: KeyPath, mark: Ruled) -> tuple[str, str]:
     """Whether there is a value at a path below `node`, and which."""
     parent, last = _at(node, path[:-1]), path[-1]
     if mark.of:
@@ -77,7 +77,7 @@ def _value(node: str, path: Path, mark: Ruled) -> tuple[str, str]:
     return f"{_at(node, path)}.hasValue()", f"{_at(node, path)}.value()"
 
 
-def _at(node: str, path: Path) -> str:
+def _at(node: str, path: KeyPath) -> str:
     return "".join((node, *(f".?{part}" for part in path)))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from tunesmith.api.addresses import StorageUri
 from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
-from tunesmith.api.scalars import Encoding, NotNegative, Positive, Seed, ShortText, Text
+from tunesmith.api.scalars import Encoding, NotNegative, Positive, RandomSeed, ShortText, Text
 
 
 class ChatFormat(Model):
@@ -48,7 +48,7 @@ class UserSimulationFormat(Model):
     """Samples of one user at most, drawn by sampleSeed and the user alone."""
     one_sample_per_user: bool = False
     """Only the user's last item."""
-    sample_seed: Seed = 42
+    sample_seed: RandomSeed = 42
     """Seed of the draw."""
     ablation_config: Literal[
         "profile_and_history_and_context",
@@ -128,7 +128,7 @@ class SubsetSpec(Model):
 
     ratio: Annotated[float, Field(gt=0, le=1)]
     """Share of the records that is kept."""
-    seed: Seed = 42
+    seed: RandomSeed = 42
     """Seed of the choice."""
 
 
@@ -219,7 +219,7 @@ class ValidationSpec(Model):
     """Format of uri: replies kept by a RejectionSampleJob."""
     by: Literal["user", "sample"] | None = None
     """What is set aside whole: users (default where users exist) or samples."""
-    seed: Seed = 42
+    seed: RandomSeed = 42
     """Seed of the choice."""
     encoding: Encoding = "utf-8"
     """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""

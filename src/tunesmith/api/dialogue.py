@@ -23,8 +23,8 @@ from tunesmith.api.scalars import (
     JsonObject,
     NotNegative,
     Positive,
+    RandomSeed,
     Ratio,
-    Seed,
     ShortName,
     ShortText,
     object_without,
@@ -40,7 +40,7 @@ class SeedsSpec(Model):
     """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
-    shuffle_seed: Seed | None = None
+    shuffle_seed: RandomSeed | None = None
     """Seed of the order; the file's own if absent."""
     max_bad_records: NotNegative = 0
     """Bad records that do not fail the job."""

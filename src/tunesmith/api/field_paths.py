@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tunesmith.api.base import Model
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 Keys = tuple[str | int, ...]
 T = TypeVar("T")
 ITEMS, VALUES, KEYS = "[]", "{}", "{key}"
@@ -16,7 +16,7 @@ ITEMS, VALUES, KEYS = "[]", "{}", "{key}"
 
 
 @cache
-def field_hints(model: type[Model]) -> tuple[tuple[Path, Any], ...]:
+def field_hints(model: type[Model]) -> tuple[tuple[KeyPath, Any], ...]:
     """Return every annotation in a model and in the models in it, with the path that leads there."""
     hints = get_type_hints(model, include_extras=True)
     return tuple(
@@ -26,7 +26,7 @@ def field_hints(model: type[Model]) -> tuple[tuple[Path, Any], ...]:
     )
 
 
-def _hints(hint: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+def _hints(hint: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     yield path, hint
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:

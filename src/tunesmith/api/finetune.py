@@ -12,7 +12,15 @@ from tunesmith.api.common import JobSpec, ModelSource, output_apart
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.evaluate_only import COMPARE_RULES, evaluate_only_rules
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
-from tunesmith.api.scalars import BoolOrAuto, IntOrAuto, JsonObject, NotNegative, Positive, Seed, ShortText
+from tunesmith.api.scalars import (
+    BoolOrAuto,
+    IntOrAuto,
+    JsonObject,
+    NotNegative,
+    Positive,
+    RandomSeed,
+    ShortText,
+)
 
 
 class FullMethod(Model):
@@ -113,7 +121,7 @@ class TrainingSpec(Model):
     """Cut a reply that alone is longer than maxLength, instead of calling the record bad."""
     gradient_checkpointing: BoolOrAuto = "auto"
     """Compute activations twice to save memory."""
-    seed: Seed = 42
+    seed: RandomSeed = 42
     """Seed of order, initial adapter and dropout."""
     logging_steps: Positive = 10
     """Steps between two lines of metrics."""

@@ -13,7 +13,7 @@ from tunesmith.api.scalars import (
     IntOrAuto,
     JsonObject,
     Positive,
-    Seed,
+    RandomSeed,
     ShortText,
     StopTokens,
     Text,
@@ -39,7 +39,7 @@ class SamplingSpec(Model):
     """Only the k likeliest tokens; all if absent."""
     max_new_tokens: NewTokens = 2048
     """Tokens of a reply at most."""
-    seed: Seed = 0
+    seed: RandomSeed = 0
     """Seed of the job."""
     stop_tokens: StopTokens = Field(default=[])
     """Texts that end a reply, besides the model's own end of turn."""

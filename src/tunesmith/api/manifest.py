@@ -17,8 +17,8 @@ from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.api.scalars import JobName, LabelValue, Namespace
-from tunesmith.api.words import Place, near, show
-from tunesmith.api.words import problems as _problems
+from tunesmith.api.validation_errors import DocumentPlace, near, show
+from tunesmith.api.validation_errors import problems as _problems
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import API_VERSION, Kind
@@ -95,7 +95,7 @@ def _subject(document: Any) -> str:
     return " ".join(parts)[:120]
 
 
-def _identity_problem(document: dict[str, Any], place: Place) -> Problem | None:
+def _identity_problem(document: dict[str, Any], place: DocumentPlace) -> Problem | None:
     """What is wrong with apiVersion or kind: one problem, since nothing else can be said then."""
     version, kind = document.get("apiVersion"), document.get("kind")
     kinds = ", ".join(Kind)
@@ -108,7 +108,9 @@ def _identity_problem(document: dict[str, Any], place: Place) -> Problem | None:
     return Problem(*place, "kind", f"must be {kinds}, not {show(kind)}{near(kind, list(Kind))}")
 
 
-def _validated(model: type[_M], value: Any, prefix: str, place: Place) -> tuple[_M | None, list[Problem]]:
+def _validated(
+    model: type[_M], value: Any, prefix: str, place: DocumentPlace
+) -> tuple[_M | None, list[Problem]]:
     try:
         return model.model_validate(value, by_alias=True, by_name=False), []
     except ValidationError as error:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from tunesmith.api.base import Model
-from tunesmith.api.field_paths import ITEMS, KEYS, VALUES, Path, field_hints
+from tunesmith.api.field_paths import ITEMS, KEYS, VALUES, KeyPath, field_hints
 
 WORDS = {
     "uris": "address {}",
@@ -45,9 +45,9 @@ class Ruled:
 
 
 @cache
-def ruled_fields(model: type[Model]) -> tuple[tuple[Path, Ruled], ...]:
+def ruled_fields(model: type[Model]) -> tuple[tuple[KeyPath, Ruled], ...]:
     """Return every marked field of a model and of the models in it, with the path that leads there."""
-    found: dict[Path, Ruled] = {}
+    found: dict[KeyPath, Ruled] = {}
     for path, hint in field_hints(model):
         for mark in getattr(hint, "__metadata__", ()):
             if isinstance(mark, Ruled):
@@ -64,7 +64,7 @@ def ruled_values(spec: Model) -> list[tuple[str, str]]:
     return sorted(found, key=lambda one: list(WORDS).index(one[0]))
 
 
-def _values(node: Any, path: Path, mark: Ruled) -> Iterator[str]:
+def _values(node: Any, path: KeyPath, mark: Ruled) -> Iterator[str]:
     if not path:
         yield node
         return

@@ -217,7 +217,7 @@ Word = Annotated[
 Text = Annotated[str, Field(max_length=16384)]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_SHORT)]
 StopTokens = Annotated[list[ShortText], Field(max_length=16)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+RandomSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.api.common import FromJob, JobSpec
-from tunesmith.api.field_paths import ITEMS, VALUES, Path, field_hints, field_name, values_of
+from tunesmith.api.field_paths import ITEMS, VALUES, KeyPath, field_hints, field_name, values_of
 from tunesmith.names import Kind
 
 MESSAGE = "names this job itself, so that it waits for itself; name another"
@@ -21,7 +21,7 @@ def self_references(kind: Kind, name: str, spec: JobSpec) -> list[str]:
     return [field_name(keys) for keys, target in found if (target.kind, target.name) == (kind, name)]
 
 
-def from_job_paths(spec: type[JobSpec]) -> list[Path]:
+def from_job_paths(spec: type[JobSpec]) -> list[KeyPath]:
     """Return every place below a spec where a `fromJob` may be."""
     return [path for path, hint in field_hints(spec) if hint is FromJob]
 
@@ -34,13 +34,13 @@ def self_reference_rules(kind: Kind, spec: type[JobSpec]) -> list[dict[str, Any]
     ]
 
 
-def _field_path(path: Path) -> str:
+def _field_path(path: KeyPath) -> str:
     """A rule's fieldPath has no index: it ends at the first list or map."""
     plain = [number for number, part in enumerate(path) if part in (ITEMS, VALUES)]
     return ".spec." + ".".join(path[: plain[0]] if plain else path)
 
 
-def _another(kind: Kind, node: str, path: Path, depth: int = 0) -> str:
+def _another(kind: Kind, node: str, path: KeyPath, depth: int = 0) -> str:
     """CEL that is true if no `fromJob` at a path below `node` names the object itself."""
     parts, ways_out = list(path), []
     while parts and parts[0] not in (ITEMS, VALUES):

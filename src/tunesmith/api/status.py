@@ -19,7 +19,7 @@ _Address = Annotated[str, Field(max_length=2048)]
 _Amount = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
-Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
+PhaseText = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 ConditionType = Literal[
     "Accepted", "Running", "Degraded", "ProgressUnreachable", "Succeeded", "Failed", "Suspended"
 ]
@@ -128,7 +128,7 @@ class DisruptionStatus(Model):
 class JobStatus(Model):
     """What the operator has seen."""
 
-    phase: Phase | None = None
+    phase: PhaseText | None = None
     """Where the job is in its life; a terminal phase is never left."""
     reason: ShortText | None = None
     """Why it is in this phase, in one word for programs."""

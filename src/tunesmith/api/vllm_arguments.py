@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from tunesmith.api.base import Model
 from tunesmith.api.flags import snake
 from tunesmith.api.scalars import NotNegative, Positive, Word
-from tunesmith.api.words import near
+from tunesmith.api.validation_errors import near
 
 _Bytes = Annotated[int, Field(ge=1, le=2**53)]
 _Gigabytes = Annotated[float, Field(ge=0)]

@@ -16,7 +16,7 @@ from tunesmith.artifacts import local_files
 from tunesmith.artifacts.local_files import CHUNK, explained
 from tunesmith.artifacts.location import FolderLocation, check_key, check_prefix
 from tunesmith.artifacts.opening import check_path
-from tunesmith.artifacts.store import Entry, Progress
+from tunesmith.artifacts.store import Entry, TransferProgress
 from tunesmith.errors import StoragePermanentError, StorageTemporaryError, TemporaryError
 
 
@@ -82,14 +82,14 @@ class FolderStore:
                 local_files.replace(temp, path)
         return True
 
-    def put_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+    def put_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
         """Copy a local file in."""
         with explained("read", path):
             source = path.open("rb")
         with source:
             _copy(source, self._path(key), progress, StorageTemporaryError)
 
-    def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+    def get_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
         """Copy a file out."""
         with self.open(key) as source:
             _copy(source, path, progress, TemporaryError)
@@ -133,7 +133,9 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _copy(source: BinaryIO, path: Path, progress: Progress | None, full: type[TemporaryError]) -> None:
+def _copy(
+    source: BinaryIO, path: Path, progress: TransferProgress | None, full: type[TemporaryError]
+) -> None:
     with explained("write", path, full), local_files.finished_temp(path) as temp:
         with temp.open("xb") as target:
             if progress is None:

@@ -14,8 +14,8 @@ def open_store(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> Store:
 
     Raises PermanentError for what this process may not open (`opening`).
     """
-    from tunesmith.artifacts.s3 import S3Store
-    from tunesmith.artifacts.s3_client import AMAZON, endpoint_of
+    from tunesmith.artifacts.s3.client import AMAZON, endpoint_of
+    from tunesmith.artifacts.s3.store import S3Store
 
     match locate(uri):
         case S3Location() as location:

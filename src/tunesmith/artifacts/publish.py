@@ -17,7 +17,7 @@ from typing import Any
 from tunesmith.artifacts import local_files, transfer
 from tunesmith.artifacts.location import folder_prefix, join_key
 from tunesmith.artifacts.manifest import Manifest, decode, digest_of, encode
-from tunesmith.artifacts.store import Progress, Store
+from tunesmith.artifacts.store import Store, TransferProgress
 from tunesmith.artifacts.transfer import FileInfo
 from tunesmith.errors import CorruptObjectError, OutputConflictError, StoragePermanentError, UsageError
 from tunesmith.names import MANIFEST_KEY
@@ -43,7 +43,7 @@ def publish(
     folder: Path,
     *,
     extra: Mapping[str, Any] = _NO_EXTRA,
-    progress: Progress | None = None,
+    progress: TransferProgress | None = None,
 ) -> str:
     """Upload everything in `folder` below `prefix` and finish it with a manifest; the manifest's SHA-256.
 
@@ -84,7 +84,7 @@ def fetch_verified(
     store: Store,
     prefix: str,
     folder: Path,
-    progress: Progress | None = None,
+    progress: TransferProgress | None = None,
     *,
     wanted: Callable[[str], bool] = lambda key: True,
 ) -> Manifest:
@@ -123,7 +123,9 @@ def _check_present(manifest: Manifest, folder: Path) -> None:
         raise OutputConflictError(f"{folder} holds something else than what is to be put there. Remove it.")
 
 
-def _fetch(store: Store, prefix: str, manifest: Manifest, folder: Path, progress: Progress | None) -> None:
+def _fetch(
+    store: Store, prefix: str, manifest: Manifest, folder: Path, progress: TransferProgress | None
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temp = local_files.temp_sibling(folder)
     temp.mkdir()
@@ -136,7 +138,7 @@ def _fetch(store: Store, prefix: str, manifest: Manifest, folder: Path, progress
 
 
 def fetch_file(
-    store: Store, prefix: str, file: FileInfo, folder: Path, progress: Progress | None = None
+    store: Store, prefix: str, file: FileInfo, folder: Path, progress: TransferProgress | None = None
 ) -> None:
     """Download one file of a finished output, checked by size and SHA-256. Raises CorruptObjectError."""
     key, path = folder_prefix(prefix) + (file.at or file.key), folder / file.key

@@ -3,8 +3,8 @@
 A file of the old output is never overwritten as long as the old manifest names it. New files go to a folder
 of their own below the output (`staging`), and one write of the manifest makes the new output the valid one:
 it names each of them by its key, and says where it is (`at`). Only then are they brought to their own keys,
-and a last manifest says nothing of the staging folder any more. `settle` does what is left of that after a
-kill.
+and a last manifest says nothing of the staging folder any more. `finish_republish` does what is left of that
+after a kill.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from tunesmith.artifacts.manifest import Manifest, decode, encode
 from tunesmith.artifacts.publish import fetch_file, read_manifest
-from tunesmith.artifacts.store import Progress, Store
+from tunesmith.artifacts.store import Store, TransferProgress
 from tunesmith.artifacts.transfer import FileInfo, describe, for_each, one_at_a_time
 from tunesmith.errors import CorruptObjectError, OutputConflictError
 from tunesmith.names import MANIFEST_KEY
@@ -25,12 +25,12 @@ from tunesmith.names import MANIFEST_KEY
 _STAGING = "staging"
 
 
-def fetch_some(
+def fetch_matching(
     store: Store,
     manifest: Manifest,
     folder: Path,
     wanted: Callable[[str], bool],
-    progress: Progress | None = None,
+    progress: TransferProgress | None = None,
 ) -> None:
     """Download those files of a finished output whose key is wanted, each checked by size and SHA-256."""
     tell = one_at_a_time(progress)
@@ -47,7 +47,7 @@ def republish(
     *,
     within: str,
     kept: str,
-    progress: Progress | None = None,
+    progress: TransferProgress | None = None,
 ) -> str:
     """Make the files of `folder` the output in place of `old`; the manifest's SHA-256.
 
@@ -76,10 +76,10 @@ def republish(
             f"output.uri {store.uri} was changed by another job in the meantime. Run this one again."
         )
     store.put(MANIFEST_KEY, encode(placed, {**extra, _STAGING: staging}))
-    return settle(store, within)
+    return finish_republish(store, within)
 
 
-def settle(store: Store, within: str) -> str:
+def finish_republish(store: Store, within: str) -> str:
     """Finish what `republish` began, if there is anything. Returns the SHA-256 of the manifest."""
     manifest = read_manifest(store, "")
     assert manifest is not None

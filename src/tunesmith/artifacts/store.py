@@ -11,7 +11,7 @@ from tunesmith.api.common import StorageSpec
 
 # Called with the number of bytes moved since the last call, from several threads. A repeated part of a
 # transfer may be told with a negative number first.
-Progress = Callable[[int], None]
+TransferProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ class Store(Protocol):
         """
         ...
 
-    def put_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+    def put_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
         """Write the object from a local file, in parallel parts if large."""
         ...
 
-    def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+    def get_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
         """Write a local file from the object: complete under its name, or not there."""
         ...
 

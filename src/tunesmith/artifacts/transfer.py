@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from tunesmith.artifacts import local_files
 from tunesmith.artifacts.location import check_key, folder_prefix, join_key
-from tunesmith.artifacts.store import Progress, Store
+from tunesmith.artifacts.store import Store, TransferProgress
 from tunesmith.errors import StoragePermanentError
 
 PARALLEL_FILES = 4
@@ -33,14 +33,16 @@ class FileInfo:
     at: str = ""
 
 
-def put_tree(store: Store, folder: Path, prefix: str, progress: Progress | None = None) -> list[FileInfo]:
+def put_tree(
+    store: Store, folder: Path, prefix: str, progress: TransferProgress | None = None
+) -> list[FileInfo]:
     """Upload every file below `folder` to `prefix`; what was sent, in the order of the keys."""
     files = describe(folder)
     put_files(store, folder, prefix, files, progress)
     return files
 
 
-def get_tree(store: Store, prefix: str, folder: Path, progress: Progress | None = None) -> None:
+def get_tree(store: Store, prefix: str, folder: Path, progress: TransferProgress | None = None) -> None:
     """Download everything below `prefix` into `folder`. Checks sizes only: see publish.fetch_verified."""
     start = folder_prefix(prefix)
     keys = [check_key(entry.key.removeprefix(start)) for entry in store.list(start)]
@@ -66,7 +68,11 @@ def describe_file(path: Path, key: str) -> FileInfo:
 
 
 def put_files(
-    store: Store, folder: Path, prefix: str, files: Sequence[FileInfo], progress: Progress | None = None
+    store: Store,
+    folder: Path,
+    prefix: str,
+    files: Sequence[FileInfo],
+    progress: TransferProgress | None = None,
 ) -> None:
     """Upload these files of `folder` to `prefix`."""
     start, tell = folder_prefix(prefix), one_at_a_time(progress)
@@ -102,7 +108,7 @@ def for_each(items: Iterable[T], work: Callable[[T], R]) -> list[R]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def one_at_a_time(progress: Progress | None) -> Progress | None:
+def one_at_a_time(progress: TransferProgress | None) -> TransferProgress | None:
     """The callback behind a lock, so that it need not be made for threads."""
     if progress is None:
         return None

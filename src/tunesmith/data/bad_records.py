@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunesmith.data.place import EMPTY_FILE, NO_RECORD, BadRecord
+from tunesmith.data.record import EMPTY_FILE, NO_RECORD, BadRecord
 
 _NAMED = 5
 

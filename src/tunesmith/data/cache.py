@@ -24,7 +24,7 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.lengths import longest_sample
-from tunesmith.data.prepare import Progress, prepare
+from tunesmith.data.prepare import PrepareProgress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
 from tunesmith.tokens.chat import ChatTokenizer
 
@@ -51,7 +51,7 @@ def prepare_once(
     spec: FineTuneSpec,
     tokenizer: ChatTokenizer,
     options: StorageOptions,
-    progress: Progress = lambda name, records: None,
+    progress: PrepareProgress = lambda name, records: None,
     *,
     first: int,
     vocab_size: int | None = None,

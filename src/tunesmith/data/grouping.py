@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.data.choose import group_of
-from tunesmith.data.place import Record
+from tunesmith.data.hash_split import group_of
+from tunesmith.data.record import Record
 
 FILES = 128
 
 
-class Runs:
+class KeyRuns:
     """Watches keys go by, to say whether equal ones stood side by side. 8 bytes a change of key."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Runs:
         return len(np.unique(np.asarray(self._runs))) == len(self._runs)
 
 
-def together(
+def group_by_key(
     records: Callable[[], Iterator[Record]],
     key: Callable[[Record], str],
     side_by_side: bool,

@@ -34,7 +34,7 @@ def own_id(value: Mapping[str, Any]) -> str:
     return str(given) if isinstance(given, str) or type(given) is int else ""
 
 
-def said_key(content: Conversation | Document) -> str:
+def learned_key(content: Conversation | Document) -> str:
     """What is learned, whatever else the record has: the same text is never on both sides of a split."""
     if isinstance(content, Document):
         text = content.text

@@ -10,8 +10,9 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
+from tunesmith.data.record import Opener
 from tunesmith.errors import StoragePermanentError
 from tunesmith.names import MESSAGES_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY, STATS_KEY
 
@@ -39,14 +40,6 @@ ADVICE = {
     "verifier_crashed": _VERIFIER,
 }
 """What to change, by the reason for which most replies were rejected."""
-
-
-class Opener(Protocol):
-    """The one thing that is needed of a store."""
-
-    def open(self, key: str, /) -> BinaryIO:
-        """Stream an object. Raises StoragePermanentError if it is missing."""
-        ...
 
 
 def acceptance(statistics: Mapping[str, Any]) -> str:

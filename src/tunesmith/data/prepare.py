@@ -17,26 +17,26 @@ from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.choose import group_of, rank, threshold
 from tunesmith.data.first_samples import FirstSamples
-from tunesmith.data.legal import Laws
+from tunesmith.data.formats.legal import Laws
+from tunesmith.data.formats.user_prompt import shows_part
+from tunesmith.data.hash_split import group_of, rank, threshold
 from tunesmith.data.lengths import longest_sample
-from tunesmith.data.place import BadRecord, Skipped
+from tunesmith.data.parallel_encoder import EncodeResult, EncodingSettings, ParallelEncoder
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
-from tunesmith.data.prompts import read_laws
-from tunesmith.data.read import Choice, Item, Reader, collect_bad
-from tunesmith.data.report import Account, DatasetReport
+from tunesmith.data.prompts.load import read_laws
+from tunesmith.data.read import Item, Reader, RecordChoice, collect_bad
+from tunesmith.data.record import BadRecord, Skipped
+from tunesmith.data.report import DatasetReport, ReportBuilder
 from tunesmith.data.subset import Subset
-from tunesmith.data.table import Table, TableWriter, see_no_more
-from tunesmith.data.tokenise import Made, Settings, Tokeniser
-from tunesmith.data.user_prompt import shows
+from tunesmith.data.table import Table, TableWriter, zero_copies
 from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Encoded
 
 FIRST_SAMPLES = 3
 ALSO_VALIDATES = "the same as a validation sample"
-Progress = Callable[[str, int], None]
+PrepareProgress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class _Ranks:
         return self.whole + (self.extra >= 0 and rank(self.repeat_seed, "repeat", key) <= self.extra)
 
 
-class _Part:
+class _DatasetPart:
     """One dataset: its reader, what is chosen of it, and the account of what became of it."""
 
     def __init__(
-        self, name: str, dataset: DatasetSpec | ValidationSpec, spec: FineTuneSpec, make: _Make
+        self, name: str, dataset: DatasetSpec | ValidationSpec, spec: FineTuneSpec, make: _Shared
     ) -> None:
         assert dataset.uri is not None  # plan has resolved every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
@@ -68,7 +68,7 @@ class _Part:
         self._reader = Reader(store, entries, dataset, scratch=make.folder, laws=_laws(dataset, make.options))
         self.size = sum(entry.size for entry in entries)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
-        self.account = Account(name, repeat)
+        self.account = ReportBuilder(name, repeat)
         subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
         self.ranks = _Ranks(spec.validation.seed, spec.training.seed, int(repeat))
         self._wanted = None
@@ -77,7 +77,7 @@ class _Part:
 
     def split_ranks(self) -> Iterator[int]:
         """Ranks of everything that may be held out, before any draw."""
-        choice = Choice(self._wanted, by=self._spec.validation.by, draw=False)
+        choice = RecordChoice(self._wanted, by=self._spec.validation.by, draw=False)
         for item in self._reader.items(choice):
             if isinstance(item, Item):
                 yield rank(self._spec.validation.seed, "split", item.split_key)
@@ -96,7 +96,7 @@ class _Part:
     def samples(self) -> Iterator[tuple[Item, Encoded]]:
         """Every item with its samples; what is bad or left out is counted."""
         spec, account = self._spec, self.account
-        settings = Settings(
+        settings = EncodingSettings(
             longest_sample(spec.training.max_length, self._make.positions),
             self.dataset.chat.train_on if self.dataset.chat else "allAssistant",
             spec.training.truncate_reply,
@@ -104,7 +104,7 @@ class _Part:
             spec.training.truncate_prompt,
             self._make.positions,
         )
-        everything: Iterator[Made] = self._make.tokeniser.encode(self._watched(), settings)
+        everything: Iterator[EncodeResult] = self._make.encoder.encode(self._watched(), settings)
         good: Iterator[tuple[Item, Encoded] | Skipped]
         good = collect_bad(everything, self.dataset.max_bad_records, account.found)
         for result in good:
@@ -121,14 +121,16 @@ class _Part:
             yield item
         self._make.progress(name, tally.records)
 
-    def _choice(self) -> Choice:
-        return Choice(self._wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged)
+    def _choice(self) -> RecordChoice:
+        return RecordChoice(
+            self._wanted, self.ranks.validates, self._spec.validation.by, self._make.is_judged
+        )
 
     @property
     def shows_history(self) -> bool:
         """Whether prompts hold what users said elsewhere."""
         fmt = self.dataset.user_simulation
-        return fmt is not None and shows(fmt, "history")
+        return fmt is not None and shows_part(fmt, "history")
 
     def judge(self) -> None:
         """Note what this part's validation samples say, so that no other part's history shows it."""
@@ -155,13 +157,13 @@ def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Make:
+class _Shared:
     """What the parts of one preparation share."""
 
     options: StorageOptions
     folder: Path
-    tokeniser: Tokeniser
-    progress: Progress
+    encoder: ParallelEncoder
+    progress: PrepareProgress
     vocab_size: int | None
     positions: int | None
     judged: set[int] = field(default_factory=set)
@@ -175,7 +177,7 @@ def _judged_key(user: str, text: str) -> int:
     return rank(0, "judged", f"{user}\0{text}")
 
 
-def _choose(parts: list[_Part], spec: FineTuneSpec) -> None:
+def _choose(parts: list[_DatasetPart], spec: FineTuneSpec) -> None:
     """What of each dataset is held out, and seen once more.
 
     The split is one choice over all datasets, so that what stands in two is on one side only.
@@ -194,7 +196,7 @@ def prepare(
     tokenizer: ChatTokenizer,
     options: StorageOptions,
     folder: Path,
-    progress: Progress = lambda name, records: None,
+    progress: PrepareProgress = lambda name, records: None,
     *,
     first: int = FIRST_SAMPLES,
     vocab_size: int | None = None,
@@ -211,16 +213,16 @@ def prepare(
     Raises DataError naming the records that cannot be used, when there are more than allowed.
     """
     folder.mkdir(parents=True)
-    with Tokeniser(tokenizer, workers) as tokeniser:
-        make = _Make(options, folder, tokeniser, progress, vocab_size, positions)
+    with ParallelEncoder(tokenizer, workers) as encoder:
+        make = _Shared(options, folder, encoder, progress, vocab_size, positions)
         parts = [
-            _Part(f"datasets[{index}] {dataset.uri}", dataset, spec, make)
+            _DatasetPart(f"datasets[{index}] {dataset.uri}", dataset, spec, make)
             for index, dataset in enumerate(spec.datasets)
         ]
-        tokeniser.expect(sum(part.size for part in parts))
+        encoder.expect(sum(part.size for part in parts))
         _choose(parts, spec)
         if spec.validation.uri is not None:
-            parts.append(_Part(f"validation {spec.validation.uri}", spec.validation, spec, make))
+            parts.append(_DatasetPart(f"validation {spec.validation.uri}", spec.validation, spec, make))
         of_users = [part for part in parts if part.dataset.user_simulation is not None]
         if len(of_users) > 1 and any(part.shows_history for part in of_users):
             for part in of_users:
@@ -244,7 +246,7 @@ class _Tables:
         """Where in `train` each part begins, and the last one ends."""
         self.first = FirstSamples(first)
 
-    def fill(self, part: _Part, number: int) -> None:
+    def fill(self, part: _DatasetPart, number: int) -> None:
         of_its_own = isinstance(part.dataset, ValidationSpec)
         for item, encoded in part.samples():
             group = group_of(f"{number}\0{item.group}")
@@ -260,7 +262,7 @@ class _Tables:
         self.bounds.append(len(self.train))
 
 
-def _part_from_validation(folder: Path, tables: _Tables, parts: list[_Part]) -> None:
+def _part_from_validation(folder: Path, tables: _Tables, parts: list[_DatasetPart]) -> None:
     """Training sees no sample that validates; also counts the equal ones of each dataset."""
     hashes = np.asarray(tables.train.hashes)
     also = np.isin(hashes, np.asarray(tables.validation.hashes))
@@ -274,7 +276,7 @@ def _part_from_validation(folder: Path, tables: _Tables, parts: list[_Part]) -> 
             report.seen_samples -= int(copies.sum())
             report.seen_tokens -= int((copies * lengths).sum())
     if also.any():
-        see_no_more(folder / "train", also)
+        zero_copies(folder / "train", also)
 
 
 def _shared(reports: list[DatasetReport]) -> list[DatasetReport]:

@@ -16,26 +16,25 @@ from typing import Any, TypeVar
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
 from tunesmith.data.bad_records import too_many
-from tunesmith.data.contents import USER, contents_of, kind_of
-from tunesmith.data.fields import Fields, Unread
-from tunesmith.data.grouping import Runs, together
-from tunesmith.data.keys import RecordKey, content_key, own_id, said_key
-from tunesmith.data.legal import Laws
-from tunesmith.data.movielens import is_movielens, other_files, read_movielens
-from tunesmith.data.place import RecordSkipped, Skipped
-from tunesmith.data.records import (
+from tunesmith.data.files.records import (
     BadRecord,
-    Opener,
-    Place,
     Record,
     RecordProblem,
     SkippedFile,
+    SourceLocation,
     choose_files,
     read_records,
 )
-from tunesmith.data.sampled import case_key, check_counts, count_case
-from tunesmith.data.user_simulation import targets_of, user_items
-from tunesmith.data.users import Dialogue, dialogues_of, user_of
+from tunesmith.data.formats.contents import USER, contents_of, kind_of
+from tunesmith.data.formats.fields import Fields, Unread
+from tunesmith.data.formats.legal import Laws
+from tunesmith.data.formats.movielens import is_movielens, other_files, read_movielens
+from tunesmith.data.formats.sampled import case_key, check_counts, count_case
+from tunesmith.data.formats.user_simulation import targets_of, user_items
+from tunesmith.data.formats.users import UserDialogue, dialogues_of, user_of
+from tunesmith.data.grouping import KeyRuns, group_by_key
+from tunesmith.data.keys import RecordKey, content_key, learned_key, own_id
+from tunesmith.data.record import Opener, RecordSkipped, Skipped
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
 
@@ -44,7 +43,7 @@ NOT_IN_SUBSET = "not in the subset"
 NO_DIALOGUE = "the user has no dialogue"
 
 T = TypeVar("T")
-Dataset = DatasetSpec | ValidationSpec
+RecordsSpec = DatasetSpec | ValidationSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Item:
     `split_key` must not stand on both sides of a split. `user` is empty where there are none.
     """
 
-    place: Place
+    place: SourceLocation
     content: Conversation | Document
     group: str
     split_key: str
@@ -66,8 +65,11 @@ class Item:
     """How it is asked, as `contents.kind_of` names it."""
 
 
+ReadResult = Item | BadRecord | Skipped
+
+
 @dataclass(slots=True)
-class Tally:
+class ReadCounts:
     """What was read: records, good or bad; users, and records of users without `user_hash`.
 
     `unread` counts the fields of good records that no reader reads.
@@ -80,7 +82,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RecordChoice:
     """What is asked of a dataset while it is read."""
 
     wanted: Callable[[RecordKey], bool] | None = None
@@ -95,7 +97,7 @@ class Choice:
     """Whether to draw each user's samples; before the split is known there is nothing to draw from."""
 
 
-EVERYTHING = Choice()
+EVERYTHING = RecordChoice()
 
 
 @dataclass(slots=True)
@@ -122,7 +124,7 @@ class Reader:
         self,
         store: Opener,
         entries: Sequence[Entry],
-        dataset: Dataset,
+        dataset: RecordsSpec,
         *,
         scratch: Path | None = None,
         laws: Laws | None = None,
@@ -147,18 +149,18 @@ class Reader:
         whole = self._dataset.sampled is not None and known and value.get("sample_index") is not None
         return RecordKey(known, known if whole else content_key(value))
 
-    def _is_wanted(self, record: Record, choice: Choice) -> bool:
+    def _is_wanted(self, record: Record, choice: RecordChoice) -> bool:
         return choice.wanted is None or choice.wanted(self._key(record.value))
 
     def items(
-        self, choice: Choice = EVERYTHING, tally: Tally | None = None
+        self, choice: RecordChoice = EVERYTHING, tally: ReadCounts | None = None
     ) -> Iterator[Item | BadRecord | Skipped]:
         """Every item, in order; what is bad or left out, with its place and the reason.
 
         Feed the result to `collect_bad`, which alone knows when bad records are too many. Raises DataError
         when there is no file.
         """
-        tally = Tally() if tally is None else tally
+        tally = ReadCounts() if tally is None else tally
         if self._dataset.user_simulation is not None:
             return self._users(choice, tally)
         return self._plain(choice, tally)
@@ -180,7 +182,7 @@ class Reader:
             join=text.join if text is not None else "line",
         )
 
-    def _chosen(self, choice: Choice, tally: Tally) -> Iterator[Record | BadRecord | Skipped]:
+    def _chosen(self, choice: RecordChoice, tally: ReadCounts) -> Iterator[Record | BadRecord | Skipped]:
         for record in self._records():
             tally.records += 1
             if isinstance(record, Record) and not self._is_wanted(record, choice):
@@ -188,7 +190,7 @@ class Reader:
             else:
                 yield record
 
-    def _plain(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
+    def _plain(self, choice: RecordChoice, tally: ReadCounts) -> Iterator[Item | BadRecord | Skipped]:
         check = self._counter() if self._dataset.sampled is not None else _no_check
         for record in self._chosen(choice, tally):
             if isinstance(record, Record):
@@ -205,7 +207,7 @@ class Reader:
         if self._dataset.sampled is not None:
             key = case_key(record.value)
         else:
-            key = said_key(contents[0]) if len(contents) == 1 else content_key(record.value)
+            key = learned_key(contents[0]) if len(contents) == 1 else content_key(record.value)
         return [Item(record.place, content, key, key, kind=kind) for content in contents]
 
     def _counter(self) -> Callable[[Record], None]:
@@ -216,8 +218,8 @@ class Reader:
                 count_case(counts, record.place.file, record.value)
         return lambda record: check_counts(counts, record.place.file, record.value)
 
-    def _users(self, choice: Choice, tally: Tally) -> Iterator[Item | BadRecord | Skipped]:
-        runs = Runs()
+    def _users(self, choice: RecordChoice, tally: ReadCounts) -> Iterator[Item | BadRecord | Skipped]:
+        runs = KeyRuns()
         for record in self._chosen(choice, tally):
             if isinstance(record, Record):
                 user, named = user_of(record.value)
@@ -225,23 +227,23 @@ class Reader:
                 runs.add(user)
             else:
                 yield record
-        for records in together(
+        for records in group_by_key(
             partial(self._good, choice), lambda r: user_of(r.value)[0], runs.side_by_side, self._scratch
         ):
             tally.users += 1
             yield from self._user(user_of(records[0].value)[0], records, choice, tally.unread)
 
-    def _good(self, choice: Choice) -> Iterator[Record]:
+    def _good(self, choice: RecordChoice) -> Iterator[Record]:
         return (r for r in self._records() if isinstance(r, Record) and self._is_wanted(r, choice))
 
     def _user(
-        self, user: str, records: Sequence[Record], choice: Choice, unread: Unread
+        self, user: str, records: Sequence[Record], choice: RecordChoice, unread: Unread
     ) -> Iterator[Item | BadRecord | Skipped]:
         fmt = self._dataset.user_simulation
         assert fmt is not None
         if not choice.draw:
             fmt = fmt.model_copy(update={"max_samples_per_user": None, "one_sample_per_user": False})
-        dialogues: list[Dialogue] = []
+        dialogues: list[UserDialogue] = []
         for record in records:
             for found in _guarded(record.place, partial(_dialogues, record, unread)):
                 if isinstance(found, BadRecord | Skipped):
@@ -264,7 +266,7 @@ class Reader:
                 yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told, USER)
 
 
-def _dialogues(record: Record, unread: Unread) -> list[Dialogue]:
+def _dialogues(record: Record, unread: Unread) -> list[UserDialogue]:
     fields = Fields(record.value)
     found = dialogues_of(record.place, fields)
     if not found:
@@ -277,7 +279,7 @@ def _no_check(record: Record) -> None:
     pass
 
 
-def _guarded(place: Place, make: Callable[[], Sequence[T]]) -> Iterator[T | BadRecord | Skipped]:
+def _guarded(place: SourceLocation, make: Callable[[], Sequence[T]]) -> Iterator[T | BadRecord | Skipped]:
     """What `make` makes of a record, or what is wrong with it."""
     try:
         yield from make()

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tunesmith.data.fields import unread_text
-from tunesmith.data.read import BadRecords, Item, Tally
-from tunesmith.data.records import SkippedFile
+from tunesmith.data.files.records import SkippedFile
+from tunesmith.data.formats.fields import unread_text
+from tunesmith.data.read import BadRecords, Item, ReadCounts
 from tunesmith.tokens.conversation import Encoded
 
 
@@ -93,12 +93,12 @@ class DatasetReport:
         return f"{low:,} to {high:,} samples each" if low != high else f"{counted(low, 'sample')} each"
 
 
-class Account:
+class ReportBuilder:
     """Fills in a report while a dataset is read."""
 
     def __init__(self, name: str, repeat: float = 1.0) -> None:
         self.report = DatasetReport(name, repeat=repeat)
-        self.tally, self.found = Tally(), BadRecords()
+        self.tally, self.found = ReadCounts(), BadRecords()
         self._skipped: Counter[str] = Counter()
         self._per_user: Counter[int] = Counter()
         self._user, self._of_user = "", 0

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tunesmith.api.datasets import SubsetSpec
-from tunesmith.data.choose import rank, threshold
+from tunesmith.data.hash_split import rank, threshold
 from tunesmith.data.keys import RecordKey
 
 

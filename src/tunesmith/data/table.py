@@ -110,7 +110,7 @@ class Table:
         return np.repeat(np.arange(len(self), dtype=np.int64), self.copies)
 
 
-def see_no_more(folder: Path, samples: npt.NDArray[np.bool_]) -> None:
+def zero_copies(folder: Path, samples: npt.NDArray[np.bool_]) -> None:
     """Set the copies of some samples of a finished table to 0."""
     copies = np.fromfile(folder / "copies", dtype=_COLUMNS["copies"])
     copies[samples] = 0

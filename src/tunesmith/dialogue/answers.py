@@ -14,12 +14,12 @@ from tunesmith.dialogue.finish import Finish, finish_of
 from tunesmith.dialogue.refusals import blocks, error_status, message_of, read_error, short, whole_text
 from tunesmith.dialogue.replies import (
     Answer,
+    ChatRequest,
     Fault,
     Lost,
     Mark,
     Outcome,
-    Reply,
-    Request,
+    ServerReply,
     Unsent,
     Unusable,
     Usage,
@@ -35,7 +35,7 @@ _VERSION = re.compile(r"[-@:._](?:v\d[\d.]*|\d{3,}[\d.]*|\d{4}-\d{2}(?:-\d{2})?|
 _LATEST = re.compile(r"[-@:._]latest$")
 
 
-def read(reply: Reply, request: Request, name: str) -> Outcome:
+def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
     """What the reply of endpoint `name` means."""
     if reply.status == 0:
         if reply.sent:
@@ -66,7 +66,7 @@ def _parse(text: str) -> Any:
         return None
 
 
-def _read_body(body: Any, choice: Any, reply: Reply, request: Request) -> Answer | Unusable:
+def _read_body(body: Any, choice: Any, reply: ServerReply, request: ChatRequest) -> Answer | Unusable:
     usage = _usage(body, request)
     if choice is not None:
         return _read_choice(choice, body, usage, request)
@@ -79,7 +79,7 @@ def _read_body(body: Any, choice: Any, reply: Reply, request: Request) -> Answer
     return Unusable(Fault.MALFORMED, why, usage)
 
 
-def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: Request) -> Answer | Unusable:
+def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: ChatRequest) -> Answer | Unusable:
     message, said = choice.get("message"), choice.get("finish_reason")
     finish, word = finish_of(said), short(said.lower()) if isinstance(said, str) else "missing"
     if finish is Finish.BLOCKED:
@@ -116,7 +116,7 @@ def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
     return Unusable(Fault.EMPTY, f"{what} (finish_reason {word}).", usage)
 
 
-def _marks(text: str, body: Any, request: Request) -> tuple[tuple[Mark, ...], str]:
+def _marks(text: str, body: Any, request: ChatRequest) -> tuple[tuple[Mark, ...], str]:
     """What is odd about an answer, and the model's name if it is another than was asked."""
     named, asked, other = body.get("model"), request.body.get("model"), ""
     if isinstance(named, str) and isinstance(asked, str) and named.strip() and not same_model(asked, named):
@@ -186,7 +186,7 @@ def _block_reason(body: Any) -> str:
     return ""
 
 
-def _usage(body: Any, request: Request) -> Usage:
+def _usage(body: Any, request: ChatRequest) -> Usage:
     """What the server counted; where it does not say, the most there can be.
 
     No prompt and no text has 0 tokens: a server that says so does not count.

@@ -15,17 +15,18 @@ A call is sent only after its worst case is held: `granted` covers it, raised fi
 record. When its outcome is known, what is held becomes spent, as much as it cost; where the process never
 learns it, what is held is lost.
 
-After a kill, `past` says what the next process starts with. `spent` is what the journal's calls have cost,
-not what was granted. What is lost is what the calls had held that were under way, where the journal is
+After a kill, `past_spending` says what the next process starts with. `spent` is what the journal's calls have
+cost, not what was granted. What is lost is what the calls had held that were under way, where the journal is
 certain to hold them all: with the disk (and the running kernel) that the last record names. Where it is not,
 everything is lost that was granted and not spent, since the last replies may be gone with the disk.
 
 Why the wall holds. What is really paid for a call is at most its worst case (the prompt's bytes bound its
 tokens, maxTokens the reply's). So what has really been paid is at any moment at most spent + lost + held ≤
-granted, and after a kill at most what `past` says: for calls with a reply in the journal what they cost, for
-others what they held, or else all that was granted. By induction the bound holds for any number of kills, and
-no record is ever written with more than limit. What is granted in vain is at most what is under way, an
-eighth of what is spent and a hundredth of the limit. At an orderly end a record says what is spent and lost.
+granted, and after a kill at most what `past_spending` says: for calls with a reply in the journal what they
+cost, for others what they held, or else all that was granted. By induction the bound holds for any number of
+kills, and no record is ever written with more than limit. What is granted in vain is at most what is under
+way, an eighth of what is spent and a hundredth of the limit. At an orderly end a record says what is spent
+and lost.
 
 Only two things could break it. A record has to be seen by whichever process comes next: `write` returns when
 the record is where that process will look (with a disk that dies with its pod that is the store, not the
@@ -47,7 +48,7 @@ from typing import Any
 
 from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.api.prices import PriceSpec
-from tunesmith.dialogue.replies import Request, Usage
+from tunesmith.dialogue.replies import ChatRequest, Usage
 from tunesmith.errors import BudgetError
 
 PICO = 10**12
@@ -106,7 +107,7 @@ class Price:
         saved = (self.prompt - cached) * usage.cached_tokens
         return self.prompt * usage.prompt_tokens - saved + self.completion * usage.completion_tokens
 
-    def most(self, request: Request) -> int:
+    def most(self, request: ChatRequest) -> int:
         """What the request can cost."""
         dearest = max(self.prompt, self.cached or 0)
         return dearest * request.most_prompt_tokens + self.completion * request.max_tokens
@@ -117,7 +118,7 @@ def _of_one(per_million: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastSpending:
     """What earlier processes have left: `spent` and `lost`, and how many records there are.
 
     `lost_calls` is how many calls were lost, as far as that is known: where a disk is gone there may have
@@ -136,13 +137,13 @@ class Past:
         return self.spent + self.lost
 
 
-def past(
+def past_spending(
     records: Iterable[Mapping[str, Any]],
     spent: int = 0,
     under_way: Callable[[int], int] = lambda process: 0,
     disk: str = "",
     calls_under_way: Callable[[int], int] = lambda process: 0,
-) -> Past:
+) -> PastSpending:
     """From all records that `write` was given, in any order; the last one counts.
 
     `spent` is what the journal's calls have cost. `under_way(process)` is what those of a process had held
@@ -151,14 +152,14 @@ def past(
     """
     last = max(records, key=lambda record: int(record["number"]), default=None)
     if last is None:
-        return Past(spent)
+        return PastSpending(spent)
     lost, number, calls = int(last.get("lost", 0)), int(last["number"]) + 1, int(last.get("lostCalls", 0))
     if "spent" in last:
-        return Past(spent, number, max(lost, last["spent"] - spent), lost_calls=calls)
+        return PastSpending(spent, number, max(lost, last["spent"] - spent), lost_calls=calls)
     calls += calls_under_way(int(last.get("process", -1)))
     if "upTo" in last and (not disk or last.get("disk") != disk):
-        return Past(spent, number, max(lost, last["upTo"] - spent), True, calls)
-    return Past(spent, number, lost + under_way(int(last["process"])), True, calls)
+        return PastSpending(spent, number, max(lost, last["upTo"] - spent), True, calls)
+    return PastSpending(spent, number, lost + under_way(int(last["process"])), True, calls)
 
 
 class Ledger:
@@ -236,7 +237,7 @@ class Budget:
         self,
         limit: int | None,
         write: Callable[[Mapping[str, Any]], None],
-        before: Past = Past(),
+        before: PastSpending = PastSpending(),
         disk: str = "",
     ) -> None:
         self._ledger, self._write, self._records = (

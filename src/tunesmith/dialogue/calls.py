@@ -24,18 +24,18 @@ from tunesmith.dialogue.limits import Ticket
 from tunesmith.dialogue.replies import (
     NOTHING,
     Answer,
+    ChatRequest,
     Denied,
     Fault,
     Lost,
     Outcome,
     Refused,
-    Reply,
-    Request,
+    ServerReply,
     Unsent,
     Unusable,
     Usage,
 )
-from tunesmith.dialogue.standing import Case, Standing, Verdict
+from tunesmith.dialogue.standing import EndpointStanding, RefusalVerdict, RefusedCall
 from tunesmith.errors import EndpointError, PermanentError, QuotaError, TemporaryError, TunesmithError
 from tunesmith.names import Reason
 
@@ -48,7 +48,7 @@ FIRST_PAUSE = 1.0
 class Sender(Protocol):
     """What sends a request (`endpoint.Endpoint` is one)."""
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: ChatRequest) -> ServerReply:
         """The raw reply."""
         ...
 
@@ -70,7 +70,7 @@ class TryJournal(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class CallResult:
     """How a call ended: with an Answer, or the last of what went wrong.
 
     `cost` is in picodollars over all tries, `reply` is the last raw reply.
@@ -79,7 +79,7 @@ class Called:
     outcome: Outcome
     tries: int
     cost: int
-    reply: Reply
+    reply: ServerReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class _Tried:
     """One request: what it means, whose fault a refusal is, and what it cost."""
 
     outcome: Outcome
-    verdict: Verdict | None
-    reply: Reply
+    verdict: RefusalVerdict | None
+    reply: ServerReply
     cost: int
 
 
@@ -106,12 +106,12 @@ class Caller:
         max_retries: int,
         price: Price | None = None,
         budget: Budget | None = None,
-        standing: Standing | None = None,
+        standing: EndpointStanding | None = None,
     ) -> None:
         self._name, self._sender, self._limiter, self._max_retries = name, sender, limiter, max_retries
-        self._price, self._budget, self._standing = price, budget, standing or Standing()
+        self._price, self._budget, self._standing = price, budget, standing or EndpointStanding()
 
-    async def call(self, request: Request, journal: TryJournal) -> Called:
+    async def call(self, request: ChatRequest, journal: TryJournal) -> CallResult:
         """Ask until there is an end. Raises what ends the job, and what the journal raises."""
         case = self._standing.enter()
         try:
@@ -119,7 +119,7 @@ class Caller:
         finally:
             self._standing.leave(case)
 
-    async def _call(self, request: Request, journal: TryJournal, case: Case) -> Called:
+    async def _call(self, request: ChatRequest, journal: TryJournal, case: RefusedCall) -> CallResult:
         cost, tries, counted, again = 0, 0, 0, False
         while True:
             tried = await self._try(request, journal, again, case)
@@ -128,18 +128,18 @@ class Caller:
             counted += tried.verdict is None
             if isinstance(outcome, Refused) and outcome.quota:
                 raise self._stopped(quota_error(self._name, outcome))
-            if is_end(outcome) or tried.verdict is Verdict.REQUEST or counted > self._max_retries:
-                return Called(outcome, tries, cost, tried.reply)
+            if is_final(outcome) or tried.verdict is RefusalVerdict.REQUEST or counted > self._max_retries:
+                return CallResult(outcome, tries, cost, tried.reply)
             # Whoever is refused again goes to the end of the queue, so that each probe is another request.
             again = not isinstance(outcome, Denied) or case.refusals == 1
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
 
-    async def _try(self, request: Request, journal: TryJournal, again: bool, case: Case) -> _Tried:
+    async def _try(self, request: ChatRequest, journal: TryJournal, again: bool, case: RefusedCall) -> _Tried:
         """One request."""
         ticket = await self._limiter.turn(request.tokens, again=again)
         outcome: Outcome | None = None
-        verdict: Verdict | None = None
+        verdict: RefusalVerdict | None = None
         number = 0
         try:
             async with self._held(request, journal) as settle:
@@ -157,14 +157,14 @@ class Caller:
                 verdict = self._standing.refused(case, outcome.why, outcome.certain)
         finally:
             self._tell(ticket, outcome, verdict, number)
-        if verdict is Verdict.END and isinstance(outcome, Denied):
+        if verdict is RefusalVerdict.END and isinstance(outcome, Denied):
             raise self._stopped(EndpointError(outcome.complaint))
         if isinstance(outcome, Unsent) and outcome.lasting and not self._standing.worked:
             raise self._stopped(self._no_server(outcome))
         return _Tried(outcome, verdict, reply, paid)
 
     @asynccontextmanager
-    async def _held(self, request: Request, journal: TryJournal) -> AsyncIterator[Callable[[int], None]]:
+    async def _held(self, request: ChatRequest, journal: TryJournal) -> AsyncIterator[Callable[[int], None]]:
         """Hold the request's worst case; `settle(cost)`, in the block, says what it was; else it is lost."""
         if self._budget is None:
             yield lambda cost: None
@@ -181,7 +181,9 @@ class Caller:
             else:
                 self._budget.lose(most)
 
-    def _tell(self, ticket: Ticket, outcome: Outcome | None, verdict: Verdict | None, number: int) -> None:
+    def _tell(
+        self, ticket: Ticket, outcome: Outcome | None, verdict: RefusalVerdict | None, number: int
+    ) -> None:
         """What the outcome means for those who wait; None: there is none, and the job is ending."""
         match outcome:
             case Unusable(fault=Fault.MALFORMED | Fault.INTERRUPTED):
@@ -205,10 +207,10 @@ class Caller:
             case None:
                 self._limiter.leave(ticket)
 
-    def _tell_denied(self, ticket: Ticket, complaint: str, verdict: Verdict | None) -> None:
-        if verdict is Verdict.ENDPOINT:
+    def _tell_denied(self, ticket: Ticket, complaint: str, verdict: RefusalVerdict | None) -> None:
+        if verdict is RefusalVerdict.ENDPOINT:
             self._limiter.failed(ticket, FIRST_PAUSE, EndpointError(complaint))
-        elif verdict is Verdict.ASK_AGAIN and ticket.probe:
+        elif verdict is RefusalVerdict.ASK_AGAIN and ticket.probe:
             self._limiter.failed(ticket, error=EndpointError(complaint))
         else:
             self._limiter.leave(ticket)
@@ -248,7 +250,7 @@ def quota_error(name: str, outcome: Refused) -> QuotaError:
     )
 
 
-def usage_of(outcome: Outcome, request: Request) -> Usage:
+def usage_of(outcome: Outcome, request: ChatRequest) -> Usage:
     """Tokens for the statistics: what is unknown counts as the most there can be."""
     match outcome:
         case Answer(usage=usage) | Unusable(usage=usage):
@@ -259,7 +261,7 @@ def usage_of(outcome: Outcome, request: Request) -> Usage:
             return NOTHING
 
 
-def cost_of(outcome: Outcome, request: Request, price: Price | None) -> int:
+def cost_of(outcome: Outcome, request: ChatRequest, price: Price | None) -> int:
     """What one try cost, in picodollars; what is unknown counts as the most it can be."""
     if price is None or isinstance(outcome, Refused | Unsent | Denied):
         return 0
@@ -268,7 +270,7 @@ def cost_of(outcome: Outcome, request: Request, price: Price | None) -> int:
     return price.most(request)
 
 
-def is_end(outcome: Outcome) -> bool:
+def is_final(outcome: Outcome) -> bool:
     """Whether no further try can end better: what a filter did is kept as it is, an empty reply is not."""
     match outcome:
         case Unusable(fault=fault, truncated=truncated):

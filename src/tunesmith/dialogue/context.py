@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tunesmith.data.language import Language, language_of
-from tunesmith.dialogue.growth import Dialogue, Role
+from tunesmith.data.formats.language import Language, language_of
+from tunesmith.dialogue.state import Dialogue, Role
 from tunesmith.dialogue.templates import Templates
 from tunesmith.tokens.conversation import Message
 

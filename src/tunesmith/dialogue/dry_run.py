@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec
 from tunesmith.dialogue.answers import estimate_tokens
 from tunesmith.dialogue.budget import Price, dollars
-from tunesmith.dialogue.growth import ROLES, Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.replies import Usage
-from tunesmith.dialogue.rounds import MOST_OPEN_IN_BATCHES, Plan
+from tunesmith.dialogue.rounds import MOST_OPEN_IN_BATCHES, DialoguePlan
+from tunesmith.dialogue.state import ROLES, Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.turns import Call
 
 SHOWN = 3
@@ -28,8 +28,8 @@ SECONDS_PER_CALL, SECONDS_PER_TOKEN = 0.6, 0.015
 _TOKENS_OF_MESSAGE = 4
 
 
-class Seeds(Protocol):
-    """What is needed of the seeds (`seed_store.Seeds`)."""
+class SeedSequence(Protocol):
+    """What is needed of the seeds (`seed_store.StoredSeeds`)."""
 
     def __len__(self) -> int:
         """How many."""
@@ -56,7 +56,7 @@ class Expected:
             setattr(self, name, getattr(self, name) + value * share)
 
 
-def dry_run(spec: DialogueGenSpec, plan: Plan, seeds: Seeds) -> dict[str, Any]:
+def dry_run(spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence) -> dict[str, Any]:
     """What would be done:
 
     - `dialogues`, `rounds`; `requests`: of the first three dialogues `[{id, round, role, endpoint, model,
@@ -112,7 +112,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _requests(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[dict[str, Any]]:
+def _requests(spec: DialogueGenSpec, plan: DialoguePlan, seed: PlannedSeed) -> list[dict[str, Any]]:
     shown, dialogue = list[dict[str, Any]](), Dialogue(seed, plan.rounds)
     while dialogue.wanted is not None:
         call = plan.call_for(dialogue)
@@ -141,7 +141,7 @@ def _model(endpoint: EndpointSpec) -> str:
 
 
 def _expected(
-    spec: DialogueGenSpec, plan: Plan, seeds: Seeds
+    spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence
 ) -> tuple[dict[Role, Expected], set[tuple[int, Role]]]:
     """By role, and in which rounds which roles are asked."""
     count = min(LOOKED_AT, len(seeds))
@@ -154,12 +154,12 @@ def _expected(
     return roles, asked
 
 
-def _is_batched(spec: DialogueGenSpec, plan: Plan, role: Role) -> bool:
+def _is_batched(spec: DialogueGenSpec, plan: DialoguePlan, role: Role) -> bool:
     openai = spec.endpoints[plan.roles[role].endpoint].openai
     return openai is not None and openai.batch is not None
 
 
-def _of_seed(spec: DialogueGenSpec, plan: Plan, seed: PlannedSeed) -> list[tuple[Call, Expected]]:
+def _of_seed(spec: DialogueGenSpec, plan: DialoguePlan, seed: PlannedSeed) -> list[tuple[Call, Expected]]:
     found, dialogue = list[tuple[Call, Expected]](), Dialogue(seed, plan.rounds)
     while dialogue.wanted is not None:
         call = plan.call_for(dialogue)
@@ -181,7 +181,7 @@ def _stand_in(seed: PlannedSeed, role: Role) -> str:
             return first.correction or first.answer or ""
 
 
-def _of_call(spec: DialogueGenSpec, plan: Plan, call: Call, text: str) -> Expected:
+def _of_call(spec: DialogueGenSpec, plan: DialoguePlan, call: Call, text: str) -> Expected:
     said = sum(estimate_tokens(each["content"]) + _TOKENS_OF_MESSAGE for each in call.messages)
     completion = min(call.max_tokens, estimate_tokens(text))
     made = Price.at(spec.endpoints[plan.roles[call.role].endpoint]) or Price(0, 0)
@@ -202,7 +202,7 @@ def _values(each: Expected) -> dict[str, Any]:
     }
 
 
-def _seconds(spec: DialogueGenSpec, plan: Plan, roles: Mapping[Role, Expected]) -> dict[str, float]:
+def _seconds(spec: DialogueGenSpec, plan: DialoguePlan, roles: Mapping[Role, Expected]) -> dict[str, float]:
     """By endpoint: the slowest of its requests a minute, its tokens a minute and its parallel requests."""
     found = {}
     for name in sorted({plan.roles[role].endpoint for role in ROLES if not _is_batched(spec, plan, role)}):

@@ -19,8 +19,8 @@ import httpx2
 from tunesmith.api.dialogue import OpenAIEndpoint
 from tunesmith.artifacts.opening import check_endpoint
 from tunesmith.dialogue.answers import estimate_tokens
-from tunesmith.dialogue.delays import kept_headers
-from tunesmith.dialogue.replies import Reply, Request
+from tunesmith.dialogue.replies import ChatRequest, ServerReply
+from tunesmith.dialogue.retry_after import kept_headers
 from tunesmith.errors import EndpointError
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,9 @@ class Endpoint:
         for client in self._clients:
             await client.aclose()
 
-    def request(self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int) -> Request:
+    def request(
+        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
+    ) -> ChatRequest:
         """What would be sent for these messages ({role, content})."""
         body: dict[str, Any] = {
             **self._spec.extra_body,
@@ -93,7 +95,7 @@ class Endpoint:
         }
         return request_of(body)
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: ChatRequest) -> ServerReply:
         """Send it and read the reply. Never raises for what a server or a network does.
 
         A server that refuses max_tokens and names the other field is asked again at once, and from then on
@@ -103,13 +105,13 @@ class Endpoint:
         reply = await self._send(body)
         return await self._send(self.body(request)) if self.learns(body, reply) else reply
 
-    def body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: ChatRequest) -> dict[str, Any]:
         """The request's body with the field that the server wants, also where it was made before."""
         if self._spec.max_tokens_field == self._tokens_field:
             return request.body
         return {MAX_COMPLETION_TOKENS if k == MAX_TOKENS else k: v for k, v in request.body.items()}
 
-    def learns(self, body: Mapping[str, Any], reply: Reply) -> bool:
+    def learns(self, body: Mapping[str, Any], reply: ServerReply) -> bool:
         """Whether the reply to this body says that the server wants the other field; then `body` gives it."""
         if self._spec.max_tokens_field != "auto" or MAX_TOKENS not in body or not wants_other_field(reply):
             return False
@@ -118,7 +120,7 @@ class Endpoint:
             log.info("Endpoint %s wants %s.", self.name, MAX_COMPLETION_TOKENS)
         return True
 
-    async def _send(self, body: Mapping[str, Any]) -> Reply:
+    async def _send(self, body: Mapping[str, Any]) -> ServerReply:
         return await self.exchange(
             "POST", "chat/completions", content=_encode(body), headers={"Content-Type": _JSON}
         )
@@ -131,7 +133,7 @@ class Endpoint:
         timeout: float | None = None,
         take: Callable[[str], None] | None = None,
         **content: Any,
-    ) -> Reply:
+    ) -> ServerReply:
         """One request to a path below baseUrl, `content` as the client's `build_request` takes it.
 
         `timeout` is for the whole of it. `take` gets a good reply's lines as they come instead of the reply;
@@ -163,7 +165,7 @@ class Endpoint:
         text = self._strike(raw.decode("utf-8", "replace"))
         headers = {name: self._strike(value) for name, value in kept_headers(response.headers).items()}
         trouble = "" if whole else f"The reply is longer than {LONGEST_BODY} bytes."
-        return Reply(response.status_code, text, headers, time.monotonic() - began, trouble)
+        return ServerReply(response.status_code, text, headers, time.monotonic() - began, trouble)
 
     def _url(self, path: str) -> httpx2.URL:
         url = self._base.copy_with(path=f"{self._base.path.rstrip('/')}/{path}")
@@ -183,8 +185,8 @@ class Endpoint:
         self._clients.append(client)
         return client
 
-    def _none(self, why: str, began: float, sent: bool) -> Reply:
-        return Reply(0, "", {}, time.monotonic() - began, self._strike(why), sent)
+    def _none(self, why: str, began: float, sent: bool) -> ServerReply:
+        return ServerReply(0, "", {}, time.monotonic() - began, self._strike(why), sent)
 
     def _strike(self, text: str) -> str:
         if not self._secret:
@@ -192,7 +194,7 @@ class Endpoint:
         return text.replace(self._secret, STRUCK).replace(json.dumps(self._secret)[1:-1], STRUCK)
 
 
-def request_of(body: dict[str, Any]) -> Request:
+def request_of(body: dict[str, Any]) -> ChatRequest:
     """The request that has this body, as `Endpoint.request` makes it."""
     messages = body["messages"]
     added = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
@@ -200,10 +202,10 @@ def request_of(body: dict[str, Any]) -> Request:
     # A token is made of at least one byte, and the body holds every byte of the prompt.
     most = len(_encode(body)) + added
     longest = int(body[MAX_TOKENS] if MAX_TOKENS in body else body[MAX_COMPLETION_TOKENS])
-    return Request(body, longest, estimate_tokens(content) + 4 * len(messages), most)
+    return ChatRequest(body, longest, estimate_tokens(content) + 4 * len(messages), most)
 
 
-def wants_other_field(reply: Reply) -> bool:
+def wants_other_field(reply: ServerReply) -> bool:
     """Whether a server refuses max_tokens and asks for max_completion_tokens instead.
 
     Known good: the other field's name in a refusal that is about the request.

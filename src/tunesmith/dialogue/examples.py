@@ -10,21 +10,21 @@ import heapq
 from hashlib import blake2b
 from typing import Any
 
-from tunesmith.dialogue.growth import ROLES, Round
-from tunesmith.dialogue.statistics import Grown
+from tunesmith.dialogue.state import ROLES, Round
+from tunesmith.dialogue.statistics import FinishedDialogue
 
 FINISHED, FAILED = 12, 8
 """How many are shown."""
 _BEGIN, _END = 2400, 800
 
 
-class Examples:
+class DialogueExamples:
     """Finished dialogues and failed ones."""
 
     def __init__(self) -> None:
-        self._finished, self._failed = _Chosen(FINISHED), _Chosen(FAILED)
+        self._finished, self._failed = _Kept(FINISHED), _Kept(FAILED)
 
-    def add(self, grown: Grown) -> None:
+    def add(self, grown: FinishedDialogue) -> None:
         """One dialogue."""
         (self._finished if grown.failure is None else self._failed).offer(grown)
 
@@ -33,14 +33,14 @@ class Examples:
         return {"finished": self._finished.values(), "failed": self._failed.values()}
 
 
-class _Chosen:
+class _Kept:
     """Those whose key has the smallest hash, up to a number."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._heap: list[tuple[int, str, dict[str, Any]]] = []
 
-    def offer(self, grown: Grown) -> None:
+    def offer(self, grown: FinishedDialogue) -> None:
         digest = blake2b(grown.seed.key.encode(), digest_size=8).digest()
         place = (-int.from_bytes(digest), grown.seed.id)
         if len(self._heap) < self._most:
@@ -52,7 +52,7 @@ class _Chosen:
         return [made for *_, made in sorted(self._heap, key=lambda each: each[:2], reverse=True)]
 
 
-def example(grown: Grown) -> dict[str, Any]:
+def example(grown: FinishedDialogue) -> dict[str, Any]:
     """`id`, `key`, `first` (the first question), `rounds`: [[{role, content, truncated}]], each content
     `{begin, left_out, end}`; `failure` {round, role, reason, why, raw}, or None.
     """

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from tunesmith.dialogue.limits import HOPELESS, Limits, Pause, Ticket
+from tunesmith.dialogue.limits import HOPELESS, EndpointLimits, Pause, Ticket
 from tunesmith.errors import TemporaryError, TunesmithError
 from tunesmith.names import Reason
 
@@ -22,7 +22,7 @@ from tunesmith.names import Reason
 class Limiter:
     """The queue before the endpoint called `name`."""
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    def __init__(self, name: str, limits: EndpointLimits) -> None:
         self._name, self._limits = name, limits
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None

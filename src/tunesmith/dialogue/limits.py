@@ -19,7 +19,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from tunesmith.dialogue.pace import Scale, Spacing, Tokens, same_time
+from tunesmith.dialogue.rate import AdaptiveRate, RequestSpacing, TokenBucket, same_time
 
 FAILURES = 8
 """Failures in a row that are taken for an endpoint that is down."""
@@ -57,14 +57,14 @@ class Ticket:
     gone: bool = False
 
 
-class Limits:
+class EndpointLimits:
     """The queue before one endpoint. The numbers are those of `api.dialogue.LimitsSpec`."""
 
     def __init__(self, parallel: int, requests_per_minute: float | None, tokens_per_minute: float | None):
         self._parallel = parallel
-        self._scale = Scale(math.inf if requests_per_minute is None else 1.0)
-        self._spacing = Spacing(requests_per_minute)
-        self._tokens = Tokens(tokens_per_minute)
+        self._scale = AdaptiveRate(math.inf if requests_per_minute is None else 1.0)
+        self._spacing = RequestSpacing(requests_per_minute)
+        self._tokens = TokenBucket(tokens_per_minute)
         self._again: deque[Ticket] = deque()
         self._fresh: deque[Ticket] = deque()
         self._latency: float | None = None

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Lull:
+class LullDetector:
     """Counts the dialogues that do anything else than wait for a batch, and tells when there are none."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Lull:
         """Call `listener` in each lull, once or more often."""
         self._listeners.append(listener)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """One more has something to do."""
         self._busy += 1
 

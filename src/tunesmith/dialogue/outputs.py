@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.artifacts.json_files import json_line, whole_file
-from tunesmith.dialogue.examples import Examples
-from tunesmith.dialogue.growth import Dialogue, PlannedSeed
-from tunesmith.dialogue.rounds import Plan
-from tunesmith.dialogue.statistics import NOTHING_LOST, Grown, Lost, Statistics
-from tunesmith.dialogue.turns import Get, Turn
+from tunesmith.dialogue.examples import DialogueExamples
+from tunesmith.dialogue.rounds import DialoguePlan
+from tunesmith.dialogue.state import Dialogue, PlannedSeed
+from tunesmith.dialogue.statistics import NOTHING_LOST, DialogueStatistics, FinishedDialogue, LostInFlight
+from tunesmith.dialogue.turns import CallRow, GetRow
 from tunesmith.errors import TemporaryError
 from tunesmith.names import FAILED_KEY, MESSAGES_KEY, STATS_KEY, Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class DialogueOutputs:
     """What the files hold, for the report: `statistics` as in stats.json, `examples` by kind.
 
     `first_failure`: which dialogue was the first to fail and why, "" if none did.
@@ -46,28 +46,28 @@ def history_key(number: int) -> str:
 
 
 def write_outputs(
-    plan: Plan,
+    plan: DialoguePlan,
     seeds: Iterable[PlannedSeed],
-    get: Get,
+    get: GetRow,
     folder: Path,
     *,
-    lost: Lost = NOTHING_LOST,
+    lost: LostInFlight = NOTHING_LOST,
     progress: Callable[[int], None] = lambda dialogues: None,
-) -> Written:
+) -> DialogueOutputs:
     """Write the files of each round, messages.jsonl, failed.jsonl and stats.json, in the planned order.
 
-    `get` gives committed rows by key (`artifacts.journal_rows.Rows.get`); `lost` is what was lost in flight.
-    A dialogue that failed is in the files of the rounds that it finished, and in failed.jsonl; messages.jsonl
-    holds whole dialogues only. A file is there whole or not at all.
-    TemporaryError when a dialogue is not at its end, or the disk is full.
+    `get` gives committed rows by key (`artifacts.journal.rows.CommittedRows.get`); `lost` is what was lost in
+    flight. A dialogue that failed is in the files of the rounds that it finished, and in failed.jsonl;
+    messages.jsonl holds whole dialogues only. A file is there whole or not at all. TemporaryError when a
+    dialogue is not at its end, or the disk is full.
     """
-    statistics, examples, first = Statistics(plan.rounds, lost), Examples(), ""
+    statistics, examples, first = DialogueStatistics(plan.rounds, lost), DialogueExamples(), ""
     with ExitStack() as files:
         rounds = [_RoundFiles(folder, number, files) for number in range(1, plan.rounds + 1)]
         messages = files.enter_context(whole_file(folder / MESSAGES_KEY))
         failed = files.enter_context(whole_file(folder / FAILED_KEY))
         for done, seed in enumerate(seeds, 1):
-            grown = grown_from(plan, seed, get)
+            grown = finished_dialogue(plan, seed, get)
             for each in rounds:
                 each.add(grown.dialogue)
             if grown.failure is None:
@@ -81,10 +81,10 @@ def write_outputs(
     values = statistics.values()
     with whole_file(folder / STATS_KEY) as file:
         file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
-    return Written(values, examples.values(), first)
+    return DialogueOutputs(values, examples.values(), first)
 
 
-def _in_words(seed: PlannedSeed, turn: Turn) -> str:
+def _in_words(seed: PlannedSeed, turn: CallRow) -> str:
     return f"{seed.id}, {turn.role} of round {turn.round}: {turn.said.why}"
 
 
@@ -105,9 +105,9 @@ class _RoundFiles:
             self._history.write(json_line({**names, "rounds": [each.as_dict() for each in rounds]}))
 
 
-def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
+def finished_dialogue(plan: DialoguePlan, seed: PlannedSeed, get: GetRow) -> FinishedDialogue:
     """The dialogue of a seed as the rows tell it. TemporaryError where one is missing."""
-    dialogue, turns, before = Dialogue(seed, plan.rounds), list[Turn](), list[Turn]()
+    dialogue, turns, before = Dialogue(seed, plan.rounds), list[CallRow](), list[CallRow]()
     while dialogue.wanted is not None:
         number, role = dialogue.wanted
         known = [turn for _, turn in plan.turns_of(get, seed, number, role)]
@@ -123,7 +123,7 @@ def grown_from(plan: Plan, seed: PlannedSeed, get: Get) -> Grown:
         if turn.said.reason:
             break
         dialogue.say(turn.said.text, turn.said.truncated, turn.said.reasoning)
-    return Grown(dialogue, turns, before)
+    return FinishedDialogue(dialogue, turns, before)
 
 
 def messages_record(dialogue: Dialogue) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def messages_record(dialogue: Dialogue) -> dict[str, Any]:
     return {**dialogue.seed.names(), "messages": messages} | marks
 
 
-def failed_record(grown: Grown, turn: Turn) -> dict[str, Any]:
+def failed_record(grown: FinishedDialogue, turn: CallRow) -> dict[str, Any]:
     """Where and why a dialogue ended, with the raw reply and what was said before."""
     said = turn.said
     return {

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.dialogue.delays import error_details, retry_after
 from tunesmith.dialogue.replies import (
     NOTHING,
     Denied,
@@ -15,9 +14,10 @@ from tunesmith.dialogue.replies import (
     Lost,
     Outcome,
     Refused,
-    Reply,
+    ServerReply,
     Unusable,
 )
+from tunesmith.dialogue.retry_after import error_details, retry_after
 
 HOURS = 3600.0
 """A server that wants to be left alone for so long has no quota left."""
@@ -69,7 +69,7 @@ def blocks(status: int, error: Any) -> bool:
     return status == 403 or _FILTER_WORDS.search(json.dumps(error, ensure_ascii=False)) is not None
 
 
-def read_error(status: int, body: Any, reply: Reply, name: str) -> Outcome:
+def read_error(status: int, body: Any, reply: ServerReply, name: str) -> Outcome:
     """What an error of endpoint `name` means; `body` is what could be read of it."""
     message = message_of(body, reply.text)
     everything = f"{message} {reply.text[:20_000]}"
@@ -88,7 +88,7 @@ def read_error(status: int, body: Any, reply: Reply, name: str) -> Outcome:
     return Denied(why, fault, _complaint(status, message, everything, name), certain)
 
 
-def _read_refusal(body: Any, message: str, everything: str, reply: Reply) -> Refused:
+def _read_refusal(body: Any, message: str, everything: str, reply: ServerReply) -> Refused:
     after = retry_after(reply.headers, body, message)
     if after is None:
         spent = _QUOTA_WORDS.search(everything) is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChatRequest:
     """One request for a reply. `body` is what is sent; it never holds a key.
 
     `prompt_tokens` is about what the prompt takes and `most_prompt_tokens` what it cannot exceed.
@@ -30,7 +30,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ServerReply:
     """What a server sent, or why there is nothing. Without the key; can be written as JSON.
 
     `status` is 0 where no whole answer came, and `trouble` says why then. `sent` is false where the request

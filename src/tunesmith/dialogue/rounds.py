@@ -2,7 +2,7 @@
 
 No dialogue waits for another; a few thousand are open at a time, so memory does not grow with their number.
 What a call came to is written down when it has ended, and never asked for again. A call without a text ends
-its dialogue and no other. Knows models by `turns.Speaker`, the journal by two functions, and no files.
+its dialogue and no other. Knows models by `turns.ModelClient`, the journal by two functions, and no files.
 """
 
 from __future__ import annotations
@@ -15,10 +15,21 @@ from dataclasses import asdict, dataclass
 from tunesmith.api.dialogue import DialogueGenSpec, RoleSpec
 from tunesmith.dialogue.context import messages_for
 from tunesmith.dialogue.flushes import Flushes
-from tunesmith.dialogue.growth import Dialogue, PlannedSeed, Role
-from tunesmith.dialogue.lull import Lull
+from tunesmith.dialogue.lull import LullDetector
+from tunesmith.dialogue.state import Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.templates import Templates
-from tunesmith.dialogue.turns import Call, Get, Rows, Said, Speaker, Tries, Turn, again_key, call_id, turns_of
+from tunesmith.dialogue.turns import (
+    Call,
+    CallJournal,
+    CallRow,
+    Completion,
+    GetRow,
+    ModelClient,
+    Tries,
+    again_key,
+    call_id,
+    turns_of,
+)
 from tunesmith.errors import TunesmithError, first_error
 
 MOST_OPEN, MOST_OPEN_IN_BATCHES = 2000, 10_000
@@ -29,7 +40,7 @@ _LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DialoguePlan:
     """What makes up a dialogue. `fingerprint` stands for everything that changes results.
 
     `again`: how many rounds of asking again for what has failed there have been; a call that failed before
@@ -44,7 +55,7 @@ class Plan:
     again: int = 0
 
     @classmethod
-    def of(cls, spec: DialogueGenSpec, templates: Templates, fingerprint: str) -> Plan:
+    def of(cls, spec: DialogueGenSpec, templates: Templates, fingerprint: str) -> DialoguePlan:
         """The plan of a job."""
         roles = {
             Role.QUESTION: spec.roles.question,
@@ -57,7 +68,7 @@ class Plan:
         """The journal's key of one call."""
         return call_id(self.fingerprint, seed.key, number, role)
 
-    def turns_of(self, get: Get, seed: PlannedSeed, number: int, role: Role) -> list[tuple[int, Turn]]:
+    def turns_of(self, get: GetRow, seed: PlannedSeed, number: int, role: Role) -> list[tuple[int, CallRow]]:
         """How the call for this text has ended, each time (`turns.turns_of`)."""
         return turns_of(get, self.id_of(seed, number, role), seed.key, number, role, self.again)
 
@@ -78,7 +89,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Tally:
+class DialogueCounts:
     """What was done so far, earlier attempts' part included: for progress, the statistics come from rows."""
 
     done: int = 0
@@ -93,29 +104,29 @@ class Tally:
 
 
 async def generate(
-    plan: Plan,
+    plan: DialoguePlan,
     seeds: Iterable[PlannedSeed],
-    speakers: Mapping[Role, Speaker],
-    rows: Rows,
-    earlier: Get,
+    clients: Mapping[Role, ModelClient],
+    rows: CallJournal,
+    earlier: GetRow,
     *,
     check: Callable[[], None] = lambda: None,
-    tell: Callable[[Tally], None] = lambda tally: None,
+    tell: Callable[[DialogueCounts], None] = lambda tally: None,
     most_open: int = MOST_OPEN,
     drain_seconds: float = DRAIN_SECONDS,
     clock: Callable[[], float] = time.time,
-    lull: Lull | None = None,
-) -> Tally:
+    lull: LullDetector | None = None,
+) -> DialogueCounts:
     """Write every dialogue to its end, or to the call that failed. All rows are in `rows` when this returns.
 
-    `lull` is told what dialogues do; speakers whose calls wait for a batch say so to it.
+    `lull` is told what dialogues do; clients whose calls wait for a batch say so to it.
 
-    `earlier` gives the rows that were committed before (`artifacts.journal_rows.Rows.get`). `check` is called
-    several times a second and raises TunesmithError where the job must end. Then, and where a speaker says
-    so, nothing new is sent, calls under way get `drain_seconds`, and the error is raised.
+    `earlier` gives the rows that were committed before (`artifacts.journal.rows.CommittedRows.get`). `check`
+    is called several times a second and raises TunesmithError where the job must end. Then, and where a
+    client says so, nothing new is sent, calls under way get `drain_seconds`, and the error is raised.
     """
     rounds = _Rounds(
-        plan, speakers, rows, earlier, check, tell, most_open, drain_seconds, clock, lull or Lull()
+        plan, clients, rows, earlier, check, tell, most_open, drain_seconds, clock, lull or LullDetector()
     )
     return await rounds.run(seeds)
 
@@ -123,26 +134,26 @@ async def generate(
 class _Rounds:
     def __init__(
         self,
-        plan: Plan,
-        speakers: Mapping[Role, Speaker],
-        rows: Rows,
-        earlier: Get,
+        plan: DialoguePlan,
+        clients: Mapping[Role, ModelClient],
+        rows: CallJournal,
+        earlier: GetRow,
         check: Callable[[], None],
-        tell: Callable[[Tally], None],
+        tell: Callable[[DialogueCounts], None],
         most_open: int,
         drain_seconds: float,
         clock: Callable[[], float],
-        lull: Lull,
+        lull: LullDetector,
     ) -> None:
-        self._plan, self._speakers, self._rows, self._earlier = plan, speakers, rows, earlier
+        self._plan, self._clients, self._rows, self._earlier = plan, clients, rows, earlier
         self._check, self._tell, self._clock, self._drain = check, tell, clock, drain_seconds
         self._room, self._lull = asyncio.Semaphore(most_open), lull
         self._flushes = Flushes(rows.flush)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: TunesmithError | None = None
-        self._tally = Tally()
+        self._tally = DialogueCounts()
 
-    async def run(self, seeds: Iterable[PlannedSeed]) -> Tally:
+    async def run(self, seeds: Iterable[PlannedSeed]) -> DialogueCounts:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch())
@@ -158,15 +169,15 @@ class _Rounds:
 
     async def _all(self, seeds: Iterable[PlannedSeed]) -> None:
         async with asyncio.TaskGroup() as group:
-            self._lull.go_on()
+            self._lull.resume()
             for seed in seeds:
                 self._lull.rest()
                 await self._room.acquire()
-                self._lull.go_on()
+                self._lull.resume()
                 if self._error is not None:
                     break
                 self._tally.open += 1
-                self._lull.go_on()
+                self._lull.resume()
                 task = group.create_task(self._one(seed))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -194,7 +205,7 @@ class _Rounds:
             dialogue.say(said.text, said.truncated, said.reasoning)
         return True
 
-    async def _turn(self, dialogue: Dialogue) -> Turn:
+    async def _turn(self, dialogue: Dialogue) -> CallRow:
         """How the call for the wanted text ended: as the journal says, or now."""
         assert dialogue.wanted is not None
         known = self._plan.turns_of(self._earlier, dialogue.seed, *dialogue.wanted)
@@ -204,16 +215,16 @@ class _Rounds:
         self._count(turn.said)
         return turn
 
-    async def _ask(self, call: Call) -> Turn:
+    async def _ask(self, call: Call) -> CallRow:
         if self._error is not None:
             raise self._error.with_traceback(None)
         tries = Tries(call.id, self._earlier, self._rows, self._flushes)
-        said = await self._speakers[call.role].call(call, tries)
-        turn = Turn(call.seed, call.round, call.role, said, int(self._clock()))
+        said = await self._clients[call.role].call(call, tries)
+        turn = CallRow(call.seed, call.round, call.role, said, int(self._clock()))
         self._rows.append(call.id, turn.to_json())
         return turn
 
-    def _count(self, said: Said) -> None:
+    def _count(self, said: Completion) -> None:
         self._tally.calls += 1
         self._tally.tokens += said.prompt_tokens + said.completion_tokens
 
@@ -222,8 +233,8 @@ class _Rounds:
         if self._error is not None:
             return
         self._error = error
-        for speaker in self._speakers.values():
-            speaker.stop(error)
+        for client in self._clients.values():
+            client.stop(error)
 
     async def _watch(self) -> None:
         """Look whether the job must end, tell what was done, and end what does not come to its end."""

@@ -21,13 +21,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from tunesmith.artifacts.key_set import digest_of
+from tunesmith.artifacts.journal.key_set import digest_of
 from tunesmith.artifacts.local_files import explained
-from tunesmith.data.choose import rank
-from tunesmith.data.fields import unread_text
+from tunesmith.data.formats.fields import unread_text
+from tunesmith.data.formats.seeds import SeedRound
+from tunesmith.data.hash_split import rank
 from tunesmith.data.report import counted
-from tunesmith.data.seeds import SeedRound
-from tunesmith.dialogue.growth import PlannedSeed
+from tunesmith.dialogue.state import PlannedSeed
 
 _FACTS, _ROWS, _DIGESTS = "facts.json", "rows", "digests"
 _NUMBER = np.dtype("<i8")
@@ -92,7 +92,7 @@ class SeedWriter:
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
-class Seeds:
+class StoredSeeds:
     """The seeds of a finished folder, in the planned order; iterate as often as you like. Close when done.
 
     Reads a seed when it is asked for and keeps none. `digest` is a SHA-256 over all ids and texts. `facts`

@@ -15,19 +15,19 @@ from typing import Any
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.fields import Fields, Unread
+from tunesmith.data.files.records import choose_files, read_records
+from tunesmith.data.formats.fields import Fields, Unread
+from tunesmith.data.formats.seeds import DialogueSeed, seed_from
 from tunesmith.data.keys import content_key
-from tunesmith.data.place import BadRecord, Record, RecordProblem
-from tunesmith.data.prompt_ids import TakenIds
+from tunesmith.data.prompts.ids import TakenIds
 from tunesmith.data.read import BadRecords, collect_bad
-from tunesmith.data.records import choose_files, read_records
+from tunesmith.data.record import BadRecord, Record, RecordProblem
 from tunesmith.data.report import counted
-from tunesmith.data.seeds import Seed, seed_from
-from tunesmith.dialogue.growth import PlannedSeed
-from tunesmith.dialogue.seed_store import Seeds, SeedWriter
+from tunesmith.dialogue.seed_store import SeedWriter, StoredSeeds
+from tunesmith.dialogue.state import PlannedSeed
 from tunesmith.errors import DataError
 
-__all__ = ["Seeds", "prepare_seeds"]
+__all__ = ["StoredSeeds", "prepare_seeds"]
 
 _PROGRESS_EVERY = 200
 
@@ -43,7 +43,7 @@ def prepare_seeds(
     folder: Path,
     *,
     progress: Callable[[int], None] = lambda records: None,
-) -> Seeds:
+) -> StoredSeeds:
     """Read and check every seed into `folder`, which appears whole or not at all; limit first, then shuffle.
 
     What is at `folder` is replaced. `progress` is told how many records were read.
@@ -52,16 +52,16 @@ def prepare_seeds(
     there is no seed; and the storage's errors.
     """
     with SeedWriter(folder, spec.shuffle_seed) as writer, TakenIds(writer.temp) as taken:
-        preparation = _Preparation(spec, options, taken, writer)
+        preparation = _SeedPreparation(spec, options, taken, writer)
         for _ in collect_bad(preparation.results(progress), spec.max_bad_records, preparation.found):
             pass
         if not len(writer):
             raise DataError(preparation.nothing())
         writer.finish(preparation.facts())
-    return Seeds(folder)
+    return StoredSeeds(folder)
 
 
-class _Preparation:
+class _SeedPreparation:
     """The records of one preparation, one by one, and the account of what became of them."""
 
     def __init__(self, spec: SeedsSpec, options: StorageOptions, taken: TakenIds, writer: SeedWriter) -> None:
@@ -95,7 +95,7 @@ class _Preparation:
         self._writer.add(planned)
         return None
 
-    def _named(self, seed: Seed, record: Record) -> PlannedSeed:
+    def _named(self, seed: DialogueSeed, record: Record) -> PlannedSeed:
         """The seed with its id, which no other has; `seed` stands beside a made one.
 
         A made id never changes when records are added behind this one.
@@ -139,7 +139,7 @@ class _Preparation:
         }
 
 
-def _texts(seed: Seed) -> Iterator[str | None]:
+def _texts(seed: DialogueSeed) -> Iterator[str | None]:
     """Everything of the record that is written down."""
     yield from (seed.id, seed.seed)
     for each in seed.rounds:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
-from tunesmith.dialogue.budget import Past, Price, past
+from tunesmith.dialogue.budget import PastSpending, Price, past_spending
 from tunesmith.dialogue.calls import cost_of
 from tunesmith.dialogue.endpoint import request_of
-from tunesmith.dialogue.replies import Reply
+from tunesmith.dialogue.replies import ServerReply
 from tunesmith.dialogue.turns import BATCH, BUDGET, HELD, RETRY, Held, call_of_try, held_by
 
 
-class Journal(Protocol):
-    """The committed rows (`artifacts.journal_rows.Rows`)."""
+class CallRows(Protocol):
+    """The committed rows (`artifacts.journal.rows.CommittedRows`)."""
 
     def __contains__(self, key: str) -> bool:
         """Whether there is a row of this key."""
@@ -43,14 +43,14 @@ class Spending:
     calls_under_way: Counter[int] = field(default_factory=Counter)
     records: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def past(self, disk: str) -> Past:
+    def past(self, disk: str) -> PastSpending:
         """What a budget starts with, in a process whose journal is on this disk."""
-        return past(
+        return past_spending(
             self.records, self.spent, self.under_way.__getitem__, disk, self.calls_under_way.__getitem__
         )
 
 
-def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
+def spending(rows: CallRows, prices: Mapping[str, Price]) -> Spending:
     """Add up the journal; `prices` by endpoint are for the replies of calls that have not ended."""
     found, under_way = Spending(), dict[Held, int]()
     for key, row in rows.scan():
@@ -73,4 +73,4 @@ def spending(rows: Journal, prices: Mapping[str, Price]) -> Spending:
 
 def _cost_of_try(record: Mapping[str, Any], prices: Mapping[str, Price]) -> int:
     name, request = str(record["endpoint"]), request_of(record["request"])
-    return cost_of(read(Reply(**record["reply"]), request, name), request, prices.get(name))
+    return cost_of(read(ServerReply(**record["reply"]), request, name), request, prices.get(name))

@@ -24,7 +24,7 @@ MOST_TIMES = 4
 _MOST_SAID = 100
 
 
-class Verdict(Enum):
+class RefusalVerdict(Enum):
     """What to do with a request that was refused."""
 
     ASK_AGAIN = "ask again"
@@ -38,14 +38,14 @@ class Verdict(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Case:
+class RefusedCall:
     """One call at the endpoint: how often it was refused, and which request was the last sent before that."""
 
     refusals: int = 0
     since: int = 0
 
 
-class Standing:
+class EndpointStanding:
     """What one endpoint has done with the requests of this process."""
 
     def __init__(self) -> None:
@@ -53,17 +53,17 @@ class Standing:
         """Whether it has answered with this key and model."""
         self._sent = self._latest = 0
         self._under_way: set[int] = set()
-        self._open: set[Case] = set()
-        self._refused: set[Case] = set()  # with no answer to anything that was sent since
+        self._open: set[RefusedCall] = set()
+        self._refused: set[RefusedCall] = set()  # with no answer to anything that was sent since
         self._own: set[str] = set()  # what was said where the fault was the request's
 
-    def enter(self) -> Case:
+    def enter(self) -> RefusedCall:
         """A call that wants an answer; `leave` when it has come to its end."""
-        case = Case()
+        case = RefusedCall()
         self._open.add(case)
         return case
 
-    def leave(self, case: Case) -> None:
+    def leave(self, case: RefusedCall) -> None:
         """The call is over."""
         self._open.discard(case)
 
@@ -83,7 +83,7 @@ class Standing:
         self._latest = max(self._latest, number)
         self._refused = {case for case in self._refused if case.since >= number}
 
-    def refused(self, case: Case, said: str, certain: bool = False) -> Verdict:
+    def refused(self, case: RefusedCall, said: str, certain: bool = False) -> RefusalVerdict:
         """What to do with a call that was refused now.
 
         `said` are the server's words. `certain`: the error can only be the endpoint's.
@@ -95,33 +95,33 @@ class Standing:
         self._refused.add(case)
         many = len(self._refused) >= ENOUGH
         if certain and not self.worked and (many or case.refusals > 1):
-            return Verdict.END
+            return RefusalVerdict.END
         if case.refusals == 1:
-            return Verdict.ENDPOINT if many else Verdict.ASK_AGAIN
+            return RefusalVerdict.ENDPOINT if many else RefusalVerdict.ASK_AGAIN
         if not self.worked:
             return self._from_the_start(case)
         if others_answered:
             self._refused.discard(case)
             self._own = {*self._own, said} if len(self._own) < _MOST_SAID else self._own
-            return Verdict.REQUEST
+            return RefusalVerdict.REQUEST
         if not self._witnesses and said in self._own:
-            return Verdict.REQUEST
+            return RefusalVerdict.REQUEST
         if len(self._refused) == 1:
             return self._alone(case)
-        return Verdict.REQUEST if not many and case.refusals >= MOST_TIMES else Verdict.ENDPOINT
+        return RefusalVerdict.REQUEST if not many and case.refusals >= MOST_TIMES else RefusalVerdict.ENDPOINT
 
     @property
     def _witnesses(self) -> bool:
         """Whether there are others that wait or are under way, which will show."""
         return bool(self._open - self._refused)
 
-    def _from_the_start(self, case: Case) -> Verdict:
+    def _from_the_start(self, case: RefusedCall) -> RefusalVerdict:
         number = len(self._refused)
         if number >= ENOUGH or (number > 1 and not self._witnesses):
             earlier = any(sent <= case.since for sent in self._under_way)
-            return Verdict.ENDPOINT if earlier else Verdict.END
+            return RefusalVerdict.ENDPOINT if earlier else RefusalVerdict.END
         return self._alone(case)
 
-    def _alone(self, case: Case) -> Verdict:
+    def _alone(self, case: RefusedCall) -> RefusalVerdict:
         again = self._witnesses and case.refusals < MOST_TIMES
-        return Verdict.ASK_AGAIN if again else Verdict.REQUEST
+        return RefusalVerdict.ASK_AGAIN if again else RefusalVerdict.REQUEST

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.dialogue.budget import dollars
-from tunesmith.dialogue.growth import ROLES, Dialogue, PlannedSeed
 from tunesmith.dialogue.replies import Mark
-from tunesmith.dialogue.turns import REASONS, Turn
+from tunesmith.dialogue.state import ROLES, Dialogue, PlannedSeed
+from tunesmith.dialogue.turns import REASONS, CallRow
 
 _MOST_BINS = 40
 _MOST_MODELS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostInFlight:
     """Requests of killed processes that have no reply, and what they may have cost at most, in picodollars.
 
     Where the disk is gone too, replies may be lost with it, so that there may be more of them.
@@ -30,19 +30,19 @@ class Lost:
     money: int = 0
 
 
-NOTHING_LOST = Lost()
+NOTHING_LOST = LostInFlight()
 
 
 @dataclass(frozen=True, slots=True)
-class Grown:
+class FinishedDialogue:
     """One dialogue at its end: what was said, and all calls made for it.
 
     `before` are calls that failed and were asked for again.
     """
 
     dialogue: Dialogue
-    turns: Sequence[Turn]
-    before: Sequence[Turn] = ()
+    turns: Sequence[CallRow]
+    before: Sequence[CallRow] = ()
 
     @property
     def seed(self) -> PlannedSeed:
@@ -50,7 +50,7 @@ class Grown:
         return self.dialogue.seed
 
     @property
-    def failure(self) -> Turn | None:
+    def failure(self) -> CallRow | None:
         """The call that ended it, if one did."""
         return self.turns[-1] if self.turns and self.turns[-1].said.reason else None
 
@@ -69,7 +69,7 @@ class _OfRole:
     lengths: Counter[int] = field(default_factory=Counter)
     cost_by_round: Counter[int] = field(default_factory=Counter)
 
-    def add(self, turn: Turn) -> None:
+    def add(self, turn: CallRow) -> None:
         said = turn.said
         self.calls += 1
         self.failed += bool(said.reason)
@@ -98,10 +98,10 @@ class _OfRole:
         }
 
 
-class Statistics:
+class DialogueStatistics:
     """Feed it with `add`, then ask for `values`. What was `lost` in flight is in no dialogue's calls."""
 
-    def __init__(self, rounds: int, lost: Lost = NOTHING_LOST) -> None:
+    def __init__(self, rounds: int, lost: LostInFlight = NOTHING_LOST) -> None:
         self._lost = lost
         self._planned = self._nothing_asked = 0
         self._whole = [0] * rounds
@@ -111,7 +111,7 @@ class Statistics:
         self._models: Counter[str] = Counter()
         self._first, self._last = 0, 0
 
-    def add(self, grown: Grown) -> None:
+    def add(self, grown: FinishedDialogue) -> None:
         """One dialogue, finished or failed."""
         self._planned += 1
         self._nothing_asked += not grown.turns

@@ -17,8 +17,8 @@ from importlib import resources
 from tunesmith.api.dialogue import RolesSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.language import LANGUAGES, Language
-from tunesmith.dialogue.growth import Role
+from tunesmith.data.formats.language import LANGUAGES, Language
+from tunesmith.dialogue.state import Role
 from tunesmith.errors import DataError
 
 HISTORY = "history"

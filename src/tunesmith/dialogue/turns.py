@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from tunesmith.dialogue.flushes import Flushes
-from tunesmith.dialogue.growth import Role
+from tunesmith.dialogue.state import Role
 from tunesmith.errors import OutputConflictError, TunesmithError
 
 EMPTY, BLOCKED, MALFORMED, TOO_LONG = "empty", "blocked", "malformed", "too_long"
@@ -29,7 +29,7 @@ RATE_LIMITED, NO_ANSWER, NOT_REACHED = "rate_limited", "no_answer", "not_reached
 REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, INTERRUPTED, RATE_LIMITED, NO_ANSWER, NOT_REACHED)
 """Why there is no text: what the server did with the request, or how the last try ended."""
 
-Get = Callable[[str], Mapping[str, Any] | None]
+GetRow = Callable[[str], Mapping[str, Any] | None]
 """The row of a key, None where there is none."""
 
 
@@ -47,7 +47,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Completion:
     """What came of a call: `text`, or `reason` (one of REASONS), `why` in words and the `raw` reply.
 
     `tries` and `seconds` (waiting for replies) are over all tries, `cost` too, in picodollars; tokens are
@@ -72,13 +72,13 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class CallRow:
     """The row of a call that has ended. `at` is when, in seconds since 1970."""
 
     seed: str
     round: int
     role: Role
-    said: Said
+    said: Completion
     at: int
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Turn:
         return {"seed": self.seed, "round": self.round, "role": str(self.role), **said, "at": self.at}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Turn:
+    def from_json(cls, value: Mapping[str, Any]) -> CallRow:
         """The row of a journal. OutputConflictError for what this version of Tunesmith does not write."""
         if (
             not (_ALL <= value.keys() <= _ALL | _LATER)
@@ -100,14 +100,14 @@ class Turn:
                 "that this version of Tunesmith did not write. Choose another output.uri, or set "
                 "output.onExisting: replace."
             )
-        said = Said(**{name: value[name] for name in (*_FIELDS, *(_LATER & value.keys()))})
+        said = Completion(**{name: value[name] for name in (*_FIELDS, *(_LATER & value.keys()))})
         said = replace(said, marks=tuple(said.marks))
         return cls(value["seed"], value["round"], Role(value["role"]), said, value["at"])
 
 
 # Only in rows that have them; journals of earlier versions have none.
 _LATER = frozenset({"reasoning", "marks", "model"})
-_FIELDS = tuple(field.name for field in fields(Said) if field.name not in _LATER)
+_FIELDS = tuple(field.name for field in fields(Completion) if field.name not in _LATER)
 _ALL = frozenset((*_FIELDS, "seed", "round", "role", "at"))
 
 
@@ -174,8 +174,8 @@ def call_of_try(key: str) -> str:
     return "" if key.startswith((BUDGET, BATCH)) or "/" not in key else key.partition("/")[0]
 
 
-class Rows(Protocol):
-    """Where rows go (`artifacts.journal.Journal`)."""
+class CallJournal(Protocol):
+    """Where rows go (`artifacts.journal.journal.Journal`)."""
 
     def append(self, key: str, record: Mapping[str, Any], *, durable: bool = False) -> bool:
         """Write a row that will not be lost, with `durable` not even in a power cut."""
@@ -192,7 +192,7 @@ class Tries:
     `durable`: each is flushed to the disk, since it is paid for; `flushes` does that for many calls at once.
     """
 
-    def __init__(self, call: str, get: Get, rows: Rows, flushes: Flushes | None = None) -> None:
+    def __init__(self, call: str, get: GetRow, rows: CallJournal, flushes: Flushes | None = None) -> None:
         self._call, self._rows, self.durable = call, rows, True
         self._flushes = flushes or Flushes(rows.flush)
         self.past: list[Mapping[str, Any]] = []
@@ -222,10 +222,10 @@ class Tries:
             await self._flushes()
 
 
-class Speaker(Protocol):
+class ModelClient(Protocol):
     """A model that plays a role: the one seam to endpoints and engines."""
 
-    async def call(self, call: Call, tries: Tries) -> Said:
+    async def call(self, call: Call, tries: Tries) -> Completion:
         """Ask until there is an end. Raises TunesmithError where the whole job must end."""
         ...
 
@@ -257,7 +257,7 @@ def retry_key(number: int) -> str:
     return f"{RETRY}{number}"
 
 
-def retries(get: Get) -> list[str]:
+def retries(get: GetRow) -> list[str]:
     """The jobs that have begun a round of asking again, in order."""
     found: list[str] = []
     while (row := get(retry_key(len(found) + 1))) is not None:
@@ -266,18 +266,18 @@ def retries(get: Get) -> list[str]:
 
 
 def turns_of(
-    get: Get, call: str, seed: str, number: int, role: Role, again: int = 0
-) -> list[tuple[int, Turn]]:
+    get: GetRow, call: str, seed: str, number: int, role: Role, again: int = 0
+) -> list[tuple[int, CallRow]]:
     """How the call has ended, each time that it was asked for: (round of asking again, Turn), in order.
 
     `again` is the last such round. OutputConflictError for a row that stands under a key not its own.
     """
-    found: list[tuple[int, Turn]] = []
+    found: list[tuple[int, CallRow]] = []
     for each in range(again + 1):
         value = get(again_key(call, each))
         if value is None:
             continue
-        turn = Turn.from_json(value)
+        turn = CallRow.from_json(value)
         if (turn.seed, turn.round, turn.role) != (seed, number, role):
             raise OutputConflictError(
                 f"The journal's row {call} is of {turn.seed[:200]}, round {turn.round}, {turn.role}, and not "

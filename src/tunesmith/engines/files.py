@@ -105,8 +105,8 @@ def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
         )
 
 
-def told_files(files: ModelFiles) -> dict[str, Any]:
-    """A model's folders as plain values; `files_told` reads them in another process."""
+def dump_model_files(files: ModelFiles) -> dict[str, Any]:
+    """A model's folders as plain values; `load_model_files` reads them in another process."""
     return {
         "base": str(files.base),
         "adapters": [str(folder) for folder in files.adapters],
@@ -114,8 +114,8 @@ def told_files(files: ModelFiles) -> dict[str, Any]:
     }
 
 
-def files_told(told: dict[str, Any]) -> ModelFiles:
-    """What `told_files` told."""
+def load_model_files(told: dict[str, Any]) -> ModelFiles:
+    """What `dump_model_files` told."""
     adapters = tuple(Path(folder) for folder in told["adapters"])
     return ModelFiles(Path(told["base"]), adapters, ModelSource.model_validate(told["source"]))
 

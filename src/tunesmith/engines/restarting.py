@@ -10,8 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.engines.heartbeat import Heartbeat
-from tunesmith.engines.sampler import Engine, Reply, Request
 from tunesmith.errors import StoppedError, StuckError, TemporaryError, TunesmithError
 
 log = logging.getLogger(__name__)
@@ -19,12 +19,12 @@ MOST_STARTS = 4
 """Starts in a row after each of which the engine ends without having given a single reply."""
 _LOOK_SECONDS = 0.5
 
-Tell = Callable[[TemporaryError | None, int], None]
+OnRestart = Callable[[TemporaryError | None, int], None]
 """Told why the engine is being opened again, None when it replies again, and how often that was so far."""
 
 
-class Restarting:
-    """`sampler.Engine` over those that `open` opens, of which `engine` is the first.
+class RestartingEngine:
+    """`engine.Engine` over those that `open` opens, of which `engine` is the first.
 
     One that gives no token and no reply for `stuck_seconds`, though it is asked for some, is closed.
     """
@@ -34,7 +34,7 @@ class Restarting:
         engine: Engine,
         open: Callable[[], Awaitable[Engine]],  # noqa: A002 - what it does
         stuck_seconds: float,
-        tell: Tell = lambda error, times: None,
+        tell: OnRestart = lambda error, times: None,
     ) -> None:
         self.at_once, self.longest = engine.at_once, engine.longest
         self._engine, self._open, self._stuck_seconds, self._tell = engine, open, stuck_seconds, tell
@@ -47,8 +47,8 @@ class Restarting:
         """Of the engine that is open now."""
         return self._engine.heartbeat
 
-    async def reply(self, request: Request) -> Reply:
-        """See `sampler.Engine`. Raises why an engine ended when it does so again and again."""
+    async def reply(self, request: GenerationRequest) -> GeneratedReply:
+        """See `engine.Engine`. Raises why an engine ended when it does so again and again."""
         while True:
             engine = self._engine
             try:
@@ -64,7 +64,7 @@ class Restarting:
             return reply
 
     async def close(self) -> None:
-        """See `sampler.Engine`."""
+        """See `engine.Engine`."""
         self._closed = True
         self._watching.cancel()
         async with self._turn:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tunesmith.errors import TunesmithError
 from tunesmith.jobs.preflight import refuse_unready
 from tunesmith.jobs.progress import Progress, serve
-from tunesmith.jobs.support import refuse_unsupported
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
+from tunesmith.jobs.unsupported import refuse_unsupported
 from tunesmith.jobs.world import World, read_world
 from tunesmith.names import ENV_RULES, Kind
 from tunesmith.parent_death import die_with_parent

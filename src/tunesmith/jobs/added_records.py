@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tunesmith.artifacts.key_set import DIGEST_SIZE, KeySet
+from tunesmith.artifacts.journal.key_set import DIGEST_SIZE, KeySet
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.data.report import counted
 from tunesmith.errors import StoragePermanentError
-from tunesmith.jobs.output import SOURCES, Found, State, conflict
+from tunesmith.jobs.output_lock import SOURCES, ExistingOutput, OutputState, conflict
 from tunesmith.names import JOURNAL, Kind
 from tunesmith.plan.growth import GROWTH, Growth
 from tunesmith.plan.run import digest
 
 _NAMED = 3
-Pair = tuple[bytes, bytes]
+RecordDigests = tuple[bytes, bytes]
 
 
 class Records(Protocol):
@@ -41,15 +41,15 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sort:
+class RecordKind:
     """Which records: the word for them, and what may grow with them."""
 
     noun: str
     growth: Growth
 
 
-PROMPTS = Sort("prompt", GROWTH[Kind.REJECTION_SAMPLE])
-SEEDS = Sort("seed", GROWTH[Kind.DIALOGUE_GEN])
+PROMPTS = RecordKind("prompt", GROWTH[Kind.REJECTION_SAMPLE])
+SEEDS = RecordKind("seed", GROWTH[Kind.DIALOGUE_GEN])
 
 
 def sources_of(uris: Iterable[str], options: StorageOptions) -> str | None:
@@ -64,7 +64,7 @@ def sources_of(uris: Iterable[str], options: StorageOptions) -> str | None:
     return digest(versions)
 
 
-def may_have_more(found: Found, uid: str, sources: str | None) -> bool:
+def may_have_more(found: ExistingOutput, uid: str, sources: str | None) -> bool:
     """Whether records may have been added to a finished output: then they are read.
 
     Not after the job `uid` has finished it itself, nor if it is not known what was read.
@@ -73,44 +73,44 @@ def may_have_more(found: Found, uid: str, sources: str | None) -> bool:
     return None not in (known, sources) and known != sources and not (uid and uid == found.owner)
 
 
-def with_added(found: Found, records: Records) -> Found:
+def with_added(found: ExistingOutput, records: Records) -> ExistingOutput:
     """`found`, whose data has grown if these are other records than it was begun with."""
-    begun = found.state in (State.RESUME, State.FINISHED)
+    begun = found.state in (OutputState.RESUME, OutputState.FINISHED)
     return found.outgrow("data") if begun and found.fingerprint.get("data") != records.digest else found
 
 
-def check_growth(store: Store, found: Found, records: Records, sort: Sort) -> None:
+def check_growth(store: Store, found: ExistingOutput, records: Records, kind: RecordKind) -> None:
     """Raise OutputConflictError if what has grown cannot be continued: a record is missing or has changed."""
     if found.grown and found.outgrown and next(store.list(f"{JOURNAL}/"), None) is None:
         raise conflict(store, f"is finished and has no {JOURNAL}/ any more, from which it could be continued")
     if "data" not in found.grown:
         return
-    key = _key(str(found.fingerprint.get("data")), sort)
+    key = _key(str(found.fingerprint.get("data")), kind)
     if not store.exists(key):
         raise conflict(
-            store, "is the output of a job with something else: the content of the datasets", sort.growth
+            store, "is the output of a job with something else: the content of the datasets", kind.growth
         )
-    _check_kept(store, list(_pairs(store.read(key))), records, sort)
+    _check_kept(store, list(_pairs(store.read(key))), records, kind)
 
 
-def save_list(store: Store, records: Records, sort: Sort) -> None:
+def save_list(store: Store, records: Records, kind: RecordKind) -> None:
     """Store what `check_growth` of a later job compares with."""
-    key = _key(records.digest, sort)
+    key = _key(records.digest, kind)
     if not store.exists(key):
         store.put_file(key, records.digests)
 
 
-def _key(data: str, sort: Sort) -> str:
-    return f"{JOURNAL}/{sort.noun}s-{data[:16]}"
+def _key(data: str, kind: RecordKind) -> str:
+    return f"{JOURNAL}/{kind.noun}s-{data[:16]}"
 
 
-def _pairs(data: bytes) -> Iterator[Pair]:
+def _pairs(data: bytes) -> Iterator[RecordDigests]:
     for start in range(0, len(data), 2 * DIGEST_SIZE):
         middle = start + DIGEST_SIZE
         yield data[start:middle], data[middle : middle + DIGEST_SIZE]
 
 
-def _check_kept(store: Store, before: list[Pair], records: Records, sort: Sort) -> None:
+def _check_kept(store: Store, before: list[RecordDigests], records: Records, kind: RecordKind) -> None:
     """Raise OutputConflictError unless all of `before` are among `records` as they were."""
     ids, whole = KeySet(), KeySet()
     for id_, content in _pairs(records.digests.read_bytes()):
@@ -119,10 +119,10 @@ def _check_kept(store: Store, before: list[Pair], records: Records, sort: Sort) 
     missing = sum(not ids.has(id_) for id_, _ in before)
     changed = {id_ for id_, content in before if ids.has(id_) and not whole.has(content)}
     if missing or changed:
-        flaws = [f"{missing:,} of its {counted(len(before), sort.noun)} are missing"] if missing else []
-        flaws += [f"the content of {sort.noun} {_named(changed, records)} has changed"] if changed else []
-        what = f"is the output of a job with other {sort.noun}s: {', '.join(flaws)}"
-        raise conflict(store, what, sort.growth)
+        flaws = [f"{missing:,} of its {counted(len(before), kind.noun)} are missing"] if missing else []
+        flaws += [f"the content of {kind.noun} {_named(changed, records)} has changed"] if changed else []
+        what = f"is the output of a job with other {kind.noun}s: {', '.join(flaws)}"
+        raise conflict(store, what, kind.growth)
 
 
 def _named(ids: set[bytes], records: Records) -> str:

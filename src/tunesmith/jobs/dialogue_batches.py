@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from tunesmith.api.dialogue import BatchSpec, DialogueGenSpec, EndpointSpec
-from tunesmith.artifacts.journal import Journal
-from tunesmith.dialogue.batch import BatchSpeaker
-from tunesmith.dialogue.batch_client import BatchClient
-from tunesmith.dialogue.batch_journal import BatchJournal
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.dialogue.batch.api import BatchApi
+from tunesmith.dialogue.batch.calls import BatchModelClient
+from tunesmith.dialogue.batch.journal import BatchJournal
 from tunesmith.dialogue.budget import Budget, Price
 from tunesmith.dialogue.endpoint import Endpoint
-from tunesmith.dialogue.growth import ROLES
-from tunesmith.dialogue.lull import Lull
-from tunesmith.dialogue.turns import Get, Speaker
-from tunesmith.engines.sampler import Engine
-from tunesmith.jobs.patience import Wait
+from tunesmith.dialogue.lull import LullDetector
+from tunesmith.dialogue.state import ROLES
+from tunesmith.dialogue.turns import GetRow, ModelClient
+from tunesmith.engines.engine import Engine
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.resting_engine import RestingEngine
+from tunesmith.jobs.retry import Retry
 from tunesmith.tokens.chat import ChatTokenizer
 
 
@@ -29,34 +29,34 @@ def uses_batches(spec: DialogueGenSpec) -> bool:
     return any(each.openai is not None and each.openai.batch is not None for each in used)
 
 
-def awaited(speakers: Iterable[Speaker]) -> str | None:
+def awaited(clients: Iterable[ModelClient]) -> str | None:
     """What batches are awaited, in words."""
-    batches = [each for each in dict.fromkeys(speakers) if isinstance(each, BatchSpeaker)]
+    batches = [each for each in dict.fromkeys(clients) if isinstance(each, BatchModelClient)]
     return "; ".join(filter(None, (each.waiting() for each in batches))) or None
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """What speakers share where some wait for batches: the job's journal, and when all of them wait.
+    """What clients share where some wait for batches: the job's journal, and when all of them wait.
 
     `earlier` gives the rows of earlier attempts, `wait` does work with the storage however long it is away.
     """
 
     job: str
     journal: Journal
-    earlier: Get
-    wait: Wait
+    earlier: GetRow
+    wait: Retry
     progress: Progress
-    lull: Lull = field(default_factory=Lull)
+    lull: LullDetector = field(default_factory=LullDetector)
 
-    async def speaker(
+    async def client(
         self, server: Endpoint, endpoint: EndpointSpec, batch: BatchSpec, budget: Budget | None
-    ) -> BatchSpeaker:
+    ) -> BatchModelClient:
         """The endpoint, with what earlier attempts have sent to it."""
         process = None if budget is None else budget.process
-        speaker = BatchSpeaker(
+        client = BatchModelClient(
             server,
-            BatchClient(server, self.progress.teller(f"endpoint {server.name}")),
+            BatchApi(server, self.progress.teller(f"endpoint {server.name}")),
             self.lull,
             BatchJournal(server.name, self.earlier, self.journal, self._send, process),
             max_wait=batch.max_wait_seconds,
@@ -65,8 +65,8 @@ class Batching:
             budget=budget,
             labels={"job": self.job},
         )
-        await speaker.start()
-        return speaker
+        await client.start()
+        return client
 
     def resting(
         self, name: str, engine: Engine, start: Callable[[], Awaitable[tuple[Engine, ChatTokenizer]]]

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows
-from tunesmith.dialogue.budget import Budget, Past, Price, picodollars
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows
+from tunesmith.dialogue.budget import Budget, PastSpending, Price, picodollars
 from tunesmith.dialogue.spending import spending
-from tunesmith.dialogue.statistics import Lost
+from tunesmith.dialogue.statistics import LostInFlight
 from tunesmith.dialogue.turns import budget_key
-from tunesmith.jobs.patience import Wait
+from tunesmith.jobs.retry import Retry
 
 
 def open_budget(
-    spec: DialogueGenSpec, disk: str, journal: Journal, earlier: Rows, wait: Wait
+    spec: DialogueGenSpec, disk: str, journal: Journal, earlier: CommittedRows, wait: Retry
 ) -> Budget | None:
     """What counts the money, if there is a price, and is a wall, if there is a budget.
 
@@ -35,15 +35,15 @@ def open_budget(
     return Budget(limit, write, money_before(spec, disk, earlier), disk)
 
 
-def money_before(spec: DialogueGenSpec, disk: str, rows: Rows) -> Past:
+def money_before(spec: DialogueGenSpec, disk: str, rows: CommittedRows) -> PastSpending:
     """What was spent and lost by all processes whose rows these are."""
     return spending(rows, _prices(spec)).past(disk)
 
 
-def lost_in_flight(spec: DialogueGenSpec, disk: str, rows: Rows) -> Lost:
+def lost_in_flight(spec: DialogueGenSpec, disk: str, rows: CommittedRows) -> LostInFlight:
     """What calls were lost with killed processes, as the budget counts them."""
     before = money_before(spec, disk, rows)
-    return Lost(before.lost_calls, before.lost)
+    return LostInFlight(before.lost_calls, before.lost)
 
 
 def _prices(spec: DialogueGenSpec) -> dict[str, Price]:

@@ -18,25 +18,25 @@ from pathlib import Path
 from typing import cast
 
 from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows, publish_rows
-from tunesmith.artifacts.journal_turns import Turn, begin, check
+from tunesmith.artifacts.background import RetryingTask
+from tunesmith.artifacts.journal.fencing import Epoch, begin_epoch, check_epoch
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows, publish_rows
 from tunesmith.artifacts.open import open_store
-from tunesmith.artifacts.patient import PatientStore
 from tunesmith.artifacts.publish import publish
-from tunesmith.artifacts.retry import Task
+from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import too_many_failed
 from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
-from tunesmith.dialogue.growth import Role
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.prices import price_sentences, priced
-from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, Plan, Tally, generate
-from tunesmith.dialogue.seed_store import Seeds
+from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, DialogueCounts, DialoguePlan, generate
+from tunesmith.dialogue.seed_store import StoredSeeds
 from tunesmith.dialogue.seeds import prepare_seeds
+from tunesmith.dialogue.state import Role
 from tunesmith.dialogue.templates import Templates, load_templates
-from tunesmith.dialogue.turns import Speaker
+from tunesmith.dialogue.turns import ModelClient
 from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
     SEEDS,
@@ -48,14 +48,22 @@ from tunesmith.jobs.added_records import (
 )
 from tunesmith.jobs.dialogue_batches import Batching, awaited, uses_batches
 from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
-from tunesmith.jobs.dialogue_speakers import open_speakers, tell_pauses
+from tunesmith.jobs.dialogue_clients import open_clients, tell_pauses
 from tunesmith.jobs.disk import disk_name
-from tunesmith.jobs.failed_again import retried_by, rounds_of_asking, with_failed
+from tunesmith.jobs.failed_again import retried_by, retry_rounds, with_failed
 from tunesmith.jobs.inputs import clean_scratch
-from tunesmith.jobs.output import RETRIED, SOURCES, Found, claim, examine, is_finished, make_way
-from tunesmith.jobs.patience import patiently
+from tunesmith.jobs.output_lock import (
+    RETRIED,
+    SOURCES,
+    ExistingOutput,
+    claim,
+    inspect,
+    is_finished,
+    remove_outgrown,
+)
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.retry import retry_with_check
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.versions import versions
@@ -72,7 +80,7 @@ LAST_WRITE_SECONDS = 4.0
 
 
 @dataclass(slots=True)
-class Session:
+class DialogueSession:
     """What the parts of a run share."""
 
     run: Run
@@ -80,7 +88,7 @@ class Session:
     world: World
     progress: Progress
     store: Store
-    found: Found
+    found: ExistingOutput
     stop: StopFlag
     disk: str = ""
     """Where rows are written before they are in the store (`disk.disk_name`)."""
@@ -90,11 +98,11 @@ class Session:
         """Scratch of this start."""
         return self.world.node_folder
 
-    def patiently(self, name: str, work: Callable[[], object]) -> None:
+    def retry(self, name: str, work: Callable[[], object]) -> None:
         """Do work with the storage, however long that is away."""
-        patiently(name, work, self.stop.check, self.progress.teller(name))
+        retry_with_check(name, work, self.stop.check, self.progress.teller(name))
 
-    def write_patiently(self, name: str, work: Callable[[], object]) -> None:
+    def retry_write(self, name: str, work: Callable[[], object]) -> None:
         """The same, also when the program was told to stop: then for some seconds, since little is left."""
         began = time.monotonic()
 
@@ -103,7 +111,7 @@ class Session:
             if asked is not None and time.monotonic() - max(asked, began) > LAST_WRITE_SECONDS:
                 self.stop.check()
 
-        patiently(name, work, check, self.progress.teller(name))
+        retry_with_check(name, work, check, self.progress.teller(name))
 
     def prices(self) -> list[str]:
         """Which price counts for each endpoint."""
@@ -114,18 +122,18 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     """Do a DialogueGenJob. Returns the digest of the published manifest."""
     spec = cast(DialogueGenSpec, run.spec)
     stop = StopFlag()
-    store = PatientStore(
+    store = RetryingStore(
         open_store(spec.output.uri, storage_options(spec.storage)), stop.check, progress.teller("storage")
     )
     options = storage_options(spec.storage)
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
-    found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
+    found = inspect(store, spec.output, fields, world.job_uid, run.growth(), chosen)
     found = with_failed(store, found, _job(run, world), run.retry_failed)
     sources = sources_of([spec.seeds.uri], options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
     check_inputs(spec, storage_options(spec.storage))
-    session = Session(run, priced(spec), world, progress, store, found, stop)
+    session = DialogueSession(run, priced(spec), world, progress, store, found, stop)
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +147,9 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     session.found = with_added(found, seeds)
     if is_finished(session.found, spec.output.uri, progress):
         return found.digest
-    plan = Plan.of(spec, templates, digest({"spec": run.lasting_fields(), "prompts": templates.digest}))
+    plan = DialoguePlan.of(
+        spec, templates, digest({"spec": run.lasting_fields(), "prompts": templates.digest})
+    )
     if spec.dry_run:
         return _dry_run(session, plan, seeds)
     _claim(session, seeds, templates, sources)
@@ -151,7 +161,7 @@ def _job(run: Run, world: World) -> str:
     return world.job_uid or run.name
 
 
-def _claim(session: Session, seeds: Seeds, templates: Templates, sources: str | None) -> None:
+def _claim(session: DialogueSession, seeds: StoredSeeds, templates: Templates, sources: str | None) -> None:
     """Make the output this job's. What it holds already is continued: more rounds, more seeds."""
     store, found = session.store, session.found
     check_growth(store, found, seeds, SEEDS)
@@ -161,7 +171,7 @@ def _claim(session: Session, seeds: Seeds, templates: Templates, sources: str | 
     save_list(store, seeds, SEEDS)
 
 
-def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
+def _dry_run(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds) -> str:
     """Publish what would be asked, in a folder of its own: the real job still finds an output of nobody."""
     found = dry_run(session.spec, plan, seeds)
     for sentence in [*session.prices(), *sentences(found)]:
@@ -175,37 +185,39 @@ def _dry_run(session: Session, plan: Plan, seeds: Seeds) -> str:
     return publish(session.store, DRY_RUN, folder, extra={"kind": session.run.kind})
 
 
-def _generate(session: Session, plan: Plan, seeds: Seeds) -> str:
+def _generate(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds) -> str:
     world = session.world
-    turn = begin(session.store, world.job_uid or session.run.name, world.attempt)
-    session.disk = disk_name(world.journal, turn.journal)
-    journal = Journal(session.store, turn, "pod-0", world.journal / "dialogues")
+    epoch = begin_epoch(session.store, world.job_uid or session.run.name, world.attempt)
+    session.disk = disk_name(world.journal, epoch.journal)
+    journal = Journal(session.store, epoch, "pod-0", world.journal / "dialogues")
     try:
         # What a killed process left on this disk is committed first: then there is one place to look.
-        session.patiently("Upload of rows", journal.send)
-        earlier = _rows(session, turn, "earlier")
+        session.retry("Upload of rows", journal.send)
+        earlier = _rows(session, epoch, "earlier")
         try:
             wanted, job = session.run.retry_failed, _job(session.run, world)
-            again = rounds_of_asking(session.found, job, wanted, earlier.get, journal)
+            again = retry_rounds(session.found, job, wanted, earlier.get, journal)
             plan = replace(plan, again=again)
             _ask(session, plan, seeds, journal, earlier)
         finally:
             earlier.close()
     finally:
         journal.close()
-    return _finish(session, plan, seeds, turn)
+    return _finish(session, plan, seeds, epoch)
 
 
-def _rows(session: Session, turn: Turn, name: str) -> Rows:
-    rows = Rows(session.store, turn, session.folder / name)
-    session.patiently("Gathering the rows", rows.load)
+def _rows(session: DialogueSession, epoch: Epoch, name: str) -> CommittedRows:
+    rows = CommittedRows(session.store, epoch, session.folder / name)
+    session.retry("Gathering the rows", rows.load)
     return rows
 
 
-def _ask(session: Session, plan: Plan, seeds: Seeds, journal: Journal, earlier: Rows) -> None:
+def _ask(
+    session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds, journal: Journal, earlier: CommittedRows
+) -> None:
     """Write every dialogue to its end; all rows are in the storage when this returns."""
     tell = session.progress.teller("upload of rows")
-    upload = Task("Upload of rows", journal.keep_sending, threading.Event(), tell=tell)
+    upload = RetryingTask("Upload of rows", journal.keep_sending, threading.Event(), tell=tell)
 
     def check() -> None:
         session.stop.check()
@@ -223,10 +235,10 @@ def _ask(session: Session, plan: Plan, seeds: Seeds, journal: Journal, earlier: 
         raise upload.error
 
 
-def _flush(journal: Journal, upload: Task, seconds: float) -> bool:
+def _flush(journal: Journal, upload: RetryingTask, seconds: float) -> bool:
     """Whether the last rows were sent within so many seconds."""
     journal.end()
-    upload.hurry()
+    upload.expedite()
     deadline = time.monotonic() + seconds
     while not upload.done and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -234,21 +246,21 @@ def _flush(journal: Journal, upload: Task, seconds: float) -> bool:
 
 
 async def _talk(
-    session: Session,
-    plan: Plan,
-    seeds: Seeds,
+    session: DialogueSession,
+    plan: DialoguePlan,
+    seeds: StoredSeeds,
     journal: Journal,
-    earlier: Rows,
+    earlier: CommittedRows,
     check: Callable[[], None],
 ) -> None:
     for sentence in session.prices():
         log.info("%s", sentence)
-    budget = open_budget(session.spec, session.disk, journal, earlier, session.write_patiently)
-    batching = Batching(session.run.name, journal, earlier.get, session.write_patiently, session.progress)
-    speakers: dict[Role, Speaker] = {}
+    budget = open_budget(session.spec, session.disk, journal, earlier, session.retry_write)
+    batching = Batching(session.run.name, journal, earlier.get, session.retry_write, session.progress)
+    clients: dict[Role, ModelClient] = {}
     began = time.monotonic()
 
-    def tell(tally: Tally) -> None:
+    def tell(tally: DialogueCounts) -> None:
         left = (time.monotonic() - began) / tally.done * (len(seeds) - tally.done) if tally.done else None
         session.progress.update(
             phase="generating",
@@ -258,12 +270,12 @@ async def _talk(
             secondsLeft=left,
             spentUsd=dollars(budget.spent) if budget else None,
             lostInFlightUsd=dollars(budget.lost) if budget else None,
-            awaited=awaited(speakers.values()),
+            awaited=awaited(clients.values()),
         )
-        tell_pauses(session.progress, speakers)
+        tell_pauses(session.progress, clients)
 
     async with AsyncExitStack() as opened:
-        speakers |= await open_speakers(
+        clients |= await open_clients(
             session.spec, session.world, session.progress, session.found.day, budget, batching, opened
         )
         most = MOST_OPEN_IN_BATCHES if uses_batches(session.spec) else MOST_OPEN
@@ -271,7 +283,7 @@ async def _talk(
             await generate(
                 plan,
                 seeds,
-                speakers,
+                clients,
                 journal,
                 earlier.get,
                 check=check,
@@ -284,13 +296,13 @@ async def _talk(
                 await budget.close()
 
 
-def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
+def _finish(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds, epoch: Epoch) -> str:
     """Merge all rows into the outputs and publish them.
 
     The stored journal stays, for a job that wants more rounds or has more seeds.
     """
     shutil.rmtree(session.folder / "earlier", ignore_errors=True)
-    rows, folder = _rows(session, turn, "rows"), session.folder / "output"
+    rows, folder = _rows(session, epoch, "rows"), session.folder / "output"
     session.progress.update(phase="writing the outputs")
     try:
         lost = lost_in_flight(session.spec, session.disk, rows)
@@ -313,14 +325,14 @@ def _finish(session: Session, plan: Plan, seeds: Seeds, turn: Turn) -> str:
         raise TooManyFailedError(failed)
     session.progress.update(phase="publishing")
     digests: list[str] = []
-    session.patiently("Publishing", lambda: digests.append(_publish(session, turn, folder)))
+    session.retry("Publishing", lambda: digests.append(_publish(session, epoch, folder)))
     shutil.rmtree(session.world.journal / "dialogues", ignore_errors=True)
     session.progress.update(phase="finished", secondsLeft=None)
     log.info("Published %s.", session.store.uri)
     return digests[-1]
 
 
-def _publish(session: Session, turn: Turn, folder: Path) -> str:
-    check(session.store, turn)
-    make_way(session.store, session.found)
-    return publish_rows(session.store, turn, folder, extra={"kind": session.run.kind})
+def _publish(session: DialogueSession, epoch: Epoch, folder: Path) -> str:
+    check_epoch(session.store, epoch)
+    remove_outgrown(session.store, session.found)
+    return publish_rows(session.store, epoch, folder, extra={"kind": session.run.kind})

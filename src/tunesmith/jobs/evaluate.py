@@ -16,31 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.generation import EngineSpec, TransformersEngine, VllmEngine
 from tunesmith.artifacts.open import open_store
-from tunesmith.artifacts.patient import PatientStore
+from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import storage_options
 from tunesmith.engines.files import ModelFiles
-from tunesmith.jobs.engine_task import EngineTask
-from tunesmith.jobs.engines import visible_devices
+from tunesmith.jobs.engine_pool import visible_devices
+from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.models import EvaluatedModel
-from tunesmith.jobs.pods import OnePod
-from tunesmith.jobs.sampling import Draw
+from tunesmith.jobs.rendezvous import SinglePod
+from tunesmith.jobs.sampling import SamplingRun
 from tunesmith.names import EVALUATION
 from tunesmith.plan.models import BASE, TUNED
 from tunesmith.plan.pytorchjob import engines_on
 from tunesmith.sampling.models import RowsOf, count_models
-from tunesmith.sampling.outputs import Written, write_outputs
+from tunesmith.sampling.outputs import SamplingOutputs, write_outputs
 from tunesmith.sampling.rows import rows_of_prompt
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.session import Session
+    from tunesmith.jobs.session import TrainingSession
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What all models did with one evaluation's prompts; `counted` is as `sampling.models.Models.values`."""
+    """What all models did with one evaluation's prompts; `counted` is as `models.ModelScores.values`."""
 
     name: str
-    written: Mapping[str, Written]
+    written: Mapping[str, SamplingOutputs]
     counted: dict[str, Any]
 
     def accuracies(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Evaluations:
 
     def __init__(
         self,
-        session: Session,
+        session: TrainingSession,
         models: Sequence[EvaluatedModel],
         check: Callable[[], None],
         *,
@@ -90,7 +90,7 @@ class Evaluations:
     ) -> None:
         self._session, self._models, self._check = session, models, check
         self._subject, self._staging = subject, staging
-        self._draws: list[Draw] = []
+        self._draws: list[SamplingRun] = []
 
     def run(self) -> list[Evaluated]:
         """Let the models answer; their replies go to the output's `evaluation` folder."""
@@ -111,9 +111,9 @@ class Evaluations:
         for draw in self._draws:
             draw.forget()
 
-    def _answers(self, model: EvaluatedModel, opened: ExitStack) -> list[tuple[RowsOf, Written]]:
+    def _answers(self, model: EvaluatedModel, opened: ExitStack) -> list[tuple[RowsOf, SamplingOutputs]]:
         """One model's rows and outputs, per evaluation. The rows stay open as long as `opened`."""
-        answers: list[tuple[RowsOf, Written]] = []
+        answers: list[tuple[RowsOf, SamplingOutputs]] = []
         numbers = range(len(self._session.spec.evaluation))
         if not numbers:
             return answers
@@ -121,8 +121,8 @@ class Evaluations:
             for number in numbers:
                 draw = self._draw(number, model, files)
                 self._draws.append(draw)
-                turn = draw.run(engines_on(draw.task.engine, len(visible_devices(os.environ))))
-                rows = draw.rows(turn)
+                epoch = draw.run(engines_on(draw.task.engine, len(visible_devices(os.environ))))
+                rows = draw.rows(epoch)
                 opened.callback(rows.close)
                 samples = draw.task.sampling.num_samples
                 rows_of = partial(rows_of_prompt, rows.get, num_samples=samples)
@@ -130,7 +130,7 @@ class Evaluations:
                 answers.append((rows_of, write_outputs(draw.prompts, rows_of, folder, num_samples=samples)))
         return answers
 
-    def _evaluated(self, number: int, sides: Sequence[tuple[RowsOf, Written]]) -> Evaluated:
+    def _evaluated(self, number: int, sides: Sequence[tuple[RowsOf, SamplingOutputs]]) -> Evaluated:
         names = [model.name for model in self._models]
         counted = count_models(
             self._models[0].prompts[number],
@@ -140,12 +140,12 @@ class Evaluations:
         written = {name: each for name, (_, each) in zip(names, sides, strict=True)}
         return Evaluated(self._session.spec.evaluation[number].name, written, counted)
 
-    def _draw(self, number: int, model: EvaluatedModel, files: ModelFiles) -> Draw:
+    def _draw(self, number: int, model: EvaluatedModel, files: ModelFiles) -> SamplingRun:
         session = self._session
         spec, world, prompts = session.spec, session.world, model.prompts[number]
         evaluation = spec.evaluation[number]
         journal = f"{self._staging}{EVALUATION}/{number}/{model.journal(files)}"
-        task = EngineTask(
+        task = EngineSettings(
             model=model.source,
             files=files,
             sampling=evaluation.sampling,
@@ -161,10 +161,10 @@ class Evaluations:
             journal=world.journal / journal,
             day=model.day,
         )
-        return Draw(
+        return SamplingRun(
             f"{EVALUATION}/{number}/{model.key}",
             task,
-            PatientStore(
+            RetryingStore(
                 open_store(task.output, storage_options(spec.storage)),
                 self._check,
                 session.progress.teller("storage"),
@@ -172,7 +172,7 @@ class Evaluations:
             ),
             prompts,
             replace(world, rank=0, local_rank=0, size=1, local_size=1),
-            OnePod(),
+            SinglePod(),
             session.progress,
             self._check,
             phase=f"evaluating {evaluation.name} ({model.name})",

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.artifacts.manifest import Manifest
 from tunesmith.artifacts.publish import read_manifest
-from tunesmith.artifacts.republish import fetch_some, republish, settle
+from tunesmith.artifacts.republish import fetch_matching, finish_republish, republish
 from tunesmith.artifacts.store import Store
 from tunesmith.engines.files import model_digest
-from tunesmith.engines.generate import preview_messages
+from tunesmith.engines.hf.generate import preview_messages
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.evaluate import Evaluated, Evaluations
 from tunesmith.jobs.evaluate_only import checker, own_models, own_previews, replies_of, write_outcome
 from tunesmith.jobs.models import EvaluatedModel, trained_models
-from tunesmith.jobs.output import Found
+from tunesmith.jobs.output_lock import ExistingOutput
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import write_report, write_result
 from tunesmith.names import (
@@ -40,7 +40,7 @@ from tunesmith.plan.models import BASE, TUNED
 from tunesmith.plan.run import Run, digest
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.session import Session
+    from tunesmith.jobs.session import TrainingSession
 
 log = logging.getLogger(__name__)
 _LOOKED_AT = "lookedAt"
@@ -80,19 +80,19 @@ def _fingerprint(store: Store) -> dict[str, Any]:
     return found
 
 
-def evaluate_again(session: Session, found: Found) -> str:
+def evaluate_again(session: TrainingSession, found: ExistingOutput) -> str:
     """Look at the published model once more. Returns the digest of the new manifest, "" on other ranks."""
     if not session.first:
         return ""
     store = session.patient
-    settle(store, f"{EVALUATION}/")
+    finish_republish(store, f"{EVALUATION}/")
     old = read_manifest(store, "")
     assert old is not None
     log.info("The output is finished; what is to be looked at has changed. Nothing is trained again.")
     models = own_models(session, found)
     session.progress.update(phase="fetching the finished result")
     session.folder.mkdir(exist_ok=True)
-    fetch_some(store, old, session.folder, lambda key: not key.startswith(f"{EVALUATION}/"))
+    fetch_matching(store, old, session.folder, lambda key: not key.startswith(f"{EVALUATION}/"))
     if not evaluate_only(session.spec):
         models = _with_trained(session, models)
     staging = f"{EVALUATING}/{_look(session.run, models)}"
@@ -110,7 +110,7 @@ def evaluate_again(session: Session, found: Found) -> str:
         extra,
         within=f"{EVALUATION}/",
         kept=f"{FINAL_MODEL}/",
-        progress=lambda _: session.watch.beat(phase="publishing"),
+        progress=lambda _: session.hang_detector.beat(phase="publishing"),
     )
     evaluations.forget()
     session.progress.update(phase="finished")
@@ -118,7 +118,7 @@ def evaluate_again(session: Session, found: Found) -> str:
     return new
 
 
-def _with_trained(session: Session, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
+def _with_trained(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
     """Base and tuned model, as after training, in place of the model that the job started from."""
     start, *compared = models
     assert start.ready is not None
@@ -139,7 +139,7 @@ def _look(run: Run, models: Sequence[EvaluatedModel]) -> str:
 
 
 def _write(
-    session: Session,
+    session: TrainingSession,
     evaluated: Sequence[Evaluated],
     models: Sequence[EvaluatedModel],
     before: Mapping[str, Any],
@@ -164,7 +164,7 @@ def _write(
     write_report(folder, {**data, **shown, "notes": [*notes, note]})
 
 
-def _previews(session: Session, models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
+def _previews(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
     replies = replies_of(session, [model for model in models if model.name in (BASE, TUNED)])
     return [
         {
@@ -177,7 +177,7 @@ def _previews(session: Session, models: Sequence[EvaluatedModel]) -> list[dict[s
     ]
 
 
-def _report_data(session: Session, result: Mapping[str, Any]) -> dict[str, Any]:
+def _report_data(session: TrainingSession, result: Mapping[str, Any]) -> dict[str, Any]:
     """What the report was made of; of an output without that, what result and metrics hold of it."""
     path = session.folder / REPORT_DATA_KEY
     if path.exists():

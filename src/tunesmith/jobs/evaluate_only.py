@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.store import storage_options
 from tunesmith.engines.files import fetch_files, model_digest
-from tunesmith.engines.generate import preview_messages
+from tunesmith.engines.hf.generate import preview_messages
 from tunesmith.jobs.evaluate import Evaluated, Evaluations
 from tunesmith.jobs.inputs import clean_scratch, gather_prompts
 from tunesmith.jobs.models import EvaluatedModel
-from tunesmith.jobs.output import Found, claim
+from tunesmith.jobs.output_lock import ExistingOutput, claim
 from tunesmith.jobs.previews import Previewer
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.versions import versions
@@ -27,12 +27,12 @@ from tunesmith.plan.models import BASE
 from tunesmith.tokens.chat import ChatTokenizer
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.session import Session
+    from tunesmith.jobs.session import TrainingSession
 
 log = logging.getLogger(__name__)
 
 
-def evaluate_model(session: Session, found: Found) -> str:
+def evaluate_model(session: TrainingSession, found: ExistingOutput) -> str:
     """Do the job. Returns the digest of the published manifest, "" on ranks that have nothing to do."""
     if not session.first:
         return ""
@@ -55,7 +55,7 @@ def evaluate_model(session: Session, found: Found) -> str:
     return digest
 
 
-def own_models(session: Session, found: Found) -> list[EvaluatedModel]:
+def own_models(session: TrainingSession, found: ExistingOutput) -> list[EvaluatedModel]:
     """The job's model and those to compare with; all prompts are prepared."""
     spec, folder = session.spec, session.world.node_folder
     clean_scratch(session.world)
@@ -70,17 +70,17 @@ def own_models(session: Session, found: Found) -> list[EvaluatedModel]:
     return [EvaluatedModel(name, spec.model, prompts, found.day, files), *compared]
 
 
-def checker(session: Session) -> Callable[[], None]:
+def checker(session: TrainingSession) -> Callable[[], None]:
     """What long work calls all the time: it raises when the job is told to stop."""
 
     def check() -> None:
-        session.watch.beat(phase="evaluating")
+        session.hang_detector.beat(phase="evaluating")
         session.stop.check()
 
     return check
 
 
-def replies_of(session: Session, models: Sequence[EvaluatedModel]) -> dict[str, dict[str, str]]:
+def replies_of(session: TrainingSession, models: Sequence[EvaluatedModel]) -> dict[str, dict[str, str]]:
     """Each model's replies to the previews: by the model's name, then by the preview's."""
     spec, found = session.spec, dict[str, dict[str, str]]()
     if not spec.previews:
@@ -93,7 +93,7 @@ def replies_of(session: Session, models: Sequence[EvaluatedModel]) -> dict[str, 
     return found
 
 
-def own_previews(session: Session, models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
+def own_previews(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
     """The previews with the reply of each model, as result.json has them."""
     replies = replies_of(session, models)
     return [
@@ -107,7 +107,7 @@ def own_previews(session: Session, models: Sequence[EvaluatedModel]) -> list[dic
 
 
 def write_outcome(
-    session: Session, evaluated: Sequence[Evaluated], previews: Sequence[Mapping[str, Any]]
+    session: TrainingSession, evaluated: Sequence[Evaluated], previews: Sequence[Mapping[str, Any]]
 ) -> None:
     """Report and result of a job that trains nothing."""
     spec = session.spec
@@ -142,7 +142,7 @@ def write_outcome(
     )
 
 
-def _configuration(session: Session) -> dict[str, Any]:
+def _configuration(session: TrainingSession) -> dict[str, Any]:
     """The settings that matter here; those of training are all defaults."""
     fields = session.run.result_fields()
     return {key: value for key, value in fields.items() if key not in ("training", "validation", "datasets")}

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.data.presets import Preset, card_section, save_presets
+from tunesmith.data.prompts.presets import Preset, card_section, save_presets
 from tunesmith.engines.adapter import ADAPTER_CONFIG
 from tunesmith.engines.load import read_config
 from tunesmith.engines.positions import max_positions
-from tunesmith.engines.vllm_settings import refuse_early
+from tunesmith.engines.vllm.settings import refuse_early
 from tunesmith.errors import ModelError
 from tunesmith.jobs.card import CARD, ends_note, model_card
 from tunesmith.jobs.evaluate import default_engine

@@ -12,28 +12,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.artifacts.store import Store
-from tunesmith.dialogue.turns import Get, Rows, retries, retry_key
+from tunesmith.dialogue.turns import CallJournal, GetRow, retries, retry_key
 from tunesmith.errors import StoragePermanentError
-from tunesmith.jobs.output import RETRIED, Found, State
+from tunesmith.jobs.output_lock import RETRIED, ExistingOutput, OutputState
 from tunesmith.names import STATS_KEY
 
 
-def with_failed(store: Store, found: Found, job: str, wanted: bool) -> Found:
+def with_failed(store: Store, found: ExistingOutput, job: str, wanted: bool) -> ExistingOutput:
     """`found`, outgrown if it is finished and some of its dialogues are to be asked for again."""
-    if not wanted or found.state is not State.FINISHED or found.fingerprint.get(RETRIED) == job:
+    if not wanted or found.state is not OutputState.FINISHED or found.fingerprint.get(RETRIED) == job:
         return found
     return found.outgrow(RETRIED) if _failed(store) else found
 
 
-def retried_by(found: Found, job: str) -> str | None:
+def retried_by(found: ExistingOutput, job: str) -> str | None:
     """What the fingerprint says of it from now on."""
     return job if RETRIED in found.grown else found.fingerprint.get(RETRIED)
 
 
-def rounds_of_asking(found: Found, job: str, wanted: bool, earlier: Get, rows: Rows) -> int:
+def retry_rounds(found: ExistingOutput, job: str, wanted: bool, earlier: GetRow, rows: CallJournal) -> int:
     """How many rounds of asking again there are, the one that this job begins now among them."""
     known = retries(earlier)
-    begun = found.state is State.RESUME and found.owner != job
+    begun = found.state is OutputState.RESUME and found.owner != job
     if wanted and begun and job not in known:
         rows.append(retry_key(len(known) + 1), {"job": job}, durable=True)
         return len(known) + 1

@@ -17,35 +17,35 @@ from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import publish
-from tunesmith.artifacts.republish import settle
+from tunesmith.artifacts.republish import finish_republish
 from tunesmith.artifacts.store import storage_options
 from tunesmith.engines.files import model_digest
-from tunesmith.engines.lean import leave_out, unneeded
 from tunesmith.engines.load import model_config
+from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.evaluate_again import compared_fields, evaluate_again, is_looked_at
 from tunesmith.jobs.evaluate_only import evaluate_model
 from tunesmith.jobs.exports import Exports
+from tunesmith.jobs.hang_detection import make_hang_detector, start_hang_detector
 from tunesmith.jobs.inputs import Inputs, data_digest, gather_inputs
-from tunesmith.jobs.memory import checkpoints_activations
+from tunesmith.jobs.memory import use_gradient_checkpointing
 from tunesmith.jobs.models import trained_models
-from tunesmith.jobs.output import Found, State, claim, examine, is_finished
+from tunesmith.jobs.output_lock import ExistingOutput, OutputState, claim, inspect, is_finished
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.results import Results
-from tunesmith.jobs.session import Session
+from tunesmith.jobs.session import TrainingSession
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.tracking import open_sinks, peak_memory
-from tunesmith.jobs.watching import make_watch, start_watch
 from tunesmith.jobs.world import World
 from tunesmith.names import EVALUATION, FINAL_MODEL, checkpoint_key
 from tunesmith.plan.run import Run
-from tunesmith.training.arguments import eval_every, plan_steps, training_arguments
 from tunesmith.training.checkpoints import Checkpoints, Ranks
-from tunesmith.training.deepspeed import refuse_wrong
+from tunesmith.training.deepspeed.config import refuse_wrong
 from tunesmith.training.disk import full_disk_explained
 from tunesmith.training.metrics import Metrics
+from tunesmith.training.training_args import eval_every, plan_steps, training_arguments
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +56,17 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     refuse_wrong(spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))
     fields, chosen = compared_fields(store, run), run.result_fields(defaults=False)
-    found = examine(store, spec.output, fields, world.job_uid, chosen=chosen)
-    finished = found.state is State.FINISHED
+    found = inspect(store, spec.output, fields, world.job_uid, chosen=chosen)
+    finished = found.state is OutputState.FINISHED
     if finished and is_looked_at(store, run) and is_finished(found, spec.output.uri, progress):
-        return settle(store, f"{EVALUATION}/") if world.rank == 0 else found.digest
+        return finish_republish(store, f"{EVALUATION}/") if world.rank == 0 else found.digest
     if world.local_rank == 0 and not finished:
         check_inputs(spec, storage_options(spec.storage))
     stop = StopFlag()
     stop.listen()
     folder = world.node_folder / "output"
-    watch = make_watch(world, os.environ)
-    session = Session(run, spec, world, progress, store, stop, watch, folder)
+    hang_detector = make_hang_detector(world, os.environ)
+    session = TrainingSession(run, spec, world, progress, store, stop, hang_detector, folder)
     if finished:
         return evaluate_again(session, found)
     if evaluate_only(spec):
@@ -90,10 +90,10 @@ def _ranks(world: World) -> Ranks:
     return Ranks(world.rank, world.local_rank, world.size, gather)
 
 
-def _train(session: Session, inputs: Inputs, found: Found) -> str:
+def _train(session: TrainingSession, inputs: Inputs, found: ExistingOutput) -> str:
     spec, world = session.spec, session.world
-    leave_out(
-        *unneeded(
+    skip_imports(
+        *unneeded_packages(
             model_config(inputs.files.base),
             quantised=spec.method.qlora is not None or "paged" in spec.training.optimizer,
             deepspeed=spec.deepspeed is not None,
@@ -117,7 +117,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
         dtype=str(dtype).removeprefix("torch."),
         world=world.size,
     )
-    start_watch(session.watch, world)
+    start_hang_detector(session.hang_detector, world)
     ranks = _ranks(world)
     if session.first:
         fingerprint = {
@@ -130,12 +130,15 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
         claim(session.patient, found, fingerprint)
     ranks.gather(None)
     checkpoints = Checkpoints(
-        session.store, spec.training.save_total_limit, ranks, lambda _: session.watch.beat(phase="resuming")
+        session.store,
+        spec.training.save_total_limit,
+        ranks,
+        lambda _: session.hang_detector.beat(phase="resuming"),
     )
     newest = checkpoints.newest(checkpoints_folder)
     log.info("Starting at the first step." if newest is None else f"Going on after step {newest}.")
-    session.watch.beat(newest or 0, "building the model")
-    checkpointing = checkpoints_activations(
+    session.hang_detector.beat(newest or 0, "building the model")
+    gradient_checkpointing = use_gradient_checkpointing(
         spec,
         inputs.files.base,
         tokens=plan.most_tokens,
@@ -143,8 +146,10 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
         ranks=ranks,
         processes=world.local_size,
     )
-    model = build_model(spec, inputs.files.base, inputs.files.adapters, checkpointing=checkpointing)
-    session.watch.beat(phase="preparing to train")
+    model = build_model(
+        spec, inputs.files.base, inputs.files.adapters, gradient_checkpointing=gradient_checkpointing
+    )
+    session.hang_detector.beat(phase="preparing to train")
     results = Results(session, inputs, model, exports)
     if session.first:
         results.begin()
@@ -158,7 +163,7 @@ def _train(session: Session, inputs: Inputs, found: Found) -> str:
     return _finish(session, inputs, trainer, checkpoints, results, ranks)
 
 
-def _metrics(session: Session, steps: int, resume: Path | None) -> Metrics | None:
+def _metrics(session: TrainingSession, steps: int, resume: Path | None) -> Metrics | None:
     """Rank 0's metrics, gone on with where a checkpoint is."""
     if not session.first:
         return None
@@ -170,7 +175,7 @@ def _metrics(session: Session, steps: int, resume: Path | None) -> Metrics | Non
 
 
 def _trainer(
-    session: Session,
+    session: TrainingSession,
     inputs: Inputs,
     model: Any,
     plan: Any,
@@ -188,14 +193,14 @@ def _trainer(
     from tunesmith.training.recorder import Recorder
     from tunesmith.training.steps import StepDataset
     from tunesmith.training.trainer import StepTrainer
-    from tunesmith.training.uploads import Around, Uploads
+    from tunesmith.training.uploads import UploadHooks, Uploads
 
     spec = session.spec
     metrics = results.metrics = _metrics(session, len(plan), resume)
-    around = Around(
+    around = UploadHooks(
         after=results.upload_logs,
         seconds_left=session.stop.seconds_left,
-        beat=lambda: session.watch.beat(phase="waiting for an upload"),
+        beat=lambda: session.hang_detector.beat(phase="waiting for an upload"),
         tell=session.progress.teller("upload of a checkpoint"),
     )
     uploads = Uploads(checkpoints, around)
@@ -208,7 +213,7 @@ def _trainer(
         metrics,
         plan.steps_per_epoch,
         session.progress.update,
-        session.watch,
+        session.hang_detector,
         health,
         results.complete_checkpoint,
     )
@@ -228,7 +233,7 @@ def _trainer(
         validation=inputs.prepared.validation,
         stop_asked=lambda: session.stop.asked,
         health=health,
-        beat=session.watch.beat,
+        beat=session.hang_detector.beat,
         model=model,
         args=arguments,
         callbacks=callbacks,
@@ -238,7 +243,7 @@ def _trainer(
     return trainer
 
 
-def _begin(session: Session, trainer: Any, results: Results, ranks: Ranks, known: bool) -> None:
+def _begin(session: TrainingSession, trainer: Any, results: Results, ranks: Ranks, known: bool) -> None:
     """Previews and validation loss of the model as it came, unless they are `known` from the first start.
 
     Everything stands by now: weights that are shared out cannot be computed with before.
@@ -251,7 +256,7 @@ def _begin(session: Session, trainer: Any, results: Results, ranks: Ranks, known
         if session.spec.validation.active:
             session.progress.update(phase="validation loss before training")
             loss = trainer.validation_loss(trainer.model_wrapped)
-        session.watch.beat(phase="previews before training")
+        session.hang_detector.beat(phase="previews before training")
         session.progress.update(phase="previews before training")
         replies = results.previews()
         if session.first:
@@ -262,7 +267,7 @@ def _begin(session: Session, trainer: Any, results: Results, ranks: Ranks, known
     set_seed(session.spec.training.seed + session.world.rank)
 
 
-def _check_tree(session: Session, trainer: Any, results: Results) -> None:
+def _check_tree(session: TrainingSession, trainer: Any, results: Results) -> None:
     """Try tree packing where it is asked for; what came of it is in log and metrics."""
     if session.spec.training.packing != "tree":
         return
@@ -274,7 +279,7 @@ def _check_tree(session: Session, trainer: Any, results: Results) -> None:
 
 
 def _finish(
-    session: Session,
+    session: TrainingSession,
     inputs: Inputs,
     trainer: Any,
     checkpoints: Checkpoints,
@@ -294,7 +299,7 @@ def _finish(
         ranks.gather(None)
         trainer.load_weights(folder)
     digest = ""
-    session.watch.beat(phase="previews after training")
+    session.hang_detector.beat(phase="previews after training")
     session.progress.update(phase="previews after training", secondsLeft=None)
     replies, weights = results.previews(), trainer.whole_weights()
     if session.first:
@@ -307,7 +312,7 @@ def _finish(
         session.progress.update(phase="publishing")
         digest = publish(
             session.patient, "", session.folder, extra={"kind": session.run.kind},
-            progress=lambda _: session.watch.beat(phase="publishing"),
+            progress=lambda _: session.hang_detector.beat(phase="publishing"),
         )  # fmt: skip
         if evaluations:
             evaluations.forget()
@@ -317,18 +322,18 @@ def _finish(
     return digest
 
 
-def _evaluations(session: Session, trainer: Any, inputs: Inputs) -> Evaluations | None:
+def _evaluations(session: TrainingSession, trainer: Any, inputs: Inputs) -> Evaluations | None:
     """What rank 0 is to evaluate, once no rank holds any memory of its device for training."""
     if not session.spec.evaluation:
         return None
-    from tunesmith.training.release import release
+    from tunesmith.training.free_memory import free_trainer
 
-    release(trainer)
+    free_trainer(trainer)
     if not session.first:
         return None
 
     def check() -> None:
-        session.watch.beat(phase="evaluating")
+        session.hang_detector.beat(phase="evaluating")
         session.stop.check()
 
     models = trained_models(

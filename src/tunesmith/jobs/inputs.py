@@ -25,9 +25,9 @@ from tunesmith.data.cache import prepare_once
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import FIRST_SAMPLES
 from tunesmith.data.prepared import Prepared
-from tunesmith.data.prompts import Prompts
+from tunesmith.data.prompts.load import Prompts
 from tunesmith.data.table import Table
-from tunesmith.engines.files import ModelFiles, fetch_files, files_told, told_files
+from tunesmith.engines.files import ModelFiles, dump_model_files, fetch_files, load_model_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.jobs.models import EvaluatedModel, compared_models, prepare_evaluations
@@ -73,7 +73,7 @@ def gather_inputs(run: Run, world: World, progress: Progress, day: date) -> Inpu
     while not ready.exists():
         time.sleep(0.1)  # torchrun ends this process if the first rank fails
     told = json.loads(ready.read_text("utf-8"))
-    files, samples = files_told(told["files"]), Path(told["samples"])
+    files, samples = load_model_files(told["files"]), Path(told["samples"])
     held_out = Table(samples / "validation") if spec.validation.active else None
     tokenizer = _tokenizer(spec, files, day)
     return Inputs(files, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
@@ -81,7 +81,7 @@ def gather_inputs(run: Run, world: World, progress: Progress, day: date) -> Inpu
 
 def _told(inputs: Inputs) -> dict[str, Any]:
     """What the first rank of a node tells the others."""
-    return {"files": told_files(inputs.files), "samples": str(inputs.samples)}
+    return {"files": dump_model_files(inputs.files), "samples": str(inputs.samples)}
 
 
 def _tokenizer(spec: FineTuneSpec, files: ModelFiles, day: date) -> ChatTokenizer:

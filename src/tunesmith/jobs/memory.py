@@ -10,8 +10,8 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.engines.load import model_config
 from tunesmith.engines.main_memory import free_memory
 from tunesmith.training.checkpoints import Ranks
-from tunesmith.training.deepspeed import zero_stage
-from tunesmith.training.memory import wants_checkpointing
+from tunesmith.training.deepspeed.config import zero_stage
+from tunesmith.training.memory import needs_gradient_checkpointing
 from tunesmith.training.model import method_name
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def checkpoints_activations(
+def use_gradient_checkpointing(
     spec: FineTuneSpec, base: Path, *, tokens: int, dtype: torch.dtype, ranks: Ranks, processes: int
 ) -> bool:
     """Whether activations are computed twice; every rank decides alike. `tokens` of a micro-batch at most."""
@@ -31,7 +31,7 @@ def checkpoints_activations(
         return asked is True
     adapter = spec.method.lora or spec.method.qlora
     shares = ranks.world if zero_stage(spec) == 3 else 1
-    wanted, why = wants_checkpointing(
+    wanted, why = needs_gradient_checkpointing(
         model_config(base),
         tokens=tokens * shares,
         dtype_bytes=dtype.itemsize,

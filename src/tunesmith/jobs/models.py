@@ -19,13 +19,13 @@ from tunesmith.api.common import ModelSource
 from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions, storage_options
-from tunesmith.data.prompts import Prompts, prepare_prompts
+from tunesmith.data.prompts.load import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files, model_digest
 from tunesmith.errors import DataError, PermanentError
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.plan.models import BASE, TUNED, model_key
 from tunesmith.plan.run import Run
-from tunesmith.sampling.pool import Verifiers
+from tunesmith.sampling.pool import VerifierPool
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def prepare_evaluations(
     """Read the prompts of all evaluations for one model."""
     prepared = []
     for number, evaluation in enumerate(spec.evaluation):
-        with Verifiers(evaluation.verifier, path=f"evaluation[{number}].verifier", workers=1) as verifiers:
+        with VerifierPool(evaluation.verifier, path=f"evaluation[{number}].verifier", workers=1) as verifiers:
             prompts = prepare_prompts(
                 evaluation.prompts,
                 tokenizer,

@@ -23,7 +23,7 @@ from tunesmith.plan.pytorchjob import secret_keys
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class MissingRequirement:
     """One thing that is missing here: the field that asks for it ("" where the message names it), and why."""
 
     field: str
@@ -31,7 +31,7 @@ class Lack:
     reason: Reason
 
 
-def problems(spec: JobSpec) -> list[Lack]:
+def problems(spec: JobSpec) -> list[MissingRequirement]:
     """Return what this environment lacks for a job: packages, keys of Secrets, verifiers that do not load."""
     lacks = list(_packages(spec))
     # A verifier whose package is missing would only be named twice.
@@ -46,33 +46,33 @@ def refuse_unready(spec: JobSpec) -> None:
         raise PermanentError(sentences, reason=found[0].reason)
 
 
-def _packages(spec: JobSpec) -> Iterator[Lack]:
+def _packages(spec: JobSpec) -> Iterator[MissingRequirement]:
     for package in packages(spec):
         if find_spec(package.module) is None:
             message = f"the package {package.module} is not installed here: {package.remedy}"
-            yield Lack(package.field, message, Reason.PACKAGE_MISSING)
+            yield MissingRequirement(package.field, message, Reason.PACKAGE_MISSING)
 
 
-def _secrets(spec: JobSpec) -> Iterator[Lack]:
+def _secrets(spec: JobSpec) -> Iterator[MissingRequirement]:
     if isinstance(spec, DialogueGenSpec) and spec.dry_run:
         return  # asks nobody
     for ref in secret_keys(spec):
         try:
             secret(ref)
         except PermanentError as error:
-            yield Lack("", error.message.rstrip("."), error.reason)
+            yield MissingRequirement("", error.message.rstrip("."), error.reason)
 
 
-def _verifiers(spec: JobSpec) -> Iterator[Lack]:
+def _verifiers(spec: JobSpec) -> Iterator[MissingRequirement]:
     """Open each verifier once, in a worker process, as it will be opened to judge."""
-    from tunesmith.sampling.pool import Verifiers
+    from tunesmith.sampling.pool import VerifierPool
 
     for field, verifier in verifiers(spec):
         try:
-            Verifiers(verifier, path=field, workers=1).close()
+            VerifierPool(verifier, path=field, workers=1).close()
         except PermanentError as error:
             place, _, message = error.message.rstrip(".").partition(": ")
-            yield Lack(place, message, error.reason)
+            yield MissingRequirement(place, message, error.reason)
 
 
 def check_inputs(spec: JobSpec, options: StorageOptions) -> None:

@@ -63,8 +63,8 @@ def _replies(
 ) -> dict[str, str]:
     import torch
 
-    from tunesmith.engines.batched_load import load_for_generation
-    from tunesmith.engines.generate import preview_messages, reply
+    from tunesmith.engines.hf.generate import preview_messages, reply
+    from tunesmith.engines.hf.load import load_for_generation
     from tunesmith.tokens.chat import ChatTokenizer
 
     tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=source.trust_remote_code, today=day)

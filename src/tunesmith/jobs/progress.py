@@ -32,10 +32,10 @@ class Trouble:
     @classmethod
     def of(cls, reason: str, message: str, since: float) -> Trouble:
         """`since` is in seconds since 1970."""
-        return cls(str(reason), message[:MOST_CHARACTERS], stamp(since))
+        return cls(str(reason), message[:MOST_CHARACTERS], format_time(since))
 
 
-def stamp(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """A moment as Kubernetes writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
@@ -63,7 +63,7 @@ class Progress:
                 self._troubles[source] = trouble
 
     def teller(self, source: str) -> Callable[[TunesmithError | None], None]:
-        """Return what a `retry.Task` tells its trouble to; `since` stays that of the first error in a row."""
+        """Return a `tell` for `background.RetryingTask`; `since` stays that of the first error in a row."""
 
         def tell(error: TunesmithError | None) -> None:
             old = self._troubles.get(source)

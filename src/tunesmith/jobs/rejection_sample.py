@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from tunesmith.api.rejection import RejectionSampleSpec
-from tunesmith.artifacts.journal_rows import publish_rows
-from tunesmith.artifacts.journal_turns import Turn, check
+from tunesmith.artifacts.journal.fencing import Epoch, check_epoch
+from tunesmith.artifacts.journal.rows import publish_rows
 from tunesmith.artifacts.open import open_store
-from tunesmith.artifacts.patient import PatientStore
+from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import acceptance, sampled, too_many_not_sampled
-from tunesmith.data.prompts import Prompts, prepare_prompts
+from tunesmith.data.prompts.load import Prompts, prepare_prompts
 from tunesmith.engines.files import ModelFiles, fetch_files, model_digest
 from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
@@ -29,14 +29,14 @@ from tunesmith.jobs.added_records import (
     sources_of,
     with_added,
 )
-from tunesmith.jobs.engine_task import EngineTask
+from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.inputs import clean_scratch
-from tunesmith.jobs.output import SOURCES, Found, claim, examine, is_finished, make_way
-from tunesmith.jobs.pods import join, wait_for, wait_for_all
+from tunesmith.jobs.output_lock import SOURCES, ExistingOutput, claim, inspect, is_finished, remove_outgrown
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
-from tunesmith.jobs.sampled import write_result
-from tunesmith.jobs.sampling import Draw
+from tunesmith.jobs.rendezvous import join, wait_for, wait_for_all
+from tunesmith.jobs.sampling import SamplingRun
+from tunesmith.jobs.sampling_results import write_result
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.unpublished import show_unpublished
@@ -44,7 +44,7 @@ from tunesmith.jobs.world import World
 from tunesmith.names import SAMPLING_STATS_KEY
 from tunesmith.plan.needs import uris_of
 from tunesmith.plan.run import Run
-from tunesmith.sampling.pool import Verifiers
+from tunesmith.sampling.pool import VerifierPool
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     """Do a RejectionSampleJob. Returns the digest of the published manifest."""
     spec = cast(RejectionSampleSpec, run.spec)
     stop = StopFlag()
-    store = PatientStore(
+    store = RetryingStore(
         open_store(spec.output.uri, storage_options(spec.storage)), stop.check, progress.teller("storage")
     )
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
-    found = examine(store, spec.output, fields, world.job_uid, run.growth(), chosen)
+    found = inspect(store, spec.output, fields, world.job_uid, run.growth(), chosen)
     sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
@@ -72,7 +72,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     if is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
     stop.check()
-    draw = Draw(
+    sampling_run = SamplingRun(
         "sampling",
         _task(run, world, files, found, prompts),
         store,
@@ -82,20 +82,20 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
         progress,
         stop.check,
     )
-    _claim(run, draw, files, found, sources)
-    turn = draw.run(world.engines)
+    _claim(run, sampling_run, files, found, sources)
+    epoch = sampling_run.run(world.engines)
     if world.rank:
-        digest = wait_for(draw.pods, "published", stop.check)
-        draw.pods.tell(f"leaving/{world.rank}", "yes")
+        digest = wait_for(sampling_run.pods, "published", stop.check)
+        sampling_run.pods.set(f"leaving/{world.rank}", "yes")
         return digest
-    digest = _finish(run, draw, turn, found)
-    draw.pods.tell("published", digest)
-    wait_for_all(draw.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
+    digest = _finish(run, sampling_run, epoch, found)
+    sampling_run.pods.set("published", digest)
+    wait_for_all(sampling_run.pods, [f"leaving/{rank}" for rank in range(1, world.size)], LEAVE_SECONDS)
     progress.update(phase="finished", secondsLeft=None)
     return digest
 
 
-def _finished(store: Store, progress: Progress, found: Found) -> str:
+def _finished(store: Store, progress: Progress, found: ExistingOutput) -> str:
     """The digest of a result that was there already; how it ended is reported again."""
     _report(progress, json.loads(store.read(SAMPLING_STATS_KEY)))
     return found.digest
@@ -108,7 +108,7 @@ def _report(progress: Progress, statistics: Mapping[str, Any]) -> None:
 
 
 def _inputs(
-    spec: RejectionSampleSpec, world: World, progress: Progress, found: Found
+    spec: RejectionSampleSpec, world: World, progress: Progress, found: ExistingOutput
 ) -> tuple[ModelFiles, Prompts]:
     """The model's files and the prompts, on this pod's disk."""
     folder, options = world.node_folder, storage_options(spec.storage)
@@ -119,7 +119,7 @@ def _inputs(
         files.tokenizer, trust_remote_code=spec.model.trust_remote_code, today=found.day
     )
     progress.update(phase="preparing the prompts")
-    with Verifiers(spec.verifier, workers=1) as verifiers:
+    with VerifierPool(spec.verifier, workers=1) as verifiers:
         prompts = prepare_prompts(
             spec.prompts,
             tokenizer,
@@ -133,9 +133,11 @@ def _inputs(
     return files, prompts
 
 
-def _task(run: Run, world: World, files: ModelFiles, found: Found, prompts: Prompts) -> EngineTask:
+def _task(
+    run: Run, world: World, files: ModelFiles, found: ExistingOutput, prompts: Prompts
+) -> EngineSettings:
     spec = cast(RejectionSampleSpec, run.spec)
-    return EngineTask(
+    return EngineSettings(
         model=spec.model,
         files=files,
         sampling=spec.sampling,
@@ -153,48 +155,52 @@ def _task(run: Run, world: World, files: ModelFiles, found: Found, prompts: Prom
     )
 
 
-def _claim(run: Run, draw: Draw, files: ModelFiles, found: Found, sources: str | None) -> None:
+def _claim(
+    run: Run, sampling_run: SamplingRun, files: ModelFiles, found: ExistingOutput, sources: str | None
+) -> None:
     """Rank 0 makes the output this job's; the others begin when it is."""
-    if draw.world.rank == 0:
-        check_growth(draw.store, found, draw.prompts, PROMPTS)
+    if sampling_run.world.rank == 0:
+        check_growth(sampling_run.store, found, sampling_run.prompts, PROMPTS)
         fingerprint = {
             "spec": run.result_fields(),
-            "data": draw.prompts.digest,
+            "data": sampling_run.prompts.digest,
             "model": model_digest(files),
             SOURCES: sources,
         }
-        claim(draw.store, found, fingerprint)
-        save_list(draw.store, draw.prompts, PROMPTS)
-        draw.pods.tell("claimed", "yes")
-    wait_for(draw.pods, "claimed", draw.check)
+        claim(sampling_run.store, found, fingerprint)
+        save_list(sampling_run.store, sampling_run.prompts, PROMPTS)
+        sampling_run.pods.set("claimed", "yes")
+    wait_for(sampling_run.pods, "claimed", sampling_run.check)
 
 
-def _finish(run: Run, draw: Draw, turn: Turn, found: Found) -> str:
+def _finish(run: Run, sampling_run: SamplingRun, epoch: Epoch, found: ExistingOutput) -> str:
     """Merge all rows into the outputs and publish them: rank 0.
 
     The stored journal stays, for a job that wants more samples or has more prompts.
     """
-    folder: Path = draw.world.node_folder / "output"
-    rows = draw.rows(turn)
+    folder: Path = sampling_run.world.node_folder / "output"
+    rows = sampling_run.rows(epoch)
     try:
-        draw.progress.update(phase="writing the outputs")
-        written = write_result(run, draw, rows, folder)
+        sampling_run.progress.update(phase="writing the outputs")
+        written = write_result(run, sampling_run, rows, folder)
     finally:
         rows.close()
     allowed = cast(RejectionSampleSpec, run.spec).max_failed_ratio
     if failed := too_many_not_sampled(written.statistics, allowed):
-        show_unpublished(draw.store, folder)
+        show_unpublished(sampling_run.store, folder)
         raise TooManyFailedError(failed)
-    draw.progress.update(phase="publishing")
+    sampling_run.progress.update(phase="publishing")
     digests: list[str] = []
-    draw.patiently("Publishing", lambda: digests.append(_publish(run, draw, turn, found, folder)))
-    draw.forget_local()
-    _report(draw.progress, written.statistics)
-    log.info("Published %s.", draw.store.uri)
+    sampling_run.retry(
+        "Publishing", lambda: digests.append(_publish(run, sampling_run, epoch, found, folder))
+    )
+    sampling_run.forget_local()
+    _report(sampling_run.progress, written.statistics)
+    log.info("Published %s.", sampling_run.store.uri)
     return digests[-1]
 
 
-def _publish(run: Run, draw: Draw, turn: Turn, found: Found, folder: Path) -> str:
-    check(draw.store, turn)
-    make_way(draw.store, found)
-    return publish_rows(draw.store, turn, folder, extra={"kind": run.kind})
+def _publish(run: Run, sampling_run: SamplingRun, epoch: Epoch, found: ExistingOutput, folder: Path) -> str:
+    check_epoch(sampling_run.store, epoch)
+    remove_outgrown(sampling_run.store, found)
+    return publish_rows(sampling_run.store, epoch, folder, extra={"kind": run.kind})

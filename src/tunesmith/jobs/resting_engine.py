@@ -7,9 +7,9 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable
 
-from tunesmith.dialogue.lull import Lull
+from tunesmith.dialogue.lull import LullDetector
+from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.engines.heartbeat import Heartbeat
-from tunesmith.engines.sampler import Engine, Reply, Request
 
 log = logging.getLogger(__name__)
 REST_SECONDS = 60.0
@@ -17,9 +17,11 @@ REST_SECONDS = 60.0
 
 
 class RestingEngine:
-    """`sampler.Engine` over one that `start` opens anew after a lull. `name` is the endpoint's."""
+    """`engine.Engine` over one that `start` opens anew after a lull. `name` is the endpoint's."""
 
-    def __init__(self, name: str, engine: Engine, start: Callable[[], Awaitable[Engine]], lull: Lull) -> None:
+    def __init__(
+        self, name: str, engine: Engine, start: Callable[[], Awaitable[Engine]], lull: LullDetector
+    ) -> None:
         self._name, self._start, self._lull = name, start, lull
         self._engine: Engine | None = engine
         self.at_once, self.longest, self._heartbeat = engine.at_once, engine.longest, engine.heartbeat
@@ -34,7 +36,7 @@ class RestingEngine:
             self._heartbeat = self._engine.heartbeat
         return self._heartbeat
 
-    async def reply(self, request: Request) -> Reply:
+    async def reply(self, request: GenerationRequest) -> GeneratedReply:
         """Draw one reply; starts the engine if it rests."""
         async with self._lock:
             if self._engine is None:

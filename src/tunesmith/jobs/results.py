@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.presets import card_section, read_presets
-from tunesmith.engines.generate import preview_messages, reply
+from tunesmith.data.prompts.presets import card_section, read_presets
+from tunesmith.engines.hf.generate import preview_messages, reply
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.versions import versions
@@ -28,14 +28,14 @@ from tunesmith.names import (
 )
 from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.text import VisibleFormatter
-from tunesmith.training.deepspeed import zero_stage
+from tunesmith.training.deepspeed.config import zero_stage
 from tunesmith.training.metrics import Metrics
 from tunesmith.training.model import method_name
 from tunesmith.training.trained import count_trained
 
 if TYPE_CHECKING:
     from tunesmith.jobs.evaluate import Evaluated
-    from tunesmith.jobs.session import Session
+    from tunesmith.jobs.session import TrainingSession
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class Results:
     """Rank 0's writer; other ranks take part in `previews`, and may pass `upload_logs` around."""
 
-    def __init__(self, session: Session, inputs: Inputs, model: Any, exports: Exports) -> None:
+    def __init__(self, session: TrainingSession, inputs: Inputs, model: Any, exports: Exports) -> None:
         self._session, self._inputs, self._model, self._exports = session, inputs, model, exports
         self._folder, self._store = session.folder, session.store
         self._before: dict[str, Any] = {}

@@ -13,16 +13,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from tunesmith.artifacts.journal import Journal
-from tunesmith.artifacts.journal_rows import Rows
-from tunesmith.artifacts.journal_turns import Turn, begin
+from tunesmith.artifacts.journal.fencing import Epoch, begin_epoch
+from tunesmith.artifacts.journal.journal import Journal
+from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.store import Store
-from tunesmith.data.prompts import Prompts
-from tunesmith.jobs.engine_task import EngineTask
-from tunesmith.jobs.engines import Engines, engine_command, stuck_seconds
-from tunesmith.jobs.patience import patiently
-from tunesmith.jobs.pods import Pods, wait_for
+from tunesmith.data.prompts.load import Prompts
+from tunesmith.jobs.engine_pool import EnginePool, engine_command, stuck_seconds
+from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.progress import Progress, Trouble
+from tunesmith.jobs.rendezvous import PodGroup, wait_for
+from tunesmith.jobs.retry import retry_with_check
 from tunesmith.jobs.world import World
 from tunesmith.names import JOURNAL
 from tunesmith.sampling.rows import planned_keys
@@ -32,48 +32,48 @@ MOST_OF_A_SHARD = 64
 
 
 @dataclass(slots=True)
-class Draw:
+class SamplingRun:
     """One sampling: `name` tells it from others of the same job. `check` may raise, and ends it."""
 
     name: str
-    task: EngineTask
+    task: EngineSettings
     store: Store
     prompts: Prompts
     world: World
-    pods: Pods
+    pods: PodGroup
     progress: Progress
     check: Callable[[], None]
     phase: str = "sampling"
 
-    def run(self, engines: int) -> Turn:
-        """Draw everything that is missing. Returns when all pods are done, with the journal's turn."""
-        turn = self._begin()
+    def run(self, engines: int) -> Epoch:
+        """Draw everything that is missing. Returns when all pods are done, with the journal's epoch."""
+        epoch = self._begin()
         folder = self.world.node_folder / f"engines-{self.name}"
         folder.mkdir(parents=True, exist_ok=True)
         self.task.save(folder / "task.json")
-        self._send_left(turn)
+        self._send_left(epoch)
         size = shard_size(len(self.prompts), engines * self.world.size)
-        shown = Shown(self)
+        shown = SharedProgress(self)
         command = engine_command(folder / "task.json")
-        started = Engines(
+        started = EnginePool(
             command, engines, lambda: self._shard(size), stuck_seconds=stuck_seconds(self.task.engine)
         )
         started.run(self.check, lambda tally: shown.tell(tally, started.trouble))
         self._meet("drawn", shown.refresh)
         shown.refresh()  # with what the last pod told
-        return turn
+        return epoch
 
-    def rows(self, turn: Turn) -> Rows:
+    def rows(self, epoch: Epoch) -> CommittedRows:
         """All rows, checked to be the planned ones. For rank 0, after `run`."""
         self.progress.update(phase="gathering the rows")
-        rows = Rows(self.store, turn, self.world.node_folder / f"rows-{self.name}")
-        self.patiently("Gathering the rows", rows.load)
+        rows = CommittedRows(self.store, epoch, self.world.node_folder / f"rows-{self.name}")
+        self.retry("Gathering the rows", rows.load)
         rows.check(planned_keys(self.prompts.ids(), self.task.sampling.num_samples))
         return rows
 
-    def patiently(self, name: str, work: Callable[[], object]) -> None:
+    def retry(self, name: str, work: Callable[[], object]) -> None:
         """Do work with the storage, however long that is away."""
-        patiently(name, work, self.check, self.progress.teller(name))
+        retry_with_check(name, work, self.check, self.progress.teller(name))
 
     def forget_local(self) -> None:
         """Remove what is in the storage as well: the journal on this disk. For rank 0."""
@@ -84,21 +84,21 @@ class Draw:
         self.forget_local()
         self.store.delete([entry.key for entry in self.store.list(f"{JOURNAL}/")])
 
-    def _begin(self) -> Turn:
-        """Rank 0 takes the turn; stores without conditional writes need it to be the first."""
+    def _begin(self) -> Epoch:
+        """Rank 0 takes the epoch; stores without conditional writes need it to be the first."""
         if self.world.rank == 0:
-            turn = begin(self.store, self.task.job, self.task.attempt)
-            self.pods.tell(f"{self.name}/begun", "yes")
-            return turn
+            epoch = begin_epoch(self.store, self.task.job, self.task.attempt)
+            self.pods.set(f"{self.name}/begun", "yes")
+            return epoch
         wait_for(self.pods, f"{self.name}/begun", self.check)
-        return begin(self.store, self.task.job, self.task.attempt)
+        return begin_epoch(self.store, self.task.job, self.task.attempt)
 
-    def _send_left(self, turn: Turn) -> None:
+    def _send_left(self, epoch: Epoch) -> None:
         """Rows that a killed process left on this disk are done, whichever engine meets their prompts."""
         for number, folder in enumerate(sorted(self.task.journal.glob("engine-*"))):
-            journal = Journal(self.store, turn, f"pod-{self.world.rank}-left-{number}", folder)
+            journal = Journal(self.store, epoch, f"pod-{self.world.rank}-left-{number}", folder)
             try:
-                self.patiently("Upload of rows", journal.send)
+                self.retry("Upload of rows", journal.send)
             finally:
                 journal.close()
         # Who is to draw must see what others had left.
@@ -115,16 +115,16 @@ class Draw:
             meanwhile()
             self.check()
 
-        self.pods.tell(f"{self.name}/{point}/{self.world.rank}", "yes")
+        self.pods.set(f"{self.name}/{point}/{self.world.rank}", "yes")
         for rank in range(self.world.size):
             wait_for(self.pods, f"{self.name}/{point}/{rank}", check)
 
 
-class Shown:
+class SharedProgress:
     """Progress over all pods: each tells its counts, the first adds them up."""
 
-    def __init__(self, draw: Draw, clock: Callable[[], float] = time.monotonic) -> None:
-        self._draw, self._name, self._clock = draw, f"{draw.name}/tally", clock
+    def __init__(self, sampling_run: SamplingRun, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sampling_run, self._name, self._clock = sampling_run, f"{sampling_run.name}/tally", clock
         self._began: float | None = None  # when the first engine was ready and asked for replies
         self._own: Counter[str] = Counter()
         self._trouble: Trouble | None = None
@@ -136,21 +136,21 @@ class Shown:
 
     def refresh(self) -> None:
         """Tell this pod's counts, or show those of all."""
-        draw, tally = self._draw, self._own
-        if draw.world.rank:
+        sampling_run, tally = self._sampling_run, self._own
+        if sampling_run.world.rank:
             trouble = None if self._trouble is None else asdict(self._trouble)
-            draw.pods.tell(f"{self._name}/{draw.world.rank}", json.dumps([tally, trouble]))
+            sampling_run.pods.set(f"{self._name}/{sampling_run.world.rank}", json.dumps([tally, trouble]))
             return
-        draw.progress.trouble("engines of pod 0", self._trouble)
-        for rank in range(1, draw.world.size):
-            counts, told = json.loads(draw.pods.told(f"{self._name}/{rank}") or "[{}, null]")
+        sampling_run.progress.trouble("engines of pod 0", self._trouble)
+        for rank in range(1, sampling_run.world.size):
+            counts, told = json.loads(sampling_run.pods.get(f"{self._name}/{rank}") or "[{}, null]")
             tally = tally + Counter(counts)
-            draw.progress.trouble(f"engines of pod {rank}", None if told is None else Trouble(**told))
+            sampling_run.progress.trouble(f"engines of pod {rank}", None if told is None else Trouble(**told))
         # What an engine had done of a shard when it died is counted again by the one in its place.
-        done, total = min(tally["prompts"], len(draw.prompts)), len(draw.prompts)
+        done, total = min(tally["prompts"], len(sampling_run.prompts)), len(sampling_run.prompts)
         seconds = self._seconds(bool(tally["ready"]))
-        draw.progress.update(
-            phase=draw.phase if tally["ready"] else f"{draw.phase}: starting the engines",
+        sampling_run.progress.update(
+            phase=sampling_run.phase if tally["ready"] else f"{sampling_run.phase}: starting the engines",
             step=done,
             total=total,
             prompts=done,

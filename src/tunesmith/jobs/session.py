@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.patient import PatientStore
+from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import Store
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
 from tunesmith.plan.run import Run
-from tunesmith.training.watch import Watch
+from tunesmith.training.heartbeat import HangDetector
 
 
 @dataclass(slots=True)
-class Session:
+class TrainingSession:
     """What the parts of a run share on one rank."""
 
     run: Run
@@ -26,20 +26,20 @@ class Session:
     progress: Progress
     store: Store
     stop: StopFlag
-    watch: Watch
+    hang_detector: HangDetector
     folder: Path
     """Files that become the output, on rank 0."""
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def patient(self) -> PatientStore:
+    def patient(self) -> RetryingStore:
         """The store for what nobody else is patient for; uploads of checkpoints have their own patience."""
 
         def check() -> None:
-            self.watch.beat(phase="waiting for the storage")
+            self.hang_detector.beat(phase="waiting for the storage")
             self.stop.check()
 
-        return PatientStore(self.store, check, self.progress.teller("storage"), answered=True)
+        return RetryingStore(self.store, check, self.progress.teller("storage"), answered=True)
 
     @property
     def first(self) -> bool:

@@ -9,10 +9,10 @@ from tunesmith.names import LOGS
 from tunesmith.training.metrics import Sink
 
 if TYPE_CHECKING:
-    from tunesmith.jobs.session import Session
+    from tunesmith.jobs.session import TrainingSession
 
 
-def open_sinks(session: Session, folder: Path) -> list[Sink]:
+def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
     """What the manifest asks for: TensorBoard files below `folder`, Weights & Biases."""
     from tunesmith.jobs.secrets import secret
     from tunesmith.training.metrics import TensorBoard, Wandb

@@ -17,11 +17,11 @@ from rich.text import Text
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.api.generation import PreviewGeneration
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.asking import Exchange
-from tunesmith.data.presets import joined, read_presets
+from tunesmith.data.prompts.asking import Exchange
+from tunesmith.data.prompts.presets import joined, read_presets
 from tunesmith.engines.adapter import base_source, is_adapter, load_adapter
 from tunesmith.engines.files import has_tokenizer
-from tunesmith.engines.generate import reply
+from tunesmith.engines.hf.generate import reply
 from tunesmith.engines.load import fetch_model, load_model, local_path, model_config, resolve_dtype
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.chat_as import Asking, AsOptions, asking
@@ -142,11 +142,11 @@ def talk(options: ChatOptions, console: Console) -> int:
         console.print(Text(HELP, style="dim"))
     if how.note:
         console.print(Text(visible(how.note), style="dim"))
-    Conversation(console, model, tokenizer, settings, how).run()
+    ChatSession(console, model, tokenizer, settings, how).run()
     return 0
 
 
-class Conversation:
+class ChatSession:
     """Turns of a person and a model, on a console."""
 
     def __init__(

@@ -12,12 +12,12 @@ from typing import Any
 
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
-from tunesmith.data.legal import Laws
-from tunesmith.data.place import BadRecord, RecordProblem
-from tunesmith.data.presets import Preset
-from tunesmith.data.prompts import read_articles
-from tunesmith.data.records import read_records
+from tunesmith.data.files.records import read_records
+from tunesmith.data.formats.legal import Laws
+from tunesmith.data.prompts.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
+from tunesmith.data.prompts.load import read_articles
+from tunesmith.data.prompts.presets import Preset
+from tunesmith.data.record import BadRecord, RecordProblem
 from tunesmith.errors import UsageError
 from tunesmith.local.overrides import absolute
 from tunesmith.local.storage import embedded_for

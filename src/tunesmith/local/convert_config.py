@@ -26,7 +26,7 @@ from tunesmith.local.tool_settings import (
     NULLS,
     OPTIMIZERS,
     SCHEDULERS,
-    Settings,
+    ToolSettings,
 )
 from tunesmith.names import API_VERSION, Kind
 from tunesmith.plan.show import as_yaml
@@ -49,7 +49,7 @@ class Converted:
         return "\n".join(head) + "\n" + as_yaml([self.document]).removeprefix("---\n")
 
 
-def read_settings(text: str, source: str) -> Settings:
+def read_settings(text: str, source: str) -> ToolSettings:
     """Return the settings of a YAML or JSON file, or of a shell command with `--flag value`.
 
     Names are as `api.flags` spells them; settings without a value are None. Raises UsageError.
@@ -64,7 +64,7 @@ def read_settings(text: str, source: str) -> Settings:
     return {snake(str(name)): value for name, value in found.items()}
 
 
-def _flags(text: str, source: str) -> Settings:
+def _flags(text: str, source: str) -> ToolSettings:
     """Return the `--flag value` pairs of a command: true for a flag without a value, a list for several."""
     try:
         words = shlex.split(text.replace("\\\n", " "), comments=True)
@@ -90,7 +90,7 @@ def _value(text: str) -> Any:
     return parse_override(f"value={text}")[1] if re.fullmatch(r"[-+.\w]+", text) else text
 
 
-def tool_of(settings: Settings) -> str:
+def tool_of(settings: ToolSettings) -> str:
     """Return which tool a configuration is of, by settings that only one of them has."""
     there = {name for name, value in settings.items() if value is not None}
     if there & {"base_model", "micro_batch_size"}:
@@ -100,7 +100,7 @@ def tool_of(settings: Settings) -> str:
     return "trl"
 
 
-def convert(settings: Settings, tool: str, name: str) -> Converted:
+def convert(settings: ToolSettings, tool: str, name: str) -> Converted:
     """Return the FineTuneJob that does what `tool` would do with `settings`."""
     nulls = NULLS.get(tool, {})
     settings = {key: value for key, value in settings.items() if value is not None or key in nulls}
@@ -128,7 +128,7 @@ def convert(settings: Settings, tool: str, name: str) -> Converted:
     return made
 
 
-def _method(settings: Settings, tool: str) -> str:
+def _method(settings: ToolSettings, tool: str) -> str:
     four_bits = settings.get("load_in_4bit") is True or settings.get("quantization_bit") == 4
     if four_bits or settings.get("adapter") == "qlora":
         return "qlora"

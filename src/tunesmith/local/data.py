@@ -19,17 +19,17 @@ from tunesmith.api.datasets import DatasetSpec, PromptsSpec, SampledFormat
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.api.scalars import Encoding
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.contents import contents_of
-from tunesmith.data.encodings import UTF_8
-from tunesmith.data.fields import Fields
-from tunesmith.data.legal import case_from, prompt_messages
-from tunesmith.data.movielens import is_movielens
-from tunesmith.data.place import BadRecord, RecordProblem, RecordSkipped, Skipped
-from tunesmith.data.prompts import read_articles, read_laws
-from tunesmith.data.read import Item, Reader, Tally
-from tunesmith.data.records import read_records
-from tunesmith.data.seeds import seed_from
-from tunesmith.data.shapes import UNKNOWN, Shape, likeliest, shape_of
+from tunesmith.data.files.encodings import UTF_8
+from tunesmith.data.files.records import read_records
+from tunesmith.data.formats.contents import contents_of
+from tunesmith.data.formats.detect_format import UNKNOWN, RecordShape, likeliest, shape_of
+from tunesmith.data.formats.fields import Fields
+from tunesmith.data.formats.legal import case_from, prompt_messages
+from tunesmith.data.formats.movielens import is_movielens
+from tunesmith.data.formats.seeds import seed_from
+from tunesmith.data.prompts.load import read_articles, read_laws
+from tunesmith.data.read import Item, ReadCounts, Reader, ReadResult
+from tunesmith.data.record import BadRecord, RecordProblem, RecordSkipped, Skipped
 from tunesmith.errors import UsageError
 from tunesmith.local.data_source import Source, say
 from tunesmith.local.overrides import parse_override
@@ -43,12 +43,11 @@ _READ_TWICE = ("userSimulation", "sampled")
 GUESSED_FROM = 20
 _BESIDE = ("limit", "systemPrompt")  # options of a dataset rather than of its format
 _UNNAMED = "file:///unnamed"
-Dataset = DatasetSpec | PromptsSpec | SeedsSpec
-Found = Item | BadRecord | Skipped
+InputSpec = DatasetSpec | PromptsSpec | SeedsSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReadOptions:
     """How a command is told to read. `format` None: guess."""
 
     format: str | None = None
@@ -62,14 +61,14 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Seen:
+class ReadSummary:
     """What went by while reading."""
 
-    tally: Tally = field(default_factory=Tally)
-    shapes: Counter[Shape] = field(default_factory=Counter)
+    tally: ReadCounts = field(default_factory=ReadCounts)
+    shapes: Counter[RecordShape] = field(default_factory=Counter)
 
 
-def dataset_of(asked: Asked, source: Source, console: Console) -> tuple[str, Dataset]:
+def dataset_of(asked: ReadOptions, source: Source, console: Console) -> tuple[str, InputSpec]:
     """Format and settings. Says what was guessed. Raises UsageError where they cannot be meant."""
     name = asked.format or _guessed(source, console)
     if name not in FORMATS:
@@ -78,7 +77,7 @@ def dataset_of(asked: Asked, source: Source, console: Console) -> tuple[str, Dat
     return name, _settings(name, asked)
 
 
-def found_in(source: Source, name: str, dataset: Dataset, seen: Seen) -> Iterator[Found]:
+def found_in(source: Source, name: str, dataset: InputSpec, seen: ReadSummary) -> Iterator[ReadResult]:
     """Everything the format makes of the files, in order; what is bad or left out with the reason."""
     if isinstance(dataset, DatasetSpec) and name in _READ_TWICE:
         files = dataset.sampled or SampledFormat()
@@ -110,7 +109,7 @@ def _guessed(source: Source, console: Console) -> str:
     return shape.format
 
 
-def _settings(name: str, asked: Asked) -> Dataset:
+def _settings(name: str, asked: ReadOptions) -> InputSpec:
     block: dict[str, Any] = {}
     beside: dict[str, Any] = {"encoding": asked.encoding}
     for text in asked.options:
@@ -137,7 +136,7 @@ def _settings(name: str, asked: Asked) -> Dataset:
         ) from None
 
 
-def _dataset(name: str, block: dict[str, Any], beside: dict[str, Any]) -> Dataset:
+def _dataset(name: str, block: dict[str, Any], beside: dict[str, Any]) -> InputSpec:
     if name == "seeds":
         return SeedsSpec.model_validate({"uri": _UNNAMED, **beside, **block})
     if name == "legalJudgement":
@@ -146,7 +145,7 @@ def _dataset(name: str, block: dict[str, Any], beside: dict[str, Any]) -> Datase
     return DatasetSpec.model_validate({"uri": _UNNAMED, name: block, **beside})
 
 
-def _maker(dataset: Dataset) -> Callable[[Any], Sequence[Conversation | Document]]:
+def _maker(dataset: InputSpec) -> Callable[[Any], Sequence[Conversation | Document]]:
     """What one record becomes. Raises RecordProblem, RecordSkipped."""
     if isinstance(dataset, DatasetSpec):
         return lambda value: contents_of(value, dataset)
@@ -175,8 +174,8 @@ def _one_by_one(
     make: Callable[[Any], Sequence[Conversation | Document]],
     limit: int | None,
     join: str | None,
-    seen: Seen,
-) -> Iterator[Found]:
+    seen: ReadSummary,
+) -> Iterator[ReadResult]:
     """`join` says what a document of a plain text file is; None: plain text is no data."""
     records = read_records(
         source.store,

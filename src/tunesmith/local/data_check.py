@@ -14,18 +14,18 @@ from tunesmith.api.common import HubSpec
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.bad_records import not_allowed
-from tunesmith.data.fields import unread_text
+from tunesmith.data.formats.fields import unread_text
 from tunesmith.data.lengths import longest_sample
-from tunesmith.data.place import BadRecord, Skipped
-from tunesmith.data.read import BadRecords, Item
+from tunesmith.data.parallel_encoder import EncodingSettings, ParallelEncoder
+from tunesmith.data.read import BadRecords, Item, ReadResult
+from tunesmith.data.record import BadRecord, Skipped
 from tunesmith.data.report import counted
-from tunesmith.data.tokenise import Settings, Tokeniser
 from tunesmith.engines.load import fetch_model, vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.errors import UsageError
 from tunesmith.local.chat import source as model_source
 from tunesmith.local.console import Console
-from tunesmith.local.data import LEARNED, Asked, Dataset, Found, Seen, dataset_of, found_in
+from tunesmith.local.data import LEARNED, InputSpec, ReadOptions, ReadSummary, dataset_of, found_in
 from tunesmith.local.data_source import Source, opened, say
 from tunesmith.local.preview import histogram
 from tunesmith.local.storage import embedded_for
@@ -40,10 +40,10 @@ _NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
 
 
 @dataclass(slots=True)
-class Account:
+class CheckSummary:
     """What was found. `lengths` counts samples by their tokens before any cut."""
 
-    seen: Seen = field(default_factory=Seen)
+    seen: ReadSummary = field(default_factory=ReadSummary)
     good: int = 0
     bad: BadRecords = field(default_factory=BadRecords)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -71,10 +71,10 @@ class Account:
 
 
 def check(
-    path: str, asked: Asked, model: str | None, max_length: int | None, work_dir: Path, console: Console
+    path: str, asked: ReadOptions, model: str | None, max_length: int | None, work_dir: Path, console: Console
 ) -> int:
     """Reads everything and says what it is. Returns 0 when all of it can be used, else 2."""
-    account, settings = Account(), None
+    account, settings = CheckSummary(), None
     with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
         name, dataset = dataset_of(asked, source, console)
         if model is not None and name not in LEARNED:
@@ -107,16 +107,18 @@ def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, Path
         yield ChatTokenizer.load(found), found
 
 
-def _settings(dataset: DatasetSpec, asked: int | None, model: Path) -> Settings:
+def _settings(dataset: DatasetSpec, asked: int | None, model: Path) -> EncodingSettings:
     train_on = dataset.chat.train_on if dataset.chat else "allAssistant"
     positions = max_positions(model)
     longest = longest_sample(asked, positions)
-    return Settings(longest, train_on, vocab_size=vocabulary_size(model), positions=positions)
+    return EncodingSettings(longest, train_on, vocab_size=vocabulary_size(model), positions=positions)
 
 
-def _measure(account: Account, found: Iterator[Found], tokenizer: ChatTokenizer, settings: Settings) -> None:
-    with Tokeniser(tokenizer) as tokeniser:
-        for each in tokeniser.encode(found, settings):
+def _measure(
+    account: CheckSummary, found: Iterator[ReadResult], tokenizer: ChatTokenizer, settings: EncodingSettings
+) -> None:
+    with ParallelEncoder(tokenizer) as encoder:
+        for each in encoder.encode(found, settings):
             if isinstance(each, BadRecord | Skipped):
                 account.add(each)
             else:
@@ -124,7 +126,7 @@ def _measure(account: Account, found: Iterator[Found], tokenizer: ChatTokenizer,
                 account.measure(each[1])
 
 
-def _say_what(account: Account, name: str, dataset: Dataset, source: Source, console: Console) -> None:
+def _say_what(account: CheckSummary, name: str, dataset: InputSpec, source: Source, console: Console) -> None:
     tally, shapes = account.seen.tally, account.seen.shapes
     say(console, source.name, "bold")
     noun = _NOUNS.get(name, "conversation")
@@ -149,7 +151,7 @@ def _say_what(account: Account, name: str, dataset: Dataset, source: Source, con
         say(console, "  Records of several formats: put each into a file of its own, and into `datasets`.")
 
 
-def _say_lengths(account: Account, max_length: int, console: Console) -> None:
+def _say_lengths(account: CheckSummary, max_length: int, console: Console) -> None:
     lengths, samples = account.lengths, account.lengths.total()
     if not samples:
         return

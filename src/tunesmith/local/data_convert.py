@@ -17,14 +17,14 @@ from tunesmith.artifacts.local_files import explained, finished_temp, link_new, 
 from tunesmith.artifacts.location import FolderLocation
 from tunesmith.artifacts.opening import locate
 from tunesmith.data.bad_records import not_allowed
-from tunesmith.data.convert import TARGETS, Target, records_of
-from tunesmith.data.fields import unread_text
-from tunesmith.data.place import BadRecord, RecordProblem, Skipped
+from tunesmith.data.formats.convert import TARGETS, TargetFormat, records_of
+from tunesmith.data.formats.fields import unread_text
 from tunesmith.data.read import BadRecords, Item
+from tunesmith.data.record import BadRecord, RecordProblem, Skipped
 from tunesmith.data.report import counted
 from tunesmith.errors import UsageError
 from tunesmith.local.console import Console
-from tunesmith.local.data import LEARNED, Asked, Seen, dataset_of, found_in
+from tunesmith.local.data import LEARNED, ReadOptions, ReadSummary, dataset_of, found_in
 from tunesmith.local.data_check import say_bad
 from tunesmith.local.data_source import Source, opened, say
 from tunesmith.local.overrides import absolute
@@ -44,18 +44,18 @@ class Into:
 
 
 @dataclass(slots=True)
-class _Account:
-    seen: Seen = field(default_factory=Seen)
+class _ConvertSummary:
+    seen: ReadSummary = field(default_factory=ReadSummary)
     written: int = 0
     shortened: int = 0
     bad: BadRecords = field(default_factory=BadRecords)
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def convert(path: str, asked: Asked, into: Into, work_dir: Path, console: Console) -> int:
+def convert(path: str, asked: ReadOptions, into: Into, work_dir: Path, console: Console) -> int:
     """Writes the file, or says why not and leaves nothing. Returns the exit code, 0 or 2."""
     target, out = _target(into.target), _out(into)
-    account = _Account()
+    account = _ConvertSummary()
     with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
         name, dataset = dataset_of(asked, source, console)
         if name not in LEARNED or name == "text":
@@ -75,7 +75,7 @@ def convert(path: str, asked: Asked, into: Into, work_dir: Path, console: Consol
     return 0
 
 
-def _target(text: str) -> Target:
+def _target(text: str) -> TargetFormat:
     for target in TARGETS:
         if text == target:
             return target
@@ -104,7 +104,9 @@ def _exists(into: Into) -> UsageError:
     return UsageError(f"{into.path} is there already; --force replaces it.")
 
 
-def _convert(found: Item | BadRecord | Skipped, target: Target, write: Write, account: _Account) -> None:
+def _convert(
+    found: Item | BadRecord | Skipped, target: TargetFormat, write: Write, account: _ConvertSummary
+) -> None:
     match found:
         case BadRecord():
             account.bad.add(found)
@@ -159,7 +161,7 @@ def _packed(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
         yield raw
 
 
-def _say_what(account: _Account, source: Source, console: Console) -> None:
+def _say_what(account: _ConvertSummary, source: Source, console: Console) -> None:
     say(console, source.name, "bold")
     say(console, f"  {counted(account.seen.tally.records, 'record')} read")
     for reason, number in sorted(account.skipped.items()):
@@ -177,7 +179,7 @@ def _say_what(account: _Account, source: Source, console: Console) -> None:
     say_bad(account.bad, console)
 
 
-def _why_not(account: _Account, into: Into) -> str:
+def _why_not(account: _ConvertSummary, into: Into) -> str:
     """Why the file must not appear; empty if it may."""
     if account.bad.fatal:
         return f"{not_allowed(account.bad.fatal)}, which --max-bad-records cannot allow"

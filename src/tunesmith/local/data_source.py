@@ -20,8 +20,9 @@ from rich.text import Text
 from tunesmith.artifacts.location import is_hidden
 from tunesmith.artifacts.open import find_files, open_store
 from tunesmith.artifacts.store import Entry, Store
-from tunesmith.data.encodings import UTF_8
-from tunesmith.data.records import Opener, Record, choose_files, read_records
+from tunesmith.data.files.encodings import UTF_8
+from tunesmith.data.files.records import Record, choose_files, read_records
+from tunesmith.data.record import Opener
 from tunesmith.errors import DataError
 from tunesmith.local.overrides import absolute
 from tunesmith.local.storage import embedded_for
@@ -80,7 +81,7 @@ def opened(path: str, work_dir: Path, console: Console, encoding: str = UTF_8) -
         store, entries = find_files(uri)
         size = sum(entry.size for entry in entries)
         task = bar.add_task(escape(visible(path)[-40:]), total=size)
-        watched = _Watched(store, lambda read: bar.advance(task, read))
+        watched = _CountingStore(store, lambda read: bar.advance(task, read))
         hidden = _hidden(uri, store)
         yield Source(path, watched, entries, hidden, lambda n: bar.reset(task, total=n * size), encoding)
 
@@ -98,18 +99,18 @@ def _bar(console: Console) -> Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class _CountingStore:
     """A store that says how many bytes were read."""
 
     store: Opener
     advance: Callable[[int], None]
 
     def open(self, key: str, /) -> BinaryIO:
-        return cast(BinaryIO, _Stream(self.store.open(key), self.advance))
+        return cast(BinaryIO, _CountingStream(self.store.open(key), self.advance))
 
 
 @dataclass(frozen=True, slots=True)
-class _Stream:
+class _CountingStream:
     inner: BinaryIO
     advance: Callable[[int], None]
 
@@ -118,7 +119,7 @@ class _Stream:
         self.advance(len(data))
         return data
 
-    def __enter__(self) -> _Stream:
+    def __enter__(self) -> _CountingStream:
         return self
 
     def __exit__(self, *error: object) -> None:

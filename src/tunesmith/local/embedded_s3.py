@@ -134,7 +134,14 @@ class EmbeddedS3:
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with self.log_path.open("wb") as log:
             self._guard = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tunesmith.local.guard", str(self._lock.fileno()), *command],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "tunesmith.local.parent_watchdog",
+                    str(self._lock.fileno()),
+                    *command,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

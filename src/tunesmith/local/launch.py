@@ -27,7 +27,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LaunchResult:
     """How a launch ended. `termination` is the program's own word, None if it could not say one."""
 
     code: int
@@ -127,7 +127,7 @@ class Launch:
         except (OSError, http.client.HTTPException):
             return {}
 
-    def wait(self, tell: Callable[[dict[str, Any]], None], every: float = 0.3) -> Outcome:
+    def wait(self, tell: Callable[[dict[str, Any]], None], every: float = 0.3) -> LaunchResult:
         """Wait for the end, telling of progress on the way."""
         while True:
             try:
@@ -135,7 +135,7 @@ class Launch:
             except subprocess.TimeoutExpired:
                 tell(self.progress())
                 continue
-            return Outcome(code, self._last_word())
+            return LaunchResult(code, self._last_word())
 
     def stop(self) -> None:
         """Ask the ranks to save and stop; after a minute, end them."""

@@ -23,10 +23,10 @@ from tunesmith.api.references import Key, references, target_key
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.artifacts.transfer import get_tree
-from tunesmith.local.launch import Devices, Launch, Outcome, free_port, pod_environment
-from tunesmith.local.show import JobProgress, show_dialogues, show_result, show_sampling
-from tunesmith.local.show_models import show_evaluation
-from tunesmith.local.storage import RunStorage, Seed, own_s3_in_words, run_storage, variables
+from tunesmith.local.evaluation_display import show_evaluation
+from tunesmith.local.job_display import JobProgress, show_dialogues, show_result, show_sampling
+from tunesmith.local.launch import Devices, Launch, LaunchResult, free_port, pod_environment
+from tunesmith.local.storage import RunStorage, SeedUpload, own_s3_in_words, run_storage, variables
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
 from tunesmith.names import (
     DRY_RUN,
@@ -54,7 +54,7 @@ class RunOptions:
     work_dir: Path = DEFAULT_WORK_DIR
     keep_going: bool = False
     processes: int | None = None
-    seeds: Sequence[Seed] = ()
+    seeds: Sequence[SeedUpload] = ()
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class LocalRun:
             )
         return code
 
-    def _launch(self, job: Job, folder: JobFolder, environment: Mapping[str, str], lock: int) -> Outcome:
+    def _launch(self, job: Job, folder: JobFolder, environment: Mapping[str, str], lock: int) -> LaunchResult:
         plan = build(job, output_uris(self.jobs))
         folder.run_json.write_text(plan.run.to_json(), "utf-8")
         port = free_port()
@@ -177,7 +177,7 @@ class LocalRun:
         options = "" if work == DEFAULT_WORK_DIR else f" --work-dir {quote(str(work))}"
         show_result(self.console, result, folder, job.spec.output.uri, options)
 
-    def _explain(self, job: Job, folder: JobFolder, outcome: Outcome) -> int:
+    def _explain(self, job: Job, folder: JobFolder, outcome: LaunchResult) -> int:
         word = outcome.termination
         if word is None or word.get("reason") == "Succeeded":
             how = f"a process was killed or died without a word (the launcher ended with {outcome.code})"

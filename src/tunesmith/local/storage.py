@@ -37,7 +37,7 @@ AWS_VARIABLES = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-Seed = tuple[str, Path]
+SeedUpload = tuple[str, Path]
 
 
 def own_s3(environment: Mapping[str, str]) -> str | None:
@@ -118,7 +118,7 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def parse_seed(text: str) -> Seed:
+def parse_seed(text: str) -> SeedUpload:
     """`s3://bucket/key=PATH` as address and path. Raises UsageError."""
     uri, _, place = text.partition("=")
     if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[2] or not place:
@@ -173,7 +173,7 @@ class RunStorage:
             return self.server.environment()
         return credentials(job, os.environ)
 
-    def put(self, seeds: Iterable[Seed]) -> None:
+    def put(self, seeds: Iterable[SeedUpload]) -> None:
         """Put seeds into the embedded server, or where the other jobs' s3:// addresses lead."""
         given: Mapping[str, str] = {}
         options = StorageOptions()
@@ -187,7 +187,7 @@ class RunStorage:
 
 
 @contextmanager
-def run_storage(jobs: Sequence[Job], seeds: Sequence[Seed], folder: Path) -> Iterator[RunStorage]:
+def run_storage(jobs: Sequence[Job], seeds: Sequence[SeedUpload], folder: Path) -> Iterator[RunStorage]:
     """The storage of some jobs; where one means the embedded server, that runs and has their buckets."""
     outputs = output_uris(jobs)
     uris = {job.key: s3_uris(job, outputs) for job in jobs}

@@ -7,10 +7,10 @@ from typing import Any
 
 from tunesmith.data.lengths import DEFAULT
 
-Settings = dict[str, Any]
+ToolSettings = dict[str, Any]
 
 # The Hugging Face Trainer's, where ours are others.
-_TRAINER: Settings = {
+_TRAINER: ToolSettings = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1,
     "learning_rate": 5e-5,
@@ -19,7 +19,7 @@ _TRAINER: Settings = {
     "weight_decay": 0.0,
     "save_steps": 500,
 }
-DEFAULTS: Mapping[str, Settings] = {
+DEFAULTS: Mapping[str, ToolSettings] = {
     "trl": {**_TRAINER, "learning_rate": 2e-5, "max_length": 1024},
     "llamafactory": {**_TRAINER, "cutoff_len": 2048},
     "axolotl": {
@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, Settings] = {
         "weight_decay": 0.0, "sequence_len": 512,
     },
 }  # fmt: skip
-LORA_DEFAULTS: Mapping[str, Settings] = {
+LORA_DEFAULTS: Mapping[str, ToolSettings] = {
     "trl": {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05},
     "llamafactory": {"lora_rank": 8, "lora_dropout": 0.0},
     "axolotl": {"lora_dropout": 0.0},

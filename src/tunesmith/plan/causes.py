@@ -13,11 +13,12 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from tunesmith.names import Reason
-from tunesmith.plan.draft import moment, stamp
 from tunesmith.plan.eviction import EVICTED, never_ran, overuse
 from tunesmith.plan.messages import fit, is_word
-from tunesmith.plan.pods import Object, get, items, last_word, name_of, states
+from tunesmith.plan.objects import Object, get, items, name_of
+from tunesmith.plan.pods import states, termination_message
 from tunesmith.plan.start_error import init_states, start_error
+from tunesmith.plan.status import format_time, parse_time
 
 _KILLED = 137
 _FIRST, _LAST = "", "~"  # before and after every time
@@ -109,9 +110,9 @@ def _taken(pod: Object) -> tuple[str, str] | None:
     end = get(pod, "metadata", "deletionTimestamp")
     if not end:
         return None
-    grace, until = get(pod, "metadata", "deletionGracePeriodSeconds"), moment(end)
+    grace, until = get(pod, "metadata", "deletionGracePeriodSeconds"), parse_time(end)
     if until is not None and type(grace) is int and 0 <= grace < 10**8:
-        end = stamp(until - timedelta(seconds=grace))
+        end = format_time(until - timedelta(seconds=grace))
     return str(end), "was deleted before it had ended."
 
 
@@ -137,7 +138,7 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
         return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
     if why := start_error(pod):
         return Cause(Reason.START_ERROR, f"Pod {name} could not start: {why}", pod=name)
-    word = last_word(pod)
+    word = termination_message(pod)
     said = word.get("reason")
     if isinstance(said, str) and is_word(said) and said != "Succeeded":
         counts, permanent = said != Reason.STOPPED, word.get("permanent") is True

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.names import Kind
 
-Grows = Callable[[Any, Any], bool]
+MayGrow = Callable[[Any, Any], bool]
 """Whether the second value is a growth of the first; None stands for an absent field."""
 # Defaults of earlier versions that fields no longer have: outputs hold them as settings.
 _FORMER = {"training.maxLength": 4096}
@@ -24,7 +24,7 @@ def not_smaller(old: float | None, new: float | None) -> bool:
     return new is None or (old is not None and new >= old)
 
 
-def whatever(old: Any, new: Any) -> bool:
+def any_change(old: Any, new: Any) -> bool:
     """Anything: the content behind the field is compared instead."""
     return True
 
@@ -33,7 +33,7 @@ def whatever(old: Any, new: Any) -> bool:
 class Growth:
     """The fields of a kind that may grow, by their dotted paths, and a sentence about it for messages."""
 
-    fields: Mapping[str, Grows] = field(default_factory=dict)
+    fields: Mapping[str, MayGrow] = field(default_factory=dict)
     sentence: str = ""
 
 
@@ -43,8 +43,8 @@ GROWTH: Mapping[Kind, Growth] = {
         {
             "sampling.numSamples": not_smaller,
             "prompts.limit": not_smaller,
-            "prompts.uri": whatever,
-            "prompts.maxBadRecords": whatever,
+            "prompts.uri": any_change,
+            "prompts.maxBadRecords": any_change,
         },
         "Over an existing output, sampling.numSamples may grow and prompts may be added (on a cluster: "
         "delete the job and apply it again); nothing else may change.",
@@ -53,8 +53,8 @@ GROWTH: Mapping[Kind, Growth] = {
         {
             "rounds": not_smaller,
             "seeds.limit": not_smaller,
-            "seeds.uri": whatever,
-            "seeds.maxBadRecords": whatever,
+            "seeds.uri": any_change,
+            "seeds.maxBadRecords": any_change,
         },
         "Over an existing output, rounds and seeds.limit may grow and seeds may be added, behind the others "
         "if they have no ids of their own (on a cluster: delete the job and apply it again); nothing else "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunesmith.plan.draft import clean
+from tunesmith.plan.status import clean
 from tunesmith.text import visible
 
 MOST = 1024

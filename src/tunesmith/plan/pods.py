@@ -11,36 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunesmith.names import CONTAINER
-from tunesmith.plan.draft import clean
+from tunesmith.plan.objects import Object, get, items
 
-Object = Mapping[str, Any]
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
 REPLICA_INDEX = "training.kubeflow.org/replica-index"
 JOB_NAME = "training.kubeflow.org/job-name"
 MAX_TERMINATION = 4096
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def get(node: Any, *path: str | int) -> Any:
-    """The value at a path of plain objects, None where anything is missing."""
-    for part in path:
-        if isinstance(node, Mapping):
-            node = node.get(part)
-        elif isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int):
-            node = node[part] if part < len(node) else None
-        else:
-            return None
-    return node
-
-
-def items(value: Any) -> list[Any]:
-    """A list as it is; empty for anything else."""
-    return value if isinstance(value, list) else []
-
-
-def name_of(pod: Object) -> str:
-    """Its name, fit for a status."""
-    return clean(get(pod, "metadata", "name") or "", 253)
 
 
 def of_job(pods: Sequence[Object], name: str) -> list[Object]:
@@ -75,7 +52,7 @@ def is_deleted(pod: Object) -> bool:
     return bool(get(pod, "metadata", "deletionTimestamp"))
 
 
-def last_word(pod: Object) -> dict[str, Any]:
+def termination_message(pod: Object) -> dict[str, Any]:
     """The JSON our program left in the termination message; empty if it left none."""
     for status in states(pod):
         text = get(status, "state", "terminated", "message")
@@ -92,7 +69,7 @@ def last_word(pod: Object) -> dict[str, Any]:
 def published(pods: Sequence[Object]) -> dict[str, Any] | None:
     """The last word of rank 0 if it says that a manifest was published."""
     for pod in pods:
-        word = last_word(pod) if is_master(pod) else {}
+        word = termination_message(pod) if is_master(pod) else {}
         digest = word.get("manifest")
         if word.get("reason") == "Succeeded" and isinstance(digest, str) and _DIGEST.fullmatch(digest):
             return word

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.plan.draft import clean
+from tunesmith.plan.status import clean
 from tunesmith.plan.trouble import TROUBLE, trouble_of
 
 AWAITED = "awaited"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from tunesmith import names
-from tunesmith.plan.draft import moment
 from tunesmith.plan.messages import fit
-from tunesmith.plan.pods import Object, get, items
+from tunesmith.plan.objects import Object, get, items
+from tunesmith.plan.status import parse_time
 
 
 def child_name(child: Object) -> str:
@@ -29,20 +29,20 @@ def _condition(child: Object, kind: str) -> Object | None:
     return next((c for c in conditions if get(c, "type") == kind and get(c, "status") == "True"), None)
 
 
-def holds(child: Object, kind: str) -> bool:
+def has_condition(child: Object, kind: str) -> bool:
     """Whether a condition of a PyTorchJob is true."""
     return _condition(child, kind) is not None
 
 
 def is_done(child: Object) -> bool:
     """Whether it has succeeded or failed: it makes no pods any more."""
-    return holds(child, "Succeeded") or holds(child, "Failed")
+    return has_condition(child, "Succeeded") or has_condition(child, "Failed")
 
 
 def ended_at(child: Object) -> datetime | None:
     """When it succeeded or failed."""
     condition = _condition(child, "Failed") or _condition(child, "Succeeded")
-    return moment(get(condition, "lastTransitionTime"))
+    return parse_time(get(condition, "lastTransitionTime"))
 
 
 def failure_message(child: Object) -> str:

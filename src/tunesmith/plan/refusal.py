@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith.names import Phase, Reason
-from tunesmith.plan.draft import NEXT_ATTEMPT, Draft, Status, is_terminal, moment
-from tunesmith.plan.pods import get, items
+from tunesmith.plan.objects import get, items
+from tunesmith.plan.status import NEXT_ATTEMPT, Status, StatusBuilder, is_terminal, parse_time
 
 FIRST_SECONDS, MOST_SECONDS = 2.0, 60.0
 REFUSALS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
@@ -43,27 +43,27 @@ def not_written(
     before: Any, generation: int, now: datetime, refusal: Refusal, deadline: int | None = None
 ) -> Status:
     """Return the status of a job that waits; Failed if nothing was created for `deadline` seconds."""
-    draft = Draft(before, generation, now)
-    if is_terminal(draft.before):
-        return draft.status
-    draft.status.pop(NEXT_ATTEMPT, None)
-    phase = draft.before.get("phase", Phase.PENDING)
+    builder = StatusBuilder(before, generation, now)
+    if is_terminal(builder.before):
+        return builder.status
+    builder.status.pop(NEXT_ATTEMPT, None)
+    phase = builder.before.get("phase", Phase.PENDING)
     if not refusal.creating:
-        draft.phase(phase, refusal.reason, refusal.message)
-        return draft.status
+        builder.phase(phase, refusal.reason, refusal.message)
+        return builder.status
     no = (False, str(refusal.reason), refusal.message)
-    if deadline is not None and (now - _since(draft)).total_seconds() >= deadline:
+    if deadline is not None and (now - _since(builder)).total_seconds() >= deadline:
         message = f"Nothing could be created for {deadline} seconds. {refusal.message}"
-        draft.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, message, no)
-        return draft.status
+        builder.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, message, no)
+        return builder.status
     # Still suspended: else its PyTorchJob, deleted for that, would be missed and made again.
-    draft.phase(phase if phase == Phase.SUSPENDED else Phase.PENDING, refusal.reason, refusal.message, no)
-    return draft.status
+    builder.phase(phase if phase == Phase.SUSPENDED else Phase.PENDING, refusal.reason, refusal.message, no)
+    return builder.status
 
 
-def _since(draft: Draft) -> datetime:
+def _since(builder: StatusBuilder) -> datetime:
     """Return when the API server began to refuse; now if it has not before."""
-    for condition in items(draft.before.get("conditions")):
+    for condition in items(builder.before.get("conditions")):
         if get(condition, "type") == "Accepted" and get(condition, "reason") in REFUSALS:
-            return moment(get(condition, "lastTransitionTime")) or draft.time
-    return draft.time
+            return parse_time(get(condition, "lastTransitionTime")) or builder.time
+    return builder.time

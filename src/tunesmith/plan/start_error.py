@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.plan.messages import fit
-from tunesmith.plan.pods import Object, get, has_ended, items, states
+from tunesmith.plan.objects import Object, get, items
+from tunesmith.plan.pods import has_ended, states
 
 _REASONS = ("StartError", "ContainerCannotRun")
 

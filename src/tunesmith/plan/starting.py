@@ -12,9 +12,9 @@ from itertools import islice
 from typing import Any
 
 from tunesmith.names import CONTAINER, Phase, Reason
-from tunesmith.plan.draft import moment
 from tunesmith.plan.messages import fit, is_word
-from tunesmith.plan.pods import Object, get, items, name_of
+from tunesmith.plan.objects import Object, get, items, name_of
+from tunesmith.plan.status import parse_time
 
 PATIENCE = 15.0
 """Seconds without a pod, or with one that gives no reason, after which events are read."""
@@ -77,7 +77,7 @@ class Start:
         return soon if deadline is None else min(soon, max(0.0, deadline - waited))
 
     def _age(self, pod: Object) -> float:
-        made = moment(get(pod, "metadata", "creationTimestamp"))
+        made = parse_time(get(pod, "metadata", "creationTimestamp"))
         return self._seconds(max(self.since, made) if made else self.since)
 
     def _seconds(self, then: datetime) -> float:
@@ -107,12 +107,12 @@ def _released(child: Object, now: datetime) -> datetime | None:
     """Return when its pods could first be made; None while it is suspended."""
     if get(child, "spec", "runPolicy", "suspend") is True:
         return None
-    since = moment(get(child, "metadata", "creationTimestamp")) or now
+    since = parse_time(get(child, "metadata", "creationTimestamp")) or now
     for condition in items(get(child, "status", "conditions")):
         if get(condition, "type") == "Suspended":
             if get(condition, "status") == "True":
                 return None
-            since = max(since, moment(get(condition, "lastTransitionTime")) or since)
+            since = max(since, parse_time(get(condition, "lastTransitionTime")) or since)
     return min(since, now)
 
 
@@ -121,7 +121,7 @@ def _stopped(status: Mapping[str, Any], now: datetime) -> datetime:
     if status.get("phase") == Phase.RUNNING:
         return now
     conditions = (c for c in items(status.get("conditions")) if get(c, "type") == str(Phase.RUNNING))
-    times = [moment(get(condition, "lastTransitionTime")) for condition in conditions]
+    times = [parse_time(get(condition, "lastTransitionTime")) for condition in conditions]
     return max((then for then in times if then), default=datetime.min.replace(tzinfo=now.tzinfo))
 
 

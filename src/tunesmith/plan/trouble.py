@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.names import PROGRESS_PORT
-from tunesmith.plan.draft import DEGRADED, PROGRESS_UNREACHABLE, Draft, clean, moment, stamp
+from tunesmith.plan.status import (
+    DEGRADED,
+    PROGRESS_UNREACHABLE,
+    StatusBuilder,
+    clean,
+    format_time,
+    parse_time,
+)
 
 TROUBLE = "trouble"
 """In the progress of a pod: {reason, message, since}."""
@@ -28,30 +35,34 @@ def trouble_of(said: Any) -> dict[str, str] | None:
     if not isinstance(said, Mapping):
         return None
     reason, message, since = (said.get(name) for name in ("reason", "message", "since"))
-    then = moment(since) if isinstance(since, str) else None
+    then = parse_time(since) if isinstance(since, str) else None
     if not (isinstance(reason, str) and _WORD.fullmatch(reason) and isinstance(message, str) and then):
         return None
-    return {"reason": reason, "message": clean(" ".join(message.split()), _MOST_SAID), "since": stamp(then)}
+    return {
+        "reason": reason,
+        "message": clean(" ".join(message.split()), _MOST_SAID),
+        "since": format_time(then),
+    }
 
 
-def describe(draft: Draft, trouble: Mapping[str, str] | None, running: str) -> str:
+def describe(builder: StatusBuilder, trouble: Mapping[str, str] | None, running: str) -> str:
     """Set the condition, and return the message of a job that is running, with its trouble if any."""
     if trouble is None:
-        draft.condition(DEGRADED, False, _GOES_ON, "")
+        builder.condition(DEGRADED, False, _GOES_ON, "")
         return running
     message = f"Since {trouble['since']}: {trouble['message']}"
-    draft.condition(DEGRADED, True, trouble["reason"], message)
+    builder.condition(DEGRADED, True, trouble["reason"], message)
     return f"{running} {message}"
 
 
-def describe_silence(draft: Draft, since: str | None, running: str) -> str:
+def describe_silence(builder: StatusBuilder, since: str | None, running: str) -> str:
     """Set the condition, and return the message of a job that is running, with what is unknown of it."""
     if since is None:
-        draft.condition(PROGRESS_UNREACHABLE, False, "Answered", "")
+        builder.condition(PROGRESS_UNREACHABLE, False, "Answered", "")
         return running
     message = (
         f"Since {since}: progress unreachable: rank 0 does not answer on port {PROGRESS_PORT}. The job goes "
         "on; a mesh with strict mTLS or a network policy must let the operator in."
     )
-    draft.condition(PROGRESS_UNREACHABLE, True, "NoAnswer", message)
+    builder.condition(PROGRESS_UNREACHABLE, True, "NoAnswer", message)
     return f"{running} {message}"

@@ -12,13 +12,13 @@ from typing import Any
 from tunesmith.report import svg
 from tunesmith.report.finetune import (
     DATASET_COLUMNS,
-    Row,
     chart,
     dataset_row,
     environment,
     length_chart,
     without_control_characters,
 )
+from tunesmith.report.values import Values
 
 SUMMED = ("seen_samples", "seen_tokens", "validation_samples", "tokens", "label_tokens")
 MOST_BARS = 12
@@ -52,7 +52,7 @@ def render_data_report(data: Mapping[str, Any]) -> str:
     return without_control_characters(page)
 
 
-def summary(datasets: Sequence[Row]) -> list[tuple[str, Any]]:
+def summary(datasets: Sequence[Values]) -> list[tuple[str, Any]]:
     """The few numbers one looks for first."""
     whole = {key: sum(row[key] for row in datasets) for key in SUMMED}
     labels = whole["label_tokens"] / whole["tokens"] if whole["tokens"] else 0.0
@@ -77,20 +77,20 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, text) for name, text, present in known if present]
 
 
-def users_chart(datasets: Sequence[Row]) -> dict[str, Any] | None:
+def users_chart(datasets: Sequence[Values]) -> dict[str, Any] | None:
     """How many users have how many samples; None where there are no users."""
     bars = [{"low": n, "high": n, "count": count} for n, count in sorted(users(datasets).items())]
     return _bars("Users by number of samples", "samples", bars, "users")
 
 
-def users_bars(datasets: Sequence[Row]) -> list[tuple[str, float, str]]:
+def users_bars(datasets: Sequence[Values]) -> list[tuple[str, float, str]]:
     """The same where there are few numbers: name, length on the page, text."""
     found = users(datasets)
     most = max(found.values(), default=1)
     return [(f"{n:,} samples", count / most, f"{count:,} users") for n, count in sorted(found.items())]
 
 
-def users(datasets: Sequence[Row]) -> Counter[int]:
+def users(datasets: Sequence[Values]) -> Counter[int]:
     """Users by their number of samples."""
     found: Counter[int] = Counter()
     for row in datasets:
@@ -98,7 +98,7 @@ def users(datasets: Sequence[Row]) -> Counter[int]:
     return found
 
 
-def left_out(datasets: Sequence[Row]) -> list[tuple[str, float, str]]:
+def left_out(datasets: Sequence[Values]) -> list[tuple[str, float, str]]:
     """Reasons with their numbers, the most frequent first, and their length on the page."""
     reasons: Counter[str] = Counter()
     for row in datasets:
@@ -107,7 +107,9 @@ def left_out(datasets: Sequence[Row]) -> list[tuple[str, float, str]]:
     return [(reason, number / most, f"{number:,}") for reason, number in reasons.most_common()]
 
 
-def _bars(title: str, x_label: str, rows: Sequence[Row], y_label: str = "samples") -> dict[str, Any] | None:
+def _bars(
+    title: str, x_label: str, rows: Sequence[Values], y_label: str = "samples"
+) -> dict[str, Any] | None:
     bars = [(row["low"], row["high"] + 1, row["count"]) for row in rows]
     drawn = svg.bar_chart(bars, x_label=x_label, y_label=y_label, title=title, css="chart wide")
     return chart(title, drawn, [], "")

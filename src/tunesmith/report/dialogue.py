@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.report import svg
-from tunesmith.report.finetune import Row, as_yaml, chart, environment, without_control_characters
+from tunesmith.report.finetune import as_yaml, chart, environment, without_control_characters
 from tunesmith.report.shares import of_all, percent
+from tunesmith.report.svg import Bar
+from tunesmith.report.values import Values
 
 ROLES = ("question", "answer", "correction")
 REASONS = {
@@ -23,16 +25,14 @@ REASONS = {
     "no_answer": "no answer to the last try",
     "not_reached": "server not reached",
 }
-Bar = tuple[str, float, str]
-"""Name, length as a share of the longest, and text beside it."""
 
 
 def render_dialogue_report(data: Mapping[str, Any]) -> str:
     """HTML of one report; the keys of `data`, of which only `statistics` must be there:
 
     title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as
-    `dialogue.statistics.Statistics.values` gives them), examples (as `dialogue.examples.Examples.values`),
-    config dict, versions {name: version}.
+    `dialogue.statistics.DialogueStatistics.values` gives them), examples (as
+    `dialogue.examples.DialogueExamples.values`), config dict, versions {name: version}.
     """
     found = data["statistics"]
     values = {
@@ -126,7 +126,7 @@ def reason_bars(reasons: Mapping[str, int]) -> list[Bar]:
     return [(REASONS.get(name, name), count / longest, of_all(count, total)) for name, count in ranked]
 
 
-def role_row(role: str, found: Row) -> dict[str, Any]:
+def role_row(role: str, found: Values) -> dict[str, Any]:
     """A role's numbers as its table shows them."""
     calls = found["calls"]
     return {
@@ -139,7 +139,7 @@ def role_row(role: str, found: Row) -> dict[str, Any]:
     }
 
 
-def length_charts(lengths: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+def length_charts(lengths: Mapping[str, Sequence[Values]]) -> list[dict[str, Any]]:
     """How long the texts are that each role wrote; roles that wrote none are left out."""
     charts = []
     for role in ROLES:
@@ -153,14 +153,14 @@ def length_charts(lengths: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
     return charts
 
 
-def cost_bars(rounds: Sequence[Row]) -> list[Bar]:
+def cost_bars(rounds: Sequence[Values]) -> list[Bar]:
     """What each role cost in each round; those that cost nothing are left out."""
     costs = [(f"Round {row['round']}, {role}", row[role]) for row in rounds for role in ROLES if row[role]]
     longest, total = max((cost for _, cost in costs), default=1), sum(cost for _, cost in costs)
     return [(name, cost / longest, f"{usd(cost)} ({percent(cost / total)})") for name, cost in costs]
 
 
-def example_groups(examples: Mapping[str, Sequence[Row]]) -> list[tuple[str, Sequence[Row]]]:
+def example_groups(examples: Mapping[str, Sequence[Values]]) -> list[tuple[str, Sequence[Values]]]:
     """(heading, dialogues) of the kinds that there are."""
     headings = {"finished": "Finished dialogues", "failed": "Dialogues that failed"}
     return [(text, examples[kind]) for kind, text in headings.items() if examples.get(kind)]

@@ -11,8 +11,7 @@ from html import escape
 from typing import Any
 
 from tunesmith.report.shares import between, percent
-
-Row = Mapping[str, Any]
+from tunesmith.report.values import Values
 
 RIGHT, DIRECTION = "accuracy", "direction_rate"
 _TITLES = {RIGHT: "Right replies", DIRECTION: "Replies in the changed law's direction"}
@@ -22,11 +21,11 @@ LINE = 20  # pixels of one model's line
 _TICKS = range(0, 101, 25)
 
 
-def evaluation_values(evaluations: Sequence[Row]) -> dict[str, Any]:
+def evaluation_values(evaluations: Sequence[Values]) -> dict[str, Any]:
     """What the template's `section` shows. The keys of an evaluation:
 
-    `name`, `models` [{`name`, `statistics` (as `sampling.statistics.Statistics.values`)}], and `compared` (as
-    `sampling.models.Models.values`).
+    `name`, `models` [{`name`, `statistics` (as `sampling.statistics.SamplingStatistics.values`)}], and
+    `compared` (as `sampling.models.ModelScores.values`).
     """
     return {
         "each": [_evaluation(row) for row in evaluations],
@@ -35,7 +34,7 @@ def evaluation_values(evaluations: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _evaluation(row: Row) -> dict[str, Any]:
+def _evaluation(row: Values) -> dict[str, Any]:
     compared = row["compared"]
     names, sets = compared["names"], compared["sets"]
     measures = measures_of(compared["total"])
@@ -68,7 +67,7 @@ def _evaluation(row: Row) -> dict[str, Any]:
     }
 
 
-def measures_of(total: Row) -> list[str]:
+def measures_of(total: Values) -> list[str]:
     """What is shown of each model: right replies, and the direction of a changed law where cases have one."""
     return [
         RIGHT,
@@ -86,7 +85,7 @@ def colour(number: int) -> str:
     return f"m{number % COLOURS}"
 
 
-def side_row(name: str, found: Row) -> dict[str, Any]:
+def side_row(name: str, found: Values) -> dict[str, Any]:
     """One model's line of the table."""
     return {
         "model": name,
@@ -100,7 +99,7 @@ def side_row(name: str, found: Row) -> dict[str, Any]:
     }
 
 
-def sentences(compared: Row) -> list[str]:
+def sentences(compared: Values) -> list[str]:
     """How the model that is looked at differs from each other one; nothing where nothing was compared."""
     said = []
     for pair in compared["pairs"]:
@@ -120,7 +119,7 @@ def sentences(compared: Row) -> list[str]:
     return said
 
 
-def pair_rows(compared: Row) -> list[dict[str, Any]]:
+def pair_rows(compared: Values) -> list[dict[str, Any]]:
     """Each two models, where there are more than two."""
     if len(compared["names"]) < 3:
         return []
@@ -136,7 +135,7 @@ def pair_rows(compared: Row) -> list[dict[str, Any]]:
     ]
 
 
-def difference(pair: Row, measure: str) -> dict[str, Any]:
+def difference(pair: Values, measure: str) -> dict[str, Any]:
     """A difference as text, with its interval, and whether that leaves out 0."""
     name = _DIFFERENCES[measure]
     if pair.get(name) is None:
@@ -161,11 +160,11 @@ def reason_rows(reasons: Sequence[Mapping[str, int]]) -> list[dict[str, Any]]:
     return [{"reason": name, "counts": [counts.get(name, 0) for counts in reasons]} for name in ranked]
 
 
-def _totals(compared: Row) -> dict[str, Any]:
+def _totals(compared: Values) -> dict[str, Any]:
     return {"name": f"All {len(compared['sets'])} sets", "label": "", "total": True, **compared["total"]}
 
 
-def _groups(groups: Sequence[Row], names: Sequence[str], measure: str) -> list[dict[str, Any]]:
+def _groups(groups: Sequence[Values], names: Sequence[str], measure: str) -> list[dict[str, Any]]:
     """One line per set or label: each model's share, and the differences of the one that is looked at."""
     return [
         {
@@ -190,7 +189,7 @@ def breakable(name: str) -> Any:
     return Markup(text.replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
-def _plot(measure: str, names: Sequence[str], total: Row) -> dict[str, Any]:
+def _plot(measure: str, names: Sequence[str], total: Values) -> dict[str, Any]:
     lines = [
         {
             "name": name,
@@ -202,7 +201,7 @@ def _plot(measure: str, names: Sequence[str], total: Row) -> dict[str, Any]:
     return {"title": f"{_TITLES[measure]}, with 95 % intervals", "lines": lines}
 
 
-def interval_line(number: int, name: str, found: Row, measure: str) -> Any:
+def interval_line(number: int, name: str, found: Values, measure: str) -> Any:
     """An <svg> as wide as its place: a model's 95 % interval, and a mark at its share."""
     share, interval = found.get(measure), found.get(f"{measure}_interval")
     body, text = "", f"{name}: no reply"
@@ -219,7 +218,7 @@ def interval_line(number: int, name: str, found: Row, measure: str) -> Any:
     return _strip(body, text)
 
 
-def dots(names: Sequence[str], models: Sequence[Row], measure: str) -> Any:
+def dots(names: Sequence[str], models: Sequence[Values], measure: str) -> Any:
     """An <svg> as wide as its place, with a mark at each model's share; the first model's on top."""
     middle = LINE // 2
     marks = [

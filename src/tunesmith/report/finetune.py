@@ -11,11 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.fields import unread_text
+from tunesmith.data.formats.fields import unread_text
 from tunesmith.report import svg
 from tunesmith.report.evaluation import evaluation_values
-
-Row = Mapping[str, Any]
+from tunesmith.report.values import Values
 
 DATASET_COLUMNS = (
     ("records", "Records"),
@@ -76,7 +75,7 @@ def environment() -> Any:
     return made
 
 
-def dataset_row(row: Row) -> dict[str, Any]:
+def dataset_row(row: Values) -> dict[str, Any]:
     """A dataset's numbers with what its table shows beside them."""
     seen, skipped = row.get("seen_samples"), row.get("skipped") or {}
     share = f"{row['share']:.1%}" if seen else None
@@ -98,7 +97,7 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, text) for name, text, present in known if present]
 
 
-def loss_chart(metrics: Sequence[Row], evals: Sequence[Row]) -> dict[str, Any] | None:
+def loss_chart(metrics: Sequence[Values], evals: Sequence[Values]) -> dict[str, Any] | None:
     """Raw training loss as faint points, its smoothed line, and the validation loss; None without values."""
     series = [*with_smooth_line("training loss", metrics, "loss")]
     series.append(svg.Series("validation loss", "marks", points_of(evals, "eval_loss")))
@@ -107,7 +106,7 @@ def loss_chart(metrics: Sequence[Row], evals: Sequence[Row]) -> dict[str, Any] |
     return chart("Loss", drawn, series, note)
 
 
-def small_charts(metrics: Sequence[Row]) -> list[dict[str, Any]]:
+def small_charts(metrics: Sequence[Values]) -> list[dict[str, Any]]:
     """Learning rate, gradient norm and speed; those that were not logged are left out."""
     rate = [svg.Series("learning rate", "line", points_of(metrics, "learning_rate"))]
     norm = with_smooth_line("gradient norm", metrics, "grad_norm")
@@ -126,7 +125,7 @@ def small_charts(metrics: Sequence[Row]) -> list[dict[str, Any]]:
     return charts
 
 
-def length_chart(lengths: Sequence[Row]) -> dict[str, Any] | None:
+def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
     """How many samples have how many tokens; None without values."""
     bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths]
     title = "Samples by length in tokens"
@@ -144,7 +143,7 @@ def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> di
     return {"title": title, "svg": Markup(drawn), "legend": legend, "note": note}
 
 
-def with_smooth_line(name: str, rows: Sequence[Row], key: str) -> list[svg.Series]:
+def with_smooth_line(name: str, rows: Sequence[Values], key: str) -> list[svg.Series]:
     """The raw points, and from ten of them on a centred mean over about a twentieth of the run."""
     points = points_of(rows, key)
     real = svg.finite(points)
@@ -157,12 +156,12 @@ def with_smooth_line(name: str, rows: Sequence[Row], key: str) -> list[svg.Serie
     ]
 
 
-def points_of(rows: Sequence[Row], key: str) -> list[svg.Point]:
+def points_of(rows: Sequence[Values], key: str) -> list[svg.Point]:
     """(step, value) of the rows that hold the key; non-finite values are kept."""
     return [(row["step"], float(row[key])) for row in rows if row.get(key) is not None]
 
 
-def left_out(rows: Sequence[Row], key: str, name: str = "") -> str:
+def left_out(rows: Sequence[Values], key: str, name: str = "") -> str:
     """A sentence about values that cannot be drawn, or ""."""
     points = points_of(rows, key)
     steps = [step for step, value in points if not math.isfinite(value)]

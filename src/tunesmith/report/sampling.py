@@ -10,20 +10,20 @@ from typing import Any
 
 from tunesmith.data.outcome import acceptance, nothing_accepted
 from tunesmith.report import svg
-from tunesmith.report.finetune import Row, as_yaml, chart, environment, without_control_characters
+from tunesmith.report.finetune import as_yaml, chart, environment, without_control_characters
 from tunesmith.report.shares import between, of_all, percent
+from tunesmith.report.svg import Bar
+from tunesmith.report.values import Values
 
 MOST_BARS, MOST_PAIRS = 17, 10
-Bar = tuple[str, float, str]
-"""Name, length as a share of the longest, and text beside it."""
 
 
 def render_sampling_report(data: Mapping[str, Any]) -> str:
     """HTML of one report; the keys of `data`, of which only `statistics` must be there:
 
     title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as
-    `sampling.statistics.Statistics.values` gives them), examples (as `sampling.examples.Examples.values`),
-    config dict, versions {name: version}.
+    `sampling.statistics.SamplingStatistics.values` gives them), examples (as
+    `sampling.examples.PromptExamples.values`), config dict, versions {name: version}.
     """
     found = data["statistics"]
     values = {
@@ -131,7 +131,7 @@ def other_charges(wrong: Mapping[str, Any]) -> int:
     return hidden
 
 
-def length_chart(lengths: Sequence[Row]) -> dict[str, Any] | None:
+def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
     """Accepted and rejected replies by tokens, each as a share of its own kind; None without values."""
     series = [
         svg.Series("accepted", "line", shares_by_length(lengths, "accepted")),
@@ -144,13 +144,13 @@ def length_chart(lengths: Sequence[Row]) -> dict[str, Any] | None:
     return chart(title, drawn, series, "")
 
 
-def shares_by_length(lengths: Sequence[Row], name: str) -> list[svg.Point]:
+def shares_by_length(lengths: Sequence[Values], name: str) -> list[svg.Point]:
     """(middle of a bin, percent of all replies of this kind); nothing where there is none."""
     total = sum(row[name] for row in lengths)
     return [((row["low"] + row["high"]) / 2, 100 * row[name] / total) for row in lengths] if total else []
 
 
-def direction_row(row: Row) -> dict[str, Any]:
+def direction_row(row: Values) -> dict[str, Any]:
     """A label's numbers as its table shows them."""
     return {
         "label": row["label"],
@@ -163,7 +163,7 @@ def direction_row(row: Row) -> dict[str, Any]:
     }
 
 
-def example_groups(examples: Mapping[str, Sequence[Row]]) -> list[tuple[str, Sequence[Row]]]:
+def example_groups(examples: Mapping[str, Sequence[Values]]) -> list[tuple[str, Sequence[Values]]]:
     """(heading, examples) of the kinds that there are."""
     headings = {
         "mixed": "Some replies right, some wrong",

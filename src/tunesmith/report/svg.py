@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+Bar = tuple[str, float, str]
+"""Name, length as a share of the longest, and text beside it."""
+
 Point = tuple[float, float]
-Draw = Literal["dots", "line", "marks"]
+SeriesStyle = Literal["dots", "line", "marks"]
 
 # Wide enough for labels in the largest text that style.css gives to a chart on a narrow page.
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 62, 24, 14, 54
@@ -25,7 +28,7 @@ class Series:
     """`dots` are faint raw values, `line` a plain line, `marks` a thin line with a mark at each value."""
 
     name: str
-    draw: Draw
+    draw: SeriesStyle
     points: Sequence[Point]
 
 

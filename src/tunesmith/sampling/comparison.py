@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from tunesmith.data.judgement import direction, parse_judgement
-from tunesmith.sampling.examples import Chosen, Prompt, example, shown_reply
+from tunesmith.data.formats.judgement import direction, parse_judgement
+from tunesmith.sampling.examples import Chosen, ShownPrompt, example, shown_reply
 from tunesmith.sampling.metrics import Difference
-from tunesmith.sampling.rows import STOP, Row
+from tunesmith.sampling.rows import STOP, SampleRow
 
 MOST_SHOWN = 4  # of those that gained, and as many that lost
 
@@ -25,7 +25,7 @@ class Comparison:
         self._chosen = {True: Chosen(shown), False: Chosen(shown)}
         self._count = {True: 0, False: 0}
 
-    def add(self, prompt: Prompt, before: Sequence[Row], after: Sequence[Row]) -> None:
+    def add(self, prompt: ShownPrompt, before: Sequence[SampleRow], after: Sequence[SampleRow]) -> None:
         """One prompt with both models' rows; it does not count unless both have one that was judged."""
         before, after = judged(before), judged(after)
         if not before or not after:
@@ -66,9 +66,9 @@ class Comparison:
 
 
 def compare(
-    prompts: Iterable[Prompt],
-    before_of: Callable[[str], Sequence[Row]],
-    after_of: Callable[[str], Sequence[Row]],
+    prompts: Iterable[ShownPrompt],
+    before_of: Callable[[str], Sequence[SampleRow]],
+    after_of: Callable[[str], Sequence[SampleRow]],
 ) -> dict[str, Any]:
     """What changed between two sets of rows of the same prompts, as `Comparison.values` has it."""
     comparison = Comparison()
@@ -77,22 +77,22 @@ def compare(
     return comparison.values()
 
 
-def judged(rows: Sequence[Row]) -> list[Row]:
+def judged(rows: Sequence[SampleRow]) -> list[SampleRow]:
     """The rows that count: all but those that were called off."""
     return [row for row in rows if not row.cancelled]
 
 
-def in_direction(label: str, rows: Sequence[Row]) -> int:
+def in_direction(label: str, rows: Sequence[SampleRow]) -> int:
     """How many replies go where the label points; one that was cut, or could not be sampled, goes nowhere."""
     whole = (row.response for row in rows if row.finish_reason == STOP)
     return sum(direction(label, parse_judgement(reply)) for reply in whole)
 
 
-def _share(rows: Sequence[Row]) -> float:
+def _share(rows: Sequence[SampleRow]) -> float:
     return sum(row.accepted for row in rows) / len(rows)
 
 
-def _changed(prompt: Prompt, before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
+def _changed(prompt: ShownPrompt, before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, Any]:
     gained = _share(after) > _share(before)
     shown = example(prompt, after)
     return {
@@ -103,6 +103,6 @@ def _changed(prompt: Prompt, before: Sequence[Row], after: Sequence[Row]) -> dic
     }
 
 
-def _first(rows: Sequence[Row], *, accepted: bool) -> Row:
+def _first(rows: Sequence[SampleRow], *, accepted: bool) -> SampleRow:
     """The first row with this verdict: there is one, since the other side has fewer or more of them."""
     return next(row for row in rows if row.accepted is accepted)

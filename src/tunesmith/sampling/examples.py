@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from tunesmith.data.legal import case_from, names_of
-from tunesmith.data.place import RecordProblem
-from tunesmith.sampling.rows import Row
-from tunesmith.sampling.statistics import WITHOUT_VERDICT, Asked
+from tunesmith.data.formats.legal import case_from, names_of
+from tunesmith.data.record import RecordProblem
+from tunesmith.sampling.rows import SampleRow
+from tunesmith.sampling.statistics import WITHOUT_VERDICT, JudgedPrompt
 from tunesmith.tokens.conversation import Message
 
 _BEGIN, _END, _MOST_MESSAGES = 1500, 1000, 6
@@ -22,8 +22,8 @@ _BEGIN, _END, _MOST_MESSAGES = 1500, 1000, 6
 KINDS = {"mixed": 6, "none": 4, "all": 2}
 
 
-class Prompt(Asked, Protocol):
-    """What is needed of a prompt (`data.prompts.Prompt`)."""
+class ShownPrompt(JudgedPrompt, Protocol):
+    """What is needed of a prompt (`data.prompts.store.Prompt`)."""
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -57,13 +57,13 @@ class Chosen:
         return [made for _, _, made in sorted(self._heap, reverse=True)]
 
 
-class Examples:
+class PromptExamples:
     """Prompts of each kind: `mixed` (right and wrong replies), `none` right, `all` right."""
 
     def __init__(self) -> None:
         self._chosen = {kind: Chosen(most) for kind, most in KINDS.items()}
 
-    def add(self, prompt: Prompt, rows: Sequence[Row]) -> None:
+    def add(self, prompt: ShownPrompt, rows: Sequence[SampleRow]) -> None:
         """One prompt with all its rows."""
         judged = [row for row in rows if not row.cancelled]
         accepted = sum(row.accepted for row in judged)
@@ -76,7 +76,7 @@ class Examples:
         return {kind: chosen.values() for kind, chosen in self._chosen.items()}
 
 
-def example(prompt: Prompt, judged: Sequence[Row]) -> dict[str, Any]:
+def example(prompt: ShownPrompt, judged: Sequence[SampleRow]) -> dict[str, Any]:
     """`id`, `messages` (the last of them), `earlier_messages` (how many more), `expected` ("": not known),
     `accepted` and `drawn` (numbers), `replies`: the first accepted one and the first rejected one, or two
     that were rejected for different reasons.
@@ -93,7 +93,7 @@ def example(prompt: Prompt, judged: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def shown_reply(row: Row) -> dict[str, Any]:
+def shown_reply(row: SampleRow) -> dict[str, Any]:
     """A reply with what was found of it."""
     return {
         "sample_index": row.sample_index,
@@ -127,7 +127,7 @@ def expected(record: Mapping[str, Any]) -> str:
     return f"{named} | {'?' if case.months is None else case.months}" if case.charges else named
 
 
-def _telling(judged: Sequence[Row]) -> list[Row]:
+def _telling(judged: Sequence[SampleRow]) -> list[SampleRow]:
     """At most two: right beside wrong where there are both, and a verdict rather than none."""
     right = [row for row in judged if row.accepted]
     wrong = sorted((row for row in judged if not row.accepted), key=lambda row: row.reason in WITHOUT_VERDICT)

@@ -21,7 +21,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import CannotDetermineSpecification, Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from tunesmith.data.judgement import UNPARSABLE
+from tunesmith.data.formats.judgement import UNPARSABLE
 from tunesmith.errors import PermanentError
 from tunesmith.names import Reason
 from tunesmith.sampling.reference import answer_of
@@ -30,7 +30,7 @@ from tunesmith.sampling.verdict import NOT_THE_SCHEMA, Verdict, accepted, reject
 _FENCE = re.compile(r"^[ \t]*```[ \t]*\w*[ \t\r]*$", re.MULTILINE)
 
 
-class Schema:
+class ReplySchema:
     """A checked schema. Raises PermanentError for a bad one."""
 
     def __init__(self, schema: dict[str, Any], path: str) -> None:

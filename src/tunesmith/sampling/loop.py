@@ -15,11 +15,11 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from tunesmith.api.generation import SamplingSpec
-from tunesmith.data.judgement import UNPARSABLE
-from tunesmith.data.prompts import Prompt
-from tunesmith.engines.sampler import Engine, Reply, Request
+from tunesmith.data.formats.judgement import UNPARSABLE
+from tunesmith.data.prompts.load import Prompt
+from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.errors import first_error
-from tunesmith.sampling.rows import CANCELLED, LENGTH, NONE, Row, row_key
+from tunesmith.sampling.rows import CANCELLED, LENGTH, NONE, SampleRow, row_key
 from tunesmith.sampling.verdict import PROMPT_TOO_LONG, TRUNCATED, Verdict, rejected
 
 Shards = Callable[[], Awaitable[range | None]]
@@ -31,15 +31,15 @@ async def _none_kept(prompt: str) -> int:
 
 
 class Judges(Protocol):
-    """Who finds replies right or wrong (`sampling.pool.Verifiers`)."""
+    """Who finds replies right or wrong (`sampling.pool.VerifierPool`)."""
 
     async def verify_async(self, record: Mapping[str, Any], reply: str) -> Verdict:
         """The verdict on one reply to one prompt."""
         ...
 
 
-class Rows(Protocol):
-    """Where rows go (`artifacts.journal.Journal`)."""
+class SampleJournal(Protocol):
+    """Where rows go (`artifacts.journal.journal.Journal`)."""
 
     def __contains__(self, key: str) -> bool:
         """Whether this row is done."""
@@ -51,7 +51,7 @@ class Rows(Protocol):
 
 
 @dataclass(slots=True)
-class Tally:
+class SamplingCounts:
     """What this loop has done: for progress only, the statistics come from the rows."""
 
     prompts: int = 0
@@ -64,7 +64,7 @@ class Tally:
         return asdict(self)
 
 
-class Loop:
+class SamplingLoop:
     """Draws and judges replies until there are no more shards. `run` once.
 
     `kept` says how many replies of a prompt were accepted before; it is asked only where `stopAfterAccepted`
@@ -76,14 +76,14 @@ class Loop:
         prompts: Sequence[Prompt],
         engine: Engine,
         judges: Judges,
-        rows: Rows,
+        rows: SampleJournal,
         sampling: SamplingSpec,
         *,
         finished: Callable[[range], None] = lambda shard: None,
         kept: Callable[[str], Awaitable[int]] = _none_kept,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.tally = Tally()
+        self.tally = SamplingCounts()
         self._prompts, self._engine, self._judges, self._rows = prompts, engine, judges, rows
         self._sampling, self._finished, self._kept, self._clock = sampling, finished, kept, clock
         self._most_drawing = engine.at_once + max(4, engine.at_once // 16)
@@ -162,24 +162,24 @@ class Loop:
         """Draw all and keep the first in order, since which one ends first depends on the machine."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(draw.row(index)) for index in missing]
-        rows: list[Row] = []
+        rows: list[SampleRow] = []
         for row in (task.result() for task in tasks):
             rows.append(row if enough > 0 else _no_reply(draw.prompt, row.sample_index, CANCELLED))
             enough -= rows[-1].accepted
         self._write(rows)
 
-    async def _reply(self, prompt: Prompt, index: int) -> Reply:
+    async def _reply(self, prompt: Prompt, index: int) -> GeneratedReply:
         seed = seed_of(self._sampling.seed, prompt.id, index) if self._sampling.deterministic else None
-        return await self._engine.reply(Request(prompt.ids, prompt.id, index, seed))
+        return await self._engine.reply(GenerationRequest(prompt.ids, prompt.id, index, seed))
 
-    async def _judged(self, prompt: Prompt, index: int, reply: Reply, began: float) -> Row:
+    async def _judged(self, prompt: Prompt, index: int, reply: GeneratedReply, began: float) -> SampleRow:
         if reply.finish_reason == LENGTH:
             verdict = rejected(TRUNCATED)
         elif not reply.text.strip():
             verdict = rejected(UNPARSABLE)  # whatever a verifier says: nothing can be learned from it
         else:
             verdict = await self._judges.verify_async(prompt.record, reply.text)
-        return Row(
+        return SampleRow(
             prompt.id,
             index,
             reply.text,
@@ -192,7 +192,7 @@ class Loop:
             round(began, 3),
         )
 
-    def _write(self, rows: Iterable[Row]) -> None:
+    def _write(self, rows: Iterable[SampleRow]) -> None:
         for row in rows:
             if self._rows.append(row_key(row.id, row.sample_index), row.to_json()):
                 self.tally.replies += row.finish_reason != CANCELLED
@@ -203,22 +203,22 @@ class Loop:
 class _Draw:
     """The replies to one prompt that are being drawn; each is counted out once, drawn or called off."""
 
-    def __init__(self, loop: Loop, prompt: Prompt, number: int) -> None:
+    def __init__(self, loop: SamplingLoop, prompt: Prompt, number: int) -> None:
         self.prompt = prompt
         self._loop, self._left = loop, number
         self._began: dict[int, float] = {}
 
-    async def row(self, index: int) -> Row:
+    async def row(self, index: int) -> SampleRow:
         return await self.judged(index, await self.reply(index))
 
-    async def reply(self, index: int) -> Reply:
+    async def reply(self, index: int) -> GeneratedReply:
         self._began[index] = self._loop._clock()
         reply = await self._loop._reply(self.prompt, index)
         self._left -= 1
         self._loop._drawn(1)
         return reply
 
-    async def judged(self, index: int, reply: Reply) -> Row:
+    async def judged(self, index: int, reply: GeneratedReply) -> SampleRow:
         return await self._loop._judged(self.prompt, index, reply, self._began[index])
 
     def end(self) -> None:
@@ -229,7 +229,7 @@ class _Draw:
 class _Race:
     """The replies to one prompt, of which the rest is called off once enough are accepted."""
 
-    def __init__(self, loop: Loop, draw: _Draw, enough: int) -> None:
+    def __init__(self, loop: SamplingLoop, draw: _Draw, enough: int) -> None:
         self._loop, self._draw, self._enough = loop, draw, enough
         self._under_way: dict[int, asyncio.Task[None]] = {}
 
@@ -257,5 +257,5 @@ def seed_of(seed: int, *names: object) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 
 
-def _no_reply(prompt: Prompt, index: int, finish_reason: str, reason: str = "") -> Row:
-    return Row(prompt.id, index, "", finish_reason, reason, {}, 0, len(prompt.ids), 0)
+def _no_reply(prompt: Prompt, index: int, finish_reason: str, reason: str = "") -> SampleRow:
+    return SampleRow(prompt.id, index, "", finish_reason, reason, {}, 0, len(prompt.ids), 0)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.data.judgement import direction, parse_judgement
-from tunesmith.data.legal import LABELS
+from tunesmith.data.formats.judgement import direction, parse_judgement
+from tunesmith.data.formats.legal import LABELS
 
 # The 97.5 % quantile of the standard normal distribution: 95 % between both ends.
 _Z = 1.959963984540054

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Protocol
 
-from tunesmith.data.legal import LABELS
+from tunesmith.data.formats.legal import LABELS
 from tunesmith.sampling.comparison import MOST_SHOWN, Comparison, in_direction, judged
-from tunesmith.sampling.examples import Prompt
+from tunesmith.sampling.examples import ShownPrompt
 from tunesmith.sampling.metrics import Share
-from tunesmith.sampling.rows import Row
+from tunesmith.sampling.rows import SampleRow
 
-RowsOf = Callable[[str], Sequence[Row]]
+RowsOf = Callable[[str], Sequence[SampleRow]]
 
 
-class OfSet(Prompt, Protocol):
-    """What is needed of a prompt (`data.prompts.Prompt`)."""
+class PromptOfSet(ShownPrompt, Protocol):
+    """What is needed of a prompt (`data.prompts.store.Prompt`)."""
 
     @property
     def set(self) -> str:
@@ -29,13 +29,13 @@ class OfSet(Prompt, Protocol):
 
 
 @dataclass(slots=True)
-class Tally:
+class ModelScore:
     """How one model did on some prompts: replies that are right, and that go where the label points."""
 
     right: Share = field(default_factory=Share)
     there: Share = field(default_factory=Share)
 
-    def add(self, label: str | None, rows: Sequence[Row]) -> None:
+    def add(self, label: str | None, rows: Sequence[SampleRow]) -> None:
         """One prompt, with the rows that were judged."""
         self.right.add(sum(row.accepted for row in rows), len(rows))
         if label is not None:
@@ -65,10 +65,10 @@ class _Group:
         self.prompts = 0
         self.labels: set[str | None] = set()
         self._subject = subject
-        self._tallies = [Tally() for _ in range(models)]
+        self._tallies = [ModelScore() for _ in range(models)]
         self._against = {other: Comparison(shown=0) for other in range(models) if other != subject}
 
-    def add(self, prompt: OfSet, sides: Sequence[Sequence[Row]]) -> None:
+    def add(self, prompt: PromptOfSet, sides: Sequence[Sequence[SampleRow]]) -> None:
         self.prompts += 1
         self.labels.add(prompt.label)
         for tally, rows in zip(self._tallies, sides, strict=True):
@@ -77,7 +77,7 @@ class _Group:
             comparison.add(prompt, sides[other], sides[self._subject])
 
     def values(self) -> dict[str, Any]:
-        """`prompts`, `models` (`Tally.values`), `differences` (the subject less each other one, in order)."""
+        """`prompts`, `models` (`ModelScore.values`), `differences` (the subject less each other)."""
         differences = [each.values() for each in self._against.values()]
         return {
             "prompts": self.prompts,
@@ -88,7 +88,7 @@ class _Group:
         }
 
 
-class Models:
+class ModelScores:
     """Feed it with `add`, then ask for `values`. `subject`: the place of the model that is compared."""
 
     def __init__(self, names: Sequence[str], subject: int = 0) -> None:
@@ -103,7 +103,7 @@ class Models:
     def _group(self) -> _Group:
         return _Group(len(self._names), self._subject)
 
-    def add(self, prompt: OfSet, rows: Sequence[Sequence[Row]]) -> None:
+    def add(self, prompt: PromptOfSet, rows: Sequence[Sequence[SampleRow]]) -> None:
         """One prompt with the rows of each model."""
         sides = [judged(each) for each in rows]
         groups = [self._total]
@@ -145,10 +145,10 @@ class Models:
 
 
 def count_models(
-    prompts: Iterable[OfSet], sides: Sequence[tuple[str, RowsOf]], subject: int = 0
+    prompts: Iterable[PromptOfSet], sides: Sequence[tuple[str, RowsOf]], subject: int = 0
 ) -> dict[str, Any]:
-    """What `Models.values` says of all prompts; each side is a model's name and its rows by a prompt's id."""
-    models = Models([name for name, _ in sides], subject)
+    """What `ModelScores.values` says of all prompts; a side is a model's name and its rows by prompt id."""
+    models = ModelScores([name for name, _ in sides], subject)
     for prompt in prompts:
         models.add(prompt, [rows_of(prompt.id) for _, rows_of in sides])
     return models.values()

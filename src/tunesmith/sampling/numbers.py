@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tunesmith.data.terms import parse_term
+from tunesmith.data.formats.terms import parse_term
 
 # Full-width digits and signs; not the comma, which separates sentences.
 _PLAIN = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), 0xFF0B, 0xFF0D, 0xFF0E, 0xFF0F, 0xFF05)}

@@ -15,11 +15,11 @@ from types import MappingProxyType
 from typing import Any
 
 from tunesmith.artifacts.json_files import JsonList, json_line, whole_file
-from tunesmith.data.sampled import COUNT_FIELD
+from tunesmith.data.formats.sampled import COUNT_FIELD
 from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
-from tunesmith.sampling.examples import Examples, Prompt
-from tunesmith.sampling.rows import Row
-from tunesmith.sampling.statistics import WITHOUT_VERDICT, Statistics
+from tunesmith.sampling.examples import PromptExamples, ShownPrompt
+from tunesmith.sampling.rows import SampleRow
+from tunesmith.sampling.statistics import WITHOUT_VERDICT, SamplingStatistics
 
 # Where a record has these they come first, whatever their order was.
 _LEGAL_FIELDS = ("fact", "relevant_articles", "charge", "prison_time")
@@ -29,7 +29,7 @@ OF_REJECTED = (*OF_ACCEPTED, "reason", "details", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SamplingOutputs:
     """What the files hold, for the report: `statistics` as in sampling_stats.json, `examples` by kind."""
 
     statistics: dict[str, Any]
@@ -37,20 +37,20 @@ class Written:
 
 
 def write_outputs(
-    prompts: Iterable[Prompt],
-    rows_of: Callable[[str], Sequence[Row]],
+    prompts: Iterable[ShownPrompt],
+    rows_of: Callable[[str], Sequence[SampleRow]],
     folder: Path,
     *,
     num_samples: int,
     facts: Mapping[str, Any] = MappingProxyType({}),
-) -> Written:
+) -> SamplingOutputs:
     """Write sampled_data.json, rejected.jsonl, preference.jsonl and sampling_stats.json.
 
     `rows_of` gives all rows of a prompt's id in order (`rows.rows_of_prompt`), `facts` are values that the
     statistics have besides. A file is there whole or not at all. Raises what `rows_of` does, and
     TemporaryError when the disk is full.
     """
-    statistics, examples = Statistics(num_samples), Examples()
+    statistics, examples = SamplingStatistics(num_samples), PromptExamples()
     with ExitStack() as files:
         sampled = JsonList(files.enter_context(whole_file(folder / SAMPLED_DATA_KEY)))
         rejected = files.enter_context(whole_file(folder / REJECTED_KEY))
@@ -67,10 +67,10 @@ def write_outputs(
     values = {**facts, **statistics.values()}
     with whole_file(folder / SAMPLING_STATS_KEY) as file:
         file.write(json.dumps(values, ensure_ascii=False, indent=2).encode() + b"\n")
-    return Written(values, examples.values())
+    return SamplingOutputs(values, examples.values())
 
 
-def accepted_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def accepted_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
     """What FineTuneJob's format `sampled` reads: n is how many replies to this prompt were accepted."""
     fields, messages = record_fields(prompt, OF_ACCEPTED), messages_of(prompt)
     accepted = [row for row in rows if row.accepted]
@@ -86,7 +86,7 @@ def accepted_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, 
         }
 
 
-def rejected_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def rejected_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
     """All others but those that were called off, each with the reason."""
     fields, messages = record_fields(prompt, OF_REJECTED), messages_of(prompt)
     for row in rows:
@@ -104,7 +104,7 @@ def rejected_records(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, 
             }
 
 
-def preferences(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def preferences(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
     """Unpaired preferences in conversational form, as TRL's KTOTrainer reads them.
 
     Only replies with a verdict: whether one that was cut, or that no verifier could judge, is worse than
@@ -117,12 +117,12 @@ def preferences(prompt: Prompt, rows: Sequence[Row]) -> Iterator[dict[str, Any]]
             yield {"prompt": messages, "completion": completion, "label": row.accepted}
 
 
-def messages_of(prompt: Prompt) -> list[dict[str, str]]:
+def messages_of(prompt: ShownPrompt) -> list[dict[str, str]]:
     """The prompt as data sets have it."""
     return [message.as_dict() for message in prompt.messages]
 
 
-def record_fields(prompt: Prompt, ours: Sequence[str]) -> dict[str, Any]:
+def record_fields(prompt: ShownPrompt, ours: Sequence[str]) -> dict[str, Any]:
     """The record's own fields; one whose name is among `ours` is kept as `record_<name>`.
 
     An `id` that is the prompt's id anyway is not said twice.

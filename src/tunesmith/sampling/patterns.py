@@ -20,7 +20,7 @@ from tunesmith.sampling.verdict import NO_MATCH, TIMEOUT, WRONG_ANSWER, Verdict,
 SECONDS = 2.0
 
 
-class Pattern:
+class ReplyPattern:
     """A compiled pattern and the field its first group must equal. Raises PermanentError for a bad one."""
 
     def __init__(self, pattern: str, field: str | None, path: str) -> None:

@@ -22,7 +22,7 @@ from tunesmith.errors import PermanentError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.processes import Ended, Process
 from tunesmith.sampling.verdict import CRASHED, MEMORY, NONSENSE, TIMEOUT, Verdict, rejected
-from tunesmith.sampling.verifiers import HARMLESS, Task, check_record, load, task_of
+from tunesmith.sampling.verifiers import HARMLESS, VerifierTask, check_record, load, task_of
 
 if TYPE_CHECKING:
     from tunesmith.api.generation import VerifierSpec
@@ -41,7 +41,7 @@ class _Ask(NamedTuple):
     future: Future[Verdict]
 
 
-class Verifiers:
+class VerifierPool:
     """One verifier for many threads and event loops. Use as a context manager.
 
     Opening it raises PermanentError for a bad pattern or schema and for a function that cannot be imported;
@@ -63,7 +63,7 @@ class Verifiers:
         number = min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else workers
         first: Future[None] = Future()
         self._keepers = [
-            _Keeper(self.task, memory_bytes, self._asked, self._closing, None if index else first)
+            _VerifierProcess(self.task, memory_bytes, self._asked, self._closing, None if index else first)
             for index in range(0 if self._harmless else number)
         ]
         if self._keepers:
@@ -123,12 +123,12 @@ class Verifiers:
                     ask.future.set_exception(_closed())
 
 
-class _Keeper:
+class _VerifierProcess:
     """A thread that keeps one worker. The kernel ends the worker with the thread that started it."""
 
     def __init__(
         self,
-        task: Task,
+        task: VerifierTask,
         memory: int,
         asked: queue.SimpleQueue[_Ask | None],
         closing: threading.Event,

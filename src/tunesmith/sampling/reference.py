@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.data.fields import present
-from tunesmith.data.json_text import type_name
-from tunesmith.data.place import RecordProblem
+from tunesmith.data.files.json_text import type_name
+from tunesmith.data.formats.fields import present
+from tunesmith.data.record import RecordProblem
 from tunesmith.sampling.numbers import Number, last_number
 from tunesmith.tokens.thoughts import split
 

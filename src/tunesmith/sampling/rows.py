@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from tunesmith.data.judgement import UNPARSABLE
+from tunesmith.data.formats.judgement import UNPARSABLE
 from tunesmith.errors import OutputConflictError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.sampling.verdict import REASONS, TRUNCATED
@@ -23,7 +23,7 @@ FINISH_REASONS = (STOP, LENGTH, CANCELLED, NONE)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SampleRow:
     """One planned reply.
 
     `id` is the prompt's, `sample_index` counts its replies from 0. `finish_reason` is one of FINISH_REASONS
@@ -63,7 +63,7 @@ class Row:
         return {name: getattr(self, name) for name in FIELDS}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Row:
+    def from_json(cls, value: Mapping[str, Any]) -> SampleRow:
         """The row of a journal. OutputConflictError for what this version of Tunesmith does not write.
 
         A blank reply is unparsable though a verifier has accepted it: nothing can be learned from it.
@@ -77,7 +77,7 @@ class Row:
         return replace(row, reason=UNPARSABLE) if row.accepted and not row.response.strip() else row
 
 
-FIELDS = tuple(field.name for field in fields(Row))
+FIELDS = tuple(field.name for field in fields(SampleRow))
 
 
 def row_key(prompt: str, index: int) -> str:
@@ -94,7 +94,7 @@ def planned_keys(prompts: Iterable[str], num_samples: int) -> Iterator[str]:
 
 def rows_of_prompt(
     get: Callable[[str], Mapping[str, Any] | None], prompt: str, num_samples: int
-) -> list[Row]:
+) -> list[SampleRow]:
     """All rows of one prompt in order, out of `get` (key to row, None where there is none).
 
     TemporaryError when one is missing, OutputConflictError for a row that stands under a key not its own.
@@ -107,14 +107,14 @@ def rows_of_prompt(
             raise TemporaryError(
                 f"The row {key} is missing. Run the job again to generate it.", reason=Reason.NO_RESULT
             )
-        row = Row.from_json(value)
+        row = SampleRow.from_json(value)
         if (row.id, row.sample_index) != (prompt, index):
             raise _foreign(value, f"it stands under the key {key}")
         rows.append(row)
     return rows
 
 
-def _flaw(row: Row) -> str:
+def _flaw(row: SampleRow) -> str:
     """What this version never writes."""
     texts = (row.id, row.response, row.finish_reason, row.reason)
     numbers = (row.sample_index, row.tokens, row.prompt_tokens)

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Protocol
 
-from tunesmith.data.judgement import UNKNOWN_TERM, WRONG_CHARGE, charge_parts, parse_judgement
-from tunesmith.data.legal import case_from, names_of
+from tunesmith.data.formats.judgement import UNKNOWN_TERM, WRONG_CHARGE, charge_parts, parse_judgement
+from tunesmith.data.formats.legal import case_from, names_of
 from tunesmith.sampling.busy import Busy
 from tunesmith.sampling.metrics import Directions, Share
-from tunesmith.sampling.rows import NONE, STOP, Row
+from tunesmith.sampling.rows import NONE, STOP, SampleRow
 from tunesmith.sampling.verdict import (
     CRASHED,
     ERROR,
@@ -35,8 +35,8 @@ _MOST_BINS = 64
 _MOST_PAIRS, _SHOWN_PAIRS, _LONGEST_NAME = 10_000, 20, 80
 
 
-class Asked(Protocol):
-    """What is needed of a prompt (`data.prompts.Prompt`)."""
+class JudgedPrompt(Protocol):
+    """What is needed of a prompt (`data.prompts.store.Prompt`)."""
 
     @property
     def id(self) -> str:
@@ -54,7 +54,7 @@ class Asked(Protocol):
         ...
 
 
-class Statistics:
+class SamplingStatistics:
     """Feed it with `add`, then ask for `values`."""
 
     def __init__(self, num_samples: int) -> None:
@@ -69,7 +69,7 @@ class Statistics:
         self._lengths = {True: Lengths(), False: Lengths()}
         self._directions, self._charges = Directions(), WrongCharges()
 
-    def add(self, prompt: Asked, rows: Sequence[Row]) -> None:
+    def add(self, prompt: JudgedPrompt, rows: Sequence[SampleRow]) -> None:
         """One prompt with all its rows, those that were not drawn among them."""
         accepted = sum(row.accepted for row in rows)
         drawn = [row for row in rows if row.drawn]
@@ -90,7 +90,7 @@ class Statistics:
             whole = [row.response for row in drawn if row.finish_reason == STOP]
             self._directions.add(prompt.label, whole, accepted, len(judged))
 
-    def _add_reply(self, prompt: Asked, row: Row) -> None:
+    def _add_reply(self, prompt: JudgedPrompt, row: SampleRow) -> None:
         self._tokens += row.tokens
         self._accepted_tokens += row.tokens * row.accepted
         if row.at:

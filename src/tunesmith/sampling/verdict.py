@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from tunesmith.data.judgement import UNKNOWN_TERM, UNPARSABLE, WRONG_CHARGE, WRONG_TERM
+from tunesmith.data.formats.judgement import UNKNOWN_TERM, UNPARSABLE, WRONG_CHARGE, WRONG_TERM
 
 # The reply is there, and says something else, or nothing that can be read.
 WRONG_ANSWER = "wrong_answer"

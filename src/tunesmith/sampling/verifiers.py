@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunesmith.data.judgement import UNPARSABLE, judge
-from tunesmith.data.legal import case_from
+from tunesmith.data.formats.judgement import UNPARSABLE, judge
+from tunesmith.data.formats.legal import case_from
 from tunesmith.sampling.numbers import last_number
 from tunesmith.sampling.reference import answer_of, number_reference, plain_text, text_reference
 from tunesmith.sampling.verdict import WRONG_ANSWER, Verdict, accepted, rejected
@@ -25,7 +25,7 @@ HARMLESS = ("legal_judgement", "exact_match", "numeric")
 Verify = Callable[[Mapping[str, Any], str], Verdict]
 
 
-class Task(NamedTuple):
+class VerifierTask(NamedTuple):
     """A verifier as plain values, which go to a worker without the classes of manifests.
 
     `path` is the verifier's place in the manifest, for messages; `seconds` the limit of one reply.
@@ -37,22 +37,24 @@ class Task(NamedTuple):
     seconds: int = SECONDS
 
 
-def task_of(spec: VerifierSpec | None, path: str = "verifier") -> Task:
+def task_of(spec: VerifierSpec | None, path: str = "verifier") -> VerifierTask:
     """The verifier that is set; legalJudgement where there is no spec, since it brings its own."""
     if spec is None or spec.legal_judgement is not None:
-        return Task("legal_judgement", {}, f"{path}.legalJudgement")
+        return VerifierTask("legal_judgement", {}, f"{path}.legalJudgement")
     if spec.exact_match is not None:
-        return Task("exact_match", {"field": spec.exact_match.field}, f"{path}.exactMatch")
+        return VerifierTask("exact_match", {"field": spec.exact_match.field}, f"{path}.exactMatch")
     if spec.numeric is not None:
         settings = {"field": spec.numeric.field, "tolerance": spec.numeric.tolerance}
-        return Task("numeric", settings, f"{path}.numeric")
+        return VerifierTask("numeric", settings, f"{path}.numeric")
     if spec.regex is not None:
-        return Task("regex", {"pattern": spec.regex.pattern, "field": spec.regex.field}, f"{path}.regex")
+        return VerifierTask(
+            "regex", {"pattern": spec.regex.pattern, "field": spec.regex.field}, f"{path}.regex"
+        )
     if spec.json_schema is not None:
-        return Task("json_schema", {"schema": spec.json_schema.json_schema}, f"{path}.jsonSchema")
+        return VerifierTask("json_schema", {"schema": spec.json_schema.json_schema}, f"{path}.jsonSchema")
     assert spec.python is not None
     settings = {"function": spec.python.function}
-    return Task("python", settings, f"{path}.python", spec.python.timeout_seconds)
+    return VerifierTask("python", settings, f"{path}.python", spec.python.timeout_seconds)
 
 
 def verify(spec: VerifierSpec | None, record: Mapping[str, Any], reply: str) -> Verdict:
@@ -60,7 +62,7 @@ def verify(spec: VerifierSpec | None, record: Mapping[str, Any], reply: str) -> 
     return load(task_of(spec))(record, reply)
 
 
-def load(task: Task) -> Verify:
+def load(task: VerifierTask) -> Verify:
     """The verifier, ready to be called. Raises PermanentError, whose message names the manifest's field."""
     settings, path = task.settings, task.path
     match task.kind:
@@ -71,20 +73,20 @@ def load(task: Task) -> Verify:
         case "numeric":
             return lambda record, reply: _numeric(record, reply, path=f"{path}.field", **settings)
         case "regex":
-            from tunesmith.sampling.patterns import Pattern
+            from tunesmith.sampling.patterns import ReplyPattern
 
-            return Pattern(settings["pattern"], settings["field"], path).verify
+            return ReplyPattern(settings["pattern"], settings["field"], path).verify
         case "json_schema":
-            from tunesmith.sampling.json_reply import Schema
+            from tunesmith.sampling.json_reply import ReplySchema
 
-            return Schema(settings["schema"], path).verify
+            return ReplySchema(settings["schema"], path).verify
         case _:
             from tunesmith.sampling.functions import Function
 
             return Function(settings["function"], path).verify
 
 
-def check_record(task: Task, record: Mapping[str, Any]) -> None:
+def check_record(task: VerifierTask, record: Mapping[str, Any]) -> None:
     """Raises RecordProblem where replies to this prompt could not be judged; its message names the field."""
     match task.kind:
         case "legal_judgement":

@@ -84,14 +84,14 @@ class BoundedTemplate:
         """The text, as jinja2's own templates return it."""
         return str(self._one("text", values)["text"])
 
-    def beginnings(self, turns: Turns) -> tuple[str, list[int]]:
-        """As `beginnings.render_all`."""
+    def prefixes(self, turns: Turns) -> tuple[str, list[int]]:
+        """As `template_prefixes.render_all`."""
         answer = self._one("beginnings", {"messages": turns})
         return answer["text"], answer["starts"]
 
     @cached_property
     def endings(self) -> tuple[str, str] | None:
-        """As `beginnings.endings`."""
+        """As `template_prefixes.endings`."""
         found = self._one("endings", {})["endings"]
         return None if found is None else (found[0], found[1])
 
@@ -135,7 +135,7 @@ def _size(turns: Turns) -> int:
     return sum(len(part) if isinstance(part, str) else len(repr(part)) for t in turns for part in t.values())
 
 
-class _Keeper:
+class _RenderProcess:
     """The process that renders for all threads: started when first needed, and again after it had to end."""
 
     def __init__(self) -> None:
@@ -213,13 +213,13 @@ def _too_long(limits: Limits) -> _Failed:
     return _Failed(f"takes more than {limits.seconds:,.0f} s of processor time{_FAR}", surely=True)
 
 
-_process = _Keeper()
+_process = _RenderProcess()
 
 
 def _begin_anew() -> None:
     """A fork has its parent's socket, and must not speak into it."""
     global _process
-    _process = _Keeper()
+    _process = _RenderProcess()
 
 
 os.register_at_fork(after_in_child=_begin_anew)

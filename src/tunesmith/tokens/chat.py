@@ -19,13 +19,13 @@ from typing import Any
 
 from tunesmith.errors import ModelError
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
-from tunesmith.tokens.cut import Cutter, Limits
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.kept import KeptTexts
 from tunesmith.tokens.plain import chunks
 from tunesmith.tokens.renderer import Renderer
-from tunesmith.tokens.template import THOUGHT_TAGS, Shape, learn_shape
-from tunesmith.tokens.thoughts import Split, Tags, begun_by, split, tags_of
+from tunesmith.tokens.template import THOUGHT_TAGS, TemplateShape, learn_shape
+from tunesmith.tokens.thoughts import SplitReply, Tags, begun_by, split, tags_of
+from tunesmith.tokens.truncation import LengthLimits, Truncator
 from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample
 from tunesmith.tokens.whole import WholeCharacters
 
@@ -87,7 +87,7 @@ class ChatTokenizer:
         return int(max(self.tokenizer.get_vocab().values())) + 1
 
     @cached_property
-    def shape(self) -> Shape:
+    def shape(self) -> TemplateShape:
         """How the template ends replies and opens turns. Raises ModelError where labels cannot be known."""
         return learn_shape(self._render, self._encoder)
 
@@ -129,7 +129,7 @@ class ChatTokenizer:
         """As `prompt_ids`. Raises RecordError where the template leaves out part of a message."""
         return self._encoder.ids(self._prompts.prompt(messages))
 
-    def split_reply(self, prompt: Sequence[int], text: str) -> Split:
+    def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
         """Cut the thoughts from a reply to these ids, by the tags of the template (`thoughts.split`)."""
         tags = self._thought_tags
         return split(text, tags, begun=begun_by(self.decode(prompt[-_PROMPT_END:]), tags))
@@ -182,10 +182,10 @@ class ChatTokenizer:
             self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
         texts = self._kept.texts(messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
-        limits = Limits(
+        limits = LengthLimits(
             max_length, truncate_reply, truncate_prompt, truncate_prompt or not conversation.merge
         )
-        cutter = Cutter(self._kept, self._encoder, messages, conversation.system, limits)
+        cutter = Truncator(self._kept, self._encoder, messages, conversation.system, limits)
         samples: list[Sample] = []
         for at, full in zip(trained, pairs, strict=True):
             fits = len(full.prompt) + len(full.reply) <= max_length

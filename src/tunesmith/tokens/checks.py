@@ -16,7 +16,7 @@ from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Sample
 
 Ids = npt.NDArray[np.int32]
-Weights = npt.NDArray[np.float32]
+LossWeights = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -40,7 +40,13 @@ class Checker:
         self._vocab = min(tokenizer.vocab_size, vocab_size or tokenizer.vocab_size)
 
     def check(
-        self, ids: Ids, weights: Weights, lengths: Sequence[int], kind: str, *, truncate_reply: bool = False
+        self,
+        ids: Ids,
+        weights: LossWeights,
+        lengths: Sequence[int],
+        kind: str,
+        *,
+        truncate_reply: bool = False,
     ) -> None:
         """Raise SampleError unless all samples, which stand end to end, can be trained on.
 
@@ -65,7 +71,7 @@ class Checker:
             self._check_roles(ids, labels, ends)
             self._check_ends(ids, labels, ends, truncate_reply)
 
-    def _check_values(self, ids: Ids, weights: Weights, ends: npt.NDArray[np.int64]) -> None:
+    def _check_values(self, ids: Ids, weights: LossWeights, ends: npt.NDArray[np.int64]) -> None:
         if weights.min() < 0:
             raise SampleError(_owner(int(weights.argmin()), ends), "The sample has a negative weight.")
         for at in (int(ids.argmin()), int(ids.argmax())):

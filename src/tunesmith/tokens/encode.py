@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from tunesmith.errors import DataError
-from tunesmith.tokens.words import Words
+from tunesmith.tokens.bpe_cache import BpeCache
 
 FRAMES, FRAME_CHARACTERS = 1000, 500
 PIECE_CHARACTERS = 1 << 18
@@ -23,7 +23,7 @@ class RecordError(DataError):
     """A record cannot become samples. The message is a plain reason; the caller adds file and line."""
 
 
-class Pair(NamedTuple):
+class PromptReply(NamedTuple):
     """The ids of a prompt and of the reply after it; the two lists joined are what the model sees."""
 
     prompt: list[int]
@@ -89,13 +89,13 @@ class Encoder:
         return ids
 
     @cached_property
-    def _words(self) -> Words | None:
+    def _words(self) -> BpeCache | None:
         """None where added tokens take in text around them, or the tokenizer is not known whole."""
         added = self.tokenizer.added_tokens_decoder.values()
         normalises = self.tokenizer.backend_tokenizer.normalizer is not None
         if any(t.lstrip or t.rstrip or t.single_word or (t.normalized and normalises) for t in added):
             return None
-        return Words.of(self.tokenizer)
+        return BpeCache.of(self.tokenizer)
 
     @cached_property
     def _added_ids(self) -> dict[str, int]:
@@ -185,21 +185,21 @@ class Encoder:
         ids: list[int] = self.tokenizer("x")["input_ids"]
         return self.bos_id is not None and bool(ids) and ids[0] == self.bos_id
 
-    def pair(self, prompt: str, reply: str) -> Pair:
+    def pair(self, prompt: str, reply: str) -> PromptReply:
         """Ids of a prompt exactly as inference has them, and ids of the reply that follows.
 
         Raises RecordError where the tokenizer has no ids that continue the prompt with the reply's text.
         """
         if self.joins:
-            return Pair(*self.many([prompt, reply]))
+            return PromptReply(*self.many([prompt, reply]))
         prompt_ids, whole = self.many([prompt, prompt + reply])
         rest = whole[len(prompt_ids) :]
         if whole[: len(prompt_ids)] == prompt_ids and self._reads_as(rest, reply):
-            return Pair(prompt_ids, rest)
+            return PromptReply(prompt_ids, rest)
         # After a control token most such tokenizers add no blank, so the reply stands as it is.
         guarded = self.ids(str(self.tokenizer.eos_token) + reply)[1:]
         if self._reads_as(guarded, reply):
-            return Pair(prompt_ids, guarded)
+            return PromptReply(prompt_ids, guarded)
         raise RecordError(
             "the tokenizer cannot separate this reply from its prompt: their tokens run into each other "
             f"or lose text, at {prompt[-20:]!r} followed by {reply[:20]!r}"

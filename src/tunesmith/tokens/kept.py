@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.frames import Frames
-from tunesmith.tokens.losses import fewer, loss_reason
-from tunesmith.tokens.marks import Layout, Marks, order_of, squashed
+from tunesmith.tokens.marks import Layout, Marks, order_of, without_white_space
+from tunesmith.tokens.missing_text import fewer, missing_text_reason
 from tunesmith.tokens.renderer import Renderer
-from tunesmith.tokens.template import Shape
+from tunesmith.tokens.template import TemplateShape
 from tunesmith.tokens.turn_text import TurnText, turn_texts
 
 _LAYOUTS = 2000
@@ -25,7 +25,7 @@ _LAYOUTS = 2000
 class KeptTexts:
     """The texts of conversations' turns, by one chat template. Prompts alone need no `shape`."""
 
-    def __init__(self, render: Renderer, shape: Shape | None = None) -> None:
+    def __init__(self, render: Renderer, shape: TemplateShape | None = None) -> None:
         self._render, self._shape = render, shape
         self._layouts: dict[tuple[object, ...], list[Layout] | None] = {}
         self._frames = Frames()
@@ -81,10 +81,12 @@ class KeptTexts:
         rendered = zip(ends, texts, self._rendered(marks.messages, turns), strict=True)
         for at, text, marked in reversed(list(rendered)):  # the last turn has seen the most messages
             lost = marks.lost(marked, at)
-            differs = squashed(marks.without(marked)) != squashed(text.prompt + text.reply)
+            differs = without_white_space(marks.without(marked)) != without_white_space(
+                text.prompt + text.reply
+            )
             if lost or differs:
                 lost = lost or fewer(messages[:at], text.prompt)
-                raise RecordError(loss_reason(lost, messages, at, text, self._render.name))
+                raise RecordError(missing_text_reason(lost, messages, at, text, self._render.name))
 
 
 def _ends(messages: Sequence[Message], turns: tuple[int, ...]) -> tuple[int, ...]:

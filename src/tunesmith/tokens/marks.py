@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tunesmith.tokens.conversation import Message
-from tunesmith.tokens.losses import Loss
+from tunesmith.tokens.missing_text import MissingText
 from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT
 from tunesmith.tokens.turn_text import TurnText
 
@@ -25,7 +25,7 @@ _OPENED = (OPENS_THOUGHT, OPENS_THOUGHT + CLOSES_THOUGHT)
 _TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 
-class _Part(NamedTuple):
+class _MarkedText(NamedTuple):
     """A text of message `at` that is rendered as a whole.
 
     `around` is what stands before and after its mark, without white space; a second pair where the text may
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
             return True
         filled[1::2] = [texts[number].strip() for number in self.order]
         whole = "".join(filled)
-        return whole == rendered or squashed(whole) == squashed(rendered)
+        return whole == rendered or without_white_space(whole) == without_white_space(rendered)
 
 
 class Marks:
@@ -60,7 +60,7 @@ class Marks:
 
     def __init__(self, messages: Sequence[Message], *, bare: bool = False) -> None:
         self._bare = bare
-        self._parts: list[_Part] = []
+        self._parts: list[_MarkedText] = []
         taken = any(_MARKS[0].search(message.content) for message in messages)
         self._plane, self._mark = _PLANES[taken], _MARKS[taken]
         self.messages = [
@@ -81,7 +81,7 @@ class Marks:
         mark = chr(self._plane + len(self._parts))
         middle = _middle(body)
         halves = ("", "") if self._bare else (body[:middle], body[middle:])
-        self._parts.append(_Part(at, text, thought, _forms(*halves, json_too=json_too)))
+        self._parts.append(_MarkedText(at, text, thought, _forms(*halves, json_too=json_too)))
         if self._bare:
             return mark
         cut = text.index(body) + middle
@@ -103,21 +103,23 @@ class Marks:
         """A rendering of `messages` without its marks."""
         return self._mark.sub("", text.prompt + text.reply)
 
-    def lost(self, text: TurnText, at: int) -> list[Loss]:
+    def lost(self, text: TurnText, at: int) -> list[MissingText]:
         """What a rendering of `messages` up to the reply `at` does not hold of them.
 
         Thoughts of earlier turns are no loss: the template cuts them in inference too.
         """
-        prompt, reply = squashed(text.prompt), squashed(text.reply)
+        prompt, reply = without_white_space(text.prompt), without_white_space(text.reply)
         before, there = set(self._held(prompt)), set(self._held(reply))
-        lost: list[Loss] = []
+        lost: list[MissingText] = []
         for number, part in enumerate(self._parts):
             if part.at < at and number not in before and not part.thought:
-                lost.append(Loss(part.at, part.text))
+                lost.append(MissingText(part.at, part.text))
             elif part.at == at and number not in there:
-                lost.append(Loss(at, part.text))
+                lost.append(MissingText(at, part.text))
         thinks = not lost and at < len(self.messages) and thought_of(self.messages[at])
-        return [Loss(at, self._tags(at))] if thinks and not self._holds_tags(at, prompt, reply) else lost
+        return (
+            [MissingText(at, self._tags(at))] if thinks and not self._holds_tags(at, prompt, reply) else lost
+        )
 
     def _held(self, text: str) -> Iterator[int]:
         """The numbers of the parts that stand whole in `text`, which has no white space."""
@@ -136,7 +138,7 @@ class Marks:
 
     def _holds_tags(self, at: int, prompt: str, reply: str) -> bool:
         """Whether the tags of a reply's thought are there, or others in their place."""
-        content = squashed(self.messages[at].content)
+        content = without_white_space(self.messages[at].content)
         opened = next((tags for tags in _OPENED if prompt.endswith(tags)), "")
         if content in opened + reply:
             return True
@@ -188,17 +190,17 @@ def _middle(text: str) -> int:
     return inside.end() if inside else middle
 
 
-def squashed(text: str) -> str:
+def without_white_space(text: str) -> str:
     """The text without its white space."""
     return "".join(text.split())
 
 
 def _forms(before: str, after: str, *, json_too: bool) -> tuple[tuple[str, str], ...]:
-    plain = squashed(before), squashed(after)
+    plain = without_white_space(before), without_white_space(after)
     if not json_too:
         return (plain,)
     return plain, (_as_json(before), _as_json(after))
 
 
 def _as_json(text: str) -> str:
-    return squashed(json.dumps(text, ensure_ascii=False)[1:-1])
+    return without_white_space(json.dumps(text, ensure_ascii=False)[1:-1])

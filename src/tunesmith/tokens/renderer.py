@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import ModelError
-from tunesmith.tokens.beginnings import MESSAGES, PROMPT, Rendered
 from tunesmith.tokens.bounded import BoundedTemplate, OverLimit, bound_transformers
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
+from tunesmith.tokens.template_prefixes import MESSAGES, PROMPT, RenderedPrefixes
 
 # After so many equal renderings the compiled template is used by itself.
 AGREEMENTS, NEVER = 8, -1
@@ -108,7 +108,7 @@ class Renderer:
         self._template = BoundedTemplate(self._tokenizer.get_chat_template(), values)
         self._endings = self._template.endings
 
-    def beginnings(self, messages: Sequence[Message]) -> Rendered | None:
+    def prefixes(self, messages: Sequence[Message]) -> RenderedPrefixes | None:
         """All beginnings of `messages` at once; None where the template may look ahead.
 
         Raises RecordError with the template's own message where it refuses any of them, ModelError as above.
@@ -118,8 +118,8 @@ class Renderer:
         turns = [message.as_dict() for message in messages]
         ready = self._ready.get((None, tuple(messages))) if self._ready else None
         with self._refusals():
-            text, starts = (ready["text"], ready["starts"]) if ready else self._template.beginnings(turns)
-            whole = Rendered(text, starts, *self._endings)
+            text, starts = (ready["text"], ready["starts"]) if ready else self._template.prefixes(turns)
+            whole = RenderedPrefixes(text, starts, *self._endings)
             self._asked += 1
             doubt = len(starts) != len(turns) + 1
             if doubt or (self._asked % NOW_AND_THEN == 1 and not self._holds(whole, turns)):
@@ -162,11 +162,11 @@ class Renderer:
             return {}
         return {key: answer for key, answer in zip(wanted, answers, strict=True) if "text" in answer}
 
-    def _holds(self, whole: Rendered, turns: list[dict[str, str]]) -> bool:
+    def _holds(self, whole: RenderedPrefixes, turns: list[dict[str, str]]) -> bool:
         """Whether two beginnings are what transformers itself renders."""
         half = max(1, len(turns) // 2)
         return all(
-            whole.beginning(n, prompt=prompt) == self._by_transformers(turns[:n], prompt)
+            whole.prefix(n, prompt=prompt) == self._by_transformers(turns[:n], prompt)
             for n, prompt in ((half, True), (len(turns), False))
         )
 

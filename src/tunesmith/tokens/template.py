@@ -23,7 +23,7 @@ THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TemplateShape:
     """How a template ends a reply and opens a turn.
 
     `tail` is the text after the last reply, `closing` the part that is still the reply's own: up to and
@@ -39,7 +39,7 @@ class Shape:
     markers: frozenset[str]
 
 
-def learn_shape(render: Renderer, encoder: Encoder) -> Shape:
+def learn_shape(render: Renderer, encoder: Encoder) -> TemplateShape:
     """Find a template's shape from made-up conversations. Raises ModelError where labels cannot be known."""
     try:
         return _learn(render, encoder)
@@ -49,7 +49,7 @@ def learn_shape(render: Renderer, encoder: Encoder) -> Shape:
         ) from error
 
 
-def _learn(render: Renderer, encoder: Encoder) -> Shape:
+def _learn(render: Renderer, encoder: Encoder) -> TemplateShape:
     asked = [Message("user", ASKED)]
     prompt = render(asked, prompt=True)
     full = _render_reply(render, asked, prompt)
@@ -65,7 +65,7 @@ def _learn(render: Renderer, encoder: Encoder) -> Shape:
     role_tokens = _role_tokens(render, encoder, prompt, eot)
     # Some formats let the model itself write tokens that also stand in headers (harmony's <|message|>).
     role_tokens -= set(pattern_of(list(encoder.added)).findall(lead + closing))
-    return Shape(
+    return TemplateShape(
         tail=tail,
         closing=closing,
         eot=eot,

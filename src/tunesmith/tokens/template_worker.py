@@ -25,8 +25,8 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunesmith.processes import limit_memory, memory_in_use
-from tunesmith.tokens.beginnings import endings, render_all
 from tunesmith.tokens.bounded import Limits, Request
+from tunesmith.tokens.template_prefixes import endings, render_all
 
 _KEPT = 16
 _LONGEST_REASON = 1000

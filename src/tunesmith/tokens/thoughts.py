@@ -52,7 +52,7 @@ _TURN_ENDS = re.compile(r"(?:<\|end\|>)?(?:<\|start\|>assistant)?\s*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitReply:
     """The parts of a reply, stripped. `unended`: it ends while it thinks, so there is no `answer`."""
 
     answer: str
@@ -60,7 +60,7 @@ class Split:
     unended: bool = False
 
 
-def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None) -> Split:
+def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None) -> SplitReply:
     """Cut the thoughts from a reply; `begun` are the tags that the prompt has opened.
 
     Tags in quotes or backticks are spoken of, and are text. An end that nothing opened ends thoughts that the
@@ -90,8 +90,8 @@ def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None)
             continue
         position = match.end()
     if inside is not None:
-        return Split("", _joined([*thoughts, text[position:]]), unended=True)
-    return Split("".join([*answer, text[position:]]).strip(), _joined(thoughts))
+        return SplitReply("", _joined([*thoughts, text[position:]]), unended=True)
+    return SplitReply("".join([*answer, text[position:]]).strip(), _joined(thoughts))
 
 
 def tags_of(template: str) -> tuple[Tags, ...]:

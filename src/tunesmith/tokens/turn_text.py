@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.renderer import Renderer
-from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, Shape
+from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, TemplateShape
 
 _MARK = "\U0010fffd"
 """A character for private use, which no template writes itself and none trims."""
@@ -27,7 +27,7 @@ class TurnText:
     reply: str
 
 
-def turn_text(render: Renderer, shape: Shape, context: Sequence[Message], reply: Message) -> TurnText:
+def turn_text(render: Renderer, shape: TemplateShape, context: Sequence[Message], reply: Message) -> TurnText:
     """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
     prompt, full = render(context, prompt=True), render([*context, reply], prompt=False)
     if full.startswith(prompt):
@@ -40,15 +40,15 @@ def turn_text(render: Renderer, shape: Shape, context: Sequence[Message], reply:
 
 
 def turn_texts(
-    render: Renderer, shape: Shape, messages: Sequence[Message], turns: Sequence[int]
+    render: Renderer, shape: TemplateShape, messages: Sequence[Message], turns: Sequence[int]
 ) -> list[TurnText]:
     """As `turn_text` for the assistant's `turns`, by their positions."""
-    whole = render.beginnings(messages[: turns[-1] + 1]) if len(messages) > 1 and turns[0] else None
+    whole = render.prefixes(messages[: turns[-1] + 1]) if len(messages) > 1 and turns[0] else None
     if whole is None:
         return [turn_text(render, shape, messages[:at], messages[at]) for at in turns]
     texts = []
     for at in turns:
-        prompt, full = whole.beginning(at, prompt=True), whole.beginning(at + 1, prompt=False)
+        prompt, full = whole.prefix(at, prompt=True), whole.prefix(at + 1, prompt=False)
         fits = full.startswith(prompt)
         reply = _reply(shape, prompt, full) if fits else ""
         texts.append(
@@ -72,7 +72,7 @@ def _after_context(render: Renderer, context: Sequence[Message], reply: Message)
     return prompt.rpartition(_MARK)[2], full.rpartition(_MARK)[2]
 
 
-def _reply(shape: Shape, before: str, full: str) -> str:
+def _reply(shape: TemplateShape, before: str, full: str) -> str:
     """What `full` adds to `before`, up to and including the end of turn."""
     end = len(full) - len(shape.tail)
     if not full.endswith(shape.tail) or end < len(before):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tunesmith.tokens.conversation import Sample
-from tunesmith.tokens.encode import Encoder, Pair
+from tunesmith.tokens.encode import Encoder, PromptReply
 from tunesmith.tokens.turn_text import TurnText
 
 
-def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[Pair]:
+def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[PromptReply]:
     """The ids of each turn's prompt and reply; `eot` is the token that ends replies.
 
     Where each prompt begins with the turns before it, the last prompt is encoded once and cut: text before
@@ -35,20 +35,22 @@ def _pieces(texts: Sequence[TurnText]) -> list[tuple[str, str]] | None:
     return pieces
 
 
-def _cut(encoder: Encoder, pieces: Sequence[tuple[str, str]], last: TurnText, eot: str) -> list[Pair] | None:
+def _cut(
+    encoder: Encoder, pieces: Sequence[tuple[str, str]], last: TurnText, eot: str
+) -> list[PromptReply] | None:
     whole, reply = encoder.many([last.prompt, last.reply])
     apart = encoder.separates(eot)
     pairs = _cut_at(encoder, pieces[:-1], whole, eot) if apart else _joined(encoder, pieces, whole)
-    return [*pairs, Pair(whole, reply)] if pairs is not None else None
+    return [*pairs, PromptReply(whole, reply)] if pairs is not None else None
 
 
 def _cut_at(
     encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int], eot: str
-) -> list[Pair] | None:
+) -> list[PromptReply] | None:
     """Cut `whole` at the tokens that end turns; None where a reply's first token is not its own."""
     eot_id = encoder.added[eot]
     ends = [at for at, id_ in enumerate(whole) if id_ == eot_id]
-    pairs: list[Pair] = []
+    pairs: list[PromptReply] = []
     done = 0
     for context, reply in pieces:
         done += context.count(eot)
@@ -57,12 +59,14 @@ def _cut_at(
         begin, end = start + len(frame), ends[done]
         if reply.count(eot) != 1 or whole[start:begin] != frame or begin > end:
             return None
-        pairs.append(Pair(whole[:begin], whole[begin : end + 1]))
+        pairs.append(PromptReply(whole[:begin], whole[begin : end + 1]))
         done += 1
     return pairs
 
 
-def _joined(encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int]) -> list[Pair] | None:
+def _joined(
+    encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int]
+) -> list[PromptReply] | None:
     """For tokens that may take in what is around them: all pieces by themselves, if they join to `whole`."""
     parts = encoder.many([piece for both in pieces for piece in both][:-1])
     if [id_ for ids in parts for id_ in ids] != whole:
@@ -70,20 +74,20 @@ def _joined(encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int
     return list(_pairs(parts[:-1]))
 
 
-def _pairs(parts: Sequence[list[int]]) -> Iterator[Pair]:
+def _pairs(parts: Sequence[list[int]]) -> Iterator[PromptReply]:
     ids: list[int] = []
     for context, reply in zip(parts[::2], parts[1::2], strict=True):
         ids = ids + context
-        yield Pair(ids, reply)
+        yield PromptReply(ids, reply)
         ids = ids + reply
 
 
-def lone_sample(pair: Pair, weight: float, cut_tokens: int) -> Sample:
+def lone_sample(pair: PromptReply, weight: float, cut_tokens: int) -> Sample:
     """One turn, whose reply counts `weight`, as a sample."""
     return Sample(pair.prompt + pair.reply, [0.0] * len(pair.prompt) + [weight] * len(pair.reply), cut_tokens)
 
 
-def append_sample(samples: list[Sample], pair: Pair, weight: float, cut_tokens: int) -> None:
+def append_sample(samples: list[Sample], pair: PromptReply, weight: float, cut_tokens: int) -> None:
     """Add a turn as a sample of its own, or to the last sample where its prompt continues that one's ids."""
     labels = [weight] * len(pair.reply)
     if samples and pair.prompt[: len(samples[-1].ids)] == samples[-1].ids:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tunesmith.tokens.words import byte_characters
+from tunesmith.tokens.bpe_cache import byte_characters
 
 _REPLACEMENT = "\ufffd"
 _MOST = 3

@@ -28,7 +28,7 @@ from tunesmith.training.targets import target_modules
 
 log = logging.getLogger(__name__)
 TRAINED = "default"
-Weights = Mapping[str, Any]
+StateDict = Mapping[str, Any]
 
 
 def has_adapters(model: Any) -> bool:
@@ -106,7 +106,7 @@ def refuse_tied(model: Any, folder: Path) -> None:
 # --- Files ------------------------------------------------------------------------------------------------
 
 
-def save_trained(model: Any, folder: Path, state: Weights | None = None) -> None:
+def save_trained(model: Any, folder: Path, state: StateDict | None = None) -> None:
     """Write the adapter that is trained, and no other, as peft does. `state`: all weights, where sharded."""
     model.save_pretrained(
         str(folder), selected_adapters=[TRAINED], save_embedding_layers=False, state_dict=state
@@ -125,7 +125,7 @@ def load_trained(model: Any, checkpoint: Path) -> None:
     put_weights(model, read_weights(alone if alone.is_dir() else checkpoint), TRAINED)
 
 
-def save_combined(model: Any, folder: Path, state: Weights | None = None) -> None:
+def save_combined(model: Any, folder: Path, state: StateDict | None = None) -> None:
     """Write all adapters as one over the original base. `state`: all weights, where they are sharded.
 
     One rank for all modules and no patterns, since not every engine reads those: where a module has less,
@@ -153,7 +153,7 @@ def save_combined(model: Any, folder: Path, state: Weights | None = None) -> Non
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def _combined(model: Any, state: Weights | None) -> dict[str, Any]:
+def _combined(model: Any, state: StateDict | None) -> dict[str, Any]:
     """Matrices of all adapters side by side, on the CPU, all of one rank."""
     import torch
     from peft import get_peft_model_state_dict
@@ -184,7 +184,7 @@ def _filled(tensor: Any, rank: int, down: bool) -> Any:
     return pad(tensor, (0, 0, 0, missing) if down else (0, missing)).contiguous()
 
 
-def _targets(model: Any, weights: Weights) -> list[str]:
+def _targets(model: Any, weights: StateDict) -> list[str]:
     """The modules' last names where these mean no others, else their whole names."""
     from peft.tuners.lora import LoraLayer
 

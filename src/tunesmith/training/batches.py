@@ -13,18 +13,18 @@ import numpy.typing as npt
 import torch
 
 from tunesmith.data.table import Table
-from tunesmith.training.head import Targets
-from tunesmith.training.tree import Tree, build_tree
+from tunesmith.training.fused_cross_entropy import Targets
+from tunesmith.training.sampler import Indices
+from tunesmith.training.tree.tree import Tree, build_tree
 from tunesmith.training.weighting import token_weights
 
-Indices = npt.NDArray[np.int64]
 Samples = list[npt.NDArray[np.int32]]
-Weights = list[npt.NDArray[np.float32]]
-Path = Literal["auto", "runs", "dense", "flex"]
+SampleWeights = list[npt.NDArray[np.float32]]
+AttentionPath = Literal["auto", "runs", "dense", "flex"]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class MicroBatch:
     """A micro-batch, on the CPU.
 
     `ids` has shape (rows, n). Padded rows have a `mask` of that shape; a tree has `tree` and `positions`
@@ -39,7 +39,7 @@ class Batch:
     mask: torch.Tensor | None = None
     positions: torch.Tensor | None = None
     tree: Tree | None = None
-    path: Path = "auto"
+    path: AttentionPath = "auto"
     """How attention goes along the tree; see `attention.TreeAttention`."""
 
     @property
@@ -48,17 +48,17 @@ class Batch:
         return self.ids.numel()
 
 
-def collate(table: Table, indices: Indices, reduction: str, pad_id: int) -> Batch:
+def collate(table: Table, indices: Indices, reduction: str, pad_id: int) -> MicroBatch:
     """Samples of a table as `padded_batch` makes it."""
     return padded_batch(*_read(table, indices, reduction), pad_id)
 
 
-def _read(table: Table, indices: Indices, reduction: str) -> tuple[Samples, Weights]:
+def _read(table: Table, indices: Indices, reduction: str) -> tuple[Samples, SampleWeights]:
     rows = indices.tolist()
     return [table.ids(i) for i in rows], [token_weights(table.weights(i), reduction) for i in rows]
 
 
-def padded_batch(samples: Samples, weights: Weights, pad_id: int) -> Batch:
+def padded_batch(samples: Samples, weights: SampleWeights, pad_id: int) -> MicroBatch:
     """Samples padded on the right. No samples give two padding tokens and no labels."""
     longest = max([2, *map(len, samples)])
     shape = (max(1, len(samples)), longest)
@@ -74,10 +74,12 @@ def padded_batch(samples: Samples, weights: Weights, pad_id: int) -> Batch:
     rows, at = np.nonzero(labelled[:, kept])
     targets = _targets(rows * len(kept) + at, ids[rows, kept[at] + 1], dense[rows, kept[at] + 1])
     tokens = sum(map(len, samples))
-    return Batch(torch.from_numpy(ids), _kept(kept), targets, tokens, mask=torch.from_numpy(mask))
+    return MicroBatch(torch.from_numpy(ids), _kept(kept), targets, tokens, mask=torch.from_numpy(mask))
 
 
-def collate_tree(table: Table, indices: Indices, reduction: str, pad_id: int, path: Path = "auto") -> Batch:
+def collate_tree(
+    table: Table, indices: Indices, reduction: str, pad_id: int, path: AttentionPath = "auto"
+) -> MicroBatch:
     """Samples as one tree. No samples give two padding tokens and no labels."""
     if not len(indices):
         return collate(table, indices, reduction, pad_id)
@@ -85,13 +87,13 @@ def collate_tree(table: Table, indices: Indices, reduction: str, pad_id: int, pa
     return tree_batch(build_tree(samples, weights), sum(map(len, samples)), path)
 
 
-def tree_batch(tree: Tree, tokens: int, path: Path = "auto") -> Batch:
+def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBatch:
     """A tree as a batch; `tokens` are those of its samples."""
     labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
     labels = labels[np.argsort(tree.parents[labels], kind="stable")]
     kept, rows = np.unique(tree.parents[labels], return_inverse=True)
     targets = _targets(rows, tree.ids[labels], tree.weights[labels])
-    return Batch(
+    return MicroBatch(
         torch.from_numpy(tree.ids)[None],
         _kept(kept),
         targets,

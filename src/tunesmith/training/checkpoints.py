@@ -22,7 +22,7 @@ from tunesmith.artifacts.publish import (
     read_manifest,
     unpublish,
 )
-from tunesmith.artifacts.store import Progress, Store
+from tunesmith.artifacts.store import Store, TransferProgress
 from tunesmith.errors import CorruptObjectError, OutputConflictError
 from tunesmith.names import MANIFEST_KEY, checkpoint_key
 
@@ -47,7 +47,9 @@ ALONE = Ranks(0, 0, 1, lambda value: [value])
 class Checkpoints:
     """The checkpoints of one output."""
 
-    def __init__(self, store: Store, keep: int, ranks: Ranks, progress: Progress | None = None) -> None:
+    def __init__(
+        self, store: Store, keep: int, ranks: Ranks, progress: TransferProgress | None = None
+    ) -> None:
         self.store, self.ranks = store, ranks
         self.known: tuple[int, ...] = ()
         """Steps of published checkpoints, newest first, as all ranks last heard."""

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from tunesmith.training.batches import Batch
-    from tunesmith.training.head import Head
+    from tunesmith.training.batches import MicroBatch
+    from tunesmith.training.fused_cross_entropy import FusedHead
 
 
-def weighted_sum(model: Any, batch: Batch, device: torch.device, head: Head | None = None) -> torch.Tensor:
+def weighted_sum(
+    model: Any, batch: MicroBatch, device: torch.device, head: FusedHead | None = None
+) -> torch.Tensor:
     """Σ v ℓ of a micro-batch, a float32 scalar; logits are computed only where some sample has a label.
 
     With no labels it is a differentiable zero, so that every rank takes part in the same collectives.
     """
-    from tunesmith.training.head import loss_of_logits
+    from tunesmith.training.fused_cross_entropy import loss_of_logits
 
     targets = batch.targets.to(device)
     inputs = {"input_ids": batch.ids.to(device), "logits_to_keep": batch.kept.to(device), "use_cache": False}
@@ -37,11 +39,11 @@ def weighted_sum(model: Any, batch: Batch, device: torch.device, head: Head | No
     return loss.reshape(())
 
 
-def _attention(batch: Batch, device: torch.device) -> dict[str, Any]:
+def _attention(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
     if batch.tree is None:
         assert batch.mask is not None
         return {"attention_mask": batch.mask.to(device)}
-    from tunesmith.training.attention import TreeAttention
+    from tunesmith.training.tree.attention import TreeAttention
 
     assert batch.positions is not None
     tree = TreeAttention(batch.tree, device, batch.path)

@@ -22,12 +22,13 @@ from typing import Any
 
 GIB = 1 << 30
 USABLE = 5 / 6
-# Logits at a time, in float32, with their gradient and a copy in the model's type; see `training.head`.
+# Logits at a time, in float32, with their gradient and a copy in the model's type; see
+# `training.fused_cross_entropy`.
 HEAD = 3 * 4 * (1 << 24)
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """A decoder in numbers; `inner` is how wide an MLP one token goes through, of all its experts."""
 
     layers: int
@@ -67,7 +68,7 @@ class Shape:
         return self.layers * rank * ends
 
 
-def read_shape(config: Mapping[str, Any]) -> Shape | None:
+def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
     """The numbers of a config.json, by the names that models use; None where they are not there."""
     nested = config.get("text_config")
     text: Mapping[str, Any] = {**config, **nested} if isinstance(nested, Mapping) else config
@@ -84,7 +85,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape | None:
     inner = number("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     experts = number("num_experts", "num_local_experts", "n_routed_experts")
     expert_inner = number("moe_intermediate_size") or inner
-    return Shape(
+    return ModelShape(
         layers=layers,
         hidden=hidden,
         queries=heads * head,
@@ -97,7 +98,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape | None:
     )
 
 
-def standing(shape: Shape, method: str, dtype_bytes: int, rank: int) -> int:
+def static_memory(shape: ModelShape, method: str, dtype_bytes: int, rank: int) -> int:
     """Bytes of weights, gradients and AdamW's state, whatever the batch."""
     if method == "full":
         copy = dtype_bytes if dtype_bytes < 4 else 0  # autocast keeps one while it computes
@@ -109,7 +110,7 @@ def standing(shape: Shape, method: str, dtype_bytes: int, rank: int) -> int:
     return round(dense * 0.56) + (shape.weights - dense) * dtype_bytes + trained
 
 
-def activations(shape: Shape, method: str, dtype_bytes: int, tokens: int) -> int:
+def activation_memory(shape: ModelShape, method: str, dtype_bytes: int, tokens: int) -> int:
     """Bytes kept for the backward pass without checkpointing."""
     b, h, q, k, i = dtype_bytes, shape.hidden, shape.queries, shape.keys, shape.inner
     layer = 2 * (4 + b) * h + 2 * (q + k) * b + 4 * i * b
@@ -117,7 +118,7 @@ def activations(shape: Shape, method: str, dtype_bytes: int, tokens: int) -> int
     return tokens * (shape.layers * layer + 2 * (4 + b) * h)
 
 
-def wants_checkpointing(
+def needs_gradient_checkpointing(
     config: dict[str, Any], *, tokens: int, dtype_bytes: int, method: str, free: int, rank: int = 64
 ) -> tuple[bool, str]:
     """Whether to compute activations twice, and why, in one sentence for the log.
@@ -129,8 +130,8 @@ def wants_checkpointing(
     shape = read_shape(config)
     if shape is None:
         return True, "Gradient checkpointing is on: config.json does not say how large the model is."
-    left = free - standing(shape, method, dtype_bytes, rank) - HEAD
-    needed = activations(shape, method, dtype_bytes, tokens)
+    left = free - static_memory(shape, method, dtype_bytes, rank) - HEAD
+    needed = activation_memory(shape, method, dtype_bytes, tokens)
     wanted = needed > left * USABLE
     return wanted, (
         f"Gradient checkpointing is {'on' if wanted else 'off'}: activations of {tokens:,} tokens take about "

@@ -24,13 +24,13 @@ from tunesmith.names import METRICS_KEY
 
 log = logging.getLogger(__name__)
 STATE = "window.json"
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
 
 
 class Sink(Protocol):
     """Takes rows as they are written."""
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """One row of metrics.jsonl."""
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
-class Window:
+class LoggingWindow:
     """What happened since the last line of training metrics."""
 
     steps: int = 0
@@ -74,10 +74,10 @@ class Metrics:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS_KEY
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
         self._every, self._total, self._sinks = every, total, sinks
         self._memory, self._clock = memory, clock
-        self._window = Window()
+        self._window = LoggingWindow()
         self._since = clock()
         self.path.write_text("")
 
@@ -86,7 +86,7 @@ class Metrics:
         text = (checkpoint / METRICS_KEY).read_text("utf-8")
         self.path.write_text(text, "utf-8")
         self.rows = [json.loads(line) for line in text.splitlines()]
-        self._window = Window(**json.loads((checkpoint / STATE).read_text("utf-8")))
+        self._window = LoggingWindow(**json.loads((checkpoint / STATE).read_text("utf-8")))
         for row in self.rows:
             self._feed(row)
 
@@ -120,12 +120,12 @@ class Metrics:
             "tokens_per_second": round(window.tokens / max(now - self._since, 1e-9), 1),
             "memory_bytes": self._memory(),
         }
-        self._window, self._since = Window(), now
+        self._window, self._since = LoggingWindow(), now
         self._append(row)
 
     def tree_packing(self, used: bool, difference: float | None) -> None:
         """Write down, before the first step, whether samples are packed as trees and what a trial showed."""
-        row: Row = {"step": 0, "tree_packing": int(used)}
+        row: MetricsRow = {"step": 0, "tree_packing": int(used)}
         self._append(row if difference is None else row | {"tree_difference": difference})
 
     def evaluation(self, step: int, epoch: float, loss: float) -> None:
@@ -138,13 +138,13 @@ class Metrics:
         for sink in self._sinks:
             sink.close()
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: MetricsRow) -> None:
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self._feed(row)
 
-    def _feed(self, row: Row) -> None:
+    def _feed(self, row: MetricsRow) -> None:
         for sink in self._sinks:
             sink.write(row)
 
@@ -157,7 +157,7 @@ class TensorBoard:
 
         self._writer = SummaryWriter(str(folder))
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """One scalar a number."""
         for key, value in _numbers(row).items():
             group = "eval" if key == "eval_loss" else "train"
@@ -216,7 +216,7 @@ class Wandb:
             log.warning("Weights & Biases cannot be reached; the run is recorded offline: %s", error)
             self._run = wandb.init(**settings, mode="offline")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """One point a row."""
         self._run.log(_numbers(row), step=row["step"])
 
@@ -237,5 +237,5 @@ def _logged_in(base_url: str) -> bool:
         return False
 
 
-def _numbers(row: Row) -> dict[str, float]:
+def _numbers(row: MetricsRow) -> dict[str, float]:
     return {key: value for key, value in row.items() if key != "step"}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.finetune import FineTuneSpec, MethodSpec, QloraMethod
 from tunesmith.engines.load import load_model, resolve_dtype
-from tunesmith.training import experts
+from tunesmith.training import moe
 from tunesmith.training.adapters import add_trained, merge_all
-from tunesmith.training.deepspeed import precision
-from tunesmith.training.engine import one_reads
+from tunesmith.training.deepspeed.config import precision
+from tunesmith.training.deepspeed.runtime import one_reads
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def computed_in(spec: FineTuneSpec, folder: Path) -> torch.dtype:
 
 
 def build_model(
-    spec: FineTuneSpec, folder: Path, adapters: Sequence[Path] = (), *, checkpointing: bool = False
+    spec: FineTuneSpec, folder: Path, adapters: Sequence[Path] = (), *, gradient_checkpointing: bool = False
 ) -> Any:
     """The model ready to train, over the adapters it starts from, the lowest first.
 
@@ -52,13 +52,13 @@ def build_model(
     if method.qlora is not None:
         _keep_layout(model)
     model.config.use_cache = False
-    if checkpointing:
+    if gradient_checkpointing:
         # Without re-entrance no input has to have a gradient, which frozen embeddings do not give.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = method.lora or method.qlora
     if lora is None:
         return merge_all(model, adapters)
-    experts.tell(model, method)
+    moe.tell(model, method)
     return add_trained(model, lora, adapters)
 
 

@@ -12,15 +12,15 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from tunesmith.names import checkpoint_key
-from tunesmith.training.arguments import seconds_left
 from tunesmith.training.health import Health
+from tunesmith.training.heartbeat import HangDetector
 from tunesmith.training.metrics import Metrics, Step
 from tunesmith.training.trainer import StepTrainer
+from tunesmith.training.training_args import seconds_left
 from tunesmith.training.uploads import Uploads
-from tunesmith.training.watch import Watch
 
 log = logging.getLogger(__name__)
-Tell = Callable[..., None]
+ShowProgress = Callable[..., None]
 Complete = Callable[[Path, int, int], None]
 """Completes the model in a checkpoint's folder: its step, and the run's last."""
 
@@ -34,14 +34,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         uploads: Uploads,
         metrics: Metrics | None,
         steps_per_epoch: int,
-        tell: Tell,
-        watch: Watch,
+        tell: ShowProgress,
+        hang_detector: HangDetector,
         health: Health,
         complete: Complete = lambda folder, step, total: None,
     ) -> None:
         self._folder, self._uploads, self._metrics = folder, uploads, metrics
         self._steps_per_epoch, self._tell = steps_per_epoch, tell
-        self._watch, self._health, self._complete = watch, health, complete
+        self._hang_detector, self._health, self._complete = hang_detector, health, complete
         self._started, self._first = time.monotonic(), 0
         self.trainer: StepTrainer | None = None
 
@@ -54,12 +54,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """This rank has come to the next step."""
-        self._watch.beat(state.global_step + 1, "training")
+        self._hang_detector.beat(state.global_step + 1, "training")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the step down, look whether training is sound, and go on with what is being uploaded."""
         assert self.trainer is not None
-        self._watch.beat(state.global_step, "between steps")
+        self._hang_detector.beat(state.global_step, "between steps")
         self._write_down(self.trainer, state)
         self._health.step(state.global_step, self.trainer.last_step.loss)
         self._uploads.meet()
@@ -107,7 +107,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have what was saved uploaded; every rank takes part."""
         folder = self._folder / checkpoint_key(state.global_step)
-        self._watch.beat()
+        self._hang_detector.beat()
         if self._metrics:
             self._metrics.save(folder)
             self._health.save(folder)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from tunesmith.data.table import Table
-from tunesmith.training.batches import Batch, Path, collate, collate_tree
-from tunesmith.training.order import Indices, StepPlan
+from tunesmith.training.batches import AttentionPath, MicroBatch, collate, collate_tree
+from tunesmith.training.sampler import Indices, StepPlan
 from tunesmith.training.weighting import denominator
 
 
@@ -17,7 +17,7 @@ from tunesmith.training.weighting import denominator
 class StepData:
     """One optimizer step of one rank: its micro-batches and what they add to the denominator."""
 
-    batches: list[Batch]
+    batches: list[MicroBatch]
     denominator: float
 
     @property
@@ -45,7 +45,7 @@ class StepDataset(Dataset[StepData]):
 
     def __init__(self, table: Table, plan: StepPlan, reduction: str, pad_id: int) -> None:
         self.table, self.plan, self.reduction, self.pad_id = table, plan, reduction, pad_id
-        self.path: Path = "auto"
+        self.path: AttentionPath = "auto"
         self._ahead: dict[int, Future[StepData]] = {}
         self._thread = ThreadPoolExecutor(1, "steps")
 
@@ -67,13 +67,13 @@ class StepDataset(Dataset[StepData]):
         batches = [self.batch(self.table, indices) for indices in micro]
         return StepData(batches, sum(denominator(self.table, m, self.reduction) for m in micro))
 
-    def batch(self, table: Table, indices: Indices) -> Batch:
+    def batch(self, table: Table, indices: Indices) -> MicroBatch:
         """Samples of a table in the form the plan asks for: a tree, or padded rows."""
         if self.plan.budget is None:
             return collate(table, indices, self.reduction, self.pad_id)
         return collate_tree(table, indices, self.reduction, self.pad_id, self.path)
 
-    def go_plain(self) -> None:
+    def disable_trees(self) -> None:
         """Pad from now on. The steps hold the same samples as before."""
         self._ahead.clear()
         self.plan.budget = None

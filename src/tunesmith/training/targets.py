@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.api.finetune import LoraMethod, QloraMethod
 from tunesmith.engines.adapter import tied_ends
 from tunesmith.errors import ModelError
-from tunesmith.training.experts import OLD_NAMES, fused_experts, linear_layers
+from tunesmith.training.moe import OLD_NAMES, fused_experts, linear_layers
 
 ALL = "all-linear"
 _SHOWN = 24

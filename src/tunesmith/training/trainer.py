@@ -23,16 +23,17 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
-from tunesmith.training import engine
 from tunesmith.training.adapters import has_adapters, load_trained
+from tunesmith.training.deepspeed import runtime
 from tunesmith.training.export import save_checkpoint
+from tunesmith.training.fused_cross_entropy import FusedHead, fuse_head
 from tunesmith.training.gradient import clip_gradient
-from tunesmith.training.head import Head, fuse_head
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
 from tunesmith.training.loss import weighted_sum
-from tunesmith.training.order import evaluation
-from tunesmith.training.selfcheck import (
+from tunesmith.training.sampler import evaluation
+from tunesmith.training.steps import StepData, StepDataset, StepResult
+from tunesmith.training.tree_check import (
     TOLERANCE,
     TreeCheck,
     compare,
@@ -41,7 +42,6 @@ from tunesmith.training.selfcheck import (
     use_tree_attention,
     why_not,
 )
-from tunesmith.training.steps import StepData, StepDataset, StepResult
 from tunesmith.training.weighting import denominator
 
 
@@ -75,7 +75,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         super().__init__(train_dataset=steps, eval_dataset=validation, **kwargs)
         self.steps, self._validation, self._stop_asked = steps, validation, stop_asked
         self._health, self._beat = health, beat
-        self.head: Head | None = fuse_head(self.model)
+        self.head: FusedHead | None = fuse_head(self.model)
         if has_adapters(self.model) and not self.is_deepspeed_enabled:
             fuse_lora(self.model)
         self.tree = TreeCheck(False, "packing is none")
@@ -114,7 +114,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             use_tree_attention(base)
             self._try_paths(base)
         if not self.tree.used:
-            steps.go_plain()
+            steps.disable_trees()
         return self.tree
 
     def _try_paths(self, base: Any) -> None:
@@ -196,9 +196,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         if not self.is_deepspeed_enabled:
             self.accelerator.backward(loss)
             return
-        engine.backward(self.model_wrapped, loss, last=last)
+        runtime.backward(self.model_wrapped, loss, last=last)
         if last:
-            self.last_grad_norm = engine.step(self.model_wrapped)
+            self.last_grad_norm = runtime.step(self.model_wrapped)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Weights of a checkpoint as others load them; every rank takes part.
@@ -237,7 +237,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
         """What was trained, on rank 0, where the model itself has only a share of it; else None."""
-        return engine.whole_weights(self) if self.is_deepspeed_enabled else None
+        return runtime.whole_weights(self) if self.is_deepspeed_enabled else None
 
     @property
     def _scales(self) -> bool:

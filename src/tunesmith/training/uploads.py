@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith.artifacts.background import PAUSES, OnTrouble, RetryingTask, ignore_trouble
 from tunesmith.artifacts.publish import FileInfo
-from tunesmith.artifacts.retry import PAUSES, Task, Tell, nobody
 from tunesmith.artifacts.transfer import describe, for_each
 from tunesmith.errors import StoppedError, StorageTemporaryError, TunesmithError
 from tunesmith.names import CHECKPOINT_PREFIX, checkpoint_key
@@ -42,7 +42,7 @@ def _nothing() -> None:
 
 
 @dataclass(slots=True)
-class Around:
+class UploadHooks:
     """What the uploads need of the run they are part of."""
 
     after: Callable[[], None] = _nothing
@@ -55,20 +55,20 @@ class Around:
     last_seconds: float = LAST_SECONDS
     pauses: Sequence[float] = PAUSES
     """Between tries."""
-    tell: Tell = nobody
+    tell: OnTrouble = ignore_trouble
     """Told of trouble with the storage, from a thread."""
 
 
 @dataclass(slots=True)
-class Flight:
+class PendingUpload:
     """One checkpoint on its way, as one rank sees it."""
 
     step: int
     folder: Path
     best: int | None
-    phases: list[Callable[[Task], None] | None]
+    phases: list[Callable[[RetryingTask], None] | None]
     """What is left to do after the phase under way."""
-    task: Task | None = None
+    task: RetryingTask | None = None
     files: dict[str, FileInfo] = field(default_factory=dict)
     """This node's, by their names below the checkpoint's folder."""
     everyone: list[FileInfo] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UploadState:
     """What a rank tells the others."""
 
     done: bool
@@ -95,10 +95,10 @@ class Part:
 class Uploads:
     """Brings the checkpoints of one run to the output. Every method is called by every rank."""
 
-    def __init__(self, checkpoints: Checkpoints, around: Around | None = None) -> None:
+    def __init__(self, checkpoints: Checkpoints, hooks: UploadHooks | None = None) -> None:
         self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
-        self._around = around or Around()
-        self._flight: Flight | None = None
+        self._hooks = hooks or UploadHooks()
+        self._upload: PendingUpload | None = None
         self._changed = threading.Event()
 
     def begin(self, step: int, folder: Path, best: int | None) -> None:
@@ -106,25 +106,25 @@ class Uploads:
 
         Waits for the checkpoint on its way. `best` is the step that is kept whatever the limit says.
         """
-        before = self._flight
+        before = self._upload
         trouble = self._wait(newer=step)
         if before is not None and trouble:
             self._pass_over(before, trouble)
         firsts: list[bool] = self._ranks.gather(self._ranks.local_rank == 0)  # and all ranks have written
         if self._ranks.local_rank == 0:
             _delete_others(folder)
-        self._flight = flight = Flight(step, folder, best, [])
-        flight.phases = self._phases(flight, nodes=sum(firsts))
-        self._start_phase(flight)
+        self._upload = upload = PendingUpload(step, folder, best, [])
+        upload.phases = self._phases(upload, nodes=sum(firsts))
+        self._start_phase(upload)
 
     def meet(self) -> None:
         """At the end of a step: go on with what is on its way. Raises what ended it for good."""
-        if self._flight is not None:
-            self._meet(self._flight, gives_up=False)
+        if self._upload is not None:
+            self._meet(self._upload, gives_up=False)
 
     def finish(self) -> None:
         """At the end of the run: wait until all is there. Raises StorageTemporaryError if it cannot be."""
-        last = self._flight
+        last = self._upload
         trouble = self._wait(newer=None)
         if last is None or not trouble:
             return
@@ -132,7 +132,7 @@ class Uploads:
             self._pass_over(last, trouble)
             return
         message = f"{checkpoint_key(last.step)} could not be uploaded: {trouble}"
-        if self._around.seconds_left() is not None:
+        if self._hooks.seconds_left() is not None:
             raise StoppedError(f"Told to stop; {message} Run it again to go on from {self._newest_known()}.")
         raise StorageTemporaryError(f"{message} Run it again to go on from {self._newest_known()}.")
 
@@ -151,27 +151,27 @@ class Uploads:
         known = self._checkpoints.known
         return checkpoint_key(known[0]) if known else "the first step"
 
-    def _pass_over(self, flight: Flight, trouble: str) -> None:
-        if flight.published:
+    def _pass_over(self, upload: PendingUpload, trouble: str) -> None:
+        if upload.published:
             what = "is published, but old checkpoints and logs could not be brought up to date"
         else:
             what = "is passed over, it could not be uploaded"
-        log.warning("%s %s: %s", checkpoint_key(flight.step), what, trouble)
+        log.warning("%s %s: %s", checkpoint_key(upload.step), what, trouble)
 
     # --- The phases, in threads.
 
-    def _phases(self, flight: Flight, nodes: int) -> list[Callable[[Task], None] | None]:
-        def clear(task: Task) -> None:
-            self._checkpoints.clear(flight.step)
+    def _phases(self, upload: PendingUpload, nodes: int) -> list[Callable[[RetryingTask], None] | None]:
+        def clear(task: RetryingTask) -> None:
+            self._checkpoints.clear(upload.step)
 
-        def send(task: Task) -> None:
-            self._send(flight, task)
+        def send(task: RetryingTask) -> None:
+            self._send(upload, task)
 
-        def publish(task: Task) -> None:
-            self._publish(flight, task)
+        def publish(task: RetryingTask) -> None:
+            self._publish(upload, task)
 
-        def everything(task: Task) -> None:
-            if not flight.sent:
+        def everything(task: RetryingTask) -> None:
+            if not upload.sent:
                 clear(task)
             send(task)
             publish(task)
@@ -182,112 +182,114 @@ class Uploads:
         mine = self._ranks.local_rank == 0
         return [clear if first else None, send if mine else None, publish if first else None]
 
-    def _start_phase(self, flight: Flight) -> None:
-        work = flight.phases.pop(0)
-        name = f"Upload of {checkpoint_key(flight.step)}"
-        flight.task = (
-            None if work is None else Task(name, work, self._changed, self._around.pauses, self._around.tell)
+    def _start_phase(self, upload: PendingUpload) -> None:
+        work = upload.phases.pop(0)
+        name = f"Upload of {checkpoint_key(upload.step)}"
+        upload.task = (
+            None
+            if work is None
+            else RetryingTask(name, work, self._changed, self._hooks.pauses, self._hooks.tell)
         )
 
-    def _send(self, flight: Flight, task: Task) -> None:
+    def _send(self, upload: PendingUpload, task: RetryingTask) -> None:
         """Send what is not sent yet, then delete it here."""
-        if not flight.files:
-            flight.files = {info.key: info for info in describe(flight.folder)}
-        prefix, store = checkpoint_key(flight.step), self._checkpoints.store
+        if not upload.files:
+            upload.files = {info.key: info for info in describe(upload.folder)}
+        prefix, store = checkpoint_key(upload.step), self._checkpoints.store
 
         def send_one(key: str) -> None:
             if not task.cancelled:
-                store.put_file(f"{prefix}/{key}", flight.folder / key)
-                flight.sent.add(key)
-                task.well()
+                store.put_file(f"{prefix}/{key}", upload.folder / key)
+                upload.sent.add(key)
+                task.progressed()
 
-        for_each([key for key in flight.files if key not in flight.sent], send_one)
-        shutil.rmtree(flight.folder, ignore_errors=True)
+        for_each([key for key in upload.files if key not in upload.sent], send_one)
+        shutil.rmtree(upload.folder, ignore_errors=True)
 
-    def _publish(self, flight: Flight, task: Task) -> None:
-        if not flight.published and not task.cancelled:
-            files = flight.everyone or list(flight.files.values())
-            self._checkpoints.publish(flight.step, files)
-            flight.published = True
-            task.well()
-            log.info("Published %s.", checkpoint_key(flight.step))
+    def _publish(self, upload: PendingUpload, task: RetryingTask) -> None:
+        if not upload.published and not task.cancelled:
+            files = upload.everyone or list(upload.files.values())
+            self._checkpoints.publish(upload.step, files)
+            upload.published = True
+            task.progressed()
+            log.info("Published %s.", checkpoint_key(upload.step))
         if not task.cancelled:
-            flight.left = self._checkpoints.delete_old(flight.step, flight.best)
-            self._around.after()
+            upload.left = self._checkpoints.delete_old(upload.step, upload.best)
+            self._hooks.after()
 
     # --- The meetings, on main threads.
 
-    def _meet(self, flight: Flight, gives_up: bool) -> str:
+    def _meet(self, upload: PendingUpload, gives_up: bool) -> str:
         """One exchange. Returns the trouble for which the checkpoint is given up, if it is."""
-        parts: list[Part] = self._ranks.gather(_part(flight, gives_up))
+        parts: list[UploadState] = self._ranks.gather(_part(upload, gives_up))
         for part in parts:
             if part.error is not None:
-                self._drop(flight)
+                self._drop(upload)
                 raise part.error
-        flight.published = parts[0].published
+        upload.published = parts[0].published
         if any(part.gives_up for part in parts):
-            self._drop(flight)
-            self._learn(flight, parts[0])
+            self._drop(upload)
+            self._learn(upload, parts[0])
             return next((part.trouble for part in parts if part.trouble), "there was no time left.")
         if all(part.done for part in parts):
-            if flight.phases:
-                flight.everyone = [info for part in parts for info in part.files]
-                self._start_phase(flight)
+            if upload.phases:
+                upload.everyone = [info for part in parts for info in part.files]
+                self._start_phase(upload)
             else:
-                self._flight = None
-                self._learn(flight, parts[0])
+                self._upload = None
+                self._learn(upload, parts[0])
         return ""
 
-    def _learn(self, flight: Flight, rank0: Part) -> None:
+    def _learn(self, upload: PendingUpload, rank0: UploadState) -> None:
         """What is in the store now, as rank 0 knows it."""
         if rank0.left is not None:
             self._checkpoints.known = rank0.left
         elif rank0.published:
-            others = [step for step in self._checkpoints.known if step != flight.step]
-            self._checkpoints.known = (flight.step, *others)
+            others = [step for step in self._checkpoints.known if step != upload.step]
+            self._checkpoints.known = (upload.step, *others)
 
-    def _drop(self, flight: Flight) -> None:
-        if flight.task is not None:
-            flight.task.cancel()
-        self._flight = None
+    def _drop(self, upload: PendingUpload) -> None:
+        if upload.task is not None:
+            upload.task.cancel()
+        self._upload = None
 
     def _wait(self, newer: int | None) -> str:
         """Wait for what is on its way, before a newer one or the end. Returns why it is given up, if so."""
-        if self._flight is None:
+        if self._upload is None:
             return ""
         began, pause = time.monotonic(), _POLLS[0]
         what = "the run ends" if newer is None else f"{checkpoint_key(newer)} is sent"
-        log.info("Waiting for the upload of %s before %s.", checkpoint_key(self._flight.step), what)
+        log.info("Waiting for the upload of %s before %s.", checkpoint_key(self._upload.step), what)
         trouble = ""
-        while (flight := self._flight) is not None:
-            self._around.beat()
-            if flight.task is not None:
-                flight.task.hurry()
+        while (upload := self._upload) is not None:
+            self._hooks.beat()
+            if upload.task is not None:
+                upload.task.expedite()
             self._changed.wait(pause)
             self._changed.clear()
             pause = min(2 * pause, _POLLS[1])
-            trouble = self._meet(flight, self._gives_up(flight, time.monotonic() - began, newer is None))
+            trouble = self._meet(upload, self._gives_up(upload, time.monotonic() - began, newer is None))
         return trouble
 
-    def _gives_up(self, flight: Flight, waited: float, last: bool) -> bool:
-        left = self._around.seconds_left()
+    def _gives_up(self, upload: PendingUpload, waited: float, last: bool) -> bool:
+        left = self._hooks.seconds_left()
         if left is not None and left < SPARE_SECONDS:
             return True
-        if flight.task is None or flight.task.trouble is None:
+        if upload.task is None or upload.task.trouble is None:
             return False
         if left is not None:
             return not last  # what time there is belongs to the newer one
-        return waited > (self._around.last_seconds if last else self._around.next_seconds)
+        return waited > (self._hooks.last_seconds if last else self._hooks.next_seconds)
 
 
-def _part(flight: Flight, gives_up: bool) -> Part:
-    task = flight.task
+def _part(upload: PendingUpload, gives_up: bool) -> UploadState:
+    task = upload.task
     done = task is None or task.done
-    return Part(
+    return UploadState(
         done=done,
-        files=tuple(flight.files.values()) if done and not flight.everyone else (),
-        published=flight.published,
-        left=flight.left,
+        files=tuple(upload.files.values()) if done and not upload.everyone else (),
+        published=upload.published,
+        left=upload.left,
         trouble=task.trouble.message if task is not None and task.trouble is not None else "",
         error=task.error if task is not None else None,
         gives_up=gives_up,

@@ -1,0 +1,140 @@
+"""The parts of the operator put together, and the tasks that run beside kopf's watches.
+
+A watch never tells what it has missed, and the watches do not wait for each other. So everything is listed
+once before the first job is looked at, and again soon after watches have begun, at the start or anew, and
+from then on ever more seldom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from lightkube.core.exceptions import ApiError
+
+from tunesmith_operator import metrics, probes
+from tunesmith_operator.cache import Cache
+from tunesmith_operator.cluster import FORBIDDEN, TROUBLE, Cluster
+from tunesmith_operator.liveness import Liveness, end_within
+from tunesmith_operator.login import Login
+from tunesmith_operator.progress import Silence, read_all
+from tunesmith_operator.reconcile import Reconciler
+from tunesmith_operator.releases import check_releases
+from tunesmith_operator.settings import OperatorSettings
+from tunesmith_operator.watches import Watches
+from tunesmith_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+SECONDS_TO_END = 10.0
+RESYNC_SOON = 10.0
+
+
+def jittered(seconds: float) -> float:
+    """A fifth more or less, so that nothing beats in time."""
+    return seconds * random.uniform(0.8, 1.2)
+
+
+class Manager:
+    """Cache, queue and cluster, and the tasks between them."""
+
+    def __init__(self, settings: OperatorSettings, cluster: Cluster) -> None:
+        self.settings, self.cluster = settings, cluster
+        self.cache = Cache()
+        self.reconciler = Reconciler(self.cache, cluster, settings)
+        self.queue = WorkQueue(self.reconciler.reconcile, settings.workers)
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._begun = asyncio.Event()
+        self.liveness = Liveness(settings.namespaces, lambda: self.tasks)
+        self.watches = Watches(settings.namespaces)
+        self.login = Login(self.watches)
+
+    @classmethod
+    def connect(cls, settings: OperatorSettings) -> Manager:
+        """With a client as kubectl would have it."""
+        return cls(settings, Cluster.connect())
+
+    async def start(self) -> None:
+        """Look at the whole cluster once, then begin to work. Raises OverlapError if another release does."""
+        await probes.serve(self.settings.port, self.liveness.missing, self._unready)
+        while not (await self._is_alone() and await self.list_everything()):
+            await asyncio.sleep(jittered(5))
+        metrics.serve(self.settings.metrics_port, self.cache.phases)
+        work = {
+            "queue": self.queue.run(),
+            "tick": self._tick(),
+            "resync": self._resync(),
+            "progress": self._read_progress(),
+            "liveness": self.liveness.run(),
+        }
+        self.tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()]
+
+    def _unready(self) -> list[str]:
+        """Say which watches are not established, or what of the process does not run."""
+        return self.liveness.missing() + [f"no watch of {watch}" for watch in self.watches.missing()]
+
+    async def _is_alone(self) -> bool:
+        """Return False if that cannot be seen now. Raises OverlapError if another release was there first."""
+        if not self.settings.release:
+            return True
+        try:
+            markers = await self.cluster.releases()
+        except TROUBLE as error:
+            if self.settings.namespaces and isinstance(error, ApiError) and error.status.code == FORBIDDEN:
+                return True  # with rights in these namespaces only, nothing else can be seen
+            log.warning("Other releases cannot be listed: %s", error)
+            return False
+        check_releases(self.settings.release, self.settings.namespaces, markers)
+        return True
+
+    def stop(self) -> None:
+        """End the tasks; kopf has some seconds to end the process."""
+        end_within(SECONDS_TO_END)
+        for task in self.tasks:
+            task.cancel()
+
+    async def list_everything(self) -> bool:
+        """Bring the cache up to date with a list of everything; False if that did not work."""
+        try:
+            self.cache.begin_listing()
+            found = await self.cluster.list_everything(self.settings.namespaces)
+        except TROUBLE as error:
+            log.warning("The cluster cannot be listed (are all CRDs there?): %s", error)
+            return False
+        self.queue.add(self.cache.end_listing(*found))
+        return True
+
+    def watch_has_begun(self) -> None:
+        """A watch lists what there is: what went while there was none, it will never tell of."""
+        self._begun.set()
+
+    async def _resync(self) -> None:
+        pause = RESYNC_SOON
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._begun.wait(), jittered(pause))
+                self._begun.clear()
+                pause = RESYNC_SOON
+                await asyncio.sleep(jittered(RESYNC_SOON))
+            await self.list_everything()
+            pause = min(2 * pause, self.settings.resync_seconds)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(jittered(self.settings.tick_seconds))
+            self.queue.add(self.cache.unfinished())
+
+    async def _read_progress(self) -> None:
+        pause, silence = 1 / self.settings.patches_per_second, Silence()
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as http:
+            while True:
+                await asyncio.sleep(jittered(self.settings.progress_seconds * 1.25))
+                answers = await read_all(self.cache, http)
+                for key, progress in silence.news(answers, self.cache.progress, datetime.now(UTC)):
+                    if self.cache.set_progress(key, progress):
+                        self.queue.add([key])
+                        await asyncio.sleep(pause)

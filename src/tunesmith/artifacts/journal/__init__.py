@@ -1,0 +1,1 @@
+"""The journal of a generation job: append-only rows, locally and in the store."""

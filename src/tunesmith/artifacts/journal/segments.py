@@ -1,0 +1,211 @@
+"""A journal on the local disk: a folder of numbered files, of which only the last is written to.
+
+A line is handed to the system at once, so that kill -9 loses none; it is flushed to the disk when its file is
+sealed or the caller says so. A file is deleted by the caller, once what it holds is committed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO, FileIO
+from pathlib import Path
+from typing import Any
+
+from tunesmith.artifacts.journal.key_set import digest_of
+from tunesmith.artifacts.journal.lines import (
+    Line,
+    checksum_of,
+    decode_header,
+    decode_key,
+    encode_header,
+    encode_record,
+    read_lines,
+    valid_length,
+)
+from tunesmith.artifacts.local_files import explained, sync, sync_folder
+from tunesmith.errors import CorruptObjectError, StoppedError
+
+log = logging.getLogger(__name__)
+_LOCK = "lock"
+
+
+@dataclass(slots=True)
+class _Open:
+    """The file being written: `size` and `checksum` are those of its last whole line."""
+
+    path: Path
+    file: FileIO
+    size: int
+    checksum: int
+    rows: int = 0
+
+    def write(self, line: bytes) -> None:
+        try:
+            write_all(self.file, line)
+        except OSError:
+            # A full disk takes part of a line. It goes, so that the next one, when there is room, is whole.
+            self.file.truncate(self.size)
+            self.file.seek(self.size)
+            raise
+        self.size += len(line)
+        self.checksum = checksum_of(line)
+
+
+class Segments:
+    """The files of one writer. The caller sees to it that only one thread is in here at a time.
+
+    StoppedError when another process has the folder, CorruptObjectError when a file in it is damaged.
+    """
+
+    def __init__(self, folder: Path, journal: str) -> None:
+        self._folder, self._journal = folder, journal
+        self._open: _Open | None = None
+        with explained("write", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder / _LOCK)
+        try:
+            with explained("read", folder):
+                self.sealed = self._recover()
+        except BaseException:
+            self.close()
+            raise
+        self._next = _number(self.sealed[-1]) + 1 if self.sealed else 0
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file that is not sealed."""
+        return self._open.rows if self._open else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file that is not sealed."""
+        return self._open.size if self._open else 0
+
+    def append(self, key: str, record: Mapping[str, Any]) -> None:
+        """Write a row; it is there as a whole or not at all. A full disk: TemporaryError with DISK_FULL."""
+        current = self._open or self._begin()
+        line = encode_record(key, record, current.checksum)
+        with explained("write", current.path):
+            current.write(line)
+        current.rows += 1
+
+    def sync(self) -> None:
+        """Flush what is written to the disk."""
+        if self._open:
+            with explained("write", self._open.path):
+                sync(self._open.file)
+
+    def duplicate(self) -> int | None:
+        """A second descriptor of the file being written, to flush and close; None if there is none."""
+        if self._open is None:
+            return None
+        with explained("write", self._open.path):
+            return os.dup(self._open.file.fileno())
+
+    def seal(self) -> None:
+        """End the current file, so that it can be sent."""
+        if self._open and self._open.rows:
+            self.sync()
+            self._open.file.close()
+            self.sealed.append(self._open.path)
+            self._open = None
+
+    def drop(self, path: Path) -> None:
+        """Delete a sealed file."""
+        with explained("delete", path):
+            path.unlink(missing_ok=True)
+        self.sealed.remove(path)
+
+    def close(self) -> None:
+        """Let go of the folder. Everything written stays."""
+        if self._open:
+            self._open.file.close()
+            self._open = None
+        self._lock.close()
+
+    def _begin(self) -> _Open:
+        path = self._folder / f"{self._next:08}.jsonl"
+        header = encode_header(self._journal)
+        with explained("write", path):
+            current = _Open(path, FileIO(path, "w"), 0, 0)
+            try:
+                current.write(header)
+                sync_folder(self._folder)
+            except BaseException:
+                current.file.close()
+                raise
+        self._open, self._next = current, self._next + 1
+        return current
+
+    def _recover(self) -> list[Path]:
+        """What an earlier process left, each file whole."""
+        paths = sorted(self._folder.glob("*.jsonl"), key=_number)
+        return [path for path in paths if self._mend(path, last=path == paths[-1])]
+
+    def _mend(self, path: Path, last: bool) -> bool:
+        """Cut a torn end off. False when nothing is left, or all of it is of another journal."""
+        length, size = valid_length(path), path.stat().st_size
+        if length < size:
+            if not last:
+                raise CorruptObjectError(
+                    f"{path} is damaged at byte {length}: it was complete once. Without this file its rows "
+                    "are done again; remove it to go on."
+                )
+            log.info("%s: cut %d bytes of an unfinished line.", path, size - length)
+            with path.open("rb+") as file:
+                file.truncate(length)
+                sync(file)
+        with path.open("rb") as file:
+            header, row = next(read_lines(file, str(path)), None), file.readline()
+        ours = header is not None and decode_header(header.payload, str(path)) == self._journal
+        if header is not None and not ours:
+            log.warning("%s is of an output that is no longer there. It is removed.", path)
+        if not ours or not row:
+            path.unlink()
+            return False
+        return True
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write the whole of it: what an unbuffered file takes at once may be less."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def read_segment(path: Path) -> tuple[bytes, bytes]:
+    """(lines, digests of the keys joined) of a sealed file, checked."""
+    with explained("read", path):
+        lines = path.read_bytes()
+    return lines, digests_of(lines, str(path))
+
+
+def digests_of(lines: bytes, where: str) -> bytes:
+    """The digests of the rows' keys, joined, in the rows' order."""
+    return b"".join(digest_of(decode_key(line.payload)) for line in rows_of(lines, where))
+
+
+def rows_of(lines: bytes, where: str) -> list[Line]:
+    """The rows of a part, each checked."""
+    return list(read_lines(BytesIO(lines), where))[1:]
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _locked(path: Path) -> FileIO:
+    # Held until the file is closed or this process dies; unlike flock's, no child of it goes on holding it.
+    file = FileIO(path, "a")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StoppedError(
+            f"Another process (see `fuser {path}`) writes the journal in {path.parent}; this one stops."
+        ) from error
+    return file

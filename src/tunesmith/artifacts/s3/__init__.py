@@ -1,0 +1,1 @@
+"""S3 as a store: client, conditional writes, errors and streams."""

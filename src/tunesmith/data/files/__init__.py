@@ -1,0 +1,1 @@
+"""Containers of records: JSON, tables, Parquet and text, read as streams."""

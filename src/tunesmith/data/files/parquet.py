@@ -1,0 +1,127 @@
+"""Parquet: one row a record, batch after batch, so that a large file never fills the memory.
+
+A row comes out as the JSON object it would have been. Knows nothing of what records mean. pyarrow is
+imported only when there is such a file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import IO, Any
+
+from tunesmith.data.record import BadRecord, FileProblem, Record, RecordProblem, SourceLocation
+
+MAGIC = b"PAR1"
+# Rows in memory at a time, and bytes of one column read ahead.
+# A dictionary is written out for each row of a batch, so a small file may hold large rows.
+_BATCH_ROWS = 16
+_BUFFER_BYTES = 1 << 20
+
+
+def read_parquet(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
+    """Every row, in order; places are "row 0", "row 1", ….
+
+    The chunks go through a temporary file, since the index of a Parquet file is at its end.
+    Raises FileProblem: not Parquet, cut short, damaged, or pyarrow is not installed.
+    """
+    _import_pyarrow()
+    with tempfile.TemporaryFile() as copy:
+        for chunk in chunks:
+            copy.write(chunk)
+        _check_ends(copy)
+        yield from _rows(file, copy)
+
+
+def _import_pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise FileProblem(
+            "reading .parquet needs pyarrow: pip install 'tunesmith[data]', or convert the file to .jsonl"
+        ) from None
+    return pyarrow
+
+
+def _check_ends(copy: IO[bytes]) -> None:
+    size = copy.tell()
+    copy.seek(0)
+    if copy.read(4) != MAGIC:
+        raise FileProblem("this is not a Parquet file, by its first bytes; name it after its content")
+    copy.seek(max(size - 4, 0))
+    if size < 12 or copy.read(4) != MAGIC:
+        raise FileProblem("the Parquet data is truncated: the file ends early; upload the file again")
+    copy.seek(0)
+
+
+def _rows(file: str, copy: IO[bytes]) -> Iterator[Record | BadRecord]:
+    pyarrow = _import_pyarrow()
+    with _damage(""):
+        table = pyarrow.parquet.ParquetFile(copy, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+        names = table.schema_arrow.names
+        batches = table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FileProblem(f'the column "{twice}" is there twice')
+    number = 0
+    while True:
+        with _damage(f"row {number}"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        for row in range(batch.num_rows):
+            yield _record(SourceLocation(file, f"row {number}"), batch.slice(row, 1))
+            number += 1
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """pyarrow's many errors for broken files as one of ours."""
+    pyarrow = _import_pyarrow()
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        first_line = (str(error).splitlines() or [""])[0][:200].rstrip(".")
+        raise FileProblem(
+            f"the Parquet data is damaged ({first_line}); upload the file again", where
+        ) from None
+
+
+def _record(place: SourceLocation, row: Any) -> Record | BadRecord:
+    """One row as a record; what Python has no value for (a broken UTF-8 text, the year 99999) is bad."""
+    try:
+        values = row.to_pylist(maps_as_pydicts="strict")[0]
+        return Record(place, {name: _plain(value, name) for name, value in values.items()})
+    except RecordProblem as problem:
+        return BadRecord(place, problem.message)
+    except (ValueError, KeyError, OverflowError) as error:
+        return BadRecord(place, f"a value cannot be read: {str(error)[:200]}")
+
+
+def _plain(value: Any, name: str) -> Any:
+    """The value as JSON has it. Raises RecordProblem for what JSON has no form for."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case dict():
+            return {str(key): _plain(inner, f"{name}.{key}") for key, inner in value.items()}
+        case list():
+            return [_plain(inner, f"{name}[{index}]") for index, inner in enumerate(value)]
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case bytes():
+            return _decoded(value, name)
+    raise RecordProblem(f"{name} is {type(value).__name__}, which JSON has no form for; leave the column out")
+
+
+def _decoded(value: bytes, name: str) -> str:
+    """Some writers do not mark their text as text."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RecordProblem(f"{name} is binary data, not text; leave the column out") from None

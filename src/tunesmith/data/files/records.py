@@ -1,0 +1,229 @@
+"""Records out of stored files, whatever their container.
+
+Streams: never more than a record and a few megabytes in memory. Knows containers (JSON, JSON lines, CSV,
+Parquet, plain text, each also .gz or .zst) and nothing of what the records mean.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from tunesmith.artifacts.store import Entry
+from tunesmith.data.files.csv_text import read_csv, read_paragraphs, read_text_lines, read_whole_text
+from tunesmith.data.files.encodings import UTF_8
+from tunesmith.data.files.json_lines import read_json_lines
+from tunesmith.data.files.json_list import read_json_list, read_json_object
+from tunesmith.data.files.parquet import MAGIC, read_parquet
+from tunesmith.data.files.streams import RECORD_LIMIT, open_chunks
+from tunesmith.data.outcome import why_empty
+from tunesmith.data.record import (
+    EMPTY_FILE,
+    NO_RECORD,
+    BadRecord,
+    FileProblem,
+    Opener,
+    Record,
+    RecordProblem,
+    SourceLocation,
+)
+from tunesmith.errors import DataError
+
+__all__ = [
+    "BadRecord",
+    "FileProblem",
+    "Opener",
+    "Record",
+    "RecordProblem",
+    "SkippedFile",
+    "SourceLocation",
+    "choose_files",
+    "read_records",
+]
+
+_LOG = logging.getLogger(__name__)
+_KINDS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+}
+_CALLED = {"list": "JSON", "object": "JSON", "lines": "JSON lines", "csv": "CSV", "parquet": "Parquet"}
+_TEXTS = {"line": read_text_lines, "paragraph": read_paragraphs, "file": read_whole_text}
+_PACKED = (".gz", ".zst")
+# Most likely data: passing over such a file would train on less than the user thinks.
+_TABLES = (".arrow", ".feather", ".avro", ".tsv", ".xls", ".xlsx")
+_UNREADABLE = (*_TABLES, ".pkl", ".tar", ".tgz", ".zip", ".bz2", ".xz", ".7z", ".rar")
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file of a folder that is not data; shown to the user, never an error."""
+
+    file: str
+    reason: str
+
+
+def read_records(
+    store: Opener,
+    entries: Sequence[Entry],
+    *,
+    plain_text: bool = False,
+    encoding: str = UTF_8,
+    join: str = "line",
+) -> Iterator[Record | BadRecord]:
+    """All records of the files in the order of their keys.
+
+    With `plain_text`, .txt and .md are read, each line, paragraph or file a record as `join` says; else they
+    are no data. Files that are not UTF-8 are read in `encoding`. A single entry is read
+    whatever its name is; among several, files that are no data are skipped and logged (`choose_files` lists
+    them). What makes a file, or the rest of it, unreadable comes as one BadRecord with `fatal` set, and the
+    next file is read all the same, so that the user sees every mistake at once.
+
+    Raises DataError when there is no file to read, and the store's own errors.
+    """
+    chosen, skipped = choose_files(entries, plain_text=plain_text)
+    for file in skipped:
+        _LOG.warning("%s is skipped: %s", file.file, file.reason)
+    if not chosen:
+        names = ", ".join(file.file for file in skipped[:5])
+        raise DataError(
+            "There is no data: the location holds no .json, .jsonl, .ndjson, .csv or .parquet file"
+            + (", .txt or .md file" if plain_text else "")
+            + (f", only {names}." if names else ".")
+        )
+    for entry in chosen:
+        yield from _read_entry(store, entry, join if plain_text else None, encoding)
+
+
+def choose_files(
+    entries: Sequence[Entry], *, plain_text: bool = False
+) -> tuple[list[Entry], list[SkippedFile]]:
+    """Which of a location's files are read, sorted by key, and which are not, with the reason."""
+    files = sorted((entry for entry in entries if not entry.key.endswith("/")), key=lambda entry: entry.key)
+    if len(files) == 1:
+        return files, []
+    chosen: list[Entry] = []
+    skipped: list[SkippedFile] = []
+    for entry in files:
+        reason = _skip_reason(entry.key, plain_text)
+        if reason:
+            skipped.append(SkippedFile(entry.key, reason))
+        else:
+            chosen.append(entry)
+    return chosen, skipped
+
+
+def _skip_reason(key: str, plain_text: bool) -> str:
+    name, ending = PurePosixPath(key).name, _ending(key)
+    if name.startswith("."):
+        return "a hidden file"
+    if ending in _UNREADABLE or _KINDS.get(ending) in ("json", "csv", "parquet"):
+        return ""
+    if _KINDS.get(ending) == "text":
+        return "" if plain_text else "plain text is read with the format text only"
+    return "not a data file, by its name"
+
+
+def _ending(key: str) -> str:
+    path = PurePosixPath(key.lower())
+    return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
+
+
+def _read_entry(store: Opener, entry: Entry, join: str | None, encoding: str) -> Iterator[Record | BadRecord]:
+    seen = False
+    try:
+        if _ending(entry.key) in _UNREADABLE:
+            raise FileProblem(f"{_ending(entry.key)} files cannot be read; convert the file to .jsonl")
+        with store.open(entry.key) as stream:
+            for record in _read_stream(entry.key, stream, join, encoding):
+                seen = True
+                yield record
+        if not seen:
+            raise FileProblem(NO_RECORD, empty=True)
+    except FileProblem as problem:
+        why = (problem.empty and why_empty(store, entry.key)) or problem.message
+        yield BadRecord(SourceLocation(entry.key, problem.where), why, fatal=True, empty=problem.empty)
+
+
+def _read_stream(
+    file: str, stream: BinaryIO, join: str | None, encoding: str
+) -> Iterator[Record | BadRecord]:
+    chunks = open_chunks(stream, encoding)
+    head = _first_text(chunks)
+    if not head:
+        raise FileProblem(EMPTY_FILE, empty=True)
+    chunks = chain([head], chunks)
+    container = _container(file, head, join is not None)
+    if container != "text" and join not in (None, "line"):
+        raise FileProblem(
+            f"text.join: {join} is for plain text (.txt, .md); this is {_CALLED[container]}, and each of its "
+            "records is a document. Leave text.join out, or give plain text a dataset of its own"
+        )
+    match container:
+        case "list":
+            return read_json_list(file, chunks)
+        case "object":
+            return read_json_object(file, chunks)
+        case "lines":
+            return read_json_lines(file, chunks)
+        case "csv":
+            return read_csv(file, chunks)
+        case "parquet":
+            return read_parquet(file, chunks)
+        case _:
+            return _TEXTS[join or "line"](file, chunks)
+
+
+def _first_text(chunks: Iterable[bytes]) -> bytes:
+    """The file's beginning up to the first chunk that is not blank; b"" when all are."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if chunk.strip():
+            return head
+        if len(head) > RECORD_LIMIT:
+            raise FileProblem("the file begins with nothing but white space")
+    return b""
+
+
+def _container(file: str, head: bytes, plain_text: bool) -> str:
+    """The real container: the name is believed for .csv and text, else the first bytes decide."""
+    ending = _ending(file)
+    kind = _KINDS.get(ending)
+    start = head.lstrip()[:1]
+    if kind == "parquet" or head.startswith(MAGIC):
+        return "parquet"
+    if kind == "csv" or (kind == "text" and plain_text):
+        return kind
+    if kind != "json" and start not in (b"{", b"["):
+        if plain_text:
+            return "text"
+        raise FileProblem(
+            "this is neither JSON nor CSV; name the file .jsonl, .json or .csv after its content"
+        )
+    if start == b"[":
+        return "list"
+    if ending in (".jsonl", ".ndjson") or (start == b"{" and _is_json_lines(head)):
+        return "lines"
+    return "object"
+
+
+def _is_json_lines(head: bytes) -> bool:
+    """Whether the first line holds a whole object, or looks as if it should and the second does too."""
+    first, _, rest = head.lstrip().partition(b"\n")
+    if not rest:
+        return True
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
+    return True

@@ -1,0 +1,1 @@
+"""Formats of records: what one record teaches, one file per format."""

@@ -1,0 +1,231 @@
+"""Format `chat`: one record to one conversation, or for a message tree to several.
+
+Detected for each record by itself: OpenAI `messages`, ShareGPT `conversations` (or `conversation`), lists
+of `{human, assistant}` pairs, message trees (`oasst`). Knows nothing of files, nor of `trainOn` and
+templates, which belong to `tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunesmith.data.files.json_text import type_name
+from tunesmith.data.formats.fields import (
+    SYSTEM,
+    Fields,
+    differing,
+    fields_of,
+    plain,
+    present,
+    refuse_beside_messages,
+    refuse_in_turn,
+    refuse_preference,
+    same_text,
+    text_field,
+)
+from tunesmith.data.formats.oasst import is_tree, tree_paths
+from tunesmith.data.formats.weights import not_to_learn, refuse_at_record, weight_of
+from tunesmith.data.record import RecordProblem
+from tunesmith.tokens.conversation import Conversation, Message
+
+LISTS = ("messages", "conversations", "conversation")
+
+_ROLES = {
+    "user": ("user", "human", "prompter"),
+    "assistant": (
+        "assistant",
+        "gpt",
+        "bot",
+        "chatgpt",
+        "model",
+        "bing",
+        "bard",
+        "function_call",
+        "tool_call",
+    ),
+    "system": ("system", "sys", "developer"),
+    "tool": ("tool", "observation", "function", "function_response", "tool_response"),
+}
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+
+
+def conversation_from_chat(
+    value: Mapping[str, Any], *, system_prompt: str | None = None
+) -> list[Conversation]:
+    """The record's conversations (several only for a message tree).
+
+    `system_prompt` comes first where the record has no system message. What turns say about how much they are
+    learned (`weights`) becomes the weight of the assistant's; other turns may only say that they are not.
+    Raises RecordProblem, whose message names the field.
+    """
+    record = fields_of(value)
+    found = turns_from_chat(record, learned=True)
+    refuse_preference(record)
+    refuse_at_record(record)
+    return [conversation(turns, system_prompt) for turns in found]
+
+
+def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[list[Message]]:
+    """The turns as they stand, whether or not there is a reply to learn; several lists for a message tree.
+
+    With `learned`, a turn that is to be learned and not the assistant's is refused. Raises RecordProblem,
+    whose message names the field.
+    """
+    record = fields_of(value)
+    if is_tree(record):
+        found, field = tree_paths(record), "prompt"
+    else:
+        found, field = _listed(record, learned)
+    refuse_beside_messages(record)
+    return [_with_system(record, messages, field) for messages in found]
+
+
+def conversation(messages: list[Message], system_prompt: str | None) -> Conversation:
+    """Puts the system prompt first where there is none. Raises RecordProblem without a reply to learn."""
+    replies = [message for message in messages if message.role == "assistant"]
+    if not replies:
+        raise RecordProblem("there is no assistant reply")
+    if not any(reply.weight > 0 for reply in replies):
+        raise RecordProblem("no assistant reply has a weight above 0, so there is nothing to learn")
+    return Conversation(tuple(with_system_prompt(messages, system_prompt)))
+
+
+def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
+    """The messages, with the system prompt first where they have no system message."""
+    if system_prompt and not any(message.role == "system" for message in messages):
+        return [Message("system", system_prompt), *messages]
+    return messages
+
+
+def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
+    """The conversation of a record that is no tree, and the name of the field that holds it."""
+    field = next((name for name in LISTS if plain(record).get(name) is not None), None)
+    if field is None:
+        raise RecordProblem(_no_chat(record))
+    return [turns_of(record, record[field], field, learned=learned)], field
+
+
+def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False) -> list[Message]:
+    """The turns of the list `field`. Raises RecordProblem."""
+    if not isinstance(turns, list):
+        raise RecordProblem(f"{field} is {type_name(turns)}, not a list")
+    if not turns:
+        raise RecordProblem(f"{field} is empty")
+    messages: list[Message] = []
+    for index, turn in enumerate(turns):
+        simple = _simple(turn)
+        if simple:
+            messages.append(simple)
+            continue
+        name = f"{field}[{index}]"
+        if not isinstance(turn, Mapping):
+            raise RecordProblem(f"{name} is {type_name(turn)}, not an object")
+        messages += _turn(record.part(turn, f"{field}[]"), name, f"{field}[]", learned)
+    return messages
+
+
+def _with_system(record: Fields, messages: list[Message], field: str) -> list[Message]:
+    system, name = same_text(record, SYSTEM)
+    own = [message.content for message in messages if message.role == "system"]
+    if not system or own == [system]:
+        return messages
+    if own:
+        raise RecordProblem(f"{name} and {field} both give a system message; keep one of them")
+    return [Message("system", system), *messages]
+
+
+def _simple(turn: object) -> Message | None:
+    """The usual turn, without the cost of naming its fields; None: look at it closely."""
+    if type(turn) is not dict or len(turn) != 2:
+        return None
+    role = turn.get("role") or turn.get("from")
+    text = turn.get("content") or turn.get("value")
+    if type(role) is not str or type(text) is not str or role not in _ROLE_OF or text.isspace():
+        return None
+    return Message(_ROLE_OF[role], text)
+
+
+def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
+    """The messages of one list element: two for a pair, one else."""
+    refuse_in_turn(turn, name)
+    asking = "human" if "human" in turn else "user"
+    if asking in turn and "assistant" in turn:
+        system, _ = same_text(turn, SYSTEM, name)
+        if system:
+            yield Message("system", system)
+        yield Message("user", text_field(turn, asking, name))
+        yield _reply(text_field(turn, "assistant", name), weight_of(turn, name), f"{name}.assistant")
+        return
+    role = _role(turn, name)
+    field = _same(turn, ("content", "value"), name)
+    if field is None:
+        raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
+    text, weight = _content(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
+    if role == "assistant":
+        yield _reply(text, weight, f"{name}.{field}")
+        return
+    if learned and weight:
+        raise not_to_learn(name, role)
+    yield Message(role, text)
+
+
+def _reply(text: str, weight: float | None, name: str) -> Message:
+    if weight != 0 and not text.strip():
+        raise RecordProblem(f"{name} is empty")
+    return Message("assistant", text, 1.0 if weight is None else weight)
+
+
+def _role(turn: Fields, name: str) -> str:
+    field = _same(turn, ("role", "from"), name)
+    if field is None:
+        raise RecordProblem(f"{name}.role is missing")
+    given = text_field(turn, field, name)
+    role = _ROLE_OF.get(given) or _ROLE_OF.get(given.strip().lower())
+    if role is None:
+        raise RecordProblem(f'{name}.{field} is "{given[:40]}"; known are {", ".join(_ROLE_OF)}')
+    return role
+
+
+def _same(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
+    """The name under which a turn has a value; None if under neither. Raises RecordProblem if two differ."""
+    one, other = turn.get(names[0]), turn.get(names[1])
+    if one is not None and other is not None and one != other:
+        raise differing(*names, inside)
+    return names[0] if one is not None else names[1] if other is not None else None
+
+
+def _content(turn: Fields, field: str, name: str, label: str) -> str:
+    """The text, or that of OpenAI's parts, which follow one another with nothing between."""
+    content = turn[field]
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise RecordProblem(f"{name} is {type_name(content)}, not text")
+    if any(isinstance(part, str) for part in content):
+        raise RecordProblem(
+            f"{name} is a list of texts, and one text is needed; make a record of each, or join them"
+        )
+    return "".join(_part(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
+
+
+def _part(turn: Fields, part: object, name: str, label: str) -> str:
+    if not isinstance(part, Mapping):
+        raise RecordProblem(f"{name} is {type_name(part)}, not a text part")
+    fields = turn.part(part, label)
+    kind = fields.get("type", "text")
+    if kind != "text":
+        raise RecordProblem(f'{name} is of type "{kind}"; only text can be used')
+    field = _same(fields, ("text", "value"), name)
+    return text_field(fields, field or ("text" if "text" in part else "value"), name)
+
+
+def _no_chat(value: Mapping[str, Any]) -> str:
+    if "chosen" in value or "rejected" in value:
+        return (
+            "this is a preference record (chosen, rejected), which fine-tuning cannot use;"
+            " write the chosen conversation as messages"
+        )
+    if "instruction" in value:
+        return "this is an instruction record; use the format instruction: {}"
+    return f"no conversation was found: {present(value)}; one of {', '.join(LISTS)} is needed"

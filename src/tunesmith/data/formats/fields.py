@@ -1,0 +1,241 @@
+"""The fields of a record: read by name with reasons that name them, and those that nobody asked for.
+
+Does not depend on any format: a reader asks for what it understands, and what is left is counted by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tunesmith.data.files.json_text import type_name
+from tunesmith.data.record import RecordProblem
+
+SYSTEM = ("system", "system_prompt", "system_message")
+"""Names of a record's system message."""
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+TEMPLATE = (
+    "documents",
+    "chat_template",
+    "chat_template_kwargs",
+    "template_kwargs",
+    "enable_thinking",
+)
+"""Arguments for the chat template."""
+PREFERENCE = (
+    "chosen",
+    "rejected",
+    "chosen_messages",
+    "rejected_messages",
+    "chosen_response",
+    "rejected_response",
+    "positive_messages",
+    "negative_messages",
+    "preferred_output",
+    "non_preferred_output",
+    "kto_tag",
+)
+"""Better and worse replies, under the names that TRL, ms-swift, LLaMA-Factory and OpenAI use."""
+
+# What a message has no room for: to leave it out would train on something else than the data says.
+_LOST_IN_TURN = (
+    "tool_calls",
+    "function_call",
+    "tools",
+    "functions",
+    "thinking",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "thought",
+    "thoughts",
+    "refusal",
+    *MEDIA,
+)
+
+OTHERS = "fields of other names"
+_MOST_NAMES = 500
+_EMPTY_TEXTS = ("[]", "{}", "null")
+"""JSON as text, as tables hold it, that holds nothing."""
+_SHOWN_OF_NAME = 80
+_NOT_TEXT = "only text is trained on; write it into the text, or remove it"
+_ONE_WAY = "every record is rendered by the model's template alone; remove it"
+_NO_PREFERENCE = (
+    "fine-tuning learns the replies of the conversation, and none is to be avoided; keep the conversations"
+    " to learn, and remove it"
+)
+
+
+class Fields(Mapping[str, Any]):
+    """An object of a record that remembers which of its fields were asked for.
+
+    `get` and `[]` read a field; `in` and iterating do not. `part` makes the same of an object inside, and
+    `unread` of the outermost one names what is left in all of them.
+    """
+
+    __slots__ = ("_parts", "_read", "label", "value")
+
+    def __init__(self, value: Mapping[str, Any], label: str = "", parts: list[Fields] | None = None) -> None:
+        self.value, self.label = value, label
+        self._read: set[str] = set()
+        self._parts = [] if parts is None else parts
+        self._parts.append(self)
+
+    def __getitem__(self, field: str) -> Any:
+        self._read.add(field)
+        return self.value[field]
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """Read a field."""
+        self._read.add(field)
+        return self.value.get(field, default)
+
+    def __contains__(self, field: object) -> bool:
+        return field in self.value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def part(self, value: Mapping[str, Any], label: str) -> Fields:
+        """An object inside; `label` is what its fields are counted under, such as `messages[]`."""
+        return Fields(value, label, self._parts)
+
+    def know(self, *fields: str) -> None:
+        """Take fields as read, which hold nothing that a sample should have."""
+        self._read.update(fields)
+
+    def unread(self) -> Iterator[str]:
+        """The dotted name of every field that has a value and was not read, as often as it stands there."""
+        for part in self._parts:
+            if part.value.keys() <= part._read:
+                continue
+            for field, value in part.value.items():
+                if field not in part._read and not is_empty(value):
+                    yield named(field, part.label)
+
+
+class Unread(Counter[str]):
+    """How often each field stood in records without being read; of names without end, the first are kept."""
+
+    def add(self, names: Iterable[str]) -> None:
+        """Count one record's fields."""
+        for name in names:
+            known = name in self or len(self) < _MOST_NAMES
+            self[name if known else OTHERS] += 1
+
+
+def unread_text(unread: Mapping[str, int], shown: int = 20) -> str:
+    """`source (1,000), score (12)`, the most frequent first; "" if all was read."""
+    ranked = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    words = [f"{_short(name)} ({number:,})" for name, number in ranked[:shown]]
+    more = [f"and {len(ranked) - shown:,} more"] if len(ranked) > shown else []
+    return ", ".join(words + more)
+
+
+def fields_of(value: Mapping[str, Any]) -> Fields:
+    """The record as Fields, which it may be already."""
+    return value if isinstance(value, Fields) else Fields(value)
+
+
+def plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record itself, to look at without reading."""
+    return value.value if isinstance(value, Fields) else value
+
+
+def given_of(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those of the names that are fields of the object, whatever they hold; looks without reading."""
+    own = plain(value)
+    return [] if own.keys().isdisjoint(names) else [name for name in names if name in own]
+
+
+def is_empty(value: object) -> bool:
+    """Whether a field holds nothing: null, or an empty text, list or object."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def text_field(value: Mapping[str, Any], field: str, inside: str = "") -> str:
+    """A field that must be there and be text; it may be empty."""
+    text = optional_text(value, field, inside)
+    if text is None:
+        raise RecordProblem(f"{named(field, inside)} is missing")
+    return text
+
+
+def optional_text(value: Mapping[str, Any], field: str, inside: str = "") -> str | None:
+    """A field that may be absent or null, and is text else."""
+    text = value.get(field)
+    if text is not None and not isinstance(text, str):
+        raise RecordProblem(f"{named(field, inside)} is {type_name(text)}, not text")
+    return text
+
+
+def same_text(value: Mapping[str, Any], names: Sequence[str], inside: str = "") -> tuple[str, str]:
+    """The one text that stands under one or several of these names, and the first of them; "" if none.
+
+    Raises RecordProblem where two of them differ.
+    """
+    found = given_of(value, names)
+    if not found:
+        return "", ""
+    given = {name: text for name in found if (text := optional_text(value, name, inside))}
+    first = next(iter(given), "")
+    for name, text in given.items():
+        if text != given[first]:
+            raise differing(first, name, inside)
+    return given.get(first, ""), first
+
+
+def differing(one: str, other: str, inside: str = "") -> RecordProblem:
+    """The problem that two names of one thing hold different values."""
+    return RecordProblem(f"{named(one, inside)} and {named(other, inside)} differ; keep one of them")
+
+
+def refuse_fields(
+    value: Mapping[str, Any], fields: Sequence[str], inside: str = "", why: str = _NOT_TEXT
+) -> None:
+    """Refuse what would otherwise be lost; empty ones are fine, and so is false."""
+    for field in given_of(value, fields):
+        given = value.get(field)
+        if not is_empty(given) and given is not False and given not in _EMPTY_TEXTS:
+            raise RecordProblem(f"{named(field, inside)} cannot be used: {why}")
+
+
+def refuse_beside_messages(record: Mapping[str, Any]) -> None:
+    """Refuse a record's fields that would change what the model sees of its messages."""
+    refuse_fields(record, ("tools", "functions", *MEDIA))
+    for field in given_of(record, TEMPLATE):
+        if not is_empty(record.get(field)):
+            raise RecordProblem(f"{field} cannot be used: {_ONE_WAY}")
+
+
+def refuse_in_turn(turn: Mapping[str, Any], name: str) -> None:
+    """Refuse what would be lost of a turn."""
+    refuse_fields(turn, _LOST_IN_TURN, name)
+
+
+def refuse_preference(record: Mapping[str, Any]) -> None:
+    """Refuse a record's fields that say which replies are better or worse."""
+    for field in given_of(record, PREFERENCE):
+        if not is_empty(record.get(field)):
+            raise RecordProblem(f"{field} cannot be used: {_NO_PREFERENCE}")
+    if plain(record).get("label") is False:
+        raise RecordProblem(f"label is false, so the reply is a bad one: {_NO_PREFERENCE}")
+
+
+def named(field: str, inside: str) -> str:
+    """The dotted name of a field."""
+    return f"{inside}.{field}" if inside else field
+
+
+def present(value: Mapping[str, Any]) -> str:
+    """The record's own fields, for a message that says which were looked for."""
+    names = ", ".join(list(value)[:8])
+    return f"the record has {names}" if names else "the record is empty"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN_OF_NAME else f"{name[:_SHOWN_OF_NAME]}…"

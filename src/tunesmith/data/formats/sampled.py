@@ -1,0 +1,151 @@
+"""Format `sampled`: a reply that was accepted, weighing 1/n for the n accepted replies of its case.
+
+Knows nothing of how replies are drawn, nor of files: who reads a file counts its cases first (`count_case`)
+and then checks each record (`check_counts`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any
+
+from tunesmith.data.files.json_text import type_name
+from tunesmith.data.formats.chat import conversation
+from tunesmith.data.formats.fields import Fields, fields_of, present, refuse_in_turn, text_field
+from tunesmith.data.formats.legal import Laws, case_from, prompt_messages, whole_number
+from tunesmith.data.formats.weights import LEAST_WEIGHT
+from tunesmith.data.record import RecordProblem
+from tunesmith.tokens.conversation import ROLES, Conversation, Message
+
+COUNT_FIELD = "num_correct_for_this_sample"
+NO_ARTICLES = (
+    "prompt is missing; set sampled.articlesUri to the file of articles, of which the prompt is made as at "
+    "inference"
+)
+# What differs between the replies of one case.
+_OF_THE_REPLY = ("id", "response", COUNT_FIELD, "sample_index", "finish_reason")
+
+# What the prompt was made of, and how the reply came about: no part of what is learned.
+_TOLD_BY_PROMPT = (
+    "id", "sample_index", "finish_reason", "fact", "relevant_articles", "charge", "prison_time", "label",
+)  # fmt: skip
+
+Counts = dict[int, int]
+
+
+def conversation_from_sampled(
+    value: Mapping[str, Any],
+    *,
+    laws: Laws | None = None,
+    system_prompt: str | None = None,
+) -> Conversation:
+    """The prompt's messages and the `response`, whose weight is 1 / `num_correct_for_this_sample`.
+
+    A record without `prompt` gets the one that `legalJudgement` asks at inference, of its `fact`, its
+    `relevant_articles` and the texts in `laws`. Replies inside the prompt weigh 0. Raises RecordProblem,
+    whose message names the field.
+    """
+    record = fields_of(value)
+    record.know(*_TOLD_BY_PROMPT)
+    reply = text_field(record, "response")
+    if not reply.strip():
+        raise RecordProblem("response is empty")
+    prompt = _prompt(record, laws)
+    return conversation([*prompt, Message("assistant", reply, 1 / _correct(record))], system_prompt)
+
+
+def is_legal(value: Mapping[str, Any], laws: Laws | None) -> bool:
+    """Whether the record's prompt is the one that `legalJudgement` asks, made here or in the record."""
+    if laws is None or value.get("fact") is None:
+        return False
+    if value.get("prompt") is None:
+        return True
+    with suppress(RecordProblem):
+        own = (
+            message for message in _messages(fields_of(value), value["prompt"]) if message.role != "system"
+        )
+        return tuple(own) == prompt_messages(case_from(value), laws.articles, laws.changed)
+    return False
+
+
+def case_key(value: Mapping[str, Any]) -> str:
+    """What the replies of one case share; never raises for JSON values.
+
+    The `id` where `sample_index` says that one case has several records: a RejectionSampleJob writes both.
+    An `id` alone may number the records, so the prompt decides, or `fact` and `relevant_articles`, or all
+    fields that do not belong to the reply.
+    """
+    given = value.get("id")
+    if value.get("sample_index") is not None and isinstance(given, str | int) and given != "":
+        return f"id {given}"
+    if value.get("prompt") is not None:
+        return _digest(value["prompt"])
+    if value.get("fact") is not None:
+        return _digest([value["fact"], value.get("relevant_articles")])
+    return _digest({field: value[field] for field in value if field not in _OF_THE_REPLY})
+
+
+def count_case(counts: Counts, file: str, value: Mapping[str, Any]) -> None:
+    """Counts a record of a file. A case costs one small number, whatever the length of its prompt."""
+    key = _number(file, value)
+    counts[key] = counts.get(key, 0) + 1
+
+
+def check_counts(counts: Counts, file: str, value: Mapping[str, Any]) -> None:
+    """Raises RecordProblem if the record's n is not the number of its case's records in its file."""
+    given, found = _correct(value), counts.get(_number(file, value), 0)
+    if given != found:
+        raise RecordProblem(f"{COUNT_FIELD} is {given}, but the file holds {found} of this case")
+
+
+def _correct(value: Mapping[str, Any]) -> int:
+    if value.get(COUNT_FIELD) is None:
+        raise RecordProblem(f"{COUNT_FIELD} is missing: {present(value)}")
+    number = whole_number(value[COUNT_FIELD], COUNT_FIELD)
+    if number == 0 or 1 / number < LEAST_WEIGHT:
+        raise RecordProblem(f"{COUNT_FIELD} is {number}; it must be between 1 and {1 / LEAST_WEIGHT:.0f}")
+    return number
+
+
+def _prompt(value: Fields, laws: Laws | None) -> list[Message]:
+    prompt = value.get("prompt")
+    if prompt is not None:
+        return _messages(value, prompt)
+    if value.get("fact") is None:
+        raise RecordProblem(f"prompt is missing, and there is no fact to make one of: {present(value)}")
+    if laws is None:
+        raise RecordProblem(NO_ARTICLES)
+    return list(prompt_messages(case_from(value), laws.articles, laws.changed))
+
+
+def _messages(record: Fields, prompt: object) -> list[Message]:
+    if not isinstance(prompt, list):
+        raise RecordProblem(f"prompt is {type_name(prompt)}, not a list of messages")
+    if not prompt:
+        raise RecordProblem("prompt is empty")
+    return [_message(record, turn, f"prompt[{index}]") for index, turn in enumerate(prompt)]
+
+
+def _message(record: Fields, given: object, name: str) -> Message:
+    if not isinstance(given, Mapping):
+        raise RecordProblem(f"{name} is {type_name(given)}, not an object")
+    turn = record.part(given, "prompt[]")
+    refuse_in_turn(turn, name)
+    role = text_field(turn, "role", name)
+    if role not in ROLES:
+        raise RecordProblem(f'{name}.role is "{role[:40]}"; known are {", ".join(ROLES)}')
+    content = text_field(turn, "content", name)
+    return Message(role, content, 0.0) if role == "assistant" else Message(role, content)
+
+
+def _number(file: str, value: Mapping[str, Any]) -> int:
+    digest = blake2b(f"{file}\0{case_key(value)}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return blake2b(text.encode(), digest_size=16).hexdigest()

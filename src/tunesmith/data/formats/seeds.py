@@ -1,0 +1,206 @@
+"""Seeds of dialogues: a question, a weak answer to it and, where known, a better one; or several such rounds.
+
+Knows nothing of files or endpoints, nor of how many rounds a job wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.data.files.json_text import type_name
+from tunesmith.data.formats.chat import LISTS, conversation, turns_from_chat
+from tunesmith.data.formats.fields import Fields, fields_of, named, optional_text, plain, present, text_field
+from tunesmith.data.formats.instruction import question_from_instruction, reply_from_instruction
+from tunesmith.data.record import RecordProblem
+from tunesmith.tokens.conversation import Message
+
+_ONE_OF_EACH = "a seed is one question and one answer"
+_TEXTS = ("question", "answer", "correction")
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRound:
+    """One round of a record. Texts that are to be asked for are None, `truncated` names those cut.
+
+    `reasoning` are the thoughts that an earlier job has kept beside its texts.
+    """
+
+    question: str
+    answer: str | None = None
+    correction: str | None = None
+    truncated: tuple[str, ...] = ()
+    reasoning: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueSeed:
+    """The dialogue that a record holds, of which only the last round may lack texts.
+
+    `id` is the record's own, if it has one; `seed` is what an earlier job wrote beside an id that it made.
+    """
+
+    rounds: tuple[SeedRound, ...]
+    id: str | None = None
+    seed: str | None = None
+
+
+def seed_from(value: Mapping[str, Any]) -> DialogueSeed:
+    """The seed of a record, in one of these forms:
+
+    - `{question, answer, correction}`
+    - `{rounds: [{question, answer, correction}, …]}`, a history; of its last round, answer and correction may
+      be absent
+    - Alpaca with or without `correction`
+    - chat: one question and answer with a `correction`, several with `corrections` (a list, one for each
+      answer), or each question followed by two replies, the answer and its correction
+
+    Raises RecordProblem, whose message names the field, also where a dialogue lacks its corrections.
+    """
+    record, own = fields_of(value), plain(value)
+    if own.get("rounds") is not None:
+        return DialogueSeed(_history(record), _id(record), _made_from(record))
+    if own.get("question") is not None:
+        return DialogueSeed((_whole_round(record),), _id(record))
+    if own.get("instruction") is not None:
+        return DialogueSeed((_alpaca(record),), _id(record))
+    if any(own.get(name) is not None for name in LISTS):
+        return DialogueSeed(_chat(record), _id(record))
+    raise RecordProblem(
+        f"no seed was found: {present(value)}; question, answer and correction, or rounds, or instruction and"
+        " output, or messages and correction are needed"
+    )
+
+
+def _history(record: Fields) -> tuple[SeedRound, ...]:
+    rounds = record["rounds"]
+    if not isinstance(rounds, list):
+        raise RecordProblem(f"rounds is {type_name(rounds)}, not a list")
+    if not rounds:
+        raise RecordProblem("rounds is empty")
+    for index, each in enumerate(rounds):
+        if not isinstance(each, Mapping):
+            raise RecordProblem(f"rounds[{index}] is {type_name(each)}, not an object")
+    *before, last = (record.part(each, "rounds[]") for each in rounds)
+    whole = [_whole_round(each, f"rounds[{index}]") for index, each in enumerate(before)]
+    return (*whole, _last_round(last, f"rounds[{len(before)}]"))
+
+
+def _whole_round(value: Mapping[str, Any], inside: str = "") -> SeedRound:
+    question, answer, correction = (_filled(value, name, inside) for name in _TEXTS)
+    return SeedRound(question, answer, correction, _truncated(value, inside), _reasoning(value, inside))
+
+
+def _last_round(value: Mapping[str, Any], inside: str) -> SeedRound:
+    """A round that may end after its question or its answer, as that of a dialogue that failed there."""
+    if value.get("correction") is not None:
+        return _whole_round(value, inside)
+    answer = None if value.get("answer") is None else _filled(value, "answer", inside)
+    question, thoughts = _filled(value, "question", inside), _reasoning(value, inside)
+    return SeedRound(question, answer, None, _truncated(value, inside), thoughts)
+
+
+def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
+    """The texts that an earlier job marked as cut at maxTokens."""
+    marks = value.get("truncated")
+    if marks is None:
+        return ()
+    if not isinstance(marks, list) or not all(mark in _TEXTS for mark in marks):
+        raise RecordProblem(f"{named('truncated', inside)} is not a list of question, answer or correction")
+    return tuple(name for name in _TEXTS if name in marks)
+
+
+def _reasoning(value: Mapping[str, Any], inside: str) -> dict[str, str]:
+    """The thoughts before some of the texts, in histories that an earlier job has written."""
+    found = value.get("reasoning") if inside else None
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping) or not all(
+        name in _TEXTS and isinstance(text, str) for name, text in found.items()
+    ):
+        raise RecordProblem(
+            f"{named('reasoning', inside)} is not an object of texts named question, answer or correction"
+        )
+    return {name: found[name] for name in _TEXTS if found.get(name)}
+
+
+def _alpaca(value: Mapping[str, Any]) -> SeedRound:
+    messages = [*question_from_instruction(value), Message("assistant", reply_from_instruction(value))]
+    if _roles(messages) != ["user", "assistant"]:
+        raise RecordProblem(f"the dialogue is {', '.join(_roles(messages))}; {_ONE_OF_EACH}")
+    correction = None if value.get("correction") is None else _filled(value, "correction")
+    return _round([*messages, *([] if correction is None else [Message("assistant", correction)])])
+
+
+def _chat(value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
+    dialogues = turns_from_chat(value)
+    if len(dialogues) > 1:
+        raise RecordProblem(f"the record holds {len(dialogues)} dialogues; {_ONE_OF_EACH}")
+    messages = conversation(dialogues[0], None).messages
+    if "assistant assistant" in " ".join(_roles(messages)):
+        return _in_rounds(messages, ("user", "assistant", "assistant"))
+    return _corrected(_in_rounds(messages, ("user", "assistant")), value)
+
+
+def _corrected(rounds: Sequence[SeedRound], value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
+    """The rounds with the record's corrections."""
+    if len(rounds) == 1 and value.get("corrections") is None:
+        return (SeedRound(rounds[0].question, rounds[0].answer, _filled(value, "correction")),)
+    texts = value.get("corrections")
+    if texts is None:
+        raise RecordProblem(
+            f"the dialogue has {len(rounds)} rounds, and corrections is missing: a list, one for each answer "
+            "(messages.jsonl of a DialogueGenJob holds no answers; its roundN_history.jsonl does)"
+        )
+    if not isinstance(texts, list):
+        raise RecordProblem(f"corrections is {type_name(texts)}, not a list")
+    if len(texts) != len(rounds):
+        raise RecordProblem(f"corrections holds {len(texts)}, and the dialogue {len(rounds)} answers")
+    corrections = {f"corrections[{index}]": text for index, text in enumerate(texts)}
+    return tuple(
+        SeedRound(each.question, each.answer, _filled(corrections, name))
+        for each, name in zip(rounds, corrections, strict=True)
+    )
+
+
+def _in_rounds(messages: Sequence[Message], form: Sequence[str]) -> tuple[SeedRound, ...]:
+    """The messages cut into rounds of this form."""
+    roles, size = _roles(messages), len(form)
+    if roles != list(form) * (len(roles) // size):
+        raise RecordProblem(
+            f"the dialogue is {', '.join(roles)}; {_ONE_OF_EACH}, or such rounds one after the other"
+        )
+    return tuple(_round(messages[at : at + size]) for at in range(0, len(messages), size))
+
+
+def _round(messages: Sequence[Message]) -> SeedRound:
+    texts = dict(zip(_TEXTS, (message.content for message in messages), strict=False))
+    if not texts["question"].strip():
+        raise RecordProblem("the question is empty")
+    return SeedRound(texts["question"], texts["answer"], texts.get("correction"))
+
+
+def _roles(messages: Sequence[Message]) -> list[str]:
+    return [message.role for message in messages]
+
+
+def _filled(value: Mapping[str, Any], field: str, inside: str = "") -> str:
+    text = text_field(value, field, inside)
+    if not text.strip():
+        raise RecordProblem(f"{named(field, inside)} is empty")
+    return text
+
+
+def _id(value: Mapping[str, Any]) -> str | None:
+    given = value.get("id")
+    if type(given) is int:
+        return str(given)
+    if given is not None and not isinstance(given, str):
+        raise RecordProblem(f"id is {type_name(given)}, not text or a whole number")
+    return (optional_text(value, "id") or "").strip() or None
+
+
+def _made_from(value: Mapping[str, Any]) -> str | None:
+    made_from = value.get("seed")
+    return made_from if isinstance(made_from, str) and made_from.strip() else None

@@ -1,0 +1,108 @@
+"""Prompts of a talk with a model, as training made them: by a preset, with a record where that needs one.
+
+What comes out is a conversation whose last reply is still empty, from the readers that training uses; which
+ids a model sees is the tokenizer's to say (`ChatTokenizer.asked`). Does not depend on models and terminals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tunesmith.api.datasets import UserSimulationFormat
+from tunesmith.data.formats.chat import with_system_prompt
+from tunesmith.data.formats.histories import UserTalks, history
+from tunesmith.data.formats.legal import Laws, LegalCase, case_from, prompt_messages
+from tunesmith.data.formats.user_prompt import shows_part
+from tunesmith.data.formats.user_simulation import next_turn
+from tunesmith.data.formats.users import UserDialogue, UserTurn, dialogues_of
+from tunesmith.data.prompts.presets import PLACE, Preset
+from tunesmith.data.record import RecordProblem, SourceLocation
+from tunesmith.tokens.conversation import Conversation, Message
+
+Exchange = tuple[str, str]
+"""What was asked, and the reply."""
+Ask = Callable[[Sequence[Exchange], str], Conversation]
+"""From earlier exchanges and the words of the person to a conversation whose last reply is empty."""
+REPLY = Message("assistant", "")
+
+
+def ask_plainly(system: str | None) -> Ask:
+    """Ask by the person's words alone, below a system message if one is given."""
+    opening = [Message("system", system)] if system else []
+    return lambda past, text: Conversation((*opening, *_turns(past), Message("user", text), REPLY))
+
+
+def ask_by_messages(preset: Preset) -> Ask:
+    """Ask by a preset that has messages. What was asked before is left out if training had each alone."""
+    *opening, last = [Message(each.role, each.content) for each in preset.messages or ()]
+
+    def filled(text: str) -> str:
+        return last.content.removesuffix(PLACE) + text if preset.takes_text else last.content
+
+    def ask(past: Sequence[Exchange], text: str) -> Conversation:
+        before = () if preset.each_alone else tuple((filled(said), reply) for said, reply in past)
+        return Conversation((*opening, *_turns(before), Message(last.role, filled(text)), REPLY))
+
+    return ask
+
+
+def ask_about_cases(preset: Preset, record: Mapping[str, Any], laws: Laws) -> Ask:
+    """Ask for a judgement of facts by the articles that a record names. Raises RecordProblem."""
+    case = case_from({"fact": PLACE, **record})
+    prompt_messages(case, laws.articles, laws.changed)  # names an article that is not there
+
+    def ask(past: Sequence[Exchange], text: str) -> Conversation:
+        question = prompt_messages(LegalCase(text, case.articles, frozenset()), laws.articles, laws.changed)
+        return Conversation((*with_system_prompt(list(question), preset.system_prompt), REPLY))
+
+    return ask
+
+
+def ask_a_user(preset: Preset, record: Mapping[str, Any]) -> Ask:
+    """Ask for what a simulated user says next, the person being the other side. Raises RecordProblem.
+
+    The record's dialogues are the user's history, if training showed one. If it showed no dialogue, the
+    person's words stand where training had `continuation_prefix`, and nothing before them.
+    """
+    fmt = preset.user_simulation
+    assert fmt is not None
+    *others, new = _dialogues(record)
+    past_lines: tuple[str, ...] = ()
+    if shows_part(fmt, "history"):
+        talks = UserTalks([*others, new])
+        past_lines = history(talks, len(others), new, lambda line: False, fmt.history)
+
+    def ask(past: Sequence[Exchange], text: str) -> Conversation:
+        return next_turn(fmt, _said(fmt, new, past, text), past_lines, preset.system_prompt)
+
+    return ask
+
+
+def _said(fmt: UserSimulationFormat, new: UserDialogue, past: Sequence[Exchange], text: str) -> UserDialogue:
+    if not shows_part(fmt, "context"):
+        return replace(new, prefix=text)
+    turns = [turn for said, reply in past for turn in (UserTurn(False, said), UserTurn(True, reply))]
+    return replace(new, turns=(*turns, UserTurn(False, text)))
+
+
+def _dialogues(record: Mapping[str, Any]) -> list[UserDialogue]:
+    """Return the record's dialogues, and last one in which nothing is said yet."""
+    place = SourceLocation("--record", "")
+    if "next_question" in record:
+        (only,) = dialogues_of(place, record)
+        return [replace(only, turns=(), target="", prefix="", time=None)]
+    task = record.get("task")
+    if not isinstance(task, Mapping | None):
+        raise RecordProblem("task is not an object")
+    collections = (task or {}).get("task_behavior_collections")
+    if not isinstance(collections, list | None):
+        raise RecordProblem("task.task_behavior_collections is not a list")
+    begun = {"data": [{"context": [], "continuation": ""}]}
+    whole = {**(task or {}), "task_behavior_collections": [*(collections or ()), begun]}
+    return dialogues_of(place, {**record, "task": whole})
+
+
+def _turns(past: Sequence[Exchange]) -> list[Message]:
+    return [m for said, reply in past for m in (Message("user", said), Message("assistant", reply))]

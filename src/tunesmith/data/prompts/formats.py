@@ -1,0 +1,152 @@
+"""What one record asks: its messages up to where the model replies, and the fields that judge the reply.
+
+Three formats, the ones of `api.datasets.PromptsSpec`. Knows nothing of files, ids and tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.api.datasets import PromptsSpec
+from tunesmith.data.formats.chat import LISTS, turns_from_chat, turns_of, with_system_prompt
+from tunesmith.data.formats.fields import Fields, fields_of, refuse_beside_messages
+from tunesmith.data.formats.instruction import question_from_instruction
+from tunesmith.data.formats.legal import LegalCase, articles_from, case_from, prompt_messages
+from tunesmith.data.formats.oasst import is_tree
+from tunesmith.data.formats.sampled import COUNT_FIELD
+from tunesmith.data.record import RecordProblem
+from tunesmith.tokens.conversation import Message
+
+REFERENCE = "reference"
+_OF_A_REPLY = ("prompt", "response", COUNT_FIELD, "sample_index", "finish_reason")
+_OF_A_REJECTED_REPLY = (*_OF_A_REPLY, "reason", "details", "tokens")
+_MOVED = "record_"  # before names of the record's own that an output needs for itself
+_NOT_SAID = {"charge": "", "prison_time": None}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPrompt:
+    """One prompt of a record. `record` holds the fields that go to the verifier and into the outputs."""
+
+    record: dict[str, Any]
+    messages: tuple[Message, ...]
+    label: str | None = None
+
+
+def is_reply(value: Mapping[str, Any]) -> bool:
+    """Whether the record is a reply that a RejectionSampleJob wrote: one of several to its prompt."""
+    return "response" in value and (COUNT_FIELD in value or "sample_index" in value)
+
+
+def prompt_fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the prompt: of an earlier job's reply, without those that belong to the reply."""
+    if not is_reply(value):
+        return dict(value)
+    of_reply = _OF_A_REPLY if COUNT_FIELD in value else _OF_A_REJECTED_REPLY
+    fields = {name: value[name] for name in value if name not in of_reply}
+    moved = {name: f"{_MOVED}{name}" for name in of_reply if f"{_MOVED}{name}" in fields}
+    return fields | {name: fields.pop(there) for name, there in moved.items()}
+
+
+def prompts_from(
+    value: Mapping[str, Any],
+    spec: PromptsSpec,
+    articles: Mapping[str, str],
+    changed: Mapping[str, str] | None = None,
+    label: str | None = None,
+) -> list[RecordPrompt]:
+    """The record's prompts: one, or of a message tree every distinct one.
+
+    For legalJudgement, `articles` are the texts by id, `changed` those after a change of the law, and `label`
+    is the set's. All fields of a record of chat or instruction go to the verifier and the outputs, so none of
+    them is unread. Raises RecordProblem, whose message names the field.
+    """
+    fields = fields_of(value)
+    value = fields.value
+    if spec.legal_judgement is not None:
+        asked = [_legal(fields, articles, changed, label or spec.legal_judgement.label)]
+    elif spec.instruction is not None:
+        fields.know(*value)
+        asked = [RecordPrompt(prompt_fields(value), tuple(question_from_instruction(fields)))]
+    else:
+        fields.know(*value)
+        asked = _chat(fields)
+    return [
+        RecordPrompt(
+            each.record, tuple(with_system_prompt(list(each.messages), spec.system_prompt)), each.label
+        )
+        for each in asked
+    ]
+
+
+def _legal(
+    fields: Fields,
+    articles: Mapping[str, str],
+    changed: Mapping[str, str] | None,
+    label: str | None,
+) -> RecordPrompt:
+    case = case_from(fields, label=label)
+    return RecordPrompt(
+        _case_record(fields.value, case), prompt_messages(case, articles, changed), case.label
+    )
+
+
+def _case_record(value: Mapping[str, Any], case: LegalCase) -> dict[str, Any]:
+    """The record in LawShift's form, also of a CAIL2018 row, in whose place `meta` then is not needed."""
+    record = prompt_fields(value) | {"relevant_articles": list(case.articles)}
+    if record.pop("meta", None) is not None:
+        charges = sorted(case.charges)
+        record |= {"charge": charges if len(charges) > 1 else "".join(charges), "prison_time": case.months}
+    return record | {name: empty for name, empty in _NOT_SAID.items() if name not in record}
+
+
+def _chat(fields: Fields) -> list[RecordPrompt]:
+    record = prompt_fields(fields.value)
+    if is_tree(fields):
+        record.pop("prompt", None)
+    found: dict[tuple[Message, ...], RecordPrompt] = {}
+    for turns in _turns(fields):
+        messages, reference = _question(turns)
+        own = record if reference is None or REFERENCE in record else record | {REFERENCE: reference}
+        found.setdefault(messages, RecordPrompt(own, messages))
+    return list(found.values())
+
+
+def _turns(fields: Fields) -> list[list[Message]]:
+    """Of a record that has no conversation of its own, `prompt` is one where it is a list."""
+    value = fields.value
+    if isinstance(value.get("prompt"), list) and all(value.get(name) is None for name in LISTS):
+        refuse_beside_messages(fields)
+        return [turns_of(fields, value["prompt"], "prompt")]
+    return turns_from_chat(fields)
+
+
+def _question(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
+    """The turns up to the last one that asks, and the last reply after it, if there is one."""
+    if not any(turn.role == "user" for turn in turns):
+        raise RecordProblem("there is no message of the user")
+    end = max(at for at, turn in enumerate(turns, 1) if turn.role in ("user", "tool"))
+    if turns[end - 1].role == "user" and not turns[end - 1].content.strip():
+        raise RecordProblem("the last message of the user is empty")
+    replies = [turn.content for turn in turns[end:] if turn.role == "assistant"]
+    return tuple(Message(turn.role, turn.content) for turn in turns[:end]), replies[-1] if replies else None
+
+
+def articles_of(values: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The articles' texts by id, from the records of their files: `{id: text}`, or one `{id, content}` each.
+
+    Raises RecordProblem, whose message names the article.
+    """
+    if len(values) == 1 and not _is_article(values[0]):
+        return articles_from(values[0])
+    listed: list[Mapping[str, Any]] = []
+    for value in values:
+        pairs = [value] if _is_article(value) else [{"id": key, "content": value[key]} for key in value]
+        listed += pairs
+    return articles_from(listed)
+
+
+def _is_article(value: Mapping[str, Any]) -> bool:
+    return "id" in value or "content" in value

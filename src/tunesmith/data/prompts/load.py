@@ -1,0 +1,303 @@
+"""The prompts of a RejectionSampleJob or an evaluation: read from storage, checked, and laid out on the disk.
+
+Every mistake a record can hold is found here, before anything is sampled. Each prompt has an id of its own:
+the record's, or a hash of its content, never its position. Knows nothing of verifiers: their check is given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.datasets import PromptsSpec
+from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.store import Entry, StorageOptions, Store
+from tunesmith.data.files.encodings import UTF_8
+from tunesmith.data.files.records import BadRecord, Record, RecordProblem, choose_files, read_records
+from tunesmith.data.formats.fields import Fields, Unread
+from tunesmith.data.formats.legal import Laws
+from tunesmith.data.keys import record_key
+from tunesmith.data.prompts.formats import RecordPrompt, articles_of, is_reply, prompt_fields, prompts_from
+from tunesmith.data.prompts.ids import TakenIds
+from tunesmith.data.prompts.sets import PromptSet, find_sets
+from tunesmith.data.prompts.store import PackedPrompt, Prompt, Prompts, PromptWriter, pack
+from tunesmith.data.read import SHOWN, BadRecords, collect_bad
+from tunesmith.data.record import RecordSkipped, Skipped, SourceLocation
+from tunesmith.data.report import counted
+from tunesmith.errors import DataError, ModelError
+from tunesmith.tokens.chat import ChatTokenizer, RecordError
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.encode import Encoder, pattern_of
+
+__all__ = ["ANOTHER_REPLY", "Prompt", "Prompts", "prepare_prompts"]
+
+ANOTHER_REPLY = "another reply to the same prompt"
+_PROGRESS_EVERY = 200
+_SHOWN_OF_ID = 60
+
+Check = Callable[[Mapping[str, Any]], None]
+PackResult = PackedPrompt | BadRecord | Skipped
+
+
+def prepare_prompts(
+    spec: PromptsSpec,
+    tokenizer: ChatTokenizer,
+    options: StorageOptions,
+    folder: Path,
+    *,
+    check: Check = lambda record: None,
+    progress: Callable[[int], None] = lambda records: None,
+) -> Prompts:
+    """Read, check and tokenise every prompt into `folder`, which appears whole or not at all.
+
+    What is at `folder` is replaced. `check` raises RecordProblem for a record whose replies could not be
+    judged; `progress` is told how many records were read.
+
+    Raises DataError naming the records that cannot be used, when there are more than `maxBadRecords`, or when
+    there is no prompt; ModelError where the model has no chat template; and the storage's errors.
+    """
+    with PromptWriter(folder) as writer, TakenIds(writer.temp) as taken:
+        preparation = _PromptPreparation(spec, options, taken, _Maker(spec, options, tokenizer, check))
+        for packed in preparation.prompts(progress):
+            writer.add(packed)
+        if not len(writer):
+            raise DataError(preparation.nothing())
+        writer.finish(preparation.facts())
+    return Prompts(folder)
+
+
+def read_articles(uri: str, options: StorageOptions, encoding: str = UTF_8) -> dict[str, str]:
+    """The articles' texts by id. Raises DataError, whose message names the file."""
+    store, entries = find_files(uri, options)
+    return _articles(store, entries, uri, encoding)
+
+
+def read_laws(
+    articles_uri: str | None, changed_uri: str | None, options: StorageOptions, encoding: str = UTF_8
+) -> Laws | None:
+    """The articles of both files, None without the first. Raises DataError, whose message names the file."""
+    if articles_uri is None:
+        return None
+    changed = None if changed_uri is None else read_articles(changed_uri, options, encoding)
+    return Laws(read_articles(articles_uri, options, encoding), changed)
+
+
+def _articles(store: Store, entries: Sequence[Entry], uri: str, encoding: str) -> dict[str, str]:
+    values: list[Mapping[str, Any]] = []
+    for record in read_records(store, entries, encoding=encoding):
+        if isinstance(record, BadRecord):
+            raise DataError(f"The articles in {uri} cannot be used: {record}.")
+        values.append(record.value)
+    try:
+        return articles_of(values)
+    except RecordProblem as problem:
+        raise DataError(f"The articles in {uri} cannot be used: {problem.message}.") from None
+
+
+class _Laws:
+    """The articles of each set: its own files, else those that the manifest names, read once when needed."""
+
+    def __init__(self, spec: PromptsSpec, options: StorageOptions) -> None:
+        self._legal, self._encoding = spec.legal_judgement, spec.encoding
+        self._read = cache(partial(read_articles, options=options, encoding=spec.encoding))
+
+    def of(self, each: PromptSet, store: Store) -> tuple[dict[str, str], dict[str, str] | None]:
+        """The old law and the new one, None where only one is to be shown. Raises DataError."""
+        if self._legal is None:
+            return {}, None
+        old = self._texts(each.articles, store, self._legal.articles_uri)
+        uri = self._legal.changed_articles_uri
+        return old, None if uri is None or each.before else self._texts(each.changed, store, uri)
+
+    def _texts(self, own: Entry | None, store: Store, uri: str) -> dict[str, str]:
+        if own is None:
+            return self._read(uri)
+        return _articles(store, [own], f"{store.uri}/{own.key}", self._encoding)
+
+
+class _Maker:
+    """What one record asks, checked and tokenised. Knows nothing of other records."""
+
+    def __init__(
+        self, spec: PromptsSpec, options: StorageOptions, tokenizer: ChatTokenizer, check: Check
+    ) -> None:
+        self._spec, self._tokenizer, self._check = spec, tokenizer, check
+        self._control = _control_tokens(tokenizer)
+        self._laws = _Laws(spec, options)
+        self._set, self._old = PromptSet("", ()), dict[str, str]()
+        self._new: dict[str, str] | None = None
+
+    def begin(self, each: PromptSet, store: Store) -> None:
+        """The records that follow are of this set. Raises DataError for its articles."""
+        self._set = each
+        self._old, self._new = self._laws.of(each, store)
+
+    def asked(self, value: Mapping[str, Any]) -> list[RecordPrompt]:
+        """The record's prompts. Raises RecordProblem."""
+        return prompts_from(value, self._spec, self._old, self._new, self._set.label)
+
+    def key(self, value: Mapping[str, Any]) -> str:
+        """The id of a record: its own, or a hash of its content, below the name of its set."""
+        key = record_key(prompt_fields(value))
+        return f"{self._set.name}/{key}" if self._set.name else key
+
+    def packed(self, key: str, asked: RecordPrompt) -> PackedPrompt:
+        """One prompt, ready for the disk. Raises RecordProblem, RecordError."""
+        self._check(asked.record)
+        ids, name = self._ids(asked.messages), self._set.name
+        record = {**({"set": name} if name else {}), **asked.record}
+        return pack(Prompt(key, record, asked.messages, ids, asked.label, name))
+
+    def _ids(self, messages: Sequence[Message]) -> list[int]:
+        for message in messages:
+            self._refuse_control(message)
+        ids = self._tokenizer.whole_prompt_ids(messages)
+        if not ids:
+            raise RecordProblem("the model's chat template makes nothing of this conversation")
+        return ids
+
+    def _refuse_control(self, message: Message) -> None:
+        """Control tokens written out in a text would become real ones and could forge a turn."""
+        match = self._control.search(message.content)
+        if match:
+            raise RecordProblem(
+                f"a message of role {message.role} contains {match.group()!r}, one of the model's control"
+                " tokens; remove or rewrite it"
+            )
+        if not message.content.isascii():
+            try:
+                message.content.encode()
+            except UnicodeEncodeError:
+                raise RecordProblem(
+                    f"a message of role {message.role} holds half a character (a lone surrogate)"
+                ) from None
+
+
+def _control_tokens(tokenizer: ChatTokenizer) -> re.Pattern[str]:
+    markers: frozenset[str] = frozenset()
+    with suppress(ModelError):  # a template unfit for training may still do for generating
+        markers = tokenizer.shape.markers
+    return pattern_of([*Encoder(tokenizer.tokenizer).special, *markers])
+
+
+class _PromptPreparation:
+    """The records of one preparation, one by one, and the account of what became of them."""
+
+    def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
+        assert spec.uri is not None  # plan has resolved every fromJob
+        self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
+        self._encoding = spec.encoding
+        self._store, self._entries = find_files(spec.uri, options)
+        self._sets = find_sets(self._store, self._entries, spec)
+        self._taken, self._maker = taken, maker
+        self._records = self._equal = self._named = 0
+        self._found, self._skipped, self._unread = BadRecords(), Counter[str](), Unread()
+
+    def prompts(self, progress: Callable[[int], None]) -> Iterator[PackedPrompt]:
+        """Every usable prompt, in order. Raises DataError at the end, if too many records are bad."""
+        good: Iterator[PackedPrompt | Skipped]
+        good = collect_bad(self._results(progress), self._max_bad, self._found)
+        for result in good:
+            if isinstance(result, Skipped):
+                self._skipped[result.reason] += 1
+            else:
+                yield result
+
+    def _results(self, progress: Callable[[int], None]) -> Iterator[PackResult]:
+        for each in self._sets.sets:
+            self._maker.begin(each, self._store)
+            made = 0
+            for record in islice(
+                read_records(self._store, each.entries, encoding=self._encoding), self._limit
+            ):
+                self._records += 1
+                if self._records % _PROGRESS_EVERY == 0:
+                    progress(self._records)
+                results = [record] if isinstance(record, BadRecord) else self._made(record)
+                made += sum(not isinstance(result, BadRecord | Skipped) for result in results)
+                yield from results
+            if each.name and not made and not self._found.count:
+                raise DataError(f"There is no prompt in the set {each.name} of {self._uri}.")
+        progress(self._records)
+
+    def _made(self, record: Record) -> Sequence[PackResult]:
+        equal = self._equal
+        try:
+            return [self._maker.packed(key, asked) for key, asked in self._with_ids(record)]
+        except RecordSkipped as skipped:
+            return [Skipped(record.place, skipped.reason)]
+        except (RecordProblem, RecordError) as problem:
+            reason = problem.message
+        except RecursionError:
+            reason = "the record is nested too deeply"
+        self._equal = equal
+        return [BadRecord(record.place, reason)]
+
+    def _with_ids(self, record: Record) -> list[tuple[str, RecordPrompt]]:
+        """A record's prompts, each with its id; `<id>.1`, `<id>.2` and so on where there are several."""
+        value, place, fields = record.value, record.place, Fields(record.value)
+        asked = self._maker.asked(fields)
+        self._unread.add(fields.unread())
+        key = self._maker.key(value)
+        keys = [f"{key}.{number}" for number in range(1, len(asked) + 1)] if len(asked) > 1 else [key]
+        return [
+            (self._take(value, key, each.messages, place), each)
+            for key, each in zip(keys, asked, strict=True)
+        ]
+
+    def _take(
+        self, value: Mapping[str, Any], key: str, messages: Sequence[Message], place: SourceLocation
+    ) -> str:
+        said = json.dumps([[message.role, message.content] for message in messages])
+        if self._taken.take(key, place, said):
+            return key
+        if is_reply(value) and self._taken.belongs_to(key, said):
+            raise RecordSkipped(ANOTHER_REPLY)
+        if _has_id(value):
+            raise RecordProblem(self._twice(key))
+        self._equal += 1
+        return self._taken.take_next(key, place)
+
+    def _twice(self, key: str) -> str:
+        self._named += 1
+        # Finding a place takes time, and no one sees those of more.
+        first = f"{self._taken.place_of(key)} has it too" if self._named <= SHOWN else "it is not the first"
+        shown = key if len(key) <= _SHOWN_OF_ID else f"{key[:_SHOWN_OF_ID]}…"
+        return f"the id {shown} stands for more than one prompt: {first}; give each prompt an id of its own"
+
+    def nothing(self) -> str:
+        """Why there is no prompt."""
+        left_out = [f"{number:,} left out ({reason})" for reason, number in self._skipped.items()]
+        bad = [f"{self._found.count:,} bad"] if self._found.count or not left_out else []
+        found = f"of {counted(self._records, 'record')} {', '.join([*bad, *left_out])}"
+        first = "".join(f"\n{bad}" for bad in self._found.first[:1])
+        return f"There is no prompt in {self._uri}: {found}.{first}"
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for the report: records read, bad, left out by reason, and equal ones that have no id."""
+        sets = [each.name for each in self._sets.sets if each.name]
+        files = [entry for each in self._sets.sets for entry in each.entries]
+        skipped = [f"{file.file}: {file.reason}" for file in choose_files(files)[1]]
+        return {
+            **({"sets": len(sets)} if sets else {}),
+            "records": self._records,
+            "bad": self._found.count,
+            "bad_records": [str(bad) for bad in self._found.first],
+            "skipped": dict(sorted(self._skipped.items())),
+            **({"unread": dict(sorted(self._unread.items()))} if self._unread else {}),
+            "equal": self._equal,
+            "skipped_files": [*skipped, *self._sets.left_out],
+        }
+
+
+def _has_id(value: Mapping[str, Any]) -> bool:
+    """Whether `record_key` takes the record's own id."""
+    given = value.get("id")
+    return (isinstance(given, str) and bool(given)) or type(given) is int

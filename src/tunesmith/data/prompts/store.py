@@ -1,0 +1,251 @@
+"""Prompts on the local disk, opened by their position: a million of them cost a process some megabytes.
+
+A folder of `rows` (a JSON line a prompt: id, record, messages, label), `tokens` (int32, all prompts end to
+end), where each begins in the two (`row_starts` and `token_starts`, int64, prompts + 1), `ids` (a JSON text a
+line), `digests` (two a prompt: of its id and of all it holds) and `facts.json`. The folder appears at once,
+when it is whole. Knows nothing of where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from io import FileIO
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+
+from tunesmith.artifacts.journal.key_set import DIGEST_SIZE, digest_of
+from tunesmith.artifacts.local_files import explained
+from tunesmith.data.formats.fields import unread_text
+from tunesmith.data.record import RecordProblem
+from tunesmith.data.report import counted
+from tunesmith.tokens.conversation import Message
+
+# What nests deeper is a mistake or malice, and would end the recursion of whoever writes or sends it.
+DEEPEST = 100
+_FACTS = "facts.json"
+_NAMED = 3
+_FILES = ("rows", "tokens", "ids", "digests")
+_ID_TYPE, _START_TYPE = np.dtype("<i4"), np.dtype("<i8")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked, and what a verifier needs to judge its reply.
+
+    `id` is no other prompt's. `record` holds the record's own fields, `ids` the token ids of `messages` as
+    inference sends them, `label` the direction of a changed law, for cases that have one, `set` the name of
+    the test set it belongs to, "" where there are none.
+    """
+
+    id: str
+    record: dict[str, Any]
+    messages: tuple[Message, ...]
+    ids: list[int]
+    label: str | None = None
+    set: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPrompt:
+    """A prompt as it goes to the disk: its row as a line of JSON, and its tokens as little-endian int32."""
+
+    id: str
+    row: bytes
+    tokens: bytes
+
+
+def pack(prompt: Prompt) -> PackedPrompt:
+    """A prompt's bytes. Raises RecordProblem for what JSON has no form for, and what is nested too deeply."""
+    messages = [[message.role, message.content] for message in prompt.messages]
+    fields = {"id": prompt.id, "record": prompt.record, "messages": messages, "label": prompt.label}
+    fields |= {"set": prompt.set} if prompt.set else {}
+    try:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        row = text.encode() + b"\n"
+    except UnicodeEncodeError:
+        raise RecordProblem("the text holds half of a surrogate pair (a lone \\ud800 to \\udfff)") from None
+    except ValueError:
+        raise RecordProblem("a number is NaN or infinite, which is not JSON; use a number or null") from None
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(prompt.record):
+        raise RecordProblem(f"the record is nested more than {DEEPEST} levels deep")
+    return PackedPrompt(prompt.id, row, np.asarray(prompt.ids, _ID_TYPE).tobytes())
+
+
+def _content_digest(packed: PackedPrompt) -> bytes:
+    whole = blake2b(packed.row, digest_size=DIGEST_SIZE)
+    whole.update(packed.tokens)
+    return whole.digest()
+
+
+def _is_deep(record: dict[str, Any]) -> bool:
+    level: list[Any] = [record]
+    for _ in range(DEEPEST):
+        inside = (inner for outer in level for inner in (outer.values() if type(outer) is dict else outer))
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
+    return bool(level)
+
+
+class PromptWriter:
+    """Writes one folder. Use as a context manager: without `finish`, nothing is left behind.
+
+    An unfinished folder of a process that was killed is cleared away by the next one. Raises what
+    `local_files.explain` makes of an OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.temp = folder, folder.with_name(f"{folder.name}.new")
+        self._row_starts, self._token_starts = array("q", [0]), array("q", [0])
+        self._digest = sha256()
+        with explained("write", self.temp):
+            shutil.rmtree(self.temp, ignore_errors=True)
+            self.temp.mkdir(parents=True)
+            self._files = {name: (self.temp / name).open("wb") for name in _FILES}
+
+    def add(self, packed: PackedPrompt) -> None:
+        """Append a prompt."""
+        with explained("write", self.temp):
+            self._files["rows"].write(packed.row)
+            self._files["tokens"].write(packed.tokens)
+            self._files["ids"].write(json.dumps(packed.id).encode() + b"\n")
+            self._files["digests"].write(digest_of(packed.id) + _content_digest(packed))
+        self._row_starts.append(self._row_starts[-1] + len(packed.row))
+        self._token_starts.append(self._token_starts[-1] + len(packed.tokens) // _ID_TYPE.itemsize)
+        # A row ends with its line break, and the tokens' size is told: no two lists of prompts look alike.
+        self._digest.update(b"%b%d\n%b" % (packed.row, len(packed.tokens), packed.tokens))
+
+    def __len__(self) -> int:
+        return len(self._row_starts) - 1
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Give the folder its name, in place of what is there. Tokens are counted here, not by the caller."""
+        starts = np.asarray(self._token_starts)
+        counted = {
+            **facts,
+            "prompts": len(self),
+            "tokens": int(starts[-1]),
+            "longest": int(np.diff(starts).max(initial=0)),
+        }
+        told = {"digest": self._digest.hexdigest(), "facts": counted}
+        with explained("write", self.temp):
+            for file in self._files.values():
+                file.close()
+            (self.temp / "row_starts").write_bytes(np.asarray(self._row_starts, _START_TYPE).tobytes())
+            (self.temp / "token_starts").write_bytes(starts.astype(_START_TYPE).tobytes())
+            (self.temp / _FACTS).write_text(json.dumps(told, ensure_ascii=False), "utf-8")
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self.temp.rename(self._folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._files.values():
+            with suppress(OSError):  # of a full disk, which has been told already
+                file.close()
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+class Prompts(Sequence[Prompt]):
+    """The prompts of a finished folder, in the order of the input. Any number of processes may open it.
+
+    Reads a prompt when it is asked for and keeps none. `digest` is a SHA-256 over all ids, records, messages,
+    labels and tokens, in order. `facts` are the preparation's counts: `records`, `prompts`, `bad` with the
+    first `bad_records`, `skipped` by reason, `equal`, `tokens`, `longest` (tokens of a prompt at most),
+    `unread` fields by name and `skipped_files`. Close it when done.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with explained("read", folder / _FACTS):
+            told = json.loads((folder / _FACTS).read_text("utf-8"))
+            self.digest: str = told["digest"]
+            self.facts: dict[str, Any] = told["facts"]
+            self._row_starts = np.memmap(folder / "row_starts", _START_TYPE, "r")
+            self._token_starts = np.memmap(folder / "token_starts", _START_TYPE, "r")
+            self._rows, self._tokens = FileIO(folder / "rows"), FileIO(folder / "tokens")
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self._row_starts) - 1
+
+    @overload
+    def __getitem__(self, position: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, position: int | slice) -> Prompt | list[Prompt]:
+        """One prompt, or those of a slice."""
+        chosen = range(len(self))[position]
+        return self._prompt(chosen) if isinstance(chosen, int) else [self._prompt(at) for at in chosen]
+
+    def _prompt(self, at: int) -> Prompt:
+        row = json.loads(_read(self._rows, self._row_starts, at, 1))
+        tokens = _read(self._tokens, self._token_starts, at, _ID_TYPE.itemsize)
+        messages = tuple(Message(role, content) for role, content in row["messages"])
+        ids: list[int] = np.frombuffer(tokens, _ID_TYPE).tolist()
+        return Prompt(row["id"], row["record"], messages, ids, row["label"], row.get("set", ""))
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all prompts, in order, without reading the prompts."""
+        with (self.folder / "ids").open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+
+    @property
+    def digests(self) -> Path:
+        """A file of two digests per prompt, in order: of its id, and of all it holds, its id among it."""
+        return self.folder / "digests"
+
+    def shard(self, number: int, size: int) -> range:
+        """The positions of shard `number` of those with `size` prompts each, the last one being smaller.
+
+        Empty past the last shard.
+        """
+        return range(len(self))[number * size : (number + 1) * size]
+
+    def sentences(self) -> list[str]:
+        """The facts in words; what is zero is left out. The first one is always there."""
+        facts = self.facts
+        lines = [
+            f"{counted(facts['records'], 'record')} → {counted(len(self), 'prompt')}",
+            f"{counted(facts['tokens'], 'token')}, the longest prompt has {facts['longest']:,}",
+        ]
+        if facts.get("sets"):
+            lines[0] += f" in {counted(facts['sets'], 'set')}"
+        if facts["equal"]:
+            lines.append(f"{counted(facts['equal'], 'prompt')} equal to an earlier one")
+        if facts["bad"]:
+            lines.append(f"{counted(facts['bad'], 'bad record')}, as maxBadRecords allows; the first:")
+            lines += facts["bad_records"][:_NAMED]
+        lines += [f"{number:,} left out: {reason}" for reason, number in facts["skipped"].items()]
+        lines += [f"not read: {unread_text(facts['unread'])}"] if facts.get("unread") else []
+        return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._rows.close()
+        self._tokens.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _read(file: FileIO, starts: Any, at: int, size: int) -> bytes:
+    """What begins at `starts[at]` and ends where the next one begins, in units of `size` bytes.
+
+    Not mapped into memory: read pages would then count as the process's own, up to the whole file.
+    """
+    start, end = int(starts[at]) * size, int(starts[at + 1]) * size
+    return os.pread(file.fileno(), end - start, start)

@@ -1,0 +1,1 @@
+"""Calls through an endpoint's batch interface."""

@@ -1,0 +1,237 @@
+"""Who plays the roles: OpenAI-compatible endpoints, and engines in the pod, each behind `turns.ModelClient`.
+
+A call that an earlier process has begun goes on where it stopped: replies in the journal are read again, and
+only what is missing is asked for. Knows nothing of dialogues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tunesmith.api.dialogue import EndpointSpec
+from tunesmith.dialogue.answers import read
+from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.calls import Caller, cost_of, is_final, usage_of
+from tunesmith.dialogue.limiter import Limiter
+from tunesmith.dialogue.limits import EndpointLimits
+from tunesmith.dialogue.replies import (
+    Answer,
+    ChatRequest,
+    Denied,
+    Fault,
+    Lost,
+    Mark,
+    Outcome,
+    Refused,
+    ServerReply,
+    Unsent,
+    Unusable,
+)
+from tunesmith.dialogue.standing import EndpointStanding
+from tunesmith.dialogue.turns import (
+    BLOCKED,
+    EMPTY,
+    INTERRUPTED,
+    MALFORMED,
+    NO_ANSWER,
+    NOT_REACHED,
+    RATE_LIMITED,
+    TOO_LONG,
+    Call,
+    Completion,
+    Tries,
+)
+from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
+from tunesmith.errors import TunesmithError
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.thoughts import SplitReply
+
+_OF_FAULT = {
+    Fault.EMPTY: EMPTY,
+    Fault.BLOCKED: BLOCKED,
+    Fault.MALFORMED: MALFORMED,
+    Fault.UNFIT: TOO_LONG,
+    Fault.INTERRUPTED: INTERRUPTED,
+}
+
+
+class ChatServer(Protocol):
+    """What makes and sends requests (`endpoint.Endpoint`)."""
+
+    name: str
+
+    def request(
+        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
+    ) -> ChatRequest:
+        """What would be sent."""
+        ...
+
+    async def send(self, request: ChatRequest) -> ServerReply:
+        """The raw reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointClient:
+    """An endpoint under its limits. One for all roles that it plays: they share the limiter."""
+
+    server: ChatServer
+    limiter: Limiter
+    max_retries: int
+    price: Price | None = None
+    budget: Budget | None = None
+    standing: EndpointStanding = field(default_factory=EndpointStanding)
+
+    async def call(self, call: Call, tries: Tries) -> Completion:
+        """Ask, or go on asking. Raises what ends the job."""
+        request = self.server.request(call.messages, call.temperature, call.max_tokens)
+        past = earlier_outcomes(self.server.name, tries, request)
+        before = sum(cost_of(outcome, request, self.price) for outcome, _ in past)
+        left = self.max_retries - len(past)
+        if past and (is_final(past[-1][0]) or left < 0):
+            outcome, reply = past[-1]
+            return completion_of(outcome, reply, request, len(past), before, tries.seconds)
+        caller = Caller(
+            self.server.name, self.server, self.limiter, left, self.price, self.budget, self.standing
+        )
+        # A flush to the disk takes some milliseconds, which only what is paid for is worth.
+        tries.durable = self.price is not None
+        ended = await caller.call(request, tries)
+        return completion_of(
+            ended.outcome,
+            ended.reply,
+            request,
+            len(past) + ended.tries,
+            before + ended.cost,
+            tries.seconds,
+        )
+
+    def stop(self, error: TunesmithError) -> None:
+        """Send nothing any more."""
+        self.limiter.stop(error)
+
+
+def earlier_outcomes(name: str, tries: Tries, request: ChatRequest) -> list[tuple[Outcome, ServerReply]]:
+    """What earlier tries mean, but for those that do not count against the call.
+
+    That is one that was refused, perhaps with every other, or that ended the job for its quota.
+    """
+    found = list[tuple[Outcome, ServerReply]]()
+    for record in tries.past:
+        reply = ServerReply(**record["reply"])
+        outcome = read(reply, request, name)
+        if not (isinstance(outcome, Denied) or (isinstance(outcome, Refused) and outcome.quota)):
+            found.append((outcome, reply))
+    return found
+
+
+def endpoint_client(server: ChatServer, spec: EndpointSpec, budget: Budget | None) -> EndpointClient:
+    """The endpoint under the limits and the price of its spec; one for all roles that it plays."""
+    limits = spec.limits
+    made = EndpointLimits(limits.max_parallel_requests, limits.requests_per_minute, limits.tokens_per_minute)
+    return EndpointClient(server, Limiter(server.name, made), limits.max_retries, Price.at(spec), budget)
+
+
+def completion_of(
+    outcome: Outcome, reply: ServerReply, request: ChatRequest, tries: int, cost: int, seconds: float
+) -> Completion:
+    """How a call ended, for the journal. White space around a text is not part of it."""
+    usage = usage_of(outcome, request)
+    common: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "estimated": usage.estimated,
+        "tries": tries,
+        "cost": cost,
+        "seconds": round(seconds, 3),
+    }
+    match outcome:
+        case Answer(text=text, truncated=truncated):
+            common |= {"reasoning": outcome.reasoning, "model": outcome.model}
+            return Completion(
+                text.strip(), truncated, marks=tuple(str(mark) for mark in outcome.marks), **common
+            )
+        case Unusable(fault=fault, why=why) | Denied(fault=fault, why=why):
+            return Completion(reason=_OF_FAULT[fault], why=why, raw=reply.text, **common)
+        case Refused(why=why):
+            return Completion(reason=RATE_LIMITED, why=why, raw=reply.text, **common)
+        case Lost(why=why):
+            return Completion(reason=NO_ANSWER, why=why, raw=reply.text, **common)
+        case Unsent(why=why):
+            return Completion(reason=NOT_REACHED, why=why, raw=reply.text, **common)
+
+
+class PromptTokens(Protocol):
+    """What turns messages into a model's tokens (`tokens.chat.ChatTokenizer`)."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt as inference sends it."""
+        ...
+
+    def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
+        """The answer and the thoughts in a reply to this prompt."""
+        ...
+
+
+class EngineClient:
+    """An engine in the pod, for all roles that it plays; empty replies are sampled again `max_retries` times.
+
+    Nothing is paid, so a reply is journalled when the call has ended and not before.
+    """
+
+    def __init__(self, engine: Engine, tokens: PromptTokens, max_retries: int = 0) -> None:
+        self._engine, self._tokens, self._max_retries = engine, tokens, max_retries
+        self._room = asyncio.Semaphore(engine.at_once + max(4, engine.at_once // 16))
+        self._error: TunesmithError | None = None
+
+    async def call(self, call: Call, tries: Tries) -> Completion:
+        """Sample one reply."""
+        messages = [Message(each["role"], each["content"]) for each in call.messages]
+        async with self._room:
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            ids = self._tokens.prompt_ids(messages)
+            if len(ids) >= self._engine.longest:
+                most = self._engine.longest
+                why = f"The prompt has {len(ids)} tokens, and the model takes fewer than {most}."
+                return Completion(reason=TOO_LONG, why=why, prompt_tokens=len(ids))
+            began = asyncio.get_running_loop().time()
+            reply, asked = await self._reply(ids, call)
+            seconds = round(asyncio.get_running_loop().time() - began, 3)
+        told: dict[str, Any] = {
+            "prompt_tokens": len(ids),
+            "completion_tokens": reply.tokens,
+            "seconds": seconds,
+            "tries": asked,
+        }
+        parts = self._tokens.split_reply(ids, reply.text)
+        if not parts.answer:
+            return Completion(reason=EMPTY, why=_why_empty(parts, reply), raw=reply.text, **told)
+        marks = (str(Mark.REPLACEMENT),) if "\ufffd" in parts.answer else ()
+        cut = reply.finish_reason == "length"
+        return Completion(parts.answer, cut, reasoning=parts.reasoning, marks=marks, **told)
+
+    async def _reply(self, ids: list[int], call: Call) -> tuple[GeneratedReply, int]:
+        """The reply that is not empty, or the last one; with how many were sampled."""
+        # Without randomness every reply is the same.
+        most = 1 + (self._max_retries if call.temperature > 0 else 0)
+        for number in range(most):
+            wanted = GenerationRequest(ids, call.id, number, None, call.temperature, call.max_tokens)
+            reply = await self._engine.reply(wanted)
+            answered = reply.finish_reason == "length" or self._tokens.split_reply(ids, reply.text).answer
+            if answered or self._error is not None:
+                break
+        return reply, number + 1
+
+    def stop(self, error: TunesmithError) -> None:
+        """Sample nothing any more."""
+        self._error = self._error or error
+
+
+def _why_empty(parts: SplitReply, reply: GeneratedReply) -> str:
+    if reply.finish_reason == "length":
+        return "There is no answer: thoughts used up its maxTokens. Raise them."
+    return "The reply ends in the middle of its thoughts." if parts.unended else "The model said nothing."

@@ -1,0 +1,139 @@
+"""A dialogue as it grows: which text is wanted next, and what was said so far.
+
+A value, the same for who asks models, who writes the outputs and who only estimates. Knows nothing of
+prompts, calls and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from tunesmith.data.formats.seeds import SeedRound
+from tunesmith.tokens.conversation import Message
+
+
+class Role(StrEnum):
+    """Who writes a text: the simulated user, the model, the aligner. In the order of a round."""
+
+    QUESTION = "question"
+    ANSWER = "answer"
+    CORRECTION = "correction"
+
+
+ROLES = tuple(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSeed:
+    """Where a dialogue begins.
+
+    `id` is its name in the outputs: the record's own id, or a made one, and then `seed` says of which record.
+    `key` is the record's own id or the hash of its content, by which the journal knows it. `rounds` are the
+    texts that nobody has to be asked for.
+    """
+
+    id: str
+    key: str
+    rounds: tuple[SeedRound, ...]
+    seed: str | None = None
+
+    def names(self) -> dict[str, str]:
+        """How every output names the dialogue: `id`, and `seed` beside a made one."""
+        return {"id": self.id} if self.seed is None else {"id": self.id, "seed": self.seed}
+
+
+@dataclass(slots=True)
+class Round:
+    """The texts of one round so far, which of them were cut at their longest, and thoughts before them."""
+
+    texts: dict[Role, str] = field(default_factory=dict)
+    truncated: list[Role] = field(default_factory=list)
+    reasoning: dict[Role, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: SeedRound) -> Self:
+        """What a seed says of a round."""
+        texts = {role: getattr(given, str(role)) for role in ROLES}
+        known = {role: text for role, text in texts.items() if text is not None}
+        thoughts = {role: given.reasoning[role] for role in ROLES if given.reasoning.get(role)}
+        return cls(known, [role for role in ROLES if role in given.truncated], thoughts)
+
+    @property
+    def whole(self) -> bool:
+        """All three are there."""
+        return len(self.texts) == len(ROLES)
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{question, answer, correction}`, with `truncated: [role]` only where a text was cut, and with
+        `reasoning: {role: thoughts}` only where a model has thought.
+        """
+        marks: dict[str, Any] = {}
+        if self.truncated:
+            marks["truncated"] = [str(role) for role in self.truncated]
+        if self.reasoning:
+            marks["reasoning"] = {str(role): text for role, text in self.reasoning.items()}
+        return {str(role): self.texts[role] for role in ROLES if role in self.texts} | marks
+
+
+class Dialogue:
+    """The dialogue of one seed, up to `rounds` rounds. What the seed gives is said from the start.
+
+    A seed of more rounds keeps those that are whole, and wants nothing.
+    """
+
+    def __init__(self, seed: PlannedSeed, rounds: int) -> None:
+        self.seed, self._most = seed, rounds
+        self.rounds = [Round.of(each) for each in seed.rounds]
+        if len(self.rounds) > rounds and not self.rounds[-1].whole:
+            self.rounds.pop()
+        self._advance()
+
+    @property
+    def wanted(self) -> tuple[int, Role] | None:
+        """(round from 1, role) of the next text; None when the dialogue is whole."""
+        last = self.rounds[-1]
+        missing = next((role for role in ROLES if role not in last.texts), None)
+        return None if missing is None else (len(self.rounds), missing)
+
+    @property
+    def whole_rounds(self) -> list[Round]:
+        """Those with all three texts."""
+        return [each for each in self.rounds if each.whole]
+
+    def say(self, text: str, truncated: bool = False, reasoning: str = "") -> None:
+        """Put the wanted text in; `reasoning` is kept beside it, and no model ever sees it."""
+        wanted = self.wanted
+        assert wanted is not None
+        role = wanted[1]
+        self.rounds[-1].texts[role] = text
+        if truncated:
+            self.rounds[-1].truncated.append(role)
+        if reasoning:
+            self.rounds[-1].reasoning[role] = reasoning
+        self._advance()
+
+    def messages(self) -> list[Message]:
+        """The dialogue as chat. A corrected answer stands in the place of the answer."""
+        return [message for each in self.rounds for message in _messages(each.texts)]
+
+    def truncated(self) -> bool:
+        """Whether a text that `messages` shows was cut."""
+        shown = (Role.QUESTION, Role.CORRECTION)
+        return any(role in shown for each in self.rounds for role in each.truncated)
+
+    def _advance(self) -> None:
+        if self.rounds[-1].whole and len(self.rounds) < self._most:
+            self.rounds.append(Round())
+
+
+def _messages(texts: Mapping[Role, str]) -> list[Message]:
+    found = []
+    if Role.QUESTION in texts:
+        found.append(Message("user", texts[Role.QUESTION]))
+    answer = texts.get(Role.CORRECTION, texts.get(Role.ANSWER))
+    if answer is not None:
+        found.append(Message("assistant", answer))
+    return found

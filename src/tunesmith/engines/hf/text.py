@@ -1,0 +1,64 @@
+"""Where a reply ends, and its text: end-of-turn tokens, stop texts and the limit of its length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunesmith.engines.engine import GeneratedReply
+from tunesmith.engines.hf.generate import StopText
+from tunesmith.tokens.chat import ChatTokenizer
+from tunesmith.tokens.thoughts import KNOWN
+
+# Special tokens that stay in a text, since without them nobody could tell thoughts from the answer.
+_THOUGHT_TAGS = frozenset(text for tag in KNOWN for text in (tag.begin, tag.end))
+# Tokens looked at beyond a stop text's own: special ones have no text, and a character may be cut in two.
+_MARGIN = 8
+
+
+class Endings:
+    """Tells for the tokens of one reply whether they are complete, and what they say."""
+
+    def __init__(self, tokenizer: ChatTokenizer, stop_texts: Sequence[str]) -> None:
+        backend = tokenizer.tokenizer
+        self._tokenizer, self._stop = tokenizer, StopText(stop_texts)
+        self._stop_ids = tokenizer.stop_ids
+        added = backend.added_tokens_decoder.items()
+        self._special = {*backend.all_special_ids, *(id_ for id_, token in added if token.special)}
+        self._special -= {id_ for id_, token in added if token.content in _THOUGHT_TAGS}
+        # A token is at least a byte of text, so that many tokens hold the longest of them.
+        longest = max((len(text.encode("utf-8", "surrogatepass")) for text in stop_texts), default=0)
+        self._window = longest + _MARGIN if longest else 0
+        self._guard = [] if backend.eos_token_id is None else [backend.eos_token_id]
+        self._guard_text = tokenizer.decode(self._guard)
+
+    def reply(self, ids: Sequence[int], limit: int) -> GeneratedReply | None:
+        """The reply where `ids`, all that were drawn so far, complete it; None where it goes on.
+
+        To be asked after each token. `limit` is the most tokens it may have.
+        """
+        stopped = ids[-1] in self._stop_ids
+        if not stopped and len(ids) < limit and not self._may_stop(ids):
+            return None
+        text = self.text(ids[:-1] if stopped else ids)
+        end = self._stop.end(text)
+        if end is not None:
+            return GeneratedReply(text[:end], len(ids), "stop")
+        if stopped:
+            return GeneratedReply(text, len(ids), "stop")
+        return GeneratedReply(text, len(ids), "length") if len(ids) >= limit else None
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of a reply's tokens to the last whole character, without special ones, not stripped.
+
+        Tags of thoughts are kept, which some tokenizers take for special.
+        """
+        kept = [id_ for id_ in ids if id_ not in self._special]
+        # With a token before them, decoders leave a blank at their beginning as it is.
+        guarded = self._tokenizer.decode_whole([*self._guard, *kept])
+        if guarded.startswith(self._guard_text):
+            return guarded[len(self._guard_text) :]
+        return self._tokenizer.decode_whole(kept)
+
+    def _may_stop(self, ids: Sequence[int]) -> bool:
+        """Whether a stop text is in what the last few tokens say; decoding all each time would take long."""
+        return bool(self._window) and self._stop.end(self.text(ids[-self._window :])) is not None

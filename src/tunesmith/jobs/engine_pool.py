@@ -1,0 +1,297 @@
+"""The engine processes of one pod: started, given shards, started again when they die, stopped.
+
+A shard that an engine has not finished when it dies goes to the process that takes its place, which finds in
+its journal what is done already. Knows nothing of models and rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.generation import EngineSpec
+from tunesmith.errors import PermanentError, StoppedError, StuckError, TemporaryError, TunesmithError
+from tunesmith.jobs.channel import Channel
+from tunesmith.jobs.progress import Trouble
+from tunesmith.names import Reason
+
+log = logging.getLogger(__name__)
+MOST_STARTS = 4
+"""Starts in a row after each of which an engine dies without having done a single prompt."""
+RESTARTED = (
+    Reason.PROCESS_DIED,
+    Reason.OUT_OF_MEMORY,
+    Reason.INTERNAL_ERROR,
+    Reason.STORAGE_UNAVAILABLE,
+    Reason.STUCK,
+)
+"""What a new process may not meet again. A full disk or a storage that refuses would be met at once."""
+STOP_SECONDS = 22.0
+"""For engines that are told to stop: torchrun kills this program after 30."""
+_EVERY = 0.2
+_STOPPED_SECONDS = 5.0
+
+NextShard = Callable[[], range | None]
+
+
+class EnginePool:
+    """`number` engine processes, each with its part of the devices.
+
+    `next_shard` is asked for positions of prompts, None when there are no more. `command` is what starts one
+    engine; it gets its number, a descriptor and this process's id as further arguments. One that gives no
+    token and no reply for `stuck_seconds`, though it is asked for some, or says nothing at all, is killed.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        number: int,
+        next_shard: NextShard,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        stuck_seconds: float = math.inf,
+    ) -> None:
+        self._stuck_seconds = stuck_seconds
+        self._troubles: dict[int, Trouble] = {}
+        self._command, self._number, self._next_shard = command, number, next_shard
+        self._environment = environment
+        self._tallies: dict[int, Counter[str]] = {}
+        self._before: Counter[str] = Counter()
+        self._stopping = False
+
+    def run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
+        """Until all shards are done. `check` is called all the time: when it raises, the engines are stopped.
+
+        `tell` gets the engines' counts, summed up, with `ready` for those that have been asked for replies.
+        Raises what an engine said when trying again cannot help, or did not.
+        """
+        asyncio.run(self._run(check, tell))
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What an engine waits for, or why one is being started again; the oldest."""
+        return min(self._troubles.values(), key=lambda each: each.since, default=None)
+
+    async def _run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
+        keepers = [asyncio.create_task(self._keep(number)) for number in range(self._number)]
+        try:
+            while not all(keeper.done() for keeper in keepers):
+                done, _ = await asyncio.wait(keepers, timeout=_EVERY, return_when=asyncio.FIRST_EXCEPTION)
+                for keeper in done:
+                    keeper.result()
+                tell(sum(self._tallies.values(), Counter(self._before)))
+                check()
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+    async def _keep(self, number: int) -> None:
+        """One engine after the other, until one of them has done all there is."""
+        returned: list[range] = []
+        in_vain = 0
+        while True:
+            engine = _Process([*self._command, str(number)], self._devices(number))
+            try:
+                error = await self._serve(number, engine, returned)
+            finally:
+                await engine.stop()
+            if error is None:
+                return
+            if isinstance(error, PermanentError) or error.reason not in RESTARTED:
+                raise error
+            done = self._tallies.get(number, Counter())["prompts"]
+            in_vain = 0 if done else in_vain + 1
+            self._before += self._tallies.pop(number, Counter()) + Counter(restarts=1)
+            if in_vain == MOST_STARTS:
+                raise error
+            message = f"{error.message} It is started again, and what it was asked for is sampled again."
+            log.warning("Engine %d: %s", number, message)
+            self._troubles[number] = Trouble.of(error.reason, f"Engine {number}: {message}", time.time())
+
+    async def _serve(self, number: int, engine: _Process, returned: list[range]) -> TunesmithError | None:
+        """Give an engine shards until it is done, or until it is gone: then why."""
+        channel = await Channel.over(engine.connection)
+        open_shards: dict[int, range] = {}
+        failure: TunesmithError | None = None
+        finished, heard = False, _Heard()
+        watching = asyncio.create_task(self._watch(engine, heard))
+        try:
+            while (message := await channel.receive()) is not None:
+                if "want" in message:
+                    shard = returned.pop() if returned else await asyncio.to_thread(self._next_shard)
+                    if shard is None:
+                        channel.send(end=True)
+                    else:
+                        open_shards[shard.start] = shard
+                        channel.send(shard=[shard.start, shard.stop])
+                elif "done" in message:
+                    open_shards.pop(message["done"], None)
+                elif "ready" in message:
+                    self._tallies[number] = Counter(ready=1)
+                    self._troubles.pop(number, None)
+                    heard.told(0.0)
+                elif "silent" in message:
+                    heard.told(message["silent"])
+                    self._note(number, message)
+                elif "closing" in message:
+                    heard.off()
+                elif "failed" in message:
+                    failure = _error(message["failed"])
+                finished = finished or "finished" in message
+        finally:
+            watching.cancel()
+            returned += open_shards.values()
+            engine.channel = channel
+        code = await engine.ended()
+        if finished:
+            return None
+        if heard.stuck:
+            return StuckError(
+                f"It has given no token and no reply for {self._stuck_seconds:g} s (stuckSeconds)."
+            )
+        return failure or TemporaryError(_death(number, code), reason=Reason.PROCESS_DIED)
+
+    def _note(self, number: int, message: Mapping[str, Any]) -> None:
+        """Take note of an engine's counts and of what it waits for."""
+        if "tally" in message:
+            self._tallies[number] = Counter(message["tally"], ready=1)
+        self._troubles.pop(number, None)
+        if message.get("trouble"):
+            self._troubles[number] = Trouble(**message["trouble"])
+
+    async def _watch(self, engine: _Process, heard: _Heard) -> None:
+        """Kill an engine that hangs; whatever waits for its next message sees its end then."""
+        silent, looked = 0.0, time.monotonic()
+        while silent < self._stuck_seconds:
+            await asyncio.sleep(_EVERY)
+            now = time.monotonic()
+            if now - looked > _STOPPED_SECONDS:
+                heard.forgive(now)  # this program itself was stopped for a while, and has heard nobody
+            silent, looked = heard.silent(now), now
+        heard.stuck = True
+        engine.kill()
+
+    def _devices(self, number: int) -> dict[str, str]:
+        """The environment of one engine: an equal share of the devices and cores that this program sees."""
+        environment = {**self._environment}
+        devices = visible_devices(environment)
+        each = len(devices) // self._number
+        if each:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * each : (number + 1) * each])
+        elif "OMP_NUM_THREADS" not in environment:
+            environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // self._number))
+        return environment
+
+
+def visible_devices(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs this process may use, by the names CUDA_VISIBLE_DEVICES gives them, or their numbers."""
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What an engine process last said of its engine: for how long that has been silent."""
+
+    seconds: float = 0.0
+    at: float | None = None
+    """When it said so; None while it starts or ends, where nothing is expected of it."""
+    stuck: bool = False
+
+    def told(self, seconds: float) -> None:
+        self.seconds, self.at = seconds, time.monotonic()
+
+    def off(self) -> None:
+        self.at = None
+
+    def forgive(self, now: float) -> None:
+        if self.at is not None:
+            self.seconds, self.at = 0.0, now
+
+    def silent(self, now: float) -> float:
+        return 0.0 if self.at is None else self.seconds + now - self.at
+
+
+class _Process:
+    """One engine process in a session of its own, so that what it starts ends with it."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        self.connection, theirs = socket.socketpair()
+        self.channel: Channel | None = None
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(os.getpid())],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    async def ended(self) -> int:
+        """Its exit code; waits for it."""
+        while self._process.poll() is None:
+            await asyncio.sleep(0.02)
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End it at once, with everything it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Ask it to end, and after a while end it, with everything it started."""
+        if self._process.poll() is None and self.channel is not None:
+            self.channel.send(stop=True)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._process.poll() is None and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+        self.kill()
+        self._process.wait()
+        if self.channel is not None:
+            await self.channel.close()
+
+
+def stuck_seconds(engine: EngineSpec) -> float:
+    """How long an engine of this kind may be silent."""
+    settings = engine.vllm or engine.transformers
+    return math.inf if settings is None else float(settings.stuck_seconds)
+
+
+def engine_command(task: Path) -> list[str]:
+    """What starts an engine of `task`."""
+    return [sys.executable, "-m", "tunesmith.jobs.engine_worker", str(task)]
+
+
+def _error(failed: Mapping[str, Any]) -> TunesmithError:
+    """The error an engine told, as one of this process."""
+    reason = Reason(failed["reason"])
+    if reason == Reason.STOPPED:
+        return StoppedError(failed["message"])
+    kind = PermanentError if failed["permanent"] else TemporaryError
+    return kind(failed["message"], reason=reason)
+
+
+def _death(number: int, code: int) -> str:
+    if code >= 0:
+        return f"Engine {number} ended with code {code} and without a word."
+    name = signal.Signals(-code).name
+    cause = " Was there too little memory?" if name == "SIGKILL" else ""
+    return f"Engine {number} was ended by {name}.{cause}"

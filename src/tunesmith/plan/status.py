@@ -1,0 +1,153 @@
+"""A status on its way: starts from the one before, remembers when conditions changed, keeps within bounds.
+
+What stood there before may have been written by an older version or by hand: what makes no sense is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunesmith.api.status import MAX_MESSAGE, JobStatus
+from tunesmith.names import Phase, Reason
+
+Status = dict[str, Any]
+_PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
+_VALID = (True, "Valid", "")
+NEXT_ATTEMPT = "nextAttemptTime"
+DEGRADED = "Degraded"
+"""The condition of a job that runs and is held up."""
+PROGRESS_UNREACHABLE = "ProgressUnreachable"
+"""The condition of a job that runs and whose progress cannot be read."""
+_TIMES = ("startTime", "completionTime", NEXT_ATTEMPT)
+
+
+def format_time(moment: datetime) -> str:
+    """A moment as Kubernetes writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: Any) -> datetime | None:
+    """What `format_time` wrote, None for anything else."""
+    try:
+        return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def clean(text: Any, most: int = MAX_MESSAGE) -> str:
+    """Words fit for a status: no control characters or halves of characters, and not too many."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in str(text)[:most])
+
+
+def _valid(values: Mapping[str, Any]) -> bool:
+    try:
+        JobStatus.model_validate(dict(values), by_alias=True, by_name=False)
+    except ValidationError:
+        return False
+    return all(parse_time(values[key]) for key in _TIMES if key in values)
+
+
+def valid_fields(status: Any) -> Status:
+    """The fields of a status that are as the schema has them."""
+    if not isinstance(status, Mapping):
+        return {}
+    kept = {str(key): value for key, value in status.items() if value is not None}
+    return kept if _valid(kept) else {key: value for key, value in kept.items() if _valid({key: value})}
+
+
+def is_terminal(status: Any) -> bool:
+    """Whether a job has succeeded or failed for good."""
+    return isinstance(status, Mapping) and status.get("phase") in (Phase.SUCCEEDED, Phase.FAILED)
+
+
+@dataclass(slots=True)
+class StatusBuilder:
+    """The next status, from what stood there before."""
+
+    before: Any
+    generation: int
+    time: datetime
+    status: Status = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = valid_fields(self.before)
+        self.status = {**self.before, "observedGeneration": self.generation}
+
+    @property
+    def now(self) -> str:
+        """The moment, as Kubernetes writes it."""
+        return format_time(self.time)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts that counted so far."""
+        return int(self.status.get("attempts", 0))
+
+    @property
+    def launches(self) -> int:
+        """PyTorchJobs made so far."""
+        return int(self.status.get("launches", 0))
+
+    def seconds_since(self, key: str) -> float | None:
+        """Seconds since the time that stands in a field."""
+        then = parse_time(self.status.get(key))
+        return None if then is None else (self.time - then).total_seconds()
+
+    def condition(self, kind: str, holds: bool, reason: str, message: str) -> None:
+        """Set one condition; its time changes only with its truth."""
+        conditions = {c["type"]: c for c in self.status.get("conditions", [])}
+        truth, old = "True" if holds else "False", conditions.get(kind)
+        if old is None and not holds and kind != "Accepted":
+            return
+        same = old is not None and old["status"] == truth
+        conditions[kind] = {
+            "type": kind,
+            "status": truth,
+            "observedGeneration": self.generation,
+            "lastTransitionTime": old["lastTransitionTime"] if old is not None and same else self.now,
+            "reason": reason,
+            "message": message,
+        }
+        self.status["conditions"] = [conditions[name] for name in sorted(conditions)]
+
+    def phase(
+        self, phase: Phase, reason: str, message: str = "", accepted: tuple[bool, str, str] = _VALID
+    ) -> None:
+        """Set the phase, and every condition that goes with it."""
+        message = clean(message)
+        self.status |= {"phase": str(phase), "reason": str(reason), "message": message}
+        self.condition("Accepted", *accepted)
+        for kind in _PHASES:
+            self.condition(str(kind), phase == kind, str(reason), message)
+        if phase != Phase.RUNNING:
+            for name in (DEGRADED, PROGRESS_UNREACHABLE):
+                self.condition(name, False, str(reason), "")
+        if phase in (Phase.SUCCEEDED, Phase.FAILED):
+            self.status.setdefault("completionTime", self.now)
+        if self.before.get("phase") == Phase.SUSPENDED != phase and "startTime" in self.status:
+            self.status["startTime"] = self.now  # time spent suspended does not count
+
+
+def refused_status(before: Any, generation: int, now: datetime, reason: Reason, message: str) -> Status:
+    """The status of a job that cannot be run as it is.
+
+    A taken name may become free. A manifest that this version cannot read fails the job only if it was never
+    started: what runs already goes on.
+    """
+    builder = StatusBuilder(before, generation, now)
+    if is_terminal(builder.before):
+        return builder.status
+    message = clean(message)
+    no = (False, str(reason), message)
+    if reason == Reason.NAME_TAKEN:
+        builder.phase(Phase.PENDING, reason, message, no)
+    elif reason == Reason.INVALID_MANIFEST and builder.launches:
+        builder.condition("Accepted", *no)
+    else:
+        builder.phase(Phase.FAILED, reason, message, no)
+    return builder.status

@@ -1,0 +1,276 @@
+"""From what is seen of a job on a cluster to its next status and the one thing to do next.
+
+Pure and level-triggered: the same sight gives the same answer, whatever happened before. Everything it must
+remember stands in the status. The operator carries out the action and writes the status, in this order, so
+that a crash between the two is seen and made good at the next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith import names
+from tunesmith.names import Phase, Reason
+from tunesmith.plan.attempts import adopt, begin, cause_of, next_counts, remember, wait, why_waiting
+from tunesmith.plan.causes import Cause
+from tunesmith.plan.dependencies import awaited
+from tunesmith.plan.objects import Object, name_of
+from tunesmith.plan.observed_state import Decision, ObservedState
+from tunesmith.plan.pods import has_ended, is_deleted, may_write, of_job, published
+from tunesmith.plan.progress import AWAITED
+from tunesmith.plan.published import last_progress, outputs, said
+from tunesmith.plan.pytorchjob_status import (
+    attempt_of,
+    child_name,
+    ended_at,
+    has_condition,
+    is_done,
+    is_going,
+    is_queued,
+    is_suspended,
+    is_suspended_by_us,
+)
+from tunesmith.plan.starting import Start, start_of
+from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
+from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
+
+NO_DIGEST = "The pods ended well but said nothing of a published result."
+# The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
+SETTLE = 10.0
+
+
+def next_state(observed: ObservedState) -> Decision:
+    """The next status of a job, and what to do."""
+    builder = StatusBuilder(observed.status, observed.generation, observed.now)
+    if is_terminal(builder.before):
+        return _finished(observed, builder)
+    builder.status.pop(NEXT_ATTEMPT, None)  # it is there only while the next attempt has to wait
+    adopt(builder, observed.children, observed.pods)
+    child = next((c for c in observed.children if attempt_of(c) == builder.launches), None)
+    word = None if child is None else published(of_job(observed.pods, child_name(child)))
+    if child is not None and has_condition(child, "Succeeded") and word is not None:
+        return _succeeded(observed, builder, word)
+    if _until_deadline(observed, builder) == 0.0:
+        seconds = observed.job.spec.run.active_deadline_seconds
+        builder.phase(Phase.FAILED, Reason.DEADLINE_EXCEEDED, f"Not done within {seconds} seconds.")
+        return Decision(
+            builder.status,
+            delete=_leftover_children(observed),
+            again=observed.job.spec.run.ttl_seconds_after_finished,
+        )
+    if _not_cached_yet(observed, builder, child):
+        return Decision(builder.status, create=builder.launches, again=_until_deadline(observed, builder))
+    if child is not None and is_done(child):
+        return _ended(observed, builder, child)
+    if observed.job.spec.run.suspend:
+        return _suspended(builder, child)
+    if child is None:
+        return _start(observed, builder)
+    return _under_way(observed, builder, child)
+
+
+def _not_cached_yet(observed: ObservedState, builder: StatusBuilder, child: Object | None) -> bool:
+    """Whether the status speaks of an attempt that is not seen: told late, or deleted by hand.
+
+    Creating it again is right for both: what is there already is left as it is.
+    """
+    suspended = observed.job.spec.run.suspend or builder.before.get("phase") == Phase.SUSPENDED
+    return child is None and builder.launches > 0 and not suspended
+
+
+def _leftover_children(observed: ObservedState, *, all_of_them: bool = False) -> tuple[str, ...]:
+    """Children to delete: those that still run, or all; not those that are going already."""
+    return tuple(
+        child_name(child)
+        for child in observed.children
+        if (all_of_them or not is_done(child)) and not is_going(child)
+    )
+
+
+def _finished(observed: ObservedState, builder: StatusBuilder) -> Decision:
+    """Nothing changes any more, but the children go when their time is over."""
+    ttl = observed.job.spec.run.ttl_seconds_after_finished
+    builder.status.setdefault("completionTime", builder.now)
+    left = None if ttl is None else ttl - (builder.seconds_since("completionTime") or 0.0)
+    if left is not None and left <= 0:
+        return Decision(builder.status, delete=_leftover_children(observed, all_of_them=True))
+    return Decision(
+        builder.status, delete=_leftover_children(observed), again=left if observed.children else None
+    )
+
+
+def _until_deadline(observed: ObservedState, builder: StatusBuilder) -> float | None:
+    """Seconds until the job's deadline; None where it has none, or is suspended: that time does not count."""
+    if builder.status.get("phase") == Phase.SUSPENDED:
+        return None
+    seconds, passed = observed.job.spec.run.active_deadline_seconds, builder.seconds_since("startTime")
+    return None if seconds is None or passed is None else max(0.0, seconds - passed)
+
+
+def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None = None) -> Decision:
+    """Create the next attempt, once what the job waits for is there and nobody else writes to its output."""
+    waiting = awaited(observed.job, observed.others)
+    if waiting is not None:
+        builder.phase(*waiting)
+        return Decision(builder.status)
+    number, counted = builder.launches + 1, next_counts(builder, observed.children, observed.pods)
+    if counted and builder.attempts >= observed.job.spec.run.max_attempts:
+        message = f"The PyTorchJob of attempt {builder.launches} was deleted, and no attempt is left."
+        builder.phase(Phase.FAILED, Reason.PROCESS_DIED, message)
+        return Decision(builder.status)
+    reason = cause.reason if cause else Reason.STARTING
+    why = f": {cause.message}" if cause else "."
+    writer = next((name_of(pod) for pod in (*observed.pods, *observed.orphaned_pods) if may_write(pod)), None)
+    if writer is not None:
+        builder.phase(_held(builder), reason, f"Attempt {number} follows when pod {writer} has ended{why}")
+        return Decision(builder.status, again=_until_deadline(observed, builder))
+    if cause and (left := wait(builder, observed.children, cause)) > 0:
+        builder.phase(Phase.PENDING, reason, why_waiting(builder, cause))
+        deadline = _until_deadline(observed, builder)
+        return Decision(builder.status, again=left if deadline is None else min(left, deadline))
+    begin(builder, number, counted)
+    builder.phase(Phase.PENDING, reason, f"Attempt {number} {'follows' if cause else 'is starting'}{why}")
+    return Decision(builder.status, create=number, again=_until_deadline(observed, builder))
+
+
+def _held(builder: StatusBuilder) -> Phase:
+    """The phase of a job that is to start and has to wait for a pod.
+
+    Still suspended, if it was: else its PyTorchJob, deleted for that, would be missed and made again.
+    """
+    return Phase.SUSPENDED if builder.before.get("phase") == Phase.SUSPENDED else Phase.PENDING
+
+
+def _succeeded(observed: ObservedState, builder: StatusBuilder, word: Mapping[str, Any]) -> Decision:
+    spec = observed.job.spec
+    builder.status["outputs"] = outputs(spec, word)
+    if progress := last_progress(word, observed.progress or {}):
+        builder.status["progress"] = progress
+    builder.phase(Phase.SUCCEEDED, Reason.PUBLISHED, f"{said(word)}The result is at {spec.output.uri}.")
+    return Decision(
+        builder.status, delete=_leftover_children(observed), again=spec.run.ttl_seconds_after_finished
+    )
+
+
+def _ended(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
+    """An attempt is over and did not publish: wait for the pods' last word, then say why."""
+    pods, good = of_job(observed.pods, child_name(child)), has_condition(child, "Succeeded")
+    cause = Cause(Reason.NO_RESULT, NO_DIGEST) if good else cause_of(builder, child, observed.pods)
+    told = any(has_ended(pod) for pod in pods) if good else bool(cause.pod)
+    ended = ended_at(child)
+    age = SETTLE if ended is None else (observed.now - ended).total_seconds()
+    if not told and abs(age) < SETTLE:
+        return Decision(builder.status, again=SETTLE - age)
+    remember(builder, child, cause)
+    going = next((name_of(pod) for pod in pods if is_deleted(pod) and may_write(pod)), None)
+    if going is not None:
+        phase = Phase.SUSPENDED if observed.job.spec.run.suspend else Phase.PENDING
+        message = f"Waiting for pod {going}, which is being deleted, to end. {cause.message}"
+        builder.phase(phase, cause.reason, message)
+        return Decision(builder.status, again=_until_deadline(observed, builder))
+    return _retry(observed, builder, cause)
+
+
+def _retry(observed: ObservedState, builder: StatusBuilder, cause: Cause) -> Decision:
+    """Try again where that can help and is allowed, else fail for good."""
+    if cause.counts and (cause.permanent or builder.attempts >= observed.job.spec.run.max_attempts):
+        builder.phase(Phase.FAILED, cause.reason, cause.message)
+        return Decision(
+            builder.status,
+            delete=_leftover_children(observed),
+            again=observed.job.spec.run.ttl_seconds_after_finished,
+        )
+    if observed.job.spec.run.suspend:
+        return _suspended(builder, None)
+    return _start(observed, builder, cause)
+
+
+def _suspended(builder: StatusBuilder, child: Object | None) -> Decision:
+    """Have the pods taken away. A queue would start a suspended PyTorchJob again: there it is deleted."""
+    if child is not None and is_queued(child):
+        builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
+        return Decision(builder.status, delete=() if is_going(child) else (child_name(child),))
+    if child is not None and not is_suspended_by_us(child):
+        builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
+        return Decision(builder.status, suspend=(child_name(child), True))
+    builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "Set run.suspend to false to go on.")
+    return Decision(builder.status)
+
+
+def _resume(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
+    """Let a PyTorchJob have pods again, once the last of the old ones is gone.
+
+    The training operator would take one that still saves for a pod of the resumed job that failed.
+    """
+    left = next(map(name_of, of_job(observed.pods, child_name(child))), None)
+    if left is not None:
+        builder.phase(_held(builder), Reason.STARTING, f"The job resumes when pod {left} has been deleted.")
+        return Decision(builder.status, again=_until_deadline(observed, builder))
+    builder.phase(Phase.PENDING, Reason.STARTING, "The job resumes.")
+    return Decision(
+        builder.status, suspend=(child_name(child), False), again=_until_deadline(observed, builder)
+    )
+
+
+def _start_of(observed: ObservedState, status: Mapping[str, Any], child: Object) -> Start | None:
+    pods = of_job(observed.pods, child_name(child))
+    return start_of(child, pods, observed.job.spec.resources.nodes, status, observed.now)
+
+
+def wanted_events(observed: ObservedState) -> tuple[str, ...]:
+    """Return the UIDs of objects whose events `next_state` needs, to say why an attempt does not start."""
+    child = max(observed.children, key=attempt_of, default=None)
+    if child is None or is_done(child) or is_terminal(observed.status):
+        return ()
+    start = _start_of(observed, valid_fields(observed.status), child)
+    return start.events_of() if start else ()
+
+
+def _under_way(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
+    if is_suspended_by_us(child):
+        return _resume(observed, builder, child)
+    start = _start_of(observed, builder.before, child)
+    stuck = start.why(observed.events) if start else None
+    if is_suspended(child):
+        builder.phase(Phase.PENDING, Reason.QUEUED, "A queue has not admitted the job yet.")
+    elif stuck is not None:
+        builder.phase(Phase.PENDING, *stuck)
+    elif has_condition(child, "Running"):
+        progress = dict(observed.progress or {})
+        trouble, awaited = progress.pop(TROUBLE, None), progress.pop(AWAITED, "")
+        silent = progress.pop(UNANSWERED_SINCE, None)
+        if progress:
+            builder.status["progress"] = progress
+        running = f"Attempt {attempt_of(child)} is running{f', {awaited}' if awaited else ''}."
+        message = describe_silence(builder, silent, describe(builder, trouble, running))
+        builder.phase(Phase.RUNNING, Reason.RUNNING, message)
+    else:
+        remark = start.remark(observed.events) if start else ""
+        builder.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.{remark}")
+    deadline = observed.job.spec.run.start_deadline_seconds
+    if start and deadline is not None and start.waited() >= deadline:
+        return _never_started(observed, builder, deadline)
+    again = _sooner(_until_deadline(observed, builder), start.again(deadline) if start else None)
+    return Decision(builder.status, _without_config(observed, child), again=again)
+
+
+def _never_started(observed: ObservedState, builder: StatusBuilder, seconds: int) -> Decision:
+    why = f"Not all pods run within {seconds} seconds. {builder.status['message']}"
+    builder.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, why)
+    return Decision(
+        builder.status,
+        delete=_leftover_children(observed),
+        again=observed.job.spec.run.ttl_seconds_after_finished,
+    )
+
+
+def _sooner(*seconds: float | None) -> float | None:
+    return min((one for one in seconds if one is not None), default=None)
+
+
+def _without_config(observed: ObservedState, child: Object) -> int | None:
+    """The attempt that somebody took the ConfigMap from: without it its pods could not start."""
+    number, name = attempt_of(child), child_name(child)
+    ours = number > 0 and name == names.child_name(observed.job.kind, observed.job.name, number)
+    return number if ours and not is_going(child) and name not in observed.config_maps else None

@@ -1,0 +1,8 @@
+"""What reports are made of: plain values, as JSON has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Values = Mapping[str, Any]

@@ -1,0 +1,167 @@
+"""The language-model head and the loss in one, a few rows at a time: no logits of all tokens in memory.
+
+What the head would give to its caller is one number, Σ w (log Σ exp z − z_target); the gradient of the hidden
+states (and of the head's own weights, where they are trained) is made in the forward pass, when a chunk of
+logits is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+# Logits at a time, in numbers: 64 MB in float32.
+CHUNK = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Labels: `weights[i]` is that of token `ids[i]` after the hidden state `rows[i]`. Shapes (m,).
+
+    Rows are sorted; a row may have several labels, where samples go on differently.
+    """
+
+    rows: torch.Tensor
+    ids: torch.Tensor
+    weights: torch.Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on a device."""
+        return Targets(self.rows.to(device), self.ids.to(device), self.weights.to(device))
+
+
+def loss_of_logits(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Σ w ℓ from the logits of every row, shape (rows, vocabulary); a differentiable zero without labels."""
+    if not len(targets.rows):
+        return logits.float().sum() * 0.0
+    logits = logits.float()
+    # torch's own cross entropy is an order of magnitude less exact over a large vocabulary on a CPU.
+    losses = torch.logsumexp(logits, dim=-1)[targets.rows] - logits[targets.rows, targets.ids]
+    return (losses * targets.weights).sum()
+
+
+class _Loss(torch.autograd.Function):
+    """hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: Targets,
+        trains: bool,
+    ) -> torch.Tensor:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        head = weight.to(dtype)
+        kinds = ((hidden, hidden.dtype), (weight, torch.float32), (bias, torch.float32))
+        grads = [_room(part, of) if trains else None for part, of in kinds]
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        chunks = -(-len(hidden) * weight.shape[0] // CHUNK)
+        step = -(-len(hidden) // chunks)
+        rows = targets.rows
+        bounds = torch.searchsorted(
+            rows, torch.arange(0, len(hidden) + step, step, device=rows.device)
+        ).tolist()
+        for number, start in enumerate(range(0, len(hidden), step)):
+            low, high = bounds[number], bounds[number + 1]
+            if low == high:
+                continue
+            part = Targets(rows[low:high] - start, targets.ids[low:high], targets.weights[low:high])
+            states = hidden[start : start + step].to(dtype)
+            total += _chunk(states, head, bias, part, grads, slice(start, start + step))
+        ctx.grads = [
+            None if grad is None or part is None else grad.to(part.dtype)
+            for grad, part in zip(grads, (hidden, weight, bias), strict=True)
+        ]
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # In float32: a scale rounded to 16 bits would be wrong for every weight alike.
+        grads = [None if grad is None else (grad.float() * scale).to(grad.dtype) for grad in ctx.grads]
+        ctx.grads = []
+        return (*grads, None, None)
+
+
+def _room(part: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Zeros for the gradient of what has one."""
+    wanted = part is not None and part.requires_grad
+    return torch.zeros_like(part, dtype=dtype) if wanted and part is not None else None
+
+
+def _chunk(
+    states: torch.Tensor,
+    head: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: Targets,
+    grads: list[torch.Tensor | None],
+    place: slice,
+) -> torch.Tensor:
+    """Σ w ℓ of some rows; adds to the gradients where they are wanted."""
+    logits = functional.linear(states, head, None if bias is None else bias.to(head.dtype)).float()
+    logits.sub_(logits.amax(-1, keepdim=True))
+    chosen = logits[targets.rows, targets.ids]
+    sums = logits.exp_().sum(-1)
+    weights = targets.weights.float()
+    total = ((sums.log()[targets.rows] - chosen).double() * weights).sum()
+    if any(grad is not None for grad in grads):
+        row_weights = torch.zeros_like(sums).index_add_(0, targets.rows, weights)
+        slope = logits.mul_((row_weights / sums)[:, None])
+        slope.index_put_((targets.rows, targets.ids), -weights, accumulate=True)
+        low = slope.to(head.dtype)
+        for_hidden, for_weight, for_bias = grads
+        if for_hidden is not None:
+            for_hidden[place] = (low @ head).to(for_hidden.dtype)
+        if for_weight is not None:
+            for_weight += low.T @ states
+        if for_bias is not None:
+            for_bias += slope.sum(0)
+    return total
+
+
+class FusedHead:
+    """The head of a model; inside `loss` a forward pass gives the loss in place of logits."""
+
+    def __init__(self, module: torch.nn.Linear) -> None:
+        self._module, self._plain = module, module.forward
+        self._targets: Targets | None = None
+        vars(module)["forward"] = self._forward  # its hooks (ZeRO-3, DDP) stay in place
+
+    @contextmanager
+    def loss(self, targets: Targets) -> Iterator[None]:
+        """Until left, the model's `logits` are Σ w ℓ, shape (1, 1, 1)."""
+        self._targets = targets
+        try:
+            yield
+        finally:
+            self._targets = None
+
+    def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._targets is None:
+            return self._plain(hidden)
+        states = hidden.reshape(-1, hidden.shape[-1])
+        fused: Any = _Loss.apply
+        loss: torch.Tensor = fused(
+            states, self._module.weight, self._module.bias, self._targets, torch.is_grad_enabled()
+        )
+        return loss.reshape(1, 1, 1)
+
+
+def fuse_head(model: Any) -> FusedHead | None:
+    """Take over the head of a model, or None where more than a plain linear layer makes its logits."""
+    config = model.config.get_text_config()
+    changed = (
+        "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier",
+    )  # fmt: skip
+
+    module = model.get_output_embeddings()
+    if type(module) is not torch.nn.Linear or any(getattr(config, name, None) for name in changed):
+        return None
+    return FusedHead(module)

@@ -1,0 +1,184 @@
+"""Do the ranks still move? Found out by their heartbeats, since a rank that waits cannot say so itself.
+
+A stopped process, a dead node or a hung network leaves all others waiting in a collective for ever. Each
+rank's thread puts the rank's heartbeat into a store all of them share, and looks at the others' there. When
+nothing has moved on any rank for too long, every rank that still can ends itself, naming those it waits for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+
+from tunesmith.errors import StuckError
+
+log = logging.getLogger(__name__)
+STUCK_SECONDS = 1800.0
+GROUP_SECONDS = 7 * 24 * 3600
+"""Timeout of the process group's own collectives: so long that the watch, which knows more, comes first."""
+LONGEST_INTERVAL = 30.0
+
+
+class KeyValueStore(Protocol):
+    """The part of torch.distributed's stores that is used here."""
+
+    def set(self, key: str, value: str) -> None:
+        """Write a value."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all of these are there."""
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        """Their values; waits for those that are not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankHeartbeat:
+    """Where a rank is."""
+
+    tick: int = 0
+    """Grows as long as the rank's watching thread lives."""
+    count: int = 0
+    """Grows as long as its main thread moves."""
+    step: int = 0
+    phase: str = "starting"
+    within: int = 0
+    """Beats since step or phase changed: which of two ranks is behind the other."""
+
+    def __str__(self) -> str:
+        return f"step {self.step} ({self.phase})"
+
+
+class HangJudge:
+    """Told what all ranks' beats are, time after time. Pure: the time is handed in, in seconds."""
+
+    def __init__(self, world: int, timeout: float, interval: float, now: float) -> None:
+        self._timeout, self._interval = timeout, interval
+        self._beats: list[RankHeartbeat | None] = [None] * world
+        self._forgive(now)
+
+    def _forgive(self, now: float) -> None:
+        self._looked = self._moved = now
+        self._answered = [now] * len(self._beats)
+
+    def see(self, beats: Sequence[RankHeartbeat | None], now: float) -> str | None:
+        """What to say when nothing has moved for too long, else None. A rank's first beat may be missing."""
+        if now - self._looked > 3 * self._interval:
+            self._forgive(now)  # this process itself was stopped for a while: it knows nothing of the others
+        self._looked = now
+        for rank, (old, new) in enumerate(zip(self._beats, beats, strict=True)):
+            if new is None or (old is not None and old.tick == new.tick):
+                continue
+            self._answered[rank] = now
+            if old is None or old.count != new.count:
+                self._moved = now
+            self._beats[rank] = new
+        return self._explain(now) if now - self._moved >= self._timeout else None
+
+    def _explain(self, now: float) -> str:
+        silent = [rank for rank, at in enumerate(self._answered) if now - at >= self._timeout / 2]
+        places = {rank: beat for rank, beat in enumerate(self._beats) if beat is not None}
+        behind = silent or _behind(places)
+        if silent:
+            verb = "answers" if len(silent) == 1 else "answer"
+            what = f"{_ranks(silent)} no longer {verb}: stopped, dead or cut off"
+        elif behind:
+            what = f"{_ranks(behind)} {'is' if len(behind) == 1 else 'are'} behind the others"
+        else:
+            what = "All ranks wait at the same place, so the network between them may be stuck"
+        named = behind[:8] or [0]
+        seen = ", ".join(f"rank {rank} last at {places.get(rank, 'no place yet')}" for rank in named)
+        others = [rank for rank in places if rank not in behind]
+        where = sorted({str(places[rank]) for rank in others})[:4] if behind else []
+        waiting = f" The others wait at {', '.join(where)}." if where else ""
+        return (
+            f"Nothing has moved for {_duration(self._timeout)}. {what} ({seen}).{waiting} "
+            "Look at those ranks' logs and nodes; the next attempt goes on from the newest checkpoint."
+        )
+
+
+def _behind(places: dict[int, RankHeartbeat]) -> list[int]:
+    """Ranks at an earlier place than the farthest; none when all are at the same."""
+    farthest = max(places.values(), key=lambda beat: (beat.step, beat.within))
+    same = [beat for beat in places.values() if beat.phase == farthest.phase]
+    return [
+        rank
+        for rank, beat in places.items()
+        if beat.step < farthest.step or (beat in same and beat.within < farthest.within)
+    ]
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """Rank 3; Ranks 1, 2 and 5."""
+    words = [str(rank) for rank in ranks]
+    if len(words) == 1:
+        return f"Rank {words[0]}"
+    return f"Ranks {', '.join(words[:-1])} and {words[-1]}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"
+
+
+class HangDetector:
+    """This rank's heart, and its eye on the others. Without `start` it only counts."""
+
+    def __init__(self, rank: int, world: int, timeout: float, end: Callable[[StuckError], None]) -> None:
+        """`end` is called in the watching thread, and should not come back: the main thread hangs."""
+        self._rank, self._world, self._timeout, self._end = rank, world, timeout, end
+        self._interval = min(timeout / 10, LONGEST_INTERVAL)
+        self._beat, self._stopped = RankHeartbeat(), threading.Event()
+
+    def beat(self, step: int | None = None, phase: str | None = None) -> None:
+        """This rank has moved: to a step or phase, or on within them. Cheap enough for every micro-batch."""
+        old = self._beat
+        step, phase = old.step if step is None else step, old.phase if phase is None else phase
+        within = old.within + 1 if (step, phase) == (old.step, old.phase) else 0
+        self._beat = RankHeartbeat(0, old.count + 1, step, phase, within)
+
+    def start(self, store: KeyValueStore) -> None:
+        """Watch from now on; `store` is this thread's alone."""
+        threading.Thread(target=self._run, args=(store,), name="watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._stopped.set()
+
+    def _run(self, store: KeyValueStore) -> None:
+        judge = HangJudge(self._world, self._timeout, self._interval, time.monotonic())
+        tick = 0
+        while not self._stopped.wait(self._interval if tick else 0):
+            tick += 1
+            mine = replace(self._beat, tick=tick)
+            beats = exchange(store, self._rank, self._world, mine)
+            said = judge.see(beats, time.monotonic())
+            if said is not None:
+                self._end(StuckError(said))
+                return
+
+
+def exchange(store: KeyValueStore, rank: int, world: int, mine: RankHeartbeat) -> list[RankHeartbeat | None]:
+    """Everybody's beat; only one's own when the store, which the first node keeps, does not answer."""
+    beats: list[RankHeartbeat | None] = [None] * world
+    beats[rank] = mine
+    try:
+        store.set(_key(rank), json.dumps(asdict(mine)))
+        keys = {other: _key(other) for other in range(world)}
+        if not store.check(list(keys.values())):
+            keys = {other: key for other, key in keys.items() if store.check([key])}
+        values = store.multi_get(list(keys.values()))
+    except RuntimeError as error:
+        log.warning("The heartbeats of the other ranks cannot be read: %s", error)
+        return beats
+    for other, value in zip(keys, values, strict=True):
+        beats[other] = RankHeartbeat(**json.loads(value))
+    return beats
+
+
+def _key(rank: int) -> str:
+    return f"beat/{rank}"

@@ -1,0 +1,156 @@
+"""Which samples meet in which optimizer step, on which rank, in which micro-batch.
+
+Everything here follows from (table, seed, sizes) alone, so every rank computes the same plan and a resumed
+run goes on exactly where the other stopped. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.data.table import Table
+from tunesmith.training.tree.packing import tree_micro_batches
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSizes:
+    """How large a step is: samples of one micro-batch, micro-batches of one step, and devices."""
+
+    micro_batch: int
+    accumulation: int
+    world: int
+
+    @property
+    def step(self) -> int:
+        """Samples of one optimizer step over all devices."""
+        return self.micro_batch * self.accumulation * self.world
+
+
+def steps_per_epoch(samples: int, sizes: StepSizes) -> int:
+    """Optimizer steps of one pass; the last may be smaller."""
+    return math.ceil(samples / sizes.step)
+
+
+def total_steps(samples: int, sizes: StepSizes, epochs: float, max_steps: int | None) -> int:
+    """Optimizer steps of the run."""
+    if max_steps is not None:
+        return max_steps
+    return max(1, math.ceil(epochs * steps_per_epoch(samples, sizes) - 1e-9))
+
+
+def epoch_order(table: Table, seed: int, epoch: int, shuffle: str) -> Indices:
+    """Sample indices of one epoch, shape (samples with copies,).
+
+    `shuffle` "sample" shuffles samples singly; "group" shuffles the groups and keeps siblings together. What
+    is repeated comes back at another place: each copy of a group is shuffled for itself.
+    """
+    order = table.order()
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    if shuffle == "sample":
+        return generator.permutation(order)
+    _, group = np.unique(table.groups[order], return_inverse=True)
+    copy = np.arange(len(order)) - np.repeat(np.cumsum(table.copies) - table.copies, table.copies)
+    units, unit = np.unique(group * (copy.max() + 1) + copy, return_inverse=True)
+    place = generator.permutation(len(units))[unit]
+    return order[np.argsort(place, kind="stable")]
+
+
+def micro_batches(step: Indices, lengths: Indices, sizes: StepSizes, rank: int) -> list[Indices]:
+    """The micro-batches of one rank for the samples of one step; every rank gets the same number.
+
+    Samples are sorted by length first, so that little is padded and the ranks work equally long; the sum of
+    a step's gradient does not depend on it. A micro-batch may be empty.
+    """
+    by_length = step[np.argsort(-lengths[step], kind="stable")]
+    rounds = math.ceil(len(step) / (sizes.micro_batch * sizes.world))
+    chunks = []
+    for number in range(rounds):
+        start = (number * sizes.world + rank) * sizes.micro_batch
+        chunks.append(by_length[start : start + sizes.micro_batch])
+    return chunks
+
+
+def tree_budget(table: Table, sizes: StepSizes, asked: int | None) -> int:
+    """Tokens of a tree: as asked for, else what a padded micro-batch of the longest samples would have."""
+    return asked or sizes.micro_batch * int(table.lengths.max(initial=1))
+
+
+def divide(table: Table, samples: Indices, sizes: StepSizes, budget: int | None, rank: int) -> list[Indices]:
+    """One rank's micro-batches of some samples: trees within a budget of tokens, or without one padded."""
+    if budget is None:
+        return micro_batches(samples, table.lengths, sizes, rank)
+    places = tree_micro_batches([table.ids(i) for i in samples.tolist()], budget, sizes.world, rank)
+    return [samples[place] for place in places]
+
+
+# Samples of a validation set that are sorted together.
+WINDOW = 512
+
+
+def evaluation(table: Table, sizes: StepSizes, budget: int | None, rank: int) -> Iterator[Indices]:
+    """One rank's micro-batches of a whole table, those of a group near each other; as many for every rank."""
+    order = np.argsort(table.groups if budget is not None else -table.lengths, kind="stable")
+    for start in range(0, len(order), WINDOW):
+        yield from divide(table, order[start : start + WINDOW], sizes, budget, rank)
+
+
+class StepPlan:
+    """The whole run as a sequence: item `i` is the list of this rank's micro-batches for step `i`.
+
+    With a `budget` micro-batches are trees of at most so many tokens; the samples of a step are the same.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        sizes: StepSizes,
+        *,
+        seed: int,
+        shuffle: str,
+        steps: int,
+        rank: int,
+        budget: int | None = None,
+    ) -> None:
+        self._table, self._sizes, self._seed, self._shuffle = table, sizes, seed, shuffle
+        self._steps, self._rank, self.budget = steps, rank, budget
+        self.steps_per_epoch = steps_per_epoch(len(table.order()), sizes)
+        self._epoch = -1
+        self._order: Indices = np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, index: int) -> list[Indices]:
+        return divide(self._table, self.samples(index), self._sizes, self.budget, self._rank)
+
+    def samples(self, index: int) -> Indices:
+        """All samples of a step, over all ranks."""
+        if not 0 <= index < self._steps:
+            raise IndexError(index)
+        epoch, within = divmod(index, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(self._table, self._seed, epoch, self._shuffle)
+        return self._order[within * self._sizes.step : (within + 1) * self._sizes.step]
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a micro-batch at most."""
+        longest = int(self._table.lengths.max(initial=1))
+        return max(longest, self.budget or longest * self._sizes.micro_batch)
+
+    @property
+    def sizes(self) -> StepSizes:
+        """How large a step is."""
+        return self._sizes
+
+    @property
+    def rank(self) -> int:
+        """Whose micro-batches these are."""
+        return self._rank

@@ -1,0 +1,1 @@
+"""Tree packing: samples as one tree of tokens, and attention along it."""

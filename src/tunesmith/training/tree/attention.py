@@ -1,0 +1,199 @@
+"""Attention along a tree: a token sees its ancestors and nothing else, at the cost of plain attention.
+
+Registered with transformers under `NAME`; a model that was told to use it behaves as with `sdpa` until a
+forward pass is given `tree=TreeAttention(...)`. On a CPU each run of the tree is a few calls of SDPA over
+the tokens before it and itself. On a GPU short trees take one SDPA call with a boolean mask, long ones
+FlexAttention with a block mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from tunesmith.training.tree.tree import Tree
+
+NAME = "tunesmith_tree"
+# On a GPU: from how many tokens on a dense mask costs more than FlexAttention's blocks.
+FLEX_FROM = 2048
+BLOCK = 128
+# On a CPU: queries of one call. Fewer skip more of what is masked, more are computed faster.
+PIECE = 128
+
+
+class UnsupportedAttentionError(Exception):
+    """The model asks for something this attention does not do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Queries that are computed together: the last `size` tokens of `seen`.
+
+    `seen` are ranges (run, start, stop) within runs; `mask` says who sees whom, None for plain causal.
+    """
+
+    size: int
+    seen: tuple[tuple[int, int, int], ...]
+    mask: torch.Tensor | None
+
+
+class TreeAttention:
+    """One tree as attention needs it, on one device; made once for a forward pass, used by every layer."""
+
+    def __init__(self, tree: Tree, device: torch.device, path: str = "auto") -> None:
+        self._tree, self._device = tree, device
+        if path == "auto":
+            path = "runs" if device.type == "cpu" else "flex" if len(tree) >= FLEX_FROM else "dense"
+        self.path = path
+        self.sizes = [run.stop - run.start for run in tree.runs]
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The runs cut into pieces, in order."""
+        starts = [run.start for run in self._tree.runs]
+        pieces = []
+        for number, run in enumerate(self._tree.runs):
+            before = []
+            for start, stop in run.before:
+                index = int(np.searchsorted(starts, start, side="right")) - 1
+                before.append((index, start - starts[index], stop - starts[index]))
+            for start in range(0, run.stop - run.start, PIECE):
+                stop = min(start + PIECE, run.stop - run.start)
+                seen = run.depth + start
+                mask = _causal(stop - start, seen, self._device) if seen else None
+                pieces.append(Piece(stop - start, (*before, (number, 0, stop)), mask))
+        return pieces
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """Who sees whom, boolean, shape (1, 1, n, n)."""
+        at = torch.arange(len(self._tree), device=self._device)
+        ends = torch.from_numpy(self._tree.ends).to(self._device)
+        return ((at[:, None] >= at) & (at[:, None] < ends))[None, None]
+
+    @cached_property
+    def blocks(self) -> Any:
+        """The same for FlexAttention, from the ends of each block alone."""
+        return block_mask(self._tree.ends, self._device)
+
+    def shape(self) -> torch.Tensor:
+        """What is given to the model as its mask: of four dimensions, so that it makes none of its own."""
+        return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self._device)
+
+
+def _causal(size: int, before: int, device: torch.device) -> torch.Tensor:
+    """Who sees whom among `size` tokens after `before` others, shape (size, before + size)."""
+    return torch.ones((size, before + size), dtype=torch.bool, device=device).tril(diagonal=before)
+
+
+def block_mask(ends: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> Any:
+    """FlexAttention's BlockMask for a preorder whose token k has its descendants up to `ends[k]`.
+
+    A block of keys j matters to a later block of queries i if any of its tokens has a descendant there, and
+    is seen whole if all of them have all of it.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    size = len(ends)
+    count = -(-size // BLOCK)
+    padded = np.concatenate([ends, np.full(count * BLOCK - size, ends[-1] if size else 0)])
+    by_block = padded.reshape(count, BLOCK)
+    first = np.arange(count) * BLOCK
+    last = np.minimum(first + BLOCK, size)
+    earlier = np.arange(count)[:, None] > np.arange(count)
+    some = (earlier & (by_block.max(1) > first[:, None])) | np.eye(count, dtype=bool)
+    whole = earlier & (by_block.min(1) >= last[:, None])
+    limits = torch.from_numpy(padded).to(device)
+
+    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return (key <= query) & (query < limits[key])
+
+    partial_count, partial = _indices(some & ~whole, device)
+    whole_count, full = _indices(whole, device)
+    return BlockMask.from_kv_blocks(
+        partial_count, partial, whole_count, full, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(size, size)
+    )
+
+
+def _indices(wanted: np.ndarray[Any, np.dtype[np.bool_]], device: torch.device) -> tuple[Any, Any]:
+    """How many blocks of each row are wanted, and which; shapes (1, 1, rows), (1, 1, rows, rows)."""
+    order = np.argsort(~wanted, axis=1, kind="stable").astype(np.int32)
+    counts = wanted.sum(1).astype(np.int32)
+    return torch.from_numpy(counts).to(device)[None, None], torch.from_numpy(order).to(device)[None, None]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    tree: TreeAttention | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, Any]:
+    """What transformers calls in each layer.
+
+    query has shape (1, heads, n, size), key and value (1, key heads, n, size), the result
+    (1, n, heads, size).
+    """
+    if tree is None:
+        out, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return out, weights
+    _refuse(options)
+    if tree.path == "runs":
+        return _attend_runs(module, query, key, value, tree, options), None
+    if tree.path == "dense":
+        out, weights = sdpa_attention_forward(module, query, key, value, tree.mask, **options)
+        return out, weights
+    from transformers.integrations.flex_attention import flex_attention_forward
+
+    out, weights = flex_attention_forward(module, query, key, value, tree.blocks, **options)
+    return out, weights
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    for name in ("position_bias", "s_aux", "softcap"):
+        if options.get(name) is not None:
+            raise UnsupportedAttentionError(f"its attention uses {name}")
+
+
+def _attend_runs(
+    module: Any, query: Any, key: Any, value: Any, tree: TreeAttention, options: dict[str, Any]
+) -> torch.Tensor:
+    keys, values = key.split(tree.sizes, dim=2), value.split(tree.sizes, dim=2)
+    queries = query.split([piece.size for piece in tree.pieces], dim=2)
+    made = [
+        functional.scaled_dot_product_attention(
+            queries[number],
+            _join(keys, piece),
+            _join(values, piece),
+            attn_mask=piece.mask,
+            dropout_p=options.get("dropout") or 0.0,
+            is_causal=piece.mask is None,
+            scale=options.get("scaling"),
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        for number, piece in enumerate(tree.pieces)
+    ]
+    return torch.cat(made, dim=2).transpose(1, 2).contiguous()
+
+
+def _join(runs: Sequence[torch.Tensor], piece: Piece) -> torch.Tensor:
+    """Keys or values that a piece sees, in order."""
+    parts = [runs[run][:, :, start:stop] for run, start, stop in piece.seen]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def register() -> None:
+    """Make the name known to transformers."""
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)

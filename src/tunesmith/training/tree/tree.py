@@ -1,0 +1,196 @@
+"""Samples as one tree of tokens: what they share at their beginnings is there once.
+
+The tokens lie in preorder, and within a tree the longest sample comes first, whole, as one run; each other
+sample adds one run where it leaves its neighbours. So a token's descendants are the ones from it to its
+`ends`, the attention of a run is an ordinary causal one over a few ranges of earlier tokens, and there are as
+many runs as there are different endings. Knows tokens and weights, not models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRun:
+    """Tokens `start` to `stop`, which continue the tokens of `before` (in order) and see all of them."""
+
+    start: int
+    stop: int
+    before: tuple[Range, ...]
+
+    @property
+    def depth(self) -> int:
+        """Tokens before the first one."""
+        return sum(stop - start for start, stop in self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A forest of `n` tokens.
+
+    `ids`, `positions` (depths), `ends` (one past the last descendant) and `parents` (-1 for roots) have shape
+    (n,), and `weights` too: for each token the sum of the label weights of the samples it belongs to.
+    """
+
+    ids: Ints
+    positions: Ints
+    ends: Ints
+    parents: Ints
+    weights: npt.NDArray[np.float64]
+    runs: tuple[TokenRun, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class SortedSamples:
+    """Samples in lexicographic order, in which those that share most are neighbours.
+
+    `order` holds the places they were given at, `shared[i]` the tokens that sorted sample i shares with the
+    one before it (0 for the first).
+    """
+
+    order: Ints
+    lengths: Ints
+    shared: Ints
+
+    def tokens(self) -> int:
+        """Tokens of the tree of all of them."""
+        return int(self.lengths.sum() - self.shared.sum())
+
+
+def common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
+    """Length of the longest common beginning."""
+    size = min(len(a), len(b))
+    different = a[:size] != b[:size]
+    at = int(different.argmax()) if size else 0
+    return at if size and different[at] else size
+
+
+def sort_samples(ids: Sequence[npt.NDArray[np.int32]]) -> SortedSamples:
+    """Bring samples into lexicographic order; equal ones keep theirs."""
+    keys = [sample.astype(">u4").tobytes() for sample in ids]
+    order = sorted(range(len(ids)), key=keys.__getitem__)
+    shared = [0, *(common(ids[a], ids[b]) for a, b in pairwise(order))][: len(order)]
+    lengths = [len(ids[i]) for i in order]
+    return SortedSamples(np.array(order, np.int64), np.array(lengths, np.int64), np.array(shared, np.int64))
+
+
+def build_tree(ids: Sequence[npt.NDArray[np.int32]], weights: Sequence[npt.NDArray[np.float32]]) -> Tree:
+    """The tree of some samples, shapes (n_s,) each. The samples are not empty."""
+    return _Builder(ids, weights).build()
+
+
+class _Builder:
+    """Lays out one run after the other; `_place` is told what is laid out already."""
+
+    def __init__(
+        self, ids: Sequence[npt.NDArray[np.int32]], weights: Sequence[npt.NDArray[np.float32]]
+    ) -> None:
+        found = sort_samples(ids)
+        self._ids = [ids[i] for i in found.order]
+        self._weights = [weights[i] for i in found.order]
+        self._shared, self._lengths = found.shared, found.lengths
+        size = found.tokens()
+        self._tokens, self._positions = np.empty(size, np.int64), np.empty(size, np.int64)
+        self._ends, self._parents = np.empty(size, np.int64), np.empty(size, np.int64)
+        self._sums = np.zeros(size, np.float64)
+        self._runs: list[TokenRun] = []
+
+    def build(self) -> Tree:
+        """Lay out everything, parts that are not yet laid out waiting on a stack."""
+        waiting: list[tuple[int, int, int, tuple[Range, ...]]] = []
+        roots = [*np.flatnonzero(self._shared == 0).tolist(), len(self._ids)]
+        waiting.extend((lo, hi, 0, ()) for lo, hi in reversed(list(pairwise(roots))))
+        at = 0
+        while waiting:
+            lo, hi, depth, before = waiting.pop()
+            at = self._place(at, lo, hi, depth, before, waiting)
+        return Tree(self._tokens, self._positions, self._ends, self._parents, self._sums, tuple(self._runs))
+
+    def _place(
+        self,
+        at: int,
+        lo: int,
+        hi: int,
+        depth: int,
+        before: tuple[Range, ...],
+        waiting: list[tuple[int, int, int, tuple[Range, ...]]],
+    ) -> int:
+        """Lay out the longest of the samples [lo, hi), which share `depth` tokens that are there already."""
+        heavy = lo + int(self._lengths[lo:hi].argmax())
+        stop = at + int(self._lengths[heavy]) - depth
+        span = slice(at, stop)
+        self._tokens[span] = self._ids[heavy][depth:]
+        self._positions[span] = np.arange(depth, depth + stop - at)
+        self._parents[span] = np.arange(at - 1, stop - 1)
+        self._parents[at] = before[-1][1] - 1 if before else -1
+        self._runs.append(TokenRun(at, stop, before))
+        own = (*before, (at, stop))
+        self._add(heavy, own)
+        branches = self._branches(lo, hi, heavy, own)
+        # The tree below the run: its branches, those that leave it last first.
+        end, ends, reached = stop, np.full(stop - at, stop), stop - at
+        for low, high, shared in branches:
+            ends[shared - depth : reached] = end
+            reached = shared - depth
+            end += self._size(low, high, shared)
+        ends[:reached] = end
+        self._ends[span] = ends
+        for low, high, shared in reversed(branches):
+            waiting.append((low, high, shared, cut(own, shared)))
+        return stop
+
+    def _branches(self, lo: int, hi: int, heavy: int, own: tuple[Range, ...]) -> list[tuple[int, int, int]]:
+        """Parts of [lo, hi) that leave the heavy sample, with where they do; the last to leave first."""
+        found: list[tuple[int, int, int]] = []
+        for steps, links in (
+            (range(heavy - 1, lo - 1, -1), range(heavy, lo, -1)),
+            (range(heavy + 1, hi), range(heavy + 1, hi)),
+        ):
+            shared, part = int(self._lengths[heavy]), -1
+            for sample, link in zip(steps, links, strict=True):
+                if part < 0 or self._shared[link] <= shared:
+                    shared, part = min(shared, int(self._shared[link])), -1
+                if shared == self._lengths[sample]:
+                    self._add(sample, cut(own, shared))  # a beginning of the heavy sample
+                    part = -1
+                elif part < 0:
+                    part = len(found)
+                    found.append((sample, sample + 1, shared))
+                else:
+                    low, high, _ = found[part]
+                    found[part] = (min(low, sample), max(high, sample + 1), shared)
+        return sorted(found, key=lambda branch: (-branch[2], branch[0]))
+
+    def _size(self, lo: int, hi: int, depth: int) -> int:
+        """Tokens that the samples [lo, hi) add to `depth` shared ones."""
+        return int(self._lengths[lo:hi].sum() - self._shared[lo + 1 : hi].sum()) - depth
+
+    def _add(self, sample: int, ranges: tuple[Range, ...]) -> None:
+        """Add a sample's label weights to the tokens it consists of."""
+        weights, at = self._weights[sample], 0
+        for start, stop in ranges:
+            self._sums[start:stop] += weights[at : at + stop - start]
+            at += stop - start
+
+
+def cut(ranges: tuple[Range, ...], size: int) -> tuple[Range, ...]:
+    """The first `size` tokens of some ranges."""
+    kept = []
+    for start, stop in ranges:
+        if size <= 0:
+            break
+        kept.append((start, min(stop, start + size)))
+        size -= stop - start
+    return tuple(kept)
