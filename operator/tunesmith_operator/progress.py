@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -24,8 +25,18 @@ from tunesmith_operator.metrics import UNANSWERED
 MAX_BYTES = 16384
 TIMEOUT = aiohttp.ClientTimeout(total=3)
 AT_ONCE = 20
-PATIENCE = 3
-"""Requests in a row without an answer after which it is said; a pod that starts misses one or two."""
+PATIENCE, FIRST_PATIENCE = 3, 20
+"""Requests in a row without an answer after which it is reported.
+
+The first is for a pod that has answered before, the second for one that has not: it may be importing its
+libraries from a slow disk, or waiting for the pods of other nodes."""
+
+
+class Answer(NamedTuple):
+    """What the pod at `address` has answered; `progress` is empty if it makes no sense or there was none."""
+
+    address: str
+    progress: dict[str, Any]
 
 
 def _address(cache: Cache, key: Key) -> str | None:
@@ -63,39 +74,53 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str
         return {}
 
 
-async def read_all(
-    cache: Cache, http: aiohttp.ClientSession, port: int = PROGRESS_PORT
-) -> dict[Key, dict[str, Any]]:
-    """Ask every running job with a pod once; nothing from those that do not answer with sense."""
+async def read_all(cache: Cache, http: aiohttp.ClientSession, port: int = PROGRESS_PORT) -> dict[Key, Answer]:
+    """Ask every running job with a pod once."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(address: str) -> dict[str, Any]:
+    async def one(address: str) -> Answer:
         async with gate:
-            return await _ask(http, address, port)
+            return Answer(address, await _ask(http, address, port))
 
     addresses = {key: address for key in cache.running() if (address := _address(cache, key))}
     answers = await asyncio.gather(*map(one, addresses.values()))
     return dict(zip(addresses, answers, strict=True))
 
 
+@dataclass(slots=True)
+class _Pod:
+    """A pod that is asked: whether it has ever answered, and how often and since when it does not."""
+
+    address: str
+    answered: bool = False
+    missed: int = 0
+    since: datetime = datetime.min
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether that is worth reporting."""
+        return self.missed >= (PATIENCE if self.answered else FIRST_PATIENCE)
+
+
 class Silence:
     """Pods that do not answer, and since when: a mesh or a network policy may be between them and us."""
 
     def __init__(self) -> None:
-        self._missed: dict[Key, tuple[int, datetime]] = {}
+        self._pods: dict[Key, _Pod] = {}
 
     def news(
-        self, answers: Mapping[Key, dict[str, Any]], known: Callable[[Key], Mapping[str, Any]], now: datetime
+        self, answers: Mapping[Key, Answer], known: Callable[[Key], Mapping[str, Any]], now: datetime
     ) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """What to say of each job: its progress, or the last that is `known` and that no more comes."""
-        self._missed = {key: missed for key, missed in self._missed.items() if key in answers}
-        for key, progress in answers.items():
+        """Yield what to say of each job: its progress, or the last that is `known` and that no more comes."""
+        before, self._pods = self._pods, {}
+        for key, (address, progress) in answers.items():
+            pod = before.get(key)
+            pod = self._pods[key] = pod if pod and pod.address == address else _Pod(address)
             if progress:
-                self._missed.pop(key, None)
+                pod.answered, pod.missed = True, 0
                 yield key, progress
                 continue
             UNANSWERED.inc()
-            count, since = self._missed.get(key, (0, now))
-            self._missed[key] = (count + 1, since)
-            if count + 1 >= PATIENCE:
-                yield key, {**known(key), UNANSWERED_SINCE: format_time(since)}
+            pod.missed, pod.since = pod.missed + 1, pod.since if pod.missed else now
+            if pod.is_silent:
+                yield key, {**known(key), UNANSWERED_SINCE: format_time(pod.since)}

@@ -85,7 +85,7 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         try:
             return parse(environment.get(PREFIX + name) or default)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{PREFIX}{name} is not right: {error}") from error
+            raise ValueError(f"{PREFIX}{name} is invalid: {error}") from error
 
     runtimes = read("RUNTIMES", "{}", _runtimes) or PlanSettings().runtimes
     account = read("JOB_SERVICE_ACCOUNT", PlanSettings().service_account, str)

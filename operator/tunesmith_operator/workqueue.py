@@ -72,7 +72,7 @@ class WorkQueue:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             delay = min(MOST_SECONDS, 0.5 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)
             trace = None if isinstance(error, TROUBLE) else error
-            message = "%s %s could not be dealt with; again in %.1f s: %s"
+            message = "%s %s: reconciling failed; retrying in %.1f s: %s"
             log.error(message, key[1], key[2], delay, error, exc_info=trace, extra=about(key))
             self._later(key, delay)
             return

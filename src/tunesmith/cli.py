@@ -90,7 +90,7 @@ def validate(files: Files, overrides: Sets = None) -> None:
     for problem in missing_problems(jobs) + checkpoint_warnings(jobs):
         _say(f"warning: {problem}")
     for job in jobs:
-        typer.echo(visible(f"{job.source}: {job.subject} is right"))
+        typer.echo(visible(f"{job.source}: {job.subject} is valid"))
 
 
 @app.command()

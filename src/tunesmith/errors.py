@@ -10,7 +10,7 @@
     │   ├── OutputConflictError   the output location holds something else
     │   ├── ModelError            the model or its tokenizer cannot be used for this job
     │   ├── LabelError            the labels of a sample are not what training needs
-    │   ├── DivergedError         the loss is no longer a number, or worse than guessing
+    │   ├── DivergedError         the loss is no longer a number, or worse than a uniform prediction
     │   ├── EndpointError         an endpoint refuses every request
     │   ├── QuotaError            what an endpoint's account may ask is used up
     │   ├── BudgetError           the money a job may spend is spent
@@ -119,7 +119,7 @@ class LabelError(PermanentError):
 
 
 class DivergedError(PermanentError):
-    """The loss is no longer a finite number, or stays worse than guessing would be."""
+    """The loss is no longer a finite number, or stays above that of a uniform prediction."""
 
     default_reason = Reason.DIVERGED
 

@@ -16,7 +16,7 @@ def operator(namespace, world, tmp_path):
     running = OperatorProcess(namespace.namespace, free_port(), tmp_path / "operator.log")
     yield running
     running.kill()
-    assert "could not be dealt with" not in (tmp_path / "operator.log").read_text()
+    assert "reconciling failed" not in (tmp_path / "operator.log").read_text()
 
 
 def launched_again(world):

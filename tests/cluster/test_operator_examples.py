@@ -38,7 +38,7 @@ def operator(namespace, world, tmp_path):
     running = OperatorProcess(namespace.namespace, free_port(), log, TUNESMITH_TICK_SECONDS="2")
     yield running
     running.kill()
-    assert "could not be dealt with" not in log.read_text()
+    assert "reconciling failed" not in log.read_text()
 
 
 def key(document):

@@ -108,7 +108,7 @@ def hostile(cluster, pytorchjobs, tmp_path_factory):
     assert operator.process.poll() is None
     operator.kill()
     text = log.read_text()
-    assert "could not be dealt with" not in text, text[-3000:]
+    assert "reconciling failed" not in text, text[-3000:]
     cluster("delete", "namespace", kubectl.namespace, "--wait=false")
 
 

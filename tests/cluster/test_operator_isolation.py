@@ -63,7 +63,7 @@ def test_odd_objects_hold_up_no_other(namespace, pytorchjobs, loose, tmp_path):
         for name in SPECS:
             world.until(lambda name=name: _told(world, name), f"a word about {name}")
         assert operator.process.poll() is None
-        assert "could not be dealt with" not in log.read_text()
+        assert "reconciling failed" not in log.read_text()
         namespace("delete", "rsj", "--all")
         apply(world, fine_tune("later"))
         world.until_child("later-ftj-1")

@@ -107,7 +107,7 @@ def operator(namespace, world, tmp_path):
     yield running
     assert running.process.poll() is None
     running.kill()
-    assert "could not be dealt with" not in log.read_text()
+    assert "reconciling failed" not in log.read_text()
 
 
 def runs_at(world, name, ip):

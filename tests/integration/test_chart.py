@@ -209,7 +209,7 @@ def test_settings_reach_the_operator_unchanged(render):
     assert (read.namespaces, read.port) == (("a-1", "a-2"), 9000)
     assert read.metrics_port == 0
     with_metrics = render({"metrics": {"enabled": True}})
-    default = settings.Settings(release="ops/demo-tunesmith-operator")
+    default = settings.OperatorSettings(release="ops/demo-tunesmith-operator")
     assert settings.read_settings(environment(with_metrics)) == default
 
 

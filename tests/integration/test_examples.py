@@ -44,7 +44,7 @@ def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> No
         ended = called(words, tmp_path)
         assert ended.code == 0, shlex.join(words) + ended.text + logs_of(tmp_path)
         said[words[0]] = ended.text
-    assert "is right" in said["validate"]
+    assert "is valid" in said["validate"]
     jobs = said["render"].count("kind: PyTorchJob")
     assert said["run"].count("succeeded") == jobs
     # Whatever a job starts from, an adapter is one over the original base.

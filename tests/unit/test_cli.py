@@ -82,7 +82,7 @@ def test_version(call):
 
 def test_right_manifests_are_said_to_be_right(call, manifest):
     shown = call("validate", "-f", "job.yaml")
-    assert (shown.code, shown.out, shown.err) == (0, "job.yaml: FineTuneJob tune is right\n", "")
+    assert (shown.code, shown.out, shown.err) == (0, "job.yaml: FineTuneJob tune is valid\n", "")
 
 
 def test_files_folders_and_standard_input_together(call, tmp_path):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from tunesmith.plan.trouble import UNANSWERED_SINCE
-from tunesmith_operator.progress import PATIENCE, Silence
+from tunesmith_operator.progress import FIRST_PATIENCE, PATIENCE, Answer, Silence
 
 JOB, OTHER = ("ns", "FineTuneJob", "a"), ("ns", "FineTuneJob", "b")
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -19,13 +19,26 @@ def heard(*rounds):
     return said
 
 
-def test_a_pod_that_does_not_answer_again_and_again_is_told_of_with_since_when():
-    said = heard(*[{JOB: {}}] * (PATIENCE + 1))
-    assert said[: PATIENCE - 1] == [None] * (PATIENCE - 1)
-    assert said[PATIENCE - 1 :] == [LAST | {UNANSWERED_SINCE: "2026-01-02T03:04:05Z"}] * 2
+def answer(address="10.0.0.1", **progress):
+    return {JOB: Answer(address, progress)}
+
+
+def test_a_pod_that_answers_no_more_is_told_of_with_since_when():
+    said = heard(answer(step=7), *[answer()] * (PATIENCE + 1))
+    assert said[1:PATIENCE] == [None] * (PATIENCE - 1)
+    assert said[PATIENCE:] == [LAST | {UNANSWERED_SINCE: "2026-01-02T03:04:25Z"}] * 2
+
+
+def test_a_pod_that_has_never_answered_may_take_its_time_to_start():
+    said = heard(*[answer()] * FIRST_PATIENCE)
+    assert said == [None] * (FIRST_PATIENCE - 1) + [LAST | {UNANSWERED_SINCE: "2026-01-02T03:04:05Z"}]
 
 
 def test_an_answer_ends_it_and_a_pod_that_is_gone_is_forgotten():
-    answer = {"step": 8}
-    assert heard(*[{JOB: {}}] * PATIENCE, {JOB: answer}, {JOB: {}})[-2:] == [answer, None]
-    assert heard(*[{JOB: {}}] * PATIENCE, {OTHER: answer}, {JOB: {}})[-1] is None
+    silent = [answer(step=7), *[answer()] * PATIENCE]
+    assert heard(*silent, answer(step=8), answer())[-2:] == [{"step": 8}, None]
+    assert heard(*silent, {OTHER: Answer("10.0.0.2", {"step": 8})}, answer())[-1] is None
+
+
+def test_the_pod_of_another_attempt_is_another_one():
+    assert heard(answer(step=7), *[answer()] * PATIENCE, answer("10.0.0.9"))[-1] is None

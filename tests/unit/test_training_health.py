@@ -44,7 +44,7 @@ def test_ten_bad_losses_in_a_row(losses, step):
 
 def test_the_message_says_what_to_do():
     message, _ = told([GOOD] * 20 + [BAD] * 10, published=(28, 24, 20, 16))
-    assert "The loss of step 30 is 13.92; since step 21 it is above 13.82, twice what guessing" in message
+    assert "The loss of step 30 is 13.92; since step 21 it is above 13.82, twice the loss of" in message
     assert "The last good checkpoint is checkpoint-16 in s3://out/x." in message
     assert "training.learningRate" in message
 

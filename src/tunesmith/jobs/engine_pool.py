@@ -291,7 +291,7 @@ def _error(failed: Mapping[str, Any]) -> TunesmithError:
 
 def _death(number: int, code: int) -> str:
     if code >= 0:
-        return f"Engine {number} ended with code {code} and without a word."
+        return f"Engine {number} exited with code {code} and reported no error; see its log."
     name = signal.Signals(-code).name
     cause = " Was there too little memory?" if name == "SIGKILL" else ""
     return f"Engine {number} was ended by {name}.{cause}"

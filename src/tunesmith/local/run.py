@@ -140,7 +140,7 @@ class LocalRun:
                 launch.stop()
 
     def _devices(self, job: Job) -> Devices:
-        """What the job gets of this machine; the manifest's numbers are a wish here."""
+        """What the job gets of this machine; the manifest's numbers are an upper limit here."""
         asked = job.spec.resources
         available = _gpus() if asked.gpus_per_node else 0
         used = min(asked.gpus_per_node * asked.nodes, available)
@@ -180,7 +180,8 @@ class LocalRun:
     def _explain(self, job: Job, folder: JobFolder, outcome: LaunchResult) -> int:
         word = outcome.termination
         if word is None or word.get("reason") == "Succeeded":
-            how = f"a process was killed or died without a word (the launcher ended with {outcome.code})"
+            how = "a process was killed or exited without reporting a reason"
+            how = f"{how} (the launcher exited with {outcome.code})"
             self._fail(job, Reason.PROCESS_DIED, f"{how}. Run it again to go on.", folder)
             return 1
         if word.get("permanent"):

@@ -35,7 +35,7 @@ from tunesmith.plan.starting import Start, start_of
 from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
-NO_DIGEST = "The pods ended well but said nothing of a published result."
+NO_DIGEST = "All pods exited 0, but none reported a published result."
 # The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
 

@@ -46,7 +46,7 @@ class Health:
             raise self.diverged(
                 step,
                 f"The loss of step {step} is {loss:.4g}; since step {since} it is above {self.limit:.4g}, "
-                "twice what guessing would cost.",
+                "twice the loss of a uniform prediction, ln(vocabulary).",
             )
 
     def diverged(self, step: int, what: str) -> DivergedError:

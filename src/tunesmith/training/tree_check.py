@@ -46,7 +46,7 @@ def why_not(model: Any, asked: str, longest: int) -> str:
     if other:
         return f"{type(model).__name__} has layers of type {', '.join(other)}"
     if not model._supports_attention_backend or model._is_stateful:
-        return f"{type(model).__name__} does not let its attention be told who sees whom"
+        return f"{type(model).__name__} does not accept a custom attention mask"
     slides = "sliding_attention" in layers or (not layers and config.get("use_sliding_window", True))
     window = config.get("sliding_window") if slides else None
     if window is not None and window < longest:

@@ -90,7 +90,7 @@ def decode_header(payload: bytes, where: str) -> str:
         return str(header["journal"])
     if isinstance(header, dict) and isinstance(header.get("version"), int):
         raise StoragePermanentError(f"{where} was written by another version of Tunesmith. Update.")
-    raise CorruptObjectError(f"{where} is no part of a journal: its first line says nothing of it.")
+    raise CorruptObjectError(f"{where} is not a journal file: its header is missing.")
 
 
 def read_lines(chunks: Iterable[bytes], where: str) -> Iterator[Line]:
