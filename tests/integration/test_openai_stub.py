@@ -18,11 +18,12 @@ from tests.standin.openai_stub import Stub, process
 
 from tunesmith.api.dialogue import OpenAIEndpoint, PriceSpec
 from tunesmith.dialogue.answers import read
-from tunesmith.dialogue.budget import Budget, Price, picodollars
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.calls import Caller
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import EndpointLimits
+from tunesmith.dialogue.money import Price, picodollars
 from tunesmith.dialogue.replies import Answer, Denied, Fault, Lost, Refused, Unsent, Unusable
 from tunesmith.errors import QuotaError
 

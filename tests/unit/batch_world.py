@@ -14,9 +14,10 @@ from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.dialogue.batch.api import BatchApi
 from tunesmith.dialogue.batch.calls import BatchModelClient
 from tunesmith.dialogue.batch.journal import BatchJournal
-from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.lull import LullDetector
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.rounds import generate
 from tunesmith.dialogue.spending import spending
 from tunesmith.dialogue.turns import budget_key

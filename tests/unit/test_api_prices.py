@@ -9,7 +9,7 @@ from good_manifests import DIALOGUE, REMOVED, changed
 
 from tunesmith.api.manifest import parse_documents
 from tunesmith.api.prices import listed
-from tunesmith.dialogue.budget import Price
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.prices import price_sentences, priced
 
 OPENAI = "https://api.openai.com/v1"

@@ -12,7 +12,7 @@ from tests.unit.batch_world import BatchServer, JobWorld, endpoint_spec
 from tests.unit.dialogue_world import Role, ScriptedClient, everyone, planned, seeds
 
 from tunesmith.dialogue.batch.run import reply_of
-from tunesmith.dialogue.budget import Price
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import ServerReply
 from tunesmith.dialogue.spending import spending
 from tunesmith.errors import BudgetError, EndpointError, StoppedError

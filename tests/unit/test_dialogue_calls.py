@@ -8,10 +8,11 @@ import pytest
 from tests.cases import each
 from tests.unit.endpoint_world import run
 
-from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.calls import Caller, usage_of
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import EndpointLimits
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import (
     Answer,
     ChatRequest,

@@ -27,11 +27,12 @@ from tests.unit.dialogue_world import (
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec, RoleSpec
-from tunesmith.dialogue.budget import Budget, Price, past_spending, picodollars
+from tunesmith.dialogue.budget import Budget, past_spending
 from tunesmith.dialogue.clients import EndpointClient, EngineClient, endpoint_client
 from tunesmith.dialogue.endpoint import request_of
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import EndpointLimits
+from tunesmith.dialogue.money import Price, picodollars
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.replies import ServerReply
 from tunesmith.dialogue.rounds import generate

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
-from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import Ticket
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import (
     NOTHING,
     Answer,

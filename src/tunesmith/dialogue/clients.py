@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from tunesmith.api.dialogue import EndpointSpec
 from tunesmith.dialogue.answers import read
-from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.calls import Caller, cost_of, is_final, usage_of
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import EndpointLimits
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import (
     Answer,
     ChatRequest,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec
 from tunesmith.dialogue.answers import estimate_tokens
-from tunesmith.dialogue.budget import Price, dollars
+from tunesmith.dialogue.money import Price, dollars
 from tunesmith.dialogue.replies import Usage
 from tunesmith.dialogue.rounds import MOST_OPEN_IN_BATCHES, DialoguePlan
 from tunesmith.dialogue.state import ROLES, Dialogue, PlannedSeed, Role

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith.dialogue.budget import dollars
+from tunesmith.dialogue.money import dollars
 from tunesmith.dialogue.replies import Mark
 from tunesmith.dialogue.state import ROLES, Dialogue, PlannedSeed
 from tunesmith.dialogue.turns import REASONS, CallRow

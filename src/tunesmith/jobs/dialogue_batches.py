@@ -11,9 +11,10 @@ from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.dialogue.batch.api import BatchApi
 from tunesmith.dialogue.batch.calls import BatchModelClient
 from tunesmith.dialogue.batch.journal import BatchJournal
-from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.endpoint import Endpoint
 from tunesmith.dialogue.lull import LullDetector
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.state import ROLES
 from tunesmith.dialogue.turns import GetRow, ModelClient
 from tunesmith.engines.engine import Engine

@@ -27,8 +27,8 @@ from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.data.outcome import too_many_failed
-from tunesmith.dialogue.budget import dollars
 from tunesmith.dialogue.dry_run import dry_run, sentences
+from tunesmith.dialogue.money import dollars
 from tunesmith.dialogue.outputs import write_outputs
 from tunesmith.dialogue.prices import price_sentences, priced
 from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, DialogueCounts, DialoguePlan, generate

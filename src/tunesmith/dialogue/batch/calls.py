@@ -22,10 +22,11 @@ from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.batch.api import BatchApi, FileTooLargeError
 from tunesmith.dialogue.batch.journal import BatchJournal
 from tunesmith.dialogue.batch.run import BatchedCall, BatchRun, CallBatch, errors_of
-from tunesmith.dialogue.budget import Budget, Price
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.calls import PAUSES, cost_of, is_final, quota_error
 from tunesmith.dialogue.clients import completion_of, earlier_outcomes
 from tunesmith.dialogue.lull import LullDetector
+from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import Answer, ChatRequest, Denied, Outcome, Refused, ServerReply, Unusable
 from tunesmith.dialogue.turns import Call, Completion, Tries
 from tunesmith.errors import EndpointError, TunesmithError
