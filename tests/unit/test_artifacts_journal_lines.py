@@ -85,7 +85,7 @@ def test_a_whole_line_in_the_wrong_place_is_found(order):
 def test_another_version_asks_for_an_update():
     with pytest.raises(StoragePermanentError, match="another version"):
         lines.decode_header(b'{"journal":"x","version":2}', "here")
-    with pytest.raises(CorruptObjectError, match="no part"):
+    with pytest.raises(CorruptObjectError, match="not a journal file"):
         lines.decode_header(b"[]", "here")
 
 
