@@ -280,7 +280,7 @@ CONFIGS = {
         "sees 128 tokens at a time",
     ),
     "Qwen3-Next": ("Qwen3NextConfig", {"head_dim": 8}, "layers of type linear_attention"),
-    "Mamba": ("MambaConfig", {}, "does not let its attention"),
+    "Mamba": ("MambaConfig", {}, "does not accept a custom attention mask"),
 }
 
 

@@ -1,7 +1,7 @@
 """Whether this model can be trained on trees: asked of its configuration, then tried on a few samples.
 
 The loss of a small tree and of the same samples padded must be the same. Where it is not, or where the model
-cannot be told who sees whom, the run pads instead and says so.
+accepts no custom attention mask, the run pads instead and says so.
 """
 
 from __future__ import annotations
