@@ -23,7 +23,7 @@ from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.hf import memory
 from tunesmith.engines.hf.rows import GenerationRow, WaitingRows
-from tunesmith.engines.hf.text import Endings
+from tunesmith.engines.reply_text import Endings
 from tunesmith.errors import ModelError, PermanentError, StoppedError
 from tunesmith.names import Reason
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fixtures.tokenizers import load_family
 
 from tunesmith.engines.engine import GeneratedReply
-from tunesmith.engines.hf.text import Endings
+from tunesmith.engines.reply_text import Endings
 
 
 @pytest.fixture(scope="module", autouse=True)

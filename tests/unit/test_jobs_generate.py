@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.api.generation import PreviewSpec
-from tunesmith.engines.hf.generate import StopText, preview_messages
+from tunesmith.engines.hf.generate import preview_messages
+from tunesmith.engines.reply_text import StopText
 
 letters = st.text("ab\n", max_size=12)
 

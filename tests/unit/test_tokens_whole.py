@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.engines.hf.generate import StopText, _TextStream
-from tunesmith.engines.hf.text import Endings
+from tunesmith.engines.hf.generate import _TextStream
+from tunesmith.engines.reply_text import Endings, StopText
 from tunesmith.tokens.conversation import Sample
 from tunesmith.tokens.show import as_plain
 from tunesmith.tokens.whole import WholeCharacters

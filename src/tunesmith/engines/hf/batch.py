@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 from tunesmith.engines.hf import kv_cache as caches
 from tunesmith.engines.hf.rows import GenerationRow
 from tunesmith.engines.hf.sample_tokens import SamplingParams, sample_tokens
-from tunesmith.engines.hf.text import Endings
+from tunesmith.engines.reply_text import Endings
 
 
 @dataclass(slots=True)

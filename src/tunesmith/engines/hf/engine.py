@@ -25,8 +25,8 @@ from tunesmith.engines.hf.load import load_for_generation
 from tunesmith.engines.hf.rows import GenerationRow, WaitingRows
 from tunesmith.engines.hf.run import BatchSizes, Runner
 from tunesmith.engines.hf.sample_tokens import SamplingParams
-from tunesmith.engines.hf.text import Endings
 from tunesmith.engines.main_memory import free_memory
+from tunesmith.engines.reply_text import Endings
 from tunesmith.errors import StoppedError
 from tunesmith.tokens.chat import ChatTokenizer
 

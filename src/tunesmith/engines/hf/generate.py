@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tunesmith.api.generation import PreviewGeneration, PreviewSpec
+from tunesmith.engines.reply_text import StopText
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
 
@@ -28,26 +29,6 @@ def preview_messages(preview: PreviewSpec) -> list[Message]:
         text = "\n".join(part for part in (messages[0].content, preview.system_suffix) if part)
         messages[0] = Message("system", text)
     return messages
-
-
-class StopText:
-    """Finds the first of some texts in a stream, and holds back what might be its beginning."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = [stop for stop in stops if stop]
-
-    def end(self, text: str) -> int | None:
-        """Where the reply ends, if it does."""
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        return min(found) if found else None
-
-    def safe(self, text: str) -> int:
-        """How much of `text` can be shown: no stop text can begin before that."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for start in range(max(0, len(text) - longest), len(text)):
-            if any(stop.startswith(text[start:]) for stop in self._stops):
-                return start
-        return len(text)
 
 
 class _TextStream:

@@ -23,8 +23,8 @@ from tunesmith.engines.adapter import ADAPTER_CONFIG
 from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.heartbeat import Heartbeat
-from tunesmith.engines.hf.text import Endings
 from tunesmith.engines.load import model_config, read_config, resolve_dtype
+from tunesmith.engines.reply_text import Endings
 from tunesmith.engines.temporary import TemporaryFolder
 from tunesmith.engines.vllm.adapter import one_adapter
 from tunesmith.engines.vllm.process import (

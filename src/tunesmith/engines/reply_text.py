@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith.engines.engine import GeneratedReply
-from tunesmith.engines.hf.generate import StopText
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.thoughts import KNOWN
 
@@ -13,6 +12,26 @@ from tunesmith.tokens.thoughts import KNOWN
 _THOUGHT_TAGS = frozenset(text for tag in KNOWN for text in (tag.begin, tag.end))
 # Tokens looked at beyond a stop text's own: special ones have no text, and a character may be cut in two.
 _MARGIN = 8
+
+
+class StopText:
+    """Finds the first of some texts in a stream, and holds back what might be its beginning."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+
+    def end(self, text: str) -> int | None:
+        """Where the reply ends, if it does."""
+        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        return min(found) if found else None
+
+    def safe(self, text: str) -> int:
+        """How much of `text` can be shown: no stop text can begin before that."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for start in range(max(0, len(text) - longest), len(text)):
+            if any(stop.startswith(text[start:]) for stop in self._stops):
+                return start
+        return len(text)
 
 
 class Endings:
