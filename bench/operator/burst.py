@@ -303,6 +303,7 @@ async def main() -> None:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else {"finished": 5000}.get(sys.argv[1], 1000)
     api, namespace = client(), f"tunesmith-bench-{uuid.uuid4().hex[:6]}"
     kubectl("create", "namespace", namespace)
+    kubectl("create", "serviceaccount", "tunesmith-job", "--namespace", namespace)
     log = Path(tempfile.mkdtemp()) / "operator.log"
     try:
         with Counting(log.parent) as proxy:
