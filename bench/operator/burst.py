@@ -172,7 +172,12 @@ def pod_of(child: dict) -> dict:
     labels = child["labels"] | {f"training.kubeflow.org/{key}": value for key, value in replica.items()}
     owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "controller": True}
     owner |= {key: child[key] for key in ("name", "uid")}
-    spec = {"containers": [{"name": "pytorch", "image": "x"}], "automountServiceAccountToken": False}
+    # No scheduler gives it to a node, whose kubelet would write another status over ours.
+    spec = {
+        "containers": [{"name": "pytorch", "image": "x"}],
+        "automountServiceAccountToken": False,
+        "schedulerName": "none",
+    }
     return {
         "metadata": {"name": f"{child['name']}-master-0", "labels": labels, "ownerReferences": [owner]},
         "spec": spec,
