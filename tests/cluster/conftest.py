@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.crds import wait_until_established
+from world import World
 
 from tunesmith.plan.build import PlanSettings
 
@@ -78,3 +79,8 @@ def pytorchjobs(cluster):
             pytest.skip("the cluster has no PyTorchJobs, and their CRD is not at hand")
         cluster("apply", "--server-side", "-f", str(PYTORCHJOB_CRD))
         wait_until_established(cluster, ["-f", str(PYTORCHJOB_CRD)])
+
+
+@pytest.fixture
+def world(namespace, pytorchjobs):
+    return World(namespace)

@@ -3,20 +3,13 @@
 import time
 
 import pytest
-from world import OperatorProcess, World, apply, fine_tune, free_port, patch_run
-
-
-@pytest.fixture
-def world(namespace, pytorchjobs):
-    return World(namespace)
+from world import OperatorProcess, apply, fine_tune, free_port, operating, patch_run
 
 
 @pytest.fixture
 def operator(namespace, world, tmp_path):
-    running = OperatorProcess(namespace.namespace, free_port(), tmp_path / "operator.log")
-    yield running
-    running.kill()
-    assert "reconciling failed" not in (tmp_path / "operator.log").read_text()
+    with operating(namespace, tmp_path) as running:
+        yield running
 
 
 def launched_again(world):

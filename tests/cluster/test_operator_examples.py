@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 from tests.cluster.conftest import ROOT
-from world import OperatorProcess, World, apply, free_port
+from world import apply, operating
 
 DOCUMENTS = [
     document
@@ -28,17 +28,9 @@ TRUE = {
 
 
 @pytest.fixture
-def world(namespace, pytorchjobs):
-    return World(namespace)
-
-
-@pytest.fixture
 def operator(namespace, world, tmp_path):
-    log = tmp_path / "operator.log"
-    running = OperatorProcess(namespace.namespace, free_port(), log, TUNESMITH_TICK_SECONDS="2")
-    yield running
-    running.kill()
-    assert "reconciling failed" not in log.read_text()
+    with operating(namespace, tmp_path, TUNESMITH_TICK_SECONDS="2") as running:
+        yield running
 
 
 def key(document):

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from world import OperatorProcess, World, apply, fine_tune, free_port
+from world import apply, fine_tune, operating
 
 from tunesmith.names import PROGRESS_PORT
 
@@ -96,18 +96,10 @@ HOSTILE = {
 
 
 @pytest.fixture
-def world(namespace, pytorchjobs):
-    return World(namespace)
-
-
-@pytest.fixture
 def operator(namespace, world, tmp_path):
-    log = tmp_path / "operator.log"
-    running = OperatorProcess(namespace.namespace, free_port(), log, TUNESMITH_PROGRESS_SECONDS="1")
-    yield running
-    assert running.process.poll() is None
-    running.kill()
-    assert "reconciling failed" not in log.read_text()
+    with operating(namespace, tmp_path, TUNESMITH_PROGRESS_SECONDS="1") as running:
+        yield running
+        assert running.process.poll() is None
 
 
 def runs_at(world, name, ip):

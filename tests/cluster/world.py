@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,3 +214,15 @@ def apply(world, *documents):
 
 def patch_run(world, name, **run):
     world.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": {"run": run}}))
+
+
+@contextmanager
+def operating(namespace, folder, **variables):
+    """An operator of the namespace while the block runs, which in the end has reconciled without failing."""
+    log = folder / "operator.log"
+    running = OperatorProcess(namespace.namespace, free_port(), log, **variables)
+    try:
+        yield running
+    finally:
+        running.kill()
+    assert "reconciling failed" not in log.read_text()
