@@ -1,8 +1,8 @@
 """From what is seen of a job on a cluster to its next status and the one thing to do next.
 
-Pure and level-triggered: the same observed state gives the same decision, whatever happened before. Everything it must
-remember stands in the status. The operator carries out the action and writes the status, in this order, so
-that a crash between the two is seen and made good at the next look.
+Pure and level-triggered: the same observed state gives the same decision, whatever happened before.
+Everything it must remember is in the status. The operator carries out the action and writes the status, in
+this order, so that a crash between the two is seen and made good at the next look.
 """
 
 from __future__ import annotations
