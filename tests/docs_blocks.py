@@ -1,6 +1,7 @@
 """The shell blocks of a page, by section; one below a line `<!-- not run: REASON -->` is not run."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ _PART = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+CLUSTER_PROGRAMS = {"kubectl", "helm"}
 _FILE = re.compile(r"# ([\w.-]+\.yaml)\n")
 
 
@@ -26,6 +28,29 @@ class Block:
     def id(self) -> str:
         """Page, section and first line."""
         return f"{self.page}, {self.section}: {self.text.splitlines()[0]}"
+
+    @property
+    def programs(self) -> set[str]:
+        """The programs that it calls."""
+        return {words[0] for words in self.commands()}
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether it is run on a cluster."""
+        return not self.reason and self.programs <= CLUSTER_PROGRAMS
+
+    def commands(self) -> list[list[str]]:
+        """Return each command as words; a pipe's parts are commands of their own."""
+        text = re.sub(r"\s#.*$", "", self.text.replace("\\\n", " "), flags=re.MULTILINE)
+        lexer = shlex.shlex(text.replace("\n", " ;\n"), posix=True, punctuation_chars="|;&")
+        lexer.whitespace_split = True
+        found: list[list[str]] = [[]]
+        for word in lexer:
+            if set(word) <= set("|;&"):
+                found.append([])
+            else:
+                found[-1].append(word)
+        return [words for words in found if words]
 
 
 def blocks(page: str, language: str = "sh") -> list[Block]:

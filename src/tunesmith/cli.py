@@ -58,6 +58,10 @@ Sets = Annotated[
         "--set", metavar="FIELD=VALUE", help="Replace a field below spec for this call; may be repeated."
     ),
 ]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option("--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."),
+]
 WorkDirectory = Annotated[
     Path, typer.Option("--work-dir", help="Embedded S3, logs and results; the next run finds them here.")
 ]
@@ -118,12 +122,7 @@ def run(
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, max=64, help="Processes a job, instead of one a GPU.")
     ] = None,
-    seeds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."
-        ),
-    ] = None,
+    seeds: Seeds = None,
     retry_failed: Annotated[
         bool,
         typer.Option("--retry-failed", help="Ask again for dialogues that have failed: run.retryFailed."),
@@ -191,11 +190,13 @@ def preview(
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
     ] = None,
     work_dir: WorkDirectory = Path(".tunesmith"),
+    seeds: Seeds = None,
     overrides: Sets = None,
 ) -> None:
     """Show what a FineTuneJob would learn from: messages, labels, lengths, bad records; train nothing.
 
     [dim]tunesmith preview -f job.yaml
+    tunesmith preview -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
     tunesmith preview -f job.yaml --html data.html
     tunesmith preview -f job.yaml -n 10 --set model.uri=./my-model[/dim]
     """
@@ -205,19 +206,25 @@ def preview(
     from tunesmith.local.console import Console
     from tunesmith.local.manifests import load_jobs
     from tunesmith.local.preview import preview_jobs
+    from tunesmith.local.storage import parse_seed
 
     jobs = load_jobs(files, overrides)
-    code = preview_jobs(jobs, count, work_dir, Console(highlight=False), html)
+    parsed = [parse_seed(seed) for seed in seeds or []]
+    code = preview_jobs(jobs, count, work_dir, Console(highlight=False), html, parsed)
     if code == 0 and not any(unsupported(job.kind, job.spec) for job in jobs):
-        _say(f"To train on this: {_again('run', files, work_dir, overrides)}")
+        _say(f"To train on this: {_again('run', files, work_dir, seeds, overrides)}")
     raise typer.Exit(code)
 
 
-def _again(command: str, files: list[Path], work_dir: Path, overrides: list[str] | None) -> str:
+def _again(
+    command: str, files: list[Path], work_dir: Path, seeds: list[str] | None, overrides: list[str] | None
+) -> str:
     """Another command on the same files, as one would type it."""
     words = ["tunesmith", command, *(word for path in files for word in ("-f", str(path)))]
     words += [] if work_dir == Path(".tunesmith") else ["--work-dir", str(work_dir)]
-    return shlex.join(words + [word for text in overrides or [] for word in ("--set", text)])
+    repeated = {"--seed": seeds, "--set": overrides}
+    words += [word for option, texts in repeated.items() for text in texts or [] for word in (option, text)]
+    return shlex.join(words)
 
 
 @app.command()

@@ -166,12 +166,12 @@ def call_ready(cluster):
 
 
 def section(page, name):
-    return [block.text for block in blocks(page) if block.section == name and not block.reason]
+    return [block.text for block in blocks(page) if block.section == name and block.on_cluster]
 
 
 INSTALLED = section(INSTALL, "Install on a cluster")
 SECTIONS = dict.fromkeys(
-    (b.page, b.section) for page in ("README.md", INSTALL) for b in blocks(page) if not b.reason
+    (b.page, b.section) for page in ("README.md", INSTALL) for b in blocks(page) if b.on_cluster
 )
 BEFORE = {(INSTALL, "Remove"): INSTALLED[:1]}
 """What a section begins with; the others begin with nothing."""

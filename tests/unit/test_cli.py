@@ -235,6 +235,7 @@ MISTAKES = {
     "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not do spec.model."),
     "seed": ("run -f job.yaml --seed foo", "--seed foo: write s3://bucket/key=PATH"),
     "seed-not-there": ("run -f job.yaml --seed s3://buc/k=gone", "there is no file or folder gone"),
+    "preview-seed": ("preview -f job.yaml --seed s3://buc/k=gone", "there is no file or folder gone"),
     "seed-no-path": ("run -f job.yaml --seed s3://buc/k=", "write s3://bucket/key=PATH"),
     "processes-0": ("run -f job.yaml --processes 0", "Invalid value for '--processes'"),
     "processes-word": ("run -f job.yaml --processes two", "Invalid value for '--processes'"),

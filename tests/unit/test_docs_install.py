@@ -1,34 +1,18 @@
 """The commands of README and docs/install.md: which are run on a cluster, and that the others say why not.
 
-tests/cluster/test_install_docs.py runs them.
+tests/cluster/test_install_docs.py runs them, tests/integration/test_preview.py those of `tunesmith`.
 """
 
-import re
-import shlex
 import subprocess
 
 from tests.cases import each
 from tests.cluster.helm_command import parser
-from tests.docs_blocks import Block, blocks, files
+from tests.docs_blocks import CLUSTER_PROGRAMS, Block, blocks, files
 
 PAGES = ("README.md", "docs/install.md")
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-RUN = [block for block in BLOCKS if not block.reason]
-CLUSTER_PROGRAMS = {"kubectl", "helm"}
-
-
-def commands(block):
-    """Each command of a block, as words; a pipe's parts are commands of their own."""
-    text = re.sub(r"\s#.*$", "", block.text.replace("\\\n", " "), flags=re.MULTILINE)
-    lexer = shlex.shlex(text.replace("\n", " ;\n"), posix=True, punctuation_chars="|;&")
-    lexer.whitespace_split = True
-    found = [[]]
-    for word in lexer:
-        if set(word) <= set("|;&"):
-            found.append([])
-        else:
-            found[-1].append(word)
-    return [words for words in found if words]
+HERE = {"tunesmith"}
+RUN = [block for block in BLOCKS if block.on_cluster]
 
 
 @each("block", BLOCKS, ids=lambda block: block.id)
@@ -38,18 +22,18 @@ def test_a_block_is_one_that_a_shell_can_read(block):
 
 
 @each("block", BLOCKS, ids=lambda block: block.id)
-def test_a_block_is_run_on_a_cluster_or_says_why_not(block):
-    used = {words[0] for words in commands(block)}
+def test_a_block_is_run_here_or_on_a_cluster_or_says_why_not(block):
+    used = block.programs
     if block.reason:
         assert len(block.reason.split()) >= 5, "a reason is a sentence"
         assert not used & CLUSTER_PROGRAMS, f"a cluster can run it: {used}"
     else:
-        assert used <= CLUSTER_PROGRAMS, f"not to be had in the test on a cluster: {used - CLUSTER_PROGRAMS}"
+        assert used <= CLUSTER_PROGRAMS or used <= HERE, f"neither here nor on a cluster: {used}"
 
 
 @each("block", RUN, ids=lambda block: block.id)
 def test_what_helm_is_asked_is_what_the_test_on_a_cluster_can_do(block):
-    for words in commands(block):
+    for words in block.commands():
         if words[0] == "helm":
             asked = parser().parse_args(words[1:])
             assert asked.name == "tunesmith", words
@@ -59,7 +43,7 @@ def test_what_helm_is_asked_is_what_the_test_on_a_cluster_can_do(block):
 @each("block", RUN, ids=lambda block: block.id)
 def test_nothing_fails_because_it_was_done_before(block):
     """`helm install` and `kubectl create` fail the second time, after a mistake in between too."""
-    for words in commands(block):
+    for words in block.commands():
         assert words[:2] != ["helm", "install"]
         assert words[:2] != ["kubectl", "create"] or "--dry-run=client" in words, words
 

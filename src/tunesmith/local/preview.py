@@ -28,7 +28,7 @@ from tunesmith.engines.files import fetch_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
-from tunesmith.local.storage import run_storage, variables
+from tunesmith.local.storage import SeedUpload, run_storage, variables
 from tunesmith.local.workdir import WorkDir
 from tunesmith.names import Kind, secret_env
 from tunesmith.plan.build import output_uris
@@ -44,9 +44,14 @@ BINS = 12
 
 
 def preview_jobs(
-    jobs: Sequence[Job], first: int, work_dir: Path, console: Console, html: Path | None = None
+    jobs: Sequence[Job],
+    first: int,
+    work_dir: Path,
+    console: Console,
+    html: Path | None = None,
+    seeds: Sequence[SeedUpload] = (),
 ) -> int:
-    """Show every FineTuneJob of the files, also as a page where `html` names a file.
+    """Show every FineTuneJob of the files, also as a page if `html` names a file; put `seeds` into S3 first.
 
     Of several jobs each has its page beside it, named after the job. Returns the worst of all exit codes.
     """
@@ -57,7 +62,8 @@ def preview_jobs(
             _print(console, f"{job.subject}: {why}", "yellow")
     code = 0 if wanted else 2
     pages = {job.key: _page(html, job, alone=len(wanted) == 1) for job in wanted if html}
-    with run_storage(wanted, (), WorkDir(work_dir).s3) as storage:
+    with run_storage(wanted, seeds, WorkDir(work_dir).s3) as storage:
+        storage.put(seeds)
         for job in wanted:
             console.rule(Text(job.subject))
             try:
@@ -88,7 +94,7 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
     elif embedded:
         _print(
             console,
-            "s3:// is the embedded S3, which holds what jobs and `tunesmith run --seed` put there; "
+            "s3:// is the embedded S3, which holds what jobs and `--seed S3URI=PATH` put there; "
             "--set FIELD=PATH uses a file or folder instead, as in --set model.uri=PATH.",
             "dim",
         )
