@@ -1,6 +1,6 @@
-"""The `tunesmith` command. Each command reads its arguments, calls one function and ends with its exit code.
+"""The `tunesmith` command. Each command reads its arguments, calls one function and exits with its code.
 
-Exit codes: 0 done, 1 a job failed, 2 the user's mistake. Heavy imports stand inside the commands.
+Exit codes: 0 done, 1 a job failed, 2 the user's mistake. Heavy imports are inside the commands.
 """
 
 from __future__ import annotations
@@ -60,15 +60,17 @@ Sets = Annotated[
 ]
 Seeds = Annotated[
     list[str] | None,
-    typer.Option("--seed", metavar="S3URI=PATH", help="Put a file or folder into S3 first; may be repeated."),
+    typer.Option(
+        "--seed", metavar="S3URI=PATH", help="Upload a file or folder to S3 first; may be repeated."
+    ),
 ]
 WorkDirectory = Annotated[
-    Path, typer.Option("--work-dir", help="Embedded S3, logs and results; the next run finds them here.")
+    Path, typer.Option("--work-dir", help="Embedded S3, logs and results; the next run reuses them.")
 ]
 
 
 INTERRUPTED = 130
-# What the system says when a path on the command line cannot be meant; else it may work later.
+# Errors of the system that mean an invalid path on the command line; others may work later.
 _WRONG_PATH = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
     errno.ENAMETOOLONG, errno.ELOOP,
@@ -81,7 +83,7 @@ def _say(text: str) -> None:
 
 @app.command()
 def validate(files: Files, overrides: Sets = None) -> None:
-    """Check manifests: one line a mistake, with the field and what would be right.
+    """Check manifests: one line per problem, with the field and its valid values.
 
     [dim]tunesmith validate -f job.yaml
     tunesmith validate -f experiments/[/dim]
@@ -99,7 +101,7 @@ def validate(files: Files, overrides: Sets = None) -> None:
 
 @app.command()
 def render(files: Files, overrides: Sets = None, attempt: Annotated[int, typer.Option(min=1)] = 1) -> None:
-    """Print the ConfigMap and PyTorchJob that a manifest becomes, as YAML.
+    """Print the ConfigMap and PyTorchJob of a manifest, as YAML.
 
     [dim]tunesmith render -f job.yaml | less[/dim]
     """
@@ -120,24 +122,25 @@ def run(
         bool, typer.Option("--keep-going", help="Run jobs that do not depend on one that failed.")
     ] = False,
     processes: Annotated[
-        int | None, typer.Option("--processes", min=1, max=64, help="Processes a job, instead of one a GPU.")
+        int | None,
+        typer.Option("--processes", min=1, max=64, help="Processes per job, instead of one per GPU."),
     ] = None,
     seeds: Seeds = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Ask again for dialogues that have failed: run.retryFailed."),
+        typer.Option("--retry-failed", help="Retry failed dialogues: run.retryFailed."),
     ] = False,
     allowed: Annotated[
         list[str] | None,
         typer.Option(
             "--allow-python",
             metavar="MODULE",
-            help="Let a verifier call functions of this module and those below it; may be repeated.",
+            help="Allow verifiers to call functions of this module and its submodules; may be repeated.",
         ),
     ] = None,
     overrides: Sets = None,
 ) -> None:
-    """Run manifests on this machine. After a stop, the same command goes on from the last checkpoint.
+    """Run manifests on this machine. After a stop, the same command resumes from the last checkpoint.
 
     [dim]tunesmith run -f job.yaml
     tunesmith run -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
@@ -168,14 +171,14 @@ def run(
 
     parsed = [parse_seed(seed) for seed in seeds or []]
 
-    # A polite kill and a closed terminal are as good as Ctrl-C: save and stop. nohup stays nohup.
+    # SIGTERM and a closed terminal act like Ctrl-C: save and stop. nohup stays nohup.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:
         code = LocalRun(jobs, RunOptions(work_dir, keep_going, processes, parsed), Console()).run()
     except KeyboardInterrupt:
-        _say("Stopped. Run the same command again to go on.")
+        _say("Stopped. Run the same command again to resume.")
         code = INTERRUPTED
     raise typer.Exit(code)
 
@@ -184,7 +187,7 @@ def run(
 def preview(
     files: Files,
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, help="Samples shown of each dataset and kind.")
+        int, typer.Option("--count", "-n", min=1, help="Samples shown per dataset and kind.")
     ] = 3,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
@@ -193,7 +196,7 @@ def preview(
     seeds: Seeds = None,
     overrides: Sets = None,
 ) -> None:
-    """Show what a FineTuneJob would learn from: messages, labels, lengths, bad records; train nothing.
+    """Show what a FineTuneJob would train on: messages, labels, lengths, bad records. Trains nothing.
 
     [dim]tunesmith preview -f job.yaml
     tunesmith preview -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
@@ -219,7 +222,7 @@ def preview(
 def _again(
     command: str, files: list[Path], work_dir: Path, seeds: list[str] | None, overrides: list[str] | None
 ) -> str:
-    """Another command on the same files, as one would type it."""
+    """Return another command on the same files, as a user would type it."""
     words = ["tunesmith", command, *(word for path in files for word in ("-f", str(path)))]
     words += [] if work_dir == Path(".tunesmith") else ["--work-dir", str(work_dir)]
     repeated = {"--seed": seeds, "--set": overrides}
@@ -235,7 +238,9 @@ def chat(
     base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
     as_: Annotated[
         str | None,
-        typer.Option("--as", metavar="NAME", help="A preset of the model, by which training asked; or none."),
+        typer.Option(
+            "--as", metavar="NAME", help="A preset saved with the model, which training used; or none."
+        ),
     ] = None,
     record: Annotated[
         str | None,
@@ -243,11 +248,13 @@ def chat(
     ] = None,
     articles: Annotated[
         str | None,
-        typer.Option("--articles", metavar="FILE", help="Articles of cases, instead of those of training."),
+        typer.Option("--articles", metavar="FILE", help="Articles for cases, instead of those of training."),
     ] = None,
     changed_articles: Annotated[
         str | None,
-        typer.Option("--changed-articles", metavar="FILE", help="The same of a law that was changed."),
+        typer.Option(
+            "--changed-articles", metavar="FILE", help="Changed articles for cases, if the law was changed."
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     preset: Annotated[
@@ -255,11 +262,11 @@ def chat(
     ] = "balanced",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 512,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="A text that ends a reply; may be repeated.")
+        list[str] | None, typer.Option("--stop", help="A string that ends a reply; may be repeated.")
     ] = None,
     work_dir: WorkDirectory = Path(".tunesmith"),
 ) -> None:
-    """Talk to a model, with the prompt it was trained on. An empty line or Ctrl-D ends, /reset begins anew.
+    """Chat with a model, using its training prompt. An empty line or Ctrl-D quits, /reset starts over.
 
     [dim]tunesmith chat --model .tunesmith/jobs/default/quickstart-ftj/output/final_model --base .demo/model
     tunesmith chat --model s3://models/quickstart/final_model
@@ -286,7 +293,7 @@ def chat(
     raise typer.Exit(talk(options, Console(highlight=False)))
 
 
-data = typer.Typer(help="Look at data before training on it, and convert it.", no_args_is_help=True)
+data = typer.Typer(help="Inspect data before training on it, and convert it.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 DataPath = Annotated[
@@ -298,7 +305,8 @@ DataSets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="An option of the format, as in manifests; repeatable."),
 ]
 TextEncoding = Annotated[
-    str, typer.Option("--encoding", help="What files that are not UTF-8 are in, as gb18030 or shift_jis.")
+    str,
+    typer.Option("--encoding", help="Encoding of files that are not UTF-8, such as gb18030 or shift_jis."),
 ]
 _DATA_FORMATS = "chat, instruction, text, userSimulation, character, sampled, legalJudgement or seeds"
 
@@ -307,7 +315,7 @@ _DATA_FORMATS = "chat, instruction, text, userSimulation, character, sampled, le
 def data_check(
     path: DataPath,
     format_: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help=f"{_DATA_FORMATS}; guessed if absent.")
+        str | None, typer.Option("--format", metavar="FORMAT", help=f"{_DATA_FORMATS}; detected if absent.")
     ] = None,
     name: CharacterName = None,
     options: DataSets = None,
@@ -320,12 +328,12 @@ def data_check(
         typer.Option(
             "--max-length",
             min=8,
-            help="Tokens of a sample at most; the model's positions, up to 4096, if absent.",
+            help="Maximum tokens of a sample; if absent, the model's maximum positions, at most 4096.",
         ),
     ] = None,
     work_dir: WorkDirectory = Path(".tunesmith"),
 ) -> None:
-    """Read everything and say what it is: records, bad ones with their place, what is left out and why.
+    """Read all data and report records, bad records with their place, and what is left out and why.
 
     [dim]tunesmith data check train.jsonl
     tunesmith data check lines/ --format character --name Paimon
@@ -336,7 +344,7 @@ def data_check(
     if model is not None:
         _need("transformers", "data", "tunesmith data check --model")
     elif max_length is not None:
-        raise UsageError("--max-length needs --model, whose tokens are counted.")
+        raise UsageError("--max-length needs --model, whose tokenizer counts the tokens.")
     from tunesmith.local.console import Console
     from tunesmith.local.data import ReadOptions
     from tunesmith.local.data_check import check
@@ -362,12 +370,12 @@ def data_convert(
     options: DataSets = None,
     encoding: TextEncoding = "utf-8",
     max_bad: Annotated[
-        int, typer.Option("--max-bad-records", min=0, help="Records that may be left out.")
+        int, typer.Option("--max-bad-records", min=0, help="Bad records that may be left out.")
     ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
     work_dir: WorkDirectory = Path(".tunesmith"),
 ) -> None:
-    """Write conversations as OpenAI messages, ShareGPT or Alpaca; what has no room there is refused.
+    """Write conversations as OpenAI messages, ShareGPT or Alpaca; what the format cannot hold is an error.
 
     [dim]tunesmith data convert alpaca.json train.jsonl --to openai
     tunesmith data convert trees.jsonl.gz train.json --from chat --to sharegpt --max-bad-records 5[/dim]
@@ -386,13 +394,14 @@ def data_convert(
 def convert_config(
     path: Annotated[Path, typer.Argument(help="A YAML or JSON configuration, or a script with the command.")],
     tool: Annotated[
-        Tool | None, typer.Option("--from", help="Whose configuration it is; recognised if absent.")
+        Tool | None,
+        typer.Option("--from", help="The tool that the configuration is for; detected if absent."),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the job.")] = "converted",
 ) -> None:
-    """Print a FineTuneJob that does what a configuration of TRL, LLaMA-Factory or Axolotl does.
+    """Print a FineTuneJob equivalent to a configuration of TRL, LLaMA-Factory or Axolotl.
 
-    What has no field is listed in comments above the manifest.
+    Settings without a field are listed in comments above the manifest.
 
     [dim]tunesmith convert-config axolotl.yml --name first-job > job.yaml
     tunesmith convert-config train.sh --from trl > job.yaml[/dim]
@@ -427,7 +436,7 @@ def version() -> None:
 
 
 def _refuse_unready(jobs: Sequence[Job]) -> None:
-    """Raise ManifestError with all that any of the jobs lacks here, before the first one starts."""
+    """Raise ManifestError with everything that any of the jobs lacks here, before the first one starts."""
     from tunesmith.jobs.preflight import problems
 
     found = [
@@ -440,7 +449,7 @@ def _refuse_unready(jobs: Sequence[Job]) -> None:
 
 
 def _need(module: str, extra: str, command: str) -> None:
-    """Raises UsageError naming the extra when a package is not installed."""
+    """Raise UsageError that names the extra if a package is not installed."""
     from importlib.util import find_spec
 
     if find_spec(module) is None:
@@ -448,14 +457,14 @@ def _need(module: str, extra: str, command: str) -> None:
 
 
 def _quiet() -> None:
-    """Keep other libraries' advice off the terminal."""
+    """Keep other libraries' warnings off the terminal."""
     from tunesmith.local.quiet import quiet
 
     quiet()
 
 
 def main() -> None:
-    """The console script: errors made on purpose become one line (or one line a problem) and an exit code."""
+    """Run the console script: Tunesmith's errors become one line (or one per problem) and an exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()

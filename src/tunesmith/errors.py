@@ -1,29 +1,29 @@
-"""Every error Tunesmith raises on purpose.
+"""All of Tunesmith's errors.
 
 ::
 
     TunesmithError                a message for a person, and a reason from names.Reason
-    ├── PermanentError            someone must change something; trying again cannot help
-    │   ├── UsageError            a command was called in a way that cannot be meant
-    │   ├── ManifestError         a manifest is wrong; holds one Problem a mistake
+    ├── PermanentError            someone must change something; a retry cannot help
+    │   ├── UsageError            a command was called with invalid arguments
+    │   ├── ManifestError         a manifest is invalid; has one Problem per mistake
     │   ├── DataError             the input data cannot be used (bad records, nothing left, …)
-    │   ├── OutputConflictError   the output location holds something else
+    │   ├── OutputConflictError   the output location has something else in it
     │   ├── ModelError            the model or its tokenizer cannot be used for this job
     │   ├── LabelError            the labels of a sample are not what training needs
     │   ├── DivergedError         the loss is no longer a number, or worse than a uniform prediction
     │   ├── EndpointError         an endpoint refuses every request
-    │   ├── QuotaError            what an endpoint's account may ask is used up
-    │   ├── BudgetError           the money a job may spend is spent
+    │   ├── QuotaError            an endpoint's quota is used up
+    │   ├── BudgetError           a job's budget is spent
     │   ├── TooManyFailedError    more dialogues or prompts failed than maxFailedRatio allows
     │   └── StoragePermanentError bucket or object missing, access denied
-    └── TemporaryError            the same attempt may well work later
+    └── TemporaryError            a retry may succeed
         ├── StorageTemporaryError endpoint unreachable, server errors, reset connections
         ├── CorruptObjectError    an object is shorter than, or differs from, what was published
-        ├── StuckError            the processes of a run wait for each other for ever
-        └── StoppedError          the program was told to stop (SIGTERM) and did
+        ├── StuckError            the processes of a run are deadlocked
+        └── StoppedError          the program stopped on request (SIGTERM)
 
 A message is one or more complete sentences: what is wrong, where (file, field, record), what to do.
-It never holds a secret, nor a character that steers a terminal.
+It never contains a secret, nor a control character of a terminal.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ class TunesmithError(Exception):
 
 
 class PermanentError(TunesmithError):
-    """Trying again cannot help: the user or an administrator must change something."""
+    """A retry cannot help: the user or an administrator must change something."""
 
 
 class TemporaryError(TunesmithError):
-    """The same attempt may work later."""
+    """A retry may succeed."""
 
 
 class UsageError(PermanentError):
-    """A command was called in a way that cannot be meant."""
+    """A command was called with invalid arguments."""
 
     default_reason = Reason.USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a manifest.
+    """One problem in a manifest.
 
     `source` is the file's name, `document` its 1-based position in the file (0: the whole file),
-    `subject` is "Kind name" where known, `path` a dotted field path ("" for the object itself).
+    `subject` is "Kind name" if known, `path` a dotted field path ("" for the object itself).
     """
 
     source: str
@@ -85,7 +85,7 @@ class Problem:
 
 
 class ManifestError(PermanentError):
-    """One or more manifests are wrong."""
+    """One or more manifests are invalid."""
 
     default_reason = Reason.INVALID_MANIFEST
 
@@ -101,7 +101,7 @@ class DataError(PermanentError):
 
 
 class OutputConflictError(PermanentError):
-    """The output location holds the result of something else."""
+    """The output location has the result of something else in it."""
 
     default_reason = Reason.OUTPUT_CONFLICT
 
@@ -125,25 +125,25 @@ class DivergedError(PermanentError):
 
 
 class EndpointError(PermanentError):
-    """An endpoint refuses every request: key, model, address or a setting is wrong."""
+    """An endpoint refuses every request: key, model, address or a setting is invalid."""
 
     default_reason = Reason.ENDPOINT_REFUSED
 
 
 class QuotaError(PermanentError):
-    """What the account may ask is used up for hours, or there is none."""
+    """The account's quota is used up for hours, or there is none."""
 
     default_reason = Reason.QUOTA_SPENT
 
 
 class BudgetError(PermanentError):
-    """The next call might cost more than is left."""
+    """The next call might cost more than what is left of the budget."""
 
     default_reason = Reason.BUDGET_SPENT
 
 
 class TooManyFailedError(PermanentError):
-    """More dialogues or prompts have failed than `maxFailedRatio` allows; what was made is kept."""
+    """More dialogues or prompts have failed than `maxFailedRatio` allows; the finished ones are kept."""
 
     default_reason = Reason.TOO_MANY_FAILED
 
@@ -155,7 +155,7 @@ class StoragePermanentError(PermanentError):
 
 
 class StorageTemporaryError(TemporaryError):
-    """The storage could not be reached or failed again and again."""
+    """The storage could not be reached or failed repeatedly."""
 
     default_reason = Reason.STORAGE_UNAVAILABLE
 
@@ -167,19 +167,19 @@ class CorruptObjectError(TemporaryError):
 
 
 class StuckError(TemporaryError):
-    """Nothing has moved for too long; names the processes that others wait for."""
+    """No progress for too long; names the processes that others wait for."""
 
     default_reason = Reason.STUCK
 
 
 class StoppedError(TemporaryError):
-    """The program was told to stop and did so in order."""
+    """The program stopped cleanly on request."""
 
     default_reason = Reason.STOPPED
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that caused the others: tasks that were cancelled raise none."""
+    """Return the error that caused the others; cancelled tasks have none."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,6 +1,6 @@
 """Every label, environment variable, object name, storage key and reason, in one place.
 
-Nothing here decides anything; other modules never spell such a string themselves.
+No logic; other modules never spell such a string themselves.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Reason(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a job is in its life."""
+    """Phase of a job's life cycle."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -90,7 +90,7 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
-# Reasons that are the user's to mend: `tunesmith run` ends with exit code 2 for them, 1 for the others.
+# Reasons that the user can fix: `tunesmith run` exits with code 2 for them, 1 for the others.
 USER_REASONS = frozenset(
     {
         Reason.USAGE,
@@ -170,16 +170,16 @@ PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 
 
 def child_name(kind: Kind, name: str, attempt: int) -> str:
-    """Name of the PyTorchJob and ConfigMap of one attempt; kinds share names, so the short name is in it."""
+    """Return the name of the PyTorchJob and ConfigMap of one attempt; the short name keeps kinds apart."""
     return f"{name}-{SHORT_NAMES[kind]}-{attempt}"
 
 
 def checkpoint_key(step: int) -> str:
-    """`checkpoint-<step>`, relative to the output."""
+    """Return `checkpoint-<step>`, relative to the output."""
     return f"{CHECKPOINT_PREFIX}{step}"
 
 
 def secret_env(name: str, key: str) -> str:
-    """Environment variable that stands for a Secret's key in `tunesmith run`."""
+    """Return the environment variable that replaces a Secret's key in `tunesmith run`."""
     letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in f"{name}_{key}")
     return SECRET_ENV_PREFIX + letters.upper()

@@ -1,7 +1,7 @@
 """One worker process and the socket to it, for what is not our code: verifiers and chat templates.
 
 A worker is a module whose `main` reads pickled messages from a socket and answers each with a line of JSON,
-which nothing it ran can make dangerous to read. Does not depend on what is asked, nor on what an end means.
+which is safe to read whatever it ran. Does not depend on what is sent, nor on what an exit means.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BEGIN = (
     "import sys, json, importlib; sys.path[:] = json.loads(sys.argv[1]); "
     "importlib.import_module(sys.argv[2]).main(int(sys.argv[3]), int(sys.argv[4]))"
 )
-# What a worker is passed; Secrets and keys of the storage are in none of these.
+# The variables that a worker gets; none of these holds Secrets or storage keys.
 _TOLD = frozenset(
     {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONHASHSEED", names.ENV_RULES}
 )
@@ -35,12 +35,12 @@ _TOLD_BEGINNINGS = ("LC_", "OMP_", "MKL_", "OPENBLAS_")
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The few variables that a worker gets."""
+    """Return the few environment variables that a worker gets."""
     return {n: v for n, v in environment.items() if n in _TOLD or n.startswith(_TOLD_BEGINNINGS)}
 
 
 def memory_in_use() -> int:
-    """Bytes of data that this process has, to limit what it may have; 0 where the kernel does not say."""
+    """Return the bytes of data of this process, to limit them; 0 if the kernel does not report them."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0
@@ -49,7 +49,7 @@ def memory_in_use() -> int:
 
 
 def limit_memory(most: int | None) -> None:
-    """Have MemoryError raised beyond `most` bytes of data in this process; None takes that back."""
+    """Limit this process to `most` bytes of data, then MemoryError is raised; None removes the limit."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     ours = hard if most is None else most
     resource.setrlimit(
@@ -58,14 +58,14 @@ def limit_memory(most: int | None) -> None:
 
 
 class Ended(Exception):  # noqa: N818 - not always an error
-    """The process is gone, or has said something that no worker says."""
+    """The process has exited, or has sent an invalid message."""
 
 
 class Process:
     """A worker in a session of its own, so that what it starts can be killed with it.
 
-    `module` has its `main`, which gets the socket's descriptor and our process id; no answer is longer than
-    `longest` bytes. Raises OSError where no process can be started.
+    `module` has its `main`, which gets the socket's descriptor and our process id; an answer has at most
+    `longest` bytes. Raises OSError if no process can be started.
     """
 
     def __init__(self, module: str, longest: int = 1 << 20) -> None:
@@ -92,7 +92,7 @@ class Process:
             theirs.close()
 
     def ask(self, message: object, seconds: float) -> dict[str, Any]:
-        """The answer. Raises TimeoutError after `seconds`, and Ended."""
+        """Return the answer. Raises TimeoutError after `seconds`, and Ended."""
         deadline = time.monotonic() + seconds
         try:
             self._ours.settimeout(seconds)
@@ -103,7 +103,7 @@ class Process:
         except (OSError, ValueError, RecursionError) as error:
             raise Ended(str(error)) from None
         if not isinstance(answer, dict):
-            raise Ended("the answer is no object")
+            raise Ended("the answer is not an object")
         return answer
 
     def _line(self, deadline: float) -> bytes:
@@ -115,19 +115,19 @@ class Process:
             self._ours.settimeout(left)
             chunk = self._ours.recv(65536)
             if not chunk or len(line) > self._longest:
-                raise OSError("no whole answer came")
+                raise OSError("the answer was incomplete")
             line += chunk
         return bytes(line)
 
     def kill(self) -> None:
-        """Kills it and all it started. May be called from any thread, and again."""
+        """Kill it and all it started. May be called from any thread, and again."""
         with self._lock:
             if self._process.returncode is None:  # not yet waited for, so its number is still its own
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> int:
-        """Kills what is left and returns the exit code: what it was before, if it had ended by itself."""
+        """Kill what is left and return the exit code: its own, if it had exited by itself."""
         self.kill()
         with self._lock:
             code = self._process.wait()

@@ -24,15 +24,15 @@ def test_what_is_refused_is_named_with_what_may_be_set():
     wrong, known = problems({"worker_cls": "os.system"})
     assert (wrong.path, wrong.message) == (f"{FIELD}.worker_cls", "cannot be set here")
     assert known.path == FIELD
-    assert known.message == f"may hold {', '.join(VllmArguments.model_fields)}"
+    assert known.message == f"may contain {', '.join(VllmArguments.model_fields)}"
 
 
 HINTS = {
     "max_num_seq": 'cannot be set here; did you mean "max_num_seqs"?',
     "maxNumSeqs": 'cannot be set here; did you mean "max_num_seqs"?',
-    "model": "cannot be set here; it follows from model.uri",
-    "seed": "cannot be set here; it follows from sampling.seed",
-    "max_model_len": "cannot be set here; it follows from engine.vllm.maxModelLen",
+    "model": "cannot be set here; it is set by model.uri",
+    "seed": "cannot be set here; it is set by sampling.seed",
+    "max_model_len": "cannot be set here; it is set by engine.vllm.maxModelLen",
 }
 
 
@@ -43,7 +43,7 @@ def test_hints_lead_to_what_is_meant():
 def test_of_very_many_names_the_first_are_told():
     found = problems({f"name{number}": 1 for number in range(50_000)})
     assert len(found) == 22
-    assert found[-2].message == "holds 49,980 more names that cannot be set"
+    assert found[-2].message == "contains 49,980 more names that cannot be set"
 
 
 def test_what_may_be_set_is_taken():

@@ -128,7 +128,7 @@ def test_of_very_many_mistakes_the_first_are_told_and_the_rest_is_counted():
     jobs, problems = parse_text(json.dumps(many), "file.yaml")
     assert jobs == []
     assert len(problems) == 101
-    assert str(problems[-1]).endswith(": spec: has 900 more mistakes")
+    assert str(problems[-1]).endswith(": spec: has 900 more problems")
 
 
 @each(

@@ -145,7 +145,7 @@ def test_a_checkpoint_that_will_be_deleted_is_a_warning(call, tmp_path):
             changes["spec.validation"] = {"ratio": 0.1}
         write(tmp_path / "jobs.yaml", changed(FINE_TUNE, changes), second)
         shown = call("validate", "-f", "jobs.yaml")
-        said = f"spec.model.fromJob.checkpoint: tune leaves checkpoints {steps}; see its saveSteps and"
+        said = f"spec.model.fromJob.checkpoint: tune keeps checkpoints {steps}; see its saveSteps and"
         if shown.code or (said in shown.err if steps else shown.err == "") is False:
             wrong[name] = shown.err
     assert wrong == {}
@@ -210,9 +210,9 @@ MISTAKES = {
     "no-such-option": ("validate -f job.yaml --frob", "No such option: --frob"),
     "missing-file": ("validate -f gone.yaml", "gone.yaml: cannot be read: No such file or directory"),
     "missing-folder": ("validate -f gone/", "gone: cannot be read: No such file or directory"),
-    "folder-without-manifests": ("validate -f empty", "empty: this folder holds no .yaml, .yml"),
-    "empty-file": ("validate -f empty.yaml", "empty.yaml: holds no manifest"),
-    "empty-input": ("validate -f -", "standard input: holds no manifest"),
+    "folder-without-manifests": ("validate -f empty", "empty: this folder contains no .yaml, .yml"),
+    "empty-file": ("validate -f empty.yaml", "empty.yaml: contains no manifest"),
+    "empty-input": ("validate -f -", "standard input: contains no manifest"),
     "binary": ("validate -f binary.yaml", "binary.yaml: is not UTF-8 text"),
     "not-yaml": ("validate -f broken.yaml", "line 2, column 1: not readable as YAML"),
     "file-in-place-of-a-folder": ("validate -f job.yaml/x", "job.yaml/x: cannot be read: Not a directory"),
@@ -230,7 +230,7 @@ MISTAKES = {
     "reference-to-nowhere": ("render -f nowhere.yaml", "FineTuneJob gone is not among the manifests given"),
     "cycle": ("validate -f loop.yaml", "(FineTuneJob tune): spec.model.fromJob: names this job itself"),
     "cycle-of-two": ("validate -f pair.yaml", "wait for each other: FineTuneJob"),
-    "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: stands already in job.yaml"),
+    "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: is already defined in job.yaml"),
     "run-reference-to-nowhere": ("run -f nowhere.yaml", "FineTuneJob gone is not in these files"),
     "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not do spec.model."),
     "seed": ("run -f job.yaml --seed foo", "--seed foo: write s3://bucket/key=PATH"),

@@ -149,5 +149,5 @@ def test_what_is_nested_too_deep_is_one_problem_whoever_notices_first():
 
 def test_a_number_that_no_program_reads_is_one_problem():
     for text in ("a: 0x" + "f" * 5000, "a: 0o" + "7" * 5000):
-        with pytest.raises(ManifestError, match=r"line 1, column 4: .* is larger than any number here"):
+        with pytest.raises(ManifestError, match=r"line 1, column 4: .* is too large a number"):
             load_documents(text, "x.yaml")

@@ -37,7 +37,7 @@ EVALUATION = {
     "verifier": {"exactMatch": {"field": "x"}},
 }
 
-TRAINS_NOTHING = "does not go with method none, which trains nothing; remove it"
+TRAINS_NOTHING = "cannot be combined with method none, which trains nothing; remove it"
 EXAM = changed(
     FINE_TUNE,
     {"spec.method": {"none": {}}, "spec.datasets": REMOVED, "spec.evaluation": [EVALUATION]},
@@ -56,7 +56,7 @@ OBJECTS = [
         "spec.training.learningrate",
         '"learningRate"',
     ),
-    ft("unknown-field-far", {"spec.output.zzz": 1}, "spec.output.zzz", "known here: onExisting, uri"),
+    ft("unknown-field-far", {"spec.output.zzz": 1}, "spec.output.zzz", "valid fields: onExisting, uri"),
     ft("unknown-field-null", {"spec.output.zzz": None}, "spec.output.zzz", "unknown field"),
     ft("snake-case-field", {"spec.training.max_length": 9}, "spec.training.max_length", '"maxLength"'),
     ft("unknown-at-top-of-spec", {"spec.dataset": []}, "spec.dataset", '"datasets"'),
@@ -72,7 +72,7 @@ OBJECTS = [
         "field-of-empty-block",
         {"spec.method": {"full": {"r": 1}}},
         "spec.method.full.r",
-        "none is known here",
+        "this object has no fields",
     ),
     # exactly one of
     ft("two-methods", {"spec.method.full": {}}, "spec.method", "exactly one of full, lora, qlora and none"),
@@ -233,7 +233,7 @@ OBJECTS = [
         "password-in-url",
         {"spec.endpoints.big.openai.baseUrl": "https://u:p@h/v1"},
         "spec.endpoints.big.openai.baseUrl",
-        "name a Secret",
+        "reference a Secret",
     ),
     dg(
         "url-scheme",
@@ -307,12 +307,12 @@ OBJECTS = [
         "spec.datasets[0].sampled.changedArticlesUri",
         "needs articlesUri",
     ),
-    ft("model-of-itself", {"spec.model": {"fromJob": ITSELF}}, "spec.model.fromJob", "waits for itself"),
+    ft("model-of-itself", {"spec.model": {"fromJob": ITSELF}}, "spec.model.fromJob", "wait for itself"),
     ft(
         "compared-with-itself",
         {"spec.evaluation": [EVALUATION], "spec.compareWith": [{"uri": "hf://org/x"}, {"fromJob": ITSELF}]},
         "spec.compareWith[1].fromJob",
-        "waits for itself",
+        "wait for itself",
     ),
     ft(
         "model-from-sampling",
@@ -341,7 +341,7 @@ OBJECTS = [
         "from-job-wrong-kind-for-format",
         {"spec.datasets[0]": {"fromJob": {"kind": "DialogueGenJob", "name": "a"}, "sampled": {}}},
         f"{FROM}.kind",
-        "a DialogueGenJob gives chat",
+        "a DialogueGenJob chat",
     ),
     ft(
         "from-job-that-trains",
@@ -434,9 +434,14 @@ OBJECTS = [
         "output-over-dataset",
         {OUT: "s3://data/x", DATA: "s3://data/x/train.json"},
         OUT,
-        "must not hold a dataset",
+        "must not contain a dataset",
     ),
-    ft("output-over-model", {OUT: "s3://models/m/", MODEL: "s3://models/m"}, OUT, "must not hold the model"),
+    ft(
+        "output-over-model",
+        {OUT: "s3://models/m/", MODEL: "s3://models/m"},
+        OUT,
+        "must not contain the model",
+    ),
     ft(
         "output-over-validation",
         {OUT: "s3://d-d/v", "spec.validation": {"uri": "s3://d-d/v", "chat": {}}},
@@ -450,7 +455,7 @@ OBJECTS = [
             "spec.datasets[0]": {"uri": "s3://d-d/x", "sampled": {"articlesUri": "s3://d-d/v/a"}},
         },
         OUT,
-        "must not hold a dataset",
+        "must not contain a dataset",
     ),
     ft(
         "output-over-articles-of-the-validation-set",
@@ -461,7 +466,7 @@ OBJECTS = [
         OUT,
         "validation set",
     ),
-    dg("output-over-seeds", {OUT: "s3://data/seeds.jsonl"}, OUT, "must not hold the seeds"),
+    dg("output-over-seeds", {OUT: "s3://data/seeds.jsonl"}, OUT, "must not contain the seeds"),
     rs(
         "accepted-over-samples",
         {"spec.sampling": {"numSamples": 2, "stopAfterAccepted": 3}},
@@ -503,7 +508,7 @@ OBJECTS = [
         "preview-ends-with-assistant",
         {"spec.previews": [{"name": "a", "messages": [{"role": "assistant", "content": "x"}]}]},
         "spec.previews[0].messages",
-        "end with a message of the user",
+        "end with a user message",
     ),
     ft(
         "preview-two-systems",
@@ -523,26 +528,26 @@ OBJECTS = [
         "role-without-endpoint",
         {"spec.roles.answer.endpoint": "medium"},
         "spec.roles.answer.endpoint",
-        "one of endpoints",
+        "an entry of endpoints",
     ),
     dg(
         "role-question",
         {"spec.roles.question.endpoint": "x"},
         "spec.roles.question.endpoint",
-        "one of endpoints",
+        "an entry of endpoints",
     ),
     dg(
         "role-correction",
         {"spec.roles.correction.endpoint": "x"},
         "spec.roles.correction.endpoint",
-        "one of endpoints",
+        "an entry of endpoints",
     ),
     dg("role-missing", {"spec.roles.answer": REMOVED}, "spec.roles.answer", "is required"),
     dg(
         "extra-body-model",
         {"spec.endpoints.big.openai.extraBody": {"model": "another"}},
         "spec.endpoints.big.openai.extraBody",
-        "must not hold model",
+        "must not contain model",
     ),
     dg(
         "extra-body-max-tokens",
@@ -554,7 +559,7 @@ OBJECTS = [
         "extra-body-messages",
         {"spec.endpoints.big.openai.extraBody": {"messages": [{"role": "user", "content": "Hi."}]}},
         "spec.endpoints.big.openai.extraBody",
-        "must not hold model, messages",
+        "must not contain model, messages",
     ),
     dg(
         "tokens-field",
@@ -646,7 +651,7 @@ OBJECTS = [
         "compared-in-output",
         {"spec.compareWith": [{"uri": "s3://models/tune/final_model"}]},
         "spec.output.uri",
-        "must not hold a model of compareWith",
+        "must not contain a model of compareWith",
     ),
     ft(
         "compared-without-prompts",

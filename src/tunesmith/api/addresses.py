@@ -1,7 +1,7 @@
 """Field types for addresses: files and folders (S3 or local), models, outputs and web addresses.
 
-Each has a check that says what is wrong in words, and a pattern and CEL rules that refuse the same
-texts on the API server.
+Each has a check with a readable message, and a pattern and CEL rules by which the API server rejects the
+same values.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tunesmith.api.ruled import Ruled
 
 MAX_URI = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# What is never written as %XX in a path or a web address: control characters, slashes, and what needs no
-# encoding (letters, digits, '-', '.', '_', '~'). So an address can be compared as it is written.
+# What may not be percent-encoded in a path or a web address: control characters, slashes, and characters that
+# need no encoding (letters, digits, '-', '.', '_', '~'). So addresses can be compared as written.
 _ENCODED_PATTERN = "%([01][0-9a-fA-F]|2[d-fD-F]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eEfF])"
 _ENCODED = re.compile(_ENCODED_PATTERN)
 _NO_ENCODED = "an encoded '.', '/', '\\', '-', '_', '~', letter, digit or control character"
@@ -82,7 +82,7 @@ def _check_url(url: str) -> str:
     if _CONTROL.search(url) or " " in url:
         raise ValueError("must not contain spaces or control characters")
     if re.match(r"https?://[^/?#]*@", url):
-        raise ValueError("must not hold a user name or password; name a Secret instead")
+        raise ValueError("must not contain a user name or password; reference a Secret instead")
     if _ENCODED.search(url) or re.search(r"(^|/)[.][.](/|$)", url):
         raise ValueError(f"must not contain '..', nor {_NO_ENCODED}")
     if not re.match(_URL, url):
@@ -145,11 +145,11 @@ Url = Annotated[
 
 
 def inside(uri: str | None, folder: str) -> bool:
-    """Whether `uri` is `folder` or lies below it."""
+    """Return whether `uri` is `folder` or is inside it."""
     return uri is not None and (uri + "/").startswith(folder.rstrip("/") + "/")
 
 
 def inside_cel(field: str, folder: str = "self.output.uri") -> str:
-    """The same as `inside`, for a field that is set (no conditional text: its size has no estimate)."""
+    """Return CEL for `inside`, for a field that is set (no conditional text: its size has no estimate)."""
     below = f"({field} + '/').startsWith"
     return f"({folder}.endsWith('/') ? {below}({folder}) : {below}({folder} + '/'))"

@@ -1,9 +1,9 @@
-"""What the chart's ValidatingAdmissionPolicy looks at, generated from the marked fields of the models.
+"""CEL variables of the chart's ValidatingAdmissionPolicy, generated from the marked fields of the models.
 
 For each kind and each rule of `allowed` a CEL variable: the values of a job that no rule of its namespace
-allows, as a refusal calls them. The chart turns the administrator's rules into regular expressions
-(`templates/_admission.tpl`), which match values as a manifest writes them; an address that could be written
-otherwise than it is meant is refused by the CRD.
+allows, as the denial message names them. The chart turns the administrator's rules into regular expressions
+(`templates/_admission.tpl`), which match values as a manifest writes them; an address with an ambiguous
+spelling is rejected by the CRD.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPEC = "object.spec"
 _SLASH = r"/(?:\.?/)*"
 _NEVER = "|".join(path.removeprefix("/").replace("/", _SLASH) for path in NEVER)
 _ANY = "variables.rules.exists(r, x.matches({}))"
-# When a value x is allowed, where it is not just that a rule's expression of this name matches it.
+# When a value x is allowed, if that is more than a match of the rule's expression of this name.
 _ALLOWED = {
     "uris": f"!x.matches(r'^(?:file://)?{_SLASH}(?:{_NEVER})(?:/|$)') && {_ANY.format('r.uris')}",
     "priorityClasses": _ANY.format(f"x.startsWith('{SYSTEM}') ? r.systemPriorityClasses : r.priorityClasses"),
@@ -31,7 +31,7 @@ _ALLOWED = {
 
 
 def variables(kind: Kind) -> list[tuple[str, str]]:
-    """Return name and CEL of each variable of a kind's policy: one a rule, then `refused`, all of them."""
+    """Return name and CEL of each variable of a kind's policy: one per rule, then `refused`, all of them."""
     found = []
     for rule, words in WORDS.items():
         fields = [(path, mark) for path, mark in ruled_fields(SPECS[kind]) if mark.rule == rule]
@@ -44,15 +44,15 @@ def variables(kind: Kind) -> list[tuple[str, str]]:
 
 
 def _values(fields: list[tuple[KeyPath, Ruled]]) -> str:
-    """A list of all values that a job has in these fields."""
+    """Return CEL for the list of all values that a job has in these fields."""
     return " +".join(f"\n  {_list(path, mark)}" for path, mark in fields)
 
 
 def _list(path: KeyPath, mark: Ruled) -> str:
-    """A list of the values of one field."""
+    """Return CEL for the list of the values of one field."""
     many = [place for place, part in enumerate(path) if part in (ITEMS, VALUES, KEYS)]
     if len(many) > 1:
-        raise SchemaError(f"{'.'.join(path)} is a list in a list, which CEL does not flatten")
+        raise SchemaError(f"{'.'.join(path)} is a nested list, which CEL cannot flatten")
     if not many:
         condition, value = _value(_SPEC, path, mark)
         return f"({condition} ? [{value}] : [])" if mark.absent is not None else f"[?{_at(_SPEC, path)}]"
@@ -60,14 +60,14 @@ def _list(path: KeyPath, mark: Ruled) -> str:
     if part == KEYS:
         return f"{_at(_SPEC, outer)}.orValue({{}}).map(x, x)"
     if not below:
-        raise SchemaError(f"{'.'.join(path)}: put the text into an object of its own")
+        raise SchemaError(f"{'.'.join(path)}: wrap the text in an object")
     empty, item = ("[]", "x") if part == ITEMS else ("{}", f"{_SPEC}.{'.'.join(outer)}[x]")
     condition, value = _value(item, below, mark)
     return f"{_at(_SPEC, outer)}.orValue({empty}).map(x, {condition}, {value})"
 
 
 def _value(node: str, path: KeyPath, mark: Ruled) -> tuple[str, str]:
-    """Whether there is a value at a path below `node`, and which."""
+    """Return CEL for whether a value exists at a path below `node`, and for the value."""
     parent, last = _at(node, path[:-1]), path[-1]
     if mark.of:
         return f"{parent}.?{last}.orValue(false)", f"{parent}.?{mark.of}.orValue({mark.absent!r})"
@@ -82,7 +82,7 @@ def _at(node: str, path: KeyPath) -> str:
 
 
 def chart_text() -> str:
-    """The file of the Helm chart that holds every kind's variables, for its template of the policies."""
+    """Return the Helm chart's file with every kind's variables, which its policy template includes."""
     return "".join((f"{{{{/* {HEADER} */}}}}\n", *(_definition(kind) for kind in Kind)))
 
 

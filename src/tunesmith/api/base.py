@@ -1,4 +1,4 @@
-"""What every part of a manifest is made of: a strict model, and rules with their CEL.
+"""The base of every part of a manifest: a strict model, and rules with their CEL.
 
 A rule about one object is written once, as a `Rule`: its `check` runs here, its `cel` goes into the CRD.
 """
@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 class Rule:
     """A rule across the fields of one object.
 
-    `check` gets the model and says whether it is right; `cel` says the same to the API server;
+    `check` gets the model and returns whether it is valid; `cel` is the same check for the API server;
     `field` is the dotted field the message is about ("" for the object itself).
     """
 
@@ -29,10 +29,10 @@ class Rule:
 
 
 class Model(BaseModel):
-    """A strict object: camelCase names, unknown fields refused, no conversions, immutable.
+    """A strict object: camelCase names, unknown fields rejected, no conversions, immutable.
 
-    A null is an absent field, as the API server reads it. Models are built when first needed: a
-    command that reads one kind need not pay for the others.
+    A null is an absent field, as for the API server. Models are built on first use: a command that
+    reads one kind does not pay for the others.
     """
 
     model_config = ConfigDict(
@@ -64,26 +64,26 @@ class Model(BaseModel):
         return self
 
     def problems(self) -> list[tuple[str, str]]:
-        """(dotted field, message) of what no CEL can say, for an object that follows the rules."""
+        """Return (dotted field, message) of what CEL cannot check, for an object that passes the rules."""
         return []
 
     def to_json(self, *, defaults: bool = True) -> dict[str, Any]:
-        """Plain JSON values with every default filled in (or left out) and absent fields left out."""
+        """Return plain JSON values with every default filled in (or left out) and absent fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults)
 
 
 def has(model: Any, name: str) -> bool:
-    """Whether the optional field `name` (in snake case) is set."""
+    """Return whether the optional field `name` (in snake case) is set."""
     return getattr(model, name) is not None
 
 
 def in_words(names: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Return `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def one_of(*names: str) -> Rule:
-    """Exactly one of the optional fields is set."""
+    """Return the rule that exactly one of the optional fields is set."""
     camel = [to_camel(name) for name in names]
     return Rule(
         f"set exactly one of {in_words(camel)}",

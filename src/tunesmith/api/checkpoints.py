@@ -1,4 +1,4 @@
-"""Checkpoints that a `fromJob` names, against what the other job's manifest says it saves and keeps."""
+"""Checkpoints that a `fromJob` names, checked against what the other job saves and keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunesmith.errors import Problem
 
 
 def kept_steps(spec: FineTuneSpec) -> list[int] | None:
-    """Return the steps of the checkpoints an undisturbed run leaves; None if the manifest does not say."""
+    """Return the steps of the checkpoints an uninterrupted run keeps; None if they cannot be known."""
     training = spec.training
     evaluates = spec.validation.active
     if training.max_steps is None or training.early_stopping or (evaluates and training.eval_steps is None):
@@ -23,7 +23,7 @@ def kept_steps(spec: FineTuneSpec) -> list[int] | None:
 
 
 def checkpoint_problems(jobs: Sequence[Job]) -> list[Problem]:
-    """Return the references to steps that the other job, if it is among `jobs`, never makes."""
+    """Return the references to steps that the other job, if it is among `jobs`, never reaches."""
     return [
         _problem(job, ref, f"{ref.target.name} ends at step {spec.training.max_steps} (training.maxSteps)")
         for job, ref, spec in _checkpoints(jobs)
@@ -32,19 +32,19 @@ def checkpoint_problems(jobs: Sequence[Job]) -> list[Problem]:
 
 
 def checkpoint_warnings(jobs: Sequence[Job]) -> list[Problem]:
-    """Return the references to checkpoints that the other job does not leave, unless it is interrupted."""
+    """Return the references to checkpoints that the other job does not keep, unless it is interrupted."""
     found = []
     for job, ref, spec in _checkpoints(jobs):
         kept = kept_steps(spec)
         if kept is not None and ref.target.checkpoint not in kept:
             steps = ", ".join(map(str, kept))
             advice = "see its saveSteps and saveTotalLimit"
-            found.append(_problem(job, ref, f"{ref.target.name} leaves checkpoints {steps}; {advice}"))
+            found.append(_problem(job, ref, f"{ref.target.name} keeps checkpoints {steps}; {advice}"))
     return found
 
 
 def _checkpoints(jobs: Sequence[Job]) -> Iterator[tuple[Job, Reference, FineTuneSpec]]:
-    """Every reference to a checkpoint of a job that is among `jobs`, with that job's spec."""
+    """Yield every reference to a checkpoint of a job that is among `jobs`, with that job's spec."""
     specs = {job.key: job.spec for job in jobs}
     for job in jobs:
         for ref in references(job):

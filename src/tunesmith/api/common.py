@@ -76,16 +76,16 @@ class ModelSource(Model):
     adapter_uri: ModelUri | None = None
     """A LoRA adapter on top of the model."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Type of the weights while computing; auto takes the checkpoint's where the device has it."""
+    """Type of the weights while computing; auto: the checkpoint's type if the device supports it."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
     """Attention implementation."""
     trust_remote_code: Annotated[bool, Ruled("remoteCode", of="uri", absent="of another job")] = False
-    """Run code that the model's repository brings; an administrator must allow the repository too."""
+    """Run the code in the model's repository; an administrator must allow the repository too."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("uri", "from_job"),
         Rule(
-            "must be a FineTuneJob; only that makes a model",
+            "must be a FineTuneJob; no other kind produces a model",
             "!has(self.fromJob) || self.fromJob.kind == 'FineTuneJob'",
             lambda m: m.from_job is None or m.from_job.kind == Kind.FINE_TUNE,
             "fromJob.kind",
@@ -106,11 +106,11 @@ class StorageSpec(Model):
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN;
     absent: the pod's own identity."""
     endpoint_url: Url | None = None
-    """Address of an S3 server other than AWS."""
+    """Endpoint of an S3 server other than AWS."""
     region: ShortName | None = None
     """Region of the buckets."""
     checksums: Literal["when_required", "when_supported"] = "when_required"
-    """When the S3 client sends checksums of its own; some servers refuse them."""
+    """When the S3 client sends checksums; some servers reject them."""
 
 
 class OutputSpec(Model):
@@ -119,7 +119,7 @@ class OutputSpec(Model):
     uri: OutputUri
     """s3://bucket/folder or file:///folder."""
     on_existing: Literal["resume", "replace", "fail"] = "resume"
-    """What to do when the output holds something already."""
+    """What to do if the output already exists."""
 
 
 class ScratchSpec(Model):
@@ -128,7 +128,7 @@ class ScratchSpec(Model):
     size: Quantity | None = None
     """Size of the disk."""
     storage_class_name: ObjectName | None = None
-    """Storage class of a volume made for each pod; absent: an emptyDir."""
+    """Storage class of a volume created for each pod; absent: an emptyDir."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -141,7 +141,7 @@ class ScratchSpec(Model):
 
 
 class ResourcesSpec(Model):
-    """What each pod gets; a node is a pod."""
+    """Resources of each pod; a node is a pod."""
 
     nodes: Annotated[int, Field(ge=1, le=512)] = 1
     """Number of pods."""
@@ -196,12 +196,12 @@ class Toleration(Model):
 
 
 class PlacementSpec(Model):
-    """Which machines the pods may run on."""
+    """Which nodes the pods may run on."""
 
     node_selector: Annotated[
         dict[Annotated[str, Ruled("nodeSelectors")], LabelValue], Field(max_length=32)
     ] = Field(default={})
-    """Labels a machine must have."""
+    """Labels a node must have."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(default=[])
     """Taints the pods tolerate."""
     priority_class_name: Annotated[ObjectName, Ruled("priorityClasses")] | None = None
@@ -209,26 +209,26 @@ class PlacementSpec(Model):
 
 
 class RunSpec(Model):
-    """How often and how long the job may try. These fields may change while it runs."""
+    """Attempts, deadlines and suspension. These fields may change while the job runs."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Attempts before the job is Failed; suspension and preemption do not count."""
     suspend: bool = False
-    """Stop the pods and keep the job for later."""
+    """Stop the pods and keep the job; set to false to resume."""
     active_deadline_seconds: Positive | None = None
-    """Seconds the job may take over all attempts."""
+    """Seconds the job may take, over all attempts."""
     start_deadline_seconds: Positive | None = None
-    """Seconds within which all pods of an attempt must run, else the job is Failed. Time in a queue does not
-    count."""
+    """Seconds within which all pods of an attempt must be running, else the job is Failed. Time in a queue
+    does not count."""
     ttl_seconds_after_finished: NotNegative | None = None
     """Seconds after which the pods of a finished job are deleted."""
 
 
 class GenerationRunSpec(RunSpec):
-    """How often and how long the job may try, and whether what has failed is asked for again."""
+    """Attempts, deadlines and suspension, and whether failed dialogues are retried."""
 
     retry_failed: bool = False
-    """Ask again for what has failed at the output, and for nothing else that is there."""
+    """Retry the failed dialogues of an existing output, and nothing else in it."""
 
 
 class HubSpec(Model):
@@ -237,13 +237,13 @@ class HubSpec(Model):
     endpoint: Url | None = None
     """Address of a mirror."""
     offline: bool = False
-    """Never ask a hub; what is named hf:// must be in the pod's, or this machine's, Hugging Face cache."""
+    """Never contact a hub; hf:// models must be in the Hugging Face cache of the pod or of this machine."""
     token_secret_ref: SecretKeyRef | None = None
     """Token for gated models."""
 
 
 WANDB = "https://api.wandb.ai"
-"""Where tracking.wandb sends to without a baseUrl."""
+"""Where tracking.wandb reports to without a baseUrl."""
 
 
 class WandbSpec(Model):
@@ -256,9 +256,9 @@ class WandbSpec(Model):
     entity: ShortText | None = None
     """Team or user."""
     base_url: Annotated[Url | None, Ruled("endpoints", absent=WANDB)] = None
-    """A server of one's own; the vendor's, or that of WANDB_BASE_URL on one machine, if absent."""
+    """A self-hosted server; if absent, the public one, or that of WANDB_BASE_URL on one machine."""
     api_key_secret_ref: SecretKeyRef | None = None
-    """API key; absent: WANDB_API_KEY or `wandb login` of one machine, else the run is recorded offline."""
+    """API key; absent: WANDB_API_KEY or `wandb login` on one machine, else the run is recorded offline."""
 
 
 class TrackingSpec(Model):
@@ -278,11 +278,11 @@ class JobSpec(Model):
     output: OutputSpec
     """Where results go."""
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
-    """What each pod gets."""
+    """Resources of each pod."""
     placement: PlacementSpec = Field(default_factory=PlacementSpec)
-    """Which machines the pods may run on."""
+    """Which nodes the pods may run on."""
     runtime: Annotated[ShortName, Ruled("runtimes")] = "default"
-    """Name of a training image the administrator offers."""
+    """Name of a training image that the administrator provides."""
     run: RunSpec = Field(default_factory=RunSpec)
     """Attempts, deadline, suspension."""
     hub: HubSpec = Field(default_factory=HubSpec)
@@ -292,7 +292,7 @@ class JobSpec(Model):
 
 
 def output_apart(message: str, *inputs: str) -> Rule:
-    """The output holds none of the inputs (snake case, dotted): else it would overwrite them."""
+    """Return the rule that no input (snake case, dotted) is inside the output, which would overwrite it."""
     return Rule(
         message,
         " && ".join(f"!({_set_cel(field)}{inside_cel(_camel_path(field))})" for field in inputs),
@@ -306,7 +306,7 @@ def _camel_path(field: str) -> str:
 
 
 def _set_cel(field: str) -> str:
-    """`has(…) && ` for every optional part of the path, all but the first being optional."""
+    """Return `has(…) && ` for every optional part of the path: all but the first."""
     parts = _camel_path(field).split(".")
     return "".join(f"has({'.'.join(parts[: i + 1])}) && " for i in range(2, len(parts)))
 

@@ -35,12 +35,12 @@ _KIND_COLUMN = {
 
 def _columns(kind: Kind) -> list[dict[str, Any]]:
     rows = [
-        ("Phase", "string", ".status.phase", "Where the job is in its life"),
-        ("Progress", "string", ".status.progress.text", "Done and all"),
+        ("Phase", "string", ".status.phase", "Phase of the job's life cycle"),
+        ("Progress", "string", ".status.progress.text", "Done and total"),
         _KIND_COLUMN[kind],
         ("ETA", "string", ".status.progress.eta", "Expected time left"),
-        ("Attempts", "integer", ".status.attempts", "Attempts that counted"),
-        ("Age", "date", ".metadata.creationTimestamp", "Time since the job was made"),
+        ("Attempts", "integer", ".status.attempts", "Attempts that count"),
+        ("Age", "date", ".metadata.creationTimestamp", "Time since the job was created"),
     ]
     return [
         {"name": name, "type": type_, "jsonPath": path, "description": text}
@@ -49,7 +49,7 @@ def _columns(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _unchangeable(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Transition rules: each part of the spec but `run` stays as created; `has` sees one added or removed."""
+    """Return transition rules: the spec except `run` is immutable; `has` detects added or removed ones."""
     rules = []
     for name, node in spec["properties"].items():
         if name in MUTABLE:
@@ -66,7 +66,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
     spec = structural_schema(SPECS[kind], "spec")
     spec["x-kubernetes-validations"] = [*spec.get("x-kubernetes-validations", []), *_unchangeable(spec)]
     about = spec["description"]
-    spec["description"] = "What the job shall do; all but run stays as created."
+    spec["description"] = "Desired state of the job; immutable except for run."
     return {
         "description": about,
         "type": "object",
@@ -83,7 +83,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
 
 
 def crd(kind: Kind) -> dict[str, Any]:
-    """The CustomResourceDefinition of one kind, as plain values."""
+    """Return the CustomResourceDefinition of one kind, as plain values."""
     plural, name = PLURALS[kind], str(kind)
     version = {
         "name": VERSION,
@@ -114,7 +114,7 @@ def crd(kind: Kind) -> dict[str, Any]:
 
 
 class _Dumper(Dumper):
-    """Lists are indented below their key."""
+    """A dumper that indents lists below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Indent lists too."""
@@ -123,24 +123,24 @@ class _Dumper(Dumper):
 
 
 def crd_text(kind: Kind) -> str:
-    """The CustomResourceDefinition as YAML, the same text each time."""
+    """Return the CustomResourceDefinition as YAML, the same text each time."""
     body = yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
     return f"{HEADER}---\n{body}"
 
 
 def chart_text(kind: Kind) -> str:
-    """The same as a template of the Helm chart, which may be switched off and outlives an uninstall."""
+    """Return it as a Helm template that can be disabled and is kept on uninstall."""
     name = f"  name: {PLURALS[kind]}.{GROUP}\n"
     keep = "{{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n{{- end }}\n"
-    # Helm would take two opening braces for its own; so they are written as text.
+    # Helm would interpret two opening braces, so they are escaped.
     before, after = (part.replace("{{", '{{ "{{" }}') for part in crd_text(kind).split(name, 1))
     return f"{{{{- if .Values.crds.enabled }}}}\n{before}{name}{keep}{after}{{{{- end }}}}\n"
 
 
 def write_crds(folder: Path) -> list[Path]:
-    """Write all three, named as controller-gen names them; returns the files.
+    """Write all three, named as controller-gen names them; return the files.
 
-    If the chart is beside `folder`, as in this repository, what is generated of it is written too.
+    If the chart is beside `folder`, as in this repository, its generated files are written too.
     """
     targets = [(folder, crd_text)]
     chart = folder.parent / CHART

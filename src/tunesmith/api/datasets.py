@@ -16,7 +16,7 @@ class ChatFormat(Model):
     """Conversations: OpenAI messages, ShareGPT, pairs, or OASST trees."""
 
     train_on: Literal["lastAssistant", "allAssistant"] = "allAssistant"
-    """Which replies are learned."""
+    """Which replies are trained on."""
 
 
 class InstructionFormat(Model):
@@ -27,14 +27,14 @@ class TextFormat(Model):
     """Plain text in which every token is a label."""
 
     join: Literal["file", "paragraph", "line"] = "line"
-    """What one document of a plain text file is: the file, the lines between blank ones, or each line."""
+    """What counts as one document in a plain text file: the file, each paragraph, or each line."""
 
 
 class HistorySpec(Model):
     """What the user said in other dialogues."""
 
     max_items: Annotated[int, Field(ge=0, le=1000)] = 15
-    """Utterances at most, the newest kept."""
+    """Utterances at most; the newest are kept."""
     max_characters: Annotated[int, Field(ge=1, le=100000)] = 200
     """Characters of one utterance at most."""
 
@@ -45,11 +45,11 @@ class UserSimulationFormat(Model):
     expand: bool = False
     """Also make a sample of every earlier turn of the simulated user."""
     max_samples_per_user: Positive | None = None
-    """Samples of one user at most, drawn by sampleSeed and the user alone."""
+    """Samples of one user at most, chosen by sampleSeed and the user alone."""
     one_sample_per_user: bool = False
     """Only the user's last item."""
     sample_seed: RandomSeed = 42
-    """Seed of the draw."""
+    """Seed of the choice."""
     ablation_config: Literal[
         "profile_and_history_and_context",
         "profile_and_history",
@@ -59,13 +59,13 @@ class UserSimulationFormat(Model):
         "history_only",
         "context_only",
     ] = "profile_and_context"
-    """Which parts the prompt shows."""
+    """Which parts the prompt contains."""
     prompt_style: Literal["simple", "detailed", "flat"] = "simple"
     """How the prompt is written."""
     history: HistorySpec = Field(default_factory=HistorySpec)
-    """How much history the prompt shows."""
+    """How much history the prompt contains."""
     use_history: bool | None = None
-    """Show history; follows ablationConfig if absent."""
+    """Include history; follows ablationConfig if absent."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -83,7 +83,7 @@ class CharacterFormat(Model):
     name: ShortText
     """The character's name."""
     speakers: Annotated[list[ShortText], Field(min_length=1, max_length=64)] | None = None
-    """Speakers whose lines are used, or [any]; the character's name alone if absent."""
+    """Speakers whose lines are used, or [any]; only the character's own if absent."""
     background_keys: Annotated[list[ShortText], Field(max_length=64)] | None = None
     """Values of `input` that mark a background record."""
     background_instruction: Text | None = None
@@ -98,13 +98,13 @@ class SampledFormat(Model):
     """Replies kept by a RejectionSampleJob; each weighs 1/n for its prompt."""
 
     articles_uri: StorageUri | None = None
-    """File of the articles, of which a record without a prompt gets the prompt that legalJudgement asks."""
+    """File of the articles, from which a record without a prompt gets the prompt of legalJudgement."""
     changed_articles_uri: StorageUri | None = None
-    """File of the changed articles, if the prompts show both laws, as with legalJudgement."""
+    """File of the changed articles, if the prompts contain both laws, as with legalJudgement."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "needs articlesUri, the articles as they were",
+            "needs articlesUri, the unchanged articles",
             "!has(self.changedArticlesUri) || has(self.articlesUri)",
             lambda m: m.changed_articles_uri is None or m.articles_uri is not None,
             "changedArticlesUri",
@@ -118,13 +118,13 @@ class LegalJudgementFormat(Model):
     articles_uri: StorageUri
     """File of the articles: {id: text} or [{id, content}]."""
     changed_articles_uri: StorageUri | None = None
-    """File of the changed articles: both laws are shown, and the case is judged by this one."""
+    """File of the changed articles: the prompt contains both laws, and the case is judged by this one."""
     label: Literal["NV", "V", "TU", "TD", "XT", "NX", "original"] | None = None
     """Direction of the whole file, for direction metrics."""
 
 
 class SubsetSpec(Model):
-    """A seeded part of the records."""
+    """A seeded subset of the records."""
 
     ratio: Annotated[float, Field(gt=0, le=1)]
     """Share of the records that is kept."""
@@ -132,10 +132,10 @@ class SubsetSpec(Model):
     """Seed of the choice."""
 
 
-# Blocks of which exactly one says how a dataset is read.
+# Blocks of which exactly one sets how a dataset is read.
 DATASET_FORMATS = ("chat", "instruction", "text", "user_simulation", "character", "sampled")
 FORMAT_COUNT = one_of(*DATASET_FORMATS).cel.removesuffix(" == 1")
-# Which format a job's output can be read as.
+# The format that a job's output can be read as.
 UPSTREAM_FORMATS = {"RejectionSampleJob": "sampled", "DialogueGenJob": "chat"}
 
 
@@ -168,22 +168,22 @@ class DatasetSpec(Model):
     repeat: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How often the dataset is seen in an epoch; may be a fraction."""
     subset: SubsetSpec | None = None
-    """A seeded part of the records."""
+    """A seeded subset of the records."""
     encoding: Encoding = "utf-8"
-    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
+    """Encoding of text files that are not UTF-8; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
     """System message of conversations that have none."""
     max_bad_records: NotNegative = 0
-    """Bad records that do not fail the job."""
+    """Bad records tolerated before the job fails."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("uri", "from_job"),
         one_of(*DATASET_FORMATS),
         Rule(
-            "a RejectionSampleJob gives sampled data and a DialogueGenJob gives chat; "
-            "set that format, or name a job of that kind",
+            "a RejectionSampleJob produces sampled data and a DialogueGenJob chat; "
+            "set that format, or reference a job of that kind",
             f"!has(self.fromJob) || {FORMAT_COUNT} == 0 || "
             "(self.fromJob.kind == 'RejectionSampleJob' && has(self.sampled)) || "
             "(self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
@@ -194,17 +194,17 @@ class DatasetSpec(Model):
 
     @property
     def format(self) -> str:
-        """Name of the format block that is set, in snake case."""
+        """Return the name of the format block that is set, in snake case."""
         return next(name for name in DATASET_FORMATS if has(self, name))
 
 
 class ValidationSpec(Model):
-    """What the model is judged on while it trains."""
+    """What the model is validated on while it trains."""
 
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the data set aside."""
+    """Share of the data to hold out."""
     uri: StorageUri | None = None
-    """File or folder of its own, instead of a share."""
+    """A separate file or folder, instead of a share."""
     chat: ChatFormat | None = None
     """Format of uri: conversations."""
     instruction: InstructionFormat | None = None
@@ -218,17 +218,17 @@ class ValidationSpec(Model):
     sampled: SampledFormat | None = None
     """Format of uri: replies kept by a RejectionSampleJob."""
     by: Literal["user", "sample"] | None = None
-    """What is set aside whole: users (default where users exist) or samples."""
+    """Unit of the hold-out: users (default if records have users) or samples."""
     seed: RandomSeed = 42
     """Seed of the choice."""
     encoding: Encoding = "utf-8"
-    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
+    """Encoding of text files that are not UTF-8; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
     """Records read at most."""
     system_prompt: Text | None = None
     """System message of conversations that have none."""
     max_bad_records: NotNegative = 0
-    """Bad records that do not fail the job."""
+    """Bad records tolerated before the job fails."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -246,12 +246,12 @@ class ValidationSpec(Model):
 
     @property
     def active(self) -> bool:
-        """Whether anything is set aside at all."""
+        """Return whether there is a validation set."""
         return self.uri is not None or self.ratio > 0
 
     @property
     def format(self) -> str:
-        """Name of the format block that is set, in snake case; only with `uri`."""
+        """Return the name of the format block that is set, in snake case; only with `uri`."""
         return next(name for name in DATASET_FORMATS if has(self, name))
 
 
@@ -262,7 +262,7 @@ class PromptsSpec(Model):
     """Prompts to sample replies for."""
 
     uri: StorageUri | None = None
-    """File or folder: s3://bucket/key or file:///path. Of a folder of sets, each set is a subfolder with a
+    """File or folder: s3://bucket/key or file:///path. In a folder of sets, each set is a subfolder with a
     label.json."""
     from_job: FromJob | None = None
     """Output of a DialogueGenJob, as chat."""
@@ -273,19 +273,19 @@ class PromptsSpec(Model):
     instruction: InstructionFormat | None = None
     """Alpaca records; output is the reference."""
     encoding: Encoding = "utf-8"
-    """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
+    """Encoding of text files that are not UTF-8; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
-    """Records read at most; of a folder of sets, of each."""
+    """Records read at most; of a folder of sets, per set."""
     system_prompt: Text | None = None
     """System message of prompts that have none."""
     max_bad_records: NotNegative = 0
-    """Bad records that do not fail the job."""
+    """Bad records tolerated before the job fails."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("uri", "from_job"),
         one_of(*PROMPT_FORMATS),
         Rule(
-            "only a DialogueGenJob gives prompts, and they are chat",
+            "only a DialogueGenJob produces prompts, and its format is chat",
             "!has(self.fromJob) || !(has(self.chat) || has(self.legalJudgement) || has(self.instruction))"
             " || (self.fromJob.kind == 'DialogueGenJob' && has(self.chat))",
             lambda m: (

@@ -41,19 +41,19 @@ class SeedsSpec(Model):
     limit: Positive | None = None
     """Records read at most."""
     shuffle_seed: RandomSeed | None = None
-    """Seed of the order; the file's own if absent."""
+    """Seed of the order; the file's order if absent."""
     max_bad_records: NotNegative = 0
     """Bad records that do not fail the job."""
 
 
 class ContextSpec(Model):
-    """How much of a dialogue the models see."""
+    """How much of a dialogue is sent to the models."""
 
     max_messages: Annotated[int, Field(ge=1, le=1000)] = 16
-    """Messages at most, the newest kept; the system message is not counted."""
+    """Messages at most; the newest are kept, and the system message does not count."""
 
 
-# The fields of a request that Tunesmith sets, and the type that OpenAI's API gives them.
+# The request fields that Tunesmith sets, and their types in OpenAI's API.
 SET_BY_TUNESMITH = {
     "model": "string",
     "messages": "array",
@@ -67,35 +67,35 @@ SET_BY_TUNESMITH = {
 
 
 class BatchSpec(Model):
-    """The server's batch interface: cheaper, and answered within a day."""
+    """The server's batch API: cheaper, and answered within a day."""
 
     max_wait_seconds: Annotated[int, Field(ge=60, le=2592000)] = 86400
-    """Seconds after which a batch is cancelled and what it lacks is asked for again."""
+    """Seconds after which a batch is cancelled and its unanswered requests are sent again."""
     discount: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """What a token of a batch costs, as a share of the price."""
+    """Price of a token in a batch, as a share of the regular price."""
 
 
 class OpenAIEndpoint(Model):
-    """Anything that speaks OpenAI's chat API."""
+    """A server with OpenAI's chat API."""
 
     base_url: Url
-    """Address up to /v1 or its like."""
+    """Base address, up to /v1 or the like."""
     model: ShortText
-    """Name of the model there."""
+    """Name of the model on the server."""
     api_key_secret_ref: SecretKeyRef | None = None
     """API key."""
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
-    """What the server calls maxTokens; auto: max_tokens, until it refuses that and names the other."""
+    """The server's name for maxTokens; auto: max_tokens, until the server rejects it and names the other."""
     send_temperature: bool = True
-    """False for models that refuse a temperature: the request has none."""
+    """False for models that reject a temperature: requests then have none."""
     extra_body: Annotated[JsonObject, object_without(SET_BY_TUNESMITH)] = Field(default={})
-    """Further fields of each request, as reasoning_effort."""
+    """Additional fields of each request, such as reasoning_effort."""
     batch: BatchSpec | None = None
-    """Ask through the server's batch interface, one batch per round and role; {} takes the defaults."""
+    """Send requests through the server's batch API, one batch per round and role; {} takes the defaults."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"must not hold {', '.join(SET_BY_TUNESMITH)}, which Tunesmith sets from fields of their own",
+            f"must not contain {', '.join(SET_BY_TUNESMITH)}, which Tunesmith sets from other fields",
             "!has(self.extraBody) || !("
             + " || ".join(f"has(self.extraBody.{name})" for name in SET_BY_TUNESMITH)
             + ")",
@@ -120,33 +120,33 @@ class TransformersEndpoint(TransformersEngine):
 
 
 class LimitsSpec(Model):
-    """What an endpoint may be asked."""
+    """Limits on the requests to an endpoint."""
 
     max_parallel_requests: Annotated[int, Field(ge=1, le=10000)] = 16
-    """Requests under way at once."""
+    """Concurrent requests."""
     requests_per_minute: Positive | None = None
-    """Requests a minute."""
+    """Requests per minute."""
     tokens_per_minute: Positive | None = None
-    """Tokens a minute, prompt and reply together."""
+    """Tokens per minute, prompt and reply together."""
     timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
-    """Seconds until a request is given up."""
+    """Seconds until a request times out."""
     max_retries: Annotated[int, Field(ge=0, le=1000)] = 6
-    """Tries after the first, empty replies included."""
+    """Retries of a request, those after empty replies included."""
 
 
 class EndpointSpec(Model):
-    """A model that answers."""
+    """A model that generates replies."""
 
     openai: OpenAIEndpoint | None = None
-    """Anything that speaks OpenAI's chat API."""
+    """A server with OpenAI's chat API."""
     vllm: VllmEndpoint | None = None
     """A vLLM engine in the pod."""
     transformers: TransformersEndpoint | None = None
     """transformers' generate in the pod."""
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
-    """What the endpoint may be asked."""
+    """Limits on the requests to the endpoint."""
     price: PriceSpec | None = None
-    """What tokens cost; if absent, what the table of genai-prices says of the model."""
+    """Price of tokens; if absent, that of the model in genai-prices."""
 
     rules: ClassVar[tuple[Rule, ...]] = (one_of("openai", "vllm", "transformers"),)
 
@@ -157,18 +157,18 @@ class RoleSpec(Model):
     endpoint: ShortName
     """Name of an endpoint."""
     temperature: Temperature = 0.7
-    """0 takes the likeliest token each time."""
+    """0: greedy decoding."""
     max_tokens: Annotated[int, Field(ge=1, le=1048576)] = 512
-    """Tokens of a message at most."""
+    """Maximum tokens of a message."""
     prompt_uri: StorageUri | None = None
-    """A file with the role's prompt, instead of the one that comes with Tunesmith."""
+    """A file with the role's prompt, instead of Tunesmith's own."""
 
 
 class RolesSpec(Model):
     """The three roles."""
 
     question: RoleSpec
-    """Asks the follow-up."""
+    """Asks the follow-up question."""
     answer: RoleSpec
     """Answers from the history."""
     correction: RoleSpec
@@ -176,14 +176,14 @@ class RolesSpec(Model):
 
 
 class BudgetSpec(Model):
-    """A wall for spending."""
+    """A limit on spending."""
 
     max_usd: Annotated[float, Field(gt=0)]
-    """USD that are never exceeded."""
+    """Limit in USD, never exceeded."""
 
 
 class DialogueResources(ResourcesSpec):
-    """What the pod gets; a DialogueGenJob is one pod."""
+    """Resources of the pod; a DialogueGenJob is one pod."""
 
     nodes: Annotated[int, Field(ge=1, le=1)] = 1
     """Always 1."""
@@ -197,7 +197,7 @@ def _roles(m: Any) -> tuple[RoleSpec, ...]:
 
 def _role_rule(role: str) -> Rule:
     return Rule(
-        "must be the name of one of endpoints",
+        "must be the name of an entry of endpoints",
         f"self.roles.{role}.endpoint in self.endpoints",
         lambda m: getattr(m.roles, role).endpoint in m.endpoints,
         f"roles.{role}.endpoint",
@@ -210,23 +210,23 @@ class DialogueGenSpec(JobSpec):
     seeds: SeedsSpec
     """Single turns or histories the dialogues grow from."""
     rounds: Annotated[int, Field(ge=1, le=100)]
-    """Rounds of each dialogue in all, those of its seed included; may grow over an existing output."""
+    """Total rounds of each dialogue, those of its seed included; may be raised for an existing output."""
     context: ContextSpec = Field(default_factory=ContextSpec)
-    """How much of a dialogue the models see."""
+    """How much of a dialogue is sent to the models."""
     endpoints: Annotated[dict[ShortName, EndpointSpec], Field(min_length=1, max_length=16)]
-    """Models that answer, by name."""
+    """Models that generate replies, by name."""
     roles: RolesSpec
     """Who plays which role."""
     budget: BudgetSpec | None = None
-    """A wall for spending."""
+    """A limit on spending."""
     max_failed_ratio: Ratio = 0.5
-    """Share of the dialogues that may fail; if more do, or all, so does the job."""
+    """Share of the dialogues that may fail; if more do, or all, the job fails."""
     dry_run: bool = False
-    """Send nothing; show the first requests and the expected cost."""
+    """Send no requests; show the first ones and the expected cost."""
     resources: DialogueResources = Field(default_factory=DialogueResources)
-    """What the pod gets."""
+    """Resources of the pod."""
     run: GenerationRunSpec = Field(default_factory=GenerationRunSpec)
-    """Attempts, deadline, suspension, asking again."""
+    """Attempts, deadline, suspension, retry of failed dialogues."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -239,16 +239,16 @@ class DialogueGenSpec(JobSpec):
         _role_rule("question"),
         _role_rule("answer"),
         _role_rule("correction"),
-        output_apart("must not hold the seeds, which it would overwrite", "seeds.uri"),
+        output_apart("must not contain the seeds, which it would overwrite", "seeds.uri"),
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        """Endpoints without a price where a budget needs one."""
+        """Return the endpoints without a price if a budget needs one."""
         used = {role.endpoint for role in (self.roles.question, self.roles.answer, self.roles.correction)}
         return [
             (
                 f"endpoints.{name}.price",
-                f"is required with a budget: the table of prices does not know {endpoint.openai.model} at "
+                f"is required with a budget: genai-prices does not list {endpoint.openai.model} at "
                 f"{endpoint.openai.base_url}",
             )
             for name, endpoint in self.endpoints.items()

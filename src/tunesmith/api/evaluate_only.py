@@ -1,4 +1,4 @@
-"""Rules of a FineTuneJob about `method: {none: {}}` and `compareWith`: what only makes sense with or without.
+"""Rules of a FineTuneJob about `method: {none: {}}` and `compareWith`: what is valid only with or without.
 
 The API server fills in the defaults of an absent block, so a block that holds nothing but defaults counts as
 absent, there and here.
@@ -18,16 +18,16 @@ from tunesmith.api.base import Model, Rule
 # A field of several types has none in the schema, and CEL cannot name it.
 _UNREADABLE = "x-kubernetes-preserve-unknown-fields"
 NONE = "has(self.method.none)"
-_TRAINS_NOTHING = "does not go with method none, which trains nothing; remove it"
+_TRAINS_NOTHING = "cannot be combined with method none, which trains nothing; remove it"
 
 
 def evaluate_only(spec: Any) -> bool:
-    """Whether a FineTuneSpec trains nothing."""
+    """Return whether a FineTuneSpec trains nothing."""
     return spec.method.none is not None
 
 
 def evaluate_only_rules(blocks: Mapping[str, type[Model]]) -> tuple[Rule, ...]:
-    """The rules about method none; `blocks` are fields with defaults that belong to training."""
+    """Return the rules about method none; `blocks` are training fields with defaults."""
     return (
         Rule(
             "is required, unless method is none",
@@ -55,13 +55,13 @@ def evaluate_only_rules(blocks: Mapping[str, type[Model]]) -> tuple[Rule, ...]:
             "tracking.wandb",
         ),
         Rule(
-            "is required with method none, or previews: there is nothing else to do",
+            "or previews is required with method none: there is nothing else to do",
             f"!{NONE} || size(self.evaluation) > 0 || size(self.previews) > 0",
             lambda m: not evaluate_only(m) or bool(m.evaluation or m.previews),
             "evaluation",
         ),
         Rule(
-            "must be 1 with method none, whose models are evaluated on one pod",
+            "must be 1 with method none: models are evaluated on one pod",
             f"!{NONE} || self.resources.nodes == 1",
             lambda m: not evaluate_only(m) or m.resources.nodes == 1,
             "resources.nodes",
@@ -70,7 +70,7 @@ def evaluate_only_rules(blocks: Mapping[str, type[Model]]) -> tuple[Rule, ...]:
 
 
 def _absent(name: str, block: type[Model]) -> Rule:
-    """The block holds nothing but its defaults."""
+    """Return whether the block has only default values."""
     same = " && ".join(_default_cel(f"self.{name}", block))
     return Rule(
         _TRAINS_NOTHING,
@@ -81,7 +81,7 @@ def _absent(name: str, block: type[Model]) -> Rule:
 
 
 def _default_cel(path: str, block: type[Model]) -> list[str]:
-    """For each field of a block that CEL can read, that it is as it is by default."""
+    """Return CEL that each field of a block that CEL can read has its default."""
     found = []
     for field in block.model_fields.values():
         if any(
@@ -96,7 +96,7 @@ def _default_cel(path: str, block: type[Model]) -> list[str]:
         if default is None:
             found.append(f"!has({place})")
         else:
-            # A number without a point is a whole number to CEL, and a field of type number a double.
+            # CEL takes a number without a decimal point for an int, and a field of type number for a double.
             value = repr(default) if isinstance(default, float) else json.dumps(default)
             found.append(f"{place} == {value}")
     return found
@@ -117,7 +117,7 @@ COMPARE_RULES = (
         "compareWith",
     ),
     Rule(
-        "must not hold a model of compareWith, which it would overwrite",
+        "must not contain a model of compareWith, which it would overwrite",
         _EACH.format(
             f"(!has(c.uri) || !{inside_cel('c.uri')})"
             f" && (!has(c.adapterUri) || !{inside_cel('c.adapterUri')})"

@@ -1,4 +1,4 @@
-"""Where in a model, and in the models in it, a type stands: in its annotations, and in one object of it."""
+"""Find a type in a model and in its nested models: in the annotations, and in one object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEMS, VALUES, KEYS = "[]", "{}", "{key}"
 
 @cache
 def field_hints(model: type[Model]) -> tuple[tuple[KeyPath, Any], ...]:
-    """Return every annotation in a model and in the models in it, with the path that leads there."""
+    """Return every annotation in a model and in its nested models, with its path."""
     hints = get_type_hints(model, include_extras=True)
     return tuple(
         found
@@ -44,7 +44,7 @@ def _hints(hint: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def values_of(wanted: type[T], value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, T]]:
-    """Every value of a type below `value`, in the order of the fields, with the keys that lead to it."""
+    """Yield every value of a type below `value`, in the order of the fields, with its keys."""
     match value:
         case _ if isinstance(value, wanted):
             yield keys, value
@@ -60,5 +60,5 @@ def values_of(wanted: type[T], value: Any, keys: Keys = ()) -> Iterator[tuple[Ke
 
 
 def field_name(keys: Keys) -> str:
-    """A field of the spec as messages name it."""
+    """Return a field of the spec as messages name it."""
     return "spec" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)

@@ -37,7 +37,7 @@ class LoraMethod(Model):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Dropout before the adapter."""
     target_modules: ShortText = "all-linear"
-    """all-linear, or names of modules with commas between them."""
+    """all-linear, or comma-separated names of modules."""
 
 
 class QloraMethod(LoraMethod):
@@ -63,7 +63,7 @@ class MethodSpec(Model):
     qlora: QloraMethod | None = None
     """Low-rank adapters over 4-bit weights."""
     none: NoMethod | None = None
-    """Nothing: evaluate and preview the model as it is."""
+    """Nothing: evaluate and preview the model unchanged."""
 
     rules: ClassVar[tuple[Rule, ...]] = (one_of("full", "lora", "qlora", "none"),)
 
@@ -74,63 +74,63 @@ class EarlyStopping(Model):
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     """Evaluations without improvement before training stops."""
     threshold: Annotated[float, Field(ge=0)] = 0.0
-    """How much lower the loss must be to count."""
+    """Minimum decrease of the loss that counts as an improvement."""
 
 
 class TrainingSpec(Model):
-    """Hyperparameters, by Hugging Face's names."""
+    """Hyperparameters, by their Hugging Face names."""
 
     num_train_epochs: Annotated[float, Field(gt=0, le=10000)] = 3.0
-    """Passes over the data."""
+    """Epochs."""
     max_steps: Positive | None = None
-    """Optimizer steps at most, instead of numTrainEpochs."""
+    """Maximum optimizer steps, instead of numTrainEpochs."""
     per_device_train_batch_size: Annotated[int, Field(ge=1, le=4096)] = 2
-    """Samples of one device in one micro-batch."""
+    """Samples per device and micro-batch."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = 8
-    """Micro-batches of one optimizer step."""
+    """Micro-batches per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-4
-    """Highest learning rate."""
+    """Peak learning rate."""
     lr_scheduler: Literal[
         "cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
     ] = "cosine"
-    """Course of the learning rate."""
+    """Learning rate schedule."""
     warmup_steps: NotNegative = 100
-    """Steps until the highest learning rate; never more than a tenth of the run."""
+    """Steps until the peak learning rate; at most a tenth of the run."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
     """Weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    """Longest gradient; 0 does not clip."""
+    """Norm to which gradients are clipped; 0: no clipping."""
     optimizer: Literal[
         "auto", "adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"
     ] = "auto"
-    """auto: paged AdamW for QLoRA on a GPU, fused AdamW else."""
+    """auto: paged AdamW for QLoRA on a GPU, else fused AdamW."""
     max_length: Annotated[int, Field(ge=8, le=4194304)] | None = None
-    """Tokens of a sample at most; if absent, what the model has positions for, and no more than 4096."""
+    """Maximum tokens of a sample; if absent, the model's maximum positions, at most 4096."""
     packing: Literal["tree", "none"] = "tree"
-    """tree computes shared prefixes once; same loss, same gradients."""
+    """tree: shared prefixes are computed once; same loss, same gradients."""
     shuffle: Literal["group", "sample"] = "group"
     """Unit of shuffling: samples that share a case or dialogue, or single samples."""
     tokens_per_device: IntOrAuto = "auto"
-    """Tokens of one device in one micro-batch; auto: chosen by memory."""
+    """Tokens per device and micro-batch; auto: chosen by memory."""
     loss_reduction: Literal["tokenMean", "sampleMean"] = "tokenMean"
-    """Whether each token or each sample weighs the same."""
+    """Whether each token or each sample has equal weight."""
     truncate_prompt: bool = True
-    """Cut the beginning of a prompt that is longer than maxLength, instead of calling the record bad. User
-    simulation leaves out a dialogue's oldest turns and history either way."""
+    """Truncate the beginning of a prompt that is longer than maxLength, instead of calling the record bad.
+    User simulation drops a dialogue's oldest turns and history either way."""
     truncate_reply: bool = False
-    """Cut a reply that alone is longer than maxLength, instead of calling the record bad."""
+    """Truncate a reply that alone is longer than maxLength, instead of counting the record as bad."""
     gradient_checkpointing: BoolOrAuto = "auto"
-    """Compute activations twice to save memory."""
+    """Recompute activations in the backward pass to save memory."""
     seed: RandomSeed = 42
-    """Seed of order, initial adapter and dropout."""
+    """Seed of the order, the initial adapter and dropout."""
     logging_steps: Positive = 10
-    """Steps between two lines of metrics."""
+    """Steps between lines of metrics."""
     save_steps: Positive = 100
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     save_total_limit: Annotated[int, Field(ge=1, le=1000)] = 3
     """Checkpoints kept."""
     eval_steps: Positive | None = None
-    """Steps between two evaluations; each epoch if absent."""
+    """Steps between validations; if absent, once per epoch."""
     early_stopping: EarlyStopping | None = None
     """Stop when the validation loss no longer falls."""
 
@@ -139,11 +139,11 @@ class DeepSpeedSpec(Model):
     """DeepSpeed: a ZeRO stage, or a whole configuration."""
 
     zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
-    """0 none, 1 optimizer, 2 and gradients, 3 and weights are shared out."""
+    """What is partitioned: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """What is kept in main memory."""
+    """What is offloaded to main memory."""
     config: JsonObject | None = None
-    """A whole DeepSpeed configuration, instead."""
+    """A complete DeepSpeed configuration, instead."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("zero_stage", "config"),
@@ -154,7 +154,7 @@ class DeepSpeedSpec(Model):
             "offload",
         ),
         Rule(
-            "all needs zeroStage 3, optimizer needs zeroStage 1 or more",
+            "all requires zeroStage 3, optimizer requires zeroStage 1 or more",
             "!has(self.zeroStage) || self.offload == 'none' || self.zeroStage == 3 || "
             "(self.offload == 'optimizer' && self.zeroStage >= 1)",
             lambda m: (
@@ -166,18 +166,18 @@ class DeepSpeedSpec(Model):
 
 
 class EvaluationSpec(Model):
-    """Prompts that base and tuned model answer after training, and every model to compare with."""
+    """Prompts that the base model, the tuned one and those of compareWith answer after training."""
 
     name: ShortText
     """Name of the evaluation."""
     prompts: PromptsSpec
     """Prompts to answer."""
     verifier: VerifierSpec | None = None
-    """Which replies are right; the task's own if absent."""
+    """Which replies are accepted; the task's own verifier if absent."""
     sampling: EvaluationSampling = Field(default_factory=EvaluationSampling)
-    """How replies are drawn."""
+    """How replies are sampled."""
     engine: EngineSpec | None = None
-    """What generates; vLLM where it is installed, else transformers."""
+    """What generates; if absent, vLLM if it is installed, else transformers."""
 
     rules: ClassVar[tuple[Rule, ...]] = (VERIFIER_RULE,)
 
@@ -216,11 +216,11 @@ class FineTuneSpec(JobSpec):
     model: ModelSource
     """The model to start from."""
     compare_with: Annotated[list[ModelSource], Field(min_length=1, max_length=8)] | None = None
-    """Further models that answer the evaluations, and the previews of method none."""
+    """Additional models that answer the evaluations, and with method none the previews."""
     datasets: Annotated[list[DatasetSpec], Field(max_length=64)] = Field(default=[])
-    """What it learns from; required unless method is none."""
+    """What the model is trained on; required unless method is none."""
     validation: ValidationSpec = Field(default_factory=ValidationSpec)
-    """What it is judged on while it trains."""
+    """What the model is validated on while it trains."""
     method: MethodSpec
     """What is trained."""
     training: TrainingSpec = Field(default_factory=TrainingSpec)
@@ -228,7 +228,7 @@ class FineTuneSpec(JobSpec):
     deepspeed: DeepSpeedSpec | None = None
     """DeepSpeed."""
     evaluation: Annotated[list[EvaluationSpec], Field(max_length=16)] = Field(default=[])
-    """Prompts that base and tuned model answer after training, and every model to compare with."""
+    """Prompts that the base model, the tuned one and those of compareWith answer after training."""
     previews: Annotated[list[PreviewSpec], Field(max_length=32)] = Field(default=[])
     """Prompts answered before and after training."""
 
@@ -248,7 +248,7 @@ class FineTuneSpec(JobSpec):
             "training.evalSteps",
         ),
         output_apart(
-            "must not hold the model or the validation set, which it would overwrite",
+            "must not contain the model or the validation set, which it would overwrite",
             "model.uri",
             "model.adapter_uri",
             "validation.uri",
@@ -256,7 +256,7 @@ class FineTuneSpec(JobSpec):
             "validation.sampled.changed_articles_uri",
         ),
         Rule(
-            "must not hold a dataset or the prompts of an evaluation, which it would overwrite",
+            "must not contain a dataset or the prompts of an evaluation, which it would overwrite",
             f"!self.datasets.exists(d, has(d.uri) && {inside_cel('d.uri')})"
             " && !self.datasets.exists(d, has(d.sampled) && has(d.sampled.articlesUri)"
             f" && {inside_cel('d.sampled.articlesUri')})"

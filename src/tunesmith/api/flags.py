@@ -1,7 +1,7 @@
-"""Settings of other tools, and the field of a manifest that each one stands for.
+"""Settings of other tools, and the manifest field that corresponds to each.
 
 Names as the Hugging Face Trainer, TRL, LLaMA-Factory, Axolotl and people's own scripts spell them. Used for
-hints where a manifest holds such a name, and by `tunesmith convert-config`. Says nothing about values.
+hints if a manifest contains such a name, and by `tunesmith convert-config`. Values are not converted here.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _FLAGS = {
     "hub.offline": "hf_hub_offline local_files_only",
 }
 FIELD_OF = {flag: field for field, flags in _FLAGS.items() for flag in flags.split()}
-# A single value where a block is expected, and the field of the block that people mean by it.
+# Blocks for which people write a single value, and the field they mean by it.
 _MEANT = {
     "model": "uri",
     "output": "uri",

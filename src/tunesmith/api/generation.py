@@ -27,26 +27,26 @@ NewTokens = Annotated[int, Field(ge=1, le=1048576)]
 
 
 class SamplingSpec(Model):
-    """How replies are drawn."""
+    """How replies are sampled."""
 
     num_samples: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Replies for each prompt."""
+    """Replies per prompt."""
     temperature: Temperature = 0.8
-    """0 takes the likeliest token each time."""
+    """0: greedy decoding."""
     top_p: TopP = 0.95
     """Nucleus sampling."""
     top_k: Positive | None = None
-    """Only the k likeliest tokens; all if absent."""
+    """Only the k most likely tokens; all if absent."""
     max_new_tokens: NewTokens = 2048
-    """Tokens of a reply at most."""
+    """Maximum tokens of a reply."""
     seed: RandomSeed = 0
     """Seed of the job."""
     stop_tokens: StopTokens = Field(default=[])
-    """Texts that end a reply, besides the model's own end of turn."""
+    """Strings that end a reply, besides the model's own end of turn."""
     stop_after_accepted: Positive | None = None
     """Stop sampling a prompt after this many accepted replies."""
     deterministic: bool = False
-    """A seed for each request; slower on GPUs."""
+    """A seed per request; slower on GPUs."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -60,12 +60,12 @@ class SamplingSpec(Model):
 
 
 class EvaluationSampling(SamplingSpec):
-    """How replies are drawn in an evaluation: one, the likeliest."""
+    """How replies are sampled in an evaluation: one, by greedy decoding."""
 
     num_samples: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Replies for each prompt."""
+    """Replies per prompt."""
     temperature: Temperature = 0.0
-    """0 takes the likeliest token each time."""
+    """0: greedy decoding."""
 
 
 class VllmEngine(Model):
@@ -74,22 +74,22 @@ class VllmEngine(Model):
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs that share one engine."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of a GPU's memory the engine may take."""
+    """Share of a GPU's memory the engine may use."""
     max_model_len: Positive | None = None
-    """Longest prompt and reply together; the model's own if absent."""
+    """Maximum tokens of prompt and reply together; the model's maximum if absent."""
     extra: VllmArguments = Field(default_factory=VllmArguments)
-    """Further engine arguments, by vLLM's names."""
+    """Additional engine arguments, by vLLM's names."""
     stuck_seconds: StuckSeconds = 600
-    """Seconds without a token and a reply after which the engine is restarted; off while it starts."""
+    """Seconds without a new token or reply after which the engine is restarted; off while it starts."""
 
 
 class TransformersEngine(Model):
     """transformers' generate, for machines without vLLM."""
 
     batch_size: IntOrAuto = "auto"
-    """Replies drawn at once, at most; auto: chosen by memory."""
+    """Maximum replies sampled at once; auto: chosen by memory."""
     stuck_seconds: StuckSeconds = 600
-    """Seconds without a token and a reply after which the engine is restarted; off while it starts."""
+    """Seconds without a new token or reply after which the engine is restarted; off while it starts."""
 
 
 class EngineSpec(Model):
@@ -104,7 +104,7 @@ class EngineSpec(Model):
 
 
 class LegalJudgementVerifier(Model):
-    """Charge and prison term both right."""
+    """Charge and prison term are both correct."""
 
 
 class ExactMatchVerifier(Model):
@@ -120,7 +120,7 @@ class RegexVerifier(Model):
     pattern: Annotated[str, Field(min_length=1, max_length=4096)]
     """Regular expression; with `field` its first group must equal that field."""
     field: ShortText | None = None
-    """Field of the record the first group must equal."""
+    """Field of the record that the first group must equal."""
 
 
 class NumericVerifier(Model):
@@ -133,7 +133,7 @@ class NumericVerifier(Model):
 
 
 class JsonSchemaVerifier(Model):
-    """The reply is JSON that follows a schema."""
+    """The reply is JSON that is valid under a schema."""
 
     json_schema: JsonObject = Field(alias="schema")
     """JSON Schema."""
@@ -143,7 +143,7 @@ class PythonVerifier(Model):
     """A Python function of the image."""
 
     function: Annotated[DottedFunction, Ruled("pythonModules")]
-    """package.module:function; gets the record and the reply."""
+    """package.module:function; takes the record and the reply."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     """Seconds after which a reply is rejected."""
 
@@ -152,10 +152,10 @@ VERIFIERS = ("legal_judgement", "exact_match", "regex", "numeric", "json_schema"
 
 
 class VerifierSpec(Model):
-    """Which replies are right."""
+    """Which replies are accepted."""
 
     legal_judgement: LegalJudgementVerifier | None = None
-    """Charge and prison term both right."""
+    """Charge and prison term are both correct."""
     exact_match: ExactMatchVerifier | None = None
     """The reply equals a field of the record."""
     regex: RegexVerifier | None = None
@@ -163,7 +163,7 @@ class VerifierSpec(Model):
     numeric: NumericVerifier | None = None
     """The last number equals a field of the record."""
     json_schema: JsonSchemaVerifier | None = None
-    """The reply is JSON that follows a schema."""
+    """The reply is JSON that is valid under a schema."""
     python: PythonVerifier | None = None
     """A Python function of the image."""
 
@@ -171,7 +171,7 @@ class VerifierSpec(Model):
 
 
 VERIFIER_RULE = Rule(
-    "is required, since only legalJudgement prompts bring their own",
+    "is required, since only legalJudgement prompts have their own",
     "has(self.verifier) || has(self.prompts.legalJudgement)",
     lambda m: m.verifier is not None or m.prompts.legal_judgement is not None,
     "verifier",
@@ -182,24 +182,24 @@ class PreviewGeneration(Model):
     """How a preview is generated."""
 
     max_new_tokens: NewTokens = 512
-    """Tokens of the reply at most."""
+    """Maximum tokens of the reply."""
     temperature: Temperature = 0.0
-    """0 takes the likeliest token each time."""
+    """0: greedy decoding."""
     top_p: TopP = 1.0
     """Nucleus sampling."""
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Above 1: repeated tokens become less likely."""
+    """Above 1, repeated tokens are less likely."""
     stop_tokens: StopTokens = Field(default=[])
-    """Texts that end the reply, besides the model's own end of turn."""
+    """Strings that end the reply, besides the model's own end of turn."""
 
 
 class ChatMessage(Model):
     """One message."""
 
     role: Literal["system", "user", "assistant"]
-    """Who speaks."""
+    """Role of the speaker."""
     content: Text
-    """What is said."""
+    """Text of the message."""
 
 
 class PreviewSpec(Model):
@@ -210,7 +210,7 @@ class PreviewSpec(Model):
     system: Text | None = None
     """System message."""
     system_suffix: Text | None = None
-    """Added at the end of the system message."""
+    """Appended to the system message."""
     user: Text | None = None
     """The user's message."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=64)] | None = None
@@ -221,7 +221,7 @@ class PreviewSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("user", "messages"),
         Rule(
-            "must end with a message of the user",
+            "must end with a user message",
             "!has(self.messages) || self.messages.size() == 0 || "
             "self.messages[self.messages.size() - 1].role == 'user'",
             lambda m: not m.messages or m.messages[-1].role == "user",

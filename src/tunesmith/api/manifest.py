@@ -1,4 +1,4 @@
-"""From the text of a manifest to a typed job, or to a list of problems a person can act on."""
+"""Parse the text of a manifest into a typed job, or a list of problems that a person can act on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _M = TypeVar("_M", bound=Model)
 
 
 class Metadata(Model):
-    """The part of Kubernetes' ObjectMeta that matters; what the API server adds is read over."""
+    """The fields of Kubernetes' ObjectMeta that matter; those that the API server adds are ignored."""
 
     name: JobName
     namespace: Namespace = "default"
@@ -64,17 +64,17 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job's name."""
+        """Return the job's name."""
         return self.metadata.name
 
     @property
     def subject(self) -> str:
-        """Kind and name, for messages."""
+        """Return kind and name, for messages."""
         return f"{self.kind} {self.name}"
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Namespace, kind and name."""
+        """Return namespace, kind and name."""
         return (self.metadata.namespace, self.kind, self.name)
 
 
@@ -96,7 +96,7 @@ def _subject(document: Any) -> str:
 
 
 def _identity_problem(document: dict[str, Any], place: DocumentPlace) -> Problem | None:
-    """What is wrong with apiVersion or kind: one problem, since nothing else can be said then."""
+    """Return the problem with apiVersion or kind: one, since nothing else can be checked then."""
     version, kind = document.get("apiVersion"), document.get("kind")
     kinds = ", ".join(Kind)
     if kind in list(Kind):
@@ -118,7 +118,7 @@ def _validated(
 
 
 def parse_document(document: Any, source: str, number: int) -> Job:
-    """One document as a typed job. Raises ManifestError with every problem found in it."""
+    """Return one document as a typed job. Raises ManifestError with every problem found in it."""
     place = (source, number, _subject(document))
     if not isinstance(document, dict):
         message = f"must be an object with apiVersion, kind, metadata and spec, not {show(document)}"
@@ -144,7 +144,7 @@ def parse_document(document: Any, source: str, number: int) -> Job:
 
 
 def _expand(document: Any) -> list[Any]:
-    """A `kind: List`, as kubectl prints it, stands for its items."""
+    """Return the items of a `kind: List`, as kubectl prints it."""
     if (
         isinstance(document, dict)
         and document.get("kind") == "List"
@@ -155,7 +155,7 @@ def _expand(document: Any) -> list[Any]:
 
 
 def parse_text(text: bytes | str, source: str) -> tuple[list[Job], list[Problem]]:
-    """All jobs of one text, and all problems; one bad document does not hide the others."""
+    """Return all jobs of one text, and all problems; an invalid document does not hide the others."""
     try:
         return parse_documents(load_documents(text, source), source)
     except ManifestError as error:
@@ -163,7 +163,7 @@ def parse_text(text: bytes | str, source: str) -> tuple[list[Job], list[Problem]
 
 
 def parse_documents(documents: Sequence[Any], source: str) -> tuple[list[Job], list[Problem]]:
-    """All jobs of documents already read, and all problems."""
+    """Return all jobs of documents already read, and all problems."""
     jobs: list[Job] = []
     problems: list[Problem] = []
     for number, document in enumerate(documents, 1):
@@ -173,12 +173,12 @@ def parse_documents(documents: Sequence[Any], source: str) -> tuple[list[Job], l
             except ManifestError as error:
                 problems += error.problems
     if not jobs and not problems:
-        problems.append(Problem(source, 0, "", "", "holds no manifest"))
+        problems.append(Problem(source, 0, "", "", "contains no manifest"))
     return jobs, problems
 
 
 def manifest_files(paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
-    """Files named, and the YAML and JSON files of folders named, sorted."""
+    """Return the files given, and the YAML and JSON files of the folders given, sorted."""
     files: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
@@ -189,7 +189,7 @@ def manifest_files(paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
             files += found
             if not found:
                 problems.append(
-                    Problem(str(path), 0, "", "", "this folder holds no .yaml, .yml or .json file")
+                    Problem(str(path), 0, "", "", "this folder contains no .yaml, .yml or .json file")
                 )
         else:
             files.append(path)
@@ -197,7 +197,7 @@ def manifest_files(paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
 
 
 def load_files(paths: Sequence[Path]) -> tuple[list[Job], list[Problem]]:
-    """All jobs of files and folders ("-" is standard input, read by the caller), and all problems."""
+    """Return all jobs of files and folders ("-" is standard input, read by the caller), and all problems."""
     files, problems = manifest_files(paths)
     jobs: list[Job] = []
     for path in files:

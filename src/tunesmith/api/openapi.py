@@ -1,9 +1,9 @@
-"""From a pydantic model to the structural OpenAPI v3.0 schema that the API server wants of a CRD.
+"""Generate the structural OpenAPI v3.0 schema of a CRD from a pydantic model.
 
-pydantic's own JSON Schema generator, with its keywords narrowed to those the API server takes: references
-written out, `T | None` as T, `const` as `enum`, exclusive bounds as flags, rules as CEL. What cannot be said
-in a structural schema (unions, tuples), and what has no bound (CEL costs are estimated from bounds), is an
-error here, so that it cannot be forgotten.
+Uses pydantic's own JSON Schema generator, with its keywords limited to those the API server accepts:
+references inlined, `T | None` as T, `const` as `enum`, exclusive bounds as flags, rules as CEL. What a
+structural schema cannot express (unions, tuples), and what has no bound (CEL costs are estimated from
+bounds), is an error here, so that it cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from tunesmith.api.base import Model, Rule
 
 Schema = dict[str, Any]
-# A node has its keywords in this order, those not named here last.
+# The order of a node's keywords; others come last.
 _ORDER = (
     "description",
     "type",
@@ -38,12 +38,12 @@ _DROPPED = ("title",)
 
 
 class SchemaError(Exception):
-    """A model says what a structural schema cannot."""
+    """A model needs something that a structural schema cannot express."""
 
 
 @functools.cache
 def _docs(cls: type[BaseModel]) -> dict[str, str]:
-    """The docstring below each field of a class itself, read from its source."""
+    """Return the docstring below each field that a class itself defines, read from its source."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     docs: dict[str, str] = {}
     name = ""
@@ -59,7 +59,7 @@ def _docs(cls: type[BaseModel]) -> dict[str, str]:
 
 
 def _doc(model: type[BaseModel], name: str) -> str | None:
-    """The words for a field: those of the class that last says something about it."""
+    """Return a field's description: that of the most derived class that has one."""
     for cls in model.__mro__:
         if cls in (BaseModel, Model) or not issubclass(cls, BaseModel):
             continue
@@ -74,10 +74,10 @@ def _validation(rule: Rule) -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's generator, refusing what has no structural form."""
+    """pydantic's generator, without what has no structural form."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
-        """An object with its fields' words and its rules."""
+        """Return an object's schema with its fields' descriptions and its rules."""
         model: type[Model] = schema["cls"]
         node = super().model_schema(schema)
         for name, field in model.model_fields.items():
@@ -90,11 +90,11 @@ class _Generator(GenerateJsonSchema):
         return node
 
     def nullable_schema(self, schema: Any) -> JsonSchemaValue:
-        """`T | None` is T: the field may be absent, and a null counts as absent."""
+        """Return T for `T | None`: the field may be absent, and a null counts as absent."""
         return self.generate_inner(schema["schema"])
 
     def dict_schema(self, schema: Any) -> JsonSchemaValue:
-        """A map; what its names look like is a rule's task, since a CRD has no keyword for it."""
+        """Return a map's schema; its keys are checked by a rule, since a CRD has no keyword for them."""
         node: Schema = {
             "type": "object",
             "additionalProperties": self.generate_inner(schema["values_schema"]),
@@ -103,26 +103,26 @@ class _Generator(GenerateJsonSchema):
         return node | {key: value for key, value in bounds.items() if value is not None}
 
     def literal_schema(self, schema: Any) -> JsonSchemaValue:
-        """One of some texts."""
+        """Return the schema of an enumeration of strings."""
         if not all(isinstance(value, str) for value in schema["expected"]):
-            raise SchemaError(f"only texts can be enumerated, not {schema['expected']}")
+            raise SchemaError(f"only strings can be enumerated, not {schema['expected']}")
         return {"type": "string", "enum": [str(value) for value in schema["expected"]]}
 
     def union_schema(self, schema: Any) -> JsonSchemaValue:
-        """Refused."""
+        """Raise SchemaError."""
         raise SchemaError(f"a union has no structural schema: {schema['choices']}")
 
     def tagged_union_schema(self, schema: Any) -> JsonSchemaValue:
-        """Refused."""
+        """Raise SchemaError."""
         return self.union_schema(schema)
 
     def tuple_schema(self, schema: Any) -> JsonSchemaValue:
-        """Refused."""
+        """Raise SchemaError."""
         raise SchemaError(f"a tuple has no structural schema: {schema['items_schema']}")
 
 
 def _keep_default(node: Schema, field: FieldInfo) -> None:
-    """A default as a user would write it: of an object, what differs from its own defaults."""
+    """Return a default as a user would write it: of an object, what differs from its own defaults."""
     value = field.get_default(call_default_factory=True, validated_data={})
     node.pop("default", None)
     if field.is_required() or value is None:
@@ -133,7 +133,7 @@ def _keep_default(node: Schema, field: FieldInfo) -> None:
 
 
 def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
-    """The same with every `$ref` replaced by its target, the node's own words winning."""
+    """Replace every `$ref` by its target; the node's own description wins."""
     if isinstance(node, list):
         return [_inlined(item, definitions) for item in node]
     if not isinstance(node, dict):
@@ -145,7 +145,7 @@ def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
 
 
 def _without_default(node: Schema) -> Schema:
-    """The same with its default told in words only.
+    """Move the default into the description.
 
     kubectl and GitOps tools compare lists as wholes: a default filled into an item would make every later
     `kubectl apply` of the same file a change. The programs that read a spec fill these defaults in.
@@ -158,7 +158,7 @@ def _without_default(node: Schema) -> Schema:
 
 
 def _narrowed(node: Schema, where: str, in_list: bool = False) -> Schema:
-    """A node and those below it with only the keywords a structural schema has, in order."""
+    """Return a node and those below it with only the keywords of a structural schema, in order."""
     node = {key: value for key, value in node.items() if key not in _DROPPED}
     if in_list:
         node = _without_default(node)
@@ -178,7 +178,7 @@ def _narrowed(node: Schema, where: str, in_list: bool = False) -> Schema:
 
 
 def _check_bounds(node: Schema, where: str) -> None:
-    """Every text, list and map says how large it may be."""
+    """Check that every string, list and map has a maximum size."""
     free = node.get("x-kubernetes-preserve-unknown-fields")
     needed = {
         "string": "maxLength" if "enum" not in node else None,
@@ -192,7 +192,7 @@ def _check_bounds(node: Schema, where: str) -> None:
 
 
 def structural_schema(model: type[Model], where: str) -> Schema:
-    """The structural schema of a model; `where` begins the path in errors. Raises SchemaError."""
+    """Return the structural schema of a model; `where` begins the path in errors. Raises SchemaError."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
     definitions = schema.pop("$defs", {})
     return _narrowed(_inlined(schema, definitions), where)

@@ -1,7 +1,7 @@
-"""What tokens cost: as the manifest says, or as the table that comes with genai-prices does.
+"""Prices of tokens: those of the manifest, or of the table in genai-prices.
 
-The network is not asked. Where a price depends on the prompt's length or on the hour, the dearest counts,
-since a budget is a wall.
+No network access. If a price depends on the prompt's length or on the hour, the highest counts, since a
+budget is a hard limit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _HOURS = 24
 
 
 class PriceSpec(Model):
-    """What tokens cost."""
+    """Prices of tokens."""
 
     input_per_million: Annotated[float, Field(ge=0)]
-    """USD for a million tokens of prompt."""
+    """USD per million prompt tokens."""
     output_per_million: Annotated[float, Field(ge=0)]
-    """USD for a million tokens of reply."""
+    """USD per million reply tokens."""
     cached_input_per_million: Annotated[float, Field(ge=0)] | None = None
-    """USD for a million tokens of prompt that the server had in its cache; those of others if absent."""
+    """USD per million prompt tokens that the server had cached; the regular price if absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class ListedPrice:
 
 
 def listed(base_url: str, model: str, now: datetime | None = None) -> ListedPrice | None:
-    """The table's price of a model at an address; None where it knows none.
+    """Return the table's price of a model at an address; None if it has none.
 
-    A model of a known provider is looked for there alone; at an address that the table does not know, as a
-    proxy's, the model's name decides. `now` is for prices that begin at a date; by default this moment.
+    A model of a known provider is looked up only there; at an address that the table does not list, such as a
+    proxy's, the model's name decides. `now` is for prices that begin at a date; by default the current time.
     """
     from genai_prices.data_snapshot import get_snapshot
 
@@ -67,7 +67,7 @@ def listed(base_url: str, model: str, now: datetime | None = None) -> ListedPric
 
 
 def _dearest(prices: Iterable[Any]) -> float | None:
-    """The highest of prices that are numbers or tiers; None where one is missing."""
+    """Return the highest of prices that are numbers or tiers; None if one is missing."""
     found: list[Decimal] = []
     for price in prices:
         if price is None:

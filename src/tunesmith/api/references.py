@@ -1,4 +1,4 @@
-"""Rules across manifests: names that stand twice, `fromJob` to what is not there, cycles; and their order."""
+"""Rules across manifests: duplicate names, `fromJob` to a missing job, cycles; and the order of jobs."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from tunesmith.errors import Problem
 from tunesmith.names import Kind
 
 Key = tuple[str, str, str]
-NO_MODEL = "only evaluates (its method is none), so there is no final model; name a job that trains"
+NO_MODEL = "only evaluates (its method is none) and has no final model; reference a job that trains"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One `fromJob` of a job: the keys that lead to it from the spec, and the job it names."""
+    """One `fromJob` of a job: its keys from the spec, and the job it references."""
 
     keys: Keys
     target: FromJob
 
     @property
     def path(self) -> str:
-        """The field it is in, as messages name it."""
+        """Return the field it is in, as messages name it."""
         return field_name(self.keys)
 
 
 def references(job: Job) -> Iterator[Reference]:
-    """Every `fromJob` of a job, in the order of the fields, wherever it is in the spec."""
+    """Yield every `fromJob` of a job, in the order of the fields, wherever it is in the spec."""
     return (Reference(keys, target) for keys, target in values_of(FromJob, job.spec))
 
 
 def model_sources(job: Job) -> Iterator[ModelSource]:
-    """Every model that a job names, in the order of the fields."""
+    """Yield every model that a job references, in the order of the fields."""
     return (model for _, model in values_of(ModelSource, job.spec))
 
 
 def target_key(job: Job, reference: Reference) -> Key:
-    """Key of the job a reference names: always of the same namespace."""
+    """Return the key of the referenced job, which is always in the same namespace."""
     return (job.metadata.namespace, Kind(reference.target.kind), reference.target.name)
 
 
@@ -52,23 +52,23 @@ def _problem(job: Job, path: str, message: str) -> Problem:
 
 
 def duplicate_problems(jobs: Sequence[Job]) -> list[Problem]:
-    """Jobs of one kind, name and namespace that stand more than once, and outputs written by two jobs."""
+    """Return jobs that are defined more than once, and outputs that two jobs write."""
     problems: list[Problem] = []
     seen: dict[Key, Job] = {}
     outputs: dict[str, Job] = {}
     for job in jobs:
         if job.key in seen:
-            problems.append(_problem(job, "metadata.name", f"stands already in {seen[job.key].source}"))
+            problems.append(_problem(job, "metadata.name", f"is already defined in {seen[job.key].source}"))
         elif job.spec.output.uri.rstrip("/") in outputs:
             other = outputs[job.spec.output.uri.rstrip("/")]
-            problems.append(_problem(job, "spec.output.uri", f"is the output of {other.subject} too"))
+            problems.append(_problem(job, "spec.output.uri", f"is also the output of {other.subject}"))
         seen.setdefault(job.key, job)
         outputs.setdefault(job.spec.output.uri.rstrip("/"), job)
     return problems
 
 
 def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
-    """References to jobs that are not among `jobs`: errors for `run`, warnings for `validate`."""
+    """Return references to jobs that are not among `jobs`: errors for `run`, warnings for `validate`."""
     keys = {job.key for job in jobs}
     return [
         _problem(
@@ -83,7 +83,7 @@ def missing_problems(jobs: Sequence[Job]) -> list[Problem]:
 
 
 def no_model_problems(jobs: Sequence[Job]) -> list[Problem]:
-    """References to a FineTuneJob that makes no model, since its method is none."""
+    """Return references to a FineTuneJob without a model, since its method is none."""
     makes_none = {job.key for job in jobs if isinstance(job.spec, FineTuneSpec) and evaluate_only(job.spec)}
     return [
         _problem(job, ref.path, f"{ref.target.kind} {ref.target.name} {NO_MODEL}")
@@ -101,7 +101,7 @@ def _cycle_problem(jobs: dict[Key, Job], cycle: Sequence[Key]) -> Problem:
 
 
 def in_order(jobs: Sequence[Job]) -> tuple[list[Job], list[Problem]]:
-    """Jobs with those they wait for first, else in the order given; or the cycle, as a problem."""
+    """Return jobs after those they wait for, else in the order given; or the cycle, as a problem."""
     by_key = {job.key: job for job in jobs}
     sorter: TopologicalSorter[Key] = TopologicalSorter()
     for job in jobs:

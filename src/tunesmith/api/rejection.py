@@ -1,4 +1,4 @@
-"""RejectionSampleJob: draw replies, keep the right ones."""
+"""RejectionSampleJob: sample replies, keep the accepted ones."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tunesmith.api.scalars import Ratio
 
 
 class RejectionSampleSpec(JobSpec):
-    """Draw replies and keep the right ones."""
+    """Sample replies and keep the accepted ones."""
 
     model: ModelSource
     """The model that replies."""
     prompts: PromptsSpec
-    """What it replies to."""
+    """The prompts to sample replies for."""
     verifier: VerifierSpec | None = None
-    """Which replies are right; the task's own if absent."""
+    """Which replies are accepted; the task's own verifier if absent."""
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
-    """How replies are drawn."""
+    """How replies are sampled."""
     engine: EngineSpec = Field(default_factory=lambda: EngineSpec(vllm=VllmEngine()))
     """What generates."""
     max_failed_ratio: Ratio = 0.5
-    """Share of the prompts that may be impossible to sample; if more are, or all, the job fails."""
+    """Share of the prompts that may fail; if more do, or all, the job fails."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         VERIFIER_RULE,
@@ -41,7 +41,7 @@ class RejectionSampleSpec(JobSpec):
             "engine.vllm.tensorParallelSize",
         ),
         output_apart(
-            "must not hold the model or the prompts, which it would overwrite",
+            "must not contain the model or the prompts, which it would overwrite",
             "model.uri",
             "model.adapter_uri",
             "prompts.uri",

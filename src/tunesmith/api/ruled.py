@@ -1,7 +1,7 @@
-"""Which fields of a manifest the administrator's rules speak of.
+"""The fields of a manifest that the administrator's rules apply to.
 
-A field's type says so by a mark. From the marks comes what the operator checks before a job starts and what
-the policy at admission checks, so that a field of a marked type cannot be left out of either.
+A mark in a field's type. What the operator checks before a job starts and what the admission policy checks
+both follow from the marks, so that a field of a marked type cannot be missed by either.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ WORDS = {
     "tolerations": "toleration of key '{}'",
     "nodeSelectors": "node label {}",
 }
-"""Each rule by its name in the chart's `allowed`, and what refusals call a value; in their order."""
+"""Each rule by its name in the chart's `allowed`, and what denials call a value; in order."""
 
 SYSTEM = "system-"
-"""Prefix of the priority classes of the cluster's own pods; only a pattern with the prefix allows one."""
+"""Prefix of the priority classes of the cluster's own pods; only a pattern with this prefix allows one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ruled:
-    """The mark of a field: which rule speaks of its values.
+    """The mark of a field: which rule applies to its values.
 
-    `absent` is the value that counts if the field is not set. `of` names the field beside it whose value
+    `absent` is the value that counts if the field is not set. `of` names the neighbouring field whose value
     counts if this one, a flag, is true.
     """
 
@@ -46,7 +46,7 @@ class Ruled:
 
 @cache
 def ruled_fields(model: type[Model]) -> tuple[tuple[KeyPath, Ruled], ...]:
-    """Return every marked field of a model and of the models in it, with the path that leads there."""
+    """Return every marked field of a model and of its nested models, with its path."""
     found: dict[KeyPath, Ruled] = {}
     for path, hint in field_hints(model):
         for mark in getattr(hint, "__metadata__", ()):
@@ -56,7 +56,7 @@ def ruled_fields(model: type[Model]) -> tuple[tuple[KeyPath, Ruled], ...]:
 
 
 def ruled_values(spec: Model) -> list[tuple[str, str]]:
-    """Return (rule, value) for all that a spec has in its marked fields, in the order of `WORDS`."""
+    """Return (rule, value) for every value in a spec's marked fields, in the order of `WORDS`."""
     body = spec.to_json()
     found = [
         (mark.rule, value) for path, mark in ruled_fields(type(spec)) for value in _values(body, path, mark)

@@ -1,8 +1,7 @@
-"""What a job may open: addresses, servers, models' own code, Python modules. Pure; sees no file system.
+"""What a job may open: addresses, servers, models' own code, Python modules. Pure; no file access.
 
-The operator asks before a job starts; the job's own processes ask again wherever something is opened,
-whatever led there (`artifacts.opening`). Both compare what an address means, not how it is written: a path is
-decoded and its dots are resolved first.
+The operator checks before a job starts; the job's own processes check again whenever something is opened
+(`artifacts.opening`). Both compare normalised addresses: a path is decoded and its dots are resolved first.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 ALL = "*"
 NEVER = ("/proc", "/sys", "/dev", "/run", "/var/run")
-"""Folders whose files are the kernel's and other programs' affairs, Secrets among them."""
+"""Folders of the kernel and of other programs, Secrets among them."""
 _PORTS = {"http": 80, "https": 443}
 Resolve = Callable[[str], str]
 Inside = Callable[[str], bool]
@@ -24,10 +23,10 @@ Inside = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be opened: beginnings of addresses, `*` for all. Files need an entry of their own.
+    """What may be opened: address prefixes, `*` for all. Files need an entry of their own.
 
     `own_files`: every file of this machine but those in `NEVER`, for a user's own runs.
-    `remote_code`: models that may bring code. `python_modules`: where a verifier's function may be from.
+    `remote_code`: models whose code may run. `python_modules`: modules a verifier's function may be from.
     """
 
     uris: tuple[str, ...] = (ALL,)
@@ -37,12 +36,12 @@ class Rules:
     own_files: bool = False
 
     def allow_uri(self, uri: str, resolve: Resolve = posixpath.normpath) -> bool:
-        """Whether an address of data or of a model may be opened; `resolve` follows links, where it can."""
+        """Return whether an address of data or a model may be opened; `resolve` follows links, if it can."""
         path = file_path(uri)
         return _begins(uri, self.uris) if path is None else self.allow_path(path, resolve)
 
     def allow_path(self, path: str, resolve: Resolve = posixpath.normpath) -> bool:
-        """Whether a file may be opened."""
+        """Return whether a file may be opened."""
         real = resolve(path)
         if is_never(real) or is_never(path):
             return False
@@ -50,15 +49,15 @@ class Rules:
         return self.own_files or any(_below(real, resolve(folder)) for folder in folders)
 
     def allow_endpoint(self, url: str) -> bool:
-        """Whether a server may be talked to."""
+        """Return whether a server may be contacted."""
         return any(one == ALL or _is_part(url, one) for one in self.endpoints)
 
     def allow_redirect(self, asked: str, led: str, is_inside: Inside) -> bool:
-        """Whether the server `asked` may lead to the address `led`.
+        """Return whether the server `asked` may redirect to the address `led`.
 
-        It may lead below its own address, to servers that are named, and, by https, to the public internet.
-        On a user's own machine a server of the inside may lead to others of the inside too. `is_inside` says
-        of a host that it is not of the public internet.
+        It may redirect below its own address, to allowed servers, and, by https, to the public internet.
+        On a user's own machine an internal server may redirect to other internal ones too. `is_inside`
+        returns whether a host is not on the public internet.
         """
         if _is_part(led, asked) or any(one != ALL and _is_part(led, one) for one in self.endpoints):
             return True
@@ -68,18 +67,18 @@ class Rules:
         return after == "https" and not is_inside(led_host)
 
     def allow_code(self, uri: str) -> bool:
-        """Whether a model's own code may run."""
+        """Return whether a model's own code may run."""
         path = file_path(uri)
         if path is None:
             return _begins(uri, self.remote_code)
         return any(one == ALL or _below(path, file_path(one) or "") for one in self.remote_code)
 
     def allow_module(self, name: str) -> bool:
-        """Whether a function of this module may be called."""
+        """Return whether a function of this module may be called."""
         return any(name == one or name.startswith(f"{one}.") for one in self.python_modules)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as run.json has them."""
+        """Return plain values, as run.json has them."""
         return {
             "uris": list(self.uris),
             "endpoints": list(self.endpoints),
@@ -89,12 +88,12 @@ class Rules:
         }
 
     def text(self) -> str:
-        """One line, for an environment variable."""
+        """Return one line, for an environment variable."""
         return json.dumps(self.to_json(), sort_keys=True)
 
 
 def rules_from(values: Mapping[str, Any]) -> Rules:
-    """What `to_json` gave."""
+    """Parse what `to_json` returned."""
     return Rules(
         uris=tuple(values["uris"]),
         endpoints=tuple(values["endpoints"]),
@@ -105,11 +104,11 @@ def rules_from(values: Mapping[str, Any]) -> Rules:
 
 
 MACHINE = Rules(remote_code=(ALL,), own_files=True)
-"""Of a user's own machine."""
+"""Rules of a user's own machine."""
 
 
 def file_path(uri: str) -> str | None:
-    """The path that an address of this machine means, without dots; None for another kind of address."""
+    """Return the normalised path of an address of this machine; None for another kind of address."""
     if uri.startswith("file:"):
         path = uri.removeprefix("file:")
         if path.startswith("//"):
@@ -119,7 +118,7 @@ def file_path(uri: str) -> str | None:
 
 
 def is_never(path: str) -> bool:
-    """Whether a file lies in a folder of `NEVER`, by its name alone."""
+    """Return whether a file is in a folder of `NEVER`, by its name alone."""
     return any(_below(posixpath.normpath(path), folder) for folder in NEVER)
 
 
@@ -132,7 +131,7 @@ def _begins(uri: str, beginnings: Iterable[str]) -> bool:
 
 
 def _is_part(url: str, beginning: str) -> bool:
-    """Whether two addresses are of one server, and the path of the first lies below that of the second."""
+    """Return whether two addresses are of one server, and the first path is below the second."""
     (*server, path), (*wanted, folder) = _parts(url), _parts(beginning)
     return server == wanted and _below(path, folder or "/")
 

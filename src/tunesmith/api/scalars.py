@@ -88,7 +88,7 @@ def _check_json(value: Any) -> Any:
         elif isinstance(item, list):
             stack += item
         elif isinstance(item, float) and not math.isfinite(item):
-            raise ValueError("must hold finite numbers only")
+            raise ValueError("must contain finite numbers only")
     return value
 
 
@@ -101,7 +101,7 @@ JsonObject = Annotated[
 
 
 def object_without(fields: Mapping[str, str]) -> WithJsonSchema:
-    """The schema of a JSON object whose rule asks for `has(self.field)`: CEL sees only what a schema names.
+    """Return the schema of a JSON object whose rule tests `has(self.field)`: CEL sees only declared fields.
 
     `fields` are names with their types.
     """
@@ -118,7 +118,7 @@ def object_without(fields: Mapping[str, str]) -> WithJsonSchema:
 
 @dataclass(frozen=True, slots=True)
 class _Matching:
-    """A text that matches a pattern as a whole; `message` says what it must be."""
+    """A string that matches a pattern as a whole; `message` describes what it must be."""
 
     pattern: str
     message: str
@@ -126,7 +126,7 @@ class _Matching:
     min_length: int = 1
 
     def check(self, value: str) -> str:
-        """The value itself. Raises ValueError."""
+        """Return the value itself. Raises ValueError."""
         fits = self.min_length <= len(value) <= self.max_length
         if not fits or not re.fullmatch(self.pattern, value, re.ASCII):
             raise ValueError(self.message)

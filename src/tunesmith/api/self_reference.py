@@ -1,7 +1,7 @@
-"""A job that names itself in `fromJob` would wait for itself for ever: the check, and the same as CEL.
+"""A job that references itself in `fromJob` would wait for ever: the check, and the same as CEL.
 
-Only the root of an object sees its name, so these are rules of the root, one for each place where a `fromJob`
-may be. `references` looks at circles of several jobs.
+Only a rule at the root of an object can read its name, so these are rules of the root, one for each place of
+a `fromJob`. `references` detects cycles of several jobs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from tunesmith.api.common import FromJob, JobSpec
 from tunesmith.api.field_paths import ITEMS, VALUES, KeyPath, field_hints, field_name, values_of
 from tunesmith.names import Kind
 
-MESSAGE = "names this job itself, so that it waits for itself; name another"
+MESSAGE = "references this job itself, which would wait for itself; reference another job"
 
 
 def self_references(kind: Kind, name: str, spec: JobSpec) -> list[str]:
-    """Return the fields in which a job names itself."""
+    """Return the fields in which a job references itself."""
     found = values_of(FromJob, spec)
     return [field_name(keys) for keys, target in found if (target.kind, target.name) == (kind, name)]
 
@@ -35,13 +35,13 @@ def self_reference_rules(kind: Kind, spec: type[JobSpec]) -> list[dict[str, Any]
 
 
 def _field_path(path: KeyPath) -> str:
-    """A rule's fieldPath has no index: it ends at the first list or map."""
+    """Return a rule's fieldPath, which has no index: it ends at the first list or map."""
     plain = [number for number, part in enumerate(path) if part in (ITEMS, VALUES)]
     return ".spec." + ".".join(path[: plain[0]] if plain else path)
 
 
 def _another(kind: Kind, node: str, path: KeyPath, depth: int = 0) -> str:
-    """CEL that is true if no `fromJob` at a path below `node` names the object itself."""
+    """Return CEL that is true if no `fromJob` at a path below `node` names the object itself."""
     parts, ways_out = list(path), []
     while parts and parts[0] not in (ITEMS, VALUES):
         node = f"{node}.{parts.pop(0)}"

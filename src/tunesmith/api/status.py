@@ -1,6 +1,6 @@
 """The status of a job: what the operator writes and `kubectl get` shows, strict and bounded.
 
-Texts have bounds that the writer must keep (`MAX_MESSAGE`); the API server refuses longer ones.
+The writer must respect the maximum lengths (`MAX_MESSAGE`); the API server rejects longer values.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Condition(Model):
     """One aspect of the job's state, in the shape all of Kubernetes uses."""
 
     type: ConditionType
-    """What it is about."""
+    """Type of the condition."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether it is true."""
     observed_generation: NotNegative | None = None
-    """Generation of the job that this was said about."""
+    """Generation of the job that the condition is about."""
     last_transition_time: _Time
     """When status last changed."""
     reason: Annotated[
         str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")
     ]
-    """Why, in one word for programs."""
+    """Reason, as one word for programs."""
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
-    """Why, in words for people."""
+    """Explanation for people."""
 
 
 class ModelAccuracy(Model):
@@ -50,7 +50,7 @@ class ModelAccuracy(Model):
     name: ShortText
     """Short name of the model."""
     accuracy: _Share | None = None
-    """Share of its replies that were right."""
+    """Share of its replies that were accepted."""
 
 
 class EvaluationStatus(Model):
@@ -59,30 +59,30 @@ class EvaluationStatus(Model):
     name: ShortText
     """Name of the evaluation."""
     base: _Share | None = None
-    """Share of the base model's replies that were right."""
+    """Share of the base model's replies that were accepted."""
     tuned: _Share | None = None
-    """Share of the tuned model's replies that were right."""
+    """Share of the tuned model's replies that were accepted."""
     models: Annotated[list[ModelAccuracy], Field(max_length=16)] | None = None
-    """All models, where there are others than base and tuned."""
+    """All models, if there are others than base and tuned."""
 
 
 class ProgressStatus(Model):
     """How far the job is; which fields are set depends on its kind."""
 
     text: ShortText | None = None
-    """Done and all, such as 1200/4000."""
+    """Done and total, such as 1200/4000."""
     eta: ShortText | None = None
     """Time left, such as 1h5m."""
     step: NotNegative | None = None
     """Optimizer steps, prompts or dialogues done."""
     total: NotNegative | None = None
-    """How many there are."""
+    """Total of these."""
     epoch: _Amount | None = None
-    """Passes over the data done."""
+    """Epochs done."""
     loss: float | None = None
     """Last training loss."""
     tokens_per_second: _Amount | None = None
-    """Tokens a second over all devices."""
+    """Tokens per second over all devices."""
     seconds_left: _Amount | None = None
     """Expected time left, in seconds."""
     prompts: NotNegative | None = None
@@ -96,18 +96,18 @@ class ProgressStatus(Model):
     spent_usd: _Amount | None = None
     """USD that calls have cost."""
     lost_in_flight_usd: _Amount | None = None
-    """USD at most, beside spentUsd, that calls may have cost whose outcome a killed process never learnt."""
+    """USD at most, on top of spentUsd, for calls whose outcome was lost when a process was killed."""
     engine_restarts: NotNegative | None = None
-    """Engines that were started again, since they hung or died."""
+    """Restarts of engines that hung or exited."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
-    """Accuracy of each model, once they are evaluated."""
+    """Accuracy of each model, once evaluated."""
 
 
 class OutputsStatus(Model):
-    """What the job made, once it is published."""
+    """The job's published output."""
 
     uri: _Address
-    """Folder of everything the job made."""
+    """Folder of the whole output."""
     manifest_digest: Annotated[str, Field(max_length=128)] | None = None
     """SHA-256 of manifest.json, which lists every file with size and digest."""
     model: _Address | None = None
@@ -117,35 +117,35 @@ class OutputsStatus(Model):
 
 
 class DisruptionStatus(Model):
-    """A launch that ended by no fault of the job."""
+    """An attempt that ended through no fault of the job."""
 
     launch: NotNegative
     """Number of the PyTorchJob."""
     time: _Time
-    """When the next one was launched; until then, when it was seen."""
+    """When the next attempt was launched; until then, when the disruption was observed."""
 
 
 class JobStatus(Model):
-    """What the operator has seen."""
+    """The state that the operator observed."""
 
     phase: PhaseText | None = None
-    """Where the job is in its life; a terminal phase is never left."""
+    """Phase of the job's life cycle; a terminal phase is final."""
     reason: ShortText | None = None
-    """Why it is in this phase, in one word for programs."""
+    """Reason for the phase, as one word for programs."""
     message: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = None
-    """Why it is in this phase, in words for people."""
+    """Explanation of the phase for people."""
     observed_generation: NotNegative | None = None
     """Generation of the job that this status is about."""
     attempts: NotNegative | None = None
-    """Attempts that counted; suspension and preemption do not."""
+    """Attempts that count; suspension and preemption do not."""
     launches: NotNegative | None = None
-    """PyTorchJobs made, whether they counted as attempts or not."""
+    """PyTorchJobs created, whether they count as attempts or not."""
     disruptions: Annotated[list[DisruptionStatus], Field(max_length=MAX_DISRUPTIONS)] | None = None
-    """The last launches that were ended from outside and do not count; there are 10 an hour at most."""
+    """The last attempts that were ended from outside and do not count; at most 10 per hour."""
     start_time: _Time | None = None
-    """When the first attempt began."""
+    """When the first attempt started."""
     next_attempt_time: _Time | None = None
-    """When the next attempt starts, while it waits after one that failed or was disrupted."""
+    """When the next attempt starts, after one that failed or was disrupted."""
     completion_time: _Time | None = None
     """When the job succeeded or failed for good."""
     failed_pod: ShortText | None = None
@@ -153,7 +153,7 @@ class JobStatus(Model):
     progress: ProgressStatus | None = None
     """How far the job is."""
     outputs: OutputsStatus | None = None
-    """What the job made."""
+    """The job's published output."""
     conditions: Annotated[
         list[Condition],
         Field(

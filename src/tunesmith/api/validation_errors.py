@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words: pydantic's errors and broken rules as Problems to act on."""
+"""Validation messages: pydantic's errors and violated rules as Problems that a user can act on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunesmith.api.flags import block_hint, field_hint, snake
 from tunesmith.errors import Problem
 
 MOST_PROBLEMS = 100
-"""Mistakes of one object that are told; a search for the right word takes a while for each."""
+"""Problems reported per object; finding a suggestion takes a while for each."""
 DocumentPlace = tuple[str, int, str]
 Loc = Sequence[str | int]
 
@@ -44,7 +44,7 @@ _BOUNDS = {
 
 
 def path_of(loc: Loc) -> str:
-    """A location as a dotted path: spec.datasets[0].uri."""
+    """Return a location as a dotted path: spec.datasets[0].uri."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
@@ -52,7 +52,7 @@ def path_of(loc: Loc) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as JSON, cut to a readable length and without a URL's password; a large one by its kind."""
+    """Return a value as JSON, shortened and without a URL's password; a large one by its type."""
     if isinstance(value, dict | list) and value:
         return "an object" if isinstance(value, dict) else "a list"
     text = re.sub(r"://[^/?#]*@", "://…@", json.dumps(value, ensure_ascii=False, default=str))
@@ -60,14 +60,14 @@ def show(value: Any) -> str:
 
 
 def _show_at(loc: Loc, value: Any) -> str:
-    """The same, but not what stands where a Secret is named: it may be the secret itself."""
+    """Return the value as `show` does, but none where a Secret is referenced: it may be the secret itself."""
     if isinstance(value, str) and any("secret" in str(part).lower() for part in loc):
-        return "what stands there"
+        return "this value"
     return show(value)
 
 
 def near(word: object, known: Sequence[str], likeness: float = 0.6) -> str:
-    """`; did you mean "x"?`, or nothing when no known word is near."""
+    """Return `; did you mean "x"?`, or nothing if no known word is similar."""
     found = difflib.get_close_matches(str(word)[:80], known, 1, likeness)
     return f'; did you mean "{found[0]}"?' if found else ""
 
@@ -88,7 +88,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
-    """Names of the fields of the object that lies at `loc`."""
+    """Return the field names of the object at `loc`."""
     schema = _schema(model)
     node: dict[str, Any] = schema
     for part in loc:
@@ -104,15 +104,15 @@ def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
 
 def _unknown(model: type[BaseModel], loc: Loc) -> str:
     known = _fields_at(model, loc[:-1])
-    # A slip of the pen first, then another tool's name, then whatever is near.
+    # A typo first, then another tool's name, then whatever is similar.
     camel = to_camel(snake(str(loc[-1])[:80]))
     hint = near(camel, known, 0.9) or field_hint(loc[-1], _fields_at(model, ())) or near(loc[-1], known)
     if hint:
         return f"unknown field{hint}"
     return (
-        f"unknown field; known here: {', '.join(sorted(known))}"
+        f"unknown field; valid fields: {', '.join(sorted(known))}"
         if known
-        else "unknown field; none is known here"
+        else "unknown field; this object has no fields"
     )
 
 
@@ -142,24 +142,24 @@ def _message(model: type[BaseModel], error: Any) -> str:
             "" if isinstance(value, str | list | dict) else f", not {shown}"
         )
     if kind == "value_error":
-        return f"{context['error']}; it is {shown}"
+        return f"{context['error']}; got {shown}"
     return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shown}"
 
 
 def _empty_blocks(document: Any, loc: Loc, message: str) -> str:
-    """A hint for `method: {full: }`: nothing after the colon is absence, not a block of defaults."""
+    """Return a hint for `method: {full: }`: an empty value means absent, not a block of defaults."""
     if not message.startswith("set exactly one"):
         return ""
     for part in loc:
         document = document[part]
     empty = [name for name, value in document.items() if value is None and name in message]
-    return f"; {empty[0]} is empty here, write {empty[0]}: {{}}" if empty else ""
+    return f"; {empty[0]} has no value here, write {empty[0]}: {{}}" if empty else ""
 
 
 def problems(
     model: type[BaseModel], document: Any, error: ValidationError, prefix: str, place: DocumentPlace
 ) -> list[Problem]:
-    """Each error of validating `document`, which stands at `prefix`, as a Problem; of many, the first."""
+    """Return each error of validating `document`, which is at `prefix`, as a Problem; of many, the first."""
     found, errors = [], error.errors(include_url=False)
     for item in errors[:MOST_PROBLEMS]:
         base = path_of((prefix, *item["loc"]) if prefix else item["loc"])
@@ -170,5 +170,5 @@ def problems(
             path = f"{base}.{field}" if field and base else field or base
             found.append(Problem(*place, path, message + _empty_blocks(document, item["loc"], message)))
     if len(errors) > MOST_PROBLEMS:
-        found.append(Problem(*place, prefix, f"has {len(errors) - MOST_PROBLEMS:,} more mistakes"))
+        found.append(Problem(*place, prefix, f"has {len(errors) - MOST_PROBLEMS:,} more problems"))
     return found

@@ -1,8 +1,8 @@
 """YAML as Kubernetes reads it: the YAML 1.2 core schema, and only values that JSON has too.
 
-`2e-4` is a number and `1.0` the same as `1` (the API server is sent JSON, which knows one kind of
-number); `no` and `2024-01-01` are texts, a repeated key is an error, anchors and merge keys work. Where
-versions of YAML read a number differently (`010`), it is refused. Built on PyYAML's safe parser.
+`2e-4` is a number and `1.0` the same as `1` (the API server receives JSON, which has one kind of number);
+`no` and `2024-01-01` are strings, a repeated key is an error, anchors and merge keys work. A number that
+versions of YAML read differently (`010`) is rejected. Built on PyYAML's safe parser.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _construct_map(loader: Any, node: MappingNode) -> dict[str, Any]:
         if key_node.tag == _TAG + "merge":
             parts = value if isinstance(value, list) else [value]
             if not all(isinstance(part, dict) for part in parts):
-                raise _refuse(value_node, "'<<' merges objects only")
+                raise _refuse(value_node, "'<<' can merge only objects")
             for part in parts:
                 merged = {**part, **merged}
             continue
@@ -57,7 +57,7 @@ def _construct_map(loader: Any, node: MappingNode) -> dict[str, Any]:
         if not isinstance(key, str):
             raise _refuse(key_node, f"a key must be text; put {_short(key)} into quotes")
         if key in own:
-            raise _refuse(key_node, f'the key "{_short(key)}" stands twice')
+            raise _refuse(key_node, f'the key "{_short(key)}" is repeated')
         own[key] = value
     return {**merged, **own}
 
@@ -88,12 +88,12 @@ def _construct_bool(loader: Any, node: Node) -> bool:
 def _construct_int(loader: Any, node: Node) -> int | float:
     text = loader.construct_scalar(node)
     if re.fullmatch(r"[-+]?0[0-9]+", text):
-        message = f"{_short(text)} is another number to some programs; leave out the 0 in front"
+        message = f"{_short(text)} is read as different numbers by different programs; remove the leading 0"
         raise _refuse(node, message)
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     if len(text) > _BIGGEST_INT_DIGITS:
         if base != 10:
-            raise _refuse(node, f"{_short(text)} is larger than any number here")
+            raise _refuse(node, f"{_short(text)} is too large a number")
         return _construct_float(loader, node)
     try:
         return int(text[2:] if base != 10 else text, base)
@@ -143,20 +143,20 @@ def _error(source: str, document: int, error: yaml.YAMLError) -> ManifestError:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
     if "cannot start any token" in what:
-        what = "a tab, '@', '%' or '`' cannot begin a text; indent with spaces, put such a text into quotes"
+        what = "a value cannot begin with a tab, '@', '%' or '`'; indent with spaces, quote such a value"
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     return ManifestError([Problem(source, document, "", "", f"{where}not readable as YAML: {what}")])
 
 
 class _TooMuchError(Exception):
-    """A document is larger than any manifest."""
+    """A document has more values than any manifest."""
 
 
 def _count(value: Any, left: int, depth: int = 0) -> int:
-    """Values left of `left` after walking `value`, aliases written out. Raises _TooMuchError."""
+    """Return `left` less the number of values in `value`, aliases expanded. Raises _TooMuchError."""
     left -= 1
     if left < 0 or depth > MAX_DEPTH:
-        raise _TooMuchError("holds too many values" if left < 0 else _TOO_DEEP)
+        raise _TooMuchError("contains too many values" if left < 0 else _TOO_DEEP)
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:
         left = _count(child, left, depth + 1)
@@ -164,9 +164,9 @@ def _count(value: Any, left: int, depth: int = 0) -> int:
 
 
 def _check_depth(text: str, source: str) -> None:
-    """The parser below recurses in C and would take the process with it: so depth is looked at first.
+    """Check the depth first: the parser below recurses in C and would crash the process.
 
-    Reading ahead, the library may meet a limit of its own before that: then what comes before it counts.
+    Reading ahead, the library may hit a limit of its own first: then only what comes before it counts.
     """
     document = deque([1], maxlen=1)
     try:
@@ -179,7 +179,7 @@ def _check_depth(text: str, source: str) -> None:
 
 
 def _documents(text: str, source: str) -> Iterator[int]:
-    """The document of each event of the library. Raises ManifestError where one is nested too deep."""
+    """Yield the document of each event of the library. Raises ManifestError if one is nested too deep."""
     depth, document = 0, 1
     for event in yaml.parse(text, Loader=_Base):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -207,7 +207,7 @@ def _decode(text: bytes | str, source: str) -> str:
 
 
 def load_documents(text: bytes | str, source: str) -> list[Any]:
-    """All documents of a YAML (or JSON) text as plain values; empty documents are None.
+    """Return all documents of a YAML (or JSON) text as plain values; empty documents are None.
 
     Raises ManifestError naming `source`, line and column.
     """

@@ -1,4 +1,4 @@
-"""Writing YAML that every reader takes for the same values: kubectl's and Helm's, YAML 1.1 and 1.2."""
+"""Write YAML that every parser reads as the same values: kubectl's and Helm's, YAML 1.1 and 1.2."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import yaml
 
 from tunesmith.text import REORDERING
 
-# They are only in quoted texts, see below.
+# They occur only in quoted strings, see below.
 _ESCAPES = {ord(character): f"\\u{ord(character):04X}" for character in REORDERING}
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"})
 
 
 class Dumper(yaml.SafeDumper):
-    """Without anchors; texts of several lines as blocks; quoted what some reader takes for another kind."""
+    """Dumper without anchors; multi-line strings as blocks; quotes what some parser reads as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Always: the same part is written out each time."""
+        """Return True: a shared part is written out each time."""
         del data
         return True
 
 
 def dump(value: Any) -> str:
-    """A document, keys in the order they were written."""
+    """Return a document as YAML, keys in their order."""
     text: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text.translate(_ESCAPES)
 
@@ -35,7 +35,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 
 
 def _is_doubtful(value: str) -> bool:
-    """Whether some reader takes the plain word for a boolean, nothing, or a number (`n`, `1e3`, `0o17`)."""
+    """Return whether some parser reads the plain word as a boolean, null or a number (`n`, `1e3`, `0o17`)."""
     if value.lower() in _WORDS:
         return True
     for read in (float, lambda text: int(text, 0)):
