@@ -58,6 +58,9 @@ def completion(content="Hello.", finish="stop", usage=USAGE, **message):
         pytest.param(completion(finish="stop_sequence"), "Hello.", False, id="stop-sequence"),
         pytest.param(completion(finish="max_output_tokens"), "Hello.", True, id="other-cap"),
         pytest.param("\ufeff" + json.dumps(completion()), "Hello.", False, id="byte-order-mark"),
+        pytest.param("\n\ufeff\ufeff" + json.dumps(completion()), "Hello.", False, id="byte-order-marks"),
+        pytest.param(completion(finish="FINISH_REASON_STOP"), "Hello.", False, id="google-long-stop"),
+        pytest.param(completion() | {"error": {}, "errors": []}, "Hello.", False, id="no-errors"),
         pytest.param(completion() | {"error": None}, "Hello.", False, id="no-error"),
         pytest.param(completion() | {"error": {"code": None}}, "Hello.", False, id="empty-error"),
         pytest.param(completion(refusal=None), "Hello.", False, id="null-refusal"),
@@ -135,8 +138,17 @@ def test_usage(usage, expected):
         (completion(reasoning="Hm."), "Hm."),
         (completion([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hello."}]), "Hm."),
         (completion("<think>So.</think>Hello.", reasoning_content="Hm."), "Hm.\n\nSo."),
+        (completion("Hm.</thinking>Hello."), "Hm."),
+        (completion("<Think>Hm.</Think>Hello."), "Hm."),
+        (completion([{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Hello."}]), "Hm."),
+        (completion([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                     {"type": "output_text", "text": "Hello."}]), "Hm."),
+        (completion([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+                     {"type": "text", "text": "Hello."}]), "Hm."),
+        (completion(reasoning_details=[{"type": "reasoning.text", "text": "Hm."}]), "Hm."),
+        (completion(reasoning={"content": "Hm."}), "Hm."),
     ],
-)
+)  # fmt: skip
 def test_thoughts_are_kept_apart(body, reasoning):
     assert meaning(body) == Answer("Hello.", False, Usage(12, 7), reasoning)
 
@@ -198,6 +210,33 @@ BLOCKED = {"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"
         pytest.param(BLOCKED, "blocked", "PROHIBITED_CONTENT", id="gemini-prompt"),
         pytest.param(BLOCKED | {"choices": None}, "blocked", "PROHIBITED_CONTENT", id="gemini-null-choices"),
         pytest.param(completion(None, refusal="I will not."), "blocked", "I will not.", id="openai-refusal"),
+        pytest.param(completion("No.", refusal="I will not."), "blocked", "I will not.", id="half-refusal"),
+        pytest.param(
+            completion([{"type": "text", "text": "Half"}, {"type": "refusal", "refusal": "I will not."}]),
+            "blocked",
+            "I will not.",
+            id="refusal-among-parts",
+        ),
+        pytest.param(
+            completion("Let me.", tool_calls=[{"id": "1"}]), "interrupted", "a tool", id="stop-at-a-tool"
+        ),
+        pytest.param(completion(error={"message": "Gone."}), "interrupted", "Gone.", id="error-in-message"),
+        pytest.param(completion() | {"error": ["Gone."]}, "interrupted", "Gone.", id="error-as-a-list"),
+        pytest.param(completion() | {"error": True}, "interrupted", "failed", id="error-as-a-flag"),
+        pytest.param(completion() | {"error": 502}, "interrupted", "502", id="error-as-a-number"),
+        pytest.param(
+            completion() | {"errors": [{"message": "Gone."}]}, "interrupted", "Gone.", id="several-errors"
+        ),
+        pytest.param(
+            completion([{"type": "text", "text": "Half"}, "rest"]), "malformed", "", id="part-without-a-type"
+        ),
+        pytest.param(
+            completion([{"type": "text", "text": "Half"}, {"type": "aside", "text": "rest"}]),
+            "malformed",
+            "",
+            id="part-of-an-unknown-type",
+        ),
+        pytest.param(completion("x", "content-filter"), "blocked", "filter", id="filter-with-a-dash"),
         pytest.param(completion(""), "empty", "stop", id="empty"),
         pytest.param(completion(" \n\t"), "empty", "stop", id="blank"),
         pytest.param(completion(None, "length"), "empty", "length", id="all-spent-on-thoughts"),
@@ -518,6 +557,17 @@ NOON = "Sat, 21 Nov 2026 12:00:00 GMT"
         ({}, "Please wait for 20 seconds", 20.0),
         ({}, "Retry after: 2 minutes", 120.0),
         ({}, "try again in 5 months", None),
+        ({}, "Retry after 30 secs, or wait.", 30.0),
+        ({}, "Please wait at least 2 mins", 120.0),
+        ({}, "Please retry your request after 30 seconds.", 30.0),
+        ({}, "Limit per day; it is available again in about 1 minute, 5 seconds", 65.0),
+        ({}, "The quota resets in 45s", 45.0),
+        ({}, "Try again in 2 days", 172800.0),
+        ({}, "请在 8 秒后重试", 8.0),
+        ({}, "30分钟后再试", 1800.0),
+        ({}, "Slow down (retry_after=8)", 8.0),
+        ({}, "Please do not retry. Limit 10000", None),
+        ({"x-ms-retry-after-ms": "250"}, "", 0.25),
         ({"x-ratelimit-reset-requests": "1s"}, "", 1.0),
         ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-reset-tokens": "20ms"}, "", 0.02),
         ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0",
@@ -548,6 +598,21 @@ def test_when_to_come_again(headers, message, seconds):
 def test_googles_retry_delay(delay, seconds):
     assert retry_after({}, google(delay=delay), "") == seconds
     assert retry_after({}, google(delay=delay)[0], "") == seconds
+
+
+@each(
+    ("body", "seconds"),
+    [
+        ({"error": {"message": "", "retry_after": 8.5}}, 8.5),
+        ({"error": {"metadata": {"retry_after_seconds": 9}}}, 9.0),
+        ({"retryAfter": "3"}, 3.0),
+        ({"error": "slow down", "retry_after_ms": 1500}, 1.5),
+        ({"retry_after": None}, None),
+        ({"retry_after": True}, None),
+    ],
+)
+def test_a_wait_that_is_a_field_of_the_body(body, seconds):
+    assert retry_after({}, body, "") == seconds
 
 
 def test_only_headers_about_time_are_kept():

@@ -182,6 +182,10 @@ LINES = [
         (0, NO_WORD, True),
     ),
     ({}, (0, NO_WORD, True)),
+    (
+        {"response": {"status_code": 200, "body": {"a": 1}}, "error": LATE},
+        (200, json.dumps({"a": 1, "error": LATE}), "", True),
+    ),
 ]
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.tokens.thoughts import KNOWN, THINK, SplitReply, Tags, begun_by, split, tags_of
+from tunesmith.tokens.thoughts import KNOWN, THINK, SplitReply, Tags, begun_by, split, tags_in, tags_of
 
 SEED = Tags("<seed:think>", "</seed:think>")
 
@@ -27,7 +27,10 @@ SEED = Tags("<seed:think>", "</seed:think>")
         ("◁think▷Hm.◁/think▷Blue.", SplitReply("Blue.", "Hm.")),
         ("<reasoning>Hm.</reasoning>Blue.", SplitReply("Blue.", "Hm.")),
         ("So: <reasoning>Hm.</reasoning>Blue.", SplitReply("So: <reasoning>Hm.</reasoning>Blue.")),
-        ("Hm.</reasoning>Blue.", SplitReply("Hm.</reasoning>Blue.")),
+        ("Hm.</reasoning>Blue.", SplitReply("Blue.", "Hm.")),
+        ("Here is my thought process: Hm. Here is my response: Blue.", SplitReply("Blue.", "Hm.")),
+        ("Well. Here is my response: Blue.", SplitReply("Well. Here is my response: Blue.")),
+        ("<|inner_prefix|>Hm.<|inner_suffix|>Blue.", SplitReply("Blue.", "Hm.")),
         ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Blue.",
          SplitReply("Blue.", "Hm.")),
     ],
@@ -62,6 +65,29 @@ def test_thoughts_that_the_prompt_has_opened(text, expected):
 )
 def test_tags_that_a_template_tells(template, text, answer):
     assert split(text, tags_of(template)).answer == answer
+
+
+@each(
+    ("text", "answer"),
+    [
+        ("<THINK>Hm.</THINK>Blue.", "Blue."),
+        ("<antThinking>Hm.</antThinking>Blue.", "Blue."),
+        ("<ant:inner_thoughts>Hm.</ant:inner_thoughts>Blue.", "Blue."),
+        ("[Thoughts]Hm.[/Thoughts]Blue.", "Blue."),
+        ("Hm.</deep_think>Blue.", "Blue."),
+        ("<deep_think>Hm.", ""),
+        ("So: <deep_think>Hm.</deep_think>Blue.", "So: <deep_think>Hm.</deep_think>Blue."),
+        ("<b>Blue.</b>", "<b>Blue.</b>"),
+        ("I think [so](think.html) <i>thus</i>.", "I think [so](think.html) <i>thus</i>."),
+    ],
+)
+def test_tags_of_families_that_nobody_has_listed(text, answer):
+    assert split(text, tags_in(text)).answer == answer
+
+
+def test_a_reply_full_of_tags_costs_no_more():
+    text = "".join(f"</{'a' * (n % 20)}think{'b' * (n % 19)}>" for n in range(2000))
+    assert len(tags_in(text)) < len(KNOWN) + 10
 
 
 def test_a_prompt_says_whether_it_has_opened_thoughts():

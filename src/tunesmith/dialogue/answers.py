@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from tunesmith.dialogue.finish import Finish, finish_of
@@ -23,12 +24,17 @@ from tunesmith.dialogue.replies import (
     Unsent,
     Unusable,
     Usage,
+    parsed,
 )
-from tunesmith.tokens.thoughts import split
+from tunesmith.tokens.thoughts import split, tags_in
 
 _LASTING = re.compile(
     r"certificate.?verify.?failed|wrong.?version.?number|unsupported.?protocol|alert.?protocol.?version", re.I
 )
+_TEXT_TYPES = ("text", "output_text")
+_THOUGHT_TYPE = re.compile("think|thought|reason|summary", re.IGNORECASE)
+_THOUGHT_FIELDS = ("thinking", "reasoning", "summary", "text", "content")
+_REASONING = ("reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details")
 _MOST_TOKENS = 10**9
 _FAR = 2.0  # times its cap, which estimates of tokens never miss by
 _VERSION = re.compile(r"[-@:._](?:v\d[\d.]*|\d{3,}[\d.]*|\d{4}-\d{2}(?:-\d{2})?|\d{2}-\d{2,4})")
@@ -41,29 +47,27 @@ def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
         if reply.sent:
             return Lost(reply.trouble)
         return Unsent(reply.trouble, _LASTING.search(reply.trouble) is not None)
-    body = _parse(reply.text)
+    body = parsed(reply.text)
     if not 200 <= reply.status < 300:
         return read_error(reply.status, body, reply, name)
     choice = _choice(body)
-    for part in (body, choice):
-        error = part.get("error") if isinstance(part, dict) else None
+    for error in _errors(body, choice):
         status = error_status(error)
         if status is None:
             continue
         if choice is not None and status != 429:  # there is half a reply, which is paid
-            words = short(message_of({"error": error}, ""))
+            words = short(message_of({"error": error}, json.dumps(error)))
             fault = Fault.BLOCKED if blocks(status, error) else Fault.INTERRUPTED
             return Unusable(fault, f"The server failed: {words}", _usage(body, request))
         return read_error(status, {"error": error}, reply, name)
     return _read_body(body, choice, reply, request)
 
 
-def _parse(text: str) -> Any:
-    """None where it is no JSON. A byte order mark before it is read over."""
-    try:
-        return json.loads(text.removeprefix("\ufeff"))
-    except (ValueError, RecursionError):
-        return None
+def _errors(body: Any, choice: dict[str, Any] | None) -> Iterator[Any]:
+    """Whatever a body, its choice and the choice's message call an error."""
+    for part in (body, choice, choice and choice.get("message")):
+        if isinstance(part, dict):
+            yield from (part.get(name) for name in ("error", "errors"))
 
 
 def _read_body(body: Any, choice: Any, reply: ServerReply, request: ChatRequest) -> Answer | Unusable:
@@ -84,25 +88,23 @@ def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: ChatR
     finish, word = finish_of(said), short(said.lower()) if isinstance(said, str) else "missing"
     if finish is Finish.BLOCKED:
         return Unusable(Fault.BLOCKED, f"The server blocked it: {word}.", usage)
-    refusal = message.get("refusal") if isinstance(message, dict) else None
+    if refusal := _refusal(message):
+        return Unusable(Fault.BLOCKED, f"The model refused: {short(refusal)}", usage)
     text = _content(message)
-    if text is None and refusal is None:
+    if text is None or not isinstance(message, dict):
         return Unusable(Fault.MALFORMED, "The reply holds no message with a text.", usage)
-    parts = split(text or "")
-    if not parts.answer and not parts.unended:
-        if isinstance(refusal, str) and refusal.strip():
-            return Unusable(Fault.BLOCKED, f"The model refused: {short(refusal)}", usage)
-        if reason := _block_reason(body):
-            return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
+    parts = split(text, tags_in(text))
+    if not parts.answer and not parts.unended and (reason := _block_reason(body)):
+        return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
+    if message.get("tool_calls") or message.get("function_call"):
+        return Unusable(Fault.INTERRUPTED, "The reply calls a tool, and none was offered.", usage)
     if finish is Finish.BROKEN:
         why = f"The server does not say that the reply is whole (finish_reason {word})."
         return Unusable(Fault.INTERRUPTED, why, usage)
     if not parts.answer:
         return _empty(finish is Finish.CUT, word, parts.unended, usage)
     if usage.estimated:
-        usage = Usage(
-            request.prompt_tokens, min(request.max_tokens, estimate_tokens(text or "")), estimated=True
-        )
+        usage = Usage(request.prompt_tokens, min(request.max_tokens, estimate_tokens(text)), estimated=True)
     reasoning = "\n\n".join(part for part in (_reasoning(message), parts.reasoning) if part)
     marks, model = _marks(parts.answer, body, request)
     return Answer(parts.answer, finish is Finish.CUT, usage, reasoning, marks, model)
@@ -140,14 +142,24 @@ def same_model(asked: str, named: str) -> bool:
 
 def _reasoning(message: Any) -> str:
     """Thoughts that the server keeps apart from the text."""
-    for name in ("reasoning_content", "reasoning", "thinking"):
-        value = message.get(name)
-        if isinstance(value, str) and value.strip():
-            return whole_text(value).strip()
     content = message.get("content")
     parts = content if isinstance(content, list) else []
-    found = [part.get("thinking") or part.get("reasoning") for part in parts if isinstance(part, dict)]
-    return whole_text("".join(each for each in found if isinstance(each, str))).strip()
+    apart = [part for part in parts if isinstance(part, dict) and not _part_text(part)]
+    for value in (*(message.get(name) for name in _REASONING), apart):
+        if found := "".join(_texts(value)).strip():
+            return whole_text(found).strip()
+    return ""
+
+
+def _texts(value: Any, depth: int = 4) -> Iterator[str]:
+    """The texts of thoughts, which may come in parts of parts."""
+    match value:
+        case str(text):
+            yield text
+        case list() | dict() if depth:
+            inner = value if isinstance(value, list) else map(value.get, _THOUGHT_FIELDS)
+            for each in inner:
+                yield from _texts(each, depth - 1)
 
 
 def _choice(body: Any) -> dict[str, Any] | None:
@@ -166,10 +178,29 @@ def _content(message: Any) -> str | None:
         case str(text):
             return whole_text(text)
         case list(parts):
-            texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-            return whole_text("".join(text for text in texts if isinstance(text, str)))
+            texts = [_part_text(part) for part in parts]
+            return None if None in texts else whole_text("".join(map(str, texts)))
         case _:
             return None
+
+
+def _part_text(part: Any) -> str | None:
+    """What of the answer is in a part; "" in a thought, None where nobody knows what it holds."""
+    kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else ("", part)
+    if kind is None or kind in _TEXT_TYPES:
+        return text if isinstance(text, str) else None if kind else ""
+    thought = isinstance(kind, str) and _THOUGHT_TYPE.search(kind)
+    return "" if thought or not isinstance(text, str) else None
+
+
+def _refusal(message: Any) -> str:
+    """Why the model will not answer; "" if it does."""
+    if not isinstance(message, dict):
+        return ""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    given = [part.get("refusal") for part in (message, *parts) if isinstance(part, dict)]
+    return " ".join(each if isinstance(each, str) else json.dumps(each) for each in given if each).strip()
 
 
 def _block_reason(body: Any) -> str:

@@ -38,7 +38,8 @@ _BLOCKED = (
 
 def finish_of(reason: object) -> Finish:
     """The meaning of a `finish_reason`."""
-    word = reason.strip().lower() if isinstance(reason, str) else ""
+    word = reason.strip().lower().replace("-", "_") if isinstance(reason, str) else ""
+    word = word.removeprefix("finish_reason_")
     if word in WHOLE:
         return Finish.WHOLE
     if word in CUT:

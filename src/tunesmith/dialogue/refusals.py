@@ -50,8 +50,10 @@ def error_status(error: Any) -> int | None:
 
     A code in words means a failure of the server, if it does not speak of a rate or of the request.
     """
-    fields = {"message": error} if isinstance(error, str) else error
-    if not isinstance(fields, Mapping) or not any(fields.values()):
+    if isinstance(error, list):
+        error = next((each for each in error if each), None)
+    fields = error if isinstance(error, Mapping) else {"message": error, "code": error}
+    if not any(fields.values()):
         return None
     codes = [fields.get(name) for name in ("code", "status", "type")]
     for code in codes:

@@ -5,6 +5,7 @@ Knows nothing of how a reply is sent, read or paid for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -47,6 +48,14 @@ class ServerReply:
     def record(self) -> dict[str, Any]:
         """For the journal; `Reply(**record)` is the same again."""
         return {**asdict(self), "headers": dict(self.headers)}
+
+
+def parsed(text: str) -> Any:
+    """Return what a server sent as JSON; None if it is none. Byte order marks before it are read over."""
+    try:
+        return json.loads(text.lstrip("\ufeff \t\r\n"))
+    except (ValueError, RecursionError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """When a server wants to be asked again, in any of the ways in which servers say so.
 
 In this order: `retry-after-ms`, `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), `retryDelay` of
-Google's RetryInfo in the body, "try again in 1.5s" in the message, `x-ratelimit-reset*` headers. Pure.
+Google's RetryInfo and `retry_after` in the body, "try again in 1.5s" in the message, `x-ratelimit-reset*`
+headers. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-HEADERS = ("retry-after", "retry-after-ms", "date")
+HEADERS = ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "date")
 RESETS = ("requests", "tokens", "")
 """Kinds of `x-ratelimit-reset-…`; the last is the header without a kind."""
 LONGEST = 30 * 86400.0
@@ -21,11 +22,17 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.IGNORECASE)
 _DURATION = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h|d))+", re.IGNORECASE)
+_UNIT = r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z])"
 _IN_MESSAGE = re.compile(
-    r"(?:try again|retry|wait)(?: in| after| for)?:? "
-    rf"((?:{_NUMBER}\s?(?:ms|seconds?|s|minutes?|m|hours?|h)(?![a-z])\s?)+)",
+    r"(?:again|retry(?:ing)?|wait|resets?|available)"
+    r"(?:[\s:=~]+(?:again|your|the|this|request|in|after|for|at|least|about|approximately|around|another)\b){0,5}"
+    rf"[\s:=~]*((?:{_NUMBER}\s?{_UNIT}[\s,]*)+)",
     re.IGNORECASE,
 )
+_AFTERWARDS = re.compile(rf"({_NUMBER})\s*(毫秒|秒|分钟|分|小时|時間)\s*钟?\s*(?:[以之]?[后後]|再)")
+_NAMED = re.compile(rf"retry[-_ ]?after[\"']?\s*[:=]\s*[\"']?({_NUMBER})(?![\w.]*\w)", re.IGNORECASE)
+_ASIAN_UNITS = {"毫秒": 0.001, "秒": 1.0, "分钟": 60.0, "分": 60.0, "小时": 3600.0, "時間": 3600.0}
+_FIELDS = {"retry_after": 1.0, "retryAfter": 1.0, "retry_after_seconds": 1.0, "retry_after_ms": 0.001}
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -39,8 +46,10 @@ def retry_after(headers: Mapping[str, str], body: Any, message: str) -> float | 
     for seconds in (
         _scaled(_number(headers.get("retry-after-ms", "")), 0.001),
         _retry_after_header(headers),
+        _scaled(_number(headers.get("x-ms-retry-after-ms", "")), 0.001),
         _retry_info(body),
-        _in_message(message),
+        _retry_field(body),
+        _in_message(message[:4000]),
         _resets(headers),
     ):
         if seconds is not None and not math.isnan(seconds):
@@ -103,12 +112,25 @@ def error_details(body: Any) -> Iterator[dict[str, Any]]:
         yield from (each for each in (details if isinstance(details, list) else []) if isinstance(each, dict))
 
 
+def _retry_field(body: Any) -> float | None:
+    """What a body or its error says under a name of its own."""
+    error = body.get("error") if isinstance(body, dict) else None
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    for part in (each for each in (error, body, metadata) if isinstance(each, dict)):
+        for name, factor in _FIELDS.items():
+            value = part.get(name)
+            if isinstance(value, int | float | str) and (seconds := _number(str(value))) is not None:
+                return seconds * factor
+    return None
+
+
 def _in_message(message: str) -> float | None:
-    found = _IN_MESSAGE.search(message[:4000])
-    if not found:
-        return None
-    text = re.sub(r"\s", "", found[1].lower())
-    return duration(re.sub(r"(second|minute|hour)s?", lambda unit: unit[1][0], text))
+    if found := _IN_MESSAGE.search(message):
+        parts = re.findall(rf"({_NUMBER})\s?(ms|mil|[smhd])", found[1].lower())
+        return sum(float(number) * _UNITS[unit.replace("mil", "ms")] for number, unit in parts)
+    if found := _AFTERWARDS.search(message):
+        return float(found[1]) * _ASIAN_UNITS[found[2]]
+    return _number(named[1]) if (named := _NAMED.search(message)) else None
 
 
 def _resets(headers: Mapping[str, str]) -> float | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
     """What thoughts stand between. `anywhere`: nobody but a model that thinks writes them.
 
-    Others mean thoughts only where a reply begins with one: a prompt may ask for such XML.
+    Others mean thoughts only where a reply begins with them: a prompt may ask for such XML.
     """
 
     begin: str
@@ -38,15 +39,23 @@ KNOWN = (
     Tags("<|START_THINKING|>", "<|END_THINKING|>"),
     Tags("<unused94>thought", "<unused95>"),
     Tags("<|channel>thought", "<channel|>"),
+    Tags("<|inner_prefix|>", "<|inner_suffix|>"),
     _CHANNELS,
     Tags("<thinking>", "</thinking>", anywhere=False),
     Tags("<thought>", "</thought>", anywhere=False),
     Tags("<thoughts>", "</thoughts>", anywhere=False),
     Tags("<reasoning>", "</reasoning>", anywhere=False),
+    Tags("Here is my thought process:", "Here is my response:", anywhere=False),
+    Tags("Here's my thought process:", "Here's my response:", anywhere=False),
 )
 """Those of the families that are known."""
 _NAME = r"(?:\w+:)?[a-z_]*(?:think|thought|reason)[a-z_]*"
 _ANGLE, _SQUARE = re.compile(rf"</({_NAME})>", re.IGNORECASE), re.compile(rf"\[/({_NAME})\]", re.IGNORECASE)
+# Of a family that nobody has listed; names are short and few, whatever a reply holds.
+_UNLISTED = re.compile(
+    r"[<\[]/?((?:\w{1,20}:)?[a-z_]{0,20}(?:think|thought)[a-z_]{0,20})[>\]]", re.IGNORECASE
+)
+_MOST_UNLISTED = 8
 _QUOTES = frozenset("`'\"“”‘’«»「」")
 _TURN_ENDS = re.compile(r"(?:<\|end\|>)?(?:<\|start\|>assistant)?\s*$")
 
@@ -63,11 +72,12 @@ class SplitReply:
 def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None) -> SplitReply:
     """Cut the thoughts from a reply; `begun` are the tags that the prompt has opened.
 
-    Tags in quotes or backticks are spoken of, and are text. An end that nothing opened ends thoughts that the
-    prompt has opened: all before it is thoughts.
+    Tags in quotes or backticks are spoken of, and are text. A closing tag that nothing opened ends thoughts
+    that the prompt has opened: all before it is thoughts.
     """
     pattern, by_text = _pattern(tags if begun is None else (begun, *tags))
     answer, thoughts, inside, position = list[str](), list[str](), begun, 0
+    spoken = set[Tags]()
     for match in pattern.finditer(text):
         tag, before = by_text[match.group()], text[position : match.start()]
         if _quoted(text, match.start(), match.end()):
@@ -79,7 +89,7 @@ def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None)
             thoughts.append(before)
             inside = None
         elif ends:
-            if not tag.anywhere:
+            if tag in spoken or not (tag.anywhere or tag.end.startswith(("</", "[/"))):
                 continue
             thoughts.append("".join([*answer, before]))
             answer = []
@@ -87,6 +97,7 @@ def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None)
             answer.append(before)
             inside = tag
         else:
+            spoken.add(tag)
             continue
         position = match.end()
     if inside is not None:
@@ -105,6 +116,15 @@ def tags_of(template: str) -> tuple[Tags, ...]:
     for tag in (*found, *KNOWN):
         by_end.setdefault(tag.end, tag)
     return tuple(by_end.values())
+
+
+def tags_in(reply: str) -> tuple[Tags, ...]:
+    """`KNOWN`, and behind them those of other families by whose names a reply has tags."""
+    listed = {tag.begin for tag in KNOWN}
+    names = dict.fromkeys(found[1] for found in islice(_UNLISTED.finditer(reply), 100))
+    pairs = [("<", ">"), ("[", "]")]
+    unlisted = [Tags(f"{a}{name}{b}", f"{a}/{name}{b}", anywhere=False) for name in names for a, b in pairs]
+    return (*KNOWN, *[tag for tag in unlisted if tag.begin not in listed][:_MOST_UNLISTED])
 
 
 def begun_by(prompt: str, tags: Sequence[Tags]) -> Tags | None:

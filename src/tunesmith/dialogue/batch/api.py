@@ -8,14 +8,13 @@ for; what it refuses for good raises EndpointError. Knows nothing of dialogues, 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.calls import PAUSES, quota_error
-from tunesmith.dialogue.replies import Answer, ChatRequest, Denied, Lost, Refused, ServerReply
+from tunesmith.dialogue.replies import Answer, ChatRequest, Denied, Lost, Refused, ServerReply, parsed
 from tunesmith.errors import EndpointError, TemporaryError, TunesmithError
 from tunesmith.names import Reason
 
@@ -214,10 +213,7 @@ def _object(reply: ServerReply) -> BatchObject | None:
     """The JSON object of a good reply; None where it is none, or none of these."""
     if not 200 <= reply.status < 300 or reply.trouble:
         return None
-    try:
-        found = json.loads(reply.text)
-    except (ValueError, RecursionError):
-        return None
+    found = parsed(reply.text)
     return found if isinstance(found, dict) and (_is_named(found) or "data" in found) else None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tunesmith.dialogue.batch.api import URL, BatchApi
 from tunesmith.dialogue.calls import PAUSES
-from tunesmith.dialogue.replies import ChatRequest, Denied, Outcome, ServerReply
+from tunesmith.dialogue.replies import ChatRequest, Denied, Outcome, ServerReply, parsed
 from tunesmith.dialogue.turns import Call, Tries
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -157,10 +157,7 @@ class BatchRun:
 
     def _take(self, batch: CallBatch, line: str) -> None:
         """One line of a file of results, in any order."""
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            return
+        value = parsed(line)
         asked = batch.waiting.get(str(value.get("custom_id"))) if isinstance(value, dict) else None
         if asked is not None:
             batch.answered += 1
@@ -173,6 +170,8 @@ def reply_of(line: Mapping[str, Any], seconds: float) -> ServerReply:
     response, error = line.get("response"), line.get("error")
     if isinstance(response, dict) and isinstance(response.get("status_code"), int):
         body = response.get("body")
+        if error and isinstance(body, dict):  # read as an error inside a reply is
+            body = {**body, "error": error}
         text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
         return ServerReply(response["status_code"], text, {}, seconds)
     error = error if isinstance(error, dict) else {}
