@@ -59,8 +59,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: $(VENV)/.dev ## write crds/ and the golden renders anew; tests check that nothing changes
+generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md and the golden renders; tests check that nothing changes
 	$(BIN)/tunesmith crds --output crds/
+	$(BIN)/tunesmith schemas --output schemas/
+	$(BIN)/python -m docs.generate_reference
 	$(BIN)/python -m tests.golden.update
 
 lock: $(VENV)/.lock ## write locks/ anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions

@@ -430,6 +430,20 @@ def crds(
 
 
 @app.command()
+def schemas(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("schemas"),
+) -> None:
+    """Write JSON Schemas by which editors complete and check manifests.
+
+    [dim]tunesmith schemas --output schemas/[/dim]
+    """
+    from tunesmith.api.json_schema import write_schemas
+
+    for path in write_schemas(output):
+        typer.echo(path)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"tunesmith {__version__}")

@@ -15,7 +15,7 @@ from tests.golden import update
 from tunesmith import cli
 from tunesmith.errors import StorageTemporaryError
 
-COMMANDS = ["validate", "render", "run", "preview", "chat", "crds"]
+COMMANDS = ["validate", "render", "run", "preview", "chat", "crds", "schemas"]
 # What a command that only reads manifests never needs; rich is for pictures.
 HEAVY = ["torch", "transformers", "boto3", "botocore", "numpy", "peft", "rich.progress", "jinja2", "requests"]
 
@@ -200,6 +200,13 @@ def test_crds_are_written(call, tmp_path):
     assert len(shown.out.splitlines()) == 3
     for line in shown.out.splitlines():
         assert yaml.safe_load(Path(line).read_text("utf-8"))["kind"] == "CustomResourceDefinition"
+
+
+def test_schemas_are_written(call, tmp_path):
+    shown = call("schemas", "-o", "new/folder")
+    assert shown.code == 0
+    assert [Path(line).name for line in shown.out.splitlines()][-1] == "manifest.json"
+    assert all(Path(line).is_file() for line in shown.out.splitlines())
 
 
 # --- Mistakes ---------------------------------------------------------------------------------------------

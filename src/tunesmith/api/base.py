@@ -19,13 +19,15 @@ class Rule:
     """A rule across the fields of one object.
 
     `check` gets the model and returns whether it is valid; `cel` is the same check for the API server;
-    `field` is the dotted field the message is about ("" for the object itself).
+    `field` is the dotted field the message is about ("" for the object itself); `one_of` names the fields
+    of which exactly one is set, for a rule that asks for no more.
     """
 
     message: str
     cel: str
     check: Callable[[Any], bool]
     field: str = ""
+    one_of: tuple[str, ...] = ()
 
 
 class Model(BaseModel):
@@ -89,4 +91,5 @@ def one_of(*names: str) -> Rule:
         f"set exactly one of {in_words(camel)}",
         " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in camel) + " == 1",
         lambda model: sum(has(model, name) for name in names) == 1,
+        one_of=tuple(camel),
     )

@@ -73,7 +73,7 @@ def _validation(rule: Rule) -> Schema:
     return {**path, "message": rule.message, "rule": rule.cel}
 
 
-class _Generator(GenerateJsonSchema):
+class Generator(GenerateJsonSchema):
     """pydantic's generator, without what has no structural form."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
@@ -132,16 +132,16 @@ def _keep_default(node: Schema, field: FieldInfo) -> None:
     node["default"] = value
 
 
-def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+def inlined(node: Any, definitions: dict[str, Any]) -> Any:
     """Replace every `$ref` by its target; the node's own description wins."""
     if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
+        return [inlined(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
     own = {key: value for key, value in node.items() if key != "$ref"}
     if "$ref" in node:
         own = {**definitions[node["$ref"].rsplit("/", 1)[-1]], **own}
-    return {key: value if key == "default" else _inlined(value, definitions) for key, value in own.items()}
+    return {key: value if key == "default" else inlined(value, definitions) for key, value in own.items()}
 
 
 def _without_default(node: Schema) -> Schema:
@@ -193,6 +193,6 @@ def _check_bounds(node: Schema, where: str) -> None:
 
 def structural_schema(model: type[Model], where: str) -> Schema:
     """Return the structural schema of a model; `where` begins the path in errors. Raises SchemaError."""
-    schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
+    schema = model.model_json_schema(by_alias=True, schema_generator=Generator)
     definitions = schema.pop("$defs", {})
-    return _narrowed(_inlined(schema, definitions), where)
+    return _narrowed(inlined(schema, definitions), where)

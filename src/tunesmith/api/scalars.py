@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, core_schema
 
 MAX_SHORT = 253
+NOT_ALLOWED = "Not allowed here."
 _QUANTITY = r"^([0-9]+([.][0-9]*)?|[.][0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
 
 
@@ -57,7 +58,7 @@ def _check_bool_or_auto(value: object) -> object:
     raise ValueError("must be auto, true or false")
 
 
-_INT_OR_AUTO_RULE = {
+INT_OR_AUTO_RULE = {
     "rule": f"type(self) == int ? self >= 1 && self < {2**31} : self == 'auto'",
     "message": "must be auto or a whole number of at least 1",
 }
@@ -68,7 +69,7 @@ IntOrAuto = Annotated[
         {
             "x-kubernetes-int-or-string": True,
             "maxLength": 64,
-            "x-kubernetes-validations": [_INT_OR_AUTO_RULE],
+            "x-kubernetes-validations": [INT_OR_AUTO_RULE],
         }
     ),
 ]
@@ -109,9 +110,9 @@ def object_without(fields: Mapping[str, str]) -> WithJsonSchema:
         "string": {"maxLength": MAX_SHORT},
         "array": {"maxItems": MAX_SHORT, "items": dict(_ANY_OBJECT)},
     }
-    about = "Not allowed here."
     properties = {
-        name: {"description": about, "type": type_, **bounds.get(type_, {})} for name, type_ in fields.items()
+        name: {"description": NOT_ALLOWED, "type": type_, **bounds.get(type_, {})}
+        for name, type_ in fields.items()
     }
     return WithJsonSchema({**_ANY_OBJECT, "properties": properties})
 
