@@ -1,6 +1,7 @@
 """The JSON Schemas by which editors complete manifests, and the reference: generated, and true."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -109,14 +110,14 @@ def test_the_reference_has_the_fields_and_their_defaults(kind):
     spec = SPECS[kind].model_validate(GOOD[kind]["spec"]).to_json()
     for path in paths({name: spec[name] for name in spec if name not in ("datasets", "endpoints")}, "spec"):
         assert f"| `{path}` |" in section, path
-    assert "| `spec.run.maxAttempts` | integer | `3` | 1 to 100 | Attempts before" in section
+    assert "| `spec.run.maxAttempts` | integer | `3` | 1 to 100 |" in section
 
 
 def test_the_reference_can_be_read_by_people():
     text = PAGE.read_text("utf-8")
-    assert "| `spec.training.packing` | string | `tree` | `tree`, `none` | tree computes shared" in text
+    assert "| `spec.training.packing` | string | `tree` | `tree`, `none` | " in text
     assert "| `spec.training.tokensPerDevice` | integer or `auto` | `auto` | `auto`, or at least 1 |" in text
     assert "| `spec.endpoints.<name>.openai.baseUrl` | string | required |" in text
-    assert "\n- `spec.method` set exactly one of full, lora, qlora and none\n" in text
+    assert re.search(r"^- `spec\.method` .*\bfull, lora, qlora and none$", text, re.MULTILINE)
     assert [line for line in text.splitlines() if line.startswith("| `") and line.count(" | ") != 4] == []
     assert json.dumps("x-kubernetes") not in json.dumps([*SCHEMAS.values()])
