@@ -16,6 +16,7 @@ from tunesmith.data.prompts.presets import card_section, read_presets
 from tunesmith.engines.hf.generate import preview_messages, reply
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs
+from tunesmith.jobs.tracking import open_sinks, peak_memory
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
 from tunesmith.names import (
@@ -50,8 +51,17 @@ class Results:
         self._trained = count_trained(model)
         self.metrics: Metrics | None = None
 
-    def begin(self) -> None:
-        """Start the training log (going on with an earlier attempt's) and publish the first samples."""
+    def begin(self, steps: int, resume: Path | None) -> None:
+        """Start log and metrics (continuing an earlier attempt's) and publish the first samples."""
+        self._start_log()
+        self._publish_samples()
+        logging_steps = self._session.spec.training.logging_steps
+        sinks = open_sinks(self._session, self._folder)
+        self.metrics = Metrics(self._folder, logging_steps, steps, sinks, peak_memory)
+        if resume is not None:
+            self.metrics.restore(resume)
+
+    def _start_log(self) -> None:
         path = self._folder / TRAINING_LOG_KEY
         path.parent.mkdir(parents=True, exist_ok=True)
         if self._store.exists(TRAINING_LOG_KEY):
@@ -60,6 +70,8 @@ class Results:
         handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         log.info("Trained: %s.", self._trained.sentence())
+
+    def _publish_samples(self) -> None:
         text = samples_text(self._inputs.prepared, self._inputs.tokenizer)
         log.info("The first samples, labels between « and »:\n%s", text)
         (self._folder / SAMPLES_PREVIEW_KEY).write_text(text, "utf-8")

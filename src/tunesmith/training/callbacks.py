@@ -26,14 +26,14 @@ class AtBegin(TrainerCallback):  # type: ignore[misc]
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
     """Saves and stops after the step in which any rank was told to stop."""
 
-    def __init__(self) -> None:
-        self.trainer: StepTrainer | None = None
+    def __init__(self, trainer: StepTrainer) -> None:
+        self._trainer = trainer
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Asks for a checkpoint and the end."""
-        if self.trainer is not None and self.trainer.stopping:
+        if self._trainer.stopping:
             control.should_save = control.should_training_stop = True
         return control
 

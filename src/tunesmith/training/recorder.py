@@ -30,7 +30,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def __init__(
         self,
-        folder: Path,
+        trainer: StepTrainer,
         uploads: Uploads,
         metrics: Metrics | None,
         steps_per_epoch: int,
@@ -39,11 +39,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         health: Health,
         complete: Complete = lambda folder, step, total: None,
     ) -> None:
-        self._folder, self._uploads, self._metrics = folder, uploads, metrics
+        self._trainer, self._folder = trainer, Path(trainer.args.output_dir)
+        self._uploads, self._metrics = uploads, metrics
         self._steps_per_epoch, self._tell = steps_per_epoch, tell
         self._hang_detector, self._health, self._complete = hang_detector, health, complete
         self._started, self._first = time.monotonic(), 0
-        self.trainer: StepTrainer | None = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Start the clocks, after everything slow."""
@@ -58,17 +58,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the step down, look whether training is sound, and go on with what is being uploaded."""
-        assert self.trainer is not None
         self._hang_detector.beat(state.global_step, "between steps")
-        self._write_down(self.trainer, state)
-        self._health.step(state.global_step, self.trainer.last_step.loss)
+        self._write_down(state)
+        self._health.step(state.global_step, self._trainer.last_step.loss)
         self._uploads.meet()
 
-    def _write_down(self, trainer: StepTrainer, state: TrainerState) -> None:
+    def _write_down(self, state: TrainerState) -> None:
         if self._metrics is None:
             return
         epoch = state.global_step / self._steps_per_epoch
-        result = trainer.last_step
+        trainer, result = self._trainer, self._trainer.last_step
         self._metrics.step(
             Step(
                 state.global_step,

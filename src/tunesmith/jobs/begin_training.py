@@ -1,0 +1,126 @@
+"""What comes before the first step of a FineTuneJob: plan, claim of the output, newest checkpoint, model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.engines.files import model_digest
+from tunesmith.engines.load import model_config
+from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
+from tunesmith.jobs.exports import Exports
+from tunesmith.jobs.hang_detection import start_hang_detector
+from tunesmith.jobs.inputs import Inputs, data_digest
+from tunesmith.jobs.memory import use_gradient_checkpointing
+from tunesmith.jobs.output_lock import ExistingOutput, claim
+from tunesmith.jobs.results import Results
+from tunesmith.jobs.session import TrainingSession
+from tunesmith.jobs.train import Schedule, Training
+from tunesmith.jobs.world import World
+from tunesmith.names import checkpoint_key
+from tunesmith.training.checkpoints import Checkpoints, Ranks
+from tunesmith.training.training_args import eval_every, plan_steps, training_arguments
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutput) -> Training:
+    """Return the training, ready to run. Every rank takes part; rank 0 claims the output."""
+    _skip_imports(session, inputs)
+    from tunesmith.training.model import computed_in
+
+    spec, world = session.spec, session.world
+    plan = plan_steps(spec, inputs.prepared.train, world.size, world.rank)
+    every = eval_every(spec, inputs.prepared.train, world.size)
+    dtype = computed_in(spec, inputs.files.base)
+    exports = Exports(session.run.name, spec, inputs, dtype, world.node_folder)
+    if session.first:
+        exports.rehearse()
+    folder = world.node_folder / "checkpoints"
+    arguments = training_arguments(
+        spec, folder, steps=len(plan), every=every, dtype=_name(dtype), world=world.size
+    )
+    start_hang_detector(session.hang_detector, world)
+    ranks = _ranks(world)
+    if session.first:
+        claim(session.patient, found, _fingerprint(session, inputs))
+    ranks.gather(None)
+    checkpoints = _checkpoints(session, ranks)
+    resume = _newest(session, checkpoints, folder)
+    model = _model(session, inputs, plan.most_tokens, dtype, ranks)
+    session.hang_detector.beat(phase="preparing to train")
+    results = Results(session, inputs, model, exports)
+    if session.first:
+        results.begin(len(plan), resume)
+    return Training(session, inputs, model, Schedule(plan, every, arguments), checkpoints, results, resume)
+
+
+def _skip_imports(session: TrainingSession, inputs: Inputs) -> None:
+    """Keep packages out that this model and method have no use for; what is imported later takes part."""
+    spec = session.spec
+    skip_imports(
+        *unneeded_packages(
+            model_config(inputs.files.base),
+            quantised=spec.method.qlora is not None or "paged" in spec.training.optimizer,
+            deepspeed=spec.deepspeed is not None,
+        )
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _ranks(world: World) -> Ranks:
+    import torch.distributed as dist
+
+    def gather(value: Any) -> list[Any]:
+        if world.size == 1:
+            return [value]
+        values: list[Any] = [None] * world.size
+        dist.all_gather_object(values, value)
+        return values
+
+    return Ranks(world.rank, world.local_rank, world.size, gather)
+
+
+def _fingerprint(session: TrainingSession, inputs: Inputs) -> dict[str, Any]:
+    fingerprint = {
+        "spec": session.run.result_fields(),
+        "data": data_digest(inputs.prepared),
+        "model": model_digest(inputs.files),
+    }
+    if inputs.evaluations:
+        fingerprint["evaluation"] = [prompts.digest for prompts in inputs.evaluations]
+    return fingerprint
+
+
+def _checkpoints(session: TrainingSession, ranks: Ranks) -> Checkpoints:
+    return Checkpoints(
+        session.store,
+        session.spec.training.save_total_limit,
+        ranks,
+        lambda _: session.hang_detector.beat(phase="resuming"),
+    )
+
+
+def _newest(session: TrainingSession, checkpoints: Checkpoints, folder: Path) -> Path | None:
+    """Fetch the newest checkpoint. Return its folder, None if there is none."""
+    newest = checkpoints.newest(folder)
+    log.info("Starting at the first step." if newest is None else f"Going on after step {newest}.")
+    session.hang_detector.beat(newest or 0, "building the model")
+    return None if newest is None else folder / checkpoint_key(newest)
+
+
+def _model(session: TrainingSession, inputs: Inputs, tokens: int, dtype: torch.dtype, ranks: Ranks) -> Any:
+    from tunesmith.training.model import build_model
+
+    spec, base = session.spec, inputs.files.base
+    gradient_checkpointing = use_gradient_checkpointing(
+        spec, base, tokens=tokens, dtype=dtype, ranks=ranks, processes=session.world.local_size
+    )
+    return build_model(spec, base, inputs.files.adapters, gradient_checkpointing=gradient_checkpointing)
