@@ -1,1 +1,1 @@
-"""The Kubernetes operator: sees only `plan`, `api`, `names` and `errors` of Tunesmith."""
+"""The Kubernetes operator: imports only `plan`, `api`, `names` and `errors` of Tunesmith."""

@@ -1,4 +1,4 @@
-"""`python -m tunesmith_operator`: run the operator until it is told to stop."""
+"""`python -m tunesmith_operator`: run the operator until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tunesmith_operator.liveness import EXIT_CODE
 from tunesmith_operator.settings import read_settings
 
 log = logging.getLogger(__name__)
-# The API server takes objects nested 10,000 deep. One of those in a list must not hide all the others.
+# The API server accepts objects nested 10,000 deep. One of those in a list must not hide all the others.
 MAX_RECURSION = 20_000
 
 
 def main() -> int:
-    """Exit code 0 when told to stop, 2 when a setting is wrong, 3 when a part of the operator has died."""
+    """Return exit code 0 if stopped, 2 if a setting is invalid, 3 if a part of the operator has failed."""
     logs.set_up()
     sys.setrecursionlimit(MAX_RECURSION)
     try:
@@ -36,7 +36,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 the edge of the process; a watch that fails for good ends here
         cause = error.__cause__ or error
         kind = type(cause).__name__
-        log.critical("The process ends, since a part of it has failed: %s: %s", kind, cause)
+        log.critical("Exiting, since a part of the operator has failed: %s: %s", kind, cause)
         return EXIT_CODE
     return 0
 

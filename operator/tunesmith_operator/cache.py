@@ -1,4 +1,4 @@
-"""Everything the operator has seen of the cluster, by name. Filled by watches and by our own writes."""
+"""Cache of the observed objects of the cluster, by name. Filled by watches and by our own writes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Name = tuple[str, str]
 
 
 def key_of(body: Object) -> Key:
-    """Namespace, kind and name of one of our objects."""
+    """Return namespace, kind and name of one of our objects."""
     return (get(body, "metadata", "namespace"), body["kind"], get(body, "metadata", "name"))
 
 
 def generation_of(body: Object) -> int:
-    """Which version of the spec this is; 0 if it does not say."""
+    """Return the generation of the spec; 0 if it has none."""
     number = get(body, "metadata", "generation")
     return number if type(number) is int and 0 <= number < 2**31 else 0
 
 
 def owner_key(body: Object) -> Key | None:
-    """The job that a labelled child belongs to."""
+    """Return the job that a labelled child belongs to."""
     kind, name = (get(body, "metadata", "labels", key) for key in (names.LABEL_KIND, names.LABEL_JOB))
     if kind not in list(Kind) or not name:
         return None
@@ -43,19 +43,19 @@ def _version(body: Object) -> int:
 
 
 def _lean(body: Object) -> Object:
-    """Without the part of the metadata that is long and that nobody here reads."""
+    """Return the object without the long part of the metadata that is not used here."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     return {**body, "metadata": metadata}
 
 
 def _newer(old: Object | None, new: Object) -> bool:
-    """A watch may tell late of what our own write has told already."""
+    """Return whether an object is older than the cached one: a watch may report our own write late."""
     same = old is not None and get(old, "metadata", "uid") == get(new, "metadata", "uid")
     return not same or old is None or _version(new) >= _version(old)
 
 
 class Cache:
-    """Jobs, their PyTorchJobs, pods and ConfigMaps, and who waits for whom."""
+    """Jobs, their PyTorchJobs, pods and ConfigMaps, and which job waits for which."""
 
     def __init__(self) -> None:
         self._jobs: dict[Key, Object] = {}
@@ -64,12 +64,12 @@ class Cache:
         self._config_maps: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         self._progress: dict[Key, dict[str, Any]] = {}
-        # While everything is listed: what was known before, and what has gone since.
+        # While everything is listed: what was cached before, and what was deleted since.
         self._before: set[str] = set()
         self._gone: set[str] = set()
 
     def put_job(self, body: Object, gone: bool = False) -> set[Key]:
-        """Take note of a job; returns whom to look at: itself and those that wait for it."""
+        """Cache a job; return the jobs to reconcile: itself and those that wait for it."""
         key = key_of(body)
         self._put(self._jobs, key, body, gone)
         if key not in self._jobs:
@@ -77,15 +77,15 @@ class Cache:
         return {key} | self._waiting.get(key, set())
 
     def put_child(self, body: Object, gone: bool = False) -> set[Key]:
-        """Take note of a PyTorchJob."""
+        """Cache a PyTorchJob."""
         return self._put_owned(self._children, body, gone)
 
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
-        """Take note of a pod."""
+        """Cache a pod."""
         return self._put_owned(self._pods, body, gone)
 
     def put_config_map(self, body: Object, gone: bool = False) -> set[Key]:
-        """Take note of a ConfigMap, not of what is in it; only its end is a reason to look."""
+        """Cache a ConfigMap without its content; only its deletion is a reason to reconcile."""
         touched = self._put_owned(self._config_maps, {"metadata": body["metadata"]}, gone)
         return touched if gone else set()
 
@@ -99,7 +99,7 @@ class Cache:
         return {key}
 
     def _put(self, known: dict[Any, Object], name: Any, body: Object, gone: bool) -> None:
-        """Watches of two objects of one name may tell of them in any order: the UID says which is meant."""
+        """Remove the object with this UID: watches may report two objects of one name in any order."""
         old, uid = known.get(name), get(body, "metadata", "uid")
         if gone:
             self._gone.add(str(uid))
@@ -109,14 +109,14 @@ class Cache:
             known[name] = _lean(body)
 
     def begin_listing(self) -> None:
-        """Everything will be listed: remember what is known now."""
+        """Begin a listing of everything: remember what is cached now."""
         self._gone.clear()
         self._before = {str(get(body, "metadata", "uid")) for _, body in self._everything()}
 
     def end_listing(
         self, jobs: list[Any], children: list[Any], pods: list[Any], config_maps: list[Any]
     ) -> set[Key]:
-        """Take in the lists; drop what was known before and is not in them. Returns whom to look at."""
+        """Cache the lists; drop what was cached before and is not in them. Return the jobs to reconcile."""
         found = {
             self.put_job: jobs,
             self.put_child: children,
@@ -146,42 +146,42 @@ class Cache:
             yield from ((put, body) for bodies in known.values() for body in bodies.values())
 
     def set_progress(self, key: Key, progress: dict[str, Any]) -> bool:
-        """Take note of progress; whether it is news."""
+        """Cache progress; return whether it has changed."""
         changed = self._progress.get(key) != progress
         self._progress[key] = progress
         return changed
 
     def progress(self, key: Key) -> dict[str, Any]:
-        """What a job's pod said last."""
+        """Return what a job's pod reported last."""
         return self._progress.get(key, {})
 
     def job(self, key: Key) -> Object | None:
-        """A job as it was last seen."""
+        """Return a job as last observed."""
         return self._jobs.get(key)
 
     def unfinished(self) -> list[Key]:
-        """Jobs that have neither succeeded nor failed."""
+        """Return the jobs that have neither succeeded nor failed."""
         return [key for key, body in self._jobs.items() if not is_terminal(get(body, "status"))]
 
     def running(self) -> list[Key]:
-        """Jobs that run."""
+        """Return the running jobs."""
         return [key for key, body in self._jobs.items() if get(body, "status", "phase") == Phase.RUNNING]
 
     def phases(self) -> list[tuple[str, str]]:
-        """Kind and phase of every job; may be called from another thread."""
+        """Return kind and phase of every job; may be called from another thread."""
         bodies = list(self._jobs.values())
         return [(str(body["kind"]), str(get(body, "status", "phase") or "New")) for body in bodies]
 
     def has_children(self, key: Key) -> bool:
-        """Whether there is any PyTorchJob of that job."""
+        """Return whether that job has any PyTorchJob."""
         return bool(self._children.get(key))
 
     def pods(self, key: Key) -> list[Object]:
-        """Pods of a job."""
+        """Return the pods of a job."""
         return list(self._pods.get(key, {}).values())
 
     def output_uri(self, key: Key) -> str | None:
-        """Where another job puts its output."""
+        """Return the output.uri of another job."""
         uri = get(self._jobs.get(key), "spec", "output", "uri")
         return uri if isinstance(uri, str) else None
 
@@ -199,7 +199,7 @@ class Cache:
         return phases
 
     def _reaches(self, start: Key, goal: Key) -> bool:
-        """Whether `start` waits, through others, for `goal`."""
+        """Return whether `start` waits, through others, for `goal`."""
         todo, done = [start], set()
         while todo:
             key = todo.pop()
@@ -211,7 +211,7 @@ class Cache:
         return False
 
     def observed(self, job: Job, body: Object, now: datetime) -> ObservedState:
-        """All that is known of one job."""
+        """Return the observed state of one job."""
         uid = str(get(body, "metadata", "uid"))
         owned = [c for c in self._children.get(job.key, {}).values() if _owned(c, uid)]
         own_uids = {get(child, "metadata", "uid") for child in owned}
@@ -241,7 +241,7 @@ def _owned(child: Object, uid: str) -> bool:
 
 
 def _named(body: Object | None, namespace: str) -> list[Key]:
-    """Jobs named by any `fromJob` of a raw object."""
+    """Return the jobs that any `fromJob` of a raw object references."""
     found: list[Key] = []
     todo: list[Any] = [get(body, "spec")]
     while todo:

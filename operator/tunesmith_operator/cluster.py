@@ -35,17 +35,17 @@ CONFIG_MAP: Any = create_namespaced_resource("", "v1", "ConfigMap", "configmaps"
 POD: Any = create_namespaced_resource("", "v1", "Pod", "pods")
 EVENT: Any = create_namespaced_resource("", "v1", "Event", "events")
 SERVICE_ACCOUNT: Any = create_namespaced_resource("", "v1", "ServiceAccount", "serviceaccounts")
-# What a request to the API server may end with.
+# The errors that a request to the API server may raise.
 TROUBLE = (ApiError, httpx2.HTTPError)
 _PAGE = 500
 
 
 class NameTakenError(Exception):
-    """An object of that name belongs to somebody else."""
+    """An object of that name has another owner."""
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON merge patch from `old` to `new`; empty if they are equal."""
+    """Return a JSON merge patch from `old` to `new`; empty if they are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)
@@ -59,23 +59,23 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 
 class ConflictError(Exception):
-    """Somebody else wrote first: look again."""
+    """The object was modified by somebody else first: reconcile again."""
 
 
 class RefusedError(Exception):
-    """The API server takes no status for an object that its present CRD would refuse."""
+    """The API server rejects any status of an object that is invalid under its current CRD."""
 
 
 class WriteRefusedError(Exception):
-    """The API server refuses a write: a webhook, a quota, a policy, or a namespace that is going."""
+    """The API server rejects a write: a webhook, a quota, a policy, or a namespace that is being deleted."""
 
     def __init__(self, what: str, error: httpx2.HTTPStatusError) -> None:
         code, reason = _answer(error)
-        super().__init__(f"The API server refuses to {what} (HTTP {code}): {reason}")
+        super().__init__(f"The API server refused to {what} (HTTP {code}): {reason}")
 
 
 def _answer(error: httpx2.HTTPStatusError) -> tuple[int, str]:
-    """HTTP status and message, of the API server or of a proxy before it."""
+    """Return HTTP status and message, of the API server or of a proxy before it."""
     if isinstance(error, ApiError):
         return error.status.code or 0, fit(error.status.message)
     return error.response.status_code, fit(error.response.text) or error.response.reason_phrase
@@ -89,7 +89,7 @@ class Cluster:
 
     @classmethod
     def connect(cls) -> Cluster:
-        """As kubectl would: in-cluster, or by KUBECONFIG."""
+        """Connect as kubectl does: in-cluster, or by KUBECONFIG."""
         return cls(lightkube.AsyncClient(field_manager=FIELD_MANAGER))
 
     async def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -101,7 +101,7 @@ class Cluster:
             raise
 
     async def _write(self, what: str, method: str, *arguments: Any, **options: Any) -> Any:
-        """A write of a child. Raises WriteRefusedError for every error that is not told apart later."""
+        """Write a child. Raises WriteRefusedError for every error that the caller does not distinguish."""
         try:
             return await self._call(method, *arguments, **options)
         except httpx2.HTTPStatusError as error:
@@ -116,7 +116,7 @@ class Cluster:
         return [dict(body) async for body in found]
 
     async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
-        """The events of one object; of very many, which anybody can make, the last ones listed."""
+        """Return the events of one object; of very many, which anybody can create, the last ones listed."""
         API_CALLS.labels("list").inc()
         about = {"involvedObject.uid": uid}
         found = self._client.list(EVENT, namespace=namespace, chunk_size=_PAGE, fields=about)
@@ -126,11 +126,11 @@ class Cluster:
         return list(last)
 
     async def releases(self) -> list[dict[str, Any]]:
-        """The ConfigMaps by which releases of the chart know of each other."""
+        """Return the ConfigMaps by which releases of the chart find each other."""
         return await self._list(CONFIG_MAP, "*", labels=SELECTOR)
 
     async def has_service_account(self, namespace: str, name: str) -> bool:
-        """Whether there is one; also True if nobody may look."""
+        """Return whether it exists; also True if reading it is forbidden."""
         try:
             await self._call("get", SERVICE_ACCOUNT, name, namespace=namespace)
         except httpx2.HTTPStatusError as error:
@@ -138,7 +138,7 @@ class Cluster:
         return True
 
     async def list_everything(self, namespaces: Sequence[str]) -> tuple[list[dict[str, Any]], ...]:
-        """Jobs, then PyTorchJobs, pods and ConfigMaps: what an earlier one speaks of is in a later one."""
+        """Jobs, then PyTorchJobs, pods and ConfigMaps: what an earlier list references is in a later one."""
         jobs: list[dict[str, Any]] = []
         owned: dict[Any, list[dict[str, Any]]] = {PYTORCH_JOB: [], POD: [], CONFIG_MAP: []}
         for kind, resource in JOBS.items():
@@ -152,10 +152,10 @@ class Cluster:
         return jobs, *owned.values()
 
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
-        """Create a ConfigMap or PyTorchJob once; one of ours that is there already is fine.
+        """Create a ConfigMap or PyTorchJob once; an existing one of ours is fine.
 
-        Raises NameTakenError when the name belongs to another owner, ConflictError when it is free again,
-        WriteRefusedError when the API server takes no such object now.
+        Raises NameTakenError if the name has another owner, ConflictError if it is free again,
+        WriteRefusedError if the API server rejects such an object now.
         """
         kind = CONFIG_MAP if body["kind"] == "ConfigMap" else PYTORCH_JOB
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
@@ -169,7 +169,8 @@ class Cluster:
             created = await self._existing(kind, name, namespace)
             owners = items(get(created, "metadata", "ownerReferences"))
             if not any(get(owner, "uid") == uid for owner in owners):
-                raise NameTakenError(f"{body['kind']} {name} exists and is not of this job") from None
+                message = f"{body['kind']} {name} exists but does not belong to this job"
+            raise NameTakenError(message) from None
         return created
 
     async def _existing(self, kind: Any, name: str, namespace: str) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class Cluster:
         return found
 
     async def suspend(self, namespace: str, name: str, wanted: bool) -> dict[str, Any]:
-        """Patch the one field of a PyTorchJob that is ours to change, and note that it was us."""
+        """Patch the one field of a PyTorchJob that we may change, and record that it was us."""
         mark = {names.ANNOTATION_SUSPENDED: "true" if wanted else None}
         patch = {"metadata": {"annotations": mark}, "spec": {"runPolicy": {"suspend": wanted}}}
         what = f"{'suspend' if wanted else 'resume'} PyTorchJob {name}"
@@ -192,7 +193,7 @@ class Cluster:
         return done
 
     async def delete_child(self, namespace: str, name: str) -> None:
-        """Delete a ConfigMap, then the PyTorchJob, which is what is looked for; gone already is fine."""
+        """Delete a ConfigMap, then the PyTorchJob, which is looked up; a missing object is fine."""
         for kind in (CONFIG_MAP, PYTORCH_JOB):
             what = f"delete {'ConfigMap' if kind is CONFIG_MAP else 'PyTorchJob'} {name}"
             try:
@@ -204,9 +205,9 @@ class Cluster:
     async def write_status(
         self, job: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """One patch with what changed; None when the job is gone.
+        """Send one patch with the changes; return None if the job is deleted.
 
-        Raises ConflictError when somebody else wrote first, RefusedError when no status can be written.
+        Raises ConflictError if somebody else wrote first, RefusedError if no status can be written.
         """
         version = {"resourceVersion": get(job, "metadata", "resourceVersion")}
         patch = {"metadata": version, "status": merge_patch(old, new)}
@@ -230,7 +231,7 @@ class Cluster:
         return {"apiVersion": names.API_VERSION, "kind": job["kind"], **body}
 
     async def event(self, job: Mapping[str, Any], reason: str, message: str, warning: bool) -> None:
-        """Tell people; a lost event harms nothing."""
+        """Record an event; losing one does no harm."""
         now = datetime.now(UTC)
         name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
         body = {
@@ -253,4 +254,4 @@ class Cluster:
         try:
             await self._call("create", EVENT(body), namespace=namespace)
         except TROUBLE as error:
-            log.warning("An event of %s %s could not be written: %s", job["kind"], name, error)
+            log.warning("Could not record an event for %s %s: %s", job["kind"], name, error)

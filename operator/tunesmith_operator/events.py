@@ -15,7 +15,7 @@ FRESH_SECONDS = 10.0
 
 
 class Events:
-    """Asks for the events of one object at most once in ten seconds. What cannot be read is left out."""
+    """Lists the events of one object at most once in ten seconds. What cannot be read is left out."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""kopf's side: which objects are watched, and who is told. No decisions here."""
+"""kopf's handlers: which objects are watched, and what is notified. No decisions here."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tunesmith_operator.settings import OURS, read_settings
 
 
 class Backoffs:
-    """Seconds between tries of a request, without end: 1, 2, 4, … 30, each up to half shorter by chance."""
+    """Yield seconds between tries of a request, endlessly: 1, 2, 4, … 30, each up to half less at random."""
 
     def __iter__(self) -> Iterator[float]:
         return (min(30.0, 2.0 ** min(n, 5)) * random.uniform(0.5, 1.0) for n in itertools.count())
 
 
 def set_up(settings: kopf.OperatorSettings) -> None:
-    """kopf as we want it: watches that end and come back, no events of its own, no scanning."""
+    """Configure kopf: watches that time out and are re-established, no events of its own, no scanning."""
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
     settings.persistence.finalizer = f"{names.GROUP}/finalizer"
     settings.watching.server_timeout = 600
@@ -48,7 +48,7 @@ def set_up(settings: kopf.OperatorSettings) -> None:
 
 @kopf.on.startup()
 async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """See what there is, before any watch tells of it, and start our own tasks."""
+    """List what exists before any watch reports it, and start our own tasks."""
     set_up(settings)
     memo.operator = Manager.connect(read_settings(os.environ))
     try:
@@ -59,19 +59,19 @@ async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) ->
 
 @kopf.on.login()
 async def login(memo: kopf.Memo, **arguments: Any) -> kopf.AiohttpSession | None:
-    """Reach the API server where our own client does, and see which watches are established."""
+    """Use the API server's address of our own client, and observe which watches are established."""
     return memo.operator.login.session(connection(**arguments))  # type: ignore[no-any-return]
 
 
 @kopf.on.cleanup()
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
-    """End our own tasks."""
+    """Stop our own tasks."""
     memo.operator.stop()
 
 
 def _note(operator: Manager, put: Callable[[Any, bool], set[Key]], event: Any, plural: str) -> None:
     body = event["object"]
-    if event["type"] is None:  # not an event, but from the list that a watch begins with
+    if event["type"] is None:  # not an event, but from a watch's initial list
         operator.watch_has_begun()
     else:
         operator.watches.heard(plural, get(body, "metadata", "namespace"))
@@ -80,24 +80,24 @@ def _note(operator: Manager, put: Callable[[Any, bool], set[Key]], event: Any, p
 
 @kopf.on.event(names.GROUP, names.VERSION, kopf.EVERYTHING)
 async def job_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
-    """A job is there, has changed, or is gone."""
+    """Handle a job that exists, has changed or was deleted."""
     plural = names.PLURALS[names.Kind(event["object"]["kind"])]
     _note(memo.operator, memo.operator.cache.put_job, event, plural)
 
 
 @kopf.on.event("kubeflow.org", "v1", "pytorchjobs")
 async def child_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
-    """A PyTorchJob of ours is there, has changed, or is gone."""
+    """Handle a PyTorchJob of ours that exists, has changed or was deleted."""
     _note(memo.operator, memo.operator.cache.put_child, event, "pytorchjobs")
 
 
 @kopf.on.event("v1", "pods")
 async def pod_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
-    """A pod of ours is there, has changed, or is gone."""
+    """Handle a pod of ours that exists, has changed or was deleted."""
     _note(memo.operator, memo.operator.cache.put_pod, event, "pods")
 
 
 @kopf.on.event("v1", "configmaps")
 async def config_map_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
-    """A ConfigMap of ours is there, or is gone."""
+    """Handle a ConfigMap of ours that exists or was deleted."""
     _note(memo.operator, memo.operator.cache.put_config_map, event, "configmaps")

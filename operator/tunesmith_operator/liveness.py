@@ -1,8 +1,8 @@
-"""Whether everything that must run does: kopf's watchers and our own tasks.
+"""Check that everything that must run does: kopf's watchers and our own tasks.
 
-A watcher that has died leaves an operator that looks well and sees nothing. Since everything worth
-keeping stands in the cluster, the remedy is to end the process at once and let Kubernetes start it
-again. The liveness probe asks the same question, in case that fails.
+Without a watcher that has died, the operator looks healthy and observes nothing. Since all state is in the
+cluster, the remedy is to exit at once and let Kubernetes restart the process. The liveness probe makes the
+same check, in case that fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WATCHER = "watcher for "
 
 
 def watchers_missing(names: Iterable[str], namespaces: Sequence[str]) -> list[str]:
-    """Which watchers are not among the names of running tasks."""
+    """Return the watchers that are not among the names of running tasks."""
     running = [name.removeprefix(WATCHER) for name in names if name.startswith(WATCHER)]
     return [
         f"watcher for {resource} in {namespace or 'all namespaces'}"
@@ -36,7 +36,7 @@ def watchers_missing(names: Iterable[str], namespaces: Sequence[str]) -> list[st
 
 
 class Liveness:
-    """Looks every few seconds; watchers have `patience` seconds to come up, then none may be missing."""
+    """Checks every few seconds; watchers have `patience` seconds to start, then none may be missing."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Liveness:
         self._complete = False
 
     def missing(self) -> list[str]:
-        """What does not run but should."""
+        """Return what should run but does not."""
         gone = [f"task {task.get_name()}" for task in self._own_tasks() if task.done()]
         names = [task.get_name() for task in asyncio.all_tasks() if not task.done()]
         watchers = watchers_missing(names, self._namespaces)
@@ -60,22 +60,22 @@ class Liveness:
         return gone if starting else gone + watchers
 
     async def run(self, every: float = 2.0) -> None:
-        """End the process when something is missing."""
+        """Exit if something is missing."""
         while True:
             await asyncio.sleep(every)
             missing = self.missing()
             if missing:
-                _end(f"this does not run: {', '.join(missing)}", self._die)
+                _end(f"not running: {', '.join(missing)}", self._die)
 
 
 def _end(reason: str, die: Callable[[int], Any]) -> None:
-    log.critical("The process ends, since %s", reason)
+    log.critical("Exiting: %s", reason)
     logging.shutdown()
     die(EXIT_CODE)
 
 
 def end_within(seconds: float, die: Callable[[int], Any] = os._exit) -> None:
-    """End the process if it has not ended by then: on its way out kopf may wait for what is gone already."""
-    timer = threading.Timer(seconds, _end, [f"it has not ended within {seconds:g} seconds", die])
+    """Kill the process if it has not exited by then: kopf may wait for a task that has already ended."""
+    timer = threading.Timer(seconds, _end, [f"it has not exited within {seconds:g} seconds", die])
     timer.daemon = True
     timer.start()

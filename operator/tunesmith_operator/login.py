@@ -1,7 +1,7 @@
-"""How kopf reaches the API server: at the same address as our own client, and with its watches observed.
+"""kopf's connection to the API server: at the same address as our own client, and with its watches observed.
 
-In a pod kopf would ask for kubernetes.default.svc, which needs DNS; our client takes the address that
-Kubernetes gives every pod in KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
+In a pod kopf would use kubernetes.default.svc, which needs DNS; our client uses the address that
+Kubernetes passes to every pod in KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunesmith_operator.watches import Watches
 def connection(folder: str = SERVICE_ACCOUNT, **arguments: Any) -> kopf.ConnectionInfo | None:
     """Return kopf's credentials, with the address that our client has; None if there are none.
 
-    `folder` holds the token of the pod's service account, if there is one.
+    `folder` has the token of the pod's service account, if there is one.
     """
     account = kopf.login_with_service_account(**arguments)
     if account is None:
@@ -30,9 +30,9 @@ def connection(folder: str = SERVICE_ACCOUNT, **arguments: Any) -> kopf.Connecti
 
 
 class Login:
-    """Makes kopf's HTTP session. Asked again with the same credentials, it gives the same session.
+    """Makes kopf's HTTP session: for the same credentials, the same session.
 
-    By that kopf knows that they were refused already, and ends instead of asking for ever.
+    That is how kopf notices that they were already rejected, and exits instead of retrying for ever.
     """
 
     def __init__(self, watches: Watches) -> None:

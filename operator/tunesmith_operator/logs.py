@@ -1,4 +1,4 @@
-"""Log lines as JSON, one a line, with the job they are about."""
+"""JSON log records, one per line, with the job they are about."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 from tunesmith.api.references import Key
 
-# They tell of every request, and of every object that kopf hands on.
+# They log every request, and every object that kopf passes on.
 _NOISY = ("httpx", "httpx2", "httpcore", "kopf.objects", "aiohttp.access")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, message, and namespace, kind and job where known."""
+    """One JSON object per record: time, level, logger, message, and namespace, kind and job if known."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """Return the record as one line."""
         values: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -34,12 +34,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def about(key: Key) -> dict[str, Any]:
-    """`extra` for a log line about a job."""
+    """Return `extra` for a log line about a job."""
     return {"key": key}
 
 
 def set_up() -> None:
-    """Write to standard error."""
+    """Log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,8 +1,8 @@
-"""The parts of the operator put together, and the tasks that run beside kopf's watches.
+"""Assemble the operator's parts, and run the tasks beside kopf's watches.
 
-A watch never tells what it has missed, and the watches do not wait for each other. So everything is listed
-once before the first job is looked at, and again soon after watches have begun, at the start or anew, and
-from then on ever more seldom.
+A watch never reports what it has missed, and the watches do not wait for each other. So everything is listed
+once before the first job is reconciled, again soon after watches are established or re-established, and then
+at growing intervals.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RESYNC_SOON = 10.0
 
 
 def jittered(seconds: float) -> float:
-    """A fifth more or less, so that nothing beats in time."""
+    """Return the interval with a fifth of jitter."""
     return seconds * random.uniform(0.8, 1.2)
 
 
@@ -55,11 +55,11 @@ class Manager:
 
     @classmethod
     def connect(cls, settings: OperatorSettings) -> Manager:
-        """With a client as kubectl would have it."""
+        """Use a client configured like kubectl's."""
         return cls(settings, Cluster.connect())
 
     async def start(self) -> None:
-        """Look at the whole cluster once, then begin to work. Raises OverlapError if another release does."""
+        """List the whole cluster once, then start. Raises OverlapError if another release is running."""
         await probes.serve(self.settings.port, self.liveness.missing, self._unready)
         while not (await self._is_alone() and await self.list_everything()):
             await asyncio.sleep(jittered(5))
@@ -74,42 +74,42 @@ class Manager:
         self.tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()]
 
     def _unready(self) -> list[str]:
-        """Say which watches are not established, or what of the process does not run."""
+        """Return the watches that are not established, or the parts of the process that do not run."""
         return self.liveness.missing() + [f"no watch of {watch}" for watch in self.watches.missing()]
 
     async def _is_alone(self) -> bool:
-        """Return False if that cannot be seen now. Raises OverlapError if another release was there first."""
+        """Return False if that cannot be checked now. Raises OverlapError if another release was first."""
         if not self.settings.release:
             return True
         try:
             markers = await self.cluster.releases()
         except TROUBLE as error:
             if self.settings.namespaces and isinstance(error, ApiError) and error.status.code == FORBIDDEN:
-                return True  # with rights in these namespaces only, nothing else can be seen
-            log.warning("Other releases cannot be listed: %s", error)
+                return True  # with rights in these namespaces only, nothing else can be listed
+            log.warning("Cannot list other releases: %s", error)
             return False
         check_releases(self.settings.release, self.settings.namespaces, markers)
         return True
 
     def stop(self) -> None:
-        """End the tasks; kopf has some seconds to end the process."""
+        """Stop the tasks; kopf has some seconds to exit."""
         end_within(SECONDS_TO_END)
         for task in self.tasks:
             task.cancel()
 
     async def list_everything(self) -> bool:
-        """Bring the cache up to date with a list of everything; False if that did not work."""
+        """Update the cache with a list of everything; return False if that failed."""
         try:
             self.cache.begin_listing()
             found = await self.cluster.list_everything(self.settings.namespaces)
         except TROUBLE as error:
-            log.warning("The cluster cannot be listed (are all CRDs there?): %s", error)
+            log.warning("Cannot list the cluster's objects (are all CRDs installed?): %s", error)
             return False
         self.queue.add(self.cache.end_listing(*found))
         return True
 
     def watch_has_begun(self) -> None:
-        """A watch lists what there is: what went while there was none, it will never tell of."""
+        """List again after a watch was established: it never reports what was deleted before."""
         self._begun.set()
 
     async def _resync(self) -> None:

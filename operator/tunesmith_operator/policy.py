@@ -1,4 +1,4 @@
-"""Whether a job uses only what the administrator lets its namespace use."""
+"""Check that a job uses only what the administrator allows in its namespace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _speaking(namespace: str, settings: OperatorSettings) -> list[Allowed]:
 
 
 def rules_for(namespace: str, settings: OperatorSettings) -> Rules:
-    """What jobs of a namespace may open: what any of its rules allows. Travels with each job."""
+    """Return what jobs of a namespace may open: what any of its rules allows. Passed to each job."""
     rules = _speaking(namespace, settings)
     return Rules(
         uris=tuple(one for rule in rules for one in rule.uris),
@@ -27,16 +27,16 @@ def rules_for(namespace: str, settings: OperatorSettings) -> Rules:
 
 
 def denied(job: Job, settings: OperatorSettings) -> str:
-    """What of a job its namespace may not use, in words; empty if all is allowed."""
+    """Return a message for each thing that a job's namespace may not use; empty if all is allowed."""
     namespace = job.metadata.namespace
     speaking = _speaking(namespace, settings)
     if not speaking:
-        return f"namespace {namespace} may not run jobs"
+        return f"jobs are not allowed in namespace {namespace}"
     opening = rules_for(namespace, settings)
     for rule, value in ruled_values(job.spec):
         if not _allowed(rule, value, opening, speaking):
             refused = WORDS[rule].format(value)
-            return f"{refused} is not among those namespace {namespace} may use"
+            return f"{refused} is not allowed in namespace {namespace}"
     return ""
 
 

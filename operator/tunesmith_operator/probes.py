@@ -1,4 +1,4 @@
-"""What the kubelet asks: /healthz (is the process alive?) and /readyz (does it see the cluster?)."""
+"""The kubelet's probes: /healthz (is the process alive?) and /readyz (does it observe the cluster?)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 Look = Callable[[], list[str]]
-"""Returns what is missing, in words."""
+"""Returns a description of what is missing."""
 
 
 def _probe(look: Look) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -19,7 +19,7 @@ def _probe(look: Look) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def serve(port: int, healthy: Look, ready: Look) -> web.AppRunner:
-    """Serve both until the process ends."""
+    """Serve both until the process exits."""
     app = web.Application()
     app.router.add_get("/healthz", _probe(healthy))
     app.router.add_get("/readyz", _probe(ready))

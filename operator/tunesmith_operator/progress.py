@@ -1,4 +1,4 @@
-"""Reads the progress of running jobs from their rank-0 pods, which are not trusted."""
+"""Read the progress of running jobs from their rank-0 pods, which are not trusted."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ MAX_BYTES = 16384
 TIMEOUT = aiohttp.ClientTimeout(total=3)
 AT_ONCE = 20
 PATIENCE, FIRST_PATIENCE = 3, 20
-"""Requests in a row without an answer after which it is reported.
+"""Consecutive requests without an answer after which it is reported.
 
 The first is for a pod that has answered before, the second for one that has not: it may be importing its
 libraries from a slow disk, or waiting for the pods of other nodes."""
 
 
 class Answer(NamedTuple):
-    """What the pod at `address` has answered; `progress` is empty if it makes no sense or there was none."""
+    """The answer of the pod at `address`; `progress` is empty if it is invalid or there was none."""
 
     address: str
     progress: dict[str, Any]
 
 
 def _address(cache: Cache, key: Key) -> str | None:
-    """Where the newest attempt's rank 0 answers; not one that is going."""
+    """Return the address of the newest attempt's rank 0; not of a pod that is being deleted."""
     newest: tuple[int, str] = (-1, "")
     for pod in cache.pods(key):
         ip, going = get(pod, "status", "podIP"), get(pod, "metadata", "deletionTimestamp")
@@ -51,7 +51,7 @@ def _address(cache: Cache, key: Key) -> str | None:
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """The progress that a pod tells of, as the status has it; empty if it makes no sense."""
+    """Return the progress that a pod reports, as the status has it; empty if it is invalid."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -60,7 +60,7 @@ def parse(text: bytes) -> dict[str, Any]:
 
 
 async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str, Any]:
-    """One request: no redirects, no compression, a few seconds, a few kilobytes."""
+    """Send one request: no redirects, no compression, a few seconds, a few kilobytes."""
     try:
         url = f"http://{address}:{port}/progress"
         async with http.get(url, allow_redirects=False, timeout=TIMEOUT) as response:
@@ -75,7 +75,7 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str
 
 
 async def read_all(cache: Cache, http: aiohttp.ClientSession, port: int = PROGRESS_PORT) -> dict[Key, Answer]:
-    """Ask every running job with a pod once."""
+    """Query every running job with a pod once."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(address: str) -> Answer:
@@ -89,7 +89,7 @@ async def read_all(cache: Cache, http: aiohttp.ClientSession, port: int = PROGRE
 
 @dataclass(slots=True)
 class _Pod:
-    """A pod that is asked: whether it has ever answered, and how often and since when it does not."""
+    """A queried pod: whether it has ever answered, and how often and since when it has not."""
 
     address: str
     answered: bool = False
@@ -98,12 +98,12 @@ class _Pod:
 
     @property
     def is_silent(self) -> bool:
-        """Whether that is worth reporting."""
+        """Return whether that is worth reporting."""
         return self.missed >= (PATIENCE if self.answered else FIRST_PATIENCE)
 
 
 class Silence:
-    """Pods that do not answer, and since when: a mesh or a network policy may be between them and us."""
+    """Pods that do not answer, and since when: a service mesh or a network policy may block us."""
 
     def __init__(self) -> None:
         self._pods: dict[Key, _Pod] = {}
@@ -111,7 +111,7 @@ class Silence:
     def news(
         self, answers: Mapping[Key, Answer], known: Callable[[Key], Mapping[str, Any]], now: datetime
     ) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Yield what to say of each job: its progress, or the last that is `known` and that no more comes."""
+        """Yield what to report of each job: its progress, or the last `known` and that it is unreachable."""
         before, self._pods = self._pods, {}
         for key, (address, progress) in answers.items():
             pod = before.get(key)

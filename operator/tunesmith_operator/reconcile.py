@@ -1,6 +1,6 @@
 """Load, plan, apply, write the status: one function for all kinds.
 
-Level-triggered: what is looked at is a name, never an event.
+Level-triggered: what is reconciled is a name, never an event.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from tunesmith_operator.settings import OperatorSettings
 log = logging.getLogger(__name__)
 NAME_TAKEN_SECONDS = 10.0
 CONFLICT_SECONDS = 1.0
-# Nobody needs to be told of these as long as the phase stays.
+# These need no event while the phase stays the same.
 _USUAL = (Reason.STARTING, Reason.RUNNING, Reason.QUEUED)
 
 
 class Reconciler:
-    """Brings one job after the other a step closer to what its manifest asks for."""
+    """Brings one job after the other a step closer to its desired state."""
 
     def __init__(
         self,
@@ -56,13 +56,13 @@ class Reconciler:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cache, self._cluster, self._settings, self._now = cache, cluster, settings, now
-        # UID to version of jobs that can be told nothing: left alone until they change.
+        # UID to version of jobs whose status cannot be written: left alone until they change.
         self._refused: dict[str, str] = {}
         self._refusals = Refusals()
         self._events = Events(cluster.events_of)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Look at one job and do what is next. Returns in how many seconds to look again, if at all."""
+        """Reconcile one job. Return the seconds until the next time, if there is one."""
         body = self._cache.job(key)
         if body is None or get(body, "metadata", "deletionTimestamp"):
             self._refusals.forget(key)
@@ -79,7 +79,7 @@ class Reconciler:
                 return CONFLICT_SECONDS
             except RefusedError as error:
                 self._refused[uid] = version
-                message = "The API server takes no status of this job; delete it and apply it again"
+                message = "The API server rejects the status of this job; delete the job and apply it again"
                 log.error("%s: %s", message, error, extra=about(key))
                 await self._cluster.event(body, Reason.INVALID_MANIFEST, f"{message}.", True)
                 return None
@@ -111,7 +111,7 @@ class Reconciler:
         return following.again
 
     async def _seen(self, job: Job, body: Mapping[str, Any]) -> ObservedState:
-        """What is known of a job, with the events of what does not start."""
+        """Return the observed state of a job, with the events of what does not start."""
         observed = self._cache.observed(job, body, self._now())
         uids = wanted_events(observed)
         if not uids:
@@ -119,14 +119,14 @@ class Reconciler:
         return replace(observed, events=await self._events.of(job.metadata.namespace, uids))
 
     async def _wait(self, job: Job, body: Mapping[str, Any], refusal: Refusal) -> float:
-        """Say in the status what the API server refuses; returns when it is tried again."""
+        """Write to the status what the API server rejects; return when it is tried again."""
         pause, deadline = self._refusals.note(job.key), job.spec.run.start_deadline_seconds
         before, generation = get(body, "status"), generation_of(body)
         await self._write(body, not_written(before, generation, self._now(), refusal, deadline))
         return pause
 
     async def _apply(self, job: Job, uid: str, following: Decision) -> Refusal | None:
-        """Carry out what is next; returns why, if the API server refuses it."""
+        """Carry out the decision; return the reason if the API server rejects it."""
         account, namespace = self._settings.plan.service_account, job.metadata.namespace
         if following.create and not await self._cluster.has_service_account(namespace, account):
             return missing_account(account, namespace)
@@ -174,7 +174,7 @@ class Reconciler:
             await self._cluster.event(body, reason, status.get("message", ""), warning)
 
     async def _refuse(self, body: Mapping[str, Any], reason: Reason, message: str) -> None:
-        """Say in the status that the job cannot be run as it is."""
+        """Write to the status that the job cannot run as it is."""
         status = refused_status(get(body, "status"), generation_of(body), self._now(), reason, message)
         await self._write(body, status)
 
@@ -184,7 +184,7 @@ def _writes(following: Decision) -> bool:
 
 
 def _manifest(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain copy without the status, which is not the user's. Raises ManifestError if it is too deep."""
+    """Return a plain copy without the status. Raises ManifestError if it is nested too deep."""
     if _deeper(get(body, "spec"), MAX_DEPTH):
         raise ManifestError([Problem("", 0, "", "spec", f"is nested more than {MAX_DEPTH} deep")])
     plain: dict[str, Any] = json.loads(json.dumps(dict(body), default=str))
@@ -193,7 +193,7 @@ def _manifest(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _deeper(node: Any, most: int) -> bool:
-    """Whether objects and lists are nested deeper than that. A loop, since recursion ends earlier."""
+    """Return whether objects and lists are nested deeper. A loop, since recursion has a lower limit."""
     level = [node]
     for _ in range(most + 1):
         level = [child for one in level for child in _below(one)]

@@ -1,4 +1,4 @@
-"""Jobs whose objects the API server refuses: how often in a row, and when each is tried again."""
+"""Jobs whose objects the API server rejects: how often in a row, and when each is tried again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Refusals:
         self._refused: dict[Key, tuple[int, float]] = {}
 
     def note(self, key: Key) -> float:
-        """Count one more refusal; returns the seconds until the next try, up to a fifth fewer by chance."""
+        """Count one more refusal; returns the seconds until the next try, up to a fifth fewer at random."""
         tries = self._refused.get(key, (0, 0.0))[0] + 1
         pause = pause_seconds(tries) * random.uniform(0.8, 1.0)
         self._refused[key] = (tries, self._clock() + pause)
         return pause
 
     def left(self, key: Key) -> float:
-        """Return the seconds until the next try; 0 if it may be now."""
+        """Return the seconds until the next try; 0 if it is due."""
         then = self._refused.get(key, (0, 0.0))[1]
         return max(0.0, then - self._clock()) if then else 0.0
 
     def forget(self, key: Key) -> None:
-        """Nothing is refused any more."""
+        """Forget the rejections of a job."""
         self._refused.pop(key, None)

@@ -1,7 +1,7 @@
-"""Two releases of the chart must not look after the same jobs: the second one is refused at its start.
+"""Two releases of the chart must not manage the same jobs: the second one fails at its start.
 
-Each release has a ConfigMap that says which namespaces it looks after. It is made and deleted with the
-release, and lives through restarts: the older one has the right of way. Nothing is written here.
+Each release has a ConfigMap with the namespaces it manages. It is created and deleted with the release, and
+outlives restarts: the older one has precedence. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ SELECTOR = {LABEL: "operator"}
 
 
 class OverlapError(Exception):
-    """Another release looks after jobs of this one."""
+    """Another release manages jobs of this one."""
 
 
 def _namespaces(marker: Object) -> set[str]:
-    """Those a release looks after; empty: all."""
+    """Return the namespaces that a release manages; empty: all."""
     text = get(marker, "data", "namespaces")
     return {part for part in str(text or "").split(",") if part}
 
@@ -46,6 +46,6 @@ def check_releases(own: str, namespaces: Sequence[str], markers: Sequence[Object
         if _age(marker) < _age(ours) and _overlap(_namespaces(marker), namespaces):
             theirs = ", ".join(sorted(_namespaces(marker))) or "all namespaces"
             raise OverlapError(
-                f"another release looks after {theirs}: its ConfigMap is {_name(marker)}. Uninstall one of "
-                "the two, or give each `namespaces` of its own"
+                f"another release manages {theirs}: its ConfigMap is {_name(marker)}. Uninstall one of "
+                "the two, or set different `namespaces` for each"
             )

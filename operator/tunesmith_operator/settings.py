@@ -1,4 +1,4 @@
-"""What the administrator decides, from the environment that the chart sets."""
+"""The administrator's settings, from the environment variables that the chart sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunesmith import names
 from tunesmith.plan.build import PlanSettings
 
 PREFIX = "TUNESMITH_"
-# Label selector of what the operator makes.
+# Label selector of the objects that the operator creates.
 OURS = f"{names.LABEL_MANAGED_BY}=tunesmith-operator"
 
 
@@ -20,11 +20,11 @@ OURS = f"{names.LABEL_MANAGED_BY}=tunesmith-operator"
 class Allowed:
     """What jobs of some namespaces may use.
 
-    `namespaces`, `secrets` and `runtimes` are patterns as in a shell; `uris` and `endpoints` are
-    beginnings of addresses, `*` stands for all; `remote_code` names models (`hf://org/model`, or what
-    begins so) that may bring code of their own; `python_modules` those of the image whose functions may
-    judge replies. `priority_classes`, `tolerations` (keys of taints) and `node_selectors` (keys of labels)
-    are patterns again; a priority class that begins with `system-` needs one that begins so too.
+    `namespaces`, `secrets` and `runtimes` are patterns as in a shell; `uris` and `endpoints` are address
+    prefixes, `*` for all; `remote_code` names models (`hf://org/model`, or a prefix) whose own code may
+    run; `python_modules` are modules of the image whose functions may verify replies. `priority_classes`,
+    `tolerations` (keys of taints) and `node_selectors` (keys of labels) are patterns again; a priority
+    class with the prefix `system-` needs a pattern with that prefix.
     """
 
     namespaces: tuple[str, ...] = ("*",)
@@ -39,7 +39,7 @@ class Allowed:
     node_selectors: tuple[str, ...] = ("*",)
 
     def speaks_of(self, namespace: str) -> bool:
-        """Whether the rule is about a namespace."""
+        """Return whether the rule applies to a namespace."""
         return any(fnmatchcase(namespace, pattern) for pattern in self.namespaces)
 
 
@@ -54,7 +54,7 @@ class OperatorSettings:
     namespaces: tuple[str, ...] = ()
     allowed: tuple[Allowed, ...] = ()
     release: str = ""
-    """namespace/name of the ConfigMap by which other releases know of this one; empty: none is looked for."""
+    """namespace/name of the ConfigMap by which other releases find this one; empty: no check."""
     port: int = 8081
     metrics_port: int = 8082
     workers: int = 20
@@ -79,7 +79,7 @@ ALLOWED_KEYS = {
 
 
 def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
-    """The settings as the environment gives them. Raises ValueError naming the variable."""
+    """Read the settings from the environment. Raises ValueError that names the variable."""
 
     def read(name: str, default: str, parse: Any) -> Any:
         try:
@@ -150,5 +150,5 @@ def _allowed(rule: Any) -> Allowed:
         if key not in ALLOWED_KEYS:
             raise ValueError(f"unknown key {key}")
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise ValueError(f"{key} must be a list of texts")
+            raise ValueError(f"{key} must be a list of strings")
     return Allowed(**{ALLOWED_KEYS[key]: tuple(values) for key, values in rule.items()})

@@ -1,7 +1,7 @@
-"""Whether each watch is established: readiness, as distinct from the process being alive.
+"""Observe whether each watch is established: readiness, as distinct from liveness.
 
-A quiet watch is begun anew every 25 seconds and a busy one delivers, so a watch of which nothing was heard
-for much longer is none.
+A quiet watch is re-established every 25 seconds and a busy one delivers events, so a watch without either for
+much longer is down.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tunesmith_operator.liveness import RESOURCES
 
 FRESH_SECONDS = 90.0
 Watch = tuple[str, str | None]
-"""The plural of what is watched, and its namespace; None for all of them."""
+"""The plural of the watched resource, and its namespace; None for all."""
 
 
 def watch_of(url: URL) -> Watch | None:
-    """Return what a request watches; None if it is no watch."""
+    """Return what a request watches; None if it is not a watch."""
     if url.query.get("watch") != "true":
         return None
     parts = url.path.strip("/").split("/")
@@ -31,18 +31,18 @@ def watch_of(url: URL) -> Watch | None:
 
 
 class Watches:
-    """When each watch was last answered or has delivered something."""
+    """When each watch was last answered or last delivered an event."""
 
     def __init__(self, namespaces: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._namespaces, self._clock = namespaces, clock
         self._heard: dict[Watch, float] = {}
 
     def heard(self, plural: str, namespace: str | None) -> None:
-        """An event was delivered, of an object in this namespace."""
+        """Record that an event of an object in this namespace was delivered."""
         self._heard[plural, namespace if self._namespaces else None] = self._clock()
 
     def missing(self) -> list[str]:
-        """Return which watches are not established."""
+        """Return the watches that are not established."""
         late = self._clock() - FRESH_SECONDS
         return [
             f"{plural} in {namespace or 'all namespaces'}"
@@ -51,7 +51,7 @@ class Watches:
         ]
 
     def trace(self) -> aiohttp.TraceConfig:
-        """Return what tells aiohttp to report the answers of watches."""
+        """Return an aiohttp trace config that reports the answers of watches."""
         config = aiohttp.TraceConfig()
         config.on_request_end.append(self._answered)
         return config

@@ -1,4 +1,4 @@
-"""Names to look at, each at most once at a time, with a growing delay after errors."""
+"""A queue of names to reconcile, each at most once at a time, with a growing delay after errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SECONDS = 300.0
 
 
 class WorkQueue:
-    """A job that cannot be dealt with is tried again later by itself and holds up no other."""
+    """A job that fails to reconcile is retried later and delays no other."""
 
     def __init__(self, reconcile: Callable[[Key], Awaitable[float | None]], workers: int) -> None:
         self._reconcile, self._workers = reconcile, workers
@@ -28,7 +28,7 @@ class WorkQueue:
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     def add(self, keys: Iterable[Key]) -> None:
-        """Look at these soon."""
+        """Queue these."""
         for key in keys:
             if key in self._active:
                 self._again.add(key)

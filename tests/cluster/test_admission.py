@@ -123,7 +123,7 @@ def test_a_warning_is_only_said(cluster, namespace):
             lambda: namespace(*create, stdin=text(EVIL, "evil")).stderr, "the policy"
         )
         assert "Warning: " in said
-        assert "address s3://others/o is not among those" in said
+        assert "address s3://others/o is not allowed in" in said
     finally:
         cluster("delete", "-f", "-", stdin=objects)
 

@@ -112,7 +112,7 @@ def test_every_field_that_a_rule_speaks_of_is_looked_at(chart, kind, path, mark)
     refused = WORDS[mark.rule].format(mark.absent if mark.of else ODD)
     policies = render(chart, {"uris": ["*"], mark.rule: []})[0]
     said = policy_refusal(policies, document, "research")
-    assert said == f"{refused} is not among those namespace research may use"
+    assert said == f"{refused} is not allowed in namespace research"
 
 
 def test_rules_add_up_and_a_namespace_without_one_runs_nothing(chart):
@@ -125,9 +125,9 @@ def test_rules_add_up_and_a_namespace_without_one_runs_nothing(chart):
     said = {name: policy_refusal(policies, document, name) for name in ("team-a", "team-c", "other", "xxy")}
     assert said == {
         "team-a": "",
-        "team-c": "address s3://team-a/o is not among those namespace team-c may use",
-        "other": "namespace other may not run jobs",
-        "xxy": "namespace xxy may not run jobs",
+        "team-c": "address s3://team-a/o is not allowed in namespace team-c",
+        "other": "jobs are not allowed in namespace other",
+        "xxy": "jobs are not allowed in namespace xxy",
     }
 
 

@@ -150,7 +150,7 @@ def test_the_operator_takes_what_the_rules_allow(document):
 def test_the_operator_or_validation_refuses_every_hostile_value():
     refused = [refusal(document) for document in MANIFESTS if not problems(document)]
     assert "" not in refused
-    words = [said.split(" is not among ")[0].rsplit(" ", 1)[0] for said in refused]
+    words = [said.split(" is not allowed in ")[0].rsplit(" ", 1)[0] for said in refused]
     assert set(words) == {
         "address",
         "endpoint",
@@ -167,7 +167,7 @@ def test_the_operator_or_validation_refuses_every_hostile_value():
 
 def test_the_operator_refuses_to_send_metrics_to_a_server_that_no_rule_names():
     document = changed(MINE["FineTuneJob"], {"spec.tracking": {"wandb": {"project": "p"}}})
-    assert refusal(document) == "endpoint https://api.wandb.ai is not among those namespace research may use"
+    assert refusal(document) == "endpoint https://api.wandb.ai is not allowed in namespace research"
     own = {"spec.tracking.wandb.baseUrl": "https://llm.example/v1"}
     assert refusal(changed(document, own)) == ""
 
@@ -187,4 +187,4 @@ def test_a_priority_class_of_the_cluster_must_be_named(pattern, allowed):
     document = changed(FINE_TUNE, {"spec.placement": {"priorityClassName": "system-node-critical"}})
     (job,), _ = parse_documents([document], "job.yaml")
     assert (denied(job, admin) == "") is allowed
-    assert denied(job, OperatorSettings()).startswith("priority class system-node-critical is not among")
+    assert denied(job, OperatorSettings()).startswith("priority class system-node-critical is not allowed")

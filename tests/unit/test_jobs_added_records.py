@@ -123,7 +123,7 @@ def test_added_seeds_are_a_growth_unless_they_renumber_those_that_are_there(stor
     ):
         with pytest.raises(OutputConflictError, match=words) as refused:
             grown(name, *records)
-        assert "behind the others if they have no ids of their own" in str(refused.value)
+        assert "after the others if they have no ids" in str(refused.value)
         assert "on a cluster: delete the job and apply it again" in str(refused.value)
 
 

@@ -264,7 +264,7 @@ def test_an_eviction_does_not_count_though_the_pod_has_gone_when_the_next_attemp
     children = [child(1, "Failed")]
     waits = look(RUNNING, children=children, pods=[*pods, ALIVE], maxAttempts=1)
     assert (waits.create, waits.status["reason"]) == (None, "Preempted")
-    assert "follows when pod" in waits.status["message"]
+    assert "starts when pod" in waits.status["message"]
     anew = look(waits.status, children=children, maxAttempts=1)
     assert (anew.create, anew.status["attempts"], anew.status["launches"]) == (2, 1, 2)
     crashed = look(waits.status, children=[*children, child(2)], maxAttempts=1)

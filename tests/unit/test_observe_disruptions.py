@@ -213,7 +213,7 @@ def test_launches_that_do_not_count_are_spaced_and_ten_an_hour():
         at += waits.again
         launches.append(at)
         if launch < 12:
-            assert ("launches within an hour" in waits.status["message"]) == (launch == 11)
+            assert ("attempts within an hour" in waits.status["message"]) == (launch == 11)
         at += 1.0
     assert pauses[:10] == [pause_seconds(n) for n in range(1, 11)]
     assert all(later - earlier >= 3600 for earlier, later in zip(launches, launches[10:], strict=False))
@@ -235,8 +235,8 @@ def test_a_job_that_reached_the_limit_says_why_and_until_when():
     waits = look(status, **observed)
     assert (waits.create, waits.again, waits.status["nextAttemptTime"]) == (None, 3000, stamp(3000))
     assert waits.status["message"] == (
-        f"Attempt 12 starts at {stamp(3000)}, since 11 launches within an hour did not count; the last one: "
-        "Pod tune-ftj-11-master-0 was taken away: drain"
+        f"Attempt 12 starts at {stamp(3000)}, since 11 attempts within an hour were disrupted; the last: "
+        "Pod tune-ftj-11-master-0 was disrupted: drain"
     )
     assert look(waits.status, **observed, at=3000).create == 12
 

@@ -27,7 +27,7 @@ def test_what_the_api_server_refuses_is_in_the_status():
     status = notes.statuses[-1]
     assert (status["phase"], status["reason"]) == ("Pending", "Refused")
     assert status["message"] == (
-        "The API server refuses to create PyTorchJob tune-ftj-1 (HTTP 500): "
+        "The API server refused to create PyTorchJob tune-ftj-1 (HTTP 500): "
         'failed calling webhook "w": Post "https://w.svc/x?…": refused'
     )
     assert not any(key in status for key in ("launches", "attempts", "startTime"))
@@ -146,8 +146,8 @@ def test_a_proxy_before_the_api_server_is_quoted_too():
         for one in (page, empty)
     ]
     assert found == [
-        "The API server refuses to create ConfigMap a (HTTP 502): <h1>no backend</h1>",
-        "The API server refuses to create ConfigMap a (HTTP 503): Service Unavailable",
+        "The API server refused to create ConfigMap a (HTTP 502): <h1>no backend</h1>",
+        "The API server refused to create ConfigMap a (HTTP 503): Service Unavailable",
     ]
 
 

@@ -208,7 +208,7 @@ def test_two_secrets_never_share_a_variable():
         "spec.hub.tokenSecretRef": {"name": "a", "key": "b-c"},
         "spec.tracking.wandb": {"project": "p", **ref},
     })  # fmt: skip
-    with pytest.raises(ManifestError, match="would be the same variable TUNESMITH_SECRET_A_B_C"):
+    with pytest.raises(ManifestError, match="both set the environment variable TUNESMITH_SECRET_A_B_C"):
         plan(document)
     same = changed(document, {"spec.hub.tokenSecretRef": ref["apiKeySecretRef"]})
     assert "TUNESMITH_SECRET_A_B_C" in environment(same)

@@ -7,7 +7,7 @@ from tunesmith.names import Phase, Reason
 from tunesmith.plan.refusal import Refusal, missing_account, not_written, pause_seconds
 from tunesmith.plan.status import parse_time
 
-WHY = Refusal(Reason.REFUSED, "The API server refuses to create ConfigMap x (HTTP 403): exceeded quota")
+WHY = Refusal(Reason.REFUSED, "The API server refused to create ConfigMap x (HTTP 403): exceeded quota")
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
 FAILED = {"phase": "Failed", "reason": "BadData", "completionTime": "2026-05-01T12:00:00Z"}
@@ -21,7 +21,7 @@ def refuse(before, why=WHY, at=0, **options):
 
 def test_the_phase_says_what_still_goes_on():
     other = Refusal(
-        Reason.REFUSED, "The API server refuses to suspend PyTorchJob x (HTTP 500): no", creating=False
+        Reason.REFUSED, "The API server refused to suspend PyTorchJob x (HTTP 500): no", creating=False
     )
     found = {
         "new": refuse({})["phase"],

@@ -19,7 +19,7 @@ STARTS = {
 WORDS = {
     "StartError": 'exec: "torchrun": executable file not found in $PATH',
     "ContainerCannotRun": "no such device",
-    "init": "its init container init-pytorch ended with exit code 1. no master",
+    "init": "its init container init-pytorch exited with code 1. no master",
 }
 
 

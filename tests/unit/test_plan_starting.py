@@ -114,7 +114,7 @@ def test_pods_that_are_refused():
     words = 'Error creating: pods "tune-ftj-1-master-0" is forbidden: exceeded quota: gpus'
     _, reason, message = said(start([], [event("child-1", "FailedCreatePod", words)]))
     assert reason == "Refused"
-    assert message == f"A pod of PyTorchJob tune-ftj-1 could not be made. FailedCreatePod: {words}"
+    assert message == f"A pod of PyTorchJob tune-ftj-1 could not be created. FailedCreatePod: {words}"
 
 
 def test_a_refused_worker_is_reported_though_the_master_runs():
@@ -187,7 +187,7 @@ def test_what_never_starts_ends_with_the_reason():
     assert said(following) == (
         "Failed",
         "StartDeadlineExceeded",
-        "Not all pods run within 60 seconds. Pod tune-ftj-1-master-0: no x",
+        "Not all pods were running within 60 seconds. Pod tune-ftj-1-master-0: no x",
     )
     assert following.delete == ("tune-ftj-1",)
 

@@ -1,6 +1,6 @@
 {{/*
-The rules of `allowed` as JSON that CEL reads: a list of rules, each a map of regular expressions that match what the
-rule allows, as a manifest writes it. values.schema.json bounds what is turned into expressions here.
+The rules of `allowed` as JSON for CEL: a list of rules, each a map of regular expressions that match what the
+rule allows, as written in a manifest. values.schema.json bounds what is turned into expressions here.
 */}}
 {{- define "tunesmith.admission.rules" -}}
 {{- $rules := list -}}
@@ -23,7 +23,7 @@ rule allows, as a manifest writes it. values.schema.json bounds what is turned i
 {{- $rules | toPrettyJson -}}
 {{- end -}}
 
-{{/* Names that one of some shell patterns matches as a whole; none matches nothing. */}}
+{{/* An expression for names that match any of some shell patterns as a whole; without patterns, none. */}}
 {{- define "tunesmith.admission.names" -}}
 {{- if . -}}
 (?s)^(?:{{ join "|" . | replace "." "\\." | replace "*" ".*" | replace "?" "." | replace "[!" "[^" }})$
@@ -32,7 +32,7 @@ $.
 {{- end -}}
 {{- end -}}
 
-{{/* What begins as one of some rules says; `as` is the template of one. None matches nothing. */}}
+{{/* An expression for values with any of some prefixes; `as` is the template of one. Without prefixes, none. */}}
 {{- define "tunesmith.admission.any" -}}
 {{- $as := printf "tunesmith.admission.%s" .as -}}
 {{- $parts := list -}}
@@ -40,7 +40,7 @@ $.
 {{- if $parts }}^(?:{{ join "|" $parts }}){{ else }}$.{{ end -}}
 {{- end -}}
 
-{{/* Files by their path, whether it is written with file:// or not; other addresses as they are. */}}
+{{/* Files by their path, with or without file://; other addresses as they are. */}}
 {{- define "tunesmith.admission.uri" -}}
 {{- if eq . "*" -}}
 s3://|hf://
@@ -59,7 +59,7 @@ s3://|hf://
 {{ regexQuoteMeta . }}[.:]
 {{- end -}}
 
-{{/* Hosts are the same in capitals and with a dot at the end, and without the port that goes without saying. */}}
+{{/* Hosts match in any case, with a trailing dot and without the default port. */}}
 {{- define "tunesmith.admission.endpoint" -}}
 {{- if ne . "*" -}}
 {{- $url := urlParse . -}}
@@ -71,7 +71,7 @@ s3://|hf://
 {{- end -}}
 {{- end -}}
 
-{{/* A path without dots at its ends, each slash as it may be written. */}}
+{{/* A normalised path, with every spelling of each slash. */}}
 {{- define "tunesmith.admission.path" -}}
 {{- clean (printf "/%s" .) | trimSuffix "/" | replace "." "\\." | replace "/" "/(?:\\.?/)*" -}}
 {{- end -}}

@@ -8,7 +8,7 @@
 {{- include "tunesmith.fullname" . }}-operator
 {{- end -}}
 
-{{/* Job pods are named "tunesmith"; the operator must not match what selects them. */}}
+{{/* Job pods are named "tunesmith"; the operator must not match their selector. */}}
 {{- define "tunesmith.selector" -}}
 app.kubernetes.io/name: tunesmith-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -39,19 +39,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Namespaces the operator looks after, as JSON; an empty list means all. */}}
+{{/* Namespaces whose jobs the operator manages, as JSON; an empty list means all. */}}
 {{- define "tunesmith.namespaces" -}}
 {{- $own := .Values.rbac.namespaced | ternary (list .Release.Namespace) list -}}
 {{- default $own .Values.namespaces | uniq | toJson -}}
 {{- end -}}
 
-{{/* Namespaces that must be there before anything is applied, as JSON. --create-namespace makes the release's own. */}}
+{{/* Namespaces that must exist before anything is applied, as JSON. --create-namespace creates the release's own. */}}
 {{- define "tunesmith.neededNamespaces" -}}
 {{- without (concat .Values.jobNamespaces .Values.namespaces | uniq) .Release.Namespace | toJson -}}
 {{- end -}}
 
-{{/* Fails where one of them is missing: Helm would see it half way, and leave a failed release. Looks only where the
-     cluster can be asked (`helm template` cannot), by who may make ClusterRoles and so may read namespaces. */}}
+{{/* Fails if one of them is missing: Helm would fail half-way, and leave a failed release. Looks only if the
+     cluster is reachable (not in `helm template`) and for users who may create ClusterRoles and so read namespaces. */}}
 {{- define "tunesmith.requireNamespaces" -}}
 {{- if and .Values.rbac.create (not .Values.rbac.namespaced) (lookup "v1" "Namespace" "" "kube-system") -}}
 {{- range include "tunesmith.neededNamespaces" . | fromJsonArray -}}
@@ -63,7 +63,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* "true" if the service account of job pods is in a namespace (`.namespace`) without being Helm's. It is used as it
-     is: Helm refuses to touch what it has not made. */}}
+     is: Helm refuses to adopt what it has not created. */}}
 {{- define "tunesmith.accountMadeByHand" -}}
 {{- $account := lookup "v1" "ServiceAccount" .namespace .root.Values.jobServiceAccount.name -}}
 {{- if and $account (ne (dig "metadata" "labels" "app.kubernetes.io/managed-by" "" $account) "Helm") -}}true{{- end -}}
@@ -74,7 +74,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- . | replace "$(" "$$(" | quote -}}
 {{- end -}}
 
-{{/* All that the operator may do. */}}
+{{/* All rights of the operator. */}}
 {{- define "tunesmith.rules" -}}
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs, rejectionsamplejobs, dialoguegenjobs]
@@ -82,7 +82,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs/status, rejectionsamplejobs/status, dialoguegenjobs/status]
   verbs: [patch]
-# Where owner references are checked (OpenShift), who sets one must be able to do this.
+# Required to set owner references if they are checked (OpenShift).
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs/finalizers, rejectionsamplejobs/finalizers, dialoguegenjobs/finalizers]
   verbs: [update]
@@ -95,7 +95,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# Listed to say why an attempt does not start.
+# Listed to explain why an attempt does not start.
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]

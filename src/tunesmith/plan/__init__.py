@@ -1,1 +1,1 @@
-"""Pure planning: from a typed spec to what the pod reads and what Kubernetes runs."""
+"""Pure planning: what the pod reads and what Kubernetes runs, for a typed spec."""

@@ -1,7 +1,7 @@
-"""Accounting of attempts: why one ended, whether it counts, when the next may begin.
+"""Accounting of attempts: why one ended, whether it counts, when the next may start.
 
-A launch is a PyTorchJob; it counts as an attempt unless the one before it ended by no fault of the job. What
-its pods say is read as long as they are there; from then on the status remembers.
+A launch is a PyTorchJob; it counts as an attempt unless the one before it ended through no fault of the job.
+Its pods are read as long as they exist; after that the status remembers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tunesmith.plan.pytorchjob_status import attempt_of, child_name, ended_at, f
 from tunesmith.plan.refusal import REFUSALS
 from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, format_time, parse_time
 
-# What earlier versions, which noted no disruptions, said of one.
+# The message for a disruption in earlier versions, which did not record them.
 _DISRUPTED = (Reason.PREEMPTED, Reason.STOPPED)
 
 
 def cause_of(builder: StatusBuilder, child: Object, pods: Sequence[Object]) -> Cause:
-    """Why an attempt failed. If the guilty pod has gone since, the status still says whether it counts."""
+    """Return why an attempt failed. If the failed pod is deleted, the status still has whether it counts."""
     own = of_job(pods, child_name(child))
     remembered = _remembered(builder, child)
     if remembered is not None and remembered.pod not in map(name_of, own):
@@ -46,14 +46,14 @@ def _remembered(builder: StatusBuilder, child: Object) -> Cause | None:
 
 
 def remember(builder: StatusBuilder, child: Object, cause: Cause) -> None:
-    """Put into the status what the next look may no longer see."""
+    """Record in the status what may no longer be observable next time."""
     if cause.pod:
         builder.status["failedPod"] = cause.pod
     note(builder, attempt_of(child), not cause.counts)
 
 
 def next_counts(builder: StatusBuilder, children: Sequence[Object], pods: Sequence[Object]) -> bool:
-    """Whether the launch that follows the last one counts as an attempt.
+    """Return whether the launch that follows the last one counts as an attempt.
 
     Not after one that was disrupted, nor after one that was deleted to suspend the job.
     """
@@ -76,15 +76,15 @@ def begin(builder: StatusBuilder, number: int, counted: bool) -> None:
 
 
 def adopt(builder: StatusBuilder, children: Sequence[Object], pods: Sequence[Object]) -> None:
-    """Make good a crash between creating an attempt and writing so."""
+    """Recover from a crash between creating an attempt and recording it."""
     for number in sorted(attempt_of(child) for child in children):
         if number > builder.launches:
             begin(builder, number, next_counts(builder, children, pods))
 
 
 def wait(builder: StatusBuilder, children: Sequence[Object], cause: Cause) -> float:
-    """Seconds until the next attempt may begin; when that is goes into the status."""
-    known = builder.before.get("launches") == builder.launches  # else it is about an earlier attempt
+    """Return the seconds until the next attempt may start; record that time in the status."""
+    known = builder.before.get("launches") == builder.launches  # else it belongs to an earlier attempt
     then = parse_time(builder.before.get(NEXT_ATTEMPT)) if known else None
     if then is None:
         ended = next((ended_at(c) for c in children if attempt_of(c) == builder.launches), None)
@@ -99,8 +99,8 @@ def wait(builder: StatusBuilder, children: Sequence[Object], cause: Cause) -> fl
 
 
 def why_waiting(builder: StatusBuilder, cause: Cause) -> str:
-    """When the next attempt begins and why not before, in words."""
+    """Return a message of when the next attempt starts and why not before."""
     start = f"Attempt {builder.launches + 1} starts at {builder.status[NEXT_ATTEMPT]}"
     if cause.counts or not has_enough(times := within_an_hour(builder)):
         return f"{start}: {cause.message}"
-    return f"{start}, since {len(times)} launches within an hour did not count; the last one: {cause.message}"
+    return f"{start}, since {len(times)} attempts within an hour were disrupted; the last: {cause.message}"

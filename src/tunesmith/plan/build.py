@@ -1,4 +1,4 @@
-"""From a typed job to everything one attempt needs: run.json in a ConfigMap, and a PyTorchJob.
+"""Build everything one attempt of a typed job needs: run.json in a ConfigMap, and a PyTorchJob.
 
 Pure: no clock, no randomness, no client. `tunesmith run`, `tunesmith render` and the operator all call it.
 """
@@ -21,7 +21,7 @@ from tunesmith.plan.run import Run, resolve
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
-    """What an administrator decides: images by runtime name, and the pods' service account."""
+    """The administrator's settings: images by runtime name, and the pods' service account."""
 
     runtimes: Mapping[str, str] = field(
         default_factory=lambda: {"default": f"tunesmith-training:{__version__}"}
@@ -31,7 +31,7 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One attempt: the resolved run, and the two objects that carry it out on a cluster."""
+    """One attempt: the resolved run, and its two objects on a cluster."""
 
     run: Run
     config_map: dict[str, Any]
@@ -76,14 +76,14 @@ def _image(job: Job, settings: PlanSettings) -> str:
 
 
 def _refuse_shared_variables(job: Job) -> None:
-    """Two Secrets whose environment variables have one name would get each other's value."""
+    """Refuse Secret keys that map to the same environment variable."""
     seen: dict[str, SecretKeyRef] = {}
     for ref in secret_keys(job.spec):
         other = seen.setdefault(names.secret_env(ref.name, ref.key), ref)
         if other != ref:
             message = (
-                f"key {ref.key} of Secret {ref.name} and key {other.key} of Secret {other.name} would be the "
-                f"same variable {names.secret_env(ref.name, ref.key)}; rename one of them"
+                f"key {ref.key} of Secret {ref.name} and key {other.key} of Secret {other.name} both set the "
+                f"environment variable {names.secret_env(ref.name, ref.key)}; rename one of them"
             )
             raise ManifestError([Problem(job.source, job.document, job.subject, "spec", message)])
 
@@ -97,11 +97,11 @@ def build(
     owner_uid: str | None = None,
     rules: Rules | None = None,
 ) -> Plan:
-    """Plan one attempt of `job`. `outputs` maps the jobs it may refer to to their output.uri.
+    """Plan one attempt of `job`. `outputs` maps the jobs it may reference to their output.uri.
 
     `rules` are the administrator's for its namespace; None on a user's own machine.
 
-    Raises ManifestError when a reference or the runtime is not known, or two Secrets cannot be told apart.
+    Raises ManifestError if a reference or the runtime is unknown, or two Secrets share a variable.
     """
     settings = settings or PlanSettings()
     _refuse_shared_variables(job)
@@ -132,5 +132,5 @@ def build(
 
 
 def output_uris(jobs: Iterable[Job]) -> dict[Key, str]:
-    """Where each of `jobs` puts its output."""
+    """Return the output.uri of each of `jobs`."""
     return {job.key: job.spec.output.uri for job in jobs}

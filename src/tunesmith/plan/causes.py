@@ -1,8 +1,8 @@
-"""Why an attempt failed, from what is left of its pods. Decides nothing.
+"""Find why an attempt failed, from what is left of its pods. Decides nothing.
 
-Whatever came first is the cause: a container that failed, or a pod that was taken away, by a disruption or by
-its deletion. What follows from that comes later: other pods lose their peer, and those that still run are
-deleted. In the same second the failure is the cause, since the training operator deletes at once.
+Whatever came first is the cause: a container that failed, or a pod that was disrupted or deleted.
+Consequences come later: other pods lose their peer, and those that still run are deleted. Within the same
+second the failure is the cause, since the training operator deletes at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIRST, _LAST = "", "~"  # before and after every time
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why an attempt ended. `counts` is False when it was the cluster's doing, or a person's."""
+    """Why an attempt ended. `counts` is False if the cluster or a person ended it."""
 
     reason: str
     message: str
@@ -35,13 +35,13 @@ class Cause:
     pod: str = ""
 
 
-# A pod that fails stays, so these were taken away while nobody looked, as when a node is drained.
+# A failed pod stays, so these were deleted unobserved, as when a node is drained.
 _NO_PODS = Cause(Reason.PREEMPTED, "The pods were deleted before their exit status was seen.", counts=False)
 _NO_REASON = Cause(Reason.PROCESS_DIED, "No pod reported a reason.")
 
 
 class _End(NamedTuple):
-    """When a pod failed or was taken away; what the kubelet says of a pod's own use goes first."""
+    """Return when a pod failed or was removed; the kubelet's report of a pod's own use goes first."""
 
     time: str
     is_taken: bool
@@ -50,7 +50,7 @@ class _End(NamedTuple):
 
 
 def cause_of_failure(pods: Sequence[Object]) -> Cause:
-    """Why an attempt failed: what happened first to one of its pods."""
+    """Return why an attempt failed: what happened first to one of its pods."""
     ends = [end for pod in pods if (end := _end(pod))]
     if ends:
         return min(ends, key=lambda end: end[:3]).cause
@@ -70,7 +70,7 @@ def _end(pod: Object) -> _End | None:
 
 
 def _end_of_phase(pod: Object, name: str) -> _End | None:
-    """What a failed pod says that has no container to speak of."""
+    """Return the message for a failed pod without a container status."""
     if get(pod, "status", "phase") != "Failed":
         return None
     message = fit(get(pod, "status", "message")) or fit(get(pod, "status", "reason"))
@@ -82,7 +82,7 @@ def _end_of_phase(pod: Object, name: str) -> _End | None:
 
 
 def _own_end(pod: Object) -> tuple[str, int, str] | None:
-    """When the container failed, its exit code and the kubelet's reason; None while it has not."""
+    """Return when the container failed, its exit code and the kubelet's reason; None if it has not."""
     for status in [*states(pod), *init_states(pod)]:
         terminated = get(status, "state", "terminated")
         code = get(terminated, "exitCode")
@@ -93,7 +93,7 @@ def _own_end(pod: Object) -> tuple[str, int, str] | None:
 
 
 def disruption(pod: Object) -> Mapping[str, Any] | None:
-    """The condition by which Kubernetes says that it takes a pod away."""
+    """Return the condition by which Kubernetes announces a disruption."""
     for condition in items(get(pod, "status", "conditions")):
         if get(condition, "type") == "DisruptionTarget" and get(condition, "status") == "True":
             found: Mapping[str, Any] = condition
@@ -102,29 +102,29 @@ def disruption(pod: Object) -> Mapping[str, Any] | None:
 
 
 def _taken(pod: Object) -> tuple[str, str] | None:
-    """Since when and how a pod is taken away, None if it is not."""
+    """Return since when and how a pod is being removed, None if it is not."""
     condition = disruption(pod)
     if condition is not None:
         how = fit(get(condition, "message")) or fit(get(condition, "reason")) or "disrupted"
-        return str(get(condition, "lastTransitionTime") or _FIRST), f"was taken away: {how}"
+        return str(get(condition, "lastTransitionTime") or _FIRST), f"was disrupted: {how}"
     end = get(pod, "metadata", "deletionTimestamp")
     if not end:
         return None
     grace, until = get(pod, "metadata", "deletionGracePeriodSeconds"), parse_time(end)
     if until is not None and type(grace) is int and 0 <= grace < 10**8:
         end = format_time(until - timedelta(seconds=grace))
-    return str(end), "was deleted before it had ended."
+    return str(end), "was deleted before it finished."
 
 
 def _cause_of_taken(name: str, how: str, said: Cause | None) -> Cause:
-    """The pod's own message is the cause, but only what stays wrong counts."""
+    """Return the pod's own message as the cause; only a permanent error counts."""
     if said is not None and said.reason != Reason.PROCESS_DIED:
         return replace(said, counts=said.permanent)
     return Cause(Reason.PREEMPTED, f"Pod {name} {how}", counts=False, pod=name)
 
 
 def _overuse(pod: Object, name: str) -> Cause | None:
-    """The cause of a pod that the kubelet evicted for what it used itself."""
+    """Return the cause for a pod that the kubelet evicted for its own resource use."""
     message = fit(get(pod, "status", "message"))
     if get(pod, "status", "reason") != EVICTED or never_ran(message):
         return None
@@ -143,5 +143,5 @@ def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
     if isinstance(said, str) and is_word(said) and said != "Succeeded":
         counts, permanent = said != Reason.STOPPED, word.get("permanent") is True
         return Cause(said, str(word.get("message", "")), permanent, counts, pod=name)
-    how = "was killed" if code == _KILLED else f"ended with exit code {code}"
+    how = "was killed" if code == _KILLED else f"exited with code {code}"
     return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)

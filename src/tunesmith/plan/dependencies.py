@@ -1,4 +1,4 @@
-"""What a job waits for: the jobs it refers to must have succeeded."""
+"""Dependencies of a job: the jobs it references must have succeeded."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tunesmith.names import Phase, Reason
 
 
 def awaited(job: Job, others: Mapping[Key, str]) -> tuple[Phase, str, str] | None:
-    """Phase, reason and message while a job this one refers to has not succeeded, None when all have.
+    """Return phase, reason and message while a referenced job has not succeeded, None if all have.
 
-    `others` maps them to their phase; one that is not there is missing, one that waits for this one has the
-    reason DependencyCycle, and one that makes no model InvalidManifest.
+    `others` maps them to their phase; one that does not exist is missing, one that waits for this one has
+    the reason DependencyCycle, and one without a model InvalidManifest.
     """
     for ref in references(job):
         name = f"{ref.target.kind} {ref.target.name}"
         phase = others.get(target_key(job, ref))
         if phase is None:
-            return Phase.PENDING, Reason.DEPENDENCY_NOT_FOUND, f"{name} ({ref.path}) is not there yet."
+            return Phase.PENDING, Reason.DEPENDENCY_NOT_FOUND, f"{name} ({ref.path}) does not exist yet."
         if phase == Phase.FAILED:
             return Phase.FAILED, Reason.DEPENDENCY_FAILED, f"{name} ({ref.path}) failed."
         if phase == Reason.INVALID_MANIFEST:

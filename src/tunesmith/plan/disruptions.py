@@ -1,6 +1,6 @@
-"""Launches that ended by no fault of the job: remembered in its status, so that they are few in an hour.
+"""Launches that ended through no fault of the job: recorded in its status, to limit them per hour.
 
-One is noted when it is seen, since its pods may be gone at the next look, and taken back if it turns out to
+One is recorded when observed, since its pods may be deleted by the next time, and removed if it turns out to
 count after all.
 """
 
@@ -20,12 +20,12 @@ def _noted(builder: StatusBuilder) -> list[Status]:
 
 
 def was_disrupted(builder: StatusBuilder, launch: int) -> bool:
-    """Whether a launch is known to have ended so."""
+    """Return whether a launch is recorded as disrupted."""
     return any(one["launch"] == launch for one in _noted(builder))
 
 
 def note(builder: StatusBuilder, launch: int, disrupted: bool = True) -> None:
-    """Note that a launch ended so, or that it did not."""
+    """Record that a launch was disrupted, or that it was not."""
     if disrupted == was_disrupted(builder, launch):
         return
     kept = [one for one in _noted(builder) if one["launch"] != launch]
@@ -33,7 +33,7 @@ def note(builder: StatusBuilder, launch: int, disrupted: bool = True) -> None:
 
 
 def note_next_launch(builder: StatusBuilder, launch: int) -> None:
-    """Note when a launch was followed by another one."""
+    """Record when a launch was followed by another one."""
     _put(
         builder, [one | {"time": builder.now} if one["launch"] == launch else one for one in _noted(builder)]
     )
@@ -46,6 +46,6 @@ def _put(builder: StatusBuilder, noted: list[Status]) -> None:
 
 
 def within_an_hour(builder: StatusBuilder) -> list[datetime]:
-    """When launches of the last hour followed a disruption, oldest first."""
+    """Return when launches of the last hour followed a disruption, oldest first."""
     times = [then for one in _noted(builder) if (then := parse_time(one["time"])) is not None]
     return sorted(then for then in times if then > builder.time - HOUR)

@@ -1,8 +1,9 @@
-"""Why the kubelet ended a pod, in its own words: the pod's use of disk or memory, or its node.
+"""Parse why the kubelet ended a pod: the pod's use of disk or memory, or its node.
 
-The kubelet says so in `status.reason` and `status.message` (pkg/kubelet/eviction and kubelet.go of Kubernetes
-1.30 to 1.36). A pod beyond a limit of its own is evicted without the condition DisruptionTarget; one of a
-node that runs low, with it.
+The kubelet reports it in `status.reason` and `status.message` (pkg/kubelet/eviction and kubelet.go of
+Kubernetes
+1.30 to 1.36). A pod that exceeds its own limit is evicted without the condition DisruptionTarget; one of a
+node under pressure, with it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from tunesmith.names import Reason
 
 EVICTED = "Evicted"
 _REJECTED = "Pod was rejected: "
-# A container that used more than it had asked for while its node ran low. One that asked for nothing is named
-# whatever it used, so that says nothing.
+# A container that exceeded its request while its node was under pressure. One without a request is named
+# whatever it used, so that is no evidence.
 _MORE_THAN_ASKED = re.compile(
     r"Container \S+ was using \S+, request is (?!0,)\S+, has larger consumption of (\S+)"
 )
@@ -32,15 +33,15 @@ _OVERUSE = (
 
 
 def never_ran(message: str) -> bool:
-    """Whether a failed pod was refused by the kubelet of its node, before anything of it was started."""
+    """Return whether a failed pod was rejected by the kubelet of its node, before anything was started."""
     return message.startswith(_REJECTED)
 
 
 def overuse(message: str, disrupted: bool) -> tuple[Reason, str] | None:
-    """What an evicted pod used too much of and the remedy, None if its node was the reason.
+    """Return what an evicted pod used too much of and the remedy, None if its node was the reason.
 
-    `disrupted` is whether the pod has the condition DisruptionTarget: without it, its node is never believed
-    to be the reason.
+    `disrupted` is whether the pod has the condition DisruptionTarget: without it, its node is never taken
+    for the reason.
     """
     more = _MORE_THAN_ASKED.search(message)
     if disrupted and not more:

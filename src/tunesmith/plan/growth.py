@@ -1,8 +1,8 @@
-"""What may grow over an existing output: more of the same, without losing or repeating what is paid for.
+"""Which fields may grow over an existing output: more of the same, without losing or repeating paid work.
 
-A table per kind, from the dotted path of a field to the rule that says whether its new value is a growth of
-the old one. Every other field of a spec must stay as it is. What grows besides fields (records that are added
-to a file) is for the jobs to check. Does not depend on storage.
+A table per kind, from the dotted path of a field to the rule whether its new value is a growth of the old
+one. Every other field of a spec must stay as it is. What grows besides fields (records that are added to a
+file) is for the jobs to check. Does not depend on storage.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from tunesmith.names import Kind
 
 MayGrow = Callable[[Any, Any], bool]
 """Whether the second value is a growth of the first; None stands for an absent field."""
-# Defaults of earlier versions that fields no longer have: outputs hold them as settings.
+# Defaults that fields had in earlier versions: outputs have them in their settings.
 _FORMER = {"training.maxLength": 4096}
 
 
 def not_smaller(old: float | None, new: float | None) -> bool:
-    """Numbers; an absent one is no limit."""
+    """Return whether a number grew; an absent one is no limit."""
     return new is None or (old is not None and new >= old)
 
 
 def any_change(old: Any, new: Any) -> bool:
-    """Anything: the content behind the field is compared instead."""
+    """Return True: the content behind the field is compared instead."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The fields of a kind that may grow, by their dotted paths, and a sentence about it for messages."""
+    """The fields of a kind that may grow, by their dotted paths, and a sentence about them for messages."""
 
     fields: Mapping[str, MayGrow] = field(default_factory=dict)
     sentence: str = ""
@@ -56,15 +56,15 @@ GROWTH: Mapping[Kind, Growth] = {
             "seeds.uri": any_change,
             "seeds.maxBadRecords": any_change,
         },
-        "Over an existing output, rounds and seeds.limit may grow and seeds may be added, behind the others "
-        "if they have no ids of their own (on a cluster: delete the job and apply it again); nothing else "
+        "Over an existing output, rounds and seeds.limit may grow and seeds may be added, after the others "
+        "if they have no ids (on a cluster: delete the job and apply it again); nothing else "
         "may change.",
     ),
 }
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> tuple[list[str], list[str]]:
-    """(conflicts, grown): the dotted paths of fields that differ, those that may not and those that grew."""
+    """Return (conflicts, grown): the dotted paths of fields that may not differ, and of those that grew."""
     conflicts, grown = list[str](), list[str]()
     for path in changed(old, new):
         rule = growth.fields.get(path)
@@ -74,7 +74,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> t
 
 
 def without(fields: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """The fields but for those at these dotted paths; objects on the way stay, even if empty then."""
+    """Return the fields without those at these dotted paths; objects on the way stay, even if empty."""
     left = dict(fields)
     for path in paths:
         name, _, rest = path.partition(".")
@@ -86,7 +86,7 @@ def without(fields: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:
-    """Dotted paths at which two plain values differ."""
+    """Return the dotted paths at which two plain values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted(old.keys() | new.keys())
         return [p for k in keys for p in changed(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
@@ -97,10 +97,10 @@ def changed(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def added_since(old: Mapping[str, Any], new: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
-    """Paths of defaults that the old fields lack: an earlier version wrote them, which had no such field.
+    """Return paths of defaults that the old fields lack, since an earlier version had no such field.
 
-    Also those of defaults that the old fields have, and that have been given up since: whether the data is
-    still the same is for its own digest to say. `chosen` are the new fields without those that have defaults.
+    Also those of defaults that the old fields have and that no longer exist: whether the data is still
+    the same is checked by its own digest. `chosen` are the new fields without those that have defaults.
     """
 
     def of_before(path: str) -> bool:
@@ -111,7 +111,7 @@ def added_since(old: Mapping[str, Any], new: Mapping[str, Any], chosen: Mapping[
 
 
 def value_at(fields: Mapping[str, Any], path: str) -> Any:
-    """The value of a path as `changed` writes it (`datasets[0].text.join`); None if there is none."""
+    """Return the value of a path as `changed` writes it (`datasets[0].text.join`); None if there is none."""
     value: Any = fields
     for name in path.replace("[", ".[").split("."):
         if name.startswith("["):
@@ -123,7 +123,7 @@ def value_at(fields: Mapping[str, Any], path: str) -> Any:
 
 
 def in_words(path: str, old: Mapping[str, Any], new: Mapping[str, Any], growth: Growth) -> str:
-    """A field that conflicts; with both values where it may grow and has shrunk."""
+    """Return a conflicting field; with both values if it may grow and has shrunk."""
     values = value_at(old, path), value_at(new, path)
     if path not in growth.fields or any(isinstance(value, list | dict) for value in values):
         return f"spec.{path}"

@@ -1,6 +1,6 @@
 """Short and unique names of the models that a FineTuneJob compares, for reports and keys.
 
-Made from the manifest as it was written, since a `fromJob` names its job there and only an address later.
+Made from the unresolved manifest, where a `fromJob` still has the job's name and not only an address.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SHORT = 60
 
 
 def model_names(spec: JobSpec) -> tuple[str, ...]:
-    """Names of all models that answer, in order; empty where only base and tuned model do.
+    """Return the names of all models that answer, in order; empty if only base and tuned model do.
 
     A job that trains has `base` and `tuned` first, one with method none its `model`; then come those of
     `compareWith`: the hub's name, the job's with the checkpoint's step, or the last folder of an address.
@@ -30,7 +30,7 @@ def model_names(spec: JobSpec) -> tuple[str, ...]:
 
 
 def model_key(name: str) -> str:
-    """The name as part of a key: letters, digits, points, dashes and underscores."""
+    """Return the name as part of a key: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
@@ -46,7 +46,7 @@ def _of_job(job: FromJob) -> str:
 
 
 def _of_address(uri: str) -> str:
-    """The last folder; of a job's output also the one above, which is what people called it."""
+    """Return the last folder; for a job's output also the one above, which is the name people chose."""
     *above, last = uri.split("://", 1)[-1].strip("/").split("/")
     if not above:
         return last[:_SHORT]
@@ -56,7 +56,7 @@ def _of_address(uri: str) -> str:
 
 
 def _unique(names: list[str]) -> list[str]:
-    """The second of two that would have the same key gets ` (2)`, and so on."""
+    """Append ` (2)` and so on to names that would have the same key."""
     unique: list[str] = []
     for name in names:
         taken = {model_key(each) for each in unique}

@@ -1,6 +1,6 @@
-"""What a job needs where it runs: Python packages, verifiers that load, and files that exist.
+"""Requirements of a job where it runs: Python packages, verifiers that load, and files that exist.
 
-Pure: whether it is there is for `jobs.preflight` to find out.
+Pure: `jobs.preflight` checks whether they are met.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VLLM = "pip install 'tunesmith[vllm]', or use transformers: {} instead of vllm"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that a field of the manifest asks for: the module it is imported as, and how to get it."""
+    """A package that a field of the manifest requires: the module to import, and how to install it."""
 
     field: str
     module: str
@@ -29,7 +29,7 @@ class Package:
 
 
 def packages(spec: JobSpec) -> Iterator[Package]:
-    """Yield the optional packages a job will import at some time, with the field that asks for each."""
+    """Yield the optional packages that a job will import, with the field that requires each."""
     if isinstance(spec, FineTuneSpec):
         yield from _of_training(spec)
         for number, evaluation in enumerate(spec.evaluation):
@@ -80,7 +80,7 @@ def _of_verifier(verifier: VerifierSpec | None, field: str) -> Iterator[Package]
 
 
 def verifiers(spec: JobSpec) -> Iterator[tuple[str, VerifierSpec]]:
-    """Yield the verifiers a manifest names, with their fields."""
+    """Yield the verifiers in a manifest, with their fields."""
     if isinstance(spec, RejectionSampleSpec) and spec.verifier is not None:
         yield "verifier", spec.verifier
     if isinstance(spec, FineTuneSpec):
@@ -90,13 +90,13 @@ def verifiers(spec: JobSpec) -> Iterator[tuple[str, VerifierSpec]]:
 
 
 def input_uris(spec: JobSpec) -> Iterator[tuple[str, str]]:
-    """Yield every address in storage that a job reads, with its field: `uri` and whatever ends with `Uri`."""
+    """Yield every storage address that a job reads, with its field: `uri` and every field ending in `Uri`."""
     document = {key: value for key, value in spec.to_json().items() if key != "output"}
     yield from _uris(document, "")
 
 
 def uris_of(part: Model) -> list[str]:
-    """Return every address in storage that one part of a manifest names."""
+    """Return every storage address in one part of a manifest."""
     return [uri for _, uri in _uris(part.to_json(), "")]
 
 

@@ -11,7 +11,7 @@ Object = Mapping[str, Any]
 
 
 def get(node: Any, *path: str | int) -> Any:
-    """The value at a path of plain objects, None where anything is missing."""
+    """Return the value at a path of plain objects, None if anything is missing."""
     for part in path:
         if isinstance(node, Mapping):
             node = node.get(part)
@@ -23,10 +23,10 @@ def get(node: Any, *path: str | int) -> Any:
 
 
 def items(value: Any) -> list[Any]:
-    """A list as it is; empty for anything else."""
+    """Return a list as it is; an empty one for anything else."""
     return value if isinstance(value, list) else []
 
 
 def name_of(pod: Object) -> str:
-    """Its name, fit for a status."""
+    """Return the object's name, sanitised for a status."""
     return clean(get(pod, "metadata", "name") or "", 253)

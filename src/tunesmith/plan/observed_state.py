@@ -1,4 +1,4 @@
-"""What `observe` goes by, and what it answers."""
+"""Input and output of `next_state`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunesmith.plan.status import Status
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """Everything known of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
+    """The observed state of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
 
-    `orphaned_pods` are pods of PyTorchJobs that are gone, or of another job of that name before;
-    `config_maps` names those it owns. `others` maps the jobs it refers to to their phase; one that is not
-    there is missing, one that waits for this one has the reason DependencyCycle, and one that makes no model
-    InvalidManifest. `events` are those of the objects that `wanted_events` names.
+    `orphaned_pods` are pods of deleted PyTorchJobs, or of an earlier job of that name; `config_maps` names
+    those it owns. `others` maps the jobs it references to their phase; one that does not exist is missing,
+    one that waits for this one has the reason DependencyCycle, and one without a model InvalidManifest.
+    `events` are those of the objects that `wanted_events` names.
     """
 
     job: Job
@@ -39,7 +39,7 @@ class ObservedState:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, then what to write, and when to look again though nothing happened (seconds)."""
+    """The status and the actions, and the seconds until the next check if nothing happens."""
 
     status: Status
     create: int | None = None

@@ -1,4 +1,4 @@
-"""What the pods of one attempt tell: what it published, whether it still writes.
+"""Read the state of one attempt from its pods: what it published, whether it still writes.
 
 Reads Kubernetes objects as plain dicts; every field of them may be missing. Decides nothing.
 """
@@ -21,39 +21,39 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def of_job(pods: Sequence[Object], name: str) -> list[Object]:
-    """The pods of one PyTorchJob."""
+    """Return the pods of one PyTorchJob."""
     return [pod for pod in pods if get(pod, "metadata", "labels", JOB_NAME) == name]
 
 
 def is_master(pod: Object) -> bool:
-    """Whether this is the pod of rank 0."""
+    """Return whether this is the pod of rank 0."""
     return bool(get(pod, "metadata", "labels", REPLICA_TYPE) == "master")
 
 
 def states(pod: Object) -> Iterator[Mapping[str, Any]]:
-    """The statuses of its containers that have a state."""
+    """Return the statuses of its containers that have a state."""
     for status in items(get(pod, "status", "containerStatuses")):
         if isinstance(get(status, "state"), Mapping):
             yield status
 
 
 def has_ended(pod: Object) -> bool:
-    """Whether our container has ended, well or not."""
+    """Return whether our container has terminated, successfully or not."""
     return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in states(pod))
 
 
 def may_write(pod: Object) -> bool:
-    """Whether our program may still run in it, or begin to."""
+    """Return whether our program may still run or start in it."""
     return get(pod, "status", "phase") not in ("Succeeded", "Failed") and not has_ended(pod)
 
 
 def is_deleted(pod: Object) -> bool:
-    """Whether it is being deleted."""
+    """Return whether it is being deleted."""
     return bool(get(pod, "metadata", "deletionTimestamp"))
 
 
 def termination_message(pod: Object) -> dict[str, Any]:
-    """The JSON our program left in the termination message; empty if it left none."""
+    """Return the JSON of our program's termination message; empty if there is none."""
     for status in states(pod):
         text = get(status, "state", "terminated", "message")
         if status.get("name") == CONTAINER and isinstance(text, str) and len(text) <= 4 * MAX_TERMINATION:
@@ -67,7 +67,7 @@ def termination_message(pod: Object) -> dict[str, Any]:
 
 
 def published(pods: Sequence[Object]) -> dict[str, Any] | None:
-    """The last word of rank 0 if it says that a manifest was published."""
+    """Return rank 0's termination message if it reports a published manifest."""
     for pod in pods:
         word = termination_message(pod) if is_master(pod) else {}
         digest = word.get("manifest")

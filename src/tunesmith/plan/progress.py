@@ -1,4 +1,4 @@
-"""What a pod says of its progress, made fit for the status. The pod is not trusted to make sense."""
+"""Sanitise the progress that a pod reports, for the status. The pod is not trusted."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from tunesmith.plan.status import clean
 from tunesmith.plan.trouble import TROUBLE, trouble_of
 
 AWAITED = "awaited"
-"""In the progress of a pod: what it waits for, though nothing is wrong, in words."""
+"""In the progress of a pod: a message about what it waits for, though nothing is wrong."""
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues", "engineRestarts")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _LARGEST = 2**53
 _MOST, _LONGEST_NAME = 16, 253  # of a list, and of a name
-_MOST_WHOLE = 2**31 - 1  # what the status can hold
+_MOST_WHOLE = 2**31 - 1  # the range of the status field
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) <= _LARGEST else None  # false for NaN; whole numbers of any size compare well
+    return value if abs(value) <= _LARGEST else None  # false for NaN; integers of any size can be compared
 
 
 def eta(seconds: float) -> str:
-    """Time left as people say it: 45s, 3m, 2h5m, 3d4h."""
+    """Return the time left in short form: 45s, 3m, 2h5m, 3d4h."""
     whole = round(seconds)
     for size, unit, smaller, subunit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m")):
         if whole >= size:
@@ -39,7 +39,7 @@ def _share(value: Any) -> float | None:
 
 
 def _named(said: Any) -> list[Mapping[str, Any]]:
-    """The first few objects of a list that have a name fit for the status."""
+    """Return the first few objects of a list that have a valid name for the status."""
     listed = [each for each in said if isinstance(each, Mapping)] if isinstance(said, list) else []
     names = ((each, each.get("name")) for each in listed)
     return [each for each, name in names if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME][:_MOST]
@@ -59,7 +59,7 @@ def _evaluations(said: Any) -> list[dict[str, Any]]:
 
 
 def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `status.progress` that `said` gives sensible values for, what is awaited, the trouble."""
+    """Return the valid fields of `status.progress` in `said`, what is awaited, and the trouble."""
     values: dict[str, Any] = {}
     for key in _WHOLE:
         number = _number(said.get(key))

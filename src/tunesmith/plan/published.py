@@ -1,4 +1,4 @@
-"""What the status says of a job that has succeeded, from the last message of rank 0."""
+"""The status of a job that has succeeded, from rank 0's termination message."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tunesmith.plan.progress import AWAITED, to_status
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE
 
 _MOST_SAID = 1024
-# What a running job says of the moment.
+# Fields about the current state of a running job.
 _OF_THE_MOMENT = (TROUBLE, AWAITED, UNANSWERED_SINCE)
 
 
 def outputs(spec: JobSpec, word: Mapping[str, Any]) -> dict[str, str]:
-    """Where the results are, by the names of `status.outputs`."""
+    """Return the locations of the results, by the names of `status.outputs`."""
     uri = spec.output.uri
     found = {"uri": uri, "manifestDigest": word["manifest"]}
     if isinstance(spec, FineTuneSpec):
@@ -29,13 +29,13 @@ def outputs(spec: JobSpec, word: Mapping[str, Any]) -> dict[str, str]:
 
 
 def last_progress(word: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    """The progress at the end: what the message says, else what was seen last."""
+    """Return the final progress: that of the message, else the last observed."""
     last = word.get("progress")
     progress = (to_status(last) if isinstance(last, Mapping) else {}) or dict(seen)
     return {name: value for name, value in progress.items() if name not in _OF_THE_MOMENT}
 
 
 def said(word: Mapping[str, Any]) -> str:
-    """What the program says of its success, as the beginning of a message."""
+    """Return what the program reports of its success, as the beginning of a message."""
     message = word.get("message")
     return f"{message[:_MOST_SAID]}. " if isinstance(message, str) and message else ""

@@ -1,8 +1,8 @@
-"""The only file that knows what a PyTorchJob looks like (kubeflow.org/v1, training operator 1.9).
+"""The PyTorchJob's schema (kubeflow.org/v1, training operator 1.9); no other file depends on it.
 
-One PyTorchJob is one attempt: pods never restart by themselves (`restartPolicy: Never`), and whether to try
-again is decided elsewhere. Values of the manifest reach the pod only inside run.json; names of Secrets,
-quantities and placement are the exceptions, since Kubernetes itself must read them.
+One PyTorchJob is one attempt: pods never restart by themselves (`restartPolicy: Never`), and retries are
+decided elsewhere. Values of the manifest reach the pod only inside run.json; names of Secrets,
+quantities and placement are the exceptions, since Kubernetes reads them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRACE_SECONDS = 120
 
 
 def secret_keys(spec: JobSpec) -> Iterator[SecretKeyRef]:
-    """Every key of a Secret the job names, storage credentials apart."""
+    """Return every Secret key that the job references, without storage credentials."""
     if spec.hub.token_secret_ref:
         yield spec.hub.token_secret_ref
     if spec.tracking.wandb and spec.tracking.wandb.api_key_secret_ref:
@@ -48,24 +48,24 @@ def _secret_variable(variable: str, name: str, key: str, optional: bool = False)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Which attempt of which job: `uid` is the custom resource's, empty where there is none."""
+    """Which attempt of which job: `uid` is the custom resource's, empty if there is none."""
 
     number: int
     uid: str
 
 
 def engines_of(spec: JobSpec, gpus: int) -> int:
-    """How many engines a pod with so many GPUs starts; 0 where the job samples nothing."""
+    """Return how many engines a pod with that many GPUs starts; 0 if the job samples nothing."""
     return engines_on(spec.engine, gpus) if isinstance(spec, RejectionSampleSpec) else 0
 
 
 def engines_on(engine: EngineSpec, gpus: int) -> int:
-    """How many engines so many GPUs hold; one where there are none."""
+    """Return how many engines fit on that many GPUs; one if there are none."""
     return max(1, gpus // (engine.vllm.tensor_parallel_size if engine.vllm else 1))
 
 
 def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
-    """Constants, the pod's own cores, and Secrets by reference."""
+    """Return the environment: constants, the pod's own cores, and Secrets by reference."""
     engines = engines_of(spec, spec.resources.gpus_per_node)
     fixed = {
         names.ENV_ATTEMPT: str(attempt.number),
@@ -75,12 +75,12 @@ def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
         "HOME": f"{names.SCRATCH_DIR}/home",
         "TMPDIR": "/tmp",
-        "PYTHONSAFEPATH": "1",  # the working folder may hold what a job has fetched
+        "PYTHONSAFEPATH": "1",  # the working folder may contain what a job has fetched
         **({names.ENV_ENGINES: str(engines)} if engines else {}),
     }
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
     if not spec.resources.gpus_per_node:
-        # Else there are as many threads as the node has cores, and the pod's limit holds them up.
+        # Else there are as many threads as the node has cores, and the pod's limit throttles them.
         cores = {"resource": "limits.cpu"}
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
     if spec.storage.secret_ref:
@@ -184,7 +184,7 @@ def _pod_spec(
 
 
 def processes_per_node(kind: Kind, spec: JobSpec) -> int:
-    """Processes torchrun starts in a pod: one a GPU for training, else one, which starts engines itself."""
+    """Return torchrun's processes per pod: one per GPU for training, else one, which starts engines."""
     trains = isinstance(spec, FineTuneSpec) and not evaluate_only(spec)
     return max(1, spec.resources.gpus_per_node) if trains else 1
 
@@ -198,7 +198,7 @@ def pytorchjob(
     service_account: str,
     attempt: Attempt,
 ) -> dict[str, Any]:
-    """The PyTorchJob of one attempt. `metadata` (name, namespace, labels, …) serves the ConfigMap too."""
+    """Return the PyTorchJob of one attempt. `metadata` (name, labels, …) is also the ConfigMap's."""
 
     def replica(count: int) -> dict[str, Any]:
         return {

@@ -1,7 +1,7 @@
-"""The status of a job whose objects the API server refuses, and when they are tried again.
+"""The status of a job whose objects the API server rejects, and when they are tried again.
 
-A webhook that is down, a quota, a policy engine or a namespace that is going may refuse them for a while: the
-job waits, and says who refuses it.
+A webhook that is down, a quota, a policy engine or a namespace that is being deleted may reject them for a
+while: the job waits, and its status names the cause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REFUSALS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something of a job was not written; `creating` if its next attempt was to be created."""
+    """Why an object of a job was not written; `creating` if its next attempt was to be created."""
 
     reason: Reason
     message: str
@@ -28,13 +28,13 @@ class Refusal:
 
 
 def pause_seconds(tries: int) -> float:
-    """Return the pause after so many refusals in a row: 2 s, 4 s, 8 s, … and a minute at most."""
+    """Return the pause after consecutive rejections: 2 s, 4 s, 8 s, … at most a minute."""
     return min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** min(max(tries, 1) - 1, 16))
 
 
 def missing_account(account: str, namespace: str) -> Refusal:
-    """Return the refusal of a namespace without the service account of job pods."""
-    message = f"Service account {account} does not exist in namespace {namespace}; no pod could be made."
+    """Return the refusal for a namespace without the service account of job pods."""
+    message = f"Service account {account} does not exist in namespace {namespace}; no pod can be created."
     command = f"kubectl create serviceaccount {account} -n {namespace}"
     return Refusal(Reason.SERVICE_ACCOUNT_MISSING, f"{message} Create it: {command}")
 
@@ -42,7 +42,7 @@ def missing_account(account: str, namespace: str) -> Refusal:
 def not_written(
     before: Any, generation: int, now: datetime, refusal: Refusal, deadline: int | None = None
 ) -> Status:
-    """Return the status of a job that waits; Failed if nothing was created for `deadline` seconds."""
+    """Return the status of a waiting job; Failed if nothing was created for `deadline` seconds."""
     builder = StatusBuilder(before, generation, now)
     if is_terminal(builder.before):
         return builder.status
@@ -56,13 +56,13 @@ def not_written(
         message = f"Nothing could be created for {deadline} seconds. {refusal.message}"
         builder.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, message, no)
         return builder.status
-    # Still suspended: else its PyTorchJob, deleted for that, would be missed and made again.
+    # Still suspended: else its PyTorchJob, deleted for that, would be considered missing and recreated.
     builder.phase(phase if phase == Phase.SUSPENDED else Phase.PENDING, refusal.reason, refusal.message, no)
     return builder.status
 
 
 def _since(builder: StatusBuilder) -> datetime:
-    """Return when the API server began to refuse; now if it has not before."""
+    """Return when the API server began to reject; now if it has not before."""
     for condition in items(builder.before.get("conditions")):
         if get(condition, "type") == "Accepted" and get(condition, "reason") in REFUSALS:
             return parse_time(get(condition, "lastTransitionTime")) or builder.time

@@ -1,4 +1,4 @@
-"""run.json: what the pod's program reads, and nothing else.
+"""run.json: the whole input of the pod's program.
 
 The same bytes are written for a laptop and for a cluster: no endpoint of a local server, no port, no device
 count. The program parses it with the same classes as the manifest.
@@ -21,19 +21,19 @@ from tunesmith.names import FINAL_MODEL, MESSAGES_KEY, SAMPLED_DATA_KEY, Kind, c
 from tunesmith.plan.growth import GROWTH, NO_GROWTH, Growth, without
 from tunesmith.plan.models import model_names
 
-# Parts of a spec that say where and how often it runs, not what it does.
+# Parts of a spec about where and how often it runs, not about what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
 _OPERATIONAL = ("storage", "hub", "tracking", "output", "maxFailedRatio")
-# Parts of a FineTuneJob that change nothing in its weights: they only say how the model is looked at.
+# Parts of a FineTuneJob that change nothing in its weights: they only evaluate the model.
 _LOOKED_AT = ("compareWith", "evaluation", "previews")
-# The same of a DialogueGenJob: how much may be spent and how fast, not what is asked.
+# The same for a DialogueGenJob: how much may be spent and how fast, not what is requested.
 _OF_DIALOGUES = ("budget", "dryRun")
 _OF_ENDPOINTS = ("limits", "price")
-# And of an engine or a server: how it is laid out on the machine, and by which of its interfaces it is asked.
+# And for an engine or a server: its layout on the machine, and which of its APIs is used.
 _OF_ENGINES = ("tensorParallelSize", "gpuMemoryUtilization", "batchSize", "stuckSeconds", "batch")
 
-# What another job's output is read as.
+# The format that another job's output is read as.
 UPSTREAM_KEYS = {
     Kind.FINE_TUNE: FINAL_MODEL,
     Kind.REJECTION_SAMPLE: SAMPLED_DATA_KEY,
@@ -43,19 +43,19 @@ UPSTREAM_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The resolved job as the pod sees it."""
+    """The resolved job as passed to the pod."""
 
     kind: Kind
     name: str
     namespace: str
     spec: JobSpec
     models: tuple[str, ...] = ()
-    """Short names of the model and those it is compared with, where several are shown."""
+    """Short names of the model and those it is compared with, if there are several."""
     rules: Rules | None = None
-    """What the job may open, where an administrator decides; the pod's program enforces it."""
+    """What the job may open, if an administrator decides; the pod's program enforces it."""
 
     def to_json(self) -> str:
-        """Text of run.json: the same bytes for the same run, and readable."""
+        """Return the text of run.json: the same bytes for the same run, and readable."""
         spec = {key: value for key, value in self.spec.to_json().items() if key not in _OUTSIDE}
         document = {
             "version": 1,
@@ -70,11 +70,11 @@ class Run:
 
     @property
     def retry_failed(self) -> bool:
-        """Whether what has failed at the output is asked for again."""
+        """Return whether failed dialogues of the output are retried."""
         return isinstance(self.spec.run, GenerationRunSpec) and self.spec.run.retry_failed
 
     def result_fields(self, *, defaults: bool = True) -> dict[str, Any]:
-        """Everything of the spec that changes results, as plain JSON values; also without the defaults."""
+        """Return what of the spec changes results, as plain JSON values; optionally without defaults."""
         spec = self.spec.to_json(defaults=defaults)
         fields = {key: value for key, value in spec.items() if key not in _OUTSIDE + _OPERATIONAL}
         if "endpoints" in fields:
@@ -93,18 +93,18 @@ class Run:
         return fields
 
     def lasting_fields(self) -> dict[str, Any]:
-        """The `result_fields` but for those that may grow: what every call over an output has in common.
+        """Return the `result_fields` without those that may grow: what all runs over an output share.
 
         Without defaults, so that a field of a later version changes nothing.
         """
         return without(self.result_fields(defaults=False), self.growth().fields)
 
     def growth(self) -> Growth:
-        """The fields of `result_fields` that may grow over an existing output."""
+        """Return the fields of `result_fields` that may grow over an existing output."""
         return GROWTH.get(self.kind, NO_GROWTH)
 
     def looked_at(self) -> dict[str, Any]:
-        """The part of `result_fields` that changes no weights, but only how the model is looked at."""
+        """Return the part of `result_fields` that changes no weights, but only how the model is evaluated."""
         return {key: value for key, value in self.result_fields().items() if key in _LOOKED_AT}
 
 
@@ -116,27 +116,27 @@ def _engine_fields(engine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spare spaces: equal values give equal bytes."""
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON, in hex."""
+    """Return the SHA-256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def parse_run(text: str | bytes) -> Run:
-    """The Run that `to_json` wrote."""
+    """Parse the Run that `to_json` wrote."""
     document = json.loads(text)
     kind = Kind(document["kind"])
-    # How many GPUs there are is not written down: 0 says so, and the rules about it hold for 0.
+    # The number of GPUs is not recorded: 0 stands for that, and the rules about it allow 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
     rules = rules_from(document["rules"]) if "rules" in document else None
     return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())), rules)
 
 
 def upstream_uri(target: FromJob, output: str) -> str:
-    """The address that a `fromJob` stands for, below the other job's output.uri."""
+    """Return the address of a `fromJob`, below the other job's output.uri."""
     part = (
         UPSTREAM_KEYS[Kind(target.kind)] if target.checkpoint is None else checkpoint_key(target.checkpoint)
     )
@@ -144,9 +144,9 @@ def upstream_uri(target: FromJob, output: str) -> str:
 
 
 def resolve(job: Job, outputs: Mapping[Key, str]) -> Run:
-    """The job with every `fromJob` replaced by an address; `outputs` maps jobs to their output.uri.
+    """Return the job with every `fromJob` replaced by an address; `outputs` maps jobs to their output.uri.
 
-    Raises ManifestError when a job it refers to is not in `outputs`.
+    Raises ManifestError if a referenced job is not in `outputs`.
     """
     spec, problems = job.spec.to_json(), []
     for ref in references(job):

@@ -1,4 +1,4 @@
-"""Planned objects as YAML for people and for `kubectl apply`."""
+"""Show planned objects as YAML for people and for `kubectl apply`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tunesmith.api.yaml_dump import dump
 
 
 def as_yaml(objects: Sequence[Any]) -> str:
-    """The objects as YAML documents, keys in the order they were written."""
+    """Return the objects as YAML documents, keys in their order."""
     return "".join(f"---\n{dump(item)}" for item in objects)

@@ -1,4 +1,4 @@
-"""Why the program of a pod was never started, though the pod has ended.
+"""Find why the program of a finished pod was never started.
 
 The runtime could not start its container, or an init container failed before it.
 """
@@ -15,7 +15,7 @@ _REASONS = ("StartError", "ContainerCannotRun")
 
 
 def init_states(pod: Object) -> list[Any]:
-    """Return the statuses of its init containers."""
+    """Return the statuses of the pod's init containers."""
     return items(get(pod, "status", "initContainerStatuses"))
 
 
@@ -32,6 +32,6 @@ def _init_error(pod: Object) -> str:
     for status in init_states(pod):
         terminated = get(status, "state", "terminated")
         if code := get(terminated, "exitCode"):
-            container = f"its init container {fit(get(status, 'name'), 63)} ended with exit code {code}"
+            container = f"its init container {fit(get(status, 'name'), 63)} exited with code {code}"
             return f"{container}. {fit(get(terminated, 'message'))}".rstrip()
     return ""

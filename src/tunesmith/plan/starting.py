@@ -1,6 +1,6 @@
-"""Why an attempt does not start, and for how long: from its pods, their events and those of its PyTorchJob.
+"""Find why an attempt does not start, and for how long: from its pods, their events and its PyTorchJob's.
 
-Does not decide what follows. A pod that has started once is no longer of interest here.
+Does not decide what follows. A pod that has started once no longer counts here.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ PATIENCE = 15.0
 _OFTEN, _SELDOM = 15.0, 60.0
 _LONG = 120.0
 _MOST_PODS = 3
-# What every container waits for on its way; any other reason says why it cannot start.
+# Reasons that every container passes through; any other one explains why it cannot start.
 _USUAL = ("ContainerCreating", "PodInitializing")
-# Warnings that say why a pod does not start; others (DNSConfigForming, …) come with pods that do.
+# Warnings that explain why a pod does not start; others (DNSConfigForming, …) occur with pods that do.
 _TELLING = ("BackOff", "InspectFailed", "NetworkNotReady", "ErrImageNeverPull")
-NO_CONTROLLER = "The training operator has not seen its PyTorchJob. Is it running?"
+NO_CONTROLLER = "The training operator has not processed its PyTorchJob. Is the training operator running?"
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An attempt some of whose pods have not started: these pods, and whether others were not even made."""
+    """An attempt with pods that have not started: these pods, and whether others were not even created."""
 
     child: Object
     pods: Sequence[Object]
     missing: bool
     since: datetime
-    """When its pods could first be made."""
+    """When its pods could first be created."""
     missed_since: datetime
-    """Since when pods are missing, as far as the status knows."""
+    """Since when pods are missing, by the status."""
     now: datetime
 
     def events_of(self) -> tuple[str, ...]:
-        """Return the UIDs of the objects whose events may say more."""
+        """Return the UIDs of the objects whose events may explain more."""
         silent = [pod for pod in self.pods if _own_reason(pod) is None and self._age(pod) >= PATIENCE]
         objects = silent[:_MOST_PODS]
         if self.missing and self._seconds(self.since) >= PATIENCE:
@@ -50,14 +50,14 @@ class Start:
         return tuple(uid for one in objects if isinstance(uid := get(one, "metadata", "uid"), str) and uid)
 
     def why(self, events: Sequence[Object]) -> tuple[str, str] | None:
-        """Return reason and message; None if nothing says that anything is wrong."""
+        """Return reason and message; None if there is no sign of a problem."""
         reasons = [_own_reason(pod) or _reason_of_events(pod, events) for pod in self.pods]
         if self.missing:
             reasons.append(_refusal(self.child, events))
         return next((reason for reason in reasons if reason is not None), None)
 
     def remark(self, events: Sequence[Object]) -> str:
-        """Return a sentence about what goes on though nothing is wrong, or ""."""
+        """Return a sentence about normal activity, or ""."""
         untouched = not items(get(self.child, "status", "conditions")) and not self.pods
         if untouched and self._seconds(self.since) >= PATIENCE:
             return f" {NO_CONTROLLER}"
@@ -66,12 +66,12 @@ class Start:
         return "".join(f" {message}" for message in islice(found, 1))
 
     def waited(self) -> float:
-        """Return the seconds that the pod that waits longest has waited."""
+        """Return the longest wait of a pod in seconds."""
         ages = [self._age(pod) for pod in self.pods]
         return max([*ages, *([self._seconds(self.missed_since)] if self.missing else [])])
 
     def again(self, deadline: float | None) -> float:
-        """Return in how many seconds to look again: when events are due, and at the deadline."""
+        """Return the seconds until the next check: when events are due, and at the deadline."""
         waited = self.waited()
         soon = PATIENCE - waited if waited < PATIENCE else _OFTEN if waited < _LONG else _SELDOM
         return soon if deadline is None else min(soon, max(0.0, deadline - waited))
@@ -87,7 +87,7 @@ class Start:
 def start_of(
     child: Object, pods: Sequence[Object], nodes: int, status: Mapping[str, Any], now: datetime
 ) -> Start | None:
-    """Return what of an attempt has not started; None if all has, or if it is not to start yet."""
+    """Return what of an attempt has not started; None if all has, or if it should not start yet."""
     waiting = [pod for pod in pods if not _has_started(pod)]
     missing = len(pods) < nodes
     since = _released(child, now)
@@ -97,14 +97,14 @@ def start_of(
 
 
 def _has_started(pod: Object) -> bool:
-    """Whether our container runs or has ended. A sidecar does not count."""
+    """Return whether our container runs or has terminated. A sidecar does not count."""
     ours = (s for s in items(get(pod, "status", "containerStatuses")) if get(s, "name") == CONTAINER)
     begun = any(get(s, "state", state) is not None for s in ours for state in ("running", "terminated"))
     return begun or get(pod, "status", "phase") in ("Running", "Succeeded", "Failed")
 
 
 def _released(child: Object, now: datetime) -> datetime | None:
-    """Return when its pods could first be made; None while it is suspended."""
+    """Return when its pods could first be created; None while it is suspended."""
     if get(child, "spec", "runPolicy", "suspend") is True:
         return None
     since = parse_time(get(child, "metadata", "creationTimestamp")) or now
@@ -117,7 +117,7 @@ def _released(child: Object, now: datetime) -> datetime | None:
 
 
 def _stopped(status: Mapping[str, Any], now: datetime) -> datetime:
-    """Return when the job was last seen to run; its pods may have gone just now."""
+    """Return when the job was last observed running; its pods may just have been deleted."""
     if status.get("phase") == Phase.RUNNING:
         return now
     conditions = (c for c in items(status.get("conditions")) if get(c, "type") == str(Phase.RUNNING))
@@ -145,12 +145,12 @@ def _own_reason(pod: Object) -> tuple[str, str] | None:
 
 
 def _newest(pod: Object, events: Sequence[Object]) -> Object | None:
-    """Return the newest event of a pod; of two of one moment the one about a failure."""
+    """Return the newest event of a pod; of two at the same time the one about a failure."""
     return max(_events_of(pod, events), key=lambda one: (_time(one), _tells(one)), default=None)
 
 
 def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] | None:
-    """Return what the newest event of a pod says, if it is about a failure."""
+    """Return the message of the newest event of a pod, if it is about a failure."""
     newest = _newest(pod, events)
     if newest is None or not _tells(newest):
         return None
@@ -158,12 +158,12 @@ def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] 
 
 
 def _refusal(child: Object, events: Sequence[Object]) -> tuple[str, str] | None:
-    """Return why pods of a PyTorchJob were not made."""
+    """Return why pods of a PyTorchJob were not created."""
     newest = max(filter(_tells, _events_of(child, events)), key=_time, default=None)
     if newest is None:
         return None
     message = f"{get(newest, 'reason')}: {fit(get(newest, 'message'))}"
-    return Reason.REFUSED, f"A pod of PyTorchJob {name_of(child)} could not be made. {message}"
+    return Reason.REFUSED, f"A pod of PyTorchJob {name_of(child)} could not be created. {message}"
 
 
 def _events_of(body: Object, events: Iterable[Object]) -> Iterator[Object]:
@@ -178,9 +178,9 @@ def _tells(event: Object) -> bool:
 
 
 def _time(event: Object) -> str:
-    """Return when an event was last seen: texts that compare as times do.
+    """Return when an event was last seen, as strings that sort like times.
 
-    Some are exact to the microsecond; one to the second is taken for the end of it.
+    Some have microseconds; one in whole seconds counts as the end of its second.
     """
     times = (
         get(event, "series", "lastObservedTime"),

@@ -1,6 +1,6 @@
-"""A status on its way: starts from the one before, remembers when conditions changed, keeps within bounds.
+"""Build a status: starts from the previous one, keeps when conditions changed, respects the limits.
 
-What stood there before may have been written by an older version or by hand: what makes no sense is left out.
+The previous one may have been written by an older version or by hand: what is invalid is left out.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
 _VALID = (True, "Valid", "")
 NEXT_ATTEMPT = "nextAttemptTime"
 DEGRADED = "Degraded"
-"""The condition of a job that runs and is held up."""
+"""The condition of a running job that is held up."""
 PROGRESS_UNREACHABLE = "ProgressUnreachable"
-"""The condition of a job that runs and whose progress cannot be read."""
+"""The condition of a running job whose progress cannot be read."""
 _TIMES = ("startTime", "completionTime", NEXT_ATTEMPT)
 
 
 def format_time(moment: datetime) -> str:
-    """A moment as Kubernetes writes it."""
+    """Return a time in Kubernetes' format."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_time(text: Any) -> datetime | None:
-    """What `format_time` wrote, None for anything else."""
+    """Parse what `format_time` wrote, None for anything else."""
     try:
         return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -40,7 +40,7 @@ def parse_time(text: Any) -> datetime | None:
 
 
 def clean(text: Any, most: int = MAX_MESSAGE) -> str:
-    """Words fit for a status: no control characters or halves of characters, and not too many."""
+    """Return text that is valid in a status: no control characters or lone surrogates, and not too long."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in str(text)[:most])
 
 
@@ -53,7 +53,7 @@ def _valid(values: Mapping[str, Any]) -> bool:
 
 
 def valid_fields(status: Any) -> Status:
-    """The fields of a status that are as the schema has them."""
+    """Return the fields of a status that are valid under the schema."""
     if not isinstance(status, Mapping):
         return {}
     kept = {str(key): value for key, value in status.items() if value is not None}
@@ -61,13 +61,13 @@ def valid_fields(status: Any) -> Status:
 
 
 def is_terminal(status: Any) -> bool:
-    """Whether a job has succeeded or failed for good."""
+    """Return whether a job has succeeded or failed for good."""
     return isinstance(status, Mapping) and status.get("phase") in (Phase.SUCCEEDED, Phase.FAILED)
 
 
 @dataclass(slots=True)
 class StatusBuilder:
-    """The next status, from what stood there before."""
+    """The next status, built from the previous one."""
 
     before: Any
     generation: int
@@ -80,26 +80,26 @@ class StatusBuilder:
 
     @property
     def now(self) -> str:
-        """The moment, as Kubernetes writes it."""
+        """Return the current time in Kubernetes' format."""
         return format_time(self.time)
 
     @property
     def attempts(self) -> int:
-        """Attempts that counted so far."""
+        """Return the number of attempts that count so far."""
         return int(self.status.get("attempts", 0))
 
     @property
     def launches(self) -> int:
-        """PyTorchJobs made so far."""
+        """Return the number of PyTorchJobs created so far."""
         return int(self.status.get("launches", 0))
 
     def seconds_since(self, key: str) -> float | None:
-        """Seconds since the time that stands in a field."""
+        """Return the seconds since the time in a field."""
         then = parse_time(self.status.get(key))
         return None if then is None else (self.time - then).total_seconds()
 
     def condition(self, kind: str, holds: bool, reason: str, message: str) -> None:
-        """Set one condition; its time changes only with its truth."""
+        """Set one condition; its transition time changes only with its status."""
         conditions = {c["type"]: c for c in self.status.get("conditions", [])}
         truth, old = "True" if holds else "False", conditions.get(kind)
         if old is None and not holds and kind != "Accepted":
@@ -118,7 +118,7 @@ class StatusBuilder:
     def phase(
         self, phase: Phase, reason: str, message: str = "", accepted: tuple[bool, str, str] = _VALID
     ) -> None:
-        """Set the phase, and every condition that goes with it."""
+        """Set the phase, and the conditions that belong to it."""
         message = clean(message)
         self.status |= {"phase": str(phase), "reason": str(reason), "message": message}
         self.condition("Accepted", *accepted)
@@ -134,10 +134,10 @@ class StatusBuilder:
 
 
 def refused_status(before: Any, generation: int, now: datetime, reason: Reason, message: str) -> Status:
-    """The status of a job that cannot be run as it is.
+    """Return the status of a job that cannot run as it is.
 
     A taken name may become free. A manifest that this version cannot read fails the job only if it was never
-    started: what runs already goes on.
+    started: what is already running continues.
     """
     builder = StatusBuilder(before, generation, now)
     if is_terminal(builder.before):

@@ -1,8 +1,8 @@
-"""From what is seen of a job on a cluster to its next status and the one thing to do next.
+"""Transition function: from a job's observed state on a cluster to its next status and the next action.
 
-Pure and level-triggered: the same observed state gives the same decision, whatever happened before.
-Everything it must remember is in the status. The operator carries out the action and writes the status, in
-this order, so that a crash between the two is seen and made good at the next look.
+Pure and level-triggered: the same observed state gives the same decision, whatever happened before. All
+memory is in the status. The operator carries out the action and writes the status, in this order, so that a
+crash between the two is detected and repaired the next time.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, is_terminal, vali
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "All pods exited 0, but none reported a published result."
-# The PyTorchJob and its pods are seen by two watches: how long the one waits for the other, in seconds.
+# The PyTorchJob and its pods come from two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
 
 
 def next_state(observed: ObservedState) -> Decision:
-    """The next status of a job, and what to do."""
+    """Return the next status of a job, and the action."""
     builder = StatusBuilder(observed.status, observed.generation, observed.now)
     if is_terminal(builder.before):
         return _finished(observed, builder)
-    builder.status.pop(NEXT_ATTEMPT, None)  # it is there only while the next attempt has to wait
+    builder.status.pop(NEXT_ATTEMPT, None)  # it exists only while the next attempt has to wait
     adopt(builder, observed.children, observed.pods)
     child = next((c for c in observed.children if attempt_of(c) == builder.launches), None)
     word = None if child is None else published(of_job(observed.pods, child_name(child)))
@@ -53,7 +53,7 @@ def next_state(observed: ObservedState) -> Decision:
         return _succeeded(observed, builder, word)
     if _until_deadline(observed, builder) == 0.0:
         seconds = observed.job.spec.run.active_deadline_seconds
-        builder.phase(Phase.FAILED, Reason.DEADLINE_EXCEEDED, f"Not done within {seconds} seconds.")
+        builder.phase(Phase.FAILED, Reason.DEADLINE_EXCEEDED, f"Did not finish within {seconds} seconds.")
         return Decision(
             builder.status,
             delete=_leftover_children(observed),
@@ -71,16 +71,16 @@ def next_state(observed: ObservedState) -> Decision:
 
 
 def _not_cached_yet(observed: ObservedState, builder: StatusBuilder, child: Object | None) -> bool:
-    """Whether the status speaks of an attempt that is not seen: told late, or deleted by hand.
+    """Return whether the status counts an attempt that is not observed: reported late, or deleted by hand.
 
-    Creating it again is right for both: what is there already is left as it is.
+    Creating it again is correct for both: an existing one is left as it is.
     """
     suspended = observed.job.spec.run.suspend or builder.before.get("phase") == Phase.SUSPENDED
     return child is None and builder.launches > 0 and not suspended
 
 
 def _leftover_children(observed: ObservedState, *, all_of_them: bool = False) -> tuple[str, ...]:
-    """Children to delete: those that still run, or all; not those that are going already."""
+    """Return the children to delete: those that still run, or all; not those that are being deleted."""
     return tuple(
         child_name(child)
         for child in observed.children
@@ -89,7 +89,7 @@ def _leftover_children(observed: ObservedState, *, all_of_them: bool = False) ->
 
 
 def _finished(observed: ObservedState, builder: StatusBuilder) -> Decision:
-    """Nothing changes any more, but the children go when their time is over."""
+    """Keep the status of a finished job, and delete its children once their TTL is over."""
     ttl = observed.job.spec.run.ttl_seconds_after_finished
     builder.status.setdefault("completionTime", builder.now)
     left = None if ttl is None else ttl - (builder.seconds_since("completionTime") or 0.0)
@@ -101,7 +101,7 @@ def _finished(observed: ObservedState, builder: StatusBuilder) -> Decision:
 
 
 def _until_deadline(observed: ObservedState, builder: StatusBuilder) -> float | None:
-    """Seconds until the job's deadline; None where it has none, or is suspended: that time does not count."""
+    """Return the seconds until the job's deadline; None without one, or while suspended."""
     if builder.status.get("phase") == Phase.SUSPENDED:
         return None
     seconds, passed = observed.job.spec.run.active_deadline_seconds, builder.seconds_since("startTime")
@@ -109,21 +109,21 @@ def _until_deadline(observed: ObservedState, builder: StatusBuilder) -> float | 
 
 
 def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None = None) -> Decision:
-    """Create the next attempt, once what the job waits for is there and nobody else writes to its output."""
+    """Create the next attempt, once the job's dependencies exist and nobody else writes to its output."""
     waiting = awaited(observed.job, observed.others)
     if waiting is not None:
         builder.phase(*waiting)
         return Decision(builder.status)
     number, counted = builder.launches + 1, next_counts(builder, observed.children, observed.pods)
     if counted and builder.attempts >= observed.job.spec.run.max_attempts:
-        message = f"The PyTorchJob of attempt {builder.launches} was deleted, and no attempt is left."
+        message = f"The PyTorchJob of attempt {builder.launches} was deleted, and no attempts are left."
         builder.phase(Phase.FAILED, Reason.PROCESS_DIED, message)
         return Decision(builder.status)
     reason = cause.reason if cause else Reason.STARTING
     why = f": {cause.message}" if cause else "."
     writer = next((name_of(pod) for pod in (*observed.pods, *observed.orphaned_pods) if may_write(pod)), None)
     if writer is not None:
-        builder.phase(_held(builder), reason, f"Attempt {number} follows when pod {writer} has ended{why}")
+        builder.phase(_held(builder), reason, f"Attempt {number} starts when pod {writer} has ended{why}")
         return Decision(builder.status, again=_until_deadline(observed, builder))
     if cause and (left := wait(builder, observed.children, cause)) > 0:
         builder.phase(Phase.PENDING, reason, why_waiting(builder, cause))
@@ -135,9 +135,9 @@ def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None 
 
 
 def _held(builder: StatusBuilder) -> Phase:
-    """The phase of a job that is to start and has to wait for a pod.
+    """Return the phase of a job that has to wait for a pod before it starts.
 
-    Still suspended, if it was: else its PyTorchJob, deleted for that, would be missed and made again.
+    Still suspended, if it was: else its PyTorchJob, deleted for that, would be missing and recreated.
     """
     return Phase.SUSPENDED if builder.before.get("phase") == Phase.SUSPENDED else Phase.PENDING
 
@@ -154,7 +154,7 @@ def _succeeded(observed: ObservedState, builder: StatusBuilder, word: Mapping[st
 
 
 def _ended(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
-    """An attempt is over and did not publish: wait for the pods' last word, then say why."""
+    """Handle an attempt that ended without publishing: wait for termination messages, then report why."""
     pods, good = of_job(observed.pods, child_name(child)), has_condition(child, "Succeeded")
     cause = Cause(Reason.NO_RESULT, NO_DIGEST) if good else cause_of(builder, child, observed.pods)
     told = any(has_ended(pod) for pod in pods) if good else bool(cause.pod)
@@ -173,7 +173,7 @@ def _ended(observed: ObservedState, builder: StatusBuilder, child: Object) -> De
 
 
 def _retry(observed: ObservedState, builder: StatusBuilder, cause: Cause) -> Decision:
-    """Try again where that can help and is allowed, else fail for good."""
+    """Retry if that can help and is allowed, else fail for good."""
     if cause.counts and (cause.permanent or builder.attempts >= observed.job.spec.run.max_attempts):
         builder.phase(Phase.FAILED, cause.reason, cause.message)
         return Decision(
@@ -187,21 +187,21 @@ def _retry(observed: ObservedState, builder: StatusBuilder, cause: Cause) -> Dec
 
 
 def _suspended(builder: StatusBuilder, child: Object | None) -> Decision:
-    """Have the pods taken away. A queue would start a suspended PyTorchJob again: there it is deleted."""
+    """Suspend the PyTorchJob, or delete it if a queue would resume it."""
     if child is not None and is_queued(child):
         builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
         return Decision(builder.status, delete=() if is_going(child) else (child_name(child),))
     if child is not None and not is_suspended_by_us(child):
         builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
         return Decision(builder.status, suspend=(child_name(child), True))
-    builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "Set run.suspend to false to go on.")
+    builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "Set run.suspend to false to resume.")
     return Decision(builder.status)
 
 
 def _resume(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
-    """Let a PyTorchJob have pods again, once the last of the old ones is gone.
+    """Resume a PyTorchJob, once the last of the old pods is deleted.
 
-    The training operator would take one that still saves for a pod of the resumed job that failed.
+    The training operator would mistake one that is still saving for a failed pod of the resumed job.
     """
     left = next(map(name_of, of_job(observed.pods, child_name(child))), None)
     if left is not None:
@@ -219,7 +219,7 @@ def _start_of(observed: ObservedState, status: Mapping[str, Any], child: Object)
 
 
 def wanted_events(observed: ObservedState) -> tuple[str, ...]:
-    """Return the UIDs of objects whose events `next_state` needs, to say why an attempt does not start."""
+    """Return the UIDs of objects whose events `next_state` needs to explain why an attempt does not start."""
     child = max(observed.children, key=attempt_of, default=None)
     if child is None or is_done(child) or is_terminal(observed.status):
         return ()
@@ -256,7 +256,7 @@ def _under_way(observed: ObservedState, builder: StatusBuilder, child: Object) -
 
 
 def _never_started(observed: ObservedState, builder: StatusBuilder, seconds: int) -> Decision:
-    why = f"Not all pods run within {seconds} seconds. {builder.status['message']}"
+    why = f"Not all pods were running within {seconds} seconds. {builder.status['message']}"
     builder.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, why)
     return Decision(
         builder.status,
@@ -270,7 +270,7 @@ def _sooner(*seconds: float | None) -> float | None:
 
 
 def _without_config(observed: ObservedState, child: Object) -> int | None:
-    """The attempt that somebody took the ConfigMap from: without it its pods could not start."""
+    """Return the attempt whose ConfigMap was deleted: without it its pods cannot start."""
     number, name = attempt_of(child), child_name(child)
     ours = number > 0 and name == names.child_name(observed.job.kind, observed.job.name, number)
     return number if ours and not is_going(child) and name not in observed.config_maps else None

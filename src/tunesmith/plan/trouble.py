@@ -1,8 +1,8 @@
-"""What is amiss with a job that runs: what holds it up, as its pod says, and progress that cannot be read.
+"""Problems of a running job: what holds it up, as its pod reports, and progress that cannot be read.
 
-The first is a full disk, a storage that is away, a paused endpoint. The second holds nothing up.
+The first is a full disk, an unreachable storage, a paused endpoint. The second holds nothing up.
 
-The pod is not trusted to make sense: what is not as it should be is left out.
+The pod is not trusted: what is invalid is left out.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tunesmith.plan.status import (
 TROUBLE = "trouble"
 """In the progress of a pod: {reason, message, since}."""
 UNANSWERED_SINCE = "unansweredSince"
-"""In what the operator reports of a pod, never in a pod's own words: since when no request is answered."""
+"""In what the operator reports of a pod, never in a pod's own report: since when no request is answered."""
 _GOES_ON = "GoesOn"
 _MOST_SAID = 1024
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 
 
 def trouble_of(said: Any) -> dict[str, str] | None:
-    """What a pod says of its trouble, fit for a status; None where it says nothing or nothing sensible."""
+    """Return the trouble that a pod reports, sanitised for a status; None without any or if it is invalid."""
     if not isinstance(said, Mapping):
         return None
     reason, message, since = (said.get(name) for name in ("reason", "message", "since"))
@@ -46,7 +46,7 @@ def trouble_of(said: Any) -> dict[str, str] | None:
 
 
 def describe(builder: StatusBuilder, trouble: Mapping[str, str] | None, running: str) -> str:
-    """Set the condition, and return the message of a job that is running, with its trouble if any."""
+    """Set the condition, and return the message of a running job, with its trouble if any."""
     if trouble is None:
         builder.condition(DEGRADED, False, _GOES_ON, "")
         return running
@@ -56,13 +56,13 @@ def describe(builder: StatusBuilder, trouble: Mapping[str, str] | None, running:
 
 
 def describe_silence(builder: StatusBuilder, since: str | None, running: str) -> str:
-    """Set the condition, and return the message of a job that is running, with what is unknown of it."""
+    """Set the condition, and return the message of a running job, with what is unknown."""
     if since is None:
         builder.condition(PROGRESS_UNREACHABLE, False, "Answered", "")
         return running
     message = (
-        f"Since {since}: progress unreachable: rank 0 does not answer on port {PROGRESS_PORT}. The job goes "
-        "on; a mesh with strict mTLS or a network policy must let the operator in."
+        f"Since {since}: progress unreachable: rank 0 does not answer on port {PROGRESS_PORT}. The job keeps "
+        "running; a mesh with strict mTLS or a network policy must allow access from the operator."
     )
     builder.condition(PROGRESS_UNREACHABLE, True, "NoAnswer", message)
     return f"{running} {message}"
