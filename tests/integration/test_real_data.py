@@ -11,9 +11,10 @@ import zstandard
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.bad_records import collect_bad
 from tunesmith.data.files.records import BadRecord, choose_files, read_records
 from tunesmith.data.keys import record_key
-from tunesmith.data.read import Reader, collect_bad
+from tunesmith.data.read import Reader
 from tunesmith.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2].parent / "shared" / "data"

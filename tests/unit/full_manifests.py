@@ -42,7 +42,12 @@ FULL = {
             "metadata.annotations": {"note": "text"},
             "spec.model": {"uri": "hf://org/model", "revision": "main", "adapterUri": "s3://models/a"},
             "spec.datasets": [
-                {"uri": "s3://data/a", "chat": {}, "systemPrompt": "Be brief."},
+                {
+                    "uri": "s3://data/a",
+                    "chat": {},
+                    "systemPrompt": "Be brief.",
+                    "columns": {"messages": "conversation.turns"},
+                },
                 {
                     "uri": "s3://data/b",
                     "character": {

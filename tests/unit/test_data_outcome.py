@@ -7,6 +7,7 @@ import pytest
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.bad_records import collect_bad
 from tunesmith.data.outcome import (
     ADVICE,
     acceptance,
@@ -15,7 +16,7 @@ from tunesmith.data.outcome import (
     too_many_failed,
     too_many_not_sampled,
 )
-from tunesmith.data.read import Reader, collect_bad
+from tunesmith.data.read import Reader
 from tunesmith.errors import DataError
 from tunesmith.sampling.verdict import REASONS
 

@@ -6,9 +6,10 @@ import pytest
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.bad_records import SHOWN, BadRecords, collect_bad
 from tunesmith.data.files.records import BadRecord, SourceLocation
 from tunesmith.data.keys import record_key
-from tunesmith.data.read import SHOWN, BadRecords, Item, Reader, collect_bad
+from tunesmith.data.read import Item, Reader
 from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document, Message
 

@@ -143,6 +143,17 @@ def test_csv_places_are_first_lines_and_cells_stay_text():
     assert [r.place.where for r in results] == ["line 2", "line 5"]
 
 
+def test_tsv_is_separated_by_tabs():
+    data = b'a\tb\n1,5\t"two\nlines"\n'
+    assert values(read("x.tsv", data)) == [{"a": "1,5", "b": "two\nlines"}]
+    assert values(read("x.tsv.gz", gzip.compress(data))) == values(read("x.tsv", data))
+    assert_begin(shown(read("x.tsv", b"a,b\n1,2\n")), ["!line 1: the columns must be separated by tabs"])
+    assert_begin(
+        shown(read("x.tsv", b"a\tb\n1\n")),
+        ["line 2: the row has 1 cells, the first line names 2 columns (is a quote or tab"],
+    )
+
+
 def test_csv_reads_long_cells():
     assert values(read("x.csv", b"a,b\n" + b"x" * 300_000 + b",1\n"))[0]["b"] == "1"
 
@@ -152,6 +163,10 @@ CSV_BAD = {
     "too-many-cells": (b"a,b\n1,2,3\n", ["line 2: the row has 3 cells"]),
     "open-quote": (b'a,b\n1,2\n"3,4\n5,6\n', ['{"a": "1", "b": "2"}', "!line 3: broken CSV"]),
     "semicolons": (b"a;b\n1;2\n", ["!line 1: the columns must be separated by commas"]),
+    "tabs": (
+        b"a\tb\n1\t2\n",
+        ["!line 1: the columns must be separated by commas (.csv has commas, .tsv tabs)"],
+    ),
     "same-column": (b"a,a\n1,2\n", ["!line 1: every column needs a name"]),
     "no-column-name": (b"a,\n1,2\n", ["!line 1: every column needs a name"]),
     "header-only": (b"a,b\n", ["!: the file holds no record"]),
@@ -378,9 +393,9 @@ def test_a_folder_of_text_reads_its_text_files():
 
 
 def test_data_in_a_form_nobody_reads_is_not_skipped():
-    files = {"a.jsonl": b'{"n": 1}', "b.arrow": b"ARROW1", "c.jsonl": b'{"n": 3}'}
+    files = {"a.jsonl": b'{"n": 1}', "b.avro": b"Obj", "c.jsonl": b'{"n": 3}'}
     results = list(read_records(Memory(files), [Entry(key, 0) for key in files]))
-    assert_begin(shown(results), ['{"n": 1}', "!: .arrow files cannot be read", '{"n": 3}'])
+    assert_begin(shown(results), ['{"n": 1}', "!: .avro files cannot be read", '{"n": 3}'])
 
 
 @pytest.mark.parametrize("keys", [[], ["d/"], ["LICENSE", "x.png"]], ids=["empty", "marker", "no-data"])

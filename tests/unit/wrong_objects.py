@@ -49,6 +49,47 @@ def exam(id_, changes, path, words):
 
 
 OBJECTS = [
+    # fields of records
+    ft(
+        "columns-of-another-format",
+        {"spec.datasets[0].columns": {"output": "answer"}},
+        "spec.datasets[0].columns",
+        "chat has messages, conversations",
+    ),
+    *(
+        ft(
+            f"columns-of-{name}",
+            {"spec.datasets[0]": {"uri": "s3://data/x", name: block, "columns": {"messages": "x"}}},
+            "spec.datasets[0].columns",
+            f"{name} has",
+        )
+        for name, block in {
+            "instruction": {},
+            "text": {},
+            "userSimulation": {},
+            "character": {"name": "Ann"},
+            "sampled": {},
+        }.items()
+    ),
+    ft("columns-empty", {"spec.datasets[0].columns": {}}, "spec.datasets[0].columns", "at least 1"),
+    ft(
+        "columns-no-name",
+        {"spec.datasets[0].columns": {"messages": ""}},
+        "spec.datasets[0].columns.messages",
+        "at least 1",
+    ),
+    ft(
+        "columns-without-uri",
+        {"spec.validation": {"columns": {"messages": "x"}}},
+        "spec.validation.columns",
+        "leave it out without uri",
+    ),
+    dg(
+        "columns-of-seeds",
+        {"spec.seeds.columns": {"reply": "x"}},
+        "spec.seeds.columns",
+        "seeds have question",
+    ),
     # names of fields
     ft(
         "unknown-field-near",

@@ -9,6 +9,7 @@ from pydantic import Field
 from tunesmith.api.addresses import StorageUri
 from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
+from tunesmith.api.records import RecordsSource, column_rules
 from tunesmith.api.scalars import Encoding, NotNegative, Positive, RandomSeed, ShortText, Text
 
 
@@ -146,7 +147,7 @@ def _from_job_formats(model: Any) -> bool:
     return fmt is not None and has(model, fmt)
 
 
-class DatasetSpec(Model):
+class DatasetSpec(RecordsSource):
     """One training dataset."""
 
     uri: StorageUri | None = None
@@ -181,6 +182,7 @@ class DatasetSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         one_of("uri", "from_job"),
         one_of(*DATASET_FORMATS),
+        *column_rules(),
         Rule(
             "a RejectionSampleJob produces sampled data and a DialogueGenJob chat; "
             "set that format, or reference a job of that kind",
@@ -198,7 +200,7 @@ class DatasetSpec(Model):
         return next(name for name in DATASET_FORMATS if has(self, name))
 
 
-class ValidationSpec(Model):
+class ValidationSpec(RecordsSource):
     """What the model is validated on while it trains."""
 
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -242,6 +244,13 @@ class ValidationSpec(Model):
             f"{FORMAT_COUNT} == (has(self.uri) ? 1 : 0)",
             lambda m: sum(has(m, name) for name in DATASET_FORMATS) == (m.uri is not None),
         ),
+        Rule(
+            "is for the records of uri; leave it out without uri",
+            "!has(self.columns) || has(self.uri)",
+            lambda m: m.columns is None or m.uri is not None,
+            "columns",
+        ),
+        *column_rules(),
     )
 
     @property
@@ -258,7 +267,7 @@ class ValidationSpec(Model):
 PROMPT_FORMATS = ("legal_judgement", "chat", "instruction")
 
 
-class PromptsSpec(Model):
+class PromptsSpec(RecordsSource):
     """Prompts to sample replies for."""
 
     uri: StorageUri | None = None

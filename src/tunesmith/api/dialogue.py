@@ -18,6 +18,7 @@ from tunesmith.api.common import (
 )
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
 from tunesmith.api.prices import PriceSpec, listed
+from tunesmith.api.records import RecordsSource, seed_column_rule
 from tunesmith.api.scalars import (
     Encoding,
     JsonObject,
@@ -31,7 +32,7 @@ from tunesmith.api.scalars import (
 )
 
 
-class SeedsSpec(Model):
+class SeedsSpec(RecordsSource):
     """Single turns or histories the dialogues grow from."""
 
     uri: StorageUri
@@ -44,6 +45,8 @@ class SeedsSpec(Model):
     """Seed of the order; the file's order if absent."""
     max_bad_records: NotNegative = 0
     """Bad records that do not fail the job."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (seed_column_rule(),)
 
 
 class ContextSpec(Model):

@@ -1,12 +1,53 @@
-"""Messages about records that cannot be used, where there are more of them than a manifest allows."""
+"""Records that cannot be used: counted, and the message where there are more than a manifest allows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tunesmith.data.record import EMPTY_FILE, NO_RECORD, BadRecord
+from tunesmith.errors import DataError
 
+SHOWN = 20
 _NAMED = 5
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class BadRecords:
+    """How many there were, and the first of them for display."""
+
+    count: int = 0
+    first: list[BadRecord] = field(default_factory=list)
+    fatal: list[BadRecord] = field(default_factory=list)
+
+    def add(self, bad: BadRecord) -> None:
+        """Counts one."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(bad)
+        if bad.fatal:
+            self.fatal.append(bad)
+
+
+def collect_bad(
+    results: Iterable[T | BadRecord], max_bad: int, found: BadRecords | None = None
+) -> Iterator[T]:
+    """The items of `results`; bad records are counted into `found`.
+
+    Raises DataError, but only after everything was read, so that the user sees all mistakes at once: when
+    more than `max_bad` records are bad, or one of them stands for an unknown number of others.
+    """
+    found = BadRecords() if found is None else found
+    for result in results:
+        if isinstance(result, BadRecord):
+            found.add(result)
+        else:
+            yield result
+    if found.fatal or found.count > max_bad:
+        raise DataError(too_many(found.count, found.first, found.fatal, max_bad))
 
 
 def too_many(count: int, first: Sequence[BadRecord], fatal: Sequence[BadRecord], max_bad: int) -> str:

@@ -17,6 +17,7 @@ from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.bad_records import collect_bad
 from tunesmith.data.first_samples import FirstSamples
 from tunesmith.data.formats.legal import Laws
 from tunesmith.data.formats.user_prompt import shows_part
@@ -25,7 +26,7 @@ from tunesmith.data.lengths import longest_sample
 from tunesmith.data.parallel_encoder import EncodeResult, EncodingSettings, ParallelEncoder
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
 from tunesmith.data.prompts.load import read_laws
-from tunesmith.data.read import Item, Reader, RecordChoice, collect_bad
+from tunesmith.data.read import Item, Reader, RecordChoice
 from tunesmith.data.record import BadRecord, Skipped
 from tunesmith.data.report import DatasetReport, ReportBuilder
 from tunesmith.data.subset import Subset

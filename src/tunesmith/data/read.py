@@ -6,7 +6,7 @@ it asks, and reports what it leaves out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.artifacts.store import Entry
-from tunesmith.data.bad_records import too_many
+from tunesmith.data.files.columns import Columns
 from tunesmith.data.files.records import (
     BadRecord,
     Record,
@@ -35,10 +35,8 @@ from tunesmith.data.formats.users import UserDialogue, dialogues_of, user_of
 from tunesmith.data.grouping import KeyRuns, group_by_key
 from tunesmith.data.keys import RecordKey, content_key, learned_key, own_id
 from tunesmith.data.record import Opener, RecordSkipped, Skipped
-from tunesmith.errors import DataError
 from tunesmith.tokens.conversation import Conversation, Document
 
-SHOWN = 20
 NOT_IN_SUBSET = "not in the subset"
 NO_DIALOGUE = "the user has no dialogue"
 
@@ -100,23 +98,6 @@ class RecordChoice:
 EVERYTHING = RecordChoice()
 
 
-@dataclass(slots=True)
-class BadRecords:
-    """How many there were, and the first of them for display."""
-
-    count: int = 0
-    first: list[BadRecord] = field(default_factory=list)
-    fatal: list[BadRecord] = field(default_factory=list)
-
-    def add(self, bad: BadRecord) -> None:
-        """Counts one."""
-        self.count += 1
-        if len(self.first) < SHOWN:
-            self.first.append(bad)
-        if bad.fatal:
-            self.fatal.append(bad)
-
-
 class Reader:
     """One dataset's files, read as often as asked for."""
 
@@ -131,6 +112,7 @@ class Reader:
     ) -> None:
         self._store, self._entries, self._dataset, self._scratch = store, entries, dataset, scratch
         self._laws = laws
+        self._columns = Columns(dataset.columns)
         self._movielens = dataset.format == "user_simulation" and is_movielens(entries)
 
     def skipped_files(self) -> list[SkippedFile]:
@@ -167,12 +149,12 @@ class Reader:
 
     def _records(self) -> Iterator[Record | BadRecord]:
         """Records up to `limit`, good or bad, before anything else."""
-        if self._movielens:
-            ratings = read_movielens(self._store, self._entries, self._dataset.encoding)
-            return islice(ratings, self._dataset.limit)
-        return islice(self._every_record(), self._dataset.limit)
+        return self._columns.renamed(islice(self._every_record(), self._dataset.limit))
 
     def _every_record(self) -> Iterator[Record | BadRecord]:
+        """All records, as the files have them."""
+        if self._movielens:
+            return read_movielens(self._store, self._entries, self._dataset.encoding)
         text = self._dataset.text
         return read_records(
             self._store,
@@ -194,7 +176,7 @@ class Reader:
         check = self._counter() if self._dataset.sampled is not None else _no_check
         for record in self._chosen(choice, tally):
             if isinstance(record, Record):
-                yield from _guarded(record.place, partial(self._items, record, check, tally.unread))
+                yield from self._guarded(record.place, partial(self._items, record, check, tally.unread))
             else:
                 yield record
 
@@ -202,7 +184,7 @@ class Reader:
         check(record)
         fields = Fields(record.value)
         contents = contents_of(fields, self._dataset, self._laws)
-        unread.add(fields.unread())
+        unread.add(self._columns.own_names(fields.unread(), record.value))
         kind = kind_of(record.value, self._dataset, self._laws)
         if self._dataset.sampled is not None:
             key = case_key(record.value)
@@ -213,7 +195,7 @@ class Reader:
     def _counter(self) -> Callable[[Record], None]:
         """Checks that the file holds as many replies of a case as each of them says."""
         counts: dict[int, int] = {}
-        for record in self._every_record():
+        for record in self._columns.renamed(self._every_record()):
             if isinstance(record, Record) and isinstance(record.value, Mapping):
                 count_case(counts, record.place.file, record.value)
         return lambda record: check_counts(counts, record.place.file, record.value)
@@ -245,7 +227,7 @@ class Reader:
             fmt = fmt.model_copy(update={"max_samples_per_user": None, "one_sample_per_user": False})
         dialogues: list[UserDialogue] = []
         for record in records:
-            for found in _guarded(record.place, partial(_dialogues, record, unread)):
+            for found in self._guarded(record.place, partial(self._dialogues, record, unread)):
                 if isinstance(found, BadRecord | Skipped):
                     yield found
                 else:
@@ -265,45 +247,27 @@ class Reader:
                 told = tuple(targets_of(item))
                 yield Item(item.dialogue.place, item.content, item.group, item.split_key, user, told, USER)
 
+    def _dialogues(self, record: Record, unread: Unread) -> list[UserDialogue]:
+        fields = Fields(record.value)
+        found = dialogues_of(record.place, fields)
+        if not found:
+            raise RecordSkipped(NO_DIALOGUE)
+        unread.add(self._columns.own_names(fields.unread(), record.value))
+        return found
 
-def _dialogues(record: Record, unread: Unread) -> list[UserDialogue]:
-    fields = Fields(record.value)
-    found = dialogues_of(record.place, fields)
-    if not found:
-        raise RecordSkipped(NO_DIALOGUE)
-    unread.add(fields.unread())
-    return found
+    def _guarded(
+        self, place: SourceLocation, make: Callable[[], Sequence[T]]
+    ) -> Iterator[T | BadRecord | Skipped]:
+        """What `make` makes of a record, or what is wrong with it."""
+        try:
+            yield from make()
+        except RecordProblem as problem:
+            yield BadRecord(place, self._columns.explained(problem.message))
+        except RecordSkipped as skipped:
+            yield Skipped(place, skipped.reason)
+        except RecursionError:
+            yield BadRecord(place, "the record is nested too deeply")
 
 
 def _no_check(record: Record) -> None:
     pass
-
-
-def _guarded(place: SourceLocation, make: Callable[[], Sequence[T]]) -> Iterator[T | BadRecord | Skipped]:
-    """What `make` makes of a record, or what is wrong with it."""
-    try:
-        yield from make()
-    except RecordProblem as problem:
-        yield BadRecord(place, problem.message)
-    except RecordSkipped as skipped:
-        yield Skipped(place, skipped.reason)
-    except RecursionError:
-        yield BadRecord(place, "the record is nested too deeply")
-
-
-def collect_bad(
-    results: Iterable[T | BadRecord], max_bad: int, found: BadRecords | None = None
-) -> Iterator[T]:
-    """The items of `results`; bad records are counted into `found`.
-
-    Raises DataError, but only after everything was read, so that the user sees all mistakes at once: when
-    more than `max_bad` records are bad, or one of them stands for an unknown number of others.
-    """
-    found = BadRecords() if found is None else found
-    for result in results:
-        if isinstance(result, BadRecord):
-            found.add(result)
-        else:
-            yield result
-    if found.fatal or found.count > max_bad:
-        raise DataError(too_many(found.count, found.first, found.fatal, max_bad))

@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tunesmith.data.bad_records import BadRecords
 from tunesmith.data.files.records import SkippedFile
 from tunesmith.data.formats.fields import unread_text
-from tunesmith.data.read import BadRecords, Item, ReadCounts
+from tunesmith.data.read import Item, ReadCounts
 from tunesmith.tokens.conversation import Encoded
 
 

@@ -15,12 +15,13 @@ from typing import Any
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.bad_records import BadRecords, collect_bad
+from tunesmith.data.files.columns import Columns
 from tunesmith.data.files.records import choose_files, read_records
 from tunesmith.data.formats.fields import Fields, Unread
 from tunesmith.data.formats.seeds import DialogueSeed, seed_from
 from tunesmith.data.keys import content_key
 from tunesmith.data.prompts.ids import TakenIds
-from tunesmith.data.read import BadRecords, collect_bad
 from tunesmith.data.record import BadRecord, Record, RecordProblem
 from tunesmith.data.report import counted
 from tunesmith.dialogue.seed_store import SeedWriter, StoredSeeds
@@ -67,6 +68,7 @@ class _SeedPreparation:
     def __init__(self, spec: SeedsSpec, options: StorageOptions, taken: TakenIds, writer: SeedWriter) -> None:
         self._uri, self._limit, self._encoding = spec.uri, spec.limit, spec.encoding
         self._store, self._entries = find_files(spec.uri, options)
+        self._columns = Columns(spec.columns)
         self._taken, self._writer = taken, writer
         self._records = self._equal = self._repeated = 0
         self.found, self._unread = BadRecords(), Unread()
@@ -74,7 +76,7 @@ class _SeedPreparation:
     def results(self, progress: Callable[[int], None]) -> Iterator[BadRecord | None]:
         """None for each seed that was written, in order."""
         records = read_records(self._store, self._entries, encoding=self._encoding)
-        for record in islice(records, self._limit):
+        for record in self._columns.renamed(islice(records, self._limit)):
             self._records += 1
             if self._records % _PROGRESS_EVERY == 0:
                 progress(self._records)
@@ -88,10 +90,10 @@ class _SeedPreparation:
             _check_text(*(text or "" for text in _texts(seed)))  # before an id is taken
             planned = self._named(seed, record)
         except RecordProblem as problem:
-            return BadRecord(record.place, problem.message)
+            return BadRecord(record.place, self._columns.explained(problem.message))
         except RecursionError:
             return BadRecord(record.place, "the record is nested too deeply")
-        self._unread.add(fields.unread())
+        self._unread.add(self._columns.own_names(fields.unread(), record.value))
         self._writer.add(planned)
         return None
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.files.columns import Columns
 from tunesmith.data.files.records import read_records
 from tunesmith.data.formats.legal import Laws
 from tunesmith.data.prompts.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
 from tunesmith.data.prompts.load import read_articles
 from tunesmith.data.prompts.presets import Preset
 from tunesmith.data.record import BadRecord, RecordProblem
-from tunesmith.errors import UsageError
+from tunesmith.errors import DataError, UsageError
 from tunesmith.local.overrides import absolute
 from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
@@ -109,7 +110,11 @@ def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, 
         )
     uri = absolute(options.record)
     with embedded_for(uri, WorkDir(work_dir).s3):
-        found = list(read_records(*find_files(uri), encoding=preset.encoding))
+        records = read_records(*find_files(uri), encoding=preset.encoding)
+        try:
+            found = list(Columns(preset.columns).renamed(records))
+        except DataError as error:
+            raise UsageError(f"--record {options.record}: {error.message}") from None
     for each in found:
         if isinstance(each, BadRecord):
             raise UsageError(f"--record {options.record}: {each}.")

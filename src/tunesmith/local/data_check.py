@@ -13,11 +13,11 @@ from pathlib import Path
 from tunesmith.api.common import HubSpec
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.data.bad_records import not_allowed
+from tunesmith.data.bad_records import BadRecords, not_allowed
 from tunesmith.data.formats.fields import unread_text
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.parallel_encoder import EncodingSettings, ParallelEncoder
-from tunesmith.data.read import BadRecords, Item, ReadResult
+from tunesmith.data.read import Item, ReadResult
 from tunesmith.data.record import BadRecord, Skipped
 from tunesmith.data.report import counted
 from tunesmith.engines.load import fetch_model, vocabulary_size

@@ -16,10 +16,10 @@ import zstandard
 from tunesmith.artifacts.local_files import explained, finished_temp, link_new, replace, sync
 from tunesmith.artifacts.location import FolderLocation
 from tunesmith.artifacts.opening import locate
-from tunesmith.data.bad_records import not_allowed
+from tunesmith.data.bad_records import BadRecords, not_allowed
 from tunesmith.data.formats.convert import TARGETS, TargetFormat, records_of
 from tunesmith.data.formats.fields import unread_text
-from tunesmith.data.read import BadRecords, Item
+from tunesmith.data.read import Item
 from tunesmith.data.record import BadRecord, RecordProblem, Skipped
 from tunesmith.data.report import counted
 from tunesmith.errors import UsageError

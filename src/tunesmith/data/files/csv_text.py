@@ -1,4 +1,4 @@
-"""Tables (.csv) and plain text, both by lines."""
+"""Tables (.csv, .tsv) and plain text, both by lines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ DOCUMENT_LIMIT = 256 << 20
 """Bytes of a file that is one document."""
 PARAGRAPH_TOO_LONG = f"the paragraph is longer than {RECORD_LIMIT >> 20} MiB; are blank lines missing?"
 NEWLINE = b"\n"
+_SEPARATORS = {",": "comma", "\t": "tab"}
 _NUL = "there is a NUL byte; the file may be no text at all"
 
 
@@ -65,18 +66,18 @@ def read_whole_text(file: str, chunks: Iterable[bytes]) -> Iterator[Record | Bad
     yield Record(SourceLocation(file, "line 1"), {"text": text.replace("\r\n", "\n").strip("\n")})
 
 
-def read_csv(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
+def read_csv(file: str, chunks: Iterable[bytes], delimiter: str = ",") -> Iterator[Record | BadRecord]:
     """Rows as dicts of column to cell (strings); a row's place is its first line."""
     csv.field_size_limit(RECORD_LIMIT)  # the library's own limit is 128 KiB for the whole process
     source = _CsvLines(chunks)
-    reader = csv.reader(source, strict=True)
-    columns = _columns(_next_row(reader), source.take_flaw())
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    columns = _columns(_next_row(reader), source.take_flaw(), delimiter)
     while True:
         place = SourceLocation(file, f"line {reader.line_num + 1}")
         row = _next_row(reader, place.where)
         if row is None:
             return
-        flaw = source.take_flaw() or _width_flaw(len(row), len(columns))
+        flaw = source.take_flaw() or _width_flaw(len(row), len(columns), delimiter)
         if row and flaw:
             yield BadRecord(place, flaw)
         elif row:
@@ -126,18 +127,23 @@ def _next_row(reader: Iterator[list[str]], where: str = "line 1") -> list[str] |
         raise FileProblem(f"{reason}; the rest of the file could not be read", where) from None
 
 
-def _columns(row: list[str] | None, flaw: str) -> list[str]:
+def _columns(row: list[str] | None, flaw: str, delimiter: str) -> list[str]:
     if flaw or not row:
         raise FileProblem(flaw or "the first line must name the columns", "line 1")
     columns = [name.strip() for name in row]
-    if len(columns) == 1 and (";" in row[0] or "\t" in row[0]):
-        raise FileProblem("the columns must be separated by commas", "line 1")
+    others = {",", ";", "\t"} - {delimiter}
+    if len(columns) == 1 and any(other in row[0] for other in others):
+        separator = _SEPARATORS[delimiter]
+        raise FileProblem(
+            f"the columns must be separated by {separator}s (.csv has commas, .tsv tabs)", "line 1"
+        )
     if "" in columns or len(set(columns)) != len(columns):
         raise FileProblem("every column needs a name of its own", "line 1")
     return columns
 
 
-def _width_flaw(cells: int, columns: int) -> str:
+def _width_flaw(cells: int, columns: int, delimiter: str) -> str:
     if cells == columns:
         return ""
-    return f"the row has {cells} cells, the first line names {columns} columns (is a quote or comma missing?)"
+    missing = f"is a quote or {_SEPARATORS[delimiter]} missing?"
+    return f"the row has {cells} cells, the first line names {columns} columns ({missing})"

@@ -28,7 +28,7 @@ def read_parquet(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRec
     The chunks go through a temporary file, since the index of a Parquet file is at its end.
     Raises FileProblem: not Parquet, cut short, damaged, or pyarrow is not installed.
     """
-    _import_pyarrow()
+    import_pyarrow()
     with tempfile.TemporaryFile() as copy:
         for chunk in chunks:
             copy.write(chunk)
@@ -36,12 +36,15 @@ def read_parquet(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRec
         yield from _rows(file, copy)
 
 
-def _import_pyarrow() -> Any:
+def import_pyarrow() -> Any:
+    """Return pyarrow with its Parquet and IPC modules. Raises FileProblem where it is not installed."""
     try:
+        import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
         raise FileProblem(
-            "reading .parquet needs pyarrow: pip install 'tunesmith[data]', or convert the file to .jsonl"
+            "reading .parquet and .arrow needs pyarrow: pip install 'tunesmith[data]', or convert the file "
+            "to .jsonl"
         ) from None
     return pyarrow
 
@@ -58,39 +61,44 @@ def _check_ends(copy: IO[bytes]) -> None:
 
 
 def _rows(file: str, copy: IO[bytes]) -> Iterator[Record | BadRecord]:
-    pyarrow = _import_pyarrow()
-    with _damage(""):
+    pyarrow = import_pyarrow()
+    with damage("Parquet"):
         table = pyarrow.parquet.ParquetFile(copy, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
         names = table.schema_arrow.names
         batches = table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise FileProblem(f'the column "{twice}" is there twice')
+    refuse_twice(names)
     number = 0
     while True:
-        with _damage(f"row {number}"):
+        with damage("Parquet", f"row {number}"):
             batch = next(batches, None)
         if batch is None:
             return
         for row in range(batch.num_rows):
-            yield _record(SourceLocation(file, f"row {number}"), batch.slice(row, 1))
+            yield record_of(SourceLocation(file, f"row {number}"), batch.slice(row, 1))
             number += 1
 
 
+def refuse_twice(names: list[str]) -> None:
+    """Raise FileProblem for a column that is there twice."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FileProblem(f'the column "{twice}" is there twice')
+
+
 @contextmanager
-def _damage(where: str) -> Iterator[None]:
+def damage(container: str, where: str = "") -> Iterator[None]:
     """pyarrow's many errors for broken files as one of ours."""
-    pyarrow = _import_pyarrow()
+    pyarrow = import_pyarrow()
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         first_line = (str(error).splitlines() or [""])[0][:200].rstrip(".")
         raise FileProblem(
-            f"the Parquet data is damaged ({first_line}); upload the file again", where
+            f"the {container} data is damaged ({first_line}); upload the file again", where
         ) from None
 
 
-def _record(place: SourceLocation, row: Any) -> Record | BadRecord:
+def record_of(place: SourceLocation, row: Any) -> Record | BadRecord:
     """One row as a record; what Python has no value for (a broken UTF-8 text, the year 99999) is bad."""
     try:
         values = row.to_pylist(maps_as_pydicts="strict")[0]

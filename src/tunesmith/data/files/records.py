@@ -1,7 +1,7 @@
 """Records out of stored files, whatever their container.
 
-Streams: never more than a record and a few megabytes in memory. Knows containers (JSON, JSON lines, CSV,
-Parquet, plain text, each also .gz or .zst) and nothing of what the records mean.
+Streams: never more than a record and a few megabytes in memory. Knows containers (JSON, JSON lines, CSV and
+TSV, Parquet, Arrow, plain text, each also .gz or .zst) and nothing of what the records mean.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from tunesmith.artifacts.store import Entry
+from tunesmith.data.files.arrow import FILE_MAGIC, STREAM_MAGIC, read_arrow
 from tunesmith.data.files.csv_text import read_csv, read_paragraphs, read_text_lines, read_whole_text
 from tunesmith.data.files.encodings import UTF_8
 from tunesmith.data.files.json_lines import read_json_lines
@@ -52,15 +53,26 @@ _KINDS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".txt": "text",
     ".md": "text",
 }
-_CALLED = {"list": "JSON", "object": "JSON", "lines": "JSON lines", "csv": "CSV", "parquet": "Parquet"}
+_CALLED = {
+    "list": "JSON",
+    "object": "JSON",
+    "lines": "JSON lines",
+    "csv": "CSV",
+    "tsv": "TSV",
+    "parquet": "Parquet",
+    "arrow": "Arrow",
+}
+_NAMED_DATA = frozenset(_KINDS.values()) - {"text"}
 _TEXTS = {"line": read_text_lines, "paragraph": read_paragraphs, "file": read_whole_text}
 _PACKED = (".gz", ".zst")
 # Most likely data: passing over such a file would train on less than the user thinks.
-_TABLES = (".arrow", ".feather", ".avro", ".tsv", ".xls", ".xlsx")
+_TABLES = (".feather", ".avro", ".xls", ".xlsx")
 _UNREADABLE = (*_TABLES, ".pkl", ".tar", ".tgz", ".zip", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -96,9 +108,8 @@ def read_records(
     if not chosen:
         names = ", ".join(file.file for file in skipped[:5])
         raise DataError(
-            "There is no data: the location holds no .json, .jsonl, .ndjson, .csv or .parquet file"
-            + (", .txt or .md file" if plain_text else "")
-            + (f", only {names}." if names else ".")
+            "There is no data: the location holds no .json, .jsonl, .ndjson, .csv, .tsv, .parquet or .arrow "
+            "file" + (", .txt or .md file" if plain_text else "") + (f", only {names}." if names else ".")
         )
     for entry in chosen:
         yield from _read_entry(store, entry, join if plain_text else None, encoding)
@@ -126,7 +137,7 @@ def _skip_reason(key: str, plain_text: bool) -> str:
     name, ending = PurePosixPath(key).name, _ending(key)
     if name.startswith("."):
         return "a hidden file"
-    if ending in _UNREADABLE or _KINDS.get(ending) in ("json", "csv", "parquet"):
+    if ending in _UNREADABLE or _KINDS.get(ending) in _NAMED_DATA:
         return ""
     if _KINDS.get(ending) == "text":
         return "" if plain_text else "plain text is read with the format text only"
@@ -177,8 +188,12 @@ def _read_stream(
             return read_json_lines(file, chunks)
         case "csv":
             return read_csv(file, chunks)
+        case "tsv":
+            return read_csv(file, chunks, "\t")
         case "parquet":
             return read_parquet(file, chunks)
+        case "arrow":
+            return read_arrow(file, chunks)
         case _:
             return _TEXTS[join or "line"](file, chunks)
 
@@ -196,19 +211,21 @@ def _first_text(chunks: Iterable[bytes]) -> bytes:
 
 
 def _container(file: str, head: bytes, plain_text: bool) -> str:
-    """The real container: the name is believed for .csv and text, else the first bytes decide."""
+    """The real container: the name is believed for .csv, .tsv and text, else the first bytes decide."""
     ending = _ending(file)
     kind = _KINDS.get(ending)
     start = head.lstrip()[:1]
     if kind == "parquet" or head.startswith(MAGIC):
         return "parquet"
-    if kind == "csv" or (kind == "text" and plain_text):
+    if kind == "arrow" or head.startswith((FILE_MAGIC, STREAM_MAGIC)):
+        return "arrow"
+    if kind in ("csv", "tsv") or (kind == "text" and plain_text):
         return kind
     if kind != "json" and start not in (b"{", b"["):
         if plain_text:
             return "text"
         raise FileProblem(
-            "this is neither JSON nor CSV; name the file .jsonl, .json or .csv after its content"
+            "this is neither JSON nor CSV; name the file .jsonl, .json, .csv or .tsv after its content"
         )
     if start == b"[":
         return "list"

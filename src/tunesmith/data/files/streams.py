@@ -13,8 +13,8 @@ from typing import BinaryIO, Protocol
 
 import zstandard
 
+from tunesmith.data.files import arrow, parquet
 from tunesmith.data.files.encodings import UTF_8, UTF_16, as_utf8, is_utf8, looks_like
-from tunesmith.data.files.parquet import MAGIC
 from tunesmith.data.record import FileProblem
 
 CHUNK_BYTES = 1 << 20
@@ -26,6 +26,7 @@ RECORD_LIMIT = 32 << 20
 _PACKED_GZIP, _PACKED_ZSTD = 1 << 14, 1 << 11
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_BINARY = (parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC)
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -54,7 +55,7 @@ def open_chunks(stream: BinaryIO, encoding: str = UTF_8) -> Iterator[bytes]:
         head = _head(plain)
     else:
         plain = packed
-    if head.startswith(MAGIC):
+    if head.startswith(_BINARY):
         yield head
     elif encoding != UTF_8 and not is_utf8(head, encoding):
         yield from as_utf8(chain([head], plain), encoding)

@@ -19,6 +19,8 @@ from typing import Any
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import Entry, StorageOptions, Store
+from tunesmith.data.bad_records import SHOWN, BadRecords, collect_bad
+from tunesmith.data.files.columns import Columns
 from tunesmith.data.files.encodings import UTF_8
 from tunesmith.data.files.records import BadRecord, Record, RecordProblem, choose_files, read_records
 from tunesmith.data.formats.fields import Fields, Unread
@@ -28,7 +30,6 @@ from tunesmith.data.prompts.formats import RecordPrompt, articles_of, is_reply, 
 from tunesmith.data.prompts.ids import TakenIds
 from tunesmith.data.prompts.sets import PromptSet, find_sets
 from tunesmith.data.prompts.store import PackedPrompt, Prompt, Prompts, PromptWriter, pack
-from tunesmith.data.read import SHOWN, BadRecords, collect_bad
 from tunesmith.data.record import RecordSkipped, Skipped, SourceLocation
 from tunesmith.data.report import counted
 from tunesmith.errors import DataError, ModelError
@@ -193,7 +194,7 @@ class _PromptPreparation:
     def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
         assert spec.uri is not None  # plan has resolved every fromJob
         self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
-        self._encoding = spec.encoding
+        self._encoding, self._columns = spec.encoding, Columns(spec.columns)
         self._store, self._entries = find_files(spec.uri, options)
         self._sets = find_sets(self._store, self._entries, spec)
         self._taken, self._maker = taken, maker
@@ -214,9 +215,8 @@ class _PromptPreparation:
         for each in self._sets.sets:
             self._maker.begin(each, self._store)
             made = 0
-            for record in islice(
-                read_records(self._store, each.entries, encoding=self._encoding), self._limit
-            ):
+            records = read_records(self._store, each.entries, encoding=self._encoding)
+            for record in self._columns.renamed(islice(records, self._limit)):
                 self._records += 1
                 if self._records % _PROGRESS_EVERY == 0:
                     progress(self._records)
@@ -238,13 +238,13 @@ class _PromptPreparation:
         except RecursionError:
             reason = "the record is nested too deeply"
         self._equal = equal
-        return [BadRecord(record.place, reason)]
+        return [BadRecord(record.place, self._columns.explained(reason))]
 
     def _with_ids(self, record: Record) -> list[tuple[str, RecordPrompt]]:
         """A record's prompts, each with its id; `<id>.1`, `<id>.2` and so on where there are several."""
         value, place, fields = record.value, record.place, Fields(record.value)
         asked = self._maker.asked(fields)
-        self._unread.add(fields.unread())
+        self._unread.add(self._columns.own_names(fields.unread(), value))
         key = self._maker.key(value)
         keys = [f"{key}.{number}" for number in range(1, len(asked) + 1)] if len(asked) > 1 else [key]
         return [

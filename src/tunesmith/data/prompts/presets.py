@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.datasets import DatasetSpec, UserSimulationFormat
+from tunesmith.api.records import Columns
 from tunesmith.api.scalars import Encoding
 from tunesmith.data.formats import character
 from tunesmith.data.formats.character import conversation_from_character
@@ -62,6 +63,8 @@ class Preset(Model):
     legal_judgement: LegalPreset | None = None
     encoding: Encoding = "utf-8"
     """What files of records and of articles that are not UTF-8 are in, as in training."""
+    columns: Columns | None = None
+    """Names of fields in a record, as in training."""
     system_prompt: str | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (one_of("messages", "user_simulation", "legal_judgement"),)
@@ -147,6 +150,7 @@ def _preset(kind: str, dataset: DatasetSpec) -> Preset | None:
             about="a simulated user; the person at the keyboard is the other side",
             user_simulation=dataset.user_simulation,
             encoding=dataset.encoding,
+            columns=dataset.columns,
             system_prompt=system,
         )
     if kind == LEGAL:
@@ -161,6 +165,7 @@ def _preset(kind: str, dataset: DatasetSpec) -> Preset | None:
                 changed_articles_uri=dataset.sampled.changed_articles_uri,
             ),
             encoding=dataset.encoding,
+            columns=dataset.columns,
             system_prompt=system,
         )
     if dataset.character is not None and kind != character.INSTRUCTION:

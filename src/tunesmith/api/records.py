@@ -1,0 +1,66 @@
+"""What datasets, validation, prompts and seeds share: where records are, and what their fields mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.alias_generators import to_camel
+
+from tunesmith.api.base import Model, Rule, has, in_words
+from tunesmith.api.scalars import ShortText
+
+Columns = Annotated[dict[ShortText, ShortText], Field(min_length=1, max_length=32)]
+
+_SYSTEM = ("system", "system_prompt", "system_message")
+_INSTRUCTION = ("instruction", "input", "output", "response", "history", *_SYSTEM)
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "chat": ("messages", "conversations", "conversation", "prompt", *_SYSTEM, "id"),
+    "instruction": (*_INSTRUCTION, "id"),
+    "text": ("text", "id"),
+    "user_simulation": (
+        "user_hash", "user", "task", "user_profile", "context", "next_question", "history", "timestamp", "id",
+    ),
+    "character": ("speaker", "text", "input", "source_title", *_INSTRUCTION, "id"),
+    "sampled": (
+        "prompt", "response", "num_correct_for_this_sample", "sample_index", "id", "fact",
+        "relevant_articles", "charge", "prison_time", "label", "finish_reason",
+    ),
+}  # fmt: skip
+"""The fields of a record that each format of a dataset reads, by which `columns` may name others."""
+SEED_COLUMNS = (
+    "question", "answer", "correction", "corrections", "rounds", "messages", "conversations", "conversation",
+    *_INSTRUCTION, "id",
+)  # fmt: skip
+"""The same of seeds."""
+
+
+class RecordsSource(Model):
+    """Where records are read from."""
+
+    columns: Columns | None = None
+    """Names of fields in the records, by the names that the format has for them: {messages: conversation}.
+    Dots lead into objects: {output: reply.text}."""
+
+
+def column_rules() -> tuple[Rule, ...]:
+    """Return a rule for each format of a dataset: `columns` names fields of that format only."""
+    return tuple(_rule(known, f"{to_camel(name)} has", name) for name, known in COLUMNS.items())
+
+
+def seed_column_rule() -> Rule:
+    """Return the same rule for seeds."""
+    return _rule(SEED_COLUMNS, "seeds have")
+
+
+def _rule(known: tuple[str, ...], what: str, block: str = "") -> Rule:
+    """Return the rule that holds where the block `block` is set, or always."""
+    listed = ", ".join(f"'{name}'" for name in known)
+    unless = f"!has(self.{to_camel(block)}) || " if block else ""
+    return Rule(
+        f"names fields of the format on the left, and {what} {in_words(list(known))}",
+        f"{unless}!has(self.columns) || self.columns.all(name, name in [{listed}])",
+        lambda m: (block and not has(m, block)) or all(name in known for name in m.columns or ()),
+        "columns",
+    )

@@ -1,0 +1,117 @@
+"""`columns`: a record's fields under the names that its format has for them, and back for people.
+
+Does not depend on what the fields mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tunesmith.data.record import BadRecord, Record
+from tunesmith.errors import DataError
+
+_SHADOWED = "record_"
+"""Before a record's own field of a name that `columns` gives to another one."""
+_ABSENT = object()
+_SHOWN = 8
+
+
+class Columns:
+    """The names of a source's fields: `{output: "reply.text"}` reads `reply.text` as `output`.
+
+    A path is a field's name as it is, or else names joined by dots that lead into objects.
+    """
+
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self._names = dict(names or {})
+        self._heads = {path.partition(".")[0] for path in self._names.values() if "." in path}
+
+    def renamed(self, results: Iterable[Record | BadRecord]) -> Iterator[Record | BadRecord]:
+        """The records with their fields renamed. Raises DataError at the end if no record has a field."""
+        if not self._names:
+            yield from results
+            return
+        missing, fields = dict(self._names), None
+        for result in results:
+            if isinstance(result, Record) and isinstance(result.value, Mapping):
+                fields = result.value if fields is None else fields
+                value, found = self._rename(result.value)
+                for name in found & missing.keys():
+                    del missing[name]
+                yield Record(result.place, value)
+            else:
+                yield result
+        if fields is not None and missing:
+            raise DataError(_none_has(missing, fields))
+
+    def _rename(self, value: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+        """A record under the format's names, and those of `columns` that it has."""
+        given = {name: at for name, path in self._names.items() if (at := _at(value, path)) is not _ABSENT}
+        left = dict(value)
+        for name in given:
+            _remove(left, self._names[name])
+        for name in self._names:
+            if name in left:
+                left[f"{_SHADOWED}{name}"] = left.pop(name)
+        return {**given, **left}, set(given)
+
+    def own_names(self, unread: Iterable[str], value: Mapping[str, Any]) -> Iterator[str]:
+        """Names of unread fields, as `Fields.unread` gives them, as the record of this `value` has them."""
+        for name in unread:
+            own = self._own(name)
+            inside = value.get(name) if own in self._heads else None
+            if isinstance(inside, Mapping):
+                yield from (f"{own}.{each}" for each in _leaves(inside))
+            else:
+                yield own
+
+    def _own(self, name: str) -> str:
+        first = re.split(r"[.\[]", name, maxsplit=1)[0]
+        if first in self._names:
+            return self._names[first] + name[len(first) :]
+        plain = name.removeprefix(_SHADOWED)
+        return plain if first.removeprefix(_SHADOWED) in self._names else name
+
+    def explained(self, message: str) -> str:
+        """A reader's message, with the record's names of the fields that it speaks of."""
+        told = [
+            f"{name} is {path}"
+            for name, path in self._names.items()
+            if name != path and re.search(rf"(?<![\w.]){re.escape(name)}\b", message)
+        ]
+        return f"{message} (by columns, {', '.join(told)})" if told else message
+
+
+def _at(value: Mapping[str, Any], path: str) -> Any:
+    """What is at a path, `_ABSENT` if nothing is."""
+    if path in value:
+        return value[path]
+    head, _, rest = path.partition(".")
+    inside = value.get(head) if rest else None
+    return _at(inside, rest) if isinstance(inside, Mapping) else _ABSENT
+
+
+def _remove(value: dict[str, Any], path: str) -> None:
+    """Take out what is at a path; the objects on the way are copied, and may be empty then."""
+    head, _, rest = path.partition(".")
+    if path in value:
+        del value[path]
+    elif isinstance(value.get(head), Mapping):
+        value[head] = dict(value[head])
+        _remove(value[head], rest)
+
+
+def _leaves(value: Mapping[str, Any]) -> Iterator[str]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from (f"{name}.{each}" for each in _leaves(inner))
+        elif inner not in (None, "", [], {}):
+            yield name
+
+
+def _none_has(missing: Mapping[str, str], fields: Mapping[str, Any]) -> str:
+    named = " and ".join(f"{path!r} (columns.{name})" for name, path in missing.items())
+    have = ", ".join(list(fields)[:_SHOWN]) or "no field"
+    return f"No record has {named}; the first one has {have}. Mend columns, or remove the entry."
