@@ -58,6 +58,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.dead_code
 
 generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md and the golden renders; tests check that nothing changes
 	$(BIN)/tunesmith crds --output crds/

@@ -27,7 +27,6 @@ PLURALS = {
     Kind.REJECTION_SAMPLE: "rejectionsamplejobs",
     Kind.DIALOGUE_GEN: "dialoguegenjobs",
 }
-MAX_NAME_LENGTH = 40
 
 
 class Reason(StrEnum):

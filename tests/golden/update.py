@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith.api.manifest import load_files
-from tunesmith.api.references import in_order
-from tunesmith.errors import ManifestError
+from tunesmith.local.manifests import load_jobs
 from tunesmith.plan.build import build, output_uris
 from tunesmith.plan.show import as_yaml
 
@@ -26,12 +24,8 @@ def rendered(path: Path) -> str:
 
     An example may name a job of another one, as on a cluster where that has been applied before.
     """
-    jobs, problems = load_files([path])
-    if problems:
-        raise ManifestError(problems)
-    jobs, _ = in_order(jobs)
-    every, _ = load_files(sorted(path.parent.glob("*.yaml")))
-    plans = [build(job, output_uris(every)) for job in jobs]
+    every = load_jobs(sorted(path.parent.glob("*.yaml")))
+    plans = [build(job, output_uris(every)) for job in load_jobs([path])]
     return HEADER + as_yaml([item for plan in plans for item in (plan.config_map, plan.pytorch_job)])
 
 

@@ -16,7 +16,7 @@ from tests.docs_blocks import blocks
 from tests.support import call_cli, chat_records, finetune, run_cli, write_jsonl, write_manifest
 
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.api.manifest import load_files, parse_document
+from tunesmith.api.manifest import parse_document
 from tunesmith.local.manifests import load_jobs
 from tunesmith.local.preview import preview_jobs
 
@@ -143,7 +143,7 @@ def test_a_job_that_waits_for_another(tmp_path: Path, tiny_model: Path, data: Pa
 @pytest.mark.parametrize("kind", ["RejectionSampleJob", "DialogueGenJob"])
 def test_only_finetune_jobs_are_previewed(tmp_path: Path, kind: str) -> None:
     files = {"RejectionSampleJob": "02-rejection-sample-legal", "DialogueGenJob": "03-dialogue-gen-aligner"}
-    jobs, _ = load_files([EXAMPLES / f"{files[kind]}.yaml"])
+    jobs = load_jobs([EXAMPLES / f"{files[kind]}.yaml"])
     console = Console(file=io.StringIO(), width=100)
     assert preview_jobs([job for job in jobs if job.kind == kind], 1, tmp_path / "work", console) == 2
     assert "only FineTuneJobs can be previewed" in console.file.getvalue()  # type: ignore[attr-defined]
@@ -153,7 +153,7 @@ def with_data() -> dict[str, dict[str, str]]:
     """Examples whose data lies beside them: each dataset's field and its path."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(EXAMPLES.glob("*/finetune.yaml")):
-        jobs, _ = load_files([path])
+        jobs = load_jobs([path])
         if len(jobs) > 1:
             continue  # the second starts from what the first makes
         spec = cast(FineTuneSpec, jobs[0].spec)

@@ -13,13 +13,15 @@ from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.manifests import parse_text
 from wrong_texts import GOOD_TEXT
 
 from tunesmith.api.common import FromJob
 from tunesmith.api.crd import crd
-from tunesmith.api.manifest import SPECS, load_files, parse_text
+from tunesmith.api.manifest import SPECS
 from tunesmith.api.references import in_order, missing_problems, no_model_problems, references
 from tunesmith.errors import ManifestError
+from tunesmith.local.manifests import load_jobs
 from tunesmith.names import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +33,7 @@ CRDS = {kind: crd(kind) for kind in Kind}
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_accepted_here_and_by_the_crd(path):
-    jobs, problems = load_files([path])
-    assert problems == []
-    assert jobs
+    assert load_jobs([path])
     for document in yaml.safe_load_all(path.read_text()):
         assert refusals(CRDS[Kind(document["kind"])], document) == []
 
@@ -52,8 +52,7 @@ def test_there_is_an_example_for_each_manifest_of_the_contract():
 
 
 def test_examples_together_are_in_order():
-    jobs, problems = load_files([ROOT / "examples"])
-    assert problems == []
+    jobs = load_jobs([ROOT / "examples"])
     assert missing_problems(jobs) == []
     ordered = [job.name for job in in_order(list(reversed(jobs)))[0]]
     assert ordered.index("lawshift-sample") < ordered.index("lawshift-sft")
@@ -62,12 +61,12 @@ def test_examples_together_are_in_order():
 
 
 def test_jobs_keep_the_order_given_where_nothing_else_is_said():
-    jobs, _ = load_files(EXAMPLES)
-    assert in_order(jobs)[0] == jobs
+    sources = [Path(job.source) for job in load_jobs(EXAMPLES)]
+    assert sources == sorted(sources)
 
 
 def test_values_of_the_first_example():
-    job = load_files([EXAMPLES[0]])[0][0]
+    job = load_jobs([EXAMPLES[0]])[0]
     spec = job.spec
     assert job.key == ("research", "FineTuneJob", "lovink-profile-context")
     assert spec.training.learning_rate == 1e-5
@@ -176,11 +175,13 @@ def test_folders_files_and_what_cannot_be_read(tmp_path):
     (tmp_path / "a.yaml").write_text(GOOD_TEXT)
     (tmp_path / "b.txt").write_text("not read")
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "c.yml").write_text(GOOD_TEXT)
+    second = changed(FINE_TUNE, {"metadata.name": "second", "spec.output.uri": "s3://models/second"})
+    (tmp_path / "sub" / "c.yml").write_text(json.dumps(second))
     (tmp_path / "empty").mkdir()
-    jobs, problems = load_files([tmp_path, tmp_path / "none.yaml", tmp_path / "empty"])
-    assert [Path(job.source).name for job in jobs] == ["a.yaml", "c.yml"]
-    assert sorted(problem.message for problem in problems) == [
+    assert [Path(job.source).name for job in load_jobs([tmp_path])] == ["a.yaml", "c.yml"]
+    with pytest.raises(ManifestError) as refused:
+        load_jobs([tmp_path, tmp_path / "none.yaml", tmp_path / "empty"])
+    assert sorted(problem.message for problem in refused.value.problems) == [
         "cannot be read: No such file or directory",
         "this folder contains no .yaml, .yml or .json file",
     ]
@@ -188,7 +189,7 @@ def test_folders_files_and_what_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_round_trip(path):
-    for job in load_files([path])[0]:
+    for job in load_jobs([path]):
         again = SPECS[job.kind].model_validate(json.loads(json.dumps(job.spec.to_json())))
         assert again == job.spec
         assert again.to_json() == job.spec.to_json()
@@ -265,7 +266,7 @@ def test_a_manifest_error_holds_no_half_a_character():
 
 
 def test_references_name_their_field():
-    jobs, _ = load_files(EXAMPLES)
+    jobs = load_jobs(EXAMPLES)
     found = {(job.name, ref.path): ref.target.name for job in jobs for ref in references(job)}
     assert found == {
         ("lawshift-sft", "spec.datasets[0].fromJob"): "lawshift-sample",
@@ -278,8 +279,8 @@ def test_references_name_their_field():
 def test_reading_a_manifest_is_quick_and_pulls_in_nothing_heavy():
     code = (
         "import sys, time; began = time.process_time()\n"
-        "from tunesmith.api.manifest import load_files; from pathlib import Path\n"
-        f"assert load_files([Path({str(EXAMPLES[0])!r})])[1] == []\n"
+        "from tunesmith.local.manifests import load_jobs; from pathlib import Path\n"
+        f"assert load_jobs([Path({str(EXAMPLES[0])!r})])\n"
         "print(time.process_time() - began, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
     seconds, *heavy = subprocess.run(
@@ -292,7 +293,7 @@ def test_reading_a_manifest_is_quick_and_pulls_in_nothing_heavy():
 
 
 def test_a_model_of_a_job_that_only_evaluates_is_refused():
-    jobs, _ = load_files(EXAMPLES)
+    jobs = load_jobs(EXAMPLES)
     exam = next(job for job in jobs if job.name == "lawshift-exam")
     after = exam.spec.model.model_copy(update={"from_job": FromJob(kind="FineTuneJob", name="lawshift-exam")})
     other = replace(

@@ -5,9 +5,9 @@ import json
 from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, REMOVED, SAMPLE, changed
 from tests.cases import each
+from tests.manifests import parse_text
 
 from tunesmith.api.crd import crd
-from tunesmith.api.manifest import parse_text
 from tunesmith.names import Kind
 
 CRDS = {kind: crd(kind) for kind in Kind}

@@ -6,12 +6,12 @@ from admission import refusals
 from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
 from hostile import STEERING
 from tests.cases import each
+from tests.manifests import parse_text
 from wrong_objects import OBJECTS
 from wrong_texts import GOOD_TEXT, LOCAL, SETS, TEXTS
 
 from tunesmith.api.checkpoints import checkpoint_problems
 from tunesmith.api.crd import crd
-from tunesmith.api.manifest import parse_text
 from tunesmith.api.references import duplicate_problems, in_order, missing_problems
 from tunesmith.names import Kind
 

@@ -6,10 +6,11 @@ import pytest
 import yaml
 from good_manifests import FINE_TUNE, SAMPLE, changed
 from hostile import STEERING
+from tests.manifests import parse_text
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.flags import FIELD_OF
-from tunesmith.api.manifest import parse_document, parse_documents, parse_text
+from tunesmith.api.manifest import parse_document, parse_documents
 from tunesmith.errors import UsageError
 from tunesmith.local.convert_config import convert, read_settings, tool_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer.main
 from tests.cases import each
+from tests.manifests import parse_text
 
-from tunesmith.api.manifest import parse_text
 from tunesmith.cli import app
 from tunesmith.local.overrides import parse_override
 

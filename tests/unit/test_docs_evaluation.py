@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import yaml
+from tests.manifests import parse_text
 
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.finetune import EvaluationSpec
-from tunesmith.api.manifest import parse_text
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.formats.legal import LABELS

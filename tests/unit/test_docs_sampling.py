@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from pydantic.alias_generators import to_camel
+from tests.manifests import parse_text
 
 from tunesmith.api.generation import VERIFIERS
-from tunesmith.api.manifest import parse_text
 from tunesmith.data.formats.terms import parse_term
 from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
 from tunesmith.sampling.verdict import ERROR, PROMPT_TOO_LONG, TIMEOUT, TRUNCATED

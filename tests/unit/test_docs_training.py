@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from tests.fixtures.steps import write_table
+from tests.manifests import parse_text
 
 from tunesmith.api.checkpoints import checkpoint_problems, checkpoint_warnings, kept_steps
-from tunesmith.api.manifest import parse_text
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.tokens.conversation import Sample

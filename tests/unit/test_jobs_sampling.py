@@ -10,10 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.manifests import parse_text
 
 from tunesmith.api.common import ModelSource, StorageSpec
 from tunesmith.api.generation import EngineSpec, SamplingSpec, VerifierSpec
-from tunesmith.api.manifest import parse_text
 from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import StoragePermanentError, StorageTemporaryError
 from tunesmith.jobs.engine_pool import visible_devices

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.api.manifest import load_files
 from tunesmith.api.references import in_order, missing_problems
 from tunesmith.data.formats.chat import conversation_from_chat
 from tunesmith.data.formats.judgement import judge
 from tunesmith.data.formats.legal import articles_from, case_from, prompt_messages
+from tunesmith.local.manifests import load_jobs
 
 HERE = Path(__file__).resolve().parents[2] / "examples" / "legal"
 FILES = ["articles.jsonl", "cases.jsonl", "test_cases.jsonl", "warm_up.jsonl"]
@@ -133,8 +133,7 @@ def test_written_judgements_are_right_and_prompted_as_in_sampling():
 
 
 def test_the_pipeline_is_right_and_reads_what_is_here():
-    jobs, problems = load_files([HERE / "pipeline.yaml"])
-    assert problems == []
+    jobs = load_jobs([HERE / "pipeline.yaml"])
     assert missing_problems(jobs) == []
     names = ["legal-warm-up", "legal-sample", "legal-judge"]
     assert [job.name for job in in_order(list(reversed(jobs)))[0]] == names

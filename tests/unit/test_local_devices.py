@@ -5,8 +5,8 @@ import pytest
 import yaml
 from good_manifests import FINE_TUNE, changed
 from rich.console import Console
+from tests.manifests import parse_text
 
-from tunesmith.api.manifest import parse_text
 from tunesmith.local import run
 from tunesmith.local.launch import Devices
 

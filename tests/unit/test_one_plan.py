@@ -8,7 +8,8 @@ from structural import filled
 from tests.cases import each
 
 from tunesmith.api.crd import crd
-from tunesmith.api.manifest import load_files, parse_document
+from tunesmith.api.manifest import parse_document
+from tunesmith.local.manifests import load_jobs
 from tunesmith.names import Kind
 from tunesmith.plan.build import build, output_uris
 
@@ -30,9 +31,8 @@ def stored(document):
 
 @each("path", FILES, ids=lambda path: path.stem)
 def test_local_and_cluster_read_the_same_run_json(path):
-    local, problems = load_files([path])
-    assert not problems
-    outputs = output_uris(load_files(FILES)[0])
+    local = load_jobs([path])
+    outputs = output_uris(load_jobs(FILES))
     for job, document in zip(local, yaml.safe_load_all(path.read_text()), strict=True):
         on_cluster = parse_document(stored(document), "", 0)
         here = build(job, outputs)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from sample_checks import check_sample
 from tests.fixtures.tokenizers import (
     BY_NAME,
     TEXTS,
@@ -25,7 +26,6 @@ from tests.fixtures.tokenizers import (
 )
 
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
-from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 
 pytestmark = pytest.mark.engine

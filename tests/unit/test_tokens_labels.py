@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from sample_checks import check_sample
 from tests.fixtures.tokenizers import (
     BY_NAME,
     Family,
@@ -27,7 +28,6 @@ from tests.fixtures.tokenizers import (
 )
 
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
-from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Message, Sample
 
 pytestmark = pytest.mark.engine

@@ -10,11 +10,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from hostile import STEERING
+from sample_checks import check_sample
 from tests.fixtures.tokenizers import load_family
 
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.checks import check_sample
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.show import as_plain, as_text, spans
 

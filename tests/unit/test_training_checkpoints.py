@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from ranks import ALONE
 from tests.unit.ranks import on_ranks
 
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError, StoragePermanentError
-from tunesmith.training.checkpoints import ALONE, Checkpoints, Ranks
+from tunesmith.training.checkpoints import Checkpoints, Ranks
 from tunesmith.training.uploads import Uploads
 
 

@@ -4,12 +4,13 @@ import threading
 from contextlib import suppress
 
 import pytest
+from ranks import ALONE
 from tests.unit.ranks import on_ranks
 
 from tunesmith.artifacts import background
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import StoppedError, StoragePermanentError, StorageTemporaryError, TunesmithError
-from tunesmith.training.checkpoints import ALONE, Checkpoints
+from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.uploads import UploadHooks, Uploads
 
 QUICK = (0.001,)

@@ -19,7 +19,6 @@ from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.api.scalars import JobName, LabelValue, Namespace
 from tunesmith.api.validation_errors import DocumentPlace, near, show
 from tunesmith.api.validation_errors import problems as _problems
-from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import API_VERSION, Kind
 
@@ -154,14 +153,6 @@ def _expand(document: Any) -> list[Any]:
     return [] if document is None else [document]
 
 
-def parse_text(text: bytes | str, source: str) -> tuple[list[Job], list[Problem]]:
-    """Return all jobs of one text, and all problems; an invalid document does not hide the others."""
-    try:
-        return parse_documents(load_documents(text, source), source)
-    except ManifestError as error:
-        return [], error.problems
-
-
 def parse_documents(documents: Sequence[Any], source: str) -> tuple[list[Job], list[Problem]]:
     """Return all jobs of documents already read, and all problems."""
     jobs: list[Job] = []
@@ -194,19 +185,3 @@ def manifest_files(paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
         else:
             files.append(path)
     return files, problems
-
-
-def load_files(paths: Sequence[Path]) -> tuple[list[Job], list[Problem]]:
-    """Return all jobs of files and folders ("-" is standard input, read by the caller), and all problems."""
-    files, problems = manifest_files(paths)
-    jobs: list[Job] = []
-    for path in files:
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            problems.append(Problem(str(path), 0, "", "", f"cannot be read: {error.strerror}"))
-            continue
-        found, wrong = parse_text(text, str(path))
-        jobs += found
-        problems += wrong
-    return jobs, problems

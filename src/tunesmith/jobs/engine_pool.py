@@ -70,7 +70,6 @@ class EnginePool:
         self._environment = environment
         self._tallies: dict[int, Counter[str]] = {}
         self._before: Counter[str] = Counter()
-        self._stopping = False
 
     def run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
         """Until all shards are done. `check` is called all the time: when it raises, the engines are stopped.

@@ -46,21 +46,6 @@ class Termination:
         return text
 
 
-def parse_termination(text: bytes) -> Termination | None:
-    """What `to_json` wrote, or None when it is something else."""
-    try:
-        values = json.loads(text)
-        return Termination(
-            str(values["reason"]),
-            str(values.get("message", "")),
-            values.get("permanent") is True,
-            str(values.get("manifest", "")),
-            dict(values.get("progress", {})),
-        )
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def of_error(error: BaseException) -> Termination:
     """The termination for an error that ended the program."""
     if isinstance(error, TunesmithError):

@@ -14,7 +14,6 @@ from tunesmith.names import CONTAINER
 from tunesmith.plan.objects import Object, get, items
 
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
-REPLICA_INDEX = "training.kubeflow.org/replica-index"
 JOB_NAME = "training.kubeflow.org/job-name"
 MAX_TERMINATION = 4096
 _DIGEST = re.compile(r"[0-9a-f]{64}")

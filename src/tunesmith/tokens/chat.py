@@ -150,10 +150,6 @@ class ChatTokenizer:
         """The same without a character at the end of which bytes are missing: the text of a cut reply."""
         return self._whole.text(ids, self._encoder.decode)
 
-    def is_whole(self, ids: Sequence[int]) -> bool:
-        """Whether `ids` end with a whole character."""
-        return not self._whole.unfinished(ids)
-
     @cached_property
     def _whole(self) -> WholeCharacters:
         return WholeCharacters(self.tokenizer)

@@ -5,7 +5,6 @@ Refuses to know how samples are made: it would find a mistake in `chat.py`.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy.typing as npt
 
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.conversation import Sample
 
 Ids = npt.NDArray[np.int32]
 LossWeights = npt.NDArray[np.float32]
@@ -113,24 +111,6 @@ class Checker:
         table[list(wanted)] = True
         found: Mask = table[ids]
         return found
-
-
-def check_sample(
-    sample: Sample,
-    tokenizer: ChatTokenizer,
-    kind: str,
-    *,
-    truncate_reply: bool = False,
-    vocab_size: int | None = None,
-) -> None:
-    """As `Checker.check`, for one sample. Raises LabelError."""
-    if len(sample.ids) != len(sample.weights):
-        raise LabelError(f"The sample has {len(sample.ids)} ids but {len(sample.weights)} weights.")
-    ids = np.frombuffer(array("i", sample.ids), np.int32)
-    weights = np.frombuffer(array("f", sample.weights), np.float32)
-    if not len(ids):
-        raise SampleError(0, "The sample is empty.")
-    Checker(tokenizer, vocab_size).check(ids, weights, [len(ids)], kind, truncate_reply=truncate_reply)
 
 
 def _owner(at: int, ends: npt.NDArray[np.int64]) -> int:

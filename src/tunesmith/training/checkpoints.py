@@ -41,9 +41,6 @@ class Ranks:
     """Values of all ranks, in order, on every rank."""
 
 
-ALONE = Ranks(0, 0, 1, lambda value: [value])
-
-
 class Checkpoints:
     """The checkpoints of one output."""
 
