@@ -13,9 +13,10 @@ from jsonschema import Draft7Validator
 from referencing import Registry, Resource
 from test_api_right_manifests import RIGHT
 from tests.cases import each
+from tests.manifests import parse_text
 
 from tunesmith.api.json_schema import ANY_KIND, any_kind_schema, file_name, kind_schema, write_schemas
-from tunesmith.api.manifest import SPECS, parse_text
+from tunesmith.api.manifest import SPECS
 from tunesmith.names import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
