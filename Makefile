@@ -17,7 +17,7 @@ PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
 LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
 
-.PHONY: demo chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
+.PHONY: demo docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -59,6 +59,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.dead_code
+
+docs: $(VENV)/.dev ## the site of README and docs/ in build/site; fails on a link or an anchor that leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md and the golden renders; tests check that nothing changes
 	$(BIN)/tunesmith crds --output crds/
