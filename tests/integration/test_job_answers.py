@@ -10,6 +10,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -184,17 +185,24 @@ def test_a_dialogue_fails_by_itself(
 
 
 def test_several_refused_for_what_is_in_them_at_the_end(stub: Stub, tmp_path: Path) -> None:
-    """All of the last round's corrections, which come when nothing else is left, and half of all before."""
-    bad = error(400, "Not this.")
+    """All of the last round's corrections, which come when nothing else is left, and half of all before.
+
+    They are also the very first requests, and each has an id of its own.
+    """
+    asked = count(100)
 
     def script(request: Any, before: int) -> Response | None:
         said = json.dumps(request["messages"])
-        return bad if any(f"Why {number}?" in said for number in range(6)) else None
+        bad = any(f"Why {number}?" in said for number in range(6))
+        return error(400, f"Not this. Request req_{next(asked)}") if bad else None
 
     stub.script(script)
-    job = Job(tmp_path, stub, maxFailedRatio=0.9)
-    assert job.run() is None
-    assert sorted(line["id"] for line in job.lines(FAILED_KEY)) == [f"s{number}" for number in range(6)]
+    for parallel in (1, 16):
+        job = Job(
+            tmp_path / str(parallel), stub, maxFailedRatio=0.9, limits={"maxParallelRequests": parallel}
+        )
+        assert job.run() is None
+        assert sorted(line["id"] for line in job.lines(FAILED_KEY)) == [f"s{number}" for number in range(6)]
 
 
 EVERYONE = [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.dialogue.standing import ENOUGH, MOST_TIMES, EndpointStanding, RefusalVerdict
+from tunesmith.dialogue.standing import AT_FIRST, ENOUGH, MOST_TIMES, EndpointStanding, RefusalVerdict
 
 AGAIN, REQUEST, ENDPOINT, END = (
     RefusalVerdict.ASK_AGAIN,
@@ -14,6 +14,9 @@ AGAIN, REQUEST, ENDPOINT, END = (
     RefusalVerdict.ENDPOINT,
     RefusalVerdict.END,
 )
+
+
+MANY = "abcdefghijklmnop"
 
 
 def play(steps, calls="abcdefgh"):
@@ -60,7 +63,11 @@ def play(steps, calls="abcdefgh"):
         ("a+ b! c! b!", "abcdef", [AGAIN, AGAIN, ENDPOINT]),
         # All that there are, from the start.
         ("a- b- a-", "ab", [AGAIN, AGAIN, END]),
-        ("a- b- c- d- e- a-", "abcdefgh", [*[AGAIN] * 4, ENDPOINT, END]),
+        ("a- b- c- d- e- a-", "abcdefgh", [AGAIN] * 6),
+        ("a- b- c- d- e- f- g- h- a-", "abcdefgh", [*[AGAIN] * 8, END]),
+        (" ".join(f"{name}-" for name in MANY + "a"), MANY + "z", [*[AGAIN] * 15, ENDPOINT, END]),
+        # The first records of a file are all refused for what is in them.
+        ("a- b- c- d- e- f- g+ a-", "abcdefgh", [*[AGAIN] * 6, REQUEST]),
         # A few of many, from the start.
         ("a- b- a- b- c+ a- b-", "abcdefgh", [*[AGAIN] * 4, REQUEST, REQUEST]),
     ],
@@ -90,7 +97,7 @@ def test_from_the_start_what_was_sent_before_is_waited_for():
         standing.returned(standing.send())
         return standing.refused(case, "No.")
 
-    verdicts = [refused(case) for _ in range(3) for case in cases[:ENOUGH]]
+    verdicts = [refused(case) for _ in range(3) for case in cases[:AT_FIRST]]
     assert END not in verdicts
     assert ENDPOINT in verdicts  # everyone pauses meanwhile
     standing.returned(slow)
@@ -109,15 +116,15 @@ def test_at_the_end_the_words_tell():
     standing.answered(standing.send())
     first, witness = standing.enter(), standing.enter()
     standing.send()
-    assert standing.refused(first, "Not this.") is AGAIN
+    assert standing.refused(first, "Not this. Request 17") is AGAIN
     standing.answered(standing.send())
     standing.leave(witness)
-    assert standing.refused(first, "Not this.") is REQUEST
+    assert standing.refused(first, "Not this. Request 18") is REQUEST
     standing.leave(first)
     left = [standing.enter() for _ in range(6)]
-    first_time = [standing.refused(case, "Not this.") for case in left]
+    first_time = [standing.refused(case, f"Not this. Request 5f-{at}") for at, case in enumerate(left)]
     assert first_time == [AGAIN] * 4 + [ENDPOINT] * 2
-    assert standing.refused(left[0], "Not this.") is REQUEST
+    assert standing.refused(left[0], "Not this. Request a0c") is REQUEST
     assert standing.refused(left[1], "Bad gateway.") is ENDPOINT
 
 

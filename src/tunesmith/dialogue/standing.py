@@ -13,15 +13,19 @@ Pure: knows nothing of HTTP, time and money.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
 ENOUGH = 5
 """Requests that were all refused, with no answer in between, are no longer taken for unlucky ones."""
+AT_FIRST = 16
+"""The same at an endpoint that has never answered: the first records of a file may all be of one kind."""
 MOST_TIMES = 4
 """Refusals after which one of a few that are left fails, though nobody was answered in between."""
 
 _MOST_SAID = 100
+_NUMBERS = re.compile(r"[\w-]*\d[\w-]*")
 
 
 class RefusalVerdict(Enum):
@@ -91,9 +95,10 @@ class EndpointStanding:
         case.refusals += 1
         if case.refusals == 1:
             case.since = self._sent
+        said = _NUMBERS.sub("#", said)  # each request has an id of its own
         others_answered = self._latest > case.since
         self._refused.add(case)
-        many = len(self._refused) >= ENOUGH
+        many = len(self._refused) >= (ENOUGH if self.worked or certain else AT_FIRST)
         if certain and not self.worked and (many or case.refusals > 1):
             return RefusalVerdict.END
         if case.refusals == 1:
@@ -117,7 +122,7 @@ class EndpointStanding:
 
     def _from_the_start(self, case: RefusedCall) -> RefusalVerdict:
         number = len(self._refused)
-        if number >= ENOUGH or (number > 1 and not self._witnesses):
+        if number >= AT_FIRST or (number > 1 and not self._witnesses):
             earlier = any(sent <= case.since for sent in self._under_way)
             return RefusalVerdict.ENDPOINT if earlier else RefusalVerdict.END
         return self._alone(case)
