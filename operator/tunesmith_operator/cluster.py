@@ -170,7 +170,7 @@ class Cluster:
             owners = items(get(created, "metadata", "ownerReferences"))
             if not any(get(owner, "uid") == uid for owner in owners):
                 message = f"{body['kind']} {name} exists but does not belong to this job"
-            raise NameTakenError(message) from None
+                raise NameTakenError(message) from None
         return created
 
     async def _existing(self, kind: Any, name: str, namespace: str) -> dict[str, Any]:
