@@ -6,11 +6,13 @@ import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.cases import each
 from tests.standin.openai_batches import Batch
 from tests.standin.openai_rules import Response, Rules, Settings
 from tests.unit.batch_world import BatchServer, JobWorld, endpoint_spec
 from tests.unit.dialogue_world import Role, ScriptedClient, everyone, planned, seeds
 
+from tunesmith.dialogue.batch.api import LASTING
 from tunesmith.dialogue.batch.run import reply_of
 from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import ServerReply
@@ -296,6 +298,39 @@ def test_a_key_that_is_refused_ends_the_job_and_one_refusal_does_not():
     server = BatchServer()
     server.answer = once
     assert finished(JobWorld(server)).failed == 0
+
+
+@each("status", [401, 403, 404, 302])
+@each("path", ["GET batches/", "GET files/", "POST batches"])
+def test_a_proxy_that_refuses_for_minutes_costs_nothing(status, path):
+    """From the first answer that is of the kind; nothing is sent twice."""
+    server, refused = BatchServer(), []
+
+    def answer(request):
+        asked = f"{request.method} {request.url.path.removeprefix('/v1/')}"
+        known = path != "POST batches" or server.stats["batches"]
+        if not known or not asked.startswith(path) or len(refused) >= 12:
+            return None
+        refused.append(asked)
+        return httpx2.Response(status, text="<html>Forbidden</html>")
+
+    server.answer = answer
+    assert finished(JobWorld(server)).failed == 0
+    assert len(refused) == 12
+    assert (server.stats["batches"], server.stats["asked_twice"]) == (3, 0)
+
+
+def test_refusals_that_last_end_a_job_that_has_worked():
+    server = BatchServer()
+
+    def answer(request):
+        known = server.stats["batches"] and request.url.path.startswith("/v1/batches/")
+        return httpx2.Response(403, text="<html>") if known else None
+
+    server.answer = answer
+    with pytest.raises(EndpointError, match="403"):
+        finished(JobWorld(server))
+    assert sum(asked.startswith("GET batches/") for asked in server.log) == LASTING
 
 
 REFUSED = Response(400, {"error": {"message": "I do not like it."}})

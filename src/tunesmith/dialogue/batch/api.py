@@ -30,7 +30,9 @@ MOST_FAILURES = 60
 TOLD = 4
 """Failures in a row that are told; fewer are over in some seconds."""
 REFUSALS = 3
-"""Refusals in a row of one request that are believed."""
+"""Refusals in a row of one request that are believed, of a server that has never answered otherwise."""
+LASTING = 25
+"""The same where it has, or where it has given the id itself: about ten minutes."""
 _NO_SUCH = (404, 405, 501)
 _PAGE, _MOST_PAGES = 100, 1000
 _NO_REQUEST = ChatRequest({}, 0, 0, 0)
@@ -68,6 +70,7 @@ class BatchApi:
         self, server: BatchServer, tell: Callable[[TunesmithError | None], None] = lambda error: None
     ) -> None:
         self._server, self._tell = server, tell
+        self._worked = False
 
     async def upload(self, tag: str, content: bytes, *, new: bool) -> str:
         """The id of the file of this tag. `new`: nobody has sent it before."""
@@ -101,11 +104,11 @@ class BatchApi:
 
     async def state(self, batch: str) -> BatchObject | None:
         """What the server says of a batch; None where it knows none."""
-        return await self._get(f"batches/{batch}")
+        return await self._get(f"batches/{batch}", LASTING)
 
     async def read_lines(self, file: str, take: Callable[[str], None]) -> None:
         """Hand over the lines of a file; the same ones come again where a connection broke. None: no file."""
-        await self._get(f"files/{file}/content", take=take, timeout=FILE_SECONDS)
+        await self._get(f"files/{file}/content", LASTING, take=take, timeout=FILE_SECONDS)
 
     async def cancel(self, batch: str) -> None:
         """Ask that nothing more is done for a batch. Whether it was heard, its state says."""
@@ -126,7 +129,7 @@ class BatchApi:
                 reply = await send()
                 found = _object(reply)
             if found is not None and "id" in found:
-                self._tell(None)
+                self._answered()
                 return found
             new = await self._pause(reply, f"POST {path}", failures)
         raise AssertionError
@@ -146,7 +149,7 @@ class BatchApi:
         """The first of a list, page by page; None too where the server keeps no list."""
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            page = await self._get(path, params={**query, **after, "limit": _PAGE})
+            page = await self._get(path, REFUSALS, params={**query, **after, "limit": _PAGE})
             listed = page.get("data") if page else None
             listed = [each for each in listed if _is_named(each)] if isinstance(listed, list) else []
             found = next((each for each in listed if is_it(each)), None)
@@ -157,21 +160,25 @@ class BatchApi:
             after = {"after": listed[-1]["id"]}
         return None
 
-    async def _get(self, path: str, **options: Any) -> BatchObject | None:
-        """The answer; None where there is no such thing."""
+    async def _get(self, path: str, believed: int, **options: Any) -> BatchObject | None:
+        """The answer; None where there is no such thing, as is `believed` after so many refusals."""
         for failures in count(1):
             reply = await self._server.exchange("GET", path, **options)
             good = 200 <= reply.status < 300 and not reply.trouble
             found = {} if good and "take" in options else _object(reply)
             if found is not None:
-                self._tell(None)
+                self._answered()
                 return found
-            if reply.status in _NO_SUCH and failures >= REFUSALS:
+            if reply.status in _NO_SUCH and failures >= believed:
                 return None
-            await self._pause(reply, f"GET {path}", failures)
+            await self._pause(reply, f"GET {path}", failures, believed)
         raise AssertionError
 
-    async def _pause(self, reply: ServerReply, what: str, failures: int) -> bool:
+    def _answered(self) -> None:
+        self._worked = True
+        self._tell(None)
+
+    async def _pause(self, reply: ServerReply, what: str, failures: int, believed: int = REFUSALS) -> bool:
         """Wait before asking again; whether the request was certainly not dealt with.
 
         Raises what ends the job.
@@ -186,7 +193,7 @@ class BatchApi:
                 after = outcome.retry_after
             if isinstance(outcome, Refused) and outcome.quota:
                 raise quota_error(self._server.name, outcome)
-            if isinstance(outcome, Denied) and failures >= REFUSALS:
+            if isinstance(outcome, Denied) and failures >= (LASTING if self._worked else believed):
                 raise self._refused(reply, what, outcome)
             why = why if isinstance(outcome, Answer) else outcome.why
         why = f"{what}: {why}"
