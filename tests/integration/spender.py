@@ -13,9 +13,10 @@ from tunesmith.artifacts.journal.fencing import begin_epoch
 from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.open import open_store
-from tunesmith.dialogue.budget import Budget, past_spending
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.calls import Caller
 from tunesmith.dialogue.endpoint import Endpoint
+from tunesmith.dialogue.ledger import past_spending
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import EndpointLimits
 from tunesmith.dialogue.money import Price, picodollars

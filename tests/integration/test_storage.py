@@ -739,25 +739,25 @@ def test_a_folder_serves_one_at_a_time(s3: EmbeddedS3) -> None:
 
 
 def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesmith.local.embedded_s3._weed", lambda: "/bin/false")
+    monkeypatch.setattr("tunesmith.local.embedded_s3.weed", lambda: "/bin/false")
     with pytest.raises(StorageTemporaryError, match=r"ended at its start\. Its log is .*server\.log"):
         EmbeddedS3(tmp_path / "s3").start()
 
 
 def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith.local import embedded_s3
+    from tunesmith.local import embedded_s3, weed
 
-    choose = embedded_s3._free_ports
+    choose = embedded_s3.free_ports
     takers: list[socket.socket] = []
 
     def too_late(wanted: dict[str, int]) -> dict[str, int]:
         ports = choose(wanted)
         if not takers:
-            takers.append(embedded_s3._bound(ports["filer.port.grpc"]))
+            takers.append(weed._bound(ports["filer.port.grpc"]))
             takers[0].listen()
         return ports
 
-    monkeypatch.setattr(embedded_s3, "_free_ports", too_late)
+    monkeypatch.setattr(embedded_s3, "free_ports", too_late)
     with EmbeddedS3(tmp_path / "s3") as server:
         server.create_bucket("bucket")
     takers[0].close()

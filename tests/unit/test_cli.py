@@ -389,7 +389,7 @@ def test_commands_say_which_extra_they_need(call, manifest, monkeypatch, command
 @pytest.mark.engine
 def test_s3_without_its_server_names_the_extra_that_has_it(call, manifest, monkeypatch, tmp_path):
     """As where tunesmith[train] is installed and nothing says that s3:// is elsewhere."""
-    monkeypatch.setattr("tunesmith.local.embedded_s3.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("tunesmith.local.weed.sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     for arguments in (["run", "-f", manifest], ["chat", "--model", "s3://models/mine/final_model"]):
         shown = call(*arguments)

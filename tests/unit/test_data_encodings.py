@@ -10,7 +10,7 @@ from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.artifacts.store import Entry, StorageOptions
 from tunesmith.data.files.records import read_records
-from tunesmith.data.prompts.load import read_articles
+from tunesmith.data.prompts.articles import read_articles
 from tunesmith.data.read import Item, Reader
 from tunesmith.dialogue.seeds import prepare_seeds
 

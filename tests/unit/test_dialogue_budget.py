@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import PriceSpec
-from tunesmith.dialogue.budget import Budget, Ledger, PastSpending, past_spending
+from tunesmith.dialogue.budget import Budget
+from tunesmith.dialogue.ledger import Ledger, PastSpending, past_spending
 from tunesmith.dialogue.money import PICO, Price, dollars, picodollars
 from tunesmith.dialogue.replies import ChatRequest, Usage
 from tunesmith.errors import BudgetError, StorageTemporaryError

@@ -27,9 +27,10 @@ from tests.unit.dialogue_world import (
 from tests.unit.endpoint_world import run
 
 from tunesmith.api.dialogue import EndpointSpec, RoleSpec
-from tunesmith.dialogue.budget import Budget, past_spending
+from tunesmith.dialogue.budget import Budget
 from tunesmith.dialogue.clients import EndpointClient, EngineClient, endpoint_client
 from tunesmith.dialogue.endpoint import request_of
+from tunesmith.dialogue.ledger import past_spending
 from tunesmith.dialogue.limiter import Limiter
 from tunesmith.dialogue.limits import EndpointLimits
 from tunesmith.dialogue.money import Price, picodollars

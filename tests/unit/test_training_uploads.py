@@ -11,7 +11,8 @@ from tunesmith.artifacts import background
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import StoppedError, StoragePermanentError, StorageTemporaryError, TunesmithError
 from tunesmith.training.checkpoints import Checkpoints
-from tunesmith.training.uploads import UploadHooks, Uploads
+from tunesmith.training.pending_upload import UploadHooks
+from tunesmith.training.uploads import Uploads
 
 QUICK = (0.001,)
 

@@ -1,23 +1,20 @@
-"""The parts all three kinds share: references, storage, output, resources, placement, run, hub, tracking."""
+"""The parts all three kinds share: references, storage, output, run, hub, tracking."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from pydantic.alias_generators import to_camel
 
-from tunesmith.api.addresses import ModelUri, OutputUri, Url, inside, inside_cel
+from tunesmith.api.addresses import ModelUri, OutputUri, Url
 from tunesmith.api.base import Model, Rule, one_of
+from tunesmith.api.resources import PlacementSpec, ResourcesSpec
 from tunesmith.api.ruled import Ruled
 from tunesmith.api.scalars import (
     JobName,
-    LabelValue,
     NotNegative,
     ObjectName,
     Positive,
-    Quantity,
-    ResourceName,
     Revision,
     SecretKey,
     ShortName,
@@ -122,92 +119,6 @@ class OutputSpec(Model):
     """What to do if the output already exists."""
 
 
-class ScratchSpec(Model):
-    """Local disk for models and checkpoints."""
-
-    size: Quantity | None = None
-    """Size of the disk."""
-    storage_class_name: ObjectName | None = None
-    """Storage class of a volume created for each pod; absent: an emptyDir."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "is required with storageClassName",
-            "!has(self.storageClassName) || has(self.size)",
-            lambda m: m.storage_class_name is None or m.size is not None,
-            "size",
-        ),
-    )
-
-
-class ResourcesSpec(Model):
-    """Resources of each pod; a node is a pod."""
-
-    nodes: Annotated[int, Field(ge=1, le=512)] = 1
-    """Number of pods."""
-    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 1
-    """GPUs of each pod."""
-    gpu_resource: ResourceName = "nvidia.com/gpu"
-    """Resource name of a GPU."""
-    cpu: Quantity | None = None
-    """CPUs of each pod."""
-    memory: Quantity | None = None
-    """Memory of each pod."""
-    shared_memory: Quantity | None = None
-    """Size of /dev/shm."""
-    scratch: ScratchSpec = Field(default_factory=ScratchSpec)
-    """Local disk for models and checkpoints."""
-
-
-class Toleration(Model):
-    """A Kubernetes toleration."""
-
-    key: Annotated[ShortText | None, Ruled("tolerations", absent="")] = None
-    """Key of the taint; absent with operator Exists: every taint."""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    """How key and value are compared."""
-    value: Annotated[str, Field(max_length=253)] | None = None
-    """Value of the taint."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint; absent: every effect."""
-    toleration_seconds: NotNegative | None = None
-    """How long a NoExecute taint is tolerated, in seconds."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "is required unless operator is Exists",
-            "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-            lambda m: m.key is not None or m.operator == "Exists",
-            "key",
-        ),
-        Rule(
-            "must be absent when operator is Exists",
-            "!has(self.value) || !has(self.operator) || self.operator == 'Equal'",
-            lambda m: m.value is None or m.operator == "Equal",
-            "value",
-        ),
-        Rule(
-            "needs effect NoExecute",
-            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            lambda m: m.toleration_seconds is None or m.effect == "NoExecute",
-            "tolerationSeconds",
-        ),
-    )
-
-
-class PlacementSpec(Model):
-    """Which nodes the pods may run on."""
-
-    node_selector: Annotated[
-        dict[Annotated[str, Ruled("nodeSelectors")], LabelValue], Field(max_length=32)
-    ] = Field(default={})
-    """Labels a node must have."""
-    tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(default=[])
-    """Taints the pods tolerate."""
-    priority_class_name: Annotated[ObjectName, Ruled("priorityClasses")] | None = None
-    """Priority class of the pods."""
-
-
 class RunSpec(Model):
     """Attempts, deadlines and suspension. These fields may change while the job runs."""
 
@@ -289,29 +200,3 @@ class JobSpec(Model):
     """The Hugging Face hub or a mirror."""
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     """Where metrics go besides metrics.jsonl."""
-
-
-def output_apart(message: str, *inputs: str) -> Rule:
-    """Return the rule that no input (snake case, dotted) is inside the output, which would overwrite it."""
-    return Rule(
-        message,
-        " && ".join(f"!({_set_cel(field)}{inside_cel(_camel_path(field))})" for field in inputs),
-        lambda m: not any(inside(_at(m, field), m.output.uri) for field in inputs),
-        "output.uri",
-    )
-
-
-def _camel_path(field: str) -> str:
-    return "self." + ".".join(to_camel(part) for part in field.split("."))
-
-
-def _set_cel(field: str) -> str:
-    """Return `has(…) && ` for every optional part of the path: all but the first."""
-    parts = _camel_path(field).split(".")
-    return "".join(f"has({'.'.join(parts[: i + 1])}) && " for i in range(2, len(parts)))
-
-
-def _at(model: Any, field: str) -> Any:
-    for part in field.split("."):
-        model = model and getattr(model, part)
-    return model

@@ -8,17 +8,12 @@ from pydantic import Field
 
 from tunesmith.api.addresses import StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.common import (
-    GenerationRunSpec,
-    JobSpec,
-    ModelSource,
-    ResourcesSpec,
-    SecretKeyRef,
-    output_apart,
-)
+from tunesmith.api.common import GenerationRunSpec, JobSpec, ModelSource, SecretKeyRef
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
+from tunesmith.api.output_apart import output_apart
 from tunesmith.api.prices import PriceSpec, listed
 from tunesmith.api.records import RecordsSource, seed_column_rule
+from tunesmith.api.resources import ResourcesSpec
 from tunesmith.api.scalars import (
     Encoding,
     JsonObject,

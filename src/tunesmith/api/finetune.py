@@ -8,10 +8,11 @@ from pydantic import Field
 
 from tunesmith.api.addresses import inside, inside_cel
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.common import JobSpec, ModelSource, output_apart
+from tunesmith.api.common import JobSpec, ModelSource
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.evaluate_only import COMPARE_RULES, evaluate_only_rules
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
+from tunesmith.api.output_apart import output_apart
 from tunesmith.api.scalars import (
     BoolOrAuto,
     IntOrAuto,

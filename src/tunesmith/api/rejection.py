@@ -7,9 +7,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from tunesmith.api.base import Rule
-from tunesmith.api.common import JobSpec, ModelSource, output_apart
+from tunesmith.api.common import JobSpec, ModelSource
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, SamplingSpec, VerifierSpec, VllmEngine
+from tunesmith.api.output_apart import output_apart
 from tunesmith.api.scalars import Ratio
 
 

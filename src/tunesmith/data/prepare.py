@@ -25,7 +25,7 @@ from tunesmith.data.hash_split import group_of, rank, threshold
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.parallel_encoder import EncodeResult, EncodingSettings, ParallelEncoder
 from tunesmith.data.prepared import Prepared, load_prepared, save_report
-from tunesmith.data.prompts.load import read_laws
+from tunesmith.data.prompts.articles import read_laws
 from tunesmith.data.read import Item, Reader, RecordChoice
 from tunesmith.data.record import BadRecord, Skipped
 from tunesmith.data.report import DatasetReport, ReportBuilder

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tunesmith.dialogue.answers import read
-from tunesmith.dialogue.budget import PastSpending, past_spending
 from tunesmith.dialogue.calls import cost_of
 from tunesmith.dialogue.endpoint import request_of
+from tunesmith.dialogue.ledger import PastSpending, past_spending
 from tunesmith.dialogue.money import Price
 from tunesmith.dialogue.replies import ServerReply
 from tunesmith.dialogue.turns import BATCH, BUDGET, HELD, RETRY, Held, call_of_try, held_by

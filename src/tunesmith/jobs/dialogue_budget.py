@@ -8,7 +8,8 @@ from typing import Any
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.artifacts.journal.rows import CommittedRows
-from tunesmith.dialogue.budget import Budget, PastSpending
+from tunesmith.dialogue.budget import Budget
+from tunesmith.dialogue.ledger import PastSpending
 from tunesmith.dialogue.money import Price, picodollars
 from tunesmith.dialogue.spending import spending
 from tunesmith.dialogue.statistics import LostInFlight

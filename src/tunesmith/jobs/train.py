@@ -99,7 +99,8 @@ class Training:
     # --- What the trainer is made of.
 
     def _uploads(self) -> Uploads:
-        from tunesmith.training.uploads import UploadHooks, Uploads
+        from tunesmith.training.pending_upload import UploadHooks
+        from tunesmith.training.uploads import Uploads
 
         session = self._session
         hooks = UploadHooks(

@@ -15,8 +15,8 @@ from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.files.columns import Columns
 from tunesmith.data.files.records import read_records
 from tunesmith.data.formats.legal import Laws
+from tunesmith.data.prompts.articles import read_articles
 from tunesmith.data.prompts.asking import Ask, ask_a_user, ask_about_cases, ask_by_messages, ask_plainly
-from tunesmith.data.prompts.load import read_articles
 from tunesmith.data.prompts.presets import Preset
 from tunesmith.data.record import BadRecord, RecordProblem
 from tunesmith.errors import DataError, UsageError

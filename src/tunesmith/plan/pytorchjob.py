@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import names
-from tunesmith.api.common import JobSpec, ResourcesSpec, ScratchSpec, SecretKeyRef
+from tunesmith.api.common import JobSpec, SecretKeyRef
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.generation import EngineSpec
 from tunesmith.api.rejection import RejectionSampleSpec
+from tunesmith.api.resources import ResourcesSpec, ScratchSpec
 from tunesmith.names import Kind
 
 API_VERSION = "kubeflow.org/v1"

@@ -17,79 +17,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunesmith.artifacts.background import PAUSES, OnTrouble, RetryingTask, ignore_trouble
-from tunesmith.artifacts.publish import FileInfo
+from tunesmith.artifacts.background import RetryingTask
 from tunesmith.artifacts.transfer import describe, for_each
 from tunesmith.errors import StoppedError, StorageTemporaryError, TunesmithError
 from tunesmith.names import CHECKPOINT_PREFIX, checkpoint_key
 from tunesmith.training.checkpoints import Checkpoints
+from tunesmith.training.pending_upload import PendingUpload, UploadHooks, UploadState, upload_state
 
 log = logging.getLogger(__name__)
-NEXT_SECONDS = 60.0
-"""How long the next save waits for a storage that is away before the one on its way is passed over."""
-LAST_SECONDS = 300.0
-"""How long the end of the run waits for a storage that is away."""
 SPARE_SECONDS = 3.0
 """What must be left for the last word when the program was told to stop."""
 _POLLS = (0.01, 0.5)  # how often ranks ask each other while they wait: at first, at last
-
-
-def _nothing() -> None:
-    return None
-
-
-@dataclass(slots=True)
-class UploadHooks:
-    """What the uploads need of the run they are part of."""
-
-    after: Callable[[], None] = _nothing
-    """Called on rank 0, in its thread, when a checkpoint is published: the logs go too."""
-    seconds_left: Callable[[], float | None] = lambda: None
-    """Until the program is killed, once it was told to stop."""
-    beat: Callable[[], None] = _nothing
-    """Called while waiting: this rank lives."""
-    next_seconds: float = NEXT_SECONDS
-    last_seconds: float = LAST_SECONDS
-    pauses: Sequence[float] = PAUSES
-    """Between tries."""
-    tell: OnTrouble = ignore_trouble
-    """Told of trouble with the storage, from a thread."""
-
-
-@dataclass(slots=True)
-class PendingUpload:
-    """One checkpoint on its way, as one rank sees it."""
-
-    step: int
-    folder: Path
-    best: int | None
-    phases: list[Callable[[RetryingTask], None] | None]
-    """What is left to do after the phase under way."""
-    task: RetryingTask | None = None
-    files: dict[str, FileInfo] = field(default_factory=dict)
-    """This node's, by their names below the checkpoint's folder."""
-    everyone: list[FileInfo] = field(default_factory=list)
-    """All nodes', once they are sent."""
-    sent: set[str] = field(default_factory=set)
-    published: bool = False
-    left: tuple[int, ...] | None = None
-    """Steps in the store after old ones were deleted, on rank 0 when all is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class UploadState:
-    """What a rank tells the others."""
-
-    done: bool
-    files: tuple[FileInfo, ...]
-    published: bool
-    left: tuple[int, ...] | None
-    trouble: str
-    error: TunesmithError | None
-    gives_up: bool
 
 
 class Uploads:
@@ -221,7 +161,7 @@ class Uploads:
 
     def _meet(self, upload: PendingUpload, gives_up: bool) -> str:
         """One exchange. Returns the trouble for which the checkpoint is given up, if it is."""
-        parts: list[UploadState] = self._ranks.gather(_part(upload, gives_up))
+        parts: list[UploadState] = self._ranks.gather(upload_state(upload, gives_up))
         for part in parts:
             if part.error is not None:
                 self._drop(upload)
@@ -280,20 +220,6 @@ class Uploads:
         if left is not None:
             return not last  # what time there is belongs to the newer one
         return waited > (self._hooks.last_seconds if last else self._hooks.next_seconds)
-
-
-def _part(upload: PendingUpload, gives_up: bool) -> UploadState:
-    task = upload.task
-    done = task is None or task.done
-    return UploadState(
-        done=done,
-        files=tuple(upload.files.values()) if done and not upload.everyone else (),
-        published=upload.published,
-        left=upload.left,
-        trouble=task.trouble.message if task is not None and task.trouble is not None else "",
-        error=task.error if task is not None else None,
-        gives_up=gives_up,
-    )
 
 
 def _delete_others(folder: Path) -> None:
