@@ -32,7 +32,7 @@ The first is for a pod that has answered before, the second for one that has not
 libraries from a slow disk, or waiting for the pods of other nodes."""
 
 
-class Answer(NamedTuple):
+class ProgressAnswer(NamedTuple):
     """The answer of the pod at `address`; `progress` is empty if it is invalid or there was none."""
 
     address: str
@@ -74,13 +74,15 @@ async def _ask(http: aiohttp.ClientSession, address: str, port: int) -> dict[str
         return {}
 
 
-async def read_all(cache: Cache, http: aiohttp.ClientSession, port: int = PROGRESS_PORT) -> dict[Key, Answer]:
+async def read_all(
+    cache: Cache, http: aiohttp.ClientSession, port: int = PROGRESS_PORT
+) -> dict[Key, ProgressAnswer]:
     """Query every running job with a pod once."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(address: str) -> Answer:
+    async def one(address: str) -> ProgressAnswer:
         async with gate:
-            return Answer(address, await _ask(http, address, port))
+            return ProgressAnswer(address, await _ask(http, address, port))
 
     addresses = {key: address for key in cache.running() if (address := _address(cache, key))}
     answers = await asyncio.gather(*map(one, addresses.values()))
@@ -109,7 +111,7 @@ class Silence:
         self._pods: dict[Key, _Pod] = {}
 
     def news(
-        self, answers: Mapping[Key, Answer], known: Callable[[Key], Mapping[str, Any]], now: datetime
+        self, answers: Mapping[Key, ProgressAnswer], known: Callable[[Key], Mapping[str, Any]], now: datetime
     ) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Yield what to report of each job: its progress, or the last `known` and that it is unreachable."""
         before, self._pods = self._pods, {}

@@ -235,7 +235,7 @@ MISTAKES = {
     "attempt-0": ("render -f job.yaml --attempt 0", "Invalid value for '--attempt'"),
     "runtime": ("render -f job.yaml --set runtime=x", "spec.runtime: is not offered here; offered: default"),
     "reference-to-nowhere": ("render -f nowhere.yaml", "FineTuneJob gone is not among the manifests given"),
-    "cycle": ("validate -f loop.yaml", "(FineTuneJob tune): spec.model.fromJob: names this job itself"),
+    "cycle": ("validate -f loop.yaml", "(FineTuneJob tune): spec.model.fromJob: references this job itself"),
     "cycle-of-two": ("validate -f pair.yaml", "wait for each other: FineTuneJob"),
     "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: is already defined in job.yaml"),
     "run-reference-to-nowhere": ("run -f nowhere.yaml", "FineTuneJob gone is not in these files"),

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cases import each
 
-from tunesmith.api.datasets import CharacterFormat
+from tunesmith.api.data_formats import CharacterFormat
 from tunesmith.data.formats.character import BACKGROUND_KEYS, conversation_from_character
 from tunesmith.data.record import RecordProblem, RecordSkipped
 from tunesmith.tokens.conversation import Message

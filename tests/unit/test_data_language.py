@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from tunesmith.api.datasets import CharacterFormat, UserSimulationFormat
+from tunesmith.api.data_formats import CharacterFormat, UserSimulationFormat
 from tunesmith.data.formats.character import conversation_from_character, instructions
 from tunesmith.data.formats.language import language_of
 from tunesmith.data.formats.user_simulation import user_items

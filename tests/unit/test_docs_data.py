@@ -9,7 +9,8 @@ import yaml
 from tests.fixtures.steps import small_spec
 from tests.fixtures.tokenizers import load_family
 
-from tunesmith.api.datasets import CharacterFormat, DatasetSpec, UserSimulationFormat
+from tunesmith.api.data_formats import CharacterFormat, UserSimulationFormat
+from tunesmith.api.datasets import DatasetSpec
 from tunesmith.api.manifest import parse_document
 from tunesmith.artifacts.open import find_files
 from tunesmith.artifacts.store import StorageOptions

@@ -5,38 +5,29 @@ One pod, one program. Engines that the job brings itself run in it; every other 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shutil
-import threading
-import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.artifacts.background import RetryingTask
 from tunesmith.artifacts.journal.fencing import Epoch, begin_epoch, check_epoch
 from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.artifacts.journal.rows import CommittedRows, publish_rows
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.retrying_store import RetryingStore
-from tunesmith.artifacts.store import Store, storage_options
+from tunesmith.artifacts.store import storage_options
 from tunesmith.data.outcome import too_many_failed
 from tunesmith.dialogue.dry_run import dry_run, sentences
-from tunesmith.dialogue.money import dollars
 from tunesmith.dialogue.outputs import write_outputs
-from tunesmith.dialogue.prices import price_sentences, priced
-from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, DialogueCounts, DialoguePlan, generate
+from tunesmith.dialogue.prices import priced
+from tunesmith.dialogue.rounds import DialoguePlan
 from tunesmith.dialogue.seed_store import StoredSeeds
 from tunesmith.dialogue.seeds import prepare_seeds
-from tunesmith.dialogue.state import Role
 from tunesmith.dialogue.templates import Templates, load_templates
-from tunesmith.dialogue.turns import ModelClient
 from tunesmith.errors import TooManyFailedError
 from tunesmith.jobs.added_records import (
     SEEDS,
@@ -46,16 +37,15 @@ from tunesmith.jobs.added_records import (
     sources_of,
     with_added,
 )
-from tunesmith.jobs.dialogue_batches import Batching, awaited, uses_batches
-from tunesmith.jobs.dialogue_budget import lost_in_flight, open_budget
-from tunesmith.jobs.dialogue_clients import open_clients, tell_pauses
+from tunesmith.jobs.dialogue_asking import ask
+from tunesmith.jobs.dialogue_budget import lost_in_flight
+from tunesmith.jobs.dialogue_session import DialogueSession
 from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.failed_again import retried_by, retry_rounds, with_failed
 from tunesmith.jobs.inputs import clean_scratch
 from tunesmith.jobs.output_lock import (
     RETRIED,
     SOURCES,
-    ExistingOutput,
     claim,
     inspect,
     is_finished,
@@ -63,7 +53,6 @@ from tunesmith.jobs.output_lock import (
 )
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
-from tunesmith.jobs.retry import retry_with_check
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.versions import versions
@@ -73,49 +62,6 @@ from tunesmith.plan.run import Run, digest
 from tunesmith.report.dialogue import render_dialogue_report
 
 log = logging.getLogger(__name__)
-SEND_SECONDS = 20.0
-"""How long the last rows may take to the storage when the job ends for another reason than being done."""
-LAST_WRITE_SECONDS = 4.0
-"""How long a record of the budget may take once the program was told to stop."""
-
-
-@dataclass(slots=True)
-class DialogueSession:
-    """What the parts of a run share."""
-
-    run: Run
-    spec: DialogueGenSpec
-    world: World
-    progress: Progress
-    store: Store
-    found: ExistingOutput
-    stop: StopFlag
-    disk: str = ""
-    """Where rows are written before they are in the store (`disk.disk_name`)."""
-
-    @property
-    def folder(self) -> Path:
-        """Scratch of this start."""
-        return self.world.node_folder
-
-    def retry(self, name: str, work: Callable[[], object]) -> None:
-        """Do work with the storage, however long that is away."""
-        retry_with_check(name, work, self.stop.check, self.progress.teller(name))
-
-    def retry_write(self, name: str, work: Callable[[], object]) -> None:
-        """The same, also when the program was told to stop: then for some seconds, since little is left."""
-        began = time.monotonic()
-
-        def check() -> None:
-            asked = self.stop.asked_at
-            if asked is not None and time.monotonic() - max(asked, began) > LAST_WRITE_SECONDS:
-                self.stop.check()
-
-        retry_with_check(name, work, check, self.progress.teller(name))
-
-    def prices(self) -> list[str]:
-        """Which price counts for each endpoint."""
-        return price_sentences(cast(DialogueGenSpec, self.run.spec))
 
 
 def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
@@ -198,7 +144,7 @@ def _generate(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds) 
             wanted, job = session.run.retry_failed, _job(session.run, world)
             again = retry_rounds(session.found, job, wanted, earlier.get, journal)
             plan = replace(plan, again=again)
-            _ask(session, plan, seeds, journal, earlier)
+            ask(session, plan, seeds, journal, earlier)
         finally:
             earlier.close()
     finally:
@@ -210,90 +156,6 @@ def _rows(session: DialogueSession, epoch: Epoch, name: str) -> CommittedRows:
     rows = CommittedRows(session.store, epoch, session.folder / name)
     session.retry("Gathering the rows", rows.load)
     return rows
-
-
-def _ask(
-    session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds, journal: Journal, earlier: CommittedRows
-) -> None:
-    """Write every dialogue to its end; all rows are in the storage when this returns."""
-    tell = session.progress.teller("upload of rows")
-    upload = RetryingTask("Upload of rows", journal.keep_sending, threading.Event(), tell=tell)
-
-    def check() -> None:
-        session.stop.check()
-        if upload.error is not None:
-            raise upload.error
-
-    try:
-        asyncio.run(_talk(session, plan, seeds, journal, earlier, check))
-    except BaseException:
-        _flush(journal, upload, SEND_SECONDS)
-        raise
-    while not _flush(journal, upload, 1.0):
-        session.stop.check()
-    if upload.error is not None:
-        raise upload.error
-
-
-def _flush(journal: Journal, upload: RetryingTask, seconds: float) -> bool:
-    """Whether the last rows were sent within so many seconds."""
-    journal.end()
-    upload.expedite()
-    deadline = time.monotonic() + seconds
-    while not upload.done and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return upload.done
-
-
-async def _talk(
-    session: DialogueSession,
-    plan: DialoguePlan,
-    seeds: StoredSeeds,
-    journal: Journal,
-    earlier: CommittedRows,
-    check: Callable[[], None],
-) -> None:
-    for sentence in session.prices():
-        log.info("%s", sentence)
-    budget = open_budget(session.spec, session.disk, journal, earlier, session.retry_write)
-    batching = Batching(session.run.name, journal, earlier.get, session.retry_write, session.progress)
-    clients: dict[Role, ModelClient] = {}
-    began = time.monotonic()
-
-    def tell(tally: DialogueCounts) -> None:
-        left = (time.monotonic() - began) / tally.done * (len(seeds) - tally.done) if tally.done else None
-        session.progress.update(
-            phase="generating",
-            step=tally.done,
-            total=len(seeds),
-            dialogues=tally.done,
-            secondsLeft=left,
-            spentUsd=dollars(budget.spent) if budget else None,
-            lostInFlightUsd=dollars(budget.lost) if budget else None,
-            awaited=awaited(clients.values()),
-        )
-        tell_pauses(session.progress, clients)
-
-    async with AsyncExitStack() as opened:
-        clients |= await open_clients(
-            session.spec, session.world, session.progress, session.found.day, budget, batching, opened
-        )
-        most = MOST_OPEN_IN_BATCHES if uses_batches(session.spec) else MOST_OPEN
-        try:
-            await generate(
-                plan,
-                seeds,
-                clients,
-                journal,
-                earlier.get,
-                check=check,
-                tell=tell,
-                most_open=most,
-                lull=batching.lull,
-            )
-        finally:
-            if budget is not None:
-                await budget.close()
 
 
 def _finish(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds, epoch: Epoch) -> str:

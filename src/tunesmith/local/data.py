@@ -15,7 +15,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from rich.console import Console
 
-from tunesmith.api.datasets import DatasetSpec, PromptsSpec, SampledFormat
+from tunesmith.api.data_formats import SampledFormat
+from tunesmith.api.datasets import DatasetSpec, PromptsSpec
 from tunesmith.api.dialogue import SeedsSpec
 from tunesmith.api.scalars import Encoding
 from tunesmith.artifacts.store import StorageOptions

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.api.datasets import CharacterFormat
+from tunesmith.api.data_formats import CharacterFormat
 from tunesmith.data.formats.chat import LISTS, conversation
 from tunesmith.data.formats.fields import fields_of, optional_text, plain, present, text_field
 from tunesmith.data.formats.instruction import conversation_from_instruction

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from tunesmith.api.datasets import HistorySpec
+from tunesmith.api.data_formats import HistorySpec
 from tunesmith.data.formats.users import UserDialogue
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunesmith.api.datasets import UserSimulationFormat
+from tunesmith.api.data_formats import UserSimulationFormat
 from tunesmith.data.formats.user_words import WORDS
 from tunesmith.data.formats.users import UserDialogue, UserTurn
 from tunesmith.tokens.conversation import Block, Message, SystemText

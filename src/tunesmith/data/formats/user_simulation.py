@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
-from tunesmith.api.datasets import UserSimulationFormat
+from tunesmith.api.data_formats import UserSimulationFormat
 from tunesmith.data.formats.histories import UserTalks, history, one_line
 from tunesmith.data.formats.user_prompt import (
     OPENING,

