@@ -5,12 +5,10 @@ KUBECONFIG=… python bench/operator/burst.py burst|peer|finished [COUNT]
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +18,12 @@ import lightkube
 from counting import Counting
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
+from process import attempts, cpu, in_phase, megabytes, metrics, quiet, start
 
 JOB = create_namespaced_resource("tunesmith.dev", "v1alpha1", "FineTuneJob", "finetunejobs")
 CHILD = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs")
 CONFIG_MAP = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
 POD = create_namespaced_resource("", "v1", "Pod", "pods")
-METRICS, HEALTH = 18092, 18091
 QUIET = 60.0
 
 
@@ -55,52 +53,6 @@ async def in_parallel(make, count: int, at_once: int = 20) -> None:
             await make(i)
 
     await asyncio.gather(*(one(i) for i in range(count)))
-
-
-def start(namespace: str, module: list[str], log: Path, kubeconfig: Path | str) -> subprocess.Popen:
-    settings = {
-        "KUBECONFIG": str(kubeconfig),
-        "TUNESMITH_NAMESPACES": namespace,
-        "TUNESMITH_PORT": str(HEALTH),
-        "TUNESMITH_METRICS_PORT": str(METRICS),
-    }
-    return subprocess.Popen(module, env=os.environ | settings, stderr=log.open("wb"))
-
-
-def metrics() -> dict[str, float]:
-    """Every sample of /metrics, by its name with labels; empty while it does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-    except OSError:
-        return {}
-    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line[0] != "#"}
-
-
-def attempts() -> float:
-    return sum(value for name, value in metrics().items() if name.startswith("tunesmith_attempts_total"))
-
-
-def in_phase(phase: str) -> float:
-    return metrics().get(f'tunesmith_jobs{{kind="FineTuneJob",phase="{phase}"}}', 0)
-
-
-def megabytes(process: subprocess.Popen) -> float:
-    """Resident memory now."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def cpu(process: subprocess.Popen) -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def quiet(process: subprocess.Popen, seconds: float) -> float:
-    """CPU seconds used in some seconds when nothing happens."""
-    before = cpu(process)
-    await asyncio.sleep(seconds)
-    return cpu(process) - before
 
 
 async def until(look, every: float = 0.5, most: float = 900.0) -> None:

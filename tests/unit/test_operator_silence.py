@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from tunesmith.plan.trouble import UNANSWERED_SINCE
-from tunesmith_operator.progress import FIRST_PATIENCE, PATIENCE, Answer, Silence
+from tunesmith_operator.progress import FIRST_PATIENCE, PATIENCE, ProgressAnswer, Silence
 
 JOB, OTHER = ("ns", "FineTuneJob", "a"), ("ns", "FineTuneJob", "b")
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -20,7 +20,7 @@ def heard(*rounds):
 
 
 def answer(address="10.0.0.1", **progress):
-    return {JOB: Answer(address, progress)}
+    return {JOB: ProgressAnswer(address, progress)}
 
 
 def test_a_pod_that_answers_no_more_is_told_of_with_since_when():
@@ -37,7 +37,7 @@ def test_a_pod_that_has_never_answered_may_take_its_time_to_start():
 def test_an_answer_ends_it_and_a_pod_that_is_gone_is_forgotten():
     silent = [answer(step=7), *[answer()] * PATIENCE]
     assert heard(*silent, answer(step=8), answer())[-2:] == [{"step": 8}, None]
-    assert heard(*silent, {OTHER: Answer("10.0.0.2", {"step": 8})}, answer())[-1] is None
+    assert heard(*silent, {OTHER: ProgressAnswer("10.0.0.2", {"step": 8})}, answer())[-1] is None
 
 
 def test_the_pod_of_another_attempt_is_another_one():

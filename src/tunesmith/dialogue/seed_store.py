@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tunesmith.artifacts.folder_writer import FACTS, FolderWriter
 from tunesmith.artifacts.journal.key_set import digest_of
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.formats.fields import unread_text
@@ -29,27 +28,21 @@ from tunesmith.data.hash_split import rank
 from tunesmith.data.report import counted
 from tunesmith.dialogue.state import PlannedSeed
 
-_FACTS, _ROWS, _DIGESTS = "facts.json", "rows", "digests"
+_ROWS, _DIGESTS = "rows", "digests"
 _NUMBER = np.dtype("<i8")
 _NAMED = 3
 
 
-class SeedWriter:
+class SeedWriter(FolderWriter):
     """Writes one folder. Use as a context manager: without `finish`, nothing is left behind.
 
-    `shuffle_seed` orders the seeds by their keys alone; without it they stay as they come. Raises what
-    `local_files.explain` makes of an OSError.
+    `shuffle_seed` orders the seeds by their keys alone; without it they stay as they come.
     """
 
     def __init__(self, folder: Path, shuffle_seed: int | None) -> None:
-        self._folder, self.temp = folder, folder.with_name(f"{folder.name}.new")
+        super().__init__(folder, (_ROWS, _DIGESTS))
         self._shuffle_seed = shuffle_seed
         self._starts, self._ranks, self._digest = array("q", [0]), array("Q"), sha256()
-        with explained("write", self.temp):
-            shutil.rmtree(self.temp, ignore_errors=True)
-            self.temp.mkdir(parents=True)
-            self._rows = (self.temp / _ROWS).open("wb")
-            self._digests = (self.temp / _DIGESTS).open("wb")
 
     def add(self, seed: PlannedSeed) -> None:
         """Append a seed, whose texts hold no halves of surrogate pairs."""
@@ -57,8 +50,8 @@ class SeedWriter:
         row = json.dumps([seed.id, seed.key, rounds, seed.seed], ensure_ascii=False).encode() + b"\n"
         told = json.dumps([seed.id, rounds], ensure_ascii=False)
         with explained("write", self.temp):
-            self._rows.write(row)
-            self._digests.write(digest_of(seed.key) + digest_of(told))
+            self.files[_ROWS].write(row)
+            self.files[_DIGESTS].write(digest_of(seed.key) + digest_of(told))
         self._digest.update(row)
         self._starts.append(self._starts[-1] + len(row))
         if self._shuffle_seed is not None:
@@ -73,23 +66,9 @@ class SeedWriter:
         if self._shuffle_seed is not None:
             order = np.argsort(np.asarray(self._ranks), kind="stable")
         told = {"digest": self._digest.hexdigest(), "facts": dict(facts)}
-        with explained("write", self.temp):
-            self._rows.close()
-            self._digests.close()
-            (self.temp / "starts").write_bytes(np.asarray(self._starts, _NUMBER).tobytes())
-            (self.temp / "order").write_bytes(order.astype(_NUMBER).tobytes())
-            (self.temp / _FACTS).write_text(json.dumps(told, ensure_ascii=False), "utf-8")
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self.temp.rename(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in (self._rows, self._digests):
-            with suppress(OSError):  # of a full disk, which has been told already
-                file.close()
-        shutil.rmtree(self.temp, ignore_errors=True)
+        starts = np.asarray(self._starts)
+        files = {"starts": starts.astype(_NUMBER).tobytes(), "order": order.astype(_NUMBER).tobytes()}
+        self.finish_folder(files, told)
 
 
 class StoredSeeds:
@@ -101,8 +80,8 @@ class StoredSeeds:
     """
 
     def __init__(self, folder: Path) -> None:
-        with explained("read", folder / _FACTS):
-            told = json.loads((folder / _FACTS).read_text("utf-8"))
+        with explained("read", folder / FACTS):
+            told = json.loads((folder / FACTS).read_text("utf-8"))
             self._starts = np.fromfile(folder / "starts", _NUMBER)
             self._order = np.fromfile(folder / "order", _NUMBER)
             self._rows = FileIO(folder / _ROWS)

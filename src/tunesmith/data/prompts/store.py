@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from io import FileIO
@@ -22,6 +20,7 @@ from typing import Any, Self, overload
 
 import numpy as np
 
+from tunesmith.artifacts.folder_writer import FACTS, FolderWriter
 from tunesmith.artifacts.journal.key_set import DIGEST_SIZE, digest_of
 from tunesmith.artifacts.local_files import explained
 from tunesmith.data.formats.fields import unread_text
@@ -31,7 +30,6 @@ from tunesmith.tokens.conversation import Message
 
 # What nests deeper is a mistake or malice, and would end the recursion of whoever writes or sends it.
 DEEPEST = 100
-_FACTS = "facts.json"
 _NAMED = 3
 _FILES = ("rows", "tokens", "ids", "digests")
 _ID_TYPE, _START_TYPE = np.dtype("<i4"), np.dtype("<i8")
@@ -94,29 +92,21 @@ def _is_deep(record: dict[str, Any]) -> bool:
     return bool(level)
 
 
-class PromptWriter:
-    """Writes one folder. Use as a context manager: without `finish`, nothing is left behind.
-
-    An unfinished folder of a process that was killed is cleared away by the next one. Raises what
-    `local_files.explain` makes of an OSError.
-    """
+class PromptWriter(FolderWriter):
+    """Writes one folder. Use as a context manager: without `finish`, nothing is left behind."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self.temp = folder, folder.with_name(f"{folder.name}.new")
+        super().__init__(folder, _FILES)
         self._row_starts, self._token_starts = array("q", [0]), array("q", [0])
         self._digest = sha256()
-        with explained("write", self.temp):
-            shutil.rmtree(self.temp, ignore_errors=True)
-            self.temp.mkdir(parents=True)
-            self._files = {name: (self.temp / name).open("wb") for name in _FILES}
 
     def add(self, packed: PackedPrompt) -> None:
         """Append a prompt."""
         with explained("write", self.temp):
-            self._files["rows"].write(packed.row)
-            self._files["tokens"].write(packed.tokens)
-            self._files["ids"].write(json.dumps(packed.id).encode() + b"\n")
-            self._files["digests"].write(digest_of(packed.id) + _content_digest(packed))
+            self.files["rows"].write(packed.row)
+            self.files["tokens"].write(packed.tokens)
+            self.files["ids"].write(json.dumps(packed.id).encode() + b"\n")
+            self.files["digests"].write(digest_of(packed.id) + _content_digest(packed))
         self._row_starts.append(self._row_starts[-1] + len(packed.row))
         self._token_starts.append(self._token_starts[-1] + len(packed.tokens) // _ID_TYPE.itemsize)
         # A row ends with its line break, and the tokens' size is told: no two lists of prompts look alike.
@@ -135,23 +125,9 @@ class PromptWriter:
             "longest": int(np.diff(starts).max(initial=0)),
         }
         told = {"digest": self._digest.hexdigest(), "facts": counted}
-        with explained("write", self.temp):
-            for file in self._files.values():
-                file.close()
-            (self.temp / "row_starts").write_bytes(np.asarray(self._row_starts, _START_TYPE).tobytes())
-            (self.temp / "token_starts").write_bytes(starts.astype(_START_TYPE).tobytes())
-            (self.temp / _FACTS).write_text(json.dumps(told, ensure_ascii=False), "utf-8")
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self.temp.rename(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in self._files.values():
-            with suppress(OSError):  # of a full disk, which has been told already
-                file.close()
-        shutil.rmtree(self.temp, ignore_errors=True)
+        starts_of = {"row_starts": np.asarray(self._row_starts), "token_starts": starts}
+        files = {name: array_.astype(_START_TYPE).tobytes() for name, array_ in starts_of.items()}
+        self.finish_folder(files, told)
 
 
 class Prompts(Sequence[Prompt]):
@@ -164,8 +140,8 @@ class Prompts(Sequence[Prompt]):
     """
 
     def __init__(self, folder: Path) -> None:
-        with explained("read", folder / _FACTS):
-            told = json.loads((folder / _FACTS).read_text("utf-8"))
+        with explained("read", folder / FACTS):
+            told = json.loads((folder / FACTS).read_text("utf-8"))
             self.digest: str = told["digest"]
             self.facts: dict[str, Any] = told["facts"]
             self._row_starts = np.memmap(folder / "row_starts", _START_TYPE, "r")
