@@ -1,4 +1,4 @@
-"""The shell blocks of a page, by section; one below a line `<!-- not run: REASON -->` is not run."""
+"""The blocks of a page, by section; one below a line `<!-- not run: REASON -->` is not run."""
 
 import re
 import shlex
@@ -12,6 +12,13 @@ _PART = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 CLUSTER_PROGRAMS = {"kubectl", "helm"}
+# Others are run here, in a folder that has nothing but what a page says to make.
+PROGRAMS = {"tunesmith", "cp", "grep", "."}
+FIRST = ["README.md", "docs/commands.md", "CONTRIBUTING.md", "DEVELOPMENT.md", "SECURITY.md"]
+PAGES = [
+    *dict.fromkeys([*FIRST, *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md")))])
+]
+"""Where commands and manifests are shown to people, in the order in which somebody reads them."""
 _FILE = re.compile(r"# ([\w.-]+\.yaml)\n")
 
 
@@ -23,6 +30,7 @@ class Block:
     section: str
     text: str
     reason: str = ""
+    language: str = "sh"
 
     @property
     def id(self) -> str:
@@ -37,7 +45,12 @@ class Block:
     @property
     def on_cluster(self) -> bool:
         """Whether it is run on a cluster."""
-        return not self.reason and self.programs <= CLUSTER_PROGRAMS
+        return not self.reason and self.language == "sh" and self.programs <= CLUSTER_PROGRAMS
+
+    @property
+    def here(self) -> bool:
+        """Whether it is run on this machine."""
+        return not self.reason and self.language == "sh" and not self.on_cluster
 
     def commands(self) -> list[list[str]]:
         """Return each command as words; a pipe's parts are commands of their own."""
@@ -60,7 +73,7 @@ def blocks(page: str, language: str = "sh") -> list[Block]:
         if part["heading"]:
             section = part["heading"]
         elif part["language"] == language:
-            found.append(Block(page, section, part["text"], part["reason"] or ""))
+            found.append(Block(page, section, part["text"], part["reason"] or "", language))
     return found
 
 

@@ -1,4 +1,4 @@
-"""README and docs/install.md, word for word: every block that a cluster can run is given to a shell.
+"""README and docs, word for word: every block that a cluster can run is given to a shell.
 
 Needs a cluster for itself: without Tunesmith, without the namespaces that the pages name, and without jobs.
 The kubelet and the operator are played: once the CRDs are there, the operator's deployment is called ready.
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from tests.crds import established, wait_until_established
-from tests.docs_blocks import blocks, files
+from tests.docs_blocks import PAGES, blocks, files
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = "docs/install.md"
-NAMESPACES = ("tunesmith-system", "research", "vision")
+NAMESPACES = ("tunesmith-system", "research", "vision", "team-a")
 JOBS = "finetunejobs.tunesmith.dev,rejectionsamplejobs.tunesmith.dev,dialoguegenjobs.tunesmith.dev"
 READY = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
 DEPLOYMENT = {
@@ -171,17 +171,19 @@ def section(page, name):
 
 INSTALLED = section(INSTALL, "Install on a cluster")
 SECTIONS = dict.fromkeys(
-    (b.page, b.section) for page in ("README.md", INSTALL) for b in blocks(page) if b.on_cluster
+    (block.page, block.section) for page in PAGES for block in blocks(page) if block.on_cluster
 )
-BEFORE = {(INSTALL, "Remove"): INSTALLED[:1]}
-"""What a section begins with; the others begin with nothing."""
+TEAM = "kubectl create namespace team-a"
+SCRATCH = {("README.md", "On a cluster"), *((INSTALL, name) for _, name in SECTIONS if name != "Remove")}
+"""Sections that begin with nothing; the others begin with an installation, and a namespace of a team."""
 
 
 @pytest.mark.parametrize(("page", "name"), SECTIONS, ids=[f"{page}, {name}" for page, name in SECTIONS])
 def test_a_section_works_word_for_word(empty, operator, shell, request, page, name):
     if any("kubeflow" in text for text in section(page, name)):
         request.getfixturevalue("kubeflow")
-    for text in [*BEFORE.get((page, name), []), *section(page, name)]:
+    before = [] if (page, name) in SCRATCH else [INSTALLED[0], TEAM]
+    for text in [*before, *section(page, name)]:
         shell(text)
 
 

@@ -34,7 +34,7 @@ def document(page, kind):
 
 VALUES = {
     f"{page} {n}": text
-    for page in PAGES
+    for page in sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
     for n, text in enumerate(blocks(page, "yaml"))
     if "# values.yaml" in text
 }

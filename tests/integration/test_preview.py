@@ -5,15 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
-import shlex
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from rich.console import Console
-from tests.docs_blocks import blocks
-from tests.support import call_cli, chat_records, finetune, run_cli, write_jsonl, write_manifest
+from tests.support import chat_records, finetune, run_cli, write_jsonl, write_manifest
 
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import parse_document
@@ -205,22 +202,6 @@ REAL = [
     ("chat-torchtune/alpaca_tiny.json", "instruction"),
     ("chat-torchtune/chat_tiny.json", "chat"),
 ]
-
-
-def test_the_readmes_first_example_is_previewed_by_its_line(tmp_path: Path, tiny_model: Path) -> None:
-    shutil.copytree(EXAMPLES / "quickstart", tmp_path / "examples/quickstart")
-    shutil.copytree(tiny_model, tmp_path / ".demo/model")
-    (words,) = [
-        words
-        for block in blocks("README.md")
-        if not block.reason
-        for words in block.commands()
-        if words[:2] == ["tunesmith", "preview"]
-    ]
-    ended = call_cli(*words[1:], folder=tmp_path)
-    assert ended.code == 0, ended.text
-    assert "256 records → 256 samples" in ended.text
-    assert ended.text.splitlines()[-1] == f"To train on this: {shlex.join(['tunesmith', 'run', *words[2:]])}"
 
 
 def test_real_data(tmp_path: Path, tiny_model: Path) -> None:
