@@ -18,7 +18,7 @@ from admission import policy_refusal, policy_refused  # noqa: E402
 from full_manifests import FULL  # noqa: E402
 from hostile import ALLOWED, MANIFESTS, MINE  # noqa: E402
 
-from tunesmith.api.addresses import StorageUri, Url  # noqa: E402
+from tunesmith.api.addresses import RecordsUri, Url  # noqa: E402
 from tunesmith.api.admission import chart_text  # noqa: E402
 from tunesmith.api.field_paths import ITEMS, KEYS, VALUES  # noqa: E402
 from tunesmith.api.manifest import SPECS, parse_documents  # noqa: E402
@@ -231,7 +231,7 @@ def test_servers_are_compared_as_the_operator_compares_them(chart):
         assert len(refused) < len(urls) or not rule, rule
 
 
-BEGINNINGS = ["file://", "", "s3://bucket", "s3://bucket.x", "hf://"]
+BEGINNINGS = ["file://", "", "s3://bucket", "s3://bucket.x", "hf://", "hf://datasets/a"]
 PARTS = [
     "/models",
     "/modelsx",
@@ -242,6 +242,9 @@ PARTS = [
     "/run",
     "/.",
     "/..x",
+    "/b",
+    "@c",
+    "@c/d",
     "?x",
     "#x",
     "%20",
@@ -258,11 +261,14 @@ URIS = [
     ["/a.b", "s3://bucket"],
     ["file:///models/./a.b", "/var", "s3://bucket/a.b"],
     ["file:///proc"],
+    ["hf://datasets"],
+    ["hf://datasets/a/b", "s3://bucket/a.b"],
+    ["hf://datasets/a/b@c"],
 ]
 
 
 def test_addresses_are_compared_as_the_operator_compares_them(chart):
-    uris = taken(StorageUri, dict.fromkeys(ADDRESSES))
+    uris = taken(RecordsUri, dict.fromkeys(ADDRESSES))
     documents = [
         {"kind": "FineTuneJob", "spec": {"datasets": [{"uri": uri} for uri in some]}} for some in parts(uris)
     ]

@@ -59,8 +59,15 @@ FULL = {
                         "imitationInstruction": "i",
                     },
                 },
+                {"uri": "hf://datasets/org/files", "dataFiles": ["data/*.jsonl"], "text": {}},
             ],
-            "spec.validation": {"uri": "s3://data/v", "chat": {}, "systemPrompt": "Be brief."},
+            "spec.validation": {
+                "uri": "hf://datasets/org/set@v1",
+                "config": "main",
+                "split": "test",
+                "chat": {},
+                "systemPrompt": "Be brief.",
+            },
             "spec.previews": [
                 {
                     "name": "a",

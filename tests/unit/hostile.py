@@ -8,7 +8,7 @@ from good_manifests import DIALOGUE, FINE_TUNE, SAMPLE, changed
 
 # A rule as the chart's `allowed` has it.
 ALLOWED = {
-    "uris": ["s3://team-a", "hf://good", "file:///models"],
+    "uris": ["s3://team-a", "hf://good", "hf://datasets/good", "file:///models"],
     "endpoints": ["https://llm.example/v1", "https://s3.example"],
     "secrets": ["team-a-*", "s3"],
     "runtimes": ["default"],
@@ -57,6 +57,9 @@ URIS = [
     "s3://team-b/secret-model",
     "hf://goodbye/model",
     "hf://other/model",
+    "hf://datasets/goodbye/set",
+    "hf://datasets/other/set@good",
+    "hf://good@other/x",
 ]
 
 # Servers that the rules do not allow, some written like one of theirs.

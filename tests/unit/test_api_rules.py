@@ -82,7 +82,8 @@ def test_a_module_that_no_rule_names_is_refused(function):
 
 
 def test_what_rules_name_is_allowed():
-    uris = ["s3://team-a", "s3://team-a/x/y", "hf://good/model", "file:///models", "file:///models/a%20b"]
+    uris = ["s3://team-a", "s3://team-a/x/y", "hf://good/model", "hf://datasets/good/set@main"]
+    uris += ["hf://datasets/good/set", "file:///models", "file:///models/a%20b"]
     assert [uri for uri in uris if not STRICT.allow_uri(uri)] == []
     urls = ["https://llm.example/v1", "https://LLM.example:443/v1/chat", "https://s3.example/"]
     assert [url for url in urls if not STRICT.allow_endpoint(url)] == []

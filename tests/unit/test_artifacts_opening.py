@@ -117,14 +117,16 @@ _FOLDERS = {
 
 
 def test_there_is_no_other_way_to_what_an_address_names():
-    """`opening` alone splits addresses, `artifacts.open` alone makes stores, `from_hub` alone asks a hub."""
+    """`opening` alone splits addresses, `artifacts.open` makes stores, they and `from_hub` ask a hub."""
     makers = {
         "split_uri": {"artifacts/opening.py"},
         "S3Store": {"artifacts/open.py"},
         "FolderStore": {"artifacts/open.py"},
-        "snapshot_download": {"engines/hub.py"},
-        "hf_hub_download": set(),
-        "set_client_factory": {"engines/hub_client.py"},
+        "HubDataset": {"artifacts/open.py"},
+        "snapshot_download": {"engines/hub.py", "artifacts/hub/dataset.py"},
+        "hf_hub_download": {"artifacts/hub/dataset.py"},
+        "HfApi": {"artifacts/hub/dataset.py"},
+        "set_client_factory": {"artifacts/hub/client.py"},
         "urlopen": set(),
         "urlretrieve": set(),
         "Client": set(),

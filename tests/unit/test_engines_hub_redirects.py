@@ -15,9 +15,9 @@ from hostile import RULES
 from tunesmith import names
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts import inside
+from tunesmith.artifacts.hub.client import ask_only
 from tunesmith.artifacts.opening import check_connected
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.engines.hub_client import ask_only
 from tunesmith.engines.load import fetch_model
 from tunesmith.errors import ModelError, PermanentError, TemporaryError
 

@@ -78,7 +78,7 @@ def test_a_finished_job_reads_its_prompts_again_only_if_their_files_changed(tmp_
     path.write_text("one\n")
 
     def now():
-        return sources_of([path.as_uri()], StorageOptions())
+        return sources_of(SeedsSpec.model_validate({"uri": path.as_uri()}), StorageOptions())
 
     sources = now()
     found = finished(write(tmp_path / "p", *BEFORE), sources=sources)

@@ -246,7 +246,22 @@ OBJECTS = [
         "FineTuneJob",
     ),
     # addresses
-    ft("data-on-hub", {DATA: "hf://org/data"}, DATA, "write s3://bucket/key or file:///path"),
+    ft("data-on-hub", {DATA: "hf://org/data"}, DATA, "write hf://datasets/organisation/name or"),
+    ft("data-on-hub-path", {DATA: "hf://datasets/org/data/x.csv"}, DATA, "and name files in dataFiles"),
+    ft("data-on-hub-revision", {DATA: "hf://datasets/org/data@../x"}, DATA, "is not a data set on the hub"),
+    ft("model-is-data", {MODEL: "hf://datasets/name"}, MODEL, "is a data set on the hub, not a model"),
+    ft(
+        "config-of-a-file",
+        {"spec.datasets[0].config": "main"},
+        "spec.datasets[0].config",
+        "is for data sets on the hub",
+    ),
+    ft(
+        "files-and-split",
+        {"spec.datasets[0]": {"uri": "hf://datasets/a/b", "chat": {}, "split": "train", "dataFiles": ["x"]}},
+        "spec.datasets[0].dataFiles",
+        "leave out config and split",
+    ),
     ft("http-model", {MODEL: "https://x/y"}, MODEL, "write hf://organisation/name, s3://"),
     ft("hub-without-organisation", {MODEL: "hf://model"}, MODEL, "hf://organisation/name"),
     ft("relative-path", {DATA: "data/train.json"}, DATA, "is not an address"),

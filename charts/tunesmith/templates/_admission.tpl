@@ -47,7 +47,7 @@ s3://|hf://
 {{- else if regexMatch "^(file://)?/" . -}}
 (?:file://)?{{ trimPrefix "file://" . | include "tunesmith.admission.path" }}(?:/|$)
 {{- else -}}
-{{ regexReplaceAll "/+$" . "" | regexQuoteMeta }}(?:/|$)
+{{ regexReplaceAll "/+$" . "" | regexQuoteMeta }}{{ hasPrefix "hf://datasets/" . | ternary "(?:[/@]|$)" "(?:/|$)" }}
 {{- end -}}
 {{- end -}}
 

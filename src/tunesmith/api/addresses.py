@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 
 from tunesmith.api.ruled import Ruled
+from tunesmith.api.scalars import REVISION
 
 MAX_URI = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -22,7 +23,10 @@ _ENCODED = re.compile(_ENCODED_PATTERN)
 _NO_ENCODED = "an encoded '.', '/', '\\', '-', '_', '~', letter, digit or control character"
 _BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _S3 = re.compile(rf"{_BUCKET}(/.*)?")
-_HUB = r"hf://[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
+_HUB_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+_HUB = rf"hf://{_HUB_NAME}/{_HUB_NAME}"
+HUB_DATASETS = "hf://datasets/"
+_HUB_DATASET = rf"{HUB_DATASETS}({_HUB_NAME}/)?{_HUB_NAME}(@{REVISION})?"
 _HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?"
 _URL = rf"^https?://{_HOST}([/?#][^\\\x00-\x20\x7f]*)?$"
 
@@ -60,6 +64,8 @@ def _check_storage_uri(uri: str) -> str:
 def _check_model_uri(uri: str) -> str:
     if uri.startswith("hf://"):
         _check_path(uri)
+        if uri.startswith(HUB_DATASETS):
+            raise ValueError(_NO_MODEL)
         if not re.fullmatch(_HUB, uri):
             raise ValueError("is not a model on the hub; write hf://organisation/name")
         return uri
@@ -67,6 +73,22 @@ def _check_model_uri(uri: str) -> str:
         return _check_storage_uri(uri)
     except ValueError as error:
         raise ValueError(str(error).replace("write s3", "write hf://organisation/name, s3")) from None
+
+
+def _check_records_uri(uri: str) -> str:
+    if uri.startswith("hf://"):
+        _check_path(uri)
+        if not re.fullmatch(_HUB_DATASET, uri, re.ASCII):
+            raise ValueError(
+                "is not a data set on the hub; write hf://datasets/organisation/name or "
+                "hf://datasets/organisation/name@revision, and name files in dataFiles"
+            )
+        return uri
+    try:
+        return _check_storage_uri(uri)
+    except ValueError as error:
+        words = str(error).replace("write s3", "write hf://datasets/organisation/name, s3")
+        raise ValueError(words) from None
 
 
 def _check_output_uri(uri: str) -> str:
@@ -90,8 +112,9 @@ def _check_url(url: str) -> str:
     return url
 
 
-def _uri_schema(pattern: str) -> WithJsonSchema:
+def _uri_schema(pattern: str, *more: dict[str, str]) -> WithJsonSchema:
     rules = [
+        *more,
         {"rule": "!self.matches('(^|/)[.][.](/|$)')", "message": "must not contain '..'"},
         {
             "rule": "!self.matches('^([a-z0-9]+:/)?/.*//')",
@@ -113,6 +136,7 @@ def _uri_schema(pattern: str) -> WithJsonSchema:
     )
 
 
+_NO_MODEL = "is a data set on the hub, not a model; write hf://organisation/name"
 _FILE = r"(file://)?/[^/].*"
 _RULED = Ruled("uris")
 StorageUri = Annotated[
@@ -122,7 +146,19 @@ OutputUri = Annotated[
     str, AfterValidator(_check_output_uri), _uri_schema(rf"{_BUCKET}/[^/].*|{_FILE}"), _RULED
 ]
 ModelUri = Annotated[
-    str, AfterValidator(_check_model_uri), _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}|{_HUB}"), _RULED
+    str,
+    AfterValidator(_check_model_uri),
+    _uri_schema(
+        rf"{_BUCKET}(/.*)?|{_FILE}|{_HUB}",
+        {"rule": f"!self.startsWith('{HUB_DATASETS}')", "message": _NO_MODEL},
+    ),
+    _RULED,
+]
+RecordsUri = Annotated[
+    str,
+    AfterValidator(_check_records_uri),
+    _uri_schema(rf"{_BUCKET}(/.*)?|{_FILE}|{_HUB_DATASET}"),
+    _RULED,
 ]
 Url = Annotated[
     str,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith.api.addresses import StorageUri
+from tunesmith.api.addresses import RecordsUri
 from tunesmith.api.base import Model, Rule, has, one_of
 from tunesmith.api.common import FromJob
 from tunesmith.api.data_formats import (
@@ -48,8 +48,6 @@ def _from_job_formats(model: Any) -> bool:
 class DatasetSpec(RecordsSource):
     """One training dataset."""
 
-    uri: StorageUri | None = None
-    """File or folder: s3://bucket/key or file:///path."""
     from_job: FromJob | None = None
     """Output of a RejectionSampleJob (as sampled) or a DialogueGenJob (as chat)."""
     chat: ChatFormat | None = None
@@ -81,6 +79,7 @@ class DatasetSpec(RecordsSource):
         one_of("uri", "from_job"),
         one_of(*DATASET_FORMATS),
         *column_rules(),
+        *RecordsSource.shared_rules,
         Rule(
             "a RejectionSampleJob produces sampled data and a DialogueGenJob chat; "
             "set that format, or reference a job of that kind",
@@ -103,8 +102,8 @@ class ValidationSpec(RecordsSource):
 
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the data to hold out."""
-    uri: StorageUri | None = None
-    """A separate file or folder, instead of a share."""
+    uri: RecordsUri | None = None
+    """A separate file or folder, or data set on the hub, instead of a share."""
     chat: ChatFormat | None = None
     """Format of uri: conversations."""
     instruction: InstructionFormat | None = None
@@ -149,6 +148,7 @@ class ValidationSpec(RecordsSource):
             "columns",
         ),
         *column_rules(),
+        *RecordsSource.shared_rules,
     )
 
     @property
@@ -168,9 +168,9 @@ PROMPT_FORMATS = ("legal_judgement", "chat", "instruction")
 class PromptsSpec(RecordsSource):
     """Prompts to sample replies for."""
 
-    uri: StorageUri | None = None
-    """File or folder: s3://bucket/key or file:///path. In a folder of sets, each set is a subfolder with a
-    label.json."""
+    uri: RecordsUri | None = None
+    """File, folder, or data set on the hub: s3://bucket/key, file:///path or hf://datasets/org/name.
+    In a folder of sets, each set is a subfolder with a label.json."""
     from_job: FromJob | None = None
     """Output of a DialogueGenJob, as chat."""
     legal_judgement: LegalJudgementFormat | None = None
@@ -189,6 +189,7 @@ class PromptsSpec(RecordsSource):
     """Bad records tolerated before the job fails."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *RecordsSource.shared_rules,
         one_of("uri", "from_job"),
         one_of(*PROMPT_FORMATS),
         Rule(

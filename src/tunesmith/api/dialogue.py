@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith.api.addresses import StorageUri, Url
+from tunesmith.api.addresses import RecordsUri, StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.common import GenerationRunSpec, JobSpec, ModelSource, SecretKeyRef
 from tunesmith.api.generation import Temperature, TransformersEngine, VllmEngine
@@ -30,8 +30,9 @@ from tunesmith.api.scalars import (
 class SeedsSpec(RecordsSource):
     """Single turns or histories the dialogues grow from."""
 
-    uri: StorageUri
-    """File or folder of {question, answer, correction}, {rounds} histories, Alpaca or chat records."""
+    uri: RecordsUri
+    """File, folder, or data set on the hub, of {question, answer, correction}, {rounds} histories, Alpaca or
+    chat records."""
     encoding: Encoding = "utf-8"
     """What text files that are not UTF-8 are in; gb18030 also reads GBK and GB2312."""
     limit: Positive | None = None
@@ -41,7 +42,7 @@ class SeedsSpec(RecordsSource):
     max_bad_records: NotNegative = 0
     """Bad records that do not fail the job."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (seed_column_rule(),)
+    rules: ClassVar[tuple[Rule, ...]] = (seed_column_rule(), *RecordsSource.shared_rules)
 
 
 class ContextSpec(Model):

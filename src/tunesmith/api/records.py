@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
+from tunesmith.api.addresses import HUB_DATASETS, RecordsUri
 from tunesmith.api.base import Model, Rule, has, in_words
 from tunesmith.api.scalars import ShortText
 
@@ -36,12 +37,43 @@ SEED_COLUMNS = (
 """The same of seeds."""
 
 
+DataFiles = Annotated[list[ShortText], Field(min_length=1, max_length=32)]
+_CHOOSES = "(has(self.config) || has(self.split) || has(self.dataFiles))"
+
+
+def _chooses(m: RecordsSource) -> bool:
+    return any(has(m, name) for name in ("config", "split", "data_files"))
+
+
 class RecordsSource(Model):
     """Where records are read from."""
 
+    uri: RecordsUri | None = None
+    """File or folder: s3://bucket/key or file:///path; or hf://datasets/organisation/name[@revision]."""
+    config: ShortText | None = None
+    """Configuration of a data set on the hub, where it has several."""
+    split: ShortText | None = None
+    """Split of a data set on the hub, where it has several."""
+    data_files: DataFiles | None = None
+    """Files of a data set on the hub, instead of a configuration and split: paths, * and ** allowed."""
     columns: Columns | None = None
     """Names of fields in the records, by the names that the format has for them: {messages: conversation}.
     Dots lead into objects: {output: reply.text}."""
+
+    shared_rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"is for data sets on the hub ({HUB_DATASETS}…)",
+            f"!{_CHOOSES} || (has(self.uri) && self.uri.startsWith('{HUB_DATASETS}'))",
+            lambda m: not _chooses(m) or (m.uri or "").startswith(HUB_DATASETS),
+            "config",
+        ),
+        Rule(
+            "names the files that are read; leave out config and split",
+            "!has(self.dataFiles) || !(has(self.config) || has(self.split))",
+            lambda m: m.data_files is None or (m.config is None and m.split is None),
+            "dataFiles",
+        ),
+    )
 
 
 def column_rules() -> tuple[Rule, ...]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tunesmith.api.addresses import HUB_DATASETS
+
 ALL = "*"
 NEVER = ("/proc", "/sys", "/dev", "/run", "/var/run")
 """Folders of the kernel and of other programs, Secrets among them."""
@@ -127,7 +129,10 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _begins(uri: str, beginnings: Iterable[str]) -> bool:
-    return any(one == ALL or (file_path(one) is None and _below(uri, one)) for one in beginnings)
+    """Whether an address is among `beginnings`; a data set of the hub at any revision is that data set."""
+    named = uri.partition("@")[0] if uri.startswith(HUB_DATASETS) else uri
+    others = [one for one in beginnings if file_path(one) is None]
+    return any(one == ALL or _below(uri, one) or _below(named, one) for one in others)
 
 
 def _is_part(url: str, beginning: str) -> bool:

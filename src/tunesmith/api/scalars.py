@@ -203,10 +203,11 @@ ResourceName = Annotated[
     ),
 ]
 # It becomes part of a path in the hub's cache.
+REVISION = r"[A-Za-z0-9_][-A-Za-z0-9_.+]*(/[A-Za-z0-9_][-A-Za-z0-9_.+]*)*"
 Revision = Annotated[
     str,
     _Matching(
-        r"[A-Za-z0-9_][-A-Za-z0-9_.+]*(/[A-Za-z0-9_][-A-Za-z0-9_.+]*)*",
+        REVISION,
         "must be a branch, tag or commit: letters, digits, '-', '_', '.', '+', and '/' between names",
         253,
     ),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from tunesmith.api.addresses import HUB_DATASETS
+from tunesmith.api.records import RecordsSource
 from tunesmith.artifacts.folder import FolderStore
+from tunesmith.artifacts.hub.configurations import FilesChoice
+from tunesmith.artifacts.hub.dataset import HubDataset
 from tunesmith.artifacts.location import FolderLocation, S3Location, is_hidden
 from tunesmith.artifacts.opening import check_endpoint, locate
-from tunesmith.artifacts.store import FROM_ENVIRONMENT, Entry, StorageOptions, Store
+from tunesmith.artifacts.store import FROM_ENVIRONMENT, Entry, ReadableStore, StorageOptions, Store
 from tunesmith.errors import StoragePermanentError
 
 
@@ -43,6 +47,26 @@ def find_files(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> tuple[St
     if not found:
         raise StoragePermanentError(_nothing_at(uri, hidden=len(everything)))
     return store, found
+
+
+def find_records(
+    source: RecordsSource, options: StorageOptions = FROM_ENVIRONMENT
+) -> tuple[ReadableStore, list[Entry]]:
+    """Find the files that a source of records means: as `find_files`, or of a data set on the hub.
+
+    Raises as `find_files` and `HubDataset` do, and DataError if it is not clear which files are meant.
+    """
+    assert source.uri is not None  # plan has resolved every fromJob
+    if not source.uri.startswith(HUB_DATASETS):
+        return find_files(source.uri, options)
+    dataset = HubDataset(source.uri, options.hub)
+    chosen = FilesChoice(source.config, source.split, tuple(source.data_files or ()))
+    return dataset, dataset.choose(chosen)
+
+
+def commit_of(store: ReadableStore) -> str:
+    """Return the commit of a data set on the hub, "" for other stores."""
+    return store.commit if isinstance(store, HubDataset) else ""
 
 
 def check_exists(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> None:

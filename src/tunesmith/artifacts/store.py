@@ -15,6 +15,19 @@ TransferProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
+class HubAccess:
+    """How to reach the hub for data sets. `endpoint` None means the environment's, or the vendor's.
+
+    `commits` are the commits to read of addresses, instead of those to which their revisions lead now.
+    """
+
+    endpoint: str | None = None
+    offline: bool = False
+    token: str | None = field(default=None, repr=False)
+    commits: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class StorageOptions:
     """How to reach S3. Credentials come from where boto3 finds them (the environment, a profile, a role).
 
@@ -26,6 +39,7 @@ class StorageOptions:
     endpoint_url: str | None = None
     region: str | None = None
     checksums: str = "when_required"
+    hub: HubAccess = field(default_factory=HubAccess)
 
 
 FROM_ENVIRONMENT = StorageOptions()
@@ -48,8 +62,8 @@ class Entry:
     version: str = field(default="", compare=False)
 
 
-class Store(Protocol):
-    """Objects below one URI. Every method is safe to call from several threads.
+class ReadableStore(Protocol):
+    """Objects below one URI, to be read. Every method is safe to call from several threads.
 
     Raises StoragePermanentError (missing, denied), StorageTemporaryError (unreachable, failing),
     CorruptObjectError (shorter than announced, changed while being read) and UsageError (a key that
@@ -87,6 +101,10 @@ class Store(Protocol):
     def read(self, key: str) -> bytes:
         """The whole object."""
         ...
+
+
+class Store(ReadableStore, Protocol):
+    """Objects below one URI, to be read and written."""
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write an object at once or not at all; True when it was written by this call.

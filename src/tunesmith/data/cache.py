@@ -21,8 +21,8 @@ import tunesmith.data
 import tunesmith.tokens
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.open import find_files
-from tunesmith.artifacts.store import StorageOptions
+from tunesmith.artifacts.open import commit_of, find_files, find_records
+from tunesmith.artifacts.store import Entry, ReadableStore, StorageOptions
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import PrepareProgress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
@@ -93,9 +93,9 @@ def cache_key(
     """A name for everything that decides what the samples are."""
     parts: list[DatasetSpec | ValidationSpec] = [*spec.datasets, spec.validation]
     laws = [part.sampled for part in parts if part.sampled]
-    uris = [part.uri for part in parts] + [
-        uri for law in laws for uri in (law.articles_uri, law.changed_articles_uri)
-    ]
+    articles = [uri for law in laws for uri in (law.articles_uri, law.changed_articles_uri)]
+    found = [find_records(part, options) for part in parts if part.uri is not None]
+    found += [find_files(uri, options) for uri in articles if uri is not None]
     dated = any(word in str(tokenizer.tokenizer.chat_template) for word in _DATED)
     training = spec.training
     longest = longest_sample(training.max_length, positions)
@@ -107,21 +107,21 @@ def cache_key(
         "tokenizer": _tokenizer(tokenizer),
         "day": tokenizer.today.isoformat() if dated else "",
         "shape": [first, vocab_size, positions],
-        "inputs": [_content(uri, options) for uri in uris if uri is not None],
+        "inputs": [_content(store, entries) for store, entries in found],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _content(uri: str, options: StorageOptions) -> list[list[Any]]:
-    store, entries = find_files(uri, options)
-    return [[entry.key, entry.size, entry.version or store.version(entry.key)] for entry in entries]
+def _content(store: ReadableStore, entries: list[Entry]) -> list[list[Any]]:
+    versions = [[entry.key, entry.size, entry.version or store.version(entry.key)] for entry in entries]
+    return [[commit_of(store)], *versions]
 
 
 def _code() -> list[str]:
     """What makes the samples, in the version at hand."""
     digest = hashlib.sha256()
     for package in (tunesmith.data, tunesmith.tokens):
-        for path in sorted(Path(package.__path__[0]).glob("*.py")):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
             digest.update(path.read_bytes())
     return [digest.hexdigest(), *(version(name) for name in ("transformers", "tokenizers", "regex"))]
 

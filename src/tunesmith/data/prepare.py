@@ -15,7 +15,7 @@ import numpy as np
 
 from tunesmith.api.datasets import DatasetSpec, ValidationSpec
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.open import commit_of, find_records
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.bad_records import collect_bad
 from tunesmith.data.first_samples import FirstSamples
@@ -65,11 +65,11 @@ class _DatasetPart:
     ) -> None:
         assert dataset.uri is not None  # plan has resolved every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
-        store, entries = find_files(dataset.uri, make.options)
+        store, entries = find_records(dataset, make.options)
         self._reader = Reader(store, entries, dataset, scratch=make.folder, laws=_laws(dataset, make.options))
         self.size = sum(entry.size for entry in entries)
         repeat = dataset.repeat if isinstance(dataset, DatasetSpec) else 1.0
-        self.account = ReportBuilder(name, repeat)
+        self.account = ReportBuilder(name, repeat, commit_of(store))
         subset = dataset.subset if isinstance(dataset, DatasetSpec) else None
         self.ranks = _Ranks(spec.validation.seed, spec.training.seed, int(repeat))
         self._wanted = None

@@ -23,7 +23,8 @@ class DatasetReport:
     left out, `duplicates` the samples equal to an earlier one of the same dataset, `cut` those whose context
     did not fit. `samples_per_user` maps a number of samples to the users that have so many, `kinds` a kind of
     sample (`contents.kind_of`) to the training samples of it, each once. `unread` maps the dotted name of a
-    field that no reader reads to how often it stood in a good record.
+    field that no reader reads to how often it stood in a good record. `commit` is the commit of a data set on
+    the hub.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DatasetReport:
     samples_per_user: dict[int, int] = field(default_factory=dict)
     bad_records: list[str] = field(default_factory=list)
     skipped_files: list[str] = field(default_factory=list)
+    commit: str = ""
 
     def sentences(self) -> list[str]:
         """The report in words; what is zero is left out. The first one is always there."""
@@ -75,6 +77,7 @@ class DatasetReport:
         lines += [f"{number:,} left out: {reason}" for reason, number in sorted(self.skipped.items())]
         lines += [f"not read: {unread_text(self.unread)}"] if self.unread else []
         lines += [f"file left out: {each}" for each in self.skipped_files]
+        lines += [f"commit {self.commit}"] if self.commit else []
         return lines
 
     def became(self) -> str:
@@ -97,8 +100,8 @@ class DatasetReport:
 class ReportBuilder:
     """Fills in a report while a dataset is read."""
 
-    def __init__(self, name: str, repeat: float = 1.0) -> None:
-        self.report = DatasetReport(name, repeat=repeat)
+    def __init__(self, name: str, repeat: float = 1.0, commit: str = "") -> None:
+        self.report = DatasetReport(name, repeat=repeat, commit=commit)
         self.tally, self.found = ReadCounts(), BadRecords()
         self._skipped: Counter[str] = Counter()
         self._per_user: Counter[int] = Counter()

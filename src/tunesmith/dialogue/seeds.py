@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.dialogue import SeedsSpec
-from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.open import commit_of, find_records
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.bad_records import BadRecords, collect_bad
 from tunesmith.data.files.columns import Columns
@@ -67,7 +67,7 @@ class _SeedPreparation:
 
     def __init__(self, spec: SeedsSpec, options: StorageOptions, taken: TakenIds, writer: SeedWriter) -> None:
         self._uri, self._limit, self._encoding = spec.uri, spec.limit, spec.encoding
-        self._store, self._entries = find_files(spec.uri, options)
+        self._store, self._entries = find_records(spec, options)
         self._columns = Columns(spec.columns)
         self._taken, self._writer = taken, writer
         self._records = self._equal = self._repeated = 0
@@ -131,6 +131,7 @@ class _SeedPreparation:
     def facts(self) -> dict[str, Any]:
         """Counts for the report."""
         return {
+            **({"commit": commit} if (commit := commit_of(self._store)) else {}),
             "records": self._records,
             "bad": self.found.count,
             "bad_records": [str(bad) for bad in self.found.first],

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunesmith.api.common import HubSpec, ModelSource
-from tunesmith.artifacts.opening import check_address, check_endpoint
-from tunesmith.engines.hub_client import VENDOR, ask_only
-from tunesmith.errors import ModelError, TemporaryError
-from tunesmith.names import Reason
+from tunesmith.artifacts.hub.client import open_hub
+from tunesmith.artifacts.hub.problems import HubQuestion, explained_hub
+from tunesmith.artifacts.opening import check_address
+from tunesmith.errors import ModelError
 
 SMALL = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 _INDEX = "model.safetensors.index.json"
@@ -25,51 +25,29 @@ def from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_onl
 
     Raises ModelError if it is not to be had, TemporaryError if the hub cannot be reached.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     assert source.uri is not None
     check_address(source.uri)
-    offline = hub.offline or constants.HF_HUB_OFFLINE
-    if hub.endpoint:
-        check_endpoint(hub.endpoint)
-    elif not offline and constants.ENDPOINT == VENDOR:
-        check_endpoint(VENDOR, default_of="hub.endpoint")
-    ask_only(hub.endpoint or constants.ENDPOINT)
-    try:
-        folder = Path(
-            snapshot_download(
-                source.uri.removeprefix("hf://"),
-                revision=source.revision,
-                allow_patterns=SMALL if tokenizer_only else ["*.safetensors", *SMALL],
-                endpoint=hub.endpoint,
-                local_files_only=offline,
-                token=token,
+    offline = not open_hub(hub.endpoint, hub.offline)
+    no_revision = f"model.revision {source.revision} does not exist at {source.uri}"
+    with explained_hub(HubQuestion(f"{named} {source.uri}", "model", no_revision), ModelError):
+        try:
+            folder = Path(
+                snapshot_download(
+                    source.uri.removeprefix("hf://"),
+                    revision=source.revision,
+                    allow_patterns=SMALL if tokenizer_only else ["*.safetensors", *SMALL],
+                    endpoint=hub.endpoint,
+                    local_files_only=offline,
+                    token=token,
+                )
             )
-        )
-    except GatedRepoError:
-        raise ModelError(
-            f"{named} {source.uri} is gated; set hub.tokenSecretRef to a token, or HF_TOKEN on one machine."
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"model.revision {source.revision} does not exist at {source.uri}.") from None
-    except RepositoryNotFoundError:
-        raise ModelError(f"{named} {source.uri} does not exist on the hub, or is private.") from None
-    except ValueError as error:  # a name the hub cannot have
-        raise ModelError(f"{named} {source.uri}: {first_line(error)}") from None
-    except OSError as error:
-        if offline and isinstance(error, LocalEntryNotFoundError):
-            raise _not_cached(source, hub, named) from None
-        raise TemporaryError(
-            f"{named} {source.uri} could not be had from the hub: {first_line(error)}. "
-            "Is the hub reachable from here? If not, put the model into s3:// or file://.",
-            reason=Reason.HUB_UNAVAILABLE,
-        ) from error
+        except LocalEntryNotFoundError:
+            if offline:
+                raise _not_cached(source, hub, named) from None
+            raise
     if offline and (missing := _missing(folder, tokenizer_only)):
         raise _not_cached(source, hub, named, f" whole: {missing} is missing")
     return folder
@@ -104,9 +82,3 @@ def _missing(folder: Path, tokenizer_only: bool) -> str:
         return absent[0]
     whole = any(path.is_file() for path in folder.glob("*.safetensors"))
     return "" if whole else "every *.safetensors"
-
-
-def first_line(error: Exception) -> str:
-    """The first line that says something; libraries write essays."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0].rstrip(".")

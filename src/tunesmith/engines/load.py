@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.common import HubSpec, ModelSource
+from tunesmith.artifacts.hub.problems import first_line
 from tunesmith.artifacts.location import FolderLocation
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.opening import locate
@@ -26,7 +27,7 @@ from tunesmith.engines.checkpoint import (
     verify_checkpoint,
 )
 from tunesmith.engines.generation_config import mend_generation_config
-from tunesmith.engines.hub import SMALL, first_line, from_hub
+from tunesmith.engines.hub import SMALL, from_hub
 from tunesmith.engines.leads import check_leads
 from tunesmith.errors import ModelError, StoragePermanentError
 

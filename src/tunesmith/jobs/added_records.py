@@ -6,19 +6,21 @@ to see whether one of them is missing now or has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tunesmith.api.records import RecordsSource
 from tunesmith.artifacts.journal.key_set import DIGEST_SIZE, KeySet
-from tunesmith.artifacts.open import find_files
+from tunesmith.artifacts.open import find_files, find_records
 from tunesmith.artifacts.store import StorageOptions, Store
 from tunesmith.data.report import counted
-from tunesmith.errors import StoragePermanentError
+from tunesmith.errors import DataError, StoragePermanentError
 from tunesmith.jobs.output_lock import SOURCES, ExistingOutput, OutputState, conflict
 from tunesmith.names import JOURNAL, Kind
 from tunesmith.plan.growth import GROWTH, Growth
+from tunesmith.plan.needs import uris_of
 from tunesmith.plan.run import digest
 
 _NAMED = 3
@@ -52,14 +54,14 @@ PROMPTS = RecordKind("prompt", GROWTH[Kind.REJECTION_SAMPLE])
 SEEDS = RecordKind("seed", GROWTH[Kind.DIALOGUE_GEN])
 
 
-def sources_of(uris: Iterable[str], options: StorageOptions) -> str | None:
-    """A digest of the versions of all files at these addresses; None if they are no longer there."""
+def sources_of(source: RecordsSource, options: StorageOptions) -> str | None:
+    """A digest of the versions of all files that a source names; None if they are no longer there."""
     versions: list[list[str]] = []
     try:
-        for uri in uris:
-            store, entries = find_files(uri, options)
+        others = (find_files(uri, options) for uri in uris_of(source) if uri != source.uri)
+        for store, entries in (find_records(source, options), *others):
             versions += [[entry.key, entry.version or store.version(entry.key)] for entry in entries]
-    except StoragePermanentError:
+    except (StoragePermanentError, DataError):
         return None
     return digest(versions)
 

@@ -14,6 +14,7 @@ from tunesmith.jobs.hang_detection import start_hang_detector
 from tunesmith.jobs.inputs import Inputs, data_digest
 from tunesmith.jobs.memory import use_gradient_checkpointing
 from tunesmith.jobs.output_lock import ExistingOutput, claim
+from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.results import Results
 from tunesmith.jobs.session import TrainingSession
 from tunesmith.jobs.train import Schedule, Training
@@ -47,7 +48,7 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     start_hang_detector(session.hang_detector, world)
     ranks = _ranks(world)
     if session.first:
-        claim(session.patient, found, _fingerprint(session, inputs))
+        claim(session.patient, found, _fingerprint(session, inputs, found))
     ranks.gather(None)
     checkpoints = _checkpoints(session, ranks)
     resume = _newest(session, checkpoints, folder)
@@ -88,11 +89,12 @@ def _ranks(world: World) -> Ranks:
     return Ranks(world.rank, world.local_rank, world.size, gather)
 
 
-def _fingerprint(session: TrainingSession, inputs: Inputs) -> dict[str, Any]:
+def _fingerprint(session: TrainingSession, inputs: Inputs, found: ExistingOutput) -> dict[str, Any]:
     fingerprint = {
         "spec": session.run.result_fields(),
         "data": data_digest(inputs.prepared),
         "model": model_digest(inputs.files),
+        **commits_of(session.spec, reading_options(session.spec, found)),
     }
     if inputs.evaluations:
         fingerprint["evaluation"] = [prompts.digest for prompts in inputs.evaluations]

@@ -53,6 +53,7 @@ from tunesmith.jobs.output_lock import (
 )
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.versions import versions
@@ -71,14 +72,14 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     store = RetryingStore(
         open_store(spec.output.uri, storage_options(spec.storage)), stop.check, progress.teller("storage")
     )
-    options = storage_options(spec.storage)
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
     found = inspect(store, spec.output, fields, world.job_uid, run.growth(), chosen)
+    options = reading_options(spec, found)
     found = with_failed(store, found, _job(run, world), run.retry_failed)
-    sources = sources_of([spec.seeds.uri], options)
+    sources = sources_of(spec.seeds, options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
-    check_inputs(spec, storage_options(spec.storage))
+    check_inputs(spec, options)
     session = DialogueSession(run, priced(spec), world, progress, store, found, stop)
     session.stop.listen()
     clean_scratch(world)
@@ -112,6 +113,7 @@ def _claim(session: DialogueSession, seeds: StoredSeeds, templates: Templates, s
     store, found = session.store, session.found
     check_growth(store, found, seeds, SEEDS)
     fingerprint = {"spec": session.run.result_fields(), "data": seeds.digest, "prompts": templates.digest}
+    fingerprint |= commits_of(session.run.spec, reading_options(session.run.spec, found))
     retried = retried_by(found, _job(session.run, session.world))
     claim(store, found, {**fingerprint, SOURCES: sources, **({RETRIED: retried} if retried else {})})
     save_list(store, seeds, SEEDS)

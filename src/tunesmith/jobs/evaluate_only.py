@@ -20,6 +20,7 @@ from tunesmith.jobs.inputs import clean_scratch, gather_prompts
 from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.output_lock import ExistingOutput, claim
 from tunesmith.jobs.previews import Previewer
+from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
@@ -43,6 +44,7 @@ def evaluate_model(session: TrainingSession, found: ExistingOutput) -> str:
     if models[0].ready is not None:
         fingerprint["model"] = model_digest(models[0].ready)
     fingerprint["evaluation"] = [prompts.digest for prompts in models[0].prompts]
+    fingerprint |= commits_of(session.spec, reading_options(session.spec, found))
     claim(session.patient, found, fingerprint)
     evaluations = Evaluations(session, models, checker(session))
     evaluated = evaluations.run()
@@ -65,7 +67,7 @@ def own_models(session: TrainingSession, found: ExistingOutput) -> list[Evaluate
     tokenizer = ChatTokenizer.load(
         files.tokenizer, trust_remote_code=spec.model.trust_remote_code, today=found.day
     )
-    prompts, compared = gather_prompts(session.run, tokenizer, folder, session.progress)
+    prompts, compared = gather_prompts(session.run, tokenizer, folder, session.progress, found)
     name = session.run.models[0] if session.run.models else BASE
     return [EvaluatedModel(name, spec.model, prompts, found.day, files), *compared]
 

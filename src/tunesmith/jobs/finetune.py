@@ -24,6 +24,7 @@ from tunesmith.jobs.inputs import gather_inputs
 from tunesmith.jobs.output_lock import OutputState, inspect, is_finished
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.reading import reading_options
 from tunesmith.jobs.session import TrainingSession
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
@@ -43,7 +44,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     if finished and is_looked_at(store, run) and is_finished(found, spec.output.uri, progress):
         return finish_republish(store, f"{EVALUATION}/") if world.rank == 0 else found.digest
     if world.local_rank == 0 and not finished:
-        check_inputs(spec, storage_options(spec.storage))
+        check_inputs(spec, reading_options(spec, found))
     stop = StopFlag()
     stop.listen()
     folder = world.node_folder / "output"
@@ -53,7 +54,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
         return evaluate_again(session, found)
     if evaluate_only(spec):
         return evaluate_model(session, found)
-    inputs = gather_inputs(run, world, progress, found.day)
+    inputs = gather_inputs(run, world, progress, found)
     stop.check()
     folder.mkdir(exist_ok=True)
     training = begin_training(session, inputs, found)

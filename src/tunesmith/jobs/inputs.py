@@ -20,7 +20,6 @@ from typing import Any, cast
 import numpy as np
 
 from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.artifacts.store import storage_options
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.lengths import longest_sample
 from tunesmith.data.prepare import FIRST_SAMPLES
@@ -31,7 +30,9 @@ from tunesmith.engines.files import ModelFiles, dump_model_files, fetch_files, l
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.jobs.models import EvaluatedModel, compared_models, prepare_evaluations
+from tunesmith.jobs.output_lock import ExistingOutput
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.reading import reading_options
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.world import World
 from tunesmith.names import EVALUATION
@@ -55,16 +56,16 @@ class Inputs:
     """The models to compare with; rank 0 has them."""
 
 
-def gather_inputs(run: Run, world: World, progress: Progress, day: date) -> Inputs:
-    """Fetch and prepare, or wait for the rank that does. `day` is for templates that print the date."""
+def gather_inputs(run: Run, world: World, progress: Progress, found: ExistingOutput) -> Inputs:
+    """Fetch and prepare, or wait for the rank that does. `found` says which day templates print."""
     spec, folder = cast(FineTuneSpec, run.spec), world.node_folder
     ready = folder / "ready.json"
     if world.local_rank == 0:
         clean_scratch(world)
         folder.mkdir(parents=True, exist_ok=True)
-        inputs = _make(spec, folder, world.cache, progress, day)
+        inputs = _make(spec, folder, world.cache, progress, found)
         if world.rank == 0 and spec.evaluation:
-            prompts, compared = gather_prompts(run, inputs.tokenizer, folder, progress)
+            prompts, compared = gather_prompts(run, inputs.tokenizer, folder, progress, found)
             inputs = replace(inputs, evaluations=prompts, compared=compared)
         temp = ready.with_suffix(".tmp")
         temp.write_text(json.dumps(_told(inputs)), "utf-8")
@@ -75,7 +76,7 @@ def gather_inputs(run: Run, world: World, progress: Progress, day: date) -> Inpu
     told = json.loads(ready.read_text("utf-8"))
     files, samples = load_model_files(told["files"]), Path(told["samples"])
     held_out = Table(samples / "validation") if spec.validation.active else None
-    tokenizer = _tokenizer(spec, files, day)
+    tokenizer = _tokenizer(spec, files, found.day)
     return Inputs(files, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
 
 
@@ -95,14 +96,14 @@ def clean_scratch(world: World) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, day: date) -> Inputs:
-    options = storage_options(spec.storage)
+def _make(spec: FineTuneSpec, folder: Path, cache: Path, progress: Progress, found: ExistingOutput) -> Inputs:
+    options = reading_options(spec, found)
     progress.update(phase="fetching the model")
     files = fetch_files(spec.model, spec.hub, options, folder, hub_token(spec))
     if files.adapters:
         addresses = ", ".join(str(a) for a in (spec.model.uri, spec.model.adapter_uri) if a)
         log.info("Starting from %s: %d adapter(s) over %s.", addresses, len(files.adapters), files.source.uri)
-    tokenizer = _tokenizer(spec, files, day)
+    tokenizer = _tokenizer(spec, files, found.day)
     progress.update(phase="preparing the data")
 
     def tell(name: str, records: int) -> None:
@@ -129,7 +130,7 @@ def _tell_of_lengths(asked: int | None, positions: int | None) -> None:
 
 
 def gather_prompts(
-    run: Run, tokenizer: ChatTokenizer, folder: Path, progress: Progress
+    run: Run, tokenizer: ChatTokenizer, folder: Path, progress: Progress, found: ExistingOutput
 ) -> tuple[Sequence[Prompts], Sequence[EvaluatedModel]]:
     """The prompts of all evaluations for the job's own model, and the models to compare with, with theirs."""
     spec = cast(FineTuneSpec, run.spec)
@@ -138,9 +139,9 @@ def gather_prompts(
     def tell(records: int) -> None:
         progress.update(records=records)
 
-    place, options = folder / EVALUATION, storage_options(spec.storage)
+    place, options = folder / EVALUATION, reading_options(spec, found)
     prompts = prepare_evaluations(spec, tokenizer, options, place, tell)
-    compared = compared_models(run, folder / "compared", tokenizer.today, tell, prompts)
+    compared = compared_models(run, options, folder / "compared", tokenizer.today, tell, prompts)
     progress.update(phase="loading the model", records=None)
     return prompts, compared
 

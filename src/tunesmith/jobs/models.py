@@ -87,6 +87,7 @@ def _tuned_files(spec: FineTuneSpec, files: ModelFiles, trained: Path) -> ModelF
 
 def compared_models(
     run: Run,
+    options: StorageOptions,
     folder: Path,
     day: date,
     progress: Callable[[int], None],
@@ -103,7 +104,6 @@ def compared_models(
         place, own = f"compareWith[{number}]", folder / str(number)
         files = _fetched(spec, source, own / "tokenizer", place, tokenizer_only=True)
         tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=source.trust_remote_code, today=day)
-        options = storage_options(spec.storage)
         prompts = prepare_evaluations(spec, tokenizer, options, own / "prompts", progress)
         for evaluation, ours, theirs in zip(spec.evaluation, reference, prompts, strict=True):
             _check_equal(f"evaluation {evaluation.name}, {place}", ours, theirs)

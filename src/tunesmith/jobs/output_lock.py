@@ -63,7 +63,9 @@ SOURCES = "sources"
 """In the fingerprint: the versions of the files that were read, to see without reading them what changed."""
 RETRIED = "retried"
 """In the fingerprint: the job that has last asked again for what failed in a finished result."""
-_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES, RETRIED)
+COMMITS = "commits"
+"""In the fingerprint: the commit of each data set on the hub that is read, by its address."""
+_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES, RETRIED, COMMITS)
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (

@@ -13,9 +13,11 @@ from importlib.util import find_spec
 from tunesmith.api.addresses import inside
 from tunesmith.api.common import JobSpec
 from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.artifacts.open import check_exists
+from tunesmith.api.field_paths import field_name
+from tunesmith.artifacts.open import check_exists, find_records
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import PermanentError, StoragePermanentError
+from tunesmith.jobs.reading import hub_sources
 from tunesmith.jobs.secrets import secret
 from tunesmith.names import Reason
 from tunesmith.plan.needs import input_uris, packages, verifiers
@@ -76,9 +78,10 @@ def _verifiers(spec: JobSpec) -> Iterator[MissingRequirement]:
 
 
 def check_inputs(spec: JobSpec, options: StorageOptions) -> None:
-    """Raise StoragePermanentError, which names the field, for the first address that holds nothing.
+    """Raise PermanentError, which names the field, for the first address that holds nothing.
 
-    Where an address lies below another, such as a set's articles, reading that one decides.
+    Of a data set on the hub the listing is looked at. Where an address lies below another, such as a set's
+    articles, reading that one decides.
     """
     found = list(input_uris(spec))
     for field, uri in found:
@@ -88,3 +91,8 @@ def check_inputs(spec: JobSpec, options: StorageOptions) -> None:
             check_exists(uri, options)
         except StoragePermanentError as error:
             raise StoragePermanentError(f"spec.{field}: {error.message}", reason=error.reason) from None
+    for keys, source in hub_sources(spec):
+        try:
+            find_records(source, options)
+        except PermanentError as error:
+            raise type(error)(f"{field_name(keys)}: {error.message}", reason=error.reason) from None

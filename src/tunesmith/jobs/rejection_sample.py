@@ -34,6 +34,7 @@ from tunesmith.jobs.inputs import clean_scratch
 from tunesmith.jobs.output_lock import SOURCES, ExistingOutput, claim, inspect, is_finished, remove_outgrown
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.rendezvous import join, wait_for, wait_for_all
 from tunesmith.jobs.sampling import SamplingRun
 from tunesmith.jobs.sampling_results import write_result
@@ -42,7 +43,6 @@ from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.unpublished import show_unpublished
 from tunesmith.jobs.world import World
 from tunesmith.names import SAMPLING_STATS_KEY
-from tunesmith.plan.needs import uris_of
 from tunesmith.plan.run import Run
 from tunesmith.sampling.pool import VerifierPool
 from tunesmith.tokens.chat import ChatTokenizer
@@ -61,10 +61,10 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     )
     fields, chosen = run.result_fields(), run.result_fields(defaults=False)
     found = inspect(store, spec.output, fields, world.job_uid, run.growth(), chosen)
-    sources = sources_of(uris_of(spec.prompts), storage_options(spec.storage))
+    sources = sources_of(spec.prompts, reading_options(spec, found))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
-    check_inputs(spec, storage_options(spec.storage))
+    check_inputs(spec, reading_options(spec, found))
     stop.listen()
     clean_scratch(world)
     files, prompts = _inputs(spec, world, progress, found)
@@ -111,7 +111,7 @@ def _inputs(
     spec: RejectionSampleSpec, world: World, progress: Progress, found: ExistingOutput
 ) -> tuple[ModelFiles, Prompts]:
     """The model's files and the prompts, on this pod's disk."""
-    folder, options = world.node_folder, storage_options(spec.storage)
+    folder, options = world.node_folder, reading_options(spec, found)
     folder.mkdir(parents=True, exist_ok=True)
     progress.update(phase="fetching the model")
     files = fetch_files(spec.model, spec.hub, options, folder, hub_token(spec))
@@ -166,6 +166,7 @@ def _claim(
             "data": sampling_run.prompts.digest,
             "model": model_digest(files),
             SOURCES: sources,
+            **commits_of(run.spec, reading_options(run.spec, found)),
         }
         claim(sampling_run.store, found, fingerprint)
         save_list(sampling_run.store, sampling_run.prompts, PROMPTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
 from tunesmith.artifacts.local_files import explained
-from tunesmith.artifacts.store import storage_options
+from tunesmith.artifacts.store import HubAccess, storage_options
 from tunesmith.data.cache import prepare_once
 from tunesmith.data.prepared import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
@@ -104,15 +105,14 @@ def _preview(
     job: Job, jobs: Sequence[Job], first: int, cache: Path, page: Path | None, console: Console
 ) -> None:
     spec = cast(FineTuneSpec, resolve(job, output_uris(jobs)).spec)
-    options = storage_options(job.spec.storage)
-    token = spec.hub.token_secret_ref
-    variable = secret_env(token.name, token.key) if token else "HF_TOKEN"
+    secret = spec.hub.token_secret_ref
+    token = os.environ.get(secret_env(secret.name, secret.key) if secret else "HF_TOKEN")
+    hub = HubAccess(spec.hub.endpoint, spec.hub.offline, token)
+    options = dataclasses.replace(storage_options(job.spec.storage), hub=hub)
     with tempfile.TemporaryDirectory(prefix="tunesmith-preview-") as temp, ExitStack() as stack:
         folder = Path(temp)
         status = stack.enter_context(console.status("fetching the tokenizer"))
-        files = fetch_files(
-            spec.model, spec.hub, options, folder, os.environ.get(variable), tokenizer_only=True
-        )
+        files = fetch_files(spec.model, spec.hub, options, folder, token, tokenizer_only=True)
         tokenizer = ChatTokenizer.load(files.tokenizer, trust_remote_code=spec.model.trust_remote_code)
         _, prepared = prepare_once(
             cache,

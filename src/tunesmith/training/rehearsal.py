@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tunesmith.api.finetune import FineTuneSpec
+from tunesmith.artifacts.hub.problems import first_line
 from tunesmith.engines.adapter import load_adapter
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.generation_config import mend_generation_config
-from tunesmith.engines.hub import first_line
 from tunesmith.errors import ModelError, TunesmithError
 from tunesmith.training.adapters import add_trained, refuse_tied
 from tunesmith.training.disk import is_disk_full

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
 from tunesmith.artifacts.open import find_files
-from tunesmith.artifacts.store import Entry, StorageOptions, Store
+from tunesmith.artifacts.store import Entry, ReadableStore, StorageOptions
 from tunesmith.data.files.encodings import UTF_8
 from tunesmith.data.files.records import BadRecord, RecordProblem, read_records
 from tunesmith.data.formats.legal import Laws
@@ -33,7 +33,7 @@ def read_laws(
     return Laws(read_articles(articles_uri, options, encoding), changed)
 
 
-def _articles(store: Store, entries: Sequence[Entry], uri: str, encoding: str) -> dict[str, str]:
+def _articles(store: ReadableStore, entries: Sequence[Entry], uri: str, encoding: str) -> dict[str, str]:
     values: list[Mapping[str, Any]] = []
     for record in read_records(store, entries, encoding=encoding):
         if isinstance(record, BadRecord):
@@ -52,7 +52,7 @@ class LawsOfSets:
         self._legal, self._encoding = spec.legal_judgement, spec.encoding
         self._read = cache(partial(read_articles, options=options, encoding=spec.encoding))
 
-    def of(self, each: PromptSet, store: Store) -> tuple[dict[str, str], dict[str, str] | None]:
+    def of(self, each: PromptSet, store: ReadableStore) -> tuple[dict[str, str], dict[str, str] | None]:
         """The old law and the new one, None where only one is to be shown. Raises DataError."""
         if self._legal is None:
             return {}, None
@@ -60,7 +60,7 @@ class LawsOfSets:
         uri = self._legal.changed_articles_uri
         return old, None if uri is None or each.before else self._texts(each.changed, store, uri)
 
-    def _texts(self, own: Entry | None, store: Store, uri: str) -> dict[str, str]:
+    def _texts(self, own: Entry | None, store: ReadableStore, uri: str) -> dict[str, str]:
         if own is None:
             return self._read(uri)
         return _articles(store, [own], f"{store.uri}/{own.key}", self._encoding)

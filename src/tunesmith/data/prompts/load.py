@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.artifacts.open import find_files
-from tunesmith.artifacts.store import StorageOptions, Store
+from tunesmith.artifacts.open import commit_of, find_records
+from tunesmith.artifacts.store import ReadableStore, StorageOptions
 from tunesmith.data.bad_records import SHOWN, BadRecords, collect_bad
 from tunesmith.data.files.columns import Columns
 from tunesmith.data.files.records import BadRecord, Record, RecordProblem, choose_files, read_records
@@ -84,7 +84,7 @@ class _Maker:
         self._set, self._old = PromptSet("", ()), dict[str, str]()
         self._new: dict[str, str] | None = None
 
-    def begin(self, each: PromptSet, store: Store) -> None:
+    def begin(self, each: PromptSet, store: ReadableStore) -> None:
         """The records that follow are of this set. Raises DataError for its articles."""
         self._set = each
         self._old, self._new = self._laws.of(each, store)
@@ -144,7 +144,7 @@ class _PromptPreparation:
         assert spec.uri is not None  # plan has resolved every fromJob
         self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
         self._encoding, self._columns = spec.encoding, Columns(spec.columns)
-        self._store, self._entries = find_files(spec.uri, options)
+        self._store, self._entries = find_records(spec, options)
         self._sets = find_sets(self._store, self._entries, spec)
         self._taken, self._maker = taken, maker
         self._records = self._equal = self._named = 0
@@ -236,6 +236,7 @@ class _PromptPreparation:
         skipped = [f"{file.file}: {file.reason}" for file in choose_files(files)[1]]
         return {
             **({"sets": len(sets)} if sets else {}),
+            **({"commit": commit} if (commit := commit_of(self._store)) else {}),
             "records": self._records,
             "bad": self._found.count,
             "bad_records": [str(bad) for bad in self._found.first],

@@ -16,7 +16,7 @@ from typing import Any
 
 from tunesmith.api.data_formats import LegalJudgementFormat
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.artifacts.store import Entry, Store
+from tunesmith.artifacts.store import Entry, ReadableStore
 from tunesmith.data.formats.legal import LABELS
 from tunesmith.errors import DataError
 
@@ -51,7 +51,7 @@ class FoundSets:
     left_out: tuple[str, ...] = ()
 
 
-def find_sets(store: Store, entries: Sequence[Entry], spec: PromptsSpec) -> FoundSets:
+def find_sets(store: ReadableStore, entries: Sequence[Entry], spec: PromptsSpec) -> FoundSets:
     """Sort a location's files into sets. Raises DataError for a label that cannot be read."""
     folders = _labelled(store, entries, spec)
     if not folders:
@@ -75,7 +75,7 @@ def find_sets(store: Store, entries: Sequence[Entry], spec: PromptsSpec) -> Foun
     return FoundSets(tuple(found), tuple(beside))
 
 
-def _labelled(store: Store, entries: Sequence[Entry], spec: PromptsSpec) -> dict[str, str | None]:
+def _labelled(store: ReadableStore, entries: Sequence[Entry], spec: PromptsSpec) -> dict[str, str | None]:
     """The folders that are sets, each with its label; "." is the location itself."""
     if len(entries) == 1:
         return {}
@@ -90,7 +90,7 @@ def _labelled(store: Store, entries: Sequence[Entry], spec: PromptsSpec) -> dict
     return labels
 
 
-def _read(store: Store, key: str) -> Any:
+def _read(store: ReadableStore, key: str) -> Any:
     try:
         return json.loads(store.read(key).decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -123,7 +123,7 @@ def _label(value: Any, where: str) -> str | None:
     return value.strip()
 
 
-def _name(store: Store, folder: str) -> str:
+def _name(store: ReadableStore, folder: str) -> str:
     return folder if folder != "." else store.uri.rsplit("/", 1)[-1]
 
 

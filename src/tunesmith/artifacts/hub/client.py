@@ -11,12 +11,28 @@ from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tunesmith.artifacts.opening import check_connected, check_redirect
+from tunesmith.artifacts.opening import check_connected, check_endpoint, check_redirect
 from tunesmith.errors import ModelError
 
 VENDOR = "https://huggingface.co"
 _NAMES = ("etag", "x-linked-etag", "x-repo-commit")
 """Headers whose values become names of files."""
+
+
+def open_hub(endpoint: str | None, offline: bool) -> bool:
+    """Check that this process may ask the hub at `endpoint`, and have it asked so. Returns whether it is.
+
+    None is the hub that the environment names, or the vendor's. Raises PermanentError.
+    """
+    from huggingface_hub import constants
+
+    offline = offline or constants.HF_HUB_OFFLINE
+    if endpoint:
+        check_endpoint(endpoint)
+    elif not offline and constants.ENDPOINT == VENDOR:
+        check_endpoint(VENDOR, default_of="hub.endpoint")
+    ask_only(endpoint or constants.ENDPOINT)
+    return not offline
 
 
 @lru_cache(maxsize=1)
