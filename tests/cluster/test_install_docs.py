@@ -174,7 +174,11 @@ SECTIONS = dict.fromkeys(
     (block.page, block.section) for page in PAGES for block in blocks(page) if block.on_cluster
 )
 TEAM = "kubectl create namespace team-a"
-SCRATCH = {("README.md", "On a cluster"), *((INSTALL, name) for _, name in SECTIONS if name != "Remove")}
+SCRATCH = {
+    ("README.md", "On a cluster"),
+    ("DEVELOPMENT.md", "Development"),
+    *((INSTALL, name) for _, name in SECTIONS if name != "Remove"),
+}
 """Sections that begin with nothing; the others begin with an installation, and a namespace of a team."""
 
 
@@ -200,7 +204,7 @@ def test_a_service_account_made_by_hand_is_used_and_stays(empty, operator, shell
     shell("kubectl create namespace research; kubectl create serviceaccount tunesmith-job -n research")
     made = account(empty, "research")["uid"]
     said = shell(INSTALLED[0])
-    assert "The service account tunesmith-job of research is not Helm's" in said
+    assert "The service account tunesmith-job in research is not managed by Helm" in said
     shell(section(INSTALL, "Remove")[0])
     assert account(empty, "research")["uid"] == made
 
