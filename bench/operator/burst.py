@@ -13,17 +13,14 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx2
-import lightkube
 from counting import Counting
-from lightkube.generic_resource import create_namespaced_resource
-from lightkube.types import PatchType
 from process import attempts, cpu, in_phase, megabytes, metrics, quiet, start
 
-JOB = create_namespaced_resource("tunesmith.dev", "v1alpha1", "FineTuneJob", "finetunejobs")
-CHILD = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs")
-CONFIG_MAP = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
-POD = create_namespaced_resource("", "v1", "Pod", "pods")
+from tunesmith_operator.api_client import ApiClient
+from tunesmith_operator.cluster import CONFIG_MAP, JOBS, POD
+from tunesmith_operator.cluster import PYTORCH_JOB as CHILD
+
+JOB = JOBS["FineTuneJob"]
 QUIET = 60.0
 
 
@@ -39,10 +36,6 @@ def job(i: int) -> dict:
             "output": {"uri": f"s3://models/job{i}"},
         },
     }
-
-
-def client() -> lightkube.AsyncClient:
-    return lightkube.AsyncClient(timeout=httpx2.Timeout(60))
 
 
 async def in_parallel(make, count: int, at_once: int = 20) -> None:
@@ -91,14 +84,13 @@ class Moving:
 
     async def read(self) -> None:
         """The PyTorchJobs there are."""
-        found = self.api.list(CHILD, namespace=self.namespace, chunk_size=500)
-        self.children = [dict(child) async for child in found]
+        self.children = [child async for child in self.api.pages(CHILD, self.namespace)]
 
     async def condition(self, i: int, kind: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         condition = {"type": kind, "status": "True", "lastTransitionTime": now}
         patch = {"status": {"conditions": [condition], "replicaStatuses": {}}}
-        await self._patch(CHILD.Status, self.children[i]["metadata"]["name"], patch)
+        await self._patch(CHILD, self.children[i]["metadata"]["name"], patch)
 
     async def run(self, i: int) -> None:
         await self.condition(i, "Running")
@@ -107,16 +99,16 @@ class Moving:
         """A rank-0 pod that ended with the word of a published result, then the PyTorchJob's success."""
         child = self.children[i]["metadata"]
         name, pod = child["name"], pod_of(child)
-        await self.api.create(POD(pod), namespace=self.namespace)
+        await self.api.create(POD, self.namespace, pod)
         word = json.dumps({"reason": "Succeeded", "manifest": "0" * 64})
         state = {"terminated": {"exitCode": 0, "reason": "Completed", "message": word}}
         container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
         status = {"phase": "Succeeded", "containerStatuses": [container | {"state": state}]}
-        await self._patch(POD.Status, f"{name}-master-0", {"status": status})
+        await self._patch(POD, f"{name}-master-0", {"status": status})
         await self.condition(i, "Succeeded")
 
     async def _patch(self, resource, name: str, patch: dict) -> None:
-        await self.api.patch(resource, name, patch, namespace=self.namespace, patch_type=PatchType.MERGE)
+        await self.api.patch(resource, self.namespace, name, patch, "status")
 
 
 def pod_of(child: dict) -> dict:
@@ -144,7 +136,7 @@ async def burst(api, namespace: str, count: int, log: Path, proxy: Counting) -> 
         await until(lambda: asyncio.sleep(0, bool(metrics())))
         await asyncio.sleep(3)
         empty, begun = megabytes(process), time.monotonic()
-        await in_parallel(lambda i: api.create(JOB(job(i)), namespace=namespace), count)
+        await in_parallel(lambda i: api.create(JOB, namespace, job(i)), count)
         applied = time.monotonic() - begun
         await until(lambda: asyncio.sleep(0, attempts() >= count))
         made = time.monotonic() - begun
@@ -185,11 +177,11 @@ async def peer(api, namespace: str, count: int, log: Path, proxy: Counting) -> d
     try:
         await asyncio.sleep(5)
         empty, begun = megabytes(process), time.monotonic()
-        await in_parallel(lambda i: api.create(JOB(job(i)), namespace=namespace), count)
+        await in_parallel(lambda i: api.create(JOB, namespace, job(i)), count)
         applied = time.monotonic() - begun
 
         async def all_there() -> bool:
-            found = api.list(CONFIG_MAP, namespace=namespace, labels={"bench": "peer"}, chunk_size=500)
+            found = api.pages(CONFIG_MAP, namespace, labelSelector="bench=peer")
             return sum([1 async for _ in found]) >= count
 
         await until(all_there, 2)
@@ -223,9 +215,9 @@ FINISHED = {
 
 async def finished(api, namespace: str, count: int, log: Path, proxy: Counting) -> dict:
     async def make(i: int) -> None:
-        await api.create(JOB(job(i)), namespace=namespace)
+        await api.create(JOB, namespace, job(i))
         patch = {"status": FINISHED}
-        await api.patch(JOB.Status, f"job{i}", patch, namespace=namespace, patch_type=PatchType.MERGE)
+        await api.patch(JOB, namespace, f"job{i}", patch, "status")
 
     await in_parallel(make, count)
     begun = time.monotonic()
@@ -258,7 +250,7 @@ async def finished(api, namespace: str, count: int, log: Path, proxy: Counting) 
 async def main() -> None:
     what = {"burst": burst, "peer": peer, "finished": finished}[sys.argv[1]]
     count = int(sys.argv[2]) if len(sys.argv) > 2 else {"finished": 5000}.get(sys.argv[1], 1000)
-    api, namespace = client(), f"tunesmith-bench-{uuid.uuid4().hex[:6]}"
+    api, namespace = await ApiClient.connect(), f"tunesmith-bench-{uuid.uuid4().hex[:6]}"
     kubectl("create", "namespace", namespace)
     kubectl("create", "serviceaccount", "tunesmith-job", "--namespace", namespace)
     log = Path(tempfile.mkdtemp()) / "operator.log"
@@ -267,6 +259,7 @@ async def main() -> None:
             seen = await what(api, namespace, count, log, proxy)
         print(json.dumps({name: round(value, 2) for name, value in seen.items()}, indent=1))
     finally:
+        await api.close()
         kubectl("delete", "namespace", namespace, "--wait=false")
 
 

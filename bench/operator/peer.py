@@ -4,10 +4,7 @@ import asyncio
 import os
 
 import kopf
-import lightkube
-from lightkube.generic_resource import create_namespaced_resource
-
-CONFIG_MAP = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
+from kubernetes.aio import client, config
 
 
 @kopf.on.startup()
@@ -15,14 +12,15 @@ async def startup(memo, settings, **_):
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.queueing.worker_limit = 50
-    memo.client = lightkube.AsyncClient()
+    await config.load_kube_config()
+    memo.api = client.CoreV1Api()
 
 
 @kopf.on.create("tunesmith.dev", "v1alpha1", "finetunejobs")
 async def created(name, namespace, body, memo, **_):
     child = {"metadata": {"name": f"{name}-peer", "labels": {"bench": "peer"}}, "data": {"run.json": "{}"}}
     kopf.append_owner_reference(child, owner=body)
-    await memo.client.create(CONFIG_MAP(child), namespace=namespace)
+    await memo.api.create_namespaced_config_map(namespace, child)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The only file that calls the Kubernetes API, apart from kopf's watches."""
+"""Everything that is asked of the Kubernetes API, apart from kopf's watches."""
 
 from __future__ import annotations
 
@@ -8,36 +8,33 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx2
-import lightkube
-from lightkube.core.exceptions import ApiError
-from lightkube.generic_resource import create_namespaced_resource
-from lightkube.types import PatchType
-
 from tunesmith import names
 from tunesmith.names import Kind
 from tunesmith.plan.messages import fit
 from tunesmith.plan.objects import get, items
-from tunesmith_operator.metrics import API_CALLS, API_ERRORS
+from tunesmith_operator.api_client import (
+    CONFLICT,
+    FIELD_MANAGER,
+    INVALID,
+    NOT_FOUND,
+    PAGE,
+    TROUBLE,
+    UNAUTHORIZED,
+    AnswerError,
+    ApiClient,
+    ApiError,
+    ApiResource,
+)
 from tunesmith_operator.releases import SELECTOR
 from tunesmith_operator.settings import OURS
 
 log = logging.getLogger(__name__)
-FIELD_MANAGER = "tunesmith-operator"
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, INVALID = 401, 403, 404, 409, 422
-
-_PLURALS = names.PLURALS
-JOBS: dict[str, Any] = {
-    kind: create_namespaced_resource(names.GROUP, names.VERSION, str(kind), _PLURALS[kind]) for kind in Kind
-}
-PYTORCH_JOB: Any = create_namespaced_resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs")
-CONFIG_MAP: Any = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
-POD: Any = create_namespaced_resource("", "v1", "Pod", "pods")
-EVENT: Any = create_namespaced_resource("", "v1", "Event", "events")
-SERVICE_ACCOUNT: Any = create_namespaced_resource("", "v1", "ServiceAccount", "serviceaccounts")
-# The errors that a request to the API server may raise.
-TROUBLE = (ApiError, httpx2.HTTPError)
-_PAGE = 500
+JOBS = {kind: ApiResource(names.API_VERSION, str(kind), names.PLURALS[kind]) for kind in Kind}
+PYTORCH_JOB = ApiResource("kubeflow.org/v1", "PyTorchJob", "pytorchjobs")
+CONFIG_MAP = ApiResource("v1", "ConfigMap", "configmaps")
+POD = ApiResource("v1", "Pod", "pods")
+EVENT = ApiResource("v1", "Event", "events")
+SERVICE_ACCOUNT = ApiResource("v1", "ServiceAccount", "serviceaccounts")
 
 
 class NameTakenError(Exception):
@@ -69,16 +66,13 @@ class RefusedError(Exception):
 class WriteRefusedError(Exception):
     """The API server rejects a write: a webhook, a quota, a policy, or a namespace that is being deleted."""
 
-    def __init__(self, what: str, error: httpx2.HTTPStatusError) -> None:
-        code, reason = _answer(error)
-        super().__init__(f"The API server refused to {what} (HTTP {code}): {reason}")
+    def __init__(self, what: str, error: AnswerError) -> None:
+        super().__init__(f"The API server refused to {what} (HTTP {error.code}): {fit(str(error))}")
 
 
-def _answer(error: httpx2.HTTPStatusError) -> tuple[int, str]:
-    """Return HTTP status and message, of the API server or of a proxy before it."""
-    if isinstance(error, ApiError):
-        return error.status.code or 0, fit(error.status.message)
-    return error.response.status_code, fit(error.response.text) or error.response.reason_phrase
+def _typed(body: Mapping[str, Any], resource: ApiResource) -> dict[str, Any]:
+    """Return the object with its kind, which a list may leave out."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **body}
 
 
 class Cluster:
@@ -88,67 +82,55 @@ class Cluster:
         self._client = client
 
     @classmethod
-    def connect(cls) -> Cluster:
+    async def connect(cls) -> Cluster:
         """Connect as kubectl does: in-cluster, or by KUBECONFIG."""
-        return cls(lightkube.AsyncClient(field_manager=FIELD_MANAGER))
+        return cls(await ApiClient.connect())
 
-    async def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        API_CALLS.labels(method).inc()
-        try:
-            return await getattr(self._client, method)(*arguments, **options)
-        except TROUBLE:
-            API_ERRORS.labels(method).inc()
-            raise
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
-    async def _write(self, what: str, method: str, *arguments: Any, **options: Any) -> Any:
+    async def _write(self, what: str, method: str, *arguments: Any) -> Any:
         """Write a child. Raises WriteRefusedError for every error that the caller does not distinguish."""
         try:
-            return await self._call(method, *arguments, **options)
-        except httpx2.HTTPStatusError as error:
+            return await getattr(self._client, method)(*arguments)
+        except AnswerError as error:
             usual = {UNAUTHORIZED, CONFLICT} | (set() if method == "create" else {NOT_FOUND})
-            if _answer(error)[0] in usual:
+            if error.code in usual:
                 raise
             raise WriteRefusedError(what, error) from error
 
-    async def _list(self, resource: Any, namespace: str, labels: Any = None) -> list[dict[str, Any]]:
-        API_CALLS.labels("list").inc()
-        found = self._client.list(resource, namespace=namespace, chunk_size=_PAGE, labels=labels)
-        return [dict(body) async for body in found]
-
     async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
         """Return the events of one object; of very many, which anybody can create, the last ones listed."""
-        API_CALLS.labels("list").inc()
-        about = {"involvedObject.uid": uid}
-        found = self._client.list(EVENT, namespace=namespace, chunk_size=_PAGE, fields=about)
-        last: deque[dict[str, Any]] = deque(maxlen=_PAGE)
-        async for body in found:
-            last.append(dict(body))
+        last: deque[dict[str, Any]] = deque(maxlen=PAGE)
+        async for body in self._client.pages(EVENT, namespace, fieldSelector=f"involvedObject.uid={uid}"):
+            last.append(body)
         return list(last)
 
     async def releases(self) -> list[dict[str, Any]]:
         """Return the ConfigMaps by which releases of the chart find each other."""
-        return await self._list(CONFIG_MAP, "*", labels=SELECTOR)
+        labels = ",".join("=".join(label) for label in SELECTOR.items())
+        found = self._client.pages(CONFIG_MAP, labelSelector=labels)
+        return [body async for body in found]
 
     async def has_service_account(self, namespace: str, name: str) -> bool:
         """Return whether it exists; also True if reading it is forbidden."""
         try:
-            await self._call("get", SERVICE_ACCOUNT, name, namespace=namespace)
-        except httpx2.HTTPStatusError as error:
-            return not (isinstance(error, ApiError) and error.status.code == NOT_FOUND)
+            await self._client.get(SERVICE_ACCOUNT, namespace, name)
+        except AnswerError as error:
+            return not (isinstance(error, ApiError) and error.code == NOT_FOUND)
         return True
 
     async def list_everything(self, namespaces: Sequence[str]) -> tuple[list[dict[str, Any]], ...]:
         """Jobs, then PyTorchJobs, pods and ConfigMaps: what an earlier list references is in a later one."""
         jobs: list[dict[str, Any]] = []
-        owned: dict[Any, list[dict[str, Any]]] = {PYTORCH_JOB: [], POD: [], CONFIG_MAP: []}
-        for kind, resource in JOBS.items():
-            for namespace in namespaces or ("*",):
-                found = await self._list(resource, namespace)
-                jobs += [{**body, "apiVersion": names.API_VERSION, "kind": str(kind)} for body in found]
-        labels = dict([OURS.split("=")])
+        owned: dict[ApiResource, list[dict[str, Any]]] = {PYTORCH_JOB: [], POD: [], CONFIG_MAP: []}
+        for resource in JOBS.values():
+            for namespace in namespaces or (None,):
+                jobs += [_typed(body, resource) async for body in self._client.pages(resource, namespace)]
         for resource, found in owned.items():
-            for namespace in namespaces or ("*",):
-                found += await self._list(resource, namespace, labels=labels)
+            for namespace in namespaces or (None,):
+                found += [b async for b in self._client.pages(resource, namespace, labelSelector=OURS)]
         return jobs, *owned.values()
 
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
@@ -161,10 +143,10 @@ class Cluster:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         try:
             created: dict[str, Any] = await self._write(
-                f"create {body['kind']} {name}", "create", kind(body), namespace=namespace
+                f"create {body['kind']} {name}", "create", kind, namespace, body
             )
         except ApiError as error:
-            if error.status.code != CONFLICT:
+            if error.code != CONFLICT:
                 raise
             created = await self._existing(kind, name, namespace)
             owners = items(get(created, "metadata", "ownerReferences"))
@@ -173,11 +155,11 @@ class Cluster:
                 raise NameTakenError(message) from None
         return created
 
-    async def _existing(self, kind: Any, name: str, namespace: str) -> dict[str, Any]:
+    async def _existing(self, kind: ApiResource, name: str, namespace: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = await self._call("get", kind, name, namespace=namespace)
+            found: dict[str, Any] = await self._client.get(kind, namespace, name)
         except ApiError as error:
-            if error.status.code == NOT_FOUND:
+            if error.code == NOT_FOUND:
                 raise ConflictError from None
             raise
         return found
@@ -187,9 +169,7 @@ class Cluster:
         mark = {names.ANNOTATION_SUSPENDED: "true" if wanted else None}
         patch = {"metadata": {"annotations": mark}, "spec": {"runPolicy": {"suspend": wanted}}}
         what = f"{'suspend' if wanted else 'resume'} PyTorchJob {name}"
-        done: dict[str, Any] = await self._write(
-            what, "patch", PYTORCH_JOB, name, patch, namespace=namespace, patch_type=PatchType.MERGE
-        )
+        done: dict[str, Any] = await self._write(what, "patch", PYTORCH_JOB, namespace, name, patch)
         return done
 
     async def delete_child(self, namespace: str, name: str) -> None:
@@ -197,9 +177,9 @@ class Cluster:
         for kind in (CONFIG_MAP, PYTORCH_JOB):
             what = f"delete {'ConfigMap' if kind is CONFIG_MAP else 'PyTorchJob'} {name}"
             try:
-                await self._write(what, "delete", kind, name, namespace=namespace)
+                await self._write(what, "delete", kind, namespace, name)
             except ApiError as error:
-                if error.status.code != NOT_FOUND:
+                if error.code != NOT_FOUND:
                     raise
 
     async def write_status(
@@ -211,24 +191,20 @@ class Cluster:
         """
         version = {"resourceVersion": get(job, "metadata", "resourceVersion")}
         patch = {"metadata": version, "status": merge_patch(old, new)}
+        resource = JOBS[job["kind"]]
         try:
-            body: dict[str, Any] = await self._call(
-                "patch",
-                JOBS[job["kind"]].Status,
-                job["metadata"]["name"],
-                patch,
-                namespace=job["metadata"]["namespace"],
-                patch_type=PatchType.MERGE,
+            body: dict[str, Any] = await self._client.patch(
+                resource, job["metadata"]["namespace"], job["metadata"]["name"], patch, "status"
             )
         except ApiError as error:
-            if error.status.code == NOT_FOUND:
+            if error.code == NOT_FOUND:
                 return None
-            if error.status.code == CONFLICT:
+            if error.code == CONFLICT:
                 raise ConflictError from None
-            if error.status.code == INVALID:
+            if error.code == INVALID:
                 raise RefusedError(str(error)) from None
             raise
-        return {"apiVersion": names.API_VERSION, "kind": job["kind"], **body}
+        return _typed(body, resource)
 
     async def event(self, job: Mapping[str, Any], reason: str, message: str, warning: bool) -> None:
         """Record an event; losing one does no harm."""
@@ -252,6 +228,6 @@ class Cluster:
             "count": 1,
         }
         try:
-            await self._call("create", EVENT(body), namespace=namespace)
+            await self._client.create(EVENT, namespace, body)
         except TROUBLE as error:
             log.warning("Could not record an event for %s %s: %s", job["kind"], name, error)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tunesmith.plan.objects import Object
-from tunesmith_operator.cluster import TROUBLE
+from tunesmith_operator.api_client import TROUBLE
 
 log = logging.getLogger(__name__)
 FRESH_SECONDS = 10.0

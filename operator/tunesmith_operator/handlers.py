@@ -50,10 +50,11 @@ def set_up(settings: kopf.OperatorSettings) -> None:
 async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
     """List what exists before any watch reports it, and start our own tasks."""
     set_up(settings)
-    memo.operator = Manager.connect(read_settings(os.environ))
+    memo.operator = await Manager.connect(read_settings(os.environ))
     try:
         await memo.operator.start()
     except OverlapError as error:
+        await memo.operator.cluster.close()
         raise kopf.PermanentError(str(error)) from error
 
 
@@ -66,7 +67,7 @@ async def login(memo: kopf.Memo, **arguments: Any) -> kopf.AiohttpSession | None
 @kopf.on.cleanup()
 async def cleanup(memo: kopf.Memo, **_: Any) -> None:
     """Stop our own tasks."""
-    memo.operator.stop()
+    await memo.operator.stop()
 
 
 def _note(operator: Manager, put: Callable[[Any, bool], set[Key]], event: Any, plural: str) -> None:

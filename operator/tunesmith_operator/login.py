@@ -11,9 +11,9 @@ from typing import Any
 
 import aiohttp
 import kopf
-import lightkube
-from lightkube.config.kubeconfig import SERVICE_ACCOUNT
+from kubernetes.aio.client import Configuration
 
+from tunesmith_operator.api_client import SERVICE_ACCOUNT, in_pod
 from tunesmith_operator.watches import Watches
 
 
@@ -25,8 +25,9 @@ def connection(folder: str = SERVICE_ACCOUNT, **arguments: Any) -> kopf.Connecti
     account = kopf.login_with_service_account(**arguments)
     if account is None:
         return kopf.login_with_kubeconfig(**arguments)
-    ours: Any = lightkube.KubeConfig.from_service_account(folder).get()
-    return dataclasses.replace(account, server=str(ours.cluster.server))
+    ours = Configuration()
+    in_pod(ours, folder)
+    return dataclasses.replace(account, server=ours.host)
 
 
 class Login:

@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.api.references import Key
 
 # They log every request, and every object that kopf passes on.
-_NOISY = ("httpx", "httpx2", "httpcore", "kopf.objects", "aiohttp.access")
+_NOISY = ("kopf.objects", "aiohttp.access")
 
 
 class JsonFormatter(logging.Formatter):

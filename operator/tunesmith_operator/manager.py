@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
-from lightkube.core.exceptions import ApiError
 
 from tunesmith_operator import metrics, probes
+from tunesmith_operator.api_client import FORBIDDEN, TROUBLE, ApiError
 from tunesmith_operator.cache import Cache
-from tunesmith_operator.cluster import FORBIDDEN, TROUBLE, Cluster
+from tunesmith_operator.cluster import Cluster
 from tunesmith_operator.liveness import Liveness, end_within
 from tunesmith_operator.login import Login
 from tunesmith_operator.progress import Silence, read_all
@@ -54,9 +54,9 @@ class Manager:
         self.login = Login(self.watches)
 
     @classmethod
-    def connect(cls, settings: OperatorSettings) -> Manager:
+    async def connect(cls, settings: OperatorSettings) -> Manager:
         """Use a client configured like kubectl's."""
-        return cls(settings, Cluster.connect())
+        return cls(settings, await Cluster.connect())
 
     async def start(self) -> None:
         """List the whole cluster once, then start. Raises OverlapError if another release is running."""
@@ -84,18 +84,19 @@ class Manager:
         try:
             markers = await self.cluster.releases()
         except TROUBLE as error:
-            if self.settings.namespaces and isinstance(error, ApiError) and error.status.code == FORBIDDEN:
+            if self.settings.namespaces and isinstance(error, ApiError) and error.code == FORBIDDEN:
                 return True  # with rights in these namespaces only, nothing else can be listed
             log.warning("Cannot list other releases: %s", error)
             return False
         check_releases(self.settings.release, self.settings.namespaces, markers)
         return True
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Stop the tasks; kopf has some seconds to exit."""
         end_within(SECONDS_TO_END)
         for task in self.tasks:
             task.cancel()
+        await self.cluster.close()
 
     async def list_everything(self) -> bool:
         """Update the cache with a list of everything; return False if that failed."""

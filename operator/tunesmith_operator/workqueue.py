@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 
 from tunesmith.api.references import Key
-from tunesmith_operator.cluster import TROUBLE
+from tunesmith_operator.api_client import TROUBLE
 from tunesmith_operator.logs import about
 
 log = logging.getLogger(__name__)

@@ -9,20 +9,30 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-import httpx2
-import lightkube
+import kubernetes
+import urllib3
 import yaml
-from lightkube.config.client_adapter import Client, ConnectionParams
 
 
-def api_server():
-    """Address of the API server that KUBECONFIG names, and a maker of HTTP clients for it.
+class Upstream:
+    """The API server that KUBECONFIG names; threads may ask at the same time."""
 
-    Each request gets a client of its own: one that threads share now and then hands a stream to nobody.
-    """
-    config = lightkube.KubeConfig.from_env().get()
-    address = str(config.cluster.server).rstrip("/")
-    return address, lambda: Client(config, ConnectionParams(timeout=httpx2.Timeout(30)))
+    def __init__(self):
+        self.client = kubernetes.config.new_client_from_config()
+
+    def ask(self, method, path, body, headers):
+        """An answer of which nothing is read yet. Never asked twice: faults are counted."""
+        self.client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self.client.configuration.host + path
+        options = {
+            "body": body,
+            "headers": headers,
+            "preload_content": False,
+            "retries": False,
+            "timeout": None,
+        }
+        pool = self.client.rest_client.pool_manager
+        return pool.request(method, url, **options)
 
 
 class Request:
@@ -73,13 +83,13 @@ class ApiProxy:
 
     def __enter__(self):
         proxy = self
-        self.upstream, self.connect = api_server()
+        self.upstream = Upstream()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_one_request(self):
-                with suppress(ConnectionError, httpx2.HTTPError):
+                with suppress(ConnectionError, urllib3.exceptions.HTTPError):
                     super().handle_one_request()
 
             def do_GET(self):
@@ -123,17 +133,15 @@ class ApiProxy:
         headers = {
             name: value for name, value in http.headers.items() if name.lower() in ("content-type", "accept")
         }
-        url = self.upstream + http.path
         if fault is None:
-            with (
-                self.connect() as client,
-                client.stream(request.method, url, content=body, headers=headers, timeout=None) as answer,
-            ):
+            answer = self.upstream.ask(request.method, http.path, body, headers)
+            try:
                 self.pass_on(http, request, answer)
+            finally:
+                answer.close()
         elif isinstance(fault, Kill):
             if fault.forward:
-                with self.connect() as client:
-                    client.request(request.method, url, content=body, headers=headers)
+                self.upstream.ask(request.method, http.path, body, headers).read()
             fault.kill()
             http.close_connection = True
         elif isinstance(fault, Hang):
@@ -144,13 +152,13 @@ class ApiProxy:
             self.stream_bytes(http, fault)
 
     def pass_on(self, http, request, answer):
-        http.send_response_only(answer.status_code)
+        http.send_response_only(answer.status)
         http.send_header("Content-Type", answer.headers.get("content-type", "application/json"))
         http.send_header("Transfer-Encoding", "chunked")
         http.end_headers()
         if request.is_watch:
             self.streams.append((request, http.connection))
-        for part in answer.iter_bytes():
+        for part in answer.stream():
             http.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             http.wfile.flush()
         http.wfile.write(b"0\r\n\r\n")

@@ -4,23 +4,17 @@ import asyncio
 import json
 from datetime import UTC, datetime
 
-import httpx2
 from good_manifests import FINE_TUNE
-from lightkube.core.exceptions import ApiError
-from lightkube.models.meta_v1 import Status
 
+from tunesmith_operator.api_client import ApiError
 from tunesmith_operator.cache import Cache, key_of
 from tunesmith_operator.cluster import ConflictError, NameTakenError, RefusedError, WriteRefusedError
 from tunesmith_operator.reconcile import Reconciler
 from tunesmith_operator.settings import OperatorSettings
 
 
-def api_error(code, message):
-    return ApiError(httpx2.Request("POST", "http://x"), None, Status(code=code, message=message))
-
-
 def refusal(code=403, message="denied"):
-    return WriteRefusedError("create PyTorchJob tune-ftj-1", api_error(code, message))
+    return WriteRefusedError("create PyTorchJob tune-ftj-1", ApiError(code, message))
 
 
 class Notes:
@@ -36,7 +30,7 @@ class Notes:
     async def events_of(self, namespace, uid):
         self.asked.append(uid)
         if self.fail == "no events":
-            raise api_error(403, "events is forbidden")
+            raise ApiError(403, "events is forbidden")
         words = {"reason": "FailedCreatePod", "message": "exceeded quota", "type": "Warning"}
         return [{"involvedObject": {"uid": uid}, **words}]
 

@@ -120,7 +120,7 @@ def test_credentials_that_were_refused_are_not_tried_for_ever():
 
 
 def test_in_a_pod_both_clients_take_the_address_of_the_environment(tmp_path, monkeypatch):
-    for name, text in {"token": "t", "namespace": "ops", "ca.crt": ""}.items():
+    for name, text in {"token": "t", "namespace": "ops", "ca.crt": "c"}.items():
         (tmp_path / name).write_text(text)
     account = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="t")
     monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: account)

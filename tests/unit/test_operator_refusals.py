@@ -3,18 +3,17 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-import httpx2
 import pytest
 from sightings import check
 
 pytest.importorskip("kopf")
 
-from lightkube.core.exceptions import ApiError
-from reconciling import Notes, api_error, body, reconcile, refusal
+from reconciling import Notes, body, reconcile, refusal
 
 from tunesmith.plan.status import format_time
+from tunesmith_operator.api_client import ApiError
 from tunesmith_operator.cache import Cache, key_of
-from tunesmith_operator.cluster import Cluster, WriteRefusedError
+from tunesmith_operator.cluster import Cluster, ConflictError, NameTakenError, WriteRefusedError
 from tunesmith_operator.events import Events
 from tunesmith_operator.reconcile import Reconciler
 from tunesmith_operator.refusals import Refusals
@@ -111,7 +110,7 @@ class Refusing:
         self.code = code
 
     async def create(self, *_, **__):
-        raise api_error(self.code, "no")
+        raise ApiError(self.code, "no")
 
     patch = delete = get = create
 
@@ -135,20 +134,33 @@ def test_which_errors_are_refusals():
     assert {case: outcome(*case) for case in CODES} == CODES
 
 
-def test_a_proxy_before_the_api_server_is_quoted_too():
-    request = httpx2.Request("POST", "http://x")
-    page = httpx2.Response(502, text="<h1>no\nbackend</h1>", request=request)
-    empty = httpx2.Response(503, request=request)
-    found = [
-        str(
-            WriteRefusedError("create ConfigMap a", httpx2.HTTPStatusError("", request=request, response=one))
-        )
-        for one in (page, empty)
-    ]
-    assert found == [
-        "The API server refused to create ConfigMap a (HTTP 502): <h1>no backend</h1>",
-        "The API server refused to create ConfigMap a (HTTP 503): Service Unavailable",
-    ]
+class Existing:
+    """A client that has an object of the wanted name, or had it until a moment ago."""
+
+    def __init__(self, owner):
+        self.owner = owner
+
+    async def create(self, *_):
+        raise ApiError(409, "exists")
+
+    async def get(self, *_):
+        if self.owner is None:
+            raise ApiError(404, "not found")
+        return {"metadata": {"ownerReferences": [{"uid": self.owner}]}}
+
+
+def created(owner):
+    child = {"kind": "PyTorchJob", "metadata": {"name": "a", "namespace": "n"}}
+    try:
+        return asyncio.run(Cluster(Existing(owner)).create_child(child, "uid"))
+    except (NameTakenError, ConflictError) as error:
+        return type(error)
+
+
+def test_what_exists_already_is_kept_if_it_is_of_the_job():
+    assert created("uid") == {"metadata": {"ownerReferences": [{"uid": "uid"}]}}
+    assert created("another") is NameTakenError
+    assert created(None) is ConflictError
 
 
 def test_whether_a_service_account_is_there():
@@ -161,15 +173,15 @@ def test_whether_a_service_account_is_there():
 class Listing:
     """A client that lists very many events."""
 
-    async def list(self, resource, *, namespace, chunk_size, fields):
+    async def pages(self, resource, namespace, **selectors):
         for number in range(9999):
-            yield {"number": number, **fields, "namespace": namespace}
+            yield {"number": number, **selectors, "namespace": namespace}
 
 
 def test_very_many_events_do_not_fill_the_memory():
     found = asyncio.run(Cluster(Listing()).events_of("n", "u"))
     assert len(found) == 500
-    assert found[-1] == {"number": 9998, "involvedObject.uid": "u", "namespace": "n"}
+    assert found[-1] == {"number": 9998, "fieldSelector": "involvedObject.uid=u", "namespace": "n"}
 
 
 def with_a_child(notes, age, **status):
