@@ -106,7 +106,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes] | None, str]] = {
     ),
     "empty-file": ("x.jsonl", lambda: b"", "x.jsonl: the file is empty"),
     "only-white-space": ("x.json", lambda: b" \n\n\t", "x.json: the file is empty"),
-    "empty-list": ("x.json", lambda: b"[]", "x.json: the file holds no record"),
+    "empty-list": ("x.json", lambda: b"[]", "x.json: the file has no records"),
     "empty-folder": ("x", None, "There is no file and no folder with files at "),
     "gzip-cut-short": (
         "x.jsonl.gz",
@@ -129,7 +129,11 @@ BAD: dict[str, tuple[str, Callable[[], bytes] | None, str]] = {
         lambda: parquet()[:100] + b"\x07" * 300 + parquet()[400:],
         "the Parquet data is damaged",
     ),
-    "parquet-by-name-only": ("x.parquet", lambda: LINE, "x.parquet: this is not a Parquet file"),
+    "parquet-by-name-only": (
+        "x.parquet",
+        lambda: LINE,
+        "x.parquet: the first bytes are not those of a Parquet file",
+    ),
     "zip": ("x.zip", lambda: b"PK\3\4", "x.zip: .zip files cannot be read; convert the file to .jsonl"),
 }
 ACCEPTED = {

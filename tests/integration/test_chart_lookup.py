@@ -147,7 +147,7 @@ def test_an_account_of_others_is_left_alone_and_named(install, more):
     release = install(values, ("kube-system", "a", "b"), {"a": more})
     assert accounts_in(release) == ["b"]
     notes = release["notes"]
-    assert "The service account tunesmith-job of a is not Helm's: it is used as it is" in notes
+    assert "The service account tunesmith-job in a is not managed by Helm: it is used as it is" in notes
     assert "jobServiceAccount.annotations and imagePullSecrets do not reach it." in notes
 
 
@@ -155,4 +155,4 @@ def test_the_releases_own_account_stays_in_it(install):
     """Else the next upgrade would delete it."""
     release = install({"jobNamespaces": ["a"]}, ("kube-system", "a"), {"a": OWNED})
     assert accounts_in(release) == ["a"]
-    assert "is not Helm's" not in release["notes"]
+    assert "is not managed by Helm" not in release["notes"]

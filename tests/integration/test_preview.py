@@ -111,7 +111,7 @@ def test_context_that_was_cut_is_counted(tmp_path: Path, tiny_model: Path) -> No
     made["spec"]["datasets"][0]["chat"] = {"trainOn": "lastAssistant"}
     code, text = previewed(tmp_path, made)
     assert code == 0, text
-    assert "1 sample with context cut to fit maxLength" in text
+    assert "1 sample with context truncated to fit maxLength" in text
 
 
 def test_one_bad_job_does_not_hide_the_others(tmp_path: Path, tiny_model: Path, data: Path) -> None:
@@ -176,7 +176,7 @@ def test_every_example_with_data_is_previewed(
     assert preview_jobs(jobs, 50, tmp_path / "work", console, page) == 0
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "«" in text
-    assert not re.search(r"\d bad|cut to fit", text), text
+    assert not re.search(r"\d bad|truncated to fit", text), text
     assert f"{jobs[0].name}: what it learns from" in page.read_text("utf-8")
     assert SAID[example] in text
 

@@ -201,7 +201,7 @@ def test_a_storage_that_is_away_for_a_while_is_waited_for(
     ("text", "named"),
     [
         ("", "the file is empty"),
-        ("[]", "the file holds no record"),
+        ("[]", "the file has no records"),
         ('{"instruction": ""}\n', "instruction is empty"),
         ("{oops\n", "line 1"),
     ],

@@ -156,7 +156,7 @@ BAD_CHAT = {
     "turn-no-object": ({"conversations": ["hi"]}, "conversations[0] is a string, not an object"),
     "no-role": ({"messages": [{"content": "x"}]}, "messages[0].role is missing"),
     "role-number": ({"messages": [{"role": 1, "content": "x"}]}, "messages[0].role is a number, not text"),
-    "role-unknown": (messages(("narrator", "x")), 'messages[0].role is "narrator"; known are user'),
+    "role-unknown": (messages(("narrator", "x")), 'messages[0].role is "narrator"; valid are user'),
     "from-unknown": ({"conversations": [{"from": "x", "value": "y"}]}, 'conversations[0].from is "x"'),
     "no-content": ({"messages": [{"role": "user"}]}, "messages[0].content is missing"),
     "null-content": (messages(("user", None), A), "messages[0].content is missing"),
@@ -210,7 +210,7 @@ BAD_CHAT = {
     "system-number": ({**messages(("user", "x"), A), "system": 3}, "system is a number, not text"),
     "two-systems": (
         {**messages(("system", "x"), A), "system": "y"},
-        "system and messages both give a system message",
+        "system and messages are both a system message",
     ),
 }
 

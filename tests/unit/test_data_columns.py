@@ -102,7 +102,7 @@ def test_a_field_that_no_record_has_is_one_error():
         read({"instruction": {}}, columns, *records)
     assert caught.value.message == (
         "No record has 'reply.text' (columns.output) and 'sys' (columns.system); the first one has q, text. "
-        "Mend columns, or remove the entry."
+        "Fix columns, or remove the entry."
     )
     items, _ = read({"instruction": {}}, {"instruction": "q", "output": "text"}, *records, {"oops": 1})
     assert [isinstance(item, Item) for item in items] == [True, True, True, False]

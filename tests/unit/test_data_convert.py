@@ -135,8 +135,12 @@ def test_written(target, messages, expected):
 
 
 REFUSED = {
-    "no-reply": ("openai", say(("user", "q")), "there is no assistant reply to learn"),
-    "nothing-learned": ("openai", say(("user", "q"), ("assistant", "a", 0.0)), "no assistant reply to learn"),
+    "no-reply": ("openai", say(("user", "q")), "there is no assistant reply to train on"),
+    "nothing-learned": (
+        "openai",
+        say(("user", "q"), ("assistant", "a", 0.0)),
+        "no assistant reply to train on",
+    ),
     "empty-reply": ("openai", say(("user", "q"), ("assistant", " ")), "turn 2 (assistant) is an empty reply"),
     "role": ("openai", say(("critic", "q"), ("assistant", "a")), 'turn 1 has the role "critic"'),
     "weight-too-large": ("openai", say(("assistant", "a", 1e9)), "turn 1 (assistant) has the weight"),
@@ -148,7 +152,7 @@ REFUSED = {
     "sharegpt-untrained": (
         "sharegpt",
         [Message("assistant", "a", 0.0), *ASKED],
-        "turn 1 (assistant) is not learned (train: false); ShareGPT has no field",
+        "turn 1 (assistant) is not trained (train: false); ShareGPT has no field",
     ),
     "sharegpt-system": ("sharegpt", [*ASKED, *say(("system", "s"))], "turn 3 (system) is not the first"),
     "alpaca-weight": (
@@ -159,16 +163,16 @@ REFUSED = {
     "alpaca-untrained": (
         "alpaca",
         [*say(("user", "q"), ("assistant", "a", 0.0)), *ASKED],
-        "turn 2 (assistant) is not learned",
+        "turn 2 (assistant) is not trained",
     ),
     "alpaca-tool": (
         "alpaca",
         [*ASKED, *say(("tool", "t"), ("assistant", "b"))],
-        "turn 3 (tool) stands where",
+        "turn 3 (tool) is in the place",
     ),
-    "alpaca-system": ("alpaca", [*ASKED, *say(("system", "s")), *ASKED], "turn 3 (system) stands where"),
-    "alpaca-assistant-first": ("alpaca", say(("assistant", "a")), "turn 1 (assistant) stands where"),
-    "alpaca-two-questions": ("alpaca", [*say(("user", "p")), *ASKED], "turn 2 (user) stands where"),
+    "alpaca-system": ("alpaca", [*ASKED, *say(("system", "s")), *ASKED], "turn 3 (system) is in the place"),
+    "alpaca-assistant-first": ("alpaca", say(("assistant", "a")), "turn 1 (assistant) is in the place"),
+    "alpaca-two-questions": ("alpaca", [*say(("user", "p")), *ASKED], "turn 2 (user) is in the place"),
     "alpaca-no-last-reply": ("alpaca", [*ASKED, *say(("user", "r"))], "turn 3 (user) has no reply"),
     "alpaca-empty-question": ("alpaca", say(("user", " "), ("assistant", "a")), "turn 1 (user) is empty"),
     "alpaca-empty-system": ("alpaca", [*say(("system", "")), *ASKED], "the system message is empty"),

@@ -94,7 +94,7 @@ def test_a_file_that_is_utf_8_all_the_same_is_read_as_that():
 def test_a_wrong_byte_is_named_with_its_line():
     data = b"one\ntwo\n" + CHINESE.encode("gb18030") + b"\xff\n"
     assert shown(read("x.txt", data, encoding="gb18030"))[-1] == (
-        "!line 3: byte 0xff is not gb18030; set encoding to that of the file"
+        "!line 3: byte 0xff is not gb18030; set encoding to the file's"
     )
 
 

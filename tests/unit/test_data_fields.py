@@ -117,7 +117,7 @@ def test_names_of_one_thing_that_differ_are_bad(extra, reason):
 def test_only_the_assistants_turns_can_be_learned(extra):
     for role in ("user", "system", "tool"):
         turn = {"role": role, "content": "x", **extra}
-        assert f"messages[0] is to be learned, but its role is {role}" in refused(
+        assert f"messages[0] has a weight, but its role is {role}" in refused(
             {"messages": [turn, *talk()["messages"]]}
         )
 
@@ -131,7 +131,7 @@ def test_a_weight_of_a_whole_record_is_refused(extra):
         (talk(), conversation_from_chat),
         ({"instruction": "q", "output": "a"}, conversation_from_instruction),
     ):
-        why = f"{name} cannot be used" if "detail" in name else f"{name} stands at the record"
+        why = f"{name} cannot be used" if "detail" in name else f"{name} is set on the record"
         assert why in refused({**record, **extra}, reader)
         reader({**record, name: True if name == "train" else [] if "detail" in name else 1})
 
@@ -165,14 +165,12 @@ def test_system_messages_that_differ_are_bad():
     alpaca = {"instruction": "q", "output": "a"}
     assert "system and system_message differ" in refused({**alpaca, **record}, conversation_from_instruction)
     own = {"messages": [{"role": "system", "content": "T"}, *talk()["messages"]], "system_prompt": "S"}
-    assert "system_prompt and messages both give a system message" in refused(own)
+    assert "system_prompt and messages are both a system message" in refused(own)
 
 
 def test_a_list_where_one_text_is_needed_is_not_joined():
     for texts in (["Not today.", "No."], ["Not today."], ["a", {"type": "text", "text": "b"}]):
-        assert "messages[1].content is a list of texts, and one text is needed" in refused(
-            talk(content=texts)
-        )
+        assert "messages[1].content is a list of texts, but must be one text" in refused(talk(content=texts))
     for name in ("instruction", "input", "output", "system"):
         record = {"instruction": "q", "output": "a", name: ["x", "y"]}
         assert f"{name} is a list, not text" in refused(record, conversation_from_instruction)

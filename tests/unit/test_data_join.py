@@ -75,7 +75,7 @@ def test_only_plain_text_is_joined():
 def test_what_is_too_long_is_named(monkeypatch):
     monkeypatch.setattr(csv_text, "DOCUMENT_LIMIT", 5)
     monkeypatch.setattr(csv_text, "RECORD_LIMIT", 5)
-    assert "the file is larger; split it" in shown(read({"a.txt": b"abc\n\nabc\n"}, "file"))[0]
+    assert "split the file" in shown(read({"a.txt": b"abc\n\nabc\n"}, "file"))[0]
     found = shown(read({"a.txt": b"abc\nabc\n\nabc\n"}, "paragraph"))
     assert found[0].startswith("line 1: the paragraph is longer than")
     assert found[1] == '{"text": "abc"}'

@@ -58,10 +58,10 @@ def test_an_empty_output_of_another_job_is_refused_with_that_jobs_reason(tmp_pat
     output.mkdir()
     data, statistics = output / "sampled_data.json", output / "sampling_stats.json"
     data.write_text("[]\n")
-    assert message(data) == "sampled_data.json: the file holds no record. It needs at least one record."
+    assert message(data) == "sampled_data.json: the file has no records. It needs at least one record."
     for useless in ("{", "[1]", '{"accepted": 0}', json.dumps({**STATISTICS, "accepted": 3})):
         statistics.write_text(useless)
-        assert message(data).startswith("sampled_data.json: the file holds no record"), useless
+        assert message(data).startswith("sampled_data.json: the file has no records"), useless
     statistics.write_text(json.dumps(STATISTICS))
     assert message(data).startswith(f"sampled_data.json: {NONE}")
     assert "maxBadRecords" not in message(data)
@@ -69,7 +69,7 @@ def test_an_empty_output_of_another_job_is_refused_with_that_jobs_reason(tmp_pat
     messages.write_text("")
     stats = {"dialogues": {"finished": 0, "planned": 5, "reasons": {"rate_limited": 5}}}
     (output / "stats.json").write_text(json.dumps(stats))
-    assert "The DialogueGenJob finished none of 5 dialogues (5 rate_limited); failed.jsonl" in message(
+    assert "The DialogueGenJob finished none of 5 dialogues (5 rate_limited); see failed.jsonl" in message(
         messages
     )
 
@@ -78,13 +78,13 @@ def test_files_without_a_record_are_named_and_not_called_unreadable(tmp_path):
     (tmp_path / "a.json").write_text("[]")
     (tmp_path / "b.jsonl").write_text("\n")
     assert message(tmp_path) == (
-        "2 files have no record, and each needs at least one:\n"
-        "a.json: the file holds no record\nb.jsonl: the file is empty"
+        "2 files have no records, and each needs at least one:\n"
+        "a.json: the file has no records\nb.jsonl: the file is empty"
     )
     (tmp_path / "c.jsonl").write_text('{"response": ""}\n')
     said = message(tmp_path).split("\n")
     assert said[0] == "3 bad records, 5 allowed by maxBadRecords:"
-    assert said[-1] == "maxBadRecords cannot allow a file without a record."
+    assert said[-1] == "maxBadRecords does not cover a file without a record."
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ BAD_VALUES = {
     ),
     "duration": (
         pa.array([timedelta(1), None]),
-        "c is timedelta, which JSON has no form for; leave the column out",
+        "c is timedelta, which JSON does not have; leave the column out",
     ),
     "broken-text": (
         pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffx")),
@@ -171,8 +171,8 @@ GOOD = packed(
     [{"n": n, "text": f"{n * n:x}" * 9} for n in range(2000)], row_group_size=500, compression="none"
 )
 FILES_BAD = {
-    "text": (b"hello there", "this is not a Parquet file, by its first bytes"),
-    "json": (b'[{"a": 1}]', "this is not a Parquet file, by its first bytes"),
+    "text": (b"hello there", "the first bytes are not those of a Parquet file"),
+    "json": (b'[{"a": 1}]', "the first bytes are not those of a Parquet file"),
     "head-only": (b"PAR1", "the Parquet data is truncated"),
     "head-twice": (b"PAR1PAR1", "the Parquet data is truncated"),
     "cut-footer": (GOOD[:-1], "the Parquet data is truncated"),
@@ -181,10 +181,10 @@ FILES_BAD = {
     "no-footer": (GOOD[:2000] + GOOD[-8:], "the Parquet data is damaged"),
     "footer-of-zeros": (GOOD[:-200] + b"\0" * 192 + GOOD[-8:], "the Parquet data is damaged"),
     "empty": (b"", "the file is empty"),
-    "no-rows": (packed(pa.table({"a": pa.array([], pa.string())})), "the file holds no record"),
+    "no-rows": (packed(pa.table({"a": pa.array([], pa.string())})), "the file has no records"),
     "column-twice": (
         packed(pa.table([[1], [2]], names=["a", "a"])),
-        'the column "a" is there twice',
+        'the column "a" is repeated',
     ),
 }
 

@@ -139,4 +139,4 @@ def test_a_fatal_one_is_never_allowed_and_told_first():
     lines = caught.value.message.split("\n")
     assert lines[0] == "31 bad records, 1000 allowed by maxBadRecords:"
     assert lines[1] == "train.jsonl, line 99: it is wrong"
-    assert lines[-1] == "maxBadRecords cannot allow a file that could not be read to its end."
+    assert lines[-1] == "maxBadRecords does not cover a file that could not be read to its end."

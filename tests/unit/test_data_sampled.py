@@ -77,7 +77,8 @@ BAD = {
     "true": (bad(**{COUNT: True}), f"{COUNT} is True, not a whole number of 0 or more"),
     "no-prompt": (
         bad(prompt=..., question="Q"),
-        f"prompt is missing, and there is no fact to make one of: the record has response, {COUNT}, question",
+        "prompt is missing, and there is no fact to make one from: "
+        f"the record has response, {COUNT}, question",
     ),
     "text-prompt": (bad(prompt="Q"), "prompt is a string, not a list of messages"),
     "empty-prompt": (bad(prompt=[]), "prompt is empty"),
@@ -85,7 +86,7 @@ BAD = {
     "no-role": (bad(prompt=[*PROMPT, {"content": "Q"}]), "prompt[2].role is missing"),
     "role": (
         bad(prompt=[{"role": "me", "content": "Q"}]),
-        'prompt[0].role is "me"; known are system, user, assistant, tool',
+        'prompt[0].role is "me"; valid are system, user, assistant, tool',
     ),
     "no-content": (bad(prompt=[{"role": "user"}]), "prompt[0].content is missing"),
     "no-articles": (bad(prompt=..., **LEGAL), NO_ARTICLES),
@@ -159,7 +160,7 @@ def test_a_record_that_disagrees_with_its_file():
     ]:
         with pytest.raises(RecordProblem) as problem:
             check_counts(counts, file, record)
-        assert problem.value.message == f"{COUNT} is {given_}, but the file holds {found} of this case"
+        assert problem.value.message == f"{COUNT} is {given_}, but the file has {found} of this case"
 
 
 def test_a_count_costs_eight_bytes_a_case():

@@ -100,11 +100,11 @@ BAD = {
     "chat-correction": ({"messages": CHAT}, "correction is missing"),
     "chat-two-turns": (
         {"messages": CHAT * 2, "correction": "C"},
-        "the dialogue has 2 rounds, and corrections is missing: a list, one for each answer (messages.jsonl",
+        "the dialogue has 2 rounds, and corrections is missing: a list, one per answer (messages.jsonl",
     ),
     "chat-few-corrections": (
         {"messages": CHAT * 2, "corrections": ["C"]},
-        "corrections holds 1, and the dialogue 2 answers",
+        "the length of corrections is 1, but the dialogue has 2 answers",
     ),
     "chat-blank-correction": ({"messages": CHAT * 2, "corrections": ["C", " "]}, "corrections[1] is empty"),
     "chat-text-corrections": (
@@ -150,7 +150,7 @@ BAD = {
             },
             "correction": "C",
         },
-        f"the record holds 2 dialogues; {MORE}",
+        f"the record has 2 dialogues; {MORE}",
     ),
 }
 

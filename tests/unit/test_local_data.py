@@ -183,7 +183,7 @@ def test_a_broken_list_is_not_to_be_allowed(call):
     Path("x.json").write_text(json.dumps([CHAT, CHAT])[:-5])
     ended = call("check", "x.json")
     assert ended.code == 2
-    assert "maxBadRecords cannot allow" in ended.lines[-1]
+    assert "maxBadRecords does not cover" in ended.lines[-1]
 
 
 def test_files_of_a_folder_that_are_left_out_are_named(call):
@@ -368,7 +368,7 @@ def test_what_has_no_room_is_refused_by_place_and_nothing_is_written(call):
     write_jsonl(Path("x.jsonl"), [CHAT, tool, {**LINE}])
     ended = call("convert", "x.jsonl", "o.jsonl", "--to", "alpaca")
     assert ended.code == 2
-    assert any(line.startswith("x.jsonl, line 2: turn 3 (tool) stands where") for line in ended.lines)
+    assert any(line.startswith("x.jsonl, line 2: turn 3 (tool) is in the place") for line in ended.lines)
     assert ended.lines[-1] == "Nothing was written: 2 bad records, 0 allowed by --max-bad-records."
     assert names() == ["x.jsonl"]
     ended = call("convert", "x.jsonl", "o.jsonl", "--to", "alpaca", "--max-bad-records", "2")

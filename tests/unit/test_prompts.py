@@ -144,10 +144,10 @@ def test_an_id_given_twice_is_bad(make, second):
     with pytest.raises(DataError) as error:
         make(records)
     _, *lines = error.value.message.splitlines()
-    advice = "has it too; give each prompt an id of its own"
+    advice = "has it too; give each prompt a unique id"
     assert lines == [
-        f"data.jsonl, line 3: the id a stands for more than one prompt: data.jsonl, line 1 {advice}",
-        f"data.jsonl, line 5: the id 7 stands for more than one prompt: data.jsonl, line 4 {advice}",
+        f"data.jsonl, line 3: more than one prompt has the id a: data.jsonl, line 1 {advice}",
+        f"data.jsonl, line 5: more than one prompt has the id 7: data.jsonl, line 4 {advice}",
     ]
     assert list(make(records, maxBadRecords=2).ids()) == ["a", "b", "7"]
 
@@ -180,7 +180,7 @@ def test_replies_without_id_are_one_prompt(make):
 
 def test_replies_to_different_prompts_with_one_id_are_bad(make):
     """As when two outputs, whose prompts were numbered, are joined."""
-    with pytest.raises(DataError, match=r"line 2: the id 1 stands for more than one prompt: .* line 1 has"):
+    with pytest.raises(DataError, match=r"line 2: more than one prompt has the id 1: .* line 1 has"):
         make([reply("1", 0, "q"), reply("1", 1, "r")])
 
 
@@ -233,7 +233,7 @@ HOSTILE = {
         {"system": "<|endoftext|>", **ask("q")},
         "a message of role system contains",
     ),
-    "surrogate": ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "half of a surrogate pair"),
+    "surrogate": ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "lone surrogate"),
     "deep": (ask("q", x=json.loads("[" * 200 + "]" * 200)), "nested more than 100 levels deep"),
     "very-deep": ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
     "nan": ('{"x": NaN, "messages": [{"role": "user", "content": "q"}]}', "NaN is not JSON"),
@@ -318,7 +318,7 @@ def test_a_folder_of_files(tmp_path):
     (tmp_path / "in" / "README.md").write_text("x")
     prompts = prepare(tmp_path, tmp_path / "in")
     assert [prompt.messages[0].content for prompt in prompts] == ["a1", "a2", "b1", "b2", "c0", "c1"]
-    assert prompts.facts["skipped_files"] == ["README.md: plain text is read with the format text only"]
+    assert prompts.facts["skipped_files"] == ["README.md: plain text is read only with the format text"]
     limited = prepare(tmp_path, tmp_path / "in", limit=3)
     assert [prompt.messages[0].content for prompt in limited] == ["a1", "a2", "b1"]
 

@@ -96,9 +96,9 @@ def test_other_forms_of_chat():
 
 
 BAD = {
-    "no-user": (chat("system: s", "assistant: a"), "chat", "there is no message of the user"),
-    "tool-only": (chat("assistant: a", "tool: t"), "chat", "there is no message of the user"),
-    "blank-question": (chat("user: q", "assistant: a", "user:  "), "chat", "the last message of the user is"),
+    "no-user": (chat("system: s", "assistant: a"), "chat", "there is no user message"),
+    "tool-only": (chat("assistant: a", "tool: t"), "chat", "there is no user message"),
+    "blank-question": (chat("user: q", "assistant: a", "user:  "), "chat", "the last user message is"),
     "no-list": ({"text": "q"}, "chat", "no conversation was found: the record has text"),
     "prompt-is-text": ({"prompt": "q"}, "chat", "no conversation was found"),
     "empty-list": ({"messages": []}, "chat", "messages is empty"),
@@ -118,7 +118,7 @@ BAD = {
     "label": (
         {"fact": "x", "relevant_articles": [], "label": "up"},
         "legalJudgement",
-        'label is "up"; known are',
+        'label is "up"; valid are',
     ),
 }
 
@@ -340,7 +340,7 @@ def test_articles(values, expected):
     [
         ([{"264": 1}], "article 264 is a number, not text"),
         ([{"id": "264"}], r"articles\[0\].content is missing"),
-        ([{"264": "a"}, {"264": "b"}], "article 264 is given twice, with different texts"),
+        ([{"264": "a"}, {"264": "b"}], "article 264 is repeated with a different text"),
     ],
 )
 def test_bad_articles(values, message):

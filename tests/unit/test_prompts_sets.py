@@ -112,7 +112,7 @@ def test_labels_that_cannot_be_meant_name_their_file(tmp_path):
     with pytest.raises(DataError, match=r"a/label\.json is not JSON"):
         sets(tmp_path / "broken")
     write(tmp_path / "empty", {**LAWS, "a/label.json": "V"})
-    with pytest.raises(DataError, match=r"The set a in .* holds no data file"):
+    with pytest.raises(DataError, match=r"The set a in .* has no data file"):
         sets(tmp_path / "empty")
 
 

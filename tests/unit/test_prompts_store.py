@@ -210,8 +210,8 @@ def test_wide_is_not_deep():
     [
         ({"x": float("nan")}, "a number is NaN or infinite"),
         ({"x": [float("-inf")]}, "a number is NaN or infinite"),
-        ({"x": "\ud800"}, "half of a surrogate pair"),
-        ({"\udfff": 1}, "half of a surrogate pair"),
+        ({"x": "\ud800"}, "lone surrogate"),
+        ({"\udfff": 1}, "lone surrogate"),
     ],
 )
 def test_what_json_cannot_hold(record, message):

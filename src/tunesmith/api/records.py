@@ -1,4 +1,4 @@
-"""What datasets, validation, prompts and seeds share: where records are, and what their fields mean."""
+"""Common part of datasets, validation, prompts and seeds: where records are, and their fields' names."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "relevant_articles", "charge", "prison_time", "label", "finish_reason",
     ),
 }  # fmt: skip
-"""The fields of a record that each format of a dataset reads, by which `columns` may name others."""
+"""The fields of a record that each format of a dataset reads, to which `columns` may map others."""
 SEED_COLUMNS = (
     "question", "answer", "correction", "corrections", "rounds", "messages", "conversations", "conversation",
     *_INSTRUCTION, "id",
 )  # fmt: skip
-"""The same of seeds."""
+"""The same for seeds."""
 
 
 DataFiles = Annotated[list[ShortText], Field(min_length=1, max_length=32)]
@@ -57,7 +57,7 @@ class RecordsSource(Model):
     data_files: DataFiles | None = None
     """Files of a data set on the hub, instead of a configuration and split: paths, * and ** allowed."""
     columns: Columns | None = None
-    """Names of fields in the records, by the names that the format has for them: {messages: conversation}.
+    """Maps the format's field names to those in the records: {messages: conversation}.
     Dots lead into objects: {output: reply.text}."""
 
     shared_rules: ClassVar[tuple[Rule, ...]] = (
@@ -87,11 +87,11 @@ def seed_column_rule() -> Rule:
 
 
 def _rule(known: tuple[str, ...], what: str, block: str = "") -> Rule:
-    """Return the rule that holds where the block `block` is set, or always."""
+    """Return the rule for when the block `block` is set, or for always."""
     listed = ", ".join(f"'{name}'" for name in known)
     unless = f"!has(self.{to_camel(block)}) || " if block else ""
     return Rule(
-        f"names fields of the format on the left, and {what} {in_words(list(known))}",
+        f"must have fields of the format on the left; {what} {in_words(list(known))}",
         f"{unless}!has(self.columns) || self.columns.all(name, name in [{listed}])",
         lambda m: (block and not has(m, block)) or all(name in known for name in m.columns or ()),
         "columns",

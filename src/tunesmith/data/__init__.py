@@ -1,1 +1,1 @@
-"""Readers and preparations, one file a format."""
+"""Readers and preparation of data, one file per format."""

@@ -1,7 +1,7 @@
-"""Prepared samples, kept for the next run and found again by what they were made of.
+"""Cache of prepared samples, keyed by what they are made from.
 
-What counts: the bytes of the input, the settings that shape samples, the tokenizer, and this very code. Safe
-for several processes at once. Knows nothing of how samples are made.
+The key: the bytes of the input, the settings that shape samples, the tokenizer, and this code. Safe for
+several processes at once. Does not depend on how samples are made.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from tunesmith.data.prepare import PrepareProgress, prepare
 from tunesmith.data.prepared import REPORT, Prepared, load_prepared
 from tunesmith.tokens.chat import ChatTokenizer
 
-# As many of the first samples of a kind are kept as people usually look at; asking for fewer finds them.
+# How many first samples per kind are kept: as many as people usually look at; a request for fewer reuses
+# them.
 FIRST_KEPT = 20
 KEPT = 12
 SECONDS_KEPT = 7 * 24 * 3600
-# Templates that print the date say so by one of these.
+# Templates that print the date contain one of these.
 _DATED = ("strftime_now", "date_string")
 _TOKENIZER_FILES = (
     "tokenizer*",
@@ -57,9 +58,9 @@ def prepare_once(
     vocab_size: int | None = None,
     positions: int | None = None,
 ) -> tuple[Path, Prepared]:
-    """As `prepare`, in a folder below `cache` that may be there already; gives that folder too.
+    """Prepare as `prepare` does, in a possibly existing folder below `cache`; return that folder too.
 
-    While another process makes the same samples, waits for it.
+    Waits while another process makes the same samples.
     """
     kept = max(first, FIRST_KEPT)
     key = cache_key(spec, tokenizer, options, first=kept, vocab_size=vocab_size, positions=positions)
@@ -90,7 +91,7 @@ def cache_key(
     vocab_size: int | None,
     positions: int | None = None,
 ) -> str:
-    """A name for everything that decides what the samples are."""
+    """Return a hash of everything that determines the samples."""
     parts: list[DatasetSpec | ValidationSpec] = [*spec.datasets, spec.validation]
     laws = [part.sampled for part in parts if part.sampled]
     articles = [uri for law in laws for uri in (law.articles_uri, law.changed_articles_uri)]
@@ -118,7 +119,7 @@ def _content(store: ReadableStore, entries: list[Entry]) -> list[list[Any]]:
 
 
 def _code() -> list[str]:
-    """What makes the samples, in the version at hand."""
+    """Return the installed versions of what makes the samples."""
     digest = hashlib.sha256()
     for package in (tunesmith.data, tunesmith.tokens):
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):
@@ -141,7 +142,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _forget_old(cache: Path) -> None:
-    """Remove what was not used for a week, but for the newest. Who has a table open keeps reading it."""
+    """Remove what was not used for a week, except the newest. Open tables can still be read."""
     made = sorted(cache.glob(f"*/{REPORT}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for report in made[KEPT:]:
         if time.time() - report.stat().st_mtime > SECONDS_KEPT:

@@ -1,4 +1,4 @@
-"""Which samples are kept for people to look at: the first of each dataset and kind, wherever they stand."""
+"""Keep samples for people to look at: the first of each dataset and kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FirstSamples:
         self._most, self._counts = most, Counter[tuple[int, str]]()
 
     def add(self, dataset: int, item: Item, samples: int, index: int) -> None:
-        """Keep the item's samples, of which the first is number `index` in the table, while there is room."""
+        """Keep the item's samples, of which the first has `index` in the table, up to the limit."""
         group = (dataset, item.kind)
         for number in range(min(samples, self._most - self._counts[group])):
             self._counts[group] += 1
@@ -28,7 +28,7 @@ class FirstSamples:
 
 
 def _messages(item: Item, number: int) -> Sequence[Message]:
-    """Return the messages of an item's sample: up to its reply, where every reply is a sample of its own."""
+    """Return the messages of an item's sample: up to its reply, if every reply is a separate sample."""
     content = item.content
     if isinstance(content, Document):
         return ()

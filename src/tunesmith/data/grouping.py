@@ -1,7 +1,7 @@
-"""All records of one user together, wherever they stand, without holding the input in memory.
+"""Bring all records of one user together, without holding the input in memory.
 
-Where each user's records stand side by side, as they mostly do, they only flow by. Else they are sorted
-into files on disk first, each small enough to be read whole.
+If each user's records are adjacent, as they mostly are, they are streamed. Else they are sorted into files on
+disk first, each small enough to be read whole.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ FILES = 128
 
 
 class KeyRuns:
-    """Watches keys go by, to say whether equal ones stood side by side. 8 bytes a change of key."""
+    """Observes a stream of keys, to find whether equal ones are adjacent. 8 bytes per change of key."""
 
     def __init__(self) -> None:
         self._runs = array("q")
         self._last: str | None = None
 
     def add(self, key: str) -> None:
-        """The next record's key."""
+        """Add the next record's key."""
         if key != self._last:
             self._runs.append(group_of(key))
             self._last = key
 
     @property
     def side_by_side(self) -> bool:
-        """Whether no key came back after another."""
+        """Return whether no key came back after another."""
         return len(np.unique(np.asarray(self._runs))) == len(self._runs)
 
 
@@ -48,9 +48,9 @@ def group_by_key(
     side_by_side: bool,
     folder: Path | None = None,
 ) -> Iterator[list[Record]]:
-    """The records of each key: in the order of their first records if `side_by_side`, else in a fixed one.
+    """Yield the records of each key: in the order of first records if `side_by_side`, else in a fixed one.
 
-    Files go to `folder`, else to the system's place for temporary ones.
+    Files go to `folder`, else to the system's temporary folder.
     """
     if side_by_side:
         for _, group in groupby(records(), key):
@@ -77,6 +77,6 @@ def _read(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         while True:
             try:
-                yield pickle.load(file)  # written by this very process
+                yield pickle.load(file)  # written by this process
             except EOFError:
                 return

@@ -1,4 +1,4 @@
-"""What a record is known by, wherever it stands and in whatever order its fields are."""
+"""Keys of records, whatever their place and the order of their fields."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tunesmith.tokens.conversation import Conversation, Document
 
 
 class RecordKey(NamedTuple):
-    """What a record is known by: its `id`, "" if it has none, and a hash of all that it holds."""
+    """Return a record's identity: its `id`, "" if it has none, and a hash of its whole content."""
 
     id: str
     content: str
 
 
 def content_key(value: Any) -> str:
-    """128 bits of a hash of all that a record holds, its id too; the fields' order does not change it."""
+    """Return a 128-bit hash of a record's content, its id included; the fields' order does not change it."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def record_key(value: Mapping[str, Any]) -> str:
-    """The `id` (a text or whole number), by which outputs name a record, else its `content_key`."""
+    """Return the `id` (a text or whole number), by which outputs name a record, else its `content_key`."""
     return own_id(value) or content_key(value)
 
 
 def own_id(value: Mapping[str, Any]) -> str:
-    """The `id`, if it is a text or a whole number; else ""."""
+    """Return the `id`, if it is a text or a whole number; else ""."""
     given = value.get("id")
     return str(given) if isinstance(given, str) or type(given) is int else ""
 
 
 def learned_key(content: Conversation | Document) -> str:
-    """What is learned, whatever else the record has: the same text is never on both sides of a split."""
+    """Return a key of what is trained on: equal texts are on one side of a split."""
     if isinstance(content, Document):
         text = content.text
     else:

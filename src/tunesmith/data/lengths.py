@@ -1,22 +1,22 @@
-"""How long a sample may be: what the manifest asks for, and what the model has positions for."""
+"""Maximum length of a sample: by the manifest, and by the model's positions."""
 
 from __future__ import annotations
 
 DEFAULT = 4096
-"""Tokens of a sample at most where neither manifest nor model says less."""
+"""Maximum tokens of a sample if neither manifest nor model sets less."""
 
 
 def longest_sample(asked: int | None, positions: int | None) -> int:
-    """Tokens to which context is cut: `training.maxLength`, else up to 4,096 of the model's `positions`."""
+    """Return the tokens to which context is truncated: `training.maxLength`, else `positions` up to 4,096."""
     return asked or min(DEFAULT, positions or DEFAULT)
 
 
 def too_long(tokens: int, asked: int, positions: int | None) -> str:
-    """Why a sample of so many tokens cannot be used; empty if the model has positions for it."""
+    """Return why a sample of this length cannot be used; empty if the model has positions for it."""
     if positions is None or tokens <= positions:
         return ""
     return (
-        f"a sample of {tokens} tokens is longer than the {positions} positions that the model has "
+        f"a sample of {tokens} tokens is longer than the model's {positions} positions "
         f"(max_position_embeddings, with its rope scaling). Lower maxLength from {asked} to {positions} or "
-        "less, so that it is cut, or leave maxLength out"
+        "less, so that it is truncated, or leave maxLength out"
     )

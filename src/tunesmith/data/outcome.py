@@ -1,7 +1,7 @@
-"""How a generation job ended, in one sentence out of its statistics: counts, reasons, and what to change.
+"""Summarise a generation job's statistics in one sentence: counts, reasons, and what to change.
 
-For whoever looks at the job, and for a job whose input is empty because of it. Does not depend on how the
-numbers came about.
+For the job's status, and for a job whose input is empty because of it. Does not depend on how the numbers
+were counted.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tunesmith.names import MESSAGES_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY, 
 
 _SHOWN = 3
 _WRONG = (
-    "raise sampling.numSamples or sampling.temperature, or sample with a better model; check first that the "
-    "records' references are what the verifier should find"
+    "raise sampling.numSamples or sampling.temperature, or sample with a better model; first check that the "
+    "records' references are what the verifier should match"
 )
 _VERIFIER = "repair the verifier: rejected.jsonl has its errors in `details`"
 ADVICE = {
     "truncated": "raise sampling.maxNewTokens, or ask for shorter replies in the prompt",
     "prompt_too_long": "shorten the prompts, raise engine.vllm.maxModelLen or use a model with more context",
-    "unparsable": "ask in the prompt for the form that the verifier reads, or sample with a tuned model",
+    "unparsable": "ask in the prompt for the format that the verifier parses, or sample with a tuned model",
     "schema_mismatch": "ask in the prompt for JSON of this schema, or sample with a better model",
     "no_match": "compare verifier.regex.pattern with the replies in rejected.jsonl",
     "refused_by_function": "compare what verifier.python.function accepts with the replies in rejected.jsonl",
@@ -36,21 +36,21 @@ ADVICE = {
     "verifier_error": _VERIFIER,
     "verifier_nonsense": _VERIFIER,
     "verifier_timeout": "make the verifier faster, or raise verifier.python.timeoutSeconds",
-    "verifier_out_of_memory": "let the verifier need less memory",
+    "verifier_out_of_memory": "reduce the verifier's memory use",
     "verifier_crashed": _VERIFIER,
 }
-"""What to change, by the reason for which most replies were rejected."""
+"""What to change, by the most frequent reason for rejection."""
 
 
 def acceptance(statistics: Mapping[str, Any]) -> str:
-    """`0 of 16 accepted (16 truncated)`: of all replies that were wanted and not called off."""
+    """Return `0 of 16 accepted (16 truncated)`: of all replies that were requested and not cancelled."""
     wanted = statistics["planned_generations"] - statistics["cancelled"]
     why = reasons(statistics["reasons"])
     return f"{statistics['accepted']:,} of {wanted:,} accepted" + (f" ({why})" if why else "")
 
 
 def reasons(counts: Mapping[str, int], marks: Mapping[str, str] = {}) -> str:
-    """The most frequent reasons with their counts; `marks` are words after some of them."""
+    """Return the most frequent reasons with their counts; `marks` are remarks after some of them."""
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     words = [f"{number:,} {name}{marks.get(name, '')}" for name, number in ranked[:_SHOWN]]
     rest = sum(number for _, number in ranked[_SHOWN:])
@@ -58,13 +58,13 @@ def reasons(counts: Mapping[str, int], marks: Mapping[str, str] = {}) -> str:
 
 
 def sampled(statistics: Mapping[str, Any]) -> str:
-    """How a sampler ended: `acceptance`, and what to change if nothing was accepted."""
+    """Return a sampler's outcome: `acceptance`, and what to change if nothing was accepted."""
     advice = "" if statistics["accepted"] else _advice(statistics["reasons"])
     return acceptance(statistics) + (f"; {advice}" if advice else "")
 
 
 def nothing_accepted(statistics: Mapping[str, Any]) -> str:
-    """Why a sampler accepted nothing and what to change in it; "" if it accepted something."""
+    """Return why a sampler accepted nothing and what to change; "" if it accepted something."""
     if statistics["accepted"]:
         return ""
     counts = statistics["reasons"]
@@ -82,19 +82,19 @@ def _advice(counts: Mapping[str, int]) -> str:
 
 
 def nothing_finished(statistics: Mapping[str, Any]) -> str:
-    """Why a dialogue job finished no dialogue; "" if it finished one."""
+    """Return why a dialogue job finished no dialogue; "" if it finished one."""
     found = statistics["dialogues"]
     why = reasons(found["reasons"])
     said = f"The DialogueGenJob finished none of {found['planned']:,} dialogues" + (
         f" ({why})" if why else ""
     )
-    return "" if found["finished"] else f"{said}; failed.jsonl beside it has what went wrong"
+    return "" if found["finished"] else f"{said}; see failed.jsonl beside it for the errors"
 
 
 def too_many_failed(statistics: Mapping[str, Any], allowed: float, first: str = "") -> str:
-    """Why a dialogue job has failed, if more of its dialogues have than `allowed`, or all; else "".
+    """Return why a dialogue job failed, if more of its dialogues did than `allowed`, or all; else "".
 
-    `first` is the first failure in words.
+    `first` describes the first failure.
     """
     found = statistics["dialogues"]
     failed, planned = found["failed"], found["planned"]
@@ -104,13 +104,13 @@ def too_many_failed(statistics: Mapping[str, Any], allowed: float, first: str = 
     return (
         f"{failed:,} of {planned:,} dialogues failed ({reasons(found['reasons'])}), and maxFailedRatio is "
         f"{allowed:g}.{said} Every reply is kept in the journal: `tunesmith run --retry-failed` "
-        "(run.retryFailed: true) asks again for what failed, and a higher maxFailedRatio publishes the "
+        "(run.retryFailed: true) retries what failed, and a higher maxFailedRatio publishes the "
         "dialogues that are finished."
     )
 
 
 def too_many_not_sampled(statistics: Mapping[str, Any], allowed: float) -> str:
-    """Why a sampler has failed, if more of its prompts than `allowed` have no reply, or all; else ""."""
+    """Return why a sampler failed, if more of its prompts than `allowed` have no reply, or all; else ""."""
     without, prompts = statistics["prompts_not_sampled"], statistics["total_prompts"]
     if not without or (without < prompts and without <= allowed * prompts):
         return ""
@@ -129,7 +129,7 @@ _SENTENCES = {
 
 
 def why_empty(store: Opener, key: str) -> str:
-    """Why the output of another job holds no record, from the statistics beside it; "" if they do not say."""
+    """Return why the output of another job has no records, from its statistics; "" if they do not tell."""
     path = PurePosixPath(key)
     if path.name not in _SENTENCES:
         return ""

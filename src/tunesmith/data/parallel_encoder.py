@@ -1,6 +1,6 @@
-"""Items to tokens, checked: in this process while there are few, on all processors once there are many.
+"""Encode and check items: in this process if there are few, on all processors if there are many.
 
-What comes out is the same wherever it was made. Knows nothing of files, splits and tables.
+The result is the same either way. Does not depend on files, splits and tables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunesmith.tokens.chat import ChatTokenizer, RecordError, TokenizerSource
 from tunesmith.tokens.checks import Checker, SampleError
 from tunesmith.tokens.conversation import Conversation, Document, Encoded, Message, SystemText
 
-# So many bytes of input are worth the second or two that other processes need to start.
+# Input above this size is worth the second or two that other processes need to start.
 WORTH_HELP = 8_000_000
 BATCH = 60_000
 MOST_WORKERS = 16
@@ -37,7 +37,7 @@ EncodeResult = tuple[Item, Encoded] | BadRecord | Skipped
 
 @dataclass(frozen=True, slots=True)
 class EncodingSettings:
-    """How contents become samples; the names are the manifest's.
+    """Settings for making samples from contents, by the manifest's names.
 
     `vocab_size` and `positions` are the model's, if known.
     """
@@ -53,9 +53,9 @@ class EncodingSettings:
 def encode_all(
     tokenizer: ChatTokenizer, settings: EncodingSettings, contents: Sequence[Content]
 ) -> list[Encoded | str]:
-    """The samples of contents of one dataset, or why there are none.
+    """Return the samples of contents of one dataset, or why there are none.
 
-    Raises SampleError, whose index is that of the content, where labels are not what training needs.
+    Raises SampleError, whose index is that of the content, if labels are not what training needs.
     """
     with tokenizer.ahead(contents, settings.train_on):
         encoded = [_encode(tokenizer, settings, content) for content in contents]
@@ -86,7 +86,7 @@ def _encode(tokenizer: ChatTokenizer, settings: EncodingSettings, content: Conte
 def _check(
     tokenizer: ChatTokenizer, settings: EncodingSettings, encoded: Sequence[Encoded | str], kind: str
 ) -> None:
-    """Look at all samples at once."""
+    """Check all samples at once."""
     good = [(at, each) for at, each in enumerate(encoded) if isinstance(each, Encoded)]
     ids = np.frombuffer(b"".join(each.ids for _, each in good), np.int32)
     weights = np.frombuffer(b"".join(each.weights for _, each in good), np.float32)
@@ -101,7 +101,7 @@ def _check(
 
 
 class ParallelEncoder:
-    """Encodes items in order. Use as a context manager: it may start processes, which end with it."""
+    """Encodes items in order. Use as a context manager: it may start processes, which exit with it."""
 
     def __init__(self, tokenizer: ChatTokenizer, workers: int | None = None) -> None:
         self._tokenizer = tokenizer
@@ -118,7 +118,7 @@ class ParallelEncoder:
             self._pool.shutdown(cancel_futures=True)
 
     def expect(self, size: int) -> None:
-        """Say how many bytes of input there will be: for a good deal other processes are started."""
+        """Set the expected bytes of input: for many, other processes are started."""
         if size < WORTH_HELP or self._workers < 2 or self._tokenizer.source is None:
             return
         context = get_context("forkserver")
@@ -129,7 +129,7 @@ class ParallelEncoder:
         self._starting = [self._pool.submit(_nothing) for _ in range(self._workers)]
 
     def encode(self, items: Iterable[ReadResult], settings: EncodingSettings) -> Iterator[EncodeResult]:
-        """Each item with its samples, in order, among what the reader, or the tokenizer, found bad."""
+        """Yield each item with its samples, in order, among what the reader, or the tokenizer, found bad."""
         waiting: deque[tuple[list[ReadResult], Future[list[Encoded | str]]]] = deque()
         for batch in _batches(items):
             if not self._helped():
@@ -143,7 +143,7 @@ class ParallelEncoder:
             yield from _joined(done, future.result)
 
     def _helped(self) -> bool:
-        """Whether other processes do it: until they have started, this one does."""
+        """Return whether other processes do it: until they have started, this one does."""
         return self._pool is not None and all(future.done() for future in self._starting)
 
     def _submit(self, batch: list[ReadResult], settings: EncodingSettings) -> Future[list[Encoded | str]]:
@@ -159,7 +159,7 @@ def _contents(batch: Iterable[ReadResult]) -> list[Content]:
     return [item.content for item in _only(batch)]
 
 
-# Plain conversations are millions, and tuples of texts go to other processes much faster than objects.
+# There are millions of plain conversations, and tuples of strings are pickled much faster than objects.
 PackedContent = Document | tuple[tuple[tuple[str, str, float], ...], SystemText | None, bool, str]
 
 
@@ -198,7 +198,7 @@ def _batches(items: Iterable[ReadResult]) -> Iterator[list[ReadResult]]:
 
 
 def _joined(batch: list[ReadResult], encode: Callable[[], list[Encoded | str]]) -> Iterator[EncodeResult]:
-    """Put what was made of a batch's items in their places."""
+    """Put the results of a batch's items in their places."""
     try:
         results = iter(encode())
     except SampleError as error:
@@ -211,25 +211,25 @@ def _joined(batch: list[ReadResult], encode: Callable[[], list[Encoded | str]]) 
             yield each
 
 
-# What follows runs in the other processes.
+# What follows runs in the worker processes.
 
 _TOKENIZER: list[ChatTokenizer] = []
 
 
 def _begin(source: TokenizerSource | None) -> None:
     assert source is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started us says when to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to exit
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _TOKENIZER[:] = [ChatTokenizer.load(source.folder, trust_remote_code=source.trusted, today=source.today)]
 
 
 def _nothing() -> None:
-    """The first task of a process: when it is done, the process has started."""
+    """Do nothing: when this first task is done, the process has started."""
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """Exit if the parent was killed; else the process would wait for work for ever."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,7 +1,7 @@
-"""From the datasets of a FineTuneJob to tables of samples, checked and ready, with a report of what was done.
+"""Prepare the datasets of a FineTuneJob: checked tables of samples, with a report.
 
-Order of operations: limit, subset, split, draw, repeat; shuffling is the trainer's. Choices depend on each
-record's key and a seed alone. No torch here: `tunesmith preview` runs the very same code.
+Order of operations: limit, subset, split, samples per user, repeat; shuffling is the trainer's. Choices
+depend only on each record's key and a seed. No torch here: `tunesmith preview` runs the same code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PrepareProgress = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """Up to which ranks keys are held out, and seen once more than the others."""
+    """The ranks up to which keys are held out, and repeated once more than the others."""
 
     split_seed: int
     repeat_seed: int
@@ -58,12 +58,12 @@ class _Ranks:
 
 
 class _DatasetPart:
-    """One dataset: its reader, what is chosen of it, and the account of what became of it."""
+    """One dataset: its reader, its choices, and the report on it."""
 
     def __init__(
         self, name: str, dataset: DatasetSpec | ValidationSpec, spec: FineTuneSpec, make: _Shared
     ) -> None:
-        assert dataset.uri is not None  # plan has resolved every fromJob
+        assert dataset.uri is not None  # plan resolves every fromJob
         self.dataset, self._spec, self._make = dataset, spec, make
         store, entries = find_records(dataset, make.options)
         self._reader = Reader(store, entries, dataset, scratch=make.folder, laws=_laws(dataset, make.options))
@@ -77,14 +77,14 @@ class _DatasetPart:
             self._wanted = Subset(self._reader.record_keys(), subset).holds
 
     def split_ranks(self) -> Iterator[int]:
-        """Ranks of everything that may be held out, before any draw."""
+        """Return the ranks of everything that may be held out, before samples are chosen."""
         choice = RecordChoice(self._wanted, by=self._spec.validation.by, draw=False)
         for item in self._reader.items(choice):
             if isinstance(item, Item):
                 yield rank(self._spec.validation.seed, "split", item.split_key)
 
     def choose_repeated(self) -> None:
-        """Which groups are seen once more than the others, where `repeat` has a fraction."""
+        """Return which groups are repeated once more than the others, if `repeat` has a fraction."""
         assert isinstance(self.dataset, DatasetSpec)
         fraction = self.dataset.repeat % 1
         if fraction:
@@ -95,7 +95,7 @@ class _DatasetPart:
             self.ranks = replace(self.ranks, extra=threshold(ranks, fraction))
 
     def samples(self) -> Iterator[tuple[Item, Encoded]]:
-        """Every item with its samples; what is bad or left out is counted."""
+        """Yield every item with its samples; what is bad or left out is counted."""
         spec, account = self._spec, self.account
         settings = EncodingSettings(
             longest_sample(spec.training.max_length, self._make.positions),
@@ -129,12 +129,12 @@ class _DatasetPart:
 
     @property
     def shows_history(self) -> bool:
-        """Whether prompts hold what users said elsewhere."""
+        """Return whether prompts contain users' utterances from elsewhere."""
         fmt = self.dataset.user_simulation
         return fmt is not None and shows_part(fmt, "history")
 
     def judge(self) -> None:
-        """Note what this part's validation samples say, so that no other part's history shows it."""
+        """Record the targets of this part's validation samples, which no other part's history may show."""
         of_its_own = isinstance(self.dataset, ValidationSpec)
         for item in self._reader.items(self._choice()):
             if isinstance(item, Item) and (of_its_own or self.ranks.validates(item.split_key)):
@@ -145,7 +145,7 @@ class _DatasetPart:
 
 
 def _laws(dataset: DatasetSpec | ValidationSpec, options: StorageOptions) -> Laws | None:
-    """Return the articles' texts, where the dataset names files of them. Raises DataError."""
+    """Return the articles' texts, if the dataset has files of them. Raises DataError."""
     files = dataset.sampled
     if files is None:
         return None
@@ -153,13 +153,13 @@ def _laws(dataset: DatasetSpec | ValidationSpec, options: StorageOptions) -> Law
 
 
 def _unique(ranks: Iterator[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Every rank once: a key that comes twice is chosen once."""
+    """Return every rank once: a repeated key is chosen once."""
     return np.unique(np.fromiter(ranks, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the parts of one preparation share."""
+    """State shared by the parts of one preparation."""
 
     options: StorageOptions
     folder: Path
@@ -168,7 +168,7 @@ class _Shared:
     vocab_size: int | None
     positions: int | None
     judged: set[int] = field(default_factory=set)
-    """Hashes of users and what their validation samples say, where several parts read users."""
+    """Hashes of users and the targets of their validation samples, if several parts read users."""
 
     def is_judged(self, user: str, text: str) -> bool:
         return bool(self.judged) and _judged_key(user, text) in self.judged
@@ -179,9 +179,9 @@ def _judged_key(user: str, text: str) -> int:
 
 
 def _choose(parts: list[_DatasetPart], spec: FineTuneSpec) -> None:
-    """What of each dataset is held out, and seen once more.
+    """Choose what of each dataset is held out, and repeated once more.
 
-    The split is one choice over all datasets, so that what stands in two is on one side only.
+    The split is one choice over all datasets, so that what is in two of them is on one side only.
     """
     if spec.validation.ratio > 0:
         ranks = _unique(each for part in parts for each in part.split_ranks())
@@ -208,10 +208,10 @@ def prepare(
 
     The `first` samples of each dataset and kind are kept for people to look at.
 
-    `vocab_size` and `positions` are the model's numbers of embeddings and of positions, where they are known;
-    `workers` the processes that may tokenise, by default one a processor.
+    `vocab_size` and `positions` are the model's numbers of embeddings and of positions, if known; `workers`
+    the processes that may tokenise, by default one per processor.
 
-    Raises DataError naming the records that cannot be used, when there are more than allowed.
+    Raises DataError that names the bad records, if there are more than allowed.
     """
     folder.mkdir(parents=True)
     with ParallelEncoder(tokenizer, workers) as encoder:
@@ -244,7 +244,7 @@ class _Tables:
     def __init__(self, folder: Path, first: int) -> None:
         self.train, self.validation = TableWriter(folder / "train"), TableWriter(folder / "validation")
         self.bounds = [0]
-        """Where in `train` each part begins, and the last one ends."""
+        """Offsets in `train` at which each part begins, and the last one ends."""
         self.first = FirstSamples(first)
 
     def fill(self, part: _DatasetPart, number: int) -> None:
@@ -264,7 +264,7 @@ class _Tables:
 
 
 def _part_from_validation(folder: Path, tables: _Tables, parts: list[_DatasetPart]) -> None:
-    """Training sees no sample that validates; also counts the equal ones of each dataset."""
+    """Remove validation samples from training; also count the duplicates of each dataset."""
     hashes = np.asarray(tables.train.hashes)
     also = np.isin(hashes, np.asarray(tables.validation.hashes))
     table = Table(folder / "train")
@@ -294,5 +294,5 @@ def _checked(spec: FineTuneSpec, prepared: Prepared) -> Prepared:
             f"No sample is left to train on. {found}. See subset, limit, repeat and validation.ratio."
         )
     if spec.validation.active and prepared.validation is None:
-        raise DataError("The validation set is empty; raise validation.ratio or give more data.")
+        raise DataError("The validation set is empty; raise validation.ratio or provide more data.")
     return prepared

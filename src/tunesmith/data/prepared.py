@@ -1,4 +1,4 @@
-"""Samples that were prepared, with the report of their making: in memory, and as a folder keeps them."""
+"""Prepared samples and the report on them: in memory, and in a folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORT = "report.json"
 class FirstSample:
     """One of the first samples of a kind, for people to look at.
 
-    `dataset` is its report's position, `kind` as reports count kinds, `copies` how often an epoch shows it.
+    `dataset` is its report's position, `kind` is as counted in reports, `copies` how often it is in an epoch.
     """
 
     place: str
@@ -35,7 +35,7 @@ class FirstSample:
 
 @dataclass(slots=True)
 class Prepared:
-    """Tables of training and validation samples, and the report of their making."""
+    """Tables of training and validation samples, and the report on them."""
 
     train: Table
     validation: Table | None
@@ -43,20 +43,20 @@ class Prepared:
     first: list[FirstSample] = field(default_factory=list)
 
     def lengths(self, bins: int = 20) -> list[dict[str, int]]:
-        """Histogram of the training samples' lengths in tokens."""
+        """Return a histogram of the training samples' lengths in tokens."""
         return histogram(self.train.lengths, bins)
 
     def label_lengths(self, bins: int = 20) -> list[dict[str, int]]:
-        """Histogram of how many labels the training samples have."""
+        """Return a histogram of how many labels the training samples have."""
         return histogram(self.train.labels, bins)
 
     def report(self) -> list[dict[str, Any]]:
-        """The dataset reports as plain values."""
+        """Return the dataset reports as plain values."""
         return as_values(self.reports)
 
 
 def histogram(values: npt.NDArray[np.int64], bins: int) -> list[dict[str, int]]:
-    """Whole numbers in at most `bins` bins of about the same width, both bounds included."""
+    """Return whole numbers in at most `bins` bins of about the same width, both bounds included."""
     if not len(values):
         return []
     edges = np.unique(np.linspace(int(values.min()), int(values.max()) + 1, bins + 1).astype(int))
@@ -68,7 +68,7 @@ def histogram(values: npt.NDArray[np.int64], bins: int) -> list[dict[str, int]]:
 
 
 def save_report(folder: Path, reports: list[DatasetReport], first: Sequence[dict[str, Any]]) -> None:
-    """Write what stands beside the tables, as the last thing.
+    """Write the files beside the tables, last of all.
 
     `first` has dataset, kind, place, index and messages of the first samples of each dataset and kind.
     """
@@ -77,7 +77,7 @@ def save_report(folder: Path, reports: list[DatasetReport], first: Sequence[dict
 
 
 def load_prepared(folder: Path, first: int | None = None) -> Prepared:
-    """Read what `prepare` left in a folder; `first` samples of each dataset and kind, all if None."""
+    """Read what `prepare` wrote to a folder; `first` samples of each dataset and kind, all if None."""
     told = json.loads((folder / REPORT).read_text("utf-8"))
     train, validation = Table(folder / "train"), Table(folder / "validation")
     chosen = [_first_sample(train, each) for each in _chosen(told["first"], train, first)]
@@ -85,10 +85,10 @@ def load_prepared(folder: Path, first: int | None = None) -> Prepared:
 
 
 def _chosen(kept: list[dict[str, Any]], train: Table, first: int | None) -> list[dict[str, Any]]:
-    """Of each dataset and kind the first that training sees, side by side."""
+    """Return the first training samples of each dataset and kind, interleaved."""
     groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for each in kept:
-        if train.copies[each["index"]] > 0:  # a sample that also validates was taken out in the end
+        if train.copies[each["index"]] > 0:  # a sample that is also in validation was removed in the end
             groups.setdefault((each["dataset"], each["kind"]), []).append(each)
     return [each for group in groups.values() for each in group[:first]]
 

@@ -1,7 +1,7 @@
-"""A dataset as its format reads it: records in, items to learn from out, with keys that outlive order.
+"""Read a dataset by its format: records become items to train on, with keys that do not depend on order.
 
-The formats stand in one `match`. Knows nothing of how records are chosen and held out, which `prepare` does:
-it asks, and reports what it leaves out.
+The formats are in one `match`. Does not depend on how records are chosen and held out, which `prepare`
+decides by callbacks; reports what is left out.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ RecordsSpec = DatasetSpec | ValidationSpec
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to learn from: a conversation or a document, which may give several samples.
+    """An item to train on: a conversation or a document, which may become several samples.
 
-    Items of one `group` share the beginning of their prompts and are repeated together; those of one
-    `split_key` must not stand on both sides of a split. `user` is empty where there are none.
+    Items of one `group` share the prefix of their prompts and are repeated together; those of one `split_key`
+    must not be on both sides of a split. `user` is empty if there are no users.
     """
 
     place: SourceLocation
@@ -58,9 +58,9 @@ class Item:
     split_key: str
     user: str = ""
     said: tuple[str, ...] = ()
-    """What a user's samples say, as a history would show it."""
+    """The targets of a user's samples, as a history would show them."""
     kind: str = ""
-    """How it is asked, as `contents.kind_of` names it."""
+    """The kind of its prompt, by `contents.kind_of`."""
 
 
 ReadResult = Item | BadRecord | Skipped
@@ -68,7 +68,7 @@ ReadResult = Item | BadRecord | Skipped
 
 @dataclass(slots=True)
 class ReadCounts:
-    """What was read: records, good or bad; users, and records of users without `user_hash`.
+    """Counts of what was read: records, good or bad; users, and records of users without `user_hash`.
 
     `unread` counts the fields of good records that no reader reads.
     """
@@ -81,25 +81,25 @@ class ReadCounts:
 
 @dataclass(frozen=True, slots=True)
 class RecordChoice:
-    """What is asked of a dataset while it is read."""
+    """Callbacks while a dataset is read."""
 
     wanted: Callable[[RecordKey], bool] | None = None
-    """Whether a record is used at all, by its key; None: all are."""
+    """Whether a record is used, by its key; None: all are."""
     validates: Callable[[str], bool] = lambda key: False
     """Whether a split key is held out."""
     by: str | None = None
     """`validation.by`."""
     judged: Callable[[str, str], bool] = lambda user, text: False
-    """Whether a user's text is what a validation sample of another dataset says."""
+    """Whether a user's text is the target of a validation sample of another dataset."""
     draw: bool = True
-    """Whether to draw each user's samples; before the split is known there is nothing to draw from."""
+    """Whether to choose each user's samples; not possible before the split is known."""
 
 
 EVERYTHING = RecordChoice()
 
 
 class Reader:
-    """One dataset's files, read as often as asked for."""
+    """One dataset's files, which can be read repeatedly."""
 
     def __init__(
         self,
@@ -116,17 +116,17 @@ class Reader:
         self._movielens = dataset.format == "user_simulation" and is_movielens(entries)
 
     def skipped_files(self) -> list[SkippedFile]:
-        """The location's files that are not read, and why."""
+        """Return the location's files that are not read, and why."""
         if self._movielens:
             return other_files(self._entries)
         return choose_files(self._entries, plain_text=self._dataset.text is not None)[1]
 
     def record_keys(self) -> Iterator[RecordKey]:
-        """What every record is known by, from which a subset is chosen."""
+        """Yield the key of every record, from which a subset is chosen."""
         return (self._key(each.value) for each in self._records() if isinstance(each, Record))
 
     def _key(self, value: Mapping[str, Any]) -> RecordKey:
-        """The replies that a RejectionSampleJob wrote of one case are known by the case alone."""
+        """Return the case's key for a RejectionSampleJob's reply: replies of one case share it."""
         known = own_id(value)
         whole = self._dataset.sampled is not None and known and value.get("sample_index") is not None
         return RecordKey(known, known if whole else content_key(value))
@@ -137,10 +137,10 @@ class Reader:
     def items(
         self, choice: RecordChoice = EVERYTHING, tally: ReadCounts | None = None
     ) -> Iterator[Item | BadRecord | Skipped]:
-        """Every item, in order; what is bad or left out, with its place and the reason.
+        """Yield every item, in order; what is bad or left out, with its place and the reason.
 
-        Feed the result to `collect_bad`, which alone knows when bad records are too many. Raises DataError
-        when there is no file.
+        Pass the result to `collect_bad`, which checks that there are not too many bad records. Raises
+        DataError if there is no file.
         """
         tally = ReadCounts() if tally is None else tally
         if self._dataset.user_simulation is not None:
@@ -148,11 +148,11 @@ class Reader:
         return self._plain(choice, tally)
 
     def _records(self) -> Iterator[Record | BadRecord]:
-        """Records up to `limit`, good or bad, before anything else."""
+        """Yield records up to `limit`, good or bad, before anything else."""
         return self._columns.renamed(islice(self._every_record(), self._dataset.limit))
 
     def _every_record(self) -> Iterator[Record | BadRecord]:
-        """All records, as the files have them."""
+        """Yield all records of the files."""
         if self._movielens:
             return read_movielens(self._store, self._entries, self._dataset.encoding)
         text = self._dataset.text
@@ -193,7 +193,7 @@ class Reader:
         return [Item(record.place, content, key, key, kind=kind) for content in contents]
 
     def _counter(self) -> Callable[[Record], None]:
-        """Checks that the file holds as many replies of a case as each of them says."""
+        """Check that the file has as many replies of a case as each of them claims."""
         counts: dict[int, int] = {}
         for record in self._columns.renamed(self._every_record()):
             if isinstance(record, Record) and isinstance(record.value, Mapping):
@@ -258,7 +258,7 @@ class Reader:
     def _guarded(
         self, place: SourceLocation, make: Callable[[], Sequence[T]]
     ) -> Iterator[T | BadRecord | Skipped]:
-        """What `make` makes of a record, or what is wrong with it."""
+        """Yield what `make` returns for a record, or its problem."""
         try:
             yield from make()
         except RecordProblem as problem:

@@ -1,7 +1,7 @@
-"""What every reader hands out: a record and its place, or what is wrong there.
+"""The results of every reader: a record and its place, or the problem there.
 
-Knows nothing of files, formats or training; it is apart from `records` only so that the readers of single
-containers can use these names without a circle of imports.
+Does not depend on files, formats or training; it is separate from `records` only so that the readers of
+containers can use these names without an import cycle.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Protocol
 
 from tunesmith.errors import DataError
 
-EMPTY_FILE, NO_RECORD = "the file is empty", "the file holds no record"
+EMPTY_FILE, NO_RECORD = "the file is empty", "the file has no records"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """Where a record stands: `where` is "line 3" (1-based), "index 5" (0-based) or "" (the whole file)."""
+    """The place of a record: `where` is "line 3" (1-based), "index 5" (0-based) or "" (the whole file)."""
 
     file: str
     where: str
@@ -37,9 +37,8 @@ class Record:
 class BadRecord:
     """A record that cannot be used, and why.
 
-    `fatal` says that it stands for an unknown number of records (the rest of a broken list, a file cut
-    short), so that no `maxBadRecords` can allow it; `empty` that it stands for none: the file is valid and
-    has no record.
+    `fatal`: it stands for an unknown number of records (the rest of an invalid list, a truncated file), so
+    that `maxBadRecords` does not cover it; `empty`: it stands for none: the file is valid and has no records.
     """
 
     place: SourceLocation
@@ -53,7 +52,7 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Well-formed, and left out by a rule of its format. `reason` is one of few texts: they are counted."""
+    """Well-formed, but left out by a rule of its format. `reason` is one of a few, which are counted."""
 
     place: SourceLocation
     reason: str
@@ -68,7 +67,7 @@ class RecordSkipped(Exception):  # noqa: N818 - not an error
 
 
 class RecordProblem(DataError):  # noqa: N818 - named like errors.Problem
-    """One record is wrong. The message is the reason only: the reader knows the place."""
+    """A record is invalid. The message is only the reason: the reader adds the place."""
 
 
 class FileProblem(DataError):  # noqa: N818
@@ -80,7 +79,7 @@ class FileProblem(DataError):  # noqa: N818
 
 
 class Opener(Protocol):
-    """The one thing readers need of an `artifacts` store."""
+    """The part of an `artifacts` store that readers need."""
 
     def open(self, key: str, /) -> BinaryIO:
         """Stream an object."""

@@ -1,4 +1,4 @@
-"""What became of the datasets, in numbers for people and programs. Knows nothing of how it came about."""
+"""Statistics of the datasets, for people and programs. Does not depend on how they were counted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from tunesmith.tokens.conversation import Encoded
 
 @dataclass(slots=True)
 class DatasetReport:
-    """What became of one dataset.
+    """Statistics of one dataset.
 
-    `records` were read, good or bad. `samples`, `tokens` and `label_tokens` count what they gave, each once;
-    `validation_samples` of those are held out, `seen_samples` and `seen_tokens` are what an epoch shows, with
-    `repeat`, and `share` is its part of all datasets' seen tokens. `skipped` counts by reason what rules
-    left out, `duplicates` the samples equal to an earlier one of the same dataset, `cut` those whose context
-    did not fit. `samples_per_user` maps a number of samples to the users that have so many, `kinds` a kind of
-    sample (`contents.kind_of`) to the training samples of it, each once. `unread` maps the dotted name of a
-    field that no reader reads to how often it stood in a good record. `commit` is the commit of a data set on
-    the hub.
+    `records` were read, good or bad. `samples`, `tokens` and `label_tokens` count their samples, each once;
+    `validation_samples` of those are held out, `seen_samples` and `seen_tokens` are in an epoch, with
+    `repeat`, and `share` is its part of all datasets' seen tokens. `skipped` counts by reason what rules left
+    out, `duplicates` the samples equal to an earlier one of the same dataset, `cut` those with truncated
+    context. `samples_per_user` maps a number of samples to the users that have that many, `kinds` a kind of
+    sample (`contents.kind_of`) to its training samples, each once. `unread` maps the dotted name of a field
+    that no reader reads to how often a good record had it. `commit` is the commit of a data set on the hub.
     """
 
     name: str
@@ -51,7 +50,7 @@ class DatasetReport:
     commit: str = ""
 
     def sentences(self) -> list[str]:
-        """The report in words; what is zero is left out. The first one is always there."""
+        """Return the report as text; zeros are left out, except for the first."""
         labels = f" ({self.label_tokens / self.tokens:.0%})" if self.tokens else ""
         lines = [
             f"{counted(self.records, 'record')} → {counted(self.samples, 'sample')}",
@@ -60,20 +59,20 @@ class DatasetReport:
         if self.seen_samples:
             seen = f"{counted(self.seen_samples, 'sample')} and {counted(self.seen_tokens, 'token')}"
             repeat = f" (repeat {self.repeat:g})" if self.repeat != 1 else ""
-            lines.append(f"an epoch shows {seen}{repeat}: {self.share:.1%} of all tokens")
+            lines.append(f"an epoch has {seen}{repeat}: {self.share:.1%} of all tokens")
         if self.users:
             lines.append(f"{counted(self.users, 'user')}, {self._per_user()}")
         if self.unnamed_records:
             lines.append(
                 f"{counted(self.unnamed_records, 'record')} without user_hash: the profile's name, or "
-                "“unknown”, stands for the user"
+                "“unknown”, is used for the user"
             )
         if self.validation_samples:
             lines.append(f"{counted(self.validation_samples, 'sample')} held out for validation")
         if self.duplicates:
             lines.append(f"{counted(self.duplicates, 'sample')} equal to an earlier one")
         if self.cut:
-            lines.append(f"{counted(self.cut, 'sample')} with context cut to fit maxLength")
+            lines.append(f"{counted(self.cut, 'sample')} with context truncated to fit maxLength")
         lines += [f"{number:,} left out: {reason}" for reason, number in sorted(self.skipped.items())]
         lines += [f"not read: {unread_text(self.unread)}"] if self.unread else []
         lines += [f"file left out: {each}" for each in self.skipped_files]
@@ -81,7 +80,7 @@ class DatasetReport:
         return lines
 
     def became(self) -> str:
-        """What became of the records, for a message about a dataset that gives nothing to learn from."""
+        """Summarise the records, for a message about a dataset with nothing to train on."""
         parts = [f"{number:,} left out ({reason})" for reason, number in sorted(self.skipped.items())]
         parts += [f"{self.bad:,} bad"] if self.bad else []
         held_out = self.validation_samples
@@ -108,11 +107,11 @@ class ReportBuilder:
         self._user, self._of_user = "", 0
 
     def skip(self, reason: str, number: int = 1) -> None:
-        """Something is left out."""
+        """Count something that is left out."""
         self._skipped[reason] += number
 
     def count(self, encoded: Encoded, item: Item, copies: int, *, held_out: bool) -> None:
-        """The samples of one item; items of a user follow one another."""
+        """Count the samples of one item; items of a user are adjacent."""
         report, number = self.report, len(encoded.lengths)
         tokens = sum(encoded.lengths)
         report.samples += number
@@ -130,7 +129,7 @@ class ReportBuilder:
         self._of_user += number
 
     def finish(self, skipped_files: list[SkippedFile]) -> DatasetReport:
-        """The report; nothing may be counted any more."""
+        """Return the report; nothing may be counted after that."""
         self._next_user("")
         report = self.report
         report.records, report.users = self.tally.records, self.tally.users
@@ -150,17 +149,17 @@ class ReportBuilder:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun."""
+    """Return a number with its noun."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def as_values(reports: list[DatasetReport]) -> list[dict[str, Any]]:
-    """Reports as plain values."""
+    """Return reports as plain values."""
     return [asdict(report) for report in reports]
 
 
 def from_values(values: list[dict[str, Any]]) -> list[DatasetReport]:
-    """What `as_values` gave, also after JSON made texts of its numbers."""
+    """Parse what `as_values` returned, also after JSON turned number keys into strings."""
     reports = [DatasetReport(**each) for each in values]
     for report in reports:
         report.samples_per_user = {int(number): users for number, users in report.samples_per_user.items()}

@@ -1,8 +1,7 @@
-"""Which records a subset holds.
+"""Choose the records of a subset.
 
-A record is known by its id and by what it holds. Where an id is one record's alone it says enough, and an
-edit of that record changes no choice; records with different contents that share an id are chosen each by
-itself.
+A record is identified by its id and its content. If an id is unique, it is enough, and an edit of that record
+changes no choice; records with different contents that share an id are chosen separately.
 Does not depend on files and formats.
 """
 
@@ -19,9 +18,9 @@ from tunesmith.data.keys import RecordKey
 
 
 class Subset:
-    """A share of the records whose keys are given; equal records are chosen together.
+    """A share of the records with the given keys; equal records are chosen together.
 
-    Keeps 24 bytes a record while it looks at the keys, then 8 for each id that several records share.
+    Keeps 24 bytes per record while it reads the keys, then 8 for each id that several records share.
     """
 
     def __init__(self, keys: Iterable[RecordKey], spec: SubsetSpec) -> None:
@@ -37,7 +36,7 @@ class Subset:
         self._last = threshold(np.unique(ranks), spec.ratio, at_least=1)
 
     def holds(self, key: RecordKey) -> bool:
-        """Whether a record is in the subset, by its key."""
+        """Return whether a record is in the subset, by its key."""
         return self._rank(key.content if self._is_shared(key) else key.id or key.content) <= self._last
 
     def _rank(self, name: str) -> int:
@@ -52,14 +51,14 @@ class Subset:
 
 
 def _digest(key: RecordKey) -> int:
-    """A number for an id; what has none is told apart by its content."""
+    """Return a number for an id; records without one are distinguished by content."""
     return rank(0, "id", key.id) if key.id else rank(0, "content", key.content)
 
 
 def _with_several(
     ids: np.ndarray[tuple[int], np.dtype[np.uint64]], contents: np.ndarray[tuple[int], np.dtype[np.uint64]]
 ) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """The ids, sorted, that stand for more than one content."""
+    """Return the ids, sorted, that have more than one content."""
     order = np.lexsort((contents, ids))
     ids, contents = ids[order], contents[order]
     return np.unique(ids[1:][(ids[1:] == ids[:-1]) & (contents[1:] != contents[:-1])])

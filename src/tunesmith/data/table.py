@@ -1,8 +1,8 @@
 """Samples on disk as flat arrays, so that training reads them without holding them in memory.
 
 A folder of raw little-endian arrays: `ids` int32 (tokens,), `weights` float32 (tokens,), `offsets` int64
-(samples + 1,), `groups` int64 (samples,) and `copies` int32 (samples,). A table without `offsets` was not
-finished and is not a table. Knows nothing of where samples come from.
+(samples + 1,), `groups` int64 (samples,) and `copies` int32 (samples,). A table without `offsets` is
+unfinished and invalid. Does not depend on where samples come from.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class TableWriter:
         self.hashes = array("q")
 
     def add(self, sample: Sample, *, group: int, copies: int = 1) -> None:
-        """Append a sample. `group` is shared by those that belong together, `copies` how often it is seen."""
+        """Append a sample. Related samples share `group`; `copies` is how often an epoch has it."""
         self.add_many(Encoded.of([sample]), group=group, copies=copies)
 
     def add_many(self, encoded: Encoded, *, group: int, copies: int = 1) -> None:
-        """Append all samples of an item. `hashes` grows by one a sample, for who looks for equal ones."""
+        """Append all samples of an item. `hashes` grows by one per sample, to find duplicates."""
         self._files["ids"].write(encoded.ids)
         self._files["weights"].write(encoded.weights)
         for length in encoded.lengths:
@@ -74,39 +74,39 @@ class Table:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each sample, shape (samples,)."""
+        """Return the tokens of each sample, shape (samples,)."""
         return np.diff(self.offsets)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Tokens with a weight above zero of each sample, shape (samples,)."""
+        """Return the tokens with a weight above zero of each sample, shape (samples,)."""
         if not len(self):
             return np.zeros(0, np.int64)
         return np.add.reduceat(np.not_equal(self._weights, 0), self.offsets[:-1], dtype=np.int64)
 
     @property
     def label_tokens(self) -> int:
-        """Tokens with a weight above zero, all samples together."""
+        """Return the tokens with a weight above zero, over all samples."""
         return int(np.count_nonzero(self._weights))
 
     def ids(self, index: int) -> npt.NDArray[np.int32]:
-        """Token ids of one sample, shape (n,)."""
+        """Return the token ids of one sample, shape (n,)."""
         return np.asarray(self._ids[self.offsets[index] : self.offsets[index + 1]])
 
     def weights(self, index: int) -> npt.NDArray[np.float32]:
-        """Label weights of one sample, shape (n,); see `tokens.conversation.Sample`."""
+        """Return the label weights of one sample, shape (n,); see `tokens.conversation.Sample`."""
         return np.asarray(self._weights[self.offsets[index] : self.offsets[index + 1]])
 
     def sample(self, index: int) -> Sample:
-        """One sample as plain lists."""
+        """Return one sample as plain lists."""
         return Sample(self.ids(index).tolist(), self.weights(index).tolist())
 
     def columns(self) -> list[npt.NDArray[Any]]:
-        """Every array, in a fixed order."""
+        """Return every array, in a fixed order."""
         return [self._ids, self._weights, self.offsets, self.groups, self.copies]
 
     def order(self) -> npt.NDArray[np.int64]:
-        """Indices of one pass, each as often as its `copies` say, in reading order."""
+        """Return the indices of one epoch, each as often as its `copies`, in reading order."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.copies)
 
 

@@ -196,7 +196,7 @@ def bins(lengths: Counter[int]) -> list[dict[str, int]]:
 
 
 def say_bad(bad: BadRecords, console: Console) -> None:
-    """The bad records, all of them up to twenty."""
+    """Print the bad records, at most twenty."""
     if not bad.count:
         return
     say(console, f"  {counted(bad.count, 'bad record')}:", "red")
@@ -207,15 +207,15 @@ def say_bad(bad: BadRecords, console: Console) -> None:
 
 
 def verdict(bad: BadRecords, good: int, unread: Mapping[str, int], console: Console) -> int:
-    """The last line, and the exit code that says the same."""
+    """Print the last line, and return the matching exit code."""
     if bad.fatal:
-        hint = f"maxBadRecords cannot allow {not_allowed(bad.fatal)}"
-        say(console, f"Mend {'it' if bad.count == 1 else 'them'}: {hint}.", "red")
+        hint = f"maxBadRecords does not cover {not_allowed(bad.fatal)}"
+        say(console, f"Fix {'it' if bad.count == 1 else 'them'}: {hint}.", "red")
     elif bad.count:
         these = "it" if bad.count == 1 else "them"
-        say(console, f"Mend {these}, or let a job leave {these} out: maxBadRecords: {bad.count}.", "red")
+        say(console, f"Fix {these}, or have the job skip {these} with maxBadRecords: {bad.count}.", "red")
     elif not good:
-        say(console, "There is nothing to use.", "red")
+        say(console, "There are no usable records.", "red")
     else:
         if unread:
             say(console, f"{_NOT_READ}: {unread_text(unread, _NAMED)}.", "yellow")

@@ -180,9 +180,9 @@ def _say_what(account: _ConvertSummary, source: Source, console: Console) -> Non
 
 
 def _why_not(account: _ConvertSummary, into: Into) -> str:
-    """Why the file must not appear; empty if it may."""
+    """Return why the file must not be written; empty if it may."""
     if account.bad.fatal:
-        return f"{not_allowed(account.bad.fatal)}, which --max-bad-records cannot allow"
+        return f"{not_allowed(account.bad.fatal)}, which --max-bad-records does not cover"
     if account.bad.count > into.max_bad:
         return f"{counted(account.bad.count, 'bad record')}, {into.max_bad} allowed by --max-bad-records"
     return "" if account.written else "there is no conversation to write"

@@ -1,7 +1,7 @@
-"""Arrow's IPC files and streams: one row a record, as the `datasets` library saves them (`.arrow`).
+"""Read Arrow's IPC files and streams: one record per row, as saved by the `datasets` library (`.arrow`).
 
-The file is mapped, not loaded. What would take more memory than the file has bytes is refused: packed
-buffers, and types whose values share memory. Knows nothing of what records mean.
+The file is mapped, not loaded. What would take more memory than the file has bytes is rejected: packed
+buffers, and types whose values share memory. Does not depend on what records mean.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ FILE_MAGIC = b"ARROW1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
 _END_OF_STREAM = STREAM_MAGIC + bytes(4)
 _PADDED_MAGIC = 8
-# Elements without storage (nulls, objects without fields) that one batch may hold.
+# Maximum elements without storage (nulls, objects without fields) in one batch.
 _MOST_EMPTY = 1 << 20
 _TRUNCATED = "the Arrow data is truncated: the file ends early; upload the file again"
 
 
 def read_arrow(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
-    """Every row, in order; places are "row 0", "row 1", ….
+    """Yield every row, in order; places are "row 0", "row 1", ….
 
-    An IPC file is a stream between two marks, and is read as one. Raises FileProblem: not Arrow, cut short,
+    An IPC file is a stream between two marks, and is read as one. Raises FileProblem: not Arrow, truncated,
     damaged, packed, of a type that is not read, or pyarrow is not installed.
     """
     pyarrow = import_pyarrow()
@@ -47,7 +47,7 @@ def read_arrow(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecor
 
 
 def _start(copy: IO[bytes]) -> int:
-    """Where the stream begins. Raises FileProblem for what does not end as it began."""
+    """Return where the stream begins. Raises FileProblem if the end does not match the beginning."""
     size = copy.tell()
     copy.seek(0)
     head = copy.read(len(FILE_MAGIC))
@@ -58,25 +58,25 @@ def _start(copy: IO[bytes]) -> int:
             raise FileProblem(_TRUNCATED)
         return _PADDED_MAGIC
     if not head.startswith(STREAM_MAGIC):
-        raise FileProblem("this is not an Arrow file, by its first bytes; name it after its content")
+        raise FileProblem("the first bytes are not those of an Arrow file; rename it to match its content")
     if tail != _END_OF_STREAM:
         raise FileProblem(_TRUNCATED)
     return 0
 
 
 def _refuse_packed(source: Any) -> None:
-    """Raise FileProblem for packed buffers: how large they become is known only when they are in memory."""
+    """Raise FileProblem for packed buffers: their size is known only once they are in memory."""
     messages = import_pyarrow().ipc.MessageReader.open_stream(source)
     for message in messages:
         if message.type != "schema" and _is_packed(message.metadata.to_pybytes()):
             raise FileProblem(
-                "the Arrow data is packed (as Feather is by default); write it without compression, or as "
+                "the Arrow data is compressed (as Feather is by default); write it uncompressed, or as "
                 "Parquet"
             )
 
 
 def _is_packed(metadata: bytes) -> bool:
-    """Whether a batch names a compression, in the flatbuffer that describes it (Arrow's Message.fbs)."""
+    """Return whether a batch is compressed, by the flatbuffer that describes it (Arrow's Message.fbs)."""
     message = struct.unpack_from("<I", metadata)[0]
     kind, header = _field(metadata, message, 1), _field(metadata, message, 2)
     if not kind or not header:
@@ -89,12 +89,12 @@ def _is_packed(metadata: bytes) -> bool:
 
 
 def _table(metadata: bytes, place: int) -> int:
-    """Where the table begins that the offset at `place` leads to."""
+    """Return where the table begins to which the offset at `place` points."""
     return int(place + struct.unpack_from("<I", metadata, place)[0])
 
 
 def _field(metadata: bytes, table: int, number: int) -> int:
-    """Where a table's field is; 0 if it is absent."""
+    """Return where a table's field is; 0 if it is absent."""
     vtable = table - struct.unpack_from("<i", metadata, table)[0]
     entry = 4 + 2 * number
     if entry >= struct.unpack_from("<H", metadata, vtable)[0]:
@@ -117,7 +117,7 @@ def _check_type(name: str, kind: Any) -> None:
     elif types.is_dictionary(kind):
         _check_type(name, kind.value_type)
     elif not _is_single(kind):
-        raise FileProblem(f"{name} is of the type {kind}, which is not read; leave the column out")
+        raise FileProblem(f"{name} is of type {kind}, which is not supported; leave the column out")
 
 
 def _is_single(kind: Any) -> bool:
@@ -147,7 +147,7 @@ def _rows(file: str, reader: Any) -> Iterator[Record | BadRecord]:
 
 
 def _check_empty(column: Any) -> None:
-    """Raise FileProblem for more elements than a file of its size can mean."""
+    """Raise FileProblem for more elements than is plausible for the file's size."""
     if not column.type.num_fields and column.type.num_buffers <= 1 and len(column) > _MOST_EMPTY:
         raise FileProblem("a column holds millions of elements without a value; leave the column out")
     for child in _children(column):

@@ -1,4 +1,4 @@
-"""`columns`: a record's fields under the names that its format has for them, and back for people.
+"""Apply `columns`: rename a record's fields to the format's names, and back in messages.
 
 Does not depend on what the fields mean.
 """
@@ -13,7 +13,7 @@ from tunesmith.data.record import BadRecord, Record
 from tunesmith.errors import DataError
 
 _SHADOWED = "record_"
-"""Before a record's own field of a name that `columns` gives to another one."""
+"""Prefix of a record's own field whose name `columns` uses for another one."""
 _ABSENT = object()
 _SHOWN = 8
 
@@ -21,7 +21,7 @@ _SHOWN = 8
 class Columns:
     """The names of a source's fields: `{output: "reply.text"}` reads `reply.text` as `output`.
 
-    A path is a field's name as it is, or else names joined by dots that lead into objects.
+    A path is a field's exact name, or else names joined by dots that lead into objects.
     """
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:
@@ -29,7 +29,7 @@ class Columns:
         self._heads = {path.partition(".")[0] for path in self._names.values() if "." in path}
 
     def renamed(self, results: Iterable[Record | BadRecord]) -> Iterator[Record | BadRecord]:
-        """The records with their fields renamed. Raises DataError at the end if no record has a field."""
+        """Yield the records with their fields renamed. Raises DataError at the end if none has a field."""
         if not self._names:
             yield from results
             return
@@ -47,7 +47,7 @@ class Columns:
             raise DataError(_none_has(missing, fields))
 
     def _rename(self, value: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-        """A record under the format's names, and those of `columns` that it has."""
+        """Return a record under the format's names, and the entries of `columns` that it has."""
         given = {name: at for name, path in self._names.items() if (at := _at(value, path)) is not _ABSENT}
         left = dict(value)
         for name in given:
@@ -58,7 +58,7 @@ class Columns:
         return {**given, **left}, set(given)
 
     def own_names(self, unread: Iterable[str], value: Mapping[str, Any]) -> Iterator[str]:
-        """Names of unread fields, as `Fields.unread` gives them, as the record of this `value` has them."""
+        """Return names of unread fields, as from `Fields.unread`, as in the record of this `value`."""
         for name in unread:
             own = self._own(name)
             inside = value.get(name) if own in self._heads else None
@@ -75,7 +75,7 @@ class Columns:
         return plain if first.removeprefix(_SHADOWED) in self._names else name
 
     def explained(self, message: str) -> str:
-        """A reader's message, with the record's names of the fields that it speaks of."""
+        """Return a reader's message with the record's own names of the fields in it."""
         told = [
             f"{name} is {path}"
             for name, path in self._names.items()
@@ -85,7 +85,7 @@ class Columns:
 
 
 def _at(value: Mapping[str, Any], path: str) -> Any:
-    """What is at a path, `_ABSENT` if nothing is."""
+    """Return what is at a path, `_ABSENT` if nothing is."""
     if path in value:
         return value[path]
     head, _, rest = path.partition(".")
@@ -94,7 +94,7 @@ def _at(value: Mapping[str, Any], path: str) -> Any:
 
 
 def _remove(value: dict[str, Any], path: str) -> None:
-    """Take out what is at a path; the objects on the way are copied, and may be empty then."""
+    """Remove what is at a path; the objects on the way are copied, and may end up empty."""
     head, _, rest = path.partition(".")
     if path in value:
         del value[path]
@@ -114,4 +114,4 @@ def _leaves(value: Mapping[str, Any]) -> Iterator[str]:
 def _none_has(missing: Mapping[str, str], fields: Mapping[str, Any]) -> str:
     named = " and ".join(f"{path!r} (columns.{name})" for name, path in missing.items())
     have = ", ".join(list(fields)[:_SHOWN]) or "no field"
-    return f"No record has {named}; the first one has {have}. Mend columns, or remove the entry."
+    return f"No record has {named}; the first one has {have}. Fix columns, or remove the entry."

@@ -1,4 +1,4 @@
-"""Tables (.csv, .tsv) and plain text, both by lines."""
+"""Read tables (.csv, .tsv) and plain text by lines."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tunesmith.data.files.streams import RECORD_LIMIT, decode_line, lines
 from tunesmith.data.record import BadRecord, FileProblem, Record, SourceLocation
 
 DOCUMENT_LIMIT = 256 << 20
-"""Bytes of a file that is one document."""
+"""Maximum bytes of a file that is one document."""
 PARAGRAPH_TOO_LONG = f"the paragraph is longer than {RECORD_LIMIT >> 20} MiB; are blank lines missing?"
 NEWLINE = b"\n"
 _SEPARATORS = {",": "comma", "\t": "tab"}
-_NUL = "there is a NUL byte; the file may be no text at all"
+_NUL = "there is a NUL byte; the file may not be text"
 
 
 def read_text_lines(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
-    """Each line that is not blank as `{"text": line}`, without its line break, otherwise as it is."""
+    """Yield each line that is not blank as `{"text": line}`, without its line break, otherwise unchanged."""
     for number, (text, flaw) in enumerate(_text_lines(chunks), 1):
         if not flaw and not text.strip():
             continue
@@ -28,7 +28,7 @@ def read_text_lines(file: str, chunks: Iterable[bytes]) -> Iterator[Record | Bad
 
 
 def read_paragraphs(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
-    """The lines between blank ones as `{"text": lines}`; a paragraph's place is its first line."""
+    """Yield the lines between blank ones as `{"text": lines}`; a paragraph's place is its first line."""
     said: list[str] = []
     start = size = 0
     wrong = ""
@@ -46,13 +46,13 @@ def read_paragraphs(file: str, chunks: Iterable[bytes]) -> Iterator[Record | Bad
 
 
 def read_whole_text(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
-    """The whole file as `{"text": …}`, line breaks as in Unix. Raises FileProblem: too large, or no text."""
+    """Read a file as `{"text": …}`, with Unix line breaks. Raises FileProblem: too large, or no text."""
     data = bytearray()
     for chunk in chunks:
         data += chunk
         if len(data) > DOCUMENT_LIMIT:
             raise FileProblem(
-                f"one document may have {DOCUMENT_LIMIT >> 20} MiB, and the file is larger; split it, or set "
+                f"one document may have at most {DOCUMENT_LIMIT >> 20} MiB; split the file, or set "
                 "text.join: paragraph"
             )
     if b"\0" in data:
@@ -67,8 +67,8 @@ def read_whole_text(file: str, chunks: Iterable[bytes]) -> Iterator[Record | Bad
 
 
 def read_csv(file: str, chunks: Iterable[bytes], delimiter: str = ",") -> Iterator[Record | BadRecord]:
-    """Rows as dicts of column to cell (strings); a row's place is its first line."""
-    csv.field_size_limit(RECORD_LIMIT)  # the library's own limit is 128 KiB for the whole process
+    """Yield rows as dicts of column to cell (strings); a row's place is its first line."""
+    csv.field_size_limit(RECORD_LIMIT)  # the library's own limit is 128 KiB, for the whole process
     source = _CsvLines(chunks)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     columns = _columns(_next_row(reader), source.take_flaw(), delimiter)
@@ -85,7 +85,7 @@ def read_csv(file: str, chunks: Iterable[bytes], delimiter: str = ",") -> Iterat
 
 
 class _CsvLines:
-    """Lines for the csv module. A line that is no UTF-8 must not end its iteration, hence the note."""
+    """Lines for the csv module. A line that is not UTF-8 must not end its iteration, so it is noted."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._lines = _text_lines(chunks)
@@ -100,13 +100,13 @@ class _CsvLines:
         return text + "\n"
 
     def take_flaw(self) -> str:
-        """The first flaw since the last call."""
+        """Return the first flaw since the last call."""
         flaw, self._flaw = self._flaw, ""
         return flaw
 
 
 def _text_lines(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """Lines with what is wrong with them; a wrong line's text is not to be used, but is not blank."""
+    """Yield lines with their problems; an invalid line's text must not be used, but is not blank."""
     for line in lines(chunks):
         if line is None:
             yield "?", LINE_TOO_LONG
@@ -138,7 +138,7 @@ def _columns(row: list[str] | None, flaw: str, delimiter: str) -> list[str]:
             f"the columns must be separated by {separator}s (.csv has commas, .tsv tabs)", "line 1"
         )
     if "" in columns or len(set(columns)) != len(columns):
-        raise FileProblem("every column needs a name of its own", "line 1")
+        raise FileProblem("every column needs a unique name", "line 1")
     return columns
 
 
@@ -146,4 +146,4 @@ def _width_flaw(cells: int, columns: int, delimiter: str) -> str:
     if cells == columns:
         return ""
     missing = f"is a quote or {_SEPARATORS[delimiter]} missing?"
-    return f"the row has {cells} cells, the first line names {columns} columns ({missing})"
+    return f"the row has {cells} cells, the first line has {columns} columns ({missing})"

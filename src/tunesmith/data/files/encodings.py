@@ -1,6 +1,6 @@
-"""Text in the encodings that a manifest may name, as UTF-8; and which of them a file looks like.
+"""Decode the encodings that a manifest may name to UTF-8, and detect which of them a file looks like.
 
-Does not depend on what the text means. Nothing is decoded by a guess: a guess is only ever part of a message.
+Does not depend on what the text means. A guess is never used to decode, only in messages.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from itertools import chain
 from tunesmith.data.record import FileProblem
 
 UTF_8, UTF_16 = "utf-8", "utf-16"
-# What files of these names hold on Windows, a little more than the standards of the same name.
+# What files in these encodings contain on Windows, a little more than the standards of the same name.
 _CODECS = {"shift_jis": "cp932", "big5": "cp950", "euc_kr": "cp949"}
 _SAMPLE = 1 << 16
 _FEW = 4
-"""Characters by which an encoding is known for certain."""
+"""Characters that identify an encoding for certain."""
 _MOST = 0.8
 _HIGH = re.compile(rb"[\x80-\xff]+")
 
 
 def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Decode a file piece by piece, without a byte order mark. Raises FileProblem naming the line."""
+    """Decode a file piece by piece, without a byte order mark. Raises FileProblem with the line."""
     decoder = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))()
     line, first = 1, True
     for chunk in chain(chunks, [b""]):
@@ -32,7 +32,7 @@ def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         except UnicodeDecodeError as error:
             line += error.object.count(b"\n", 0, error.start)
             raise FileProblem(
-                f"byte 0x{error.object[error.start]:02x} is not {encoding}; set encoding to that of the file",
+                f"byte 0x{error.object[error.start]:02x} is not {encoding}; set encoding to the file's",
                 f"line {line}",
             ) from None
         line += text.count("\n")
@@ -41,7 +41,7 @@ def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def is_utf8(sample: bytes, encoding: str) -> bool:
-    """Whether the beginning of a file is UTF-8 for certain, though `encoding` says something else."""
+    """Return whether the beginning of a file is UTF-8 for certain, despite a different `encoding`."""
     try:
         text, _ = codecs.utf_8_decode(sample, "strict", False)
     except UnicodeDecodeError:
@@ -52,9 +52,9 @@ def is_utf8(sample: bytes, encoding: str) -> bool:
 
 
 def looks_like(sample: bytes) -> str:
-    """Return the encoding that the beginning of a file looks like; "" if it is UTF-8, or nobody can tell.
+    """Return the encoding that the beginning of a file looks like; "" if it is UTF-8, or unclear.
 
-    A few broken bytes in UTF-8 are no other encoding.
+    A few invalid bytes in UTF-8 do not make another encoding.
     """
     sample = sample[:_SAMPLE]
     text, _ = codecs.utf_8_decode(sample, "replace", False)
@@ -72,7 +72,7 @@ def looks_like(sample: bytes) -> str:
 
 
 def _read_as(sample: bytes, encoding: str) -> list[str]:
-    """The characters beyond ASCII; none if the sample is not in this encoding."""
+    """Return the characters beyond ASCII; none if the sample is not in this encoding."""
     try:
         text = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))().decode(sample)
     except UnicodeDecodeError:
@@ -89,7 +89,7 @@ def _western(character: str) -> bool:
 
 
 def _in_rows(charset: str, *rows: tuple[int, int]) -> Callable[[str], bool]:
-    """Whether a character is in these rows (first bytes) of a double-byte character set."""
+    """Return whether a character is in these rows (first bytes) of a double-byte character set."""
 
     def common(character: str) -> bool:
         try:
@@ -105,7 +105,7 @@ def _has_kana(found: list[str]) -> bool:
     return _share(found, lambda character: "\u3041" <= character <= "\u30fa") >= 0.1
 
 
-# Korean read as Chinese is everyday Chinese too, so much of it must be Korean; then what is left is Chinese.
+# Korean decoded as Chinese is common Chinese too, so much of it must be Korean; the rest is Chinese.
 _LIKELY = (
     ("euc_kr", _in_rows("euc_kr", (0xA1, 0xA3), (0xB0, 0xC8)), lambda found: len(found) >= 20),
     ("shift_jis", _in_rows("euc_jp", (0xA1, 0xA5), (0xB0, 0xCF)), _has_kana),

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line. A broken line does not hinder the next."""
+"""Read JSON lines: one object per line. An invalid line does not affect the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE_TOO_LONG = f"the line is longer than {RECORD_LIMIT >> 20} MiB; is a line br
 
 
 def read_json_lines(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
-    """Every line but blank ones, in order."""
+    """Yield every line but blank ones, in order."""
     decoder = StrictDecoder()
     for number, line in enumerate(lines(chunks), 1):
         if line is not None and (not line or line.isspace()):
@@ -44,5 +44,5 @@ def _value(decoder: StrictDecoder, line: bytes) -> object:
 
 
 def _extra(rest: str, column: int) -> str:
-    what = "remove the comma after the object" if rest == "," else "one line may hold one object only"
+    what = "remove the comma after the object" if rest == "," else "a line may contain only one object"
     return f"invalid JSON at column {column}: more text after the value; {what}"

@@ -1,6 +1,6 @@
-"""A JSON list, or a single object, read element by element with the C decoder.
+"""Read a JSON list, or a single object, element by element with the C decoder.
 
-Knows how to find its way through text that arrives in pieces, and nothing of what the elements mean.
+Parses text that arrives in pieces; does not depend on what the elements mean.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tunesmith.data.files.streams import RECORD_LIMIT
 from tunesmith.data.record import BadRecord, FileProblem, Record, RecordProblem, SourceLocation
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-# An error this close to the end of what was read may only mean that the rest has not been read yet.
+# An error this close to the end of the buffer may only mean that the rest has not been read yet.
 _NEAR_END = 64
 
 
 def read_json_list(file: str, chunks: Iterator[bytes]) -> Iterator[Record | BadRecord]:
-    """The objects of one list, in order. Raises FileProblem where the list is broken."""
+    """Yield the objects of one list, in order. Raises FileProblem if the list is invalid."""
     source = _Source(chunks)
     decoder = StrictDecoder()
     index = 0
@@ -45,7 +45,7 @@ def read_json_list(file: str, chunks: Iterator[bytes]) -> Iterator[Record | BadR
 
 
 def read_json_object(file: str, chunks: Iterator[bytes]) -> Iterator[Record | BadRecord]:
-    """A file that is one object over several lines."""
+    """Read a file that is one object over several lines."""
     source = _Source(chunks)
     source.peek()
     value, flaw = source.value(StrictDecoder())
@@ -55,7 +55,7 @@ def read_json_object(file: str, chunks: Iterator[bytes]) -> Iterator[Record | Ba
 
 
 class _Source:
-    """Text that grows at its end and is forgotten at its beginning; `position` is where reading stands."""
+    """A buffer that grows at its end and is dropped at its beginning; `position` is the read position."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -69,7 +69,7 @@ class _Source:
         self.position = 0
 
     def peek(self) -> str:
-        """The next character that is no white space; "" at the end."""
+        """Return the next character that is not white space; "" at the end."""
         while True:
             match = _SPACE.match(self.text, self.position)
             self.position = match.end() if match else self.position
@@ -79,7 +79,7 @@ class _Source:
                 return ""
 
     def value(self, decoder: StrictDecoder) -> tuple[Any, str]:
-        """The value at `position`, which moves behind it, and its flaw if it has one."""
+        """Return the value at `position`, which moves past it, and its flaw if it has one."""
         while True:
             try:
                 value, end, flaw = decoder.decode(self.text, self.position)
@@ -89,21 +89,21 @@ class _Source:
                 raise FileProblem(f"invalid JSON at {self._where(error.pos)}: {explain(error)}") from None
             except RecordProblem as problem:
                 raise FileProblem(problem.message) from None
-            # A number at the end of what was read may go on ("1", "1e+").
+            # A number at the end of the buffer may continue ("1", "1e+").
             if end + 3 > len(self.text) and isinstance(value, int | float) and self._more():
                 continue
             self.position = end
             return value, flaw
 
     def take(self, character: str) -> bool:
-        """Moves over the next character if it is this one."""
+        """Skip the next character if it is this one."""
         if self.peek() != character:
             return False
         self.position += 1
         return True
 
     def another(self) -> bool:
-        """Moves over the comma after an element, or over the closing bracket: then False."""
+        """Skip the comma after an element, or the closing bracket: then return False."""
         if self.take(","):
             return True
         if self.take("]"):
@@ -113,15 +113,15 @@ class _Source:
         raise FileProblem(f"invalid JSON at {self._where(self.position)}: {what}")
 
     def expect_end(self) -> None:
-        """Raises FileProblem when anything but white space is left."""
+        """Raise FileProblem if anything but white space is left."""
         if self.peek():
             raise FileProblem(
                 f"invalid JSON at {self._where(self.position)}: more text after the end of the JSON value;"
-                " put all records into one list, or one on each line"
+                " put all records into one list, or one per line"
             )
 
     def _may_be_cut(self, error: JSONDecodeError) -> bool:
-        """Whether reading on may mend the error; then more has been read."""
+        """Return whether more input may resolve the error; then more has been read."""
         near_end = error.pos > len(self.text) - _NEAR_END
         if not near_end and not error.msg.startswith("Unterminated string"):
             return False
@@ -132,7 +132,7 @@ class _Source:
         return self._more()
 
     def _more(self) -> bool:
-        """Forgets what was passed and at least doubles what is left, so that long records stay cheap."""
+        """Drop what was read and at least double the rest, so that long records stay cheap."""
         if self._problem:
             raise self._problem
         if self._ended:

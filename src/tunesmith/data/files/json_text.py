@@ -1,7 +1,7 @@
-r"""JSON as users write it: strict parsing with the C decoder, and reasons that say what to change.
+r"""Parse users' JSON: strictly, with the C decoder, and with reasons that say what to change.
 
-Knows nothing of files. Stricter than `json.loads`: NaN and Infinity, a key given twice (the first value would
-be lost in silence) and halves of surrogate pairs (no tokenizer can encode them) are mistakes.
+Does not depend on files. Stricter than `json.loads`: NaN and Infinity, a repeated key (the first value would
+be silently lost) and lone surrogates (no tokenizer can encode them) are errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PYTHON_WORDS = ("None", "True", "False")
 
 
 class StrictDecoder:
-    """One decoder for one file: not for several threads, since it notes flaws while it parses."""
+    """One decoder for one file: not thread-safe, since it notes flaws while it parses."""
 
     def __init__(self) -> None:
         self._flaws: list[str] = []
@@ -24,9 +24,9 @@ class StrictDecoder:
         self._raw_decode = decoder.raw_decode
 
     def decode(self, text: str, start: int = 0) -> tuple[Any, int, str]:
-        """The value that begins at `start`, the position after it, and what is wrong with it ("": nothing).
+        """Return the value that begins at `start`, the position after it, and its flaw ("": none).
 
-        Raises JSONDecodeError (broken syntax) and RecordProblem (too deep, a number of thousands of digits).
+        Raises JSONDecodeError (invalid syntax) and RecordProblem (too deep, a number of thousands of digits).
         """
         self._flaws.clear()
         try:
@@ -36,7 +36,7 @@ class StrictDecoder:
         except RecursionError:
             raise RecordProblem("the JSON is nested too deeply") from None
         except ValueError:
-            raise RecordProblem("the JSON holds a number with thousands of digits") from None
+            raise RecordProblem("the JSON contains a number with thousands of digits") from None
         if type(value) is not dict:
             return value, end, f"the record is {type_name(value)}, not an object"
         if self._flaws:
@@ -51,12 +51,12 @@ class StrictDecoder:
         if len(value) != len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            self._flaws.append(f"the key {json.dumps(twice)} is given twice in one object")
+            self._flaws.append(f"the key {json.dumps(twice)} is repeated in one object")
         return value
 
 
 def type_name(value: object) -> str:
-    """The JSON name of a value's type, with its article."""
+    """Return the JSON name of a value's type, with its article."""
     match value:
         case None:
             return "null"
@@ -73,7 +73,7 @@ def type_name(value: object) -> str:
 
 
 def explain(error: JSONDecodeError) -> str:
-    """What is wrong at `error.pos`, with a hint for the usual causes."""
+    """Explain the error at `error.pos`, with a hint for the usual causes."""
     text, at = error.doc, error.pos
     here = text[at : at + 1]
     before = text[:at].rstrip()[-1:] if at < 4096 else text[at - 4096 : at].rstrip()[-1:]
@@ -91,24 +91,24 @@ def _hint(message: str, ahead: str, here: str, before: str) -> str:
     if message.startswith("Invalid \\"):
         return r"write a backslash inside text as \\"
     if message.startswith("Unterminated string"):
-        return r"a closing double quote is missing, or the file is cut short"
+        return r"a closing double quote is missing, or the file is truncated"
     if (before == "," and here in ("}", "]")) or "trailing comma" in message:
         return "remove the comma before the closing bracket"
     if here == "'" or ahead.startswith(_PYTHON_WORDS):
         return "this looks like Python; JSON needs double quotes, null, true and false"
     if not here:
-        return "the text ends here; it may be cut short"
+        return "the text ends here; it may be truncated"
     if before == '"' and message.startswith(("Expecting ',' delimiter", "Expecting ':' delimiter")):
         return r"write a double quote inside text as \" (or a comma is missing)"
     return ""
 
 
 def _surrogate_flaw(text: str, start: int, end: int, value: Any) -> str:
-    r"""Only a record that spells \ud8.. to \udf.. pays for the check."""
+    r"""Raise RecordProblem for a lone surrogate; only records with \ud8.. to \udf.. pay for the check."""
     if text.find("\\ud", start, end) < 0 and text.find("\\uD", start, end) < 0:
         return ""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return r"the text holds half of a surrogate pair (a lone \ud800 to \udfff)"
+        return r"the text contains a lone surrogate (\ud800 to \udfff)"
     return ""

@@ -1,7 +1,7 @@
-"""Parquet: one row a record, batch after batch, so that a large file never fills the memory.
+"""Read Parquet: one record per row, batch by batch, so that a large file never fills the memory.
 
-A row comes out as the JSON object it would have been. Knows nothing of what records mean. pyarrow is
-imported only when there is such a file.
+A row becomes the equivalent JSON object. Does not depend on what records mean. pyarrow is imported only if
+there is such a file.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tunesmith.data.record import BadRecord, FileProblem, Record, RecordProblem,
 
 MAGIC = b"PAR1"
 # Rows in memory at a time, and bytes of one column read ahead.
-# A dictionary is written out for each row of a batch, so a small file may hold large rows.
+# A dictionary is expanded for each row of a batch, so a small file may have large rows.
 _BATCH_ROWS = 16
 _BUFFER_BYTES = 1 << 20
 
 
 def read_parquet(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRecord]:
-    """Every row, in order; places are "row 0", "row 1", ….
+    """Yield every row, in order; places are "row 0", "row 1", ….
 
     The chunks go through a temporary file, since the index of a Parquet file is at its end.
-    Raises FileProblem: not Parquet, cut short, damaged, or pyarrow is not installed.
+    Raises FileProblem: not Parquet, truncated, damaged, or pyarrow is not installed.
     """
     import_pyarrow()
     with tempfile.TemporaryFile() as copy:
@@ -37,7 +37,7 @@ def read_parquet(file: str, chunks: Iterable[bytes]) -> Iterator[Record | BadRec
 
 
 def import_pyarrow() -> Any:
-    """Return pyarrow with its Parquet and IPC modules. Raises FileProblem where it is not installed."""
+    """Return pyarrow with its Parquet and IPC modules. Raises FileProblem if it is not installed."""
     try:
         import pyarrow.ipc
         import pyarrow.parquet
@@ -53,7 +53,7 @@ def _check_ends(copy: IO[bytes]) -> None:
     size = copy.tell()
     copy.seek(0)
     if copy.read(4) != MAGIC:
-        raise FileProblem("this is not a Parquet file, by its first bytes; name it after its content")
+        raise FileProblem("the first bytes are not those of a Parquet file; rename it to match its content")
     copy.seek(max(size - 4, 0))
     if size < 12 or copy.read(4) != MAGIC:
         raise FileProblem("the Parquet data is truncated: the file ends early; upload the file again")
@@ -79,15 +79,15 @@ def _rows(file: str, copy: IO[bytes]) -> Iterator[Record | BadRecord]:
 
 
 def refuse_twice(names: list[str]) -> None:
-    """Raise FileProblem for a column that is there twice."""
+    """Raise FileProblem for a repeated column."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise FileProblem(f'the column "{twice}" is there twice')
+        raise FileProblem(f'the column "{twice}" is repeated')
 
 
 @contextmanager
 def damage(container: str, where: str = "") -> Iterator[None]:
-    """pyarrow's many errors for broken files as one of ours."""
+    """Return pyarrow's various errors for invalid files as one of ours."""
     pyarrow = import_pyarrow()
     try:
         yield
@@ -99,7 +99,7 @@ def damage(container: str, where: str = "") -> Iterator[None]:
 
 
 def record_of(place: SourceLocation, row: Any) -> Record | BadRecord:
-    """One row as a record; what Python has no value for (a broken UTF-8 text, the year 99999) is bad."""
+    """Return one row as a record; what Python has no value for (invalid UTF-8, the year 99999) is bad."""
     try:
         values = row.to_pylist(maps_as_pydicts="strict")[0]
         return Record(place, {name: _plain(value, name) for name, value in values.items()})
@@ -110,7 +110,7 @@ def record_of(place: SourceLocation, row: Any) -> Record | BadRecord:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """The value as JSON has it. Raises RecordProblem for what JSON has no form for."""
+    """Return the JSON value. Raises RecordProblem for types that JSON does not have."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -124,11 +124,11 @@ def _plain(value: Any, name: str) -> Any:
             return int(value) if value == value.to_integral_value() else float(value)
         case bytes():
             return _decoded(value, name)
-    raise RecordProblem(f"{name} is {type(value).__name__}, which JSON has no form for; leave the column out")
+    raise RecordProblem(f"{name} is {type(value).__name__}, which JSON does not have; leave the column out")
 
 
 def _decoded(value: bytes, name: str) -> str:
-    """Some writers do not mark their text as text."""
+    """Decode bytes: some writers do not mark their text as text."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Records out of stored files, whatever their container.
+"""Read records from stored files, whatever their container.
 
-Streams: never more than a record and a few megabytes in memory. Knows containers (JSON, JSON lines, CSV and
-TSV, Parquet, Arrow, plain text, each also .gz or .zst) and nothing of what the records mean.
+Streams: never more than a record and a few megabytes in memory. Containers are JSON, JSON lines, CSV and TSV,
+Parquet, Arrow and plain text, each also .gz or .zst. Does not depend on what the records mean.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _CALLED = {
 _NAMED_DATA = frozenset(_KINDS.values()) - {"text"}
 _TEXTS = {"line": read_text_lines, "paragraph": read_paragraphs, "file": read_whole_text}
 _PACKED = (".gz", ".zst")
-# Most likely data: passing over such a file would train on less than the user thinks.
+# Most likely data: skipping such a file would train on less than the user expects.
 _TABLES = (".feather", ".avro", ".xls", ".xlsx")
 _UNREADABLE = (*_TABLES, ".pkl", ".tar", ".tgz", ".zip", ".bz2", ".xz", ".7z", ".rar")
 
@@ -92,23 +92,23 @@ def read_records(
     encoding: str = UTF_8,
     join: str = "line",
 ) -> Iterator[Record | BadRecord]:
-    """All records of the files in the order of their keys.
+    """Yield all records of the files in the order of their keys.
 
-    With `plain_text`, .txt and .md are read, each line, paragraph or file a record as `join` says; else they
-    are no data. Files that are not UTF-8 are read in `encoding`. A single entry is read
-    whatever its name is; among several, files that are no data are skipped and logged (`choose_files` lists
-    them). What makes a file, or the rest of it, unreadable comes as one BadRecord with `fatal` set, and the
-    next file is read all the same, so that the user sees every mistake at once.
+    With `plain_text`, .txt and .md are read, each line, paragraph or file a record according to `join`; else
+    they are not data. Files that are not UTF-8 are read in `encoding`. A single entry is read whatever its
+    name; among several, files that are not data are skipped and logged (`choose_files` lists them). If a
+    file, or the rest of it, is unreadable, that is one BadRecord with `fatal` set, and the next file is still
+    read, so that the user sees every problem at once.
 
-    Raises DataError when there is no file to read, and the store's own errors.
+    Raises DataError if there is no file to read, and the store's own errors.
     """
     chosen, skipped = choose_files(entries, plain_text=plain_text)
     for file in skipped:
-        _LOG.warning("%s is skipped: %s", file.file, file.reason)
+        _LOG.warning("Skipping %s: %s", file.file, file.reason)
     if not chosen:
         names = ", ".join(file.file for file in skipped[:5])
         raise DataError(
-            "There is no data: the location holds no .json, .jsonl, .ndjson, .csv, .tsv, .parquet or .arrow "
+            "There is no data: the location has no .json, .jsonl, .ndjson, .csv, .tsv, .parquet or .arrow "
             "file" + (", .txt or .md file" if plain_text else "") + (f", only {names}." if names else ".")
         )
     for entry in chosen:
@@ -118,7 +118,7 @@ def read_records(
 def choose_files(
     entries: Sequence[Entry], *, plain_text: bool = False
 ) -> tuple[list[Entry], list[SkippedFile]]:
-    """Which of a location's files are read, sorted by key, and which are not, with the reason."""
+    """Return which of a location's files are read, sorted by key, and which are not, with the reason."""
     files = sorted((entry for entry in entries if not entry.key.endswith("/")), key=lambda entry: entry.key)
     if len(files) == 1:
         return files, []
@@ -140,7 +140,7 @@ def _skip_reason(key: str, plain_text: bool) -> str:
     if ending in _UNREADABLE or _KINDS.get(ending) in _NAMED_DATA:
         return ""
     if _KINDS.get(ending) == "text":
-        return "" if plain_text else "plain text is read with the format text only"
+        return "" if plain_text else "plain text is read only with the format text"
     return "not a data file, by its name"
 
 
@@ -177,7 +177,7 @@ def _read_stream(
     if container != "text" and join not in (None, "line"):
         raise FileProblem(
             f"text.join: {join} is for plain text (.txt, .md); this is {_CALLED[container]}, and each of its "
-            "records is a document. Leave text.join out, or give plain text a dataset of its own"
+            "records is a document. Leave text.join out, or put plain text into a separate dataset"
         )
     match container:
         case "list":
@@ -199,19 +199,19 @@ def _read_stream(
 
 
 def _first_text(chunks: Iterable[bytes]) -> bytes:
-    """The file's beginning up to the first chunk that is not blank; b"" when all are."""
+    """Return the file's beginning up to the first chunk that is not blank; b"" if all are."""
     head = b""
     for chunk in chunks:
         head += chunk
         if chunk.strip():
             return head
         if len(head) > RECORD_LIMIT:
-            raise FileProblem("the file begins with nothing but white space")
+            raise FileProblem("the file begins with a large amount of white space")
     return b""
 
 
 def _container(file: str, head: bytes, plain_text: bool) -> str:
-    """The real container: the name is believed for .csv, .tsv and text, else the first bytes decide."""
+    """Return the container: by the name for .csv, .tsv and text, else by the first bytes."""
     ending = _ending(file)
     kind = _KINDS.get(ending)
     start = head.lstrip()[:1]
@@ -225,7 +225,7 @@ def _container(file: str, head: bytes, plain_text: bool) -> str:
         if plain_text:
             return "text"
         raise FileProblem(
-            "this is neither JSON nor CSV; name the file .jsonl, .json, .csv or .tsv after its content"
+            "this is neither JSON nor CSV; rename it to .jsonl, .json, .csv or .tsv to match its content"
         )
     if start == b"[":
         return "list"
@@ -235,7 +235,7 @@ def _container(file: str, head: bytes, plain_text: bool) -> str:
 
 
 def _is_json_lines(head: bytes) -> bool:
-    """Whether the first line holds a whole object, or looks as if it should and the second does too."""
+    """Return whether the first line is a whole object, or looks as if it should be and so does the second."""
     first, _, rest = head.lstrip().partition(b"\n")
     if not rest:
         return True

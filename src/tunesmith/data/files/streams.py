@@ -1,7 +1,7 @@
-"""Bytes of a stored file as chunks and lines: decompressed, without BOM, never all at once.
+"""Stream a stored file as chunks and lines: decompressed, without BOM, never all at once.
 
-Knows nothing of records. Compression is told by the first bytes, not by the file's name, since servers
-and browsers now and then unpack a file without renaming it.
+Does not depend on records. Compression is detected by the first bytes, not by the file's name, since servers
+and browsers sometimes unpack a file without renaming it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tunesmith.data.files.encodings import UTF_8, UTF_16, as_utf8, is_utf8, look
 from tunesmith.data.record import FileProblem
 
 CHUNK_BYTES = 1 << 20
-# A record longer than this is a mistake (a file without line breaks); it would fill the memory.
+# A longer record is an error (a file without line breaks); it would fill the memory.
 RECORD_LIMIT = 32 << 20
 
-# What goes into a decompressor at a time, so that at most 64 MB come out of it: zstd has blocks of four
-# bytes that stand for 128 KB; gzip makes no more than 1,032 bytes of one.
+# Input of a decompressor at a time, so that its output is at most 64 MB: four bytes of zstd can expand to 128
+# KB, one byte of gzip to at most 1,032.
 _PACKED_GZIP, _PACKED_ZSTD = 1 << 14, 1 << 11
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -32,7 +32,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class _Unpacker(Protocol):
-    """What zlib and zstandard have in common: one object a frame."""
+    """The common interface of zlib and zstandard: one object per frame."""
 
     @property
     def eof(self) -> bool: ...
@@ -44,9 +44,9 @@ class _Unpacker(Protocol):
 
 
 def open_chunks(stream: BinaryIO, encoding: str = UTF_8) -> Iterator[bytes]:
-    """The content in pieces of about a megabyte, text as UTF-8. A file that is UTF-8 all the same stays so.
+    """Yield the content in pieces of about a megabyte, text as UTF-8. A file in UTF-8 is not decoded.
 
-    Raises FileProblem: cut short, damaged, or in another encoding.
+    Raises FileProblem: truncated, damaged, or in another encoding.
     """
     packed = _read(stream)
     head = _head(packed)
@@ -74,7 +74,7 @@ def _refuse_foreign(head: bytes) -> None:
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
-    r"""Lines without their "\n"; None stands for a line over RECORD_LIMIT, which is passed over."""
+    r"""Yield lines without their "\n"; None for a line over RECORD_LIMIT, which is skipped."""
     tail: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -93,7 +93,7 @@ def lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
 
 
 def decode_line(line: bytes) -> str:
-    """UTF-8 text. Raises UnicodeError with a message for a person."""
+    """Decode UTF-8 text. Raises UnicodeError with a readable message."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
@@ -107,7 +107,7 @@ def _read(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _head(chunks: Iterator[bytes]) -> bytes:
-    """A first piece long enough to see magic numbers; network streams may begin with a single byte."""
+    """Make the first piece long enough for magic numbers; network streams may begin with a single byte."""
     head = b""
     while len(head) < 4 and (chunk := next(chunks, b"")):
         head += chunk
@@ -115,13 +115,13 @@ def _head(chunks: Iterator[bytes]) -> bytes:
 
 
 def _unpacked(packed: Iterable[bytes], head: bytes) -> Iterator[bytes]:
-    """Decompresses frame after frame; the end of the file inside a frame is an error."""
+    """Decompress frame by frame; the end of the file inside a frame is an error."""
     gzip = head.startswith(_GZIP_MAGIC)
     kind = "gzip" if gzip else "zstd"
     unpacker: _Unpacker | None = None
     try:
         for piece in _pieces(packed, _PACKED_GZIP if gzip else _PACKED_ZSTD):
-            # Between frames, zeros are padding: tape drives and block stores leave them behind.
+            # Between frames, zeros are padding: tape drives and block stores add them.
             left = piece if unpacker else piece.lstrip(b"\0")
             while left:
                 unpacker = unpacker or _new_unpacker(gzip)
@@ -142,7 +142,7 @@ def _pieces(packed: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Small pieces joined to chunks. What came before an error is handed out before it is raised."""
+    """Join small pieces to chunks. What came before an error is yielded before it is raised."""
     waiting: list[bytes] = []
     size = 0
     try:

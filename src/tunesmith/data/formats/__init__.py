@@ -1,1 +1,1 @@
-"""Formats of records: what one record teaches, one file per format."""
+"""Formats of records: how a record becomes training data, one file per format."""

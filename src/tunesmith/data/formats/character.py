@@ -1,7 +1,6 @@
-"""Format `character`: what a character says, and what is told about it, as instructions to answer.
+"""Format `character`: a character's lines and background as instructions and replies.
 
-Which kind a record is follows from its `input` alone. Knows nothing of files, of mixing datasets or of
-templates.
+A record's kind follows from its `input` alone. Does not depend on files, on mixing datasets or on templates.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ANOTHER_SPEAKER = "another speaker"
 BACKGROUND, SETTINGS, IMITATION = "background", "settings", "imitation"
 WITHOUT_SCENE = "imitation-without-scene"
 INSTRUCTION = "instruction"
-"""Kinds of records: four that are asked by an instruction of the kind, and converted Alpaca records."""
+"""Kinds of records: four with an instruction per kind, and converted Alpaca records."""
 
 _CHINESE = {
     "background": "请讲述{name}的背景资料，内容对应下面这一项。",
@@ -59,8 +58,8 @@ def conversation_from_character(
 ) -> Conversation:
     r"""Fields `speaker`, `text`; optional `input` or `source_title`. With `instruction`: an Alpaca record.
 
-    The question is the kind's instruction and the `input` joined by "\n"; an imitation names the scene
-    (`source_title`) instead. A record with both is told by its `input`.
+    The question is the kind's instruction and the `input` joined by "\n"; an imitation has the scene
+    (`source_title`) instead. For a record with both, `input` decides.
     Raises RecordSkipped for another speaker's line, and RecordProblem, whose message names the field.
     """
     value = fields_of(value)
@@ -111,7 +110,7 @@ def _check_shape(value: Mapping[str, Any]) -> None:
 
 
 def _is_spoken(value: Mapping[str, Any], spec: CharacterFormat, *, must_say: bool) -> bool:
-    """Whether the record's speaker is one of those wanted: the character, and whom `speakers` adds."""
+    """Return whether the record's speaker is used: the character, and those of `speakers`."""
     speaker = optional_text(value, "speaker")
     others = {other.strip() for other in spec.speakers or ()}
     if "any" in others:
@@ -122,7 +121,7 @@ def _is_spoken(value: Mapping[str, Any], spec: CharacterFormat, *, must_say: boo
 
 
 def instructions(spec: CharacterFormat) -> dict[str, str]:
-    """The text of each kind: the user's own, or else in the name's language, by its ideographs and kana."""
+    """Return each kind's text: the user's own, or else in the name's language, by its ideographs and kana."""
     language = language_of("".join(_EAST_ASIAN.findall(spec.name)), among=_TEXTS)
     own = {
         "background": spec.background_instruction,
@@ -134,7 +133,7 @@ def instructions(spec: CharacterFormat) -> dict[str, str]:
 
 
 def with_name(text: str, spec: CharacterFormat) -> str:
-    """A text of the user's with the character's name for {name}; {{name}} is {name}, other braces stay."""
+    """Replace {name} in a user's text by the character's name; {{name}} is {name}, other braces stay."""
     name = spec.name.strip()
     return _PLACE.sub(lambda found: "{name}" if found[0] == "{{name}}" else name, text)
 
@@ -146,5 +145,5 @@ def _question(value: Mapping[str, Any], spec: CharacterFormat) -> str:
     asked = IMITATION if kind == WITHOUT_SCENE else kind
     question = "\n".join(part for part in (texts[asked], subject) if part)
     if not question.strip():
-        raise RecordProblem(f"{asked}Instruction is empty, and the record has nothing else to answer")
+        raise RecordProblem(f"{asked}Instruction is empty, and the record has no other question")
     return question

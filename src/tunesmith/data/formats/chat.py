@@ -1,7 +1,7 @@
-"""Format `chat`: one record to one conversation, or for a message tree to several.
+"""Format `chat`: one conversation per record, or several for a message tree.
 
-Detected for each record by itself: OpenAI `messages`, ShareGPT `conversations` (or `conversation`), lists
-of `{human, assistant}` pairs, message trees (`oasst`). Knows nothing of files, nor of `trainOn` and
+Detected per record: OpenAI `messages`, ShareGPT `conversations` (or `conversation`), lists
+of `{human, assistant}` pairs, message trees (`oasst`). Does not depend on files, nor on `trainOn` and
 templates, which belong to `tokens`.
 """
 
@@ -53,11 +53,11 @@ _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 def conversation_from_chat(
     value: Mapping[str, Any], *, system_prompt: str | None = None
 ) -> list[Conversation]:
-    """The record's conversations (several only for a message tree).
+    """Return the record's conversations (several only for a message tree).
 
-    `system_prompt` comes first where the record has no system message. What turns say about how much they are
-    learned (`weights`) becomes the weight of the assistant's; other turns may only say that they are not.
-    Raises RecordProblem, whose message names the field.
+    `system_prompt` comes first if the record has no system message. The turns' weights (`weights`) apply to
+    the assistant's; other turns may only have a weight of zero. Raises RecordProblem, whose message names the
+    field.
     """
     record = fields_of(value)
     found = turns_from_chat(record, learned=True)
@@ -67,9 +67,9 @@ def conversation_from_chat(
 
 
 def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[list[Message]]:
-    """The turns as they stand, whether or not there is a reply to learn; several lists for a message tree.
+    """Return the turns unchanged, with or without a reply to train on; several lists for a message tree.
 
-    With `learned`, a turn that is to be learned and not the assistant's is refused. Raises RecordProblem,
+    With `learned`, a turn with a weight that is not the assistant's is an error. Raises RecordProblem,
     whose message names the field.
     """
     record = fields_of(value)
@@ -82,24 +82,24 @@ def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[
 
 
 def conversation(messages: list[Message], system_prompt: str | None) -> Conversation:
-    """Puts the system prompt first where there is none. Raises RecordProblem without a reply to learn."""
+    """Put the system prompt first if there is none. Raises RecordProblem without a reply to train on."""
     replies = [message for message in messages if message.role == "assistant"]
     if not replies:
         raise RecordProblem("there is no assistant reply")
     if not any(reply.weight > 0 for reply in replies):
-        raise RecordProblem("no assistant reply has a weight above 0, so there is nothing to learn")
+        raise RecordProblem("no assistant reply has a weight above 0, so there is nothing to train on")
     return Conversation(tuple(with_system_prompt(messages, system_prompt)))
 
 
 def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
-    """The messages, with the system prompt first where they have no system message."""
+    """Return the messages, with the system prompt first if they have no system message."""
     if system_prompt and not any(message.role == "system" for message in messages):
         return [Message("system", system_prompt), *messages]
     return messages
 
 
 def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
-    """The conversation of a record that is no tree, and the name of the field that holds it."""
+    """Return the conversation of a record that is not a tree, and the name of its field."""
     field = next((name for name in LISTS if plain(record).get(name) is not None), None)
     if field is None:
         raise RecordProblem(_no_chat(record))
@@ -107,7 +107,7 @@ def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
 
 
 def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False) -> list[Message]:
-    """The turns of the list `field`. Raises RecordProblem."""
+    """Return the turns of the list `field`. Raises RecordProblem."""
     if not isinstance(turns, list):
         raise RecordProblem(f"{field} is {type_name(turns)}, not a list")
     if not turns:
@@ -131,12 +131,12 @@ def _with_system(record: Fields, messages: list[Message], field: str) -> list[Me
     if not system or own == [system]:
         return messages
     if own:
-        raise RecordProblem(f"{name} and {field} both give a system message; keep one of them")
+        raise RecordProblem(f"{name} and {field} are both a system message; keep one of them")
     return [Message("system", system), *messages]
 
 
 def _simple(turn: object) -> Message | None:
-    """The usual turn, without the cost of naming its fields; None: look at it closely."""
+    """Return the common kind of turn, without the cost of naming its fields; None: parse it in full."""
     if type(turn) is not dict or len(turn) != 2:
         return None
     role = turn.get("role") or turn.get("from")
@@ -147,7 +147,7 @@ def _simple(turn: object) -> Message | None:
 
 
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
-    """The messages of one list element: two for a pair, one else."""
+    """Return the messages of one list element: two for a pair, else one."""
     refuse_in_turn(turn, name)
     asking = "human" if "human" in turn else "user"
     if asking in turn and "assistant" in turn:
@@ -183,12 +183,12 @@ def _role(turn: Fields, name: str) -> str:
     given = text_field(turn, field, name)
     role = _ROLE_OF.get(given) or _ROLE_OF.get(given.strip().lower())
     if role is None:
-        raise RecordProblem(f'{name}.{field} is "{given[:40]}"; known are {", ".join(_ROLE_OF)}')
+        raise RecordProblem(f'{name}.{field} is "{given[:40]}"; valid are {", ".join(_ROLE_OF)}')
     return role
 
 
 def _same(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
-    """The name under which a turn has a value; None if under neither. Raises RecordProblem if two differ."""
+    """Return the name under which a turn has a value, or None. Raises RecordProblem if two differ."""
     one, other = turn.get(names[0]), turn.get(names[1])
     if one is not None and other is not None and one != other:
         raise differing(*names, inside)
@@ -196,7 +196,7 @@ def _same(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
 
 
 def _content(turn: Fields, field: str, name: str, label: str) -> str:
-    """The text, or that of OpenAI's parts, which follow one another with nothing between."""
+    """Return the text, or that of OpenAI's parts, joined without separators."""
     content = turn[field]
     if isinstance(content, str):
         return content
@@ -204,7 +204,7 @@ def _content(turn: Fields, field: str, name: str, label: str) -> str:
         raise RecordProblem(f"{name} is {type_name(content)}, not text")
     if any(isinstance(part, str) for part in content):
         raise RecordProblem(
-            f"{name} is a list of texts, and one text is needed; make a record of each, or join them"
+            f"{name} is a list of texts, but must be one text; make a record of each, or join them"
         )
     return "".join(_part(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
 
@@ -228,4 +228,4 @@ def _no_chat(value: Mapping[str, Any]) -> str:
         )
     if "instruction" in value:
         return "this is an instruction record; use the format instruction: {}"
-    return f"no conversation was found: {present(value)}; one of {', '.join(LISTS)} is needed"
+    return f"no conversation was found: {present(value)}; one of {', '.join(LISTS)} is required"

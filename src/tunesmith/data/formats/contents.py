@@ -1,4 +1,4 @@
-"""What one record of a dataset holds, and of which kind it is. Does not depend on files, splits or tokens."""
+"""The content and the kind of one record of a dataset. Does not depend on files, splits or tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEGAL, USER = "legal", "user"
 def contents_of(
     value: Any, dataset: DatasetSpec | ValidationSpec, laws: Laws | None = None
 ) -> Sequence[Conversation | Document]:
-    """Return what one record of a format other than user simulation holds.
+    """Return the content of one record of a format other than user simulation.
 
     `laws` are the texts of `sampled.articlesUri` and `changedArticlesUri`. Raises RecordProblem,
     RecordSkipped.
@@ -45,7 +45,7 @@ def contents_of(
 
 
 def kind_of(value: Any, dataset: DatasetSpec | ValidationSpec, laws: Laws | None = None) -> str:
-    """Return the kind of a record that `contents_of` accepts: kinds are asked in different ways."""
+    """Return the kind of a record that `contents_of` accepts: each kind has its own prompt."""
     if dataset.character is not None:
         return character_kind(value, dataset.character)
     if dataset.sampled is not None and is_legal(value, laws):

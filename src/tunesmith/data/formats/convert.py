@@ -1,8 +1,8 @@
-"""Conversations as records of other formats, or the reason why a format has no room for one.
+"""Convert conversations to records of other formats, or say why a format cannot hold one.
 
-What is written here and read again is the same conversation: nothing is dropped, changed or guessed. Knows
-nothing of files. What only tells how a prompt may be shortened (`Conversation.system`) or begun (`opening`)
-is no part of what was said, and is not written.
+A written conversation reads back the same: nothing is dropped, changed or guessed. Does not depend on files.
+What only controls how a prompt may be shortened (`Conversation.system`) or begun (`opening`) is not part of
+the conversation, and is not written.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt", "tool": "o
 
 
 def records_of(conversation: Conversation, target: TargetFormat) -> list[dict[str, Any]]:
-    """The conversation as records: several where each of its trained replies is a sample of its own.
+    """Return the conversation as records: several if each of its trained replies is a separate sample.
 
-    Raises RecordProblem, whose message names the turn (from 1) and what the format has no room for.
+    Raises RecordProblem, whose message names the turn (from 1) and what the format cannot hold.
     """
     return [record_of(messages, target) for messages in _separated(conversation)]
 
 
 def record_of(messages: Sequence[Message], target: TargetFormat) -> dict[str, Any]:
-    """Turns as one record. Raises RecordProblem."""
+    """Return turns as one record. Raises RecordProblem."""
     _check(messages)
     match target:
         case "openai":
@@ -56,21 +56,21 @@ def _as_context(message: Message) -> Message:
 
 
 def _check(messages: Sequence[Message]) -> None:
-    """What no format could read again."""
+    """Raise RecordProblem for what no format could read back."""
     replies = 0
     for at, message in enumerate(messages):
         if message.role not in ROLES:
-            raise RecordProblem(f'turn {at + 1} has the role "{message.role[:40]}", which is not known')
+            raise RecordProblem(f'turn {at + 1} has the role "{message.role[:40]}", which is unknown')
         if message.role != "assistant" or message.weight == 0:
             continue
         weight = message.weight
         if not (math.isfinite(weight) and LEAST_WEIGHT <= weight <= MOST_WEIGHT):
-            raise RecordProblem(f"{_turn(at, message)} has the weight {weight}, which no reader takes")
+            raise RecordProblem(f"{_turn(at, message)} has the weight {weight}, which no reader accepts")
         if not message.content.strip():
-            raise RecordProblem(f"{_turn(at, message)} is an empty reply that is learned")
+            raise RecordProblem(f"{_turn(at, message)} is an empty reply to train on")
         replies += 1
     if not replies:
-        raise RecordProblem("there is no assistant reply to learn")
+        raise RecordProblem("there is no assistant reply to train on")
 
 
 def _openai(message: Message) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _openai(message: Message) -> dict[str, Any]:
 def _sharegpt(at: int, message: Message) -> dict[str, Any]:
     if at and message.role == "system":
         raise RecordProblem(
-            f"{_turn(at, message)} is not the first; ShareGPT has a system message there only"
+            f"{_turn(at, message)} is not the first; ShareGPT allows a system message only there"
         )
     _refuse_weight(at, message, "ShareGPT")
     return {"from": _SHAREGPT[message.role], "value": message.content}
@@ -97,10 +97,10 @@ def _alpaca(messages: Sequence[Message]) -> dict[str, Any]:
         wanted = "assistant" if (at - start) % 2 else "user"
         if message.role != wanted:
             raise RecordProblem(
-                f"{_turn(at, message)} stands where Alpaca has the {wanted}'s;"
-                " it holds questions and replies in turn, and one system message before them"
+                f"{_turn(at, message)} is in the place of the {wanted}'s in Alpaca,"
+                " which has alternating questions and replies, and one system message before them"
             )
-    *history, asked, reply = messages[start:]  # `_check` has seen a reply, and it came second
+    *history, asked, reply = messages[start:]  # `_check` found a reply, and it came second
     if reply.role != "assistant":
         raise RecordProblem(f"{_turn(len(messages) - 1, reply)} has no reply; an Alpaca record ends with one")
     if not asked.content.strip():
@@ -115,16 +115,16 @@ def _alpaca(messages: Sequence[Message]) -> dict[str, Any]:
 
 
 def _system(message: Message) -> str:
-    """An empty one would be read as none; templates then put their own."""
+    """Refuse an empty one, which would be read as none; templates then add their own."""
     if not message.content:
-        raise RecordProblem("the system message is empty, which Alpaca cannot tell from none")
+        raise RecordProblem("the system message is empty, which Alpaca cannot distinguish from none")
     return message.content
 
 
 def _refuse_weight(at: int, message: Message, named: str) -> None:
     if message.role == "assistant" and message.weight != 1:
         given = (
-            "is not learned (train: false)" if message.weight == 0 else f"has the weight {message.weight:g}"
+            "is not trained (train: false)" if message.weight == 0 else f"has the weight {message.weight:g}"
         )
         raise RecordProblem(f"{_turn(at, message)} {given}; {named} has no field for that")
 

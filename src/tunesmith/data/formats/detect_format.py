@@ -1,6 +1,6 @@
-"""Which kind of record this looks like, for people who have not said it and for reports.
+"""Detect the format of records, for users who have not set it and for reports.
 
-Looks at names of fields only: whether a record is right is for its format to say. Knows nothing of files.
+Looks only at names of fields: whether a record is valid is checked by its format. Does not depend on files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunesmith.data.formats.sampled import COUNT_FIELD
 
 
 class RecordShape(NamedTuple):
-    """A kind of record: the format that reads it, as manifests spell it, and its name in the plural."""
+    """A kind of record: the format that reads it, as in manifests, and its name in the plural."""
 
     format: str
     name: str
@@ -25,7 +25,7 @@ UNKNOWN = RecordShape("", "records of unknown shape")
 
 
 def shape_of(value: Mapping[str, Any]) -> RecordShape:
-    """The shape of one record; UNKNOWN where no format reads such fields."""
+    """Return the shape of one record; UNKNOWN if no format reads such fields."""
     if "fact" in value or COUNT_FIELD in value:
         return _legal(value)
     if "next_question" in value:
@@ -49,7 +49,7 @@ def shape_of(value: Mapping[str, Any]) -> RecordShape:
 
 
 def likeliest(values: Iterable[Mapping[str, Any]]) -> RecordShape:
-    """The most frequent shape that is known, of equal ones the first; UNKNOWN where there is none."""
+    """Return the most frequent known shape, of equal ones the first; UNKNOWN if there is none."""
     shapes = Counter(shape_of(value) for value in values)
     shapes.pop(UNKNOWN, None)
     formats: Counter[str] = Counter()

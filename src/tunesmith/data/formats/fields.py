@@ -1,6 +1,6 @@
-"""The fields of a record: read by name with reasons that name them, and those that nobody asked for.
+"""Read the fields of a record by name, with errors that name them, and track those that were not read.
 
-Does not depend on any format: a reader asks for what it understands, and what is left is counted by name.
+Does not depend on any format: a reader reads what it understands, and what is left is counted by name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PREFERENCE = (
 )
 """Better and worse replies, under the names that TRL, ms-swift, LLaMA-Factory and OpenAI use."""
 
-# What a message has no room for: to leave it out would train on something else than the data says.
+# What a message cannot hold: leaving it out would train on something other than the data.
 _LOST_IN_TURN = (
     "tool_calls",
     "function_call",
@@ -57,20 +57,20 @@ _LOST_IN_TURN = (
 OTHERS = "fields of other names"
 _MOST_NAMES = 500
 _EMPTY_TEXTS = ("[]", "{}", "null")
-"""JSON as text, as tables hold it, that holds nothing."""
+"""Empty JSON values as text, as in tables."""
 _SHOWN_OF_NAME = 80
-_NOT_TEXT = "only text is trained on; write it into the text, or remove it"
-_ONE_WAY = "every record is rendered by the model's template alone; remove it"
+_NOT_TEXT = "only text is trained on; put it into the text, or remove it"
+_ONE_WAY = "every record is rendered only by the model's template; remove it"
 _NO_PREFERENCE = (
-    "fine-tuning learns the replies of the conversation, and none is to be avoided; keep the conversations"
-    " to learn, and remove it"
+    "fine-tuning trains on every reply of the conversation and avoids none; keep the conversations"
+    " to train on, and remove it"
 )
 
 
 class Fields(Mapping[str, Any]):
-    """An object of a record that remembers which of its fields were asked for.
+    """An object of a record that remembers which of its fields were read.
 
-    `get` and `[]` read a field; `in` and iterating do not. `part` makes the same of an object inside, and
+    `get` and `[]` read a field; `in` and iteration do not. `part` does the same for a nested object, and
     `unread` of the outermost one names what is left in all of them.
     """
 
@@ -101,15 +101,15 @@ class Fields(Mapping[str, Any]):
         return len(self.value)
 
     def part(self, value: Mapping[str, Any], label: str) -> Fields:
-        """An object inside; `label` is what its fields are counted under, such as `messages[]`."""
+        """Return a nested object; its fields are counted under `label`, such as `messages[]`."""
         return Fields(value, label, self._parts)
 
     def know(self, *fields: str) -> None:
-        """Take fields as read, which hold nothing that a sample should have."""
+        """Mark fields as read that have nothing for a sample."""
         self._read.update(fields)
 
     def unread(self) -> Iterator[str]:
-        """The dotted name of every field that has a value and was not read, as often as it stands there."""
+        """Yield the dotted name of every field that has a value and was not read, once per occurrence."""
         for part in self._parts:
             if part.value.keys() <= part._read:
                 continue
@@ -119,7 +119,7 @@ class Fields(Mapping[str, Any]):
 
 
 class Unread(Counter[str]):
-    """How often each field stood in records without being read; of names without end, the first are kept."""
+    """Counts how often each field was not read; of unbounded names, the first are kept."""
 
     def add(self, names: Iterable[str]) -> None:
         """Count one record's fields."""
@@ -137,28 +137,28 @@ def unread_text(unread: Mapping[str, int], shown: int = 20) -> str:
 
 
 def fields_of(value: Mapping[str, Any]) -> Fields:
-    """The record as Fields, which it may be already."""
+    """Return the record as Fields, unless it already is."""
     return value if isinstance(value, Fields) else Fields(value)
 
 
 def plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record itself, to look at without reading."""
+    """Return the record itself, to look at without reading."""
     return value.value if isinstance(value, Fields) else value
 
 
 def given_of(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Those of the names that are fields of the object, whatever they hold; looks without reading."""
+    """Return those of the names that the object has, whatever their values; looks without reading."""
     own = plain(value)
     return [] if own.keys().isdisjoint(names) else [name for name in names if name in own]
 
 
 def is_empty(value: object) -> bool:
-    """Whether a field holds nothing: null, or an empty text, list or object."""
+    """Return whether a field is empty: null, or an empty text, list or object."""
     return value is None or (isinstance(value, str | list | dict) and not value)
 
 
 def text_field(value: Mapping[str, Any], field: str, inside: str = "") -> str:
-    """A field that must be there and be text; it may be empty."""
+    """Return a field that must exist and be text; it may be empty."""
     text = optional_text(value, field, inside)
     if text is None:
         raise RecordProblem(f"{named(field, inside)} is missing")
@@ -166,7 +166,7 @@ def text_field(value: Mapping[str, Any], field: str, inside: str = "") -> str:
 
 
 def optional_text(value: Mapping[str, Any], field: str, inside: str = "") -> str | None:
-    """A field that may be absent or null, and is text else."""
+    """Return a field that may be absent or null, and else must be text."""
     text = value.get(field)
     if text is not None and not isinstance(text, str):
         raise RecordProblem(f"{named(field, inside)} is {type_name(text)}, not text")
@@ -174,9 +174,9 @@ def optional_text(value: Mapping[str, Any], field: str, inside: str = "") -> str
 
 
 def same_text(value: Mapping[str, Any], names: Sequence[str], inside: str = "") -> tuple[str, str]:
-    """The one text that stands under one or several of these names, and the first of them; "" if none.
+    """Return the text under one or several of these names, and the first of them; "" if none.
 
-    Raises RecordProblem where two of them differ.
+    Raises RecordProblem if two of them differ.
     """
     found = given_of(value, names)
     if not found:
@@ -190,14 +190,14 @@ def same_text(value: Mapping[str, Any], names: Sequence[str], inside: str = "") 
 
 
 def differing(one: str, other: str, inside: str = "") -> RecordProblem:
-    """The problem that two names of one thing hold different values."""
+    """Return the problem that two names of one thing have different values."""
     return RecordProblem(f"{named(one, inside)} and {named(other, inside)} differ; keep one of them")
 
 
 def refuse_fields(
     value: Mapping[str, Any], fields: Sequence[str], inside: str = "", why: str = _NOT_TEXT
 ) -> None:
-    """Refuse what would otherwise be lost; empty ones are fine, and so is false."""
+    """Refuse fields that would otherwise be lost; empty ones are fine, and so is false."""
     for field in given_of(value, fields):
         given = value.get(field)
         if not is_empty(given) and given is not False and given not in _EMPTY_TEXTS:
@@ -205,7 +205,7 @@ def refuse_fields(
 
 
 def refuse_beside_messages(record: Mapping[str, Any]) -> None:
-    """Refuse a record's fields that would change what the model sees of its messages."""
+    """Refuse a record's fields that would change how its messages are rendered."""
     refuse_fields(record, ("tools", "functions", *MEDIA))
     for field in given_of(record, TEMPLATE):
         if not is_empty(record.get(field)):
@@ -213,26 +213,26 @@ def refuse_beside_messages(record: Mapping[str, Any]) -> None:
 
 
 def refuse_in_turn(turn: Mapping[str, Any], name: str) -> None:
-    """Refuse what would be lost of a turn."""
+    """Refuse fields of a turn that would be lost."""
     refuse_fields(turn, _LOST_IN_TURN, name)
 
 
 def refuse_preference(record: Mapping[str, Any]) -> None:
-    """Refuse a record's fields that say which replies are better or worse."""
+    """Refuse a record's fields that rank replies as better or worse."""
     for field in given_of(record, PREFERENCE):
         if not is_empty(record.get(field)):
             raise RecordProblem(f"{field} cannot be used: {_NO_PREFERENCE}")
     if plain(record).get("label") is False:
-        raise RecordProblem(f"label is false, so the reply is a bad one: {_NO_PREFERENCE}")
+        raise RecordProblem(f"label is false, which marks a bad reply: {_NO_PREFERENCE}")
 
 
 def named(field: str, inside: str) -> str:
-    """The dotted name of a field."""
+    """Return the dotted name of a field."""
     return f"{inside}.{field}" if inside else field
 
 
 def present(value: Mapping[str, Any]) -> str:
-    """The record's own fields, for a message that says which were looked for."""
+    """Describe the record's own fields, for a message about which were expected."""
     names = ", ".join(list(value)[:8])
     return f"the record has {names}" if names else "the record is empty"
 

@@ -1,6 +1,6 @@
-"""What a user said in other dialogues, for a prompt: never what is to be learned or judged there.
+"""A user's utterances in other dialogues, for a prompt: never those to be trained or validated on.
 
-Knows the dialogues of one user; refuses to know prompts and files.
+Works on the dialogues of one user; does not depend on prompts and files.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Utterance:
 
 
 class UserTalks:
-    """One user's dialogues, and which of them are the same talk: one begins with all turns of the other.
+    """One user's dialogues, and which of them are the same talk: one starts with all turns of the other.
 
-    Data sets often hold a talk several times, each time cut off later.
+    Datasets often contain a talk several times, each time ending later.
     """
 
     def __init__(self, dialogues: Sequence[UserDialogue]) -> None:
@@ -39,11 +39,11 @@ class UserTalks:
         self.said = self._utterances(dialogues)
 
     def family(self, at: int) -> int:
-        """The shortest form of this talk; dialogues of a family are never parted."""
+        """Return the shortest form of this talk; dialogues of a family are never split."""
         return next(self._whole[state][0] for state in self._chains[at] if state in self._whole)
 
     def same(self, at: int) -> set[int]:
-        """The dialogues that are the same talk as this one, itself among them."""
+        """Return the dialogues that are the same talk as this one, including itself."""
         chain = self._chains[at]
         return {
             *self._beginning[chain[-1]],
@@ -51,9 +51,9 @@ class UserTalks:
         }
 
     def _utterances(self, dialogues: Sequence[UserDialogue]) -> list[Utterance]:
-        """All a user said, the oldest first: by time where every dialogue has one, else as the file has them.
+        """Return a user's utterances, oldest first: by time if every dialogue has one, else in file order.
 
-        What two forms of a talk begin with alike was said once.
+        A common beginning of two forms of a talk counts once.
         """
         order = list(range(len(dialogues)))
         if all(dialogue.time is not None for dialogue in dialogues):
@@ -72,10 +72,10 @@ class UserTalks:
 def history(
     talks: UserTalks, at: int, dialogue: UserDialogue, forbidden: Callable[[str], bool], spec: HistorySpec
 ) -> tuple[str, ...]:
-    """The newest utterances of other talks, newest last, each one line.
+    """Return the newest utterances of other talks, newest last, one line each.
 
-    Where the dialogue has a time, only what is known to be older counts. A line that is `forbidden`, whole or
-    cut, is left out; also of the history that a record brings with it.
+    If the dialogue has a time, only what is known to be older counts. A line that is `forbidden`, whole or
+    truncated, is left out; also of the record's own history.
     """
     chosen: list[str] = []
     for text in _candidates(talks, at, dialogue):
@@ -89,12 +89,12 @@ def history(
 
 
 def one_line(text: str) -> str:
-    """An utterance as a history shows it, before it is cut."""
+    """Return an utterance as a history shows it, before truncation."""
     return " ".join(text.split())
 
 
 def _candidates(talks: UserTalks, at: int, dialogue: UserDialogue) -> Iterator[str]:
-    """From the newest on."""
+    """Yield utterances from the newest on."""
     if dialogue.history is not None:
         yield from reversed(dialogue.history)
         return
@@ -114,7 +114,7 @@ def _said(dialogue: UserDialogue) -> list[tuple[bool, str]]:
 
 
 def _chain(dialogue: UserDialogue) -> list[bytes]:
-    """A hash for each beginning of the dialogue, target included; one for a dialogue without turns."""
+    """Return a hash for each prefix of the dialogue, target included; one for a dialogue without turns."""
     state = blake2b(digest_size=12)
     chain: list[bytes] = []
     for mine, text in _said(dialogue):

@@ -1,4 +1,4 @@
-"""Format `instruction`: an Alpaca record becomes a conversation. Knows nothing of files or templates."""
+"""Format `instruction`: an Alpaca record becomes a conversation. Does not depend on files or templates."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tunesmith.tokens.conversation import Conversation, Message
 def conversation_from_instruction(
     value: Mapping[str, Any], *, system_prompt: str | None = None
 ) -> Conversation:
-    """Fields `instruction`, `output` (or `response`); optional `input`, `system`, `history: [[q, a], …]`.
+    """Read `instruction`, `output` (or `response`); optional `input`, `system`, `history: [[q, a], …]`.
 
-    The history's replies are learnt too; preferences and a weight of the whole record are refused. Raises
+    The history's replies are trained on too; preferences and a weight of the whole record are errors. Raises
     RecordProblem, whose message names the field.
     """
     record = fields_of(value)
@@ -41,7 +41,7 @@ def conversation_from_instruction(
 
 
 def reply_from_instruction(value: Mapping[str, Any]) -> str:
-    """The reply. Raises RecordProblem, whose message names the field."""
+    """Return the reply. Raises RecordProblem, whose message names the field."""
     own = plain(value)
     answer = "response" if own.get("output") is None and "response" in own else "output"
     reply = text_field(value, answer)
@@ -51,7 +51,7 @@ def reply_from_instruction(value: Mapping[str, Any]) -> str:
 
 
 def question_from_instruction(value: Mapping[str, Any]) -> list[Message]:
-    r"""The turns up to the question, whether or not there is a reply.
+    r"""Return the turns up to the question, whether or not there is a reply.
 
     The question is `instruction` and `input` joined by "\n", as LLaMA-Factory and ms-swift do; an empty one
     of the two is left out. In a CSV cell the history is JSON text. Raises RecordProblem, whose message names

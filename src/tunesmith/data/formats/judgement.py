@@ -1,7 +1,7 @@
-"""What a reply decides, and whether that is right for its case.
+"""Parse the judgement in a reply, and check it against its case.
 
-A reply is read by a closed set of forms; whatever else it says is None, never a guess. Knows nothing of
-prompts, models or sampling.
+A reply is parsed by a closed set of forms; anything else is None, never a guess. Does not depend on prompts,
+models or sampling.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WRONG_CHARGE, WRONG_TERM, UNPARSABLE = "wrong_charge", "wrong_term", "unparsable
 UNKNOWN_TERM = "unknown_term"
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-# Charges have names like 生产、销售伪劣产品: both sides are cut at the same marks, and their parts compared.
+# Charges have names like 生产、销售伪劣产品: both sides are split alike, and their parts compared.
 _SEPARATORS = re.compile("以及|[、,;和及与]")
 _SAME_IN_NAMES = str.maketrans("", "", "[]【】 \t")
 
@@ -27,7 +27,7 @@ _NO_CHARGES = frozenset(words.translate(_SAME_IN_NAMES) for words in NO_VIOLATIO
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a reply decides: no charges and term None are "no violation".
+    """The judgement of a reply: no charges and term None are "no violation".
 
     `charges` are parts of names, as `charge_parts` makes them; `term` is months, or XT for life and death.
     """
@@ -37,7 +37,7 @@ class Judgement:
 
 
 def parse_judgement(reply: str) -> Judgement | None:
-    """The judgement in a reply's last `<answer>…</answer>`, else in its last line; None: unparsable."""
+    """Return the judgement in a reply's last `<answer>…</answer>`, else in its last line, or None."""
     charge, bar, term = _last_line(_answer(reply)).translate(HALF_WIDTH).rpartition("|")
     if not bar:
         return Judgement(frozenset(), None) if _denies(term) else None
@@ -51,9 +51,9 @@ def parse_judgement(reply: str) -> Judgement | None:
 
 
 def charge_parts(charges: Iterable[str]) -> frozenset[str]:
-    """The parts of the names between separators, without brackets, a last 罪 and punctuation around them.
+    """Return the parts of the names between separators, without brackets, a final 罪 and punctuation.
 
-    In small letters and without blanks.
+    In lower case and without blanks.
     """
     plain = (charge.translate(HALF_WIDTH).translate(_SAME_IN_NAMES).casefold() for charge in charges)
     parts = (_without_suffix(part) for charge in plain for part in _SEPARATORS.split(charge))
@@ -61,9 +61,9 @@ def charge_parts(charges: Iterable[str]) -> frozenset[str]:
 
 
 def judge(case: LegalCase, reply: str) -> str:
-    """Why a reply is not accepted; "" when charges and term are both right.
+    """Return why a reply is not accepted; "" if charges and term are both correct.
 
-    `unknown_term` where the case has a charge but no term: then no reply can be called right.
+    `unknown_term` if the case has a charge but no term: then no reply can be accepted.
     """
     judgement = parse_judgement(reply)
     if judgement is None:
@@ -78,7 +78,7 @@ def judge(case: LegalCase, reply: str) -> str:
 
 
 def direction(label: str, judgement: Judgement | None) -> bool:
-    """Whether a judgement goes where a changed law points; an unparsable one never does.
+    """Return whether a judgement moves in the direction of a changed law; an unparsable one never does.
 
     Labels as in `legal.LABELS`: TU is 120 months or more, TD at most 36, NX 36 or more but not XT, original
     36 to 120. XT is not less than any term, so it counts as going up.
@@ -119,7 +119,7 @@ def _denies(text: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Without the punctuation, symbols and white space around it."""
+    """Strip punctuation, symbols and white space."""
     inner = [at for at, sign in enumerate(text) if unicodedata.category(sign)[0] not in "PSZC"]
     return text[inner[0] : inner[-1] + 1] if inner else ""
 

@@ -1,4 +1,4 @@
-"""Which language a prompt around a text should be in, by the characters of the text."""
+"""Choose the language of a prompt around a text, by the text's characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 Language = Literal["en", "zh", "ja"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
-"""What most prompts are written in."""
+"""The language of most prompts."""
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u30fc\uff66-\uff9d]")
 _HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7a3]")
@@ -17,10 +17,10 @@ _LOOKED_AT = 2000  # characters
 
 
 def language_of(*texts: str | None, among: Container[Language] = LANGUAGES) -> Language:
-    """Return the language of the first text that holds any letter; English if it is not `among` those wanted.
+    """Return the language of the first text with any letter; English if it is not in `among`.
 
-    An ideograph counts as much as a word of another script, so that names and code do not decide. Kana say
-    that ideographs are Japanese, if every twentieth character is one: Chinese quotes a の now and then.
+    An ideograph counts as much as a word of another script, so that names and code do not decide. Kana make
+    ideographs Japanese, if every twentieth character is one: Chinese sometimes quotes a の.
     """
     for text in texts:
         part = (text or "")[:_LOOKED_AT]
@@ -35,7 +35,7 @@ def language_of(*texts: str | None, among: Container[Language] = LANGUAGES) -> L
 
 
 def start_of(texts: Iterable[str]) -> str:
-    """Return the texts up to where `language_of` stops reading, one below the other."""
+    """Return the texts up to where `language_of` stops reading, one per line."""
     found: list[str] = []
     size = 0
     for text in texts:

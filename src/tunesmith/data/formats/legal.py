@@ -1,6 +1,6 @@
 """Format `legalJudgement`: articles, cases and the prompt that asks for a judgement.
 
-Knows nothing of files, nor of replies and whether they are right, which `judgement` tells.
+Does not depend on files, nor on replies, which `judgement` checks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tunesmith.tokens.conversation import Message
 
 NO_VIOLATION = "不违规"
 NO_VIOLATIONS = (NO_VIOLATION, "no violation", "nv")
-"""What says that the law was not broken, in records and replies."""
+"""How records and replies say that the law was not broken."""
 LABELS = ("NV", "V", "TU", "TD", "XT", "NX", "original")
 
 _XT_NUMBERS = (10000, 10001)  # life and death, as LawShift writes them
@@ -71,10 +71,10 @@ _WORDS: Mapping[Language, _PromptTexts] = {
 
 @dataclass(frozen=True, slots=True)
 class LegalCase:
-    """One case and what is right.
+    """One case and its correct judgement.
 
     `charges` are names without brackets; none means no violation. `months` is the term, XT for life and
-    death, None where the record does not say it. `label` is the direction of a changed law, one of LABELS.
+    death, None if the record has none. `label` is the direction of a changed law, one of LABELS.
     """
 
     fact: str
@@ -86,14 +86,14 @@ class LegalCase:
 
 @dataclass(frozen=True, slots=True)
 class Laws:
-    """Texts of articles by id: as they were, and as they are after a change if prompts show both."""
+    """Texts of articles by id: before a change, and after it if prompts contain both."""
 
     articles: Mapping[str, str]
     changed: Mapping[str, str] | None = None
 
 
 def articles_from(value: object) -> dict[str, str]:
-    """The texts by id, of `{id: text}` or `[{id, content}]`.
+    """Return the texts by id, of `{id: text}` or `[{id, content}]`.
 
     Raises RecordProblem, whose message names the article.
     """
@@ -102,9 +102,9 @@ def articles_from(value: object) -> dict[str, str]:
     elif isinstance(value, list):
         pairs = [_article(item, f"articles[{index}]") for index, item in enumerate(value)]
     else:
-        raise RecordProblem(f"the articles are {type_name(value)}; a list or an object is needed")
+        raise RecordProblem(f"the articles are {type_name(value)}; a list or an object is required")
     if not pairs:
-        raise RecordProblem("the file of articles holds no article")
+        raise RecordProblem("the file of articles has no articles")
     texts: dict[str, str] = {}
     for key, text, name in pairs:
         _add_article(texts, key.strip(), text, name)
@@ -112,7 +112,7 @@ def articles_from(value: object) -> dict[str, str]:
 
 
 def case_from(value: Mapping[str, Any], *, label: str | None = None) -> LegalCase:
-    """A LawShift record or a CAIL2018 row; `label` is the file's, for records without their own.
+    """Read a LawShift record or a CAIL2018 row; `label` is the file's, for records without their own.
 
     Raises RecordProblem, whose message names the field.
     """
@@ -129,7 +129,7 @@ def _case(value: Fields, label: str | None) -> LegalCase:
         raise RecordProblem("fact is empty")
     own = (optional_text(value, "label") or "").strip() or label
     if own is not None and own not in LABELS:
-        raise RecordProblem(f'label is "{own[:40]}"; known are {", ".join(LABELS)}')
+        raise RecordProblem(f'label is "{own[:40]}"; valid are {", ".join(LABELS)}')
     meta = value.get("meta")
     if meta is None:
         charges, months = _charges(value.get("charge"), "charge"), _months(value.get("prison_time"))
@@ -144,10 +144,10 @@ def _case(value: Fields, label: str | None) -> LegalCase:
 def prompt_messages(
     case: LegalCase, articles: Mapping[str, str] | None, changed: Mapping[str, str] | None = None
 ) -> tuple[Message, ...]:
-    """The question about a case, articles first, so that cases of one article share its beginning.
+    """Return the question about a case, articles first, so that cases of one article share a prefix.
 
-    In Chinese or English, as the facts are. With `articles` None only their ids are named. With `changed`,
-    the articles after a change of the law, both laws are shown, and the case is to be judged by the new one.
+    In Chinese or English, like the facts. With `articles` None only their ids are given. With `changed`, the
+    articles after a change of the law, both laws are given, and the case is to be judged by the new one.
     Raises RecordProblem for an id that is not among them.
     """
     words = _WORDS[language_of(case.fact)]
@@ -169,7 +169,7 @@ def prompt_messages(
 def _law(
     case: LegalCase, words: _PromptTexts, heading: str, texts: Mapping[str, str] | None, name: str
 ) -> str:
-    """The case's articles under a heading, each with its text or, without `texts`, its id alone."""
+    """Return the case's articles under a heading, each with its text or, without `texts`, only its id."""
     lines = (
         key if texts is None else key + words.colon + _text_of(texts, key, name) for key in case.articles
     )
@@ -177,13 +177,13 @@ def _law(
 
 
 def names_of(charges: Iterable[str], fact: str) -> str:
-    """Charges as one text, in order, or what says that there is none, in the language of the facts."""
+    """Return charges as one text, in order, or the phrase for none, in the language of the facts."""
     chinese = language_of(fact) == "zh"
     return ("、" if chinese else ", ").join(sorted(charges)) or NO_VIOLATIONS[not chinese]
 
 
 def whole_number(value: object, name: str) -> int:
-    """A whole number, 0 or more; 3.0 is one (tables write whole columns so), as are digits in a string."""
+    """Return a whole number of 0 or more; also 3.0 (as tables write whole columns) and digits in a string."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 20:
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -211,7 +211,7 @@ def _add_article(texts: dict[str, str], key: str, text: object, name: str) -> No
     if not text.strip():
         raise RecordProblem(f"{name} is empty")
     if texts.setdefault(key, text.strip()) != text.strip():
-        raise RecordProblem(f"article {key} is given twice, with different texts")
+        raise RecordProblem(f"article {key} is repeated with a different text")
 
 
 def _text_of(articles: Mapping[str, str], key: str, name: str) -> str:
@@ -229,7 +229,7 @@ def _article_id(given: object, name: str) -> str:
 
 
 def _article_ids(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
-    """The ids in order, each once."""
+    """Return the ids in order, each once."""
     name, given = named("relevant_articles", inside), value.get("relevant_articles")
     if given is None:
         raise RecordProblem(f"{name} is missing")
@@ -239,7 +239,7 @@ def _article_ids(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
 
 
 def _charges(given: object, name: str) -> frozenset[str]:
-    """None, blank and NO_VIOLATIONS are no charge. One text is one name: names hold commas of their own."""
+    """Return the charges; None, blank and NO_VIOLATIONS are none. A text is one name, commas included."""
     listed = given if isinstance(given, list) else [given]
     names = (charge for charge in _charge_names(listed, name) if charge)
     return frozenset(charge for charge in names if charge.casefold() not in NO_VIOLATIONS)
@@ -248,10 +248,10 @@ def _charges(given: object, name: str) -> frozenset[str]:
 def _charge_names(listed: list[Any], name: str) -> Iterator[str]:
     for charge in listed:
         if charge is not None and not isinstance(charge, str):
-            raise RecordProblem(f"{name} holds {type_name(charge)}, not text")
+            raise RecordProblem(f"{name} contains {type_name(charge)}, not text")
         plain = (charge or "").replace("[", "").replace("]", "").strip()
         if plain and not any(sign.isalnum() for sign in plain.removesuffix("罪")):
-            raise RecordProblem(f'{name} is "{plain[:40]}", which names no charge')
+            raise RecordProblem(f'{name} is "{plain[:40]}", which is not a charge')
         yield plain
 
 

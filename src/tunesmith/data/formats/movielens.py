@@ -1,6 +1,6 @@
-"""MovieLens as its authors ship it: `ratings.csv` beside `movies.csv`, as records of user simulation.
+"""Read MovieLens as published, `ratings.csv` beside `movies.csv`, as records of user simulation.
 
-Knows the columns of the two files; refuses to know what is done with the records.
+Depends on the columns of the two files, not on how the records are used.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _OF_RATINGS, _OF_MOVIES = (*_COLUMNS, "timestamp"), ("movieId", "title", "genres
 
 
 def is_movielens(entries: Sequence[Entry]) -> bool:
-    """Whether a location holds MovieLens' ratings."""
+    """Return whether a location has MovieLens' ratings."""
     return any(_name(entry) == RATINGS for entry in entries)
 
 
 def read_movielens(
     store: Opener, entries: Sequence[Entry], encoding: str = UTF_8
 ) -> Iterator[Record | BadRecord]:
-    """One record a rating, in the nested shape. Raises DataError when there is no movies.csv beside it."""
+    """Yield one record per rating, in the nested shape. Raises DataError without a movies.csv beside it."""
     ratings = [entry for entry in entries if _name(entry) == RATINGS]
     movies = [entry for entry in entries if _name(entry) == MOVIES]
     if len(ratings) != 1 or len(movies) != 1:
         raise DataError(
-            f"{RATINGS} needs {MOVIES} beside it: give the folder that holds both, as MovieLens ships it."
+            f"{RATINGS} needs {MOVIES} beside it: use the folder with both, as MovieLens is published."
         )
     titles: dict[str, str] = {}
     others: dict[str, dict[str, Any]] = {}
@@ -53,9 +53,9 @@ def read_movielens(
 
 
 def other_files(entries: Sequence[Entry]) -> list[SkippedFile]:
-    """What lies beside the two files and is not read."""
+    """Return the other files beside the two, which are not read."""
     others = (entry.key for entry in entries if _name(entry) not in (RATINGS, MOVIES))
-    return [SkippedFile(key, f"of MovieLens only {RATINGS} and {MOVIES} are read") for key in others]
+    return [SkippedFile(key, f"only {RATINGS} and {MOVIES} of MovieLens are read") for key in others]
 
 
 def _name(entry: Entry) -> str:
@@ -71,7 +71,7 @@ def _title(movie: Mapping[str, Any]) -> str:
 
 
 def _left(row: Mapping[str, Any], file: str, known: Sequence[str]) -> dict[str, Any]:
-    """The columns that are not read, by names that say so where fields are counted."""
+    """Return the columns that are not read, under names for the count of unread fields."""
     return {f"{file}: {name}": value for name, value in row.items() if name not in known and value}
 
 

@@ -3,13 +3,12 @@
 How "every root-to-leaf path of the best-ranked replies" is read:
 
 - Among an assistant's replies to one message, those with the lowest `rank` (0 is best) are followed, the
-  others are not. Where no reply has a rank, none is worse than another and all are followed; one without a
-  rank beside ranked ones is not.
-- Among a prompter's replies all are followed, whatever their rank: other questions, not better or worse ones.
+  others are not. If no reply has a rank, all are followed; one without a rank beside ranked ones is not.
+- Among a prompter's replies all are followed, whatever their rank: they are different questions.
 - A message that is `deleted`, or failed its review (`review_result` false), is left out with all below it,
-  before the best rank is looked for.
+  before the best rank is determined.
 - A path that ends with a question ends at the reply before it; it counts only if no question about that reply
-  was answered, so that no path is the beginning of another.
+  was answered, so that no path is a prefix of another.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ Node = Mapping[str, Any]
 
 
 def is_tree(value: Mapping[str, Any]) -> bool:
-    """Whether the record is a message tree; an OpenAI-like `prompt` string is none."""
+    """Return whether the record is a message tree; one with an OpenAI-like `prompt` string is not."""
     return isinstance(plain(value).get("prompt"), Mapping)
 
 
 def tree_paths(value: Mapping[str, Any]) -> list[list[Message]]:
-    """The paths, depth first. Raises RecordProblem when there is none, or role or text is missing."""
+    """Return the paths, depth first. Raises RecordProblem if there are none, or role or text is missing."""
     record = fields_of(value)
     root = record["prompt"]
     found = list(_paths(record, root, "prompt")) if _is_usable(root) else []
@@ -69,7 +68,7 @@ def _message(node: Fields, name: str) -> Message:
 
 
 def _followed(node: Node, name: str) -> Sequence[tuple[Node, str]]:
-    """The replies that paths go through, each with its name for messages."""
+    """Yield the replies that paths go through, each with its name for messages."""
     replies = node.get("replies") or []
     if not isinstance(replies, list):
         raise RecordProblem(f"{name}.replies is not a list")

@@ -1,7 +1,7 @@
-"""Format `sampled`: a reply that was accepted, weighing 1/n for the n accepted replies of its case.
+"""Format `sampled`: an accepted reply, with weight 1/n for the n accepted replies of its case.
 
-Knows nothing of how replies are drawn, nor of files: who reads a file counts its cases first (`count_case`)
-and then checks each record (`check_counts`).
+Does not depend on how replies are sampled, nor on files: the reader of a file counts its cases first
+(`count_case`) and then checks each record (`check_counts`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tunesmith.tokens.conversation import ROLES, Conversation, Message
 
 COUNT_FIELD = "num_correct_for_this_sample"
 NO_ARTICLES = (
-    "prompt is missing; set sampled.articlesUri to the file of articles, of which the prompt is made as at "
+    "prompt is missing; set sampled.articlesUri to the file of articles, from which the prompt is made as at "
     "inference"
 )
-# What differs between the replies of one case.
+# Fields that differ between the replies of one case.
 _OF_THE_REPLY = ("id", "response", COUNT_FIELD, "sample_index", "finish_reason")
 
-# What the prompt was made of, and how the reply came about: no part of what is learned.
+# What the prompt was made from, and how the reply was sampled: not trained on.
 _TOLD_BY_PROMPT = (
     "id", "sample_index", "finish_reason", "fact", "relevant_articles", "charge", "prison_time", "label",
 )  # fmt: skip
@@ -42,11 +42,11 @@ def conversation_from_sampled(
     laws: Laws | None = None,
     system_prompt: str | None = None,
 ) -> Conversation:
-    """The prompt's messages and the `response`, whose weight is 1 / `num_correct_for_this_sample`.
+    """Return the prompt's messages and the `response`, whose weight is 1 / `num_correct_for_this_sample`.
 
-    A record without `prompt` gets the one that `legalJudgement` asks at inference, of its `fact`, its
-    `relevant_articles` and the texts in `laws`. Replies inside the prompt weigh 0. Raises RecordProblem,
-    whose message names the field.
+    A record without `prompt` gets that of `legalJudgement` at inference, made from its `fact`, its
+    `relevant_articles` and the texts in `laws`. Replies inside the prompt have weight 0. Raises
+    RecordProblem, whose message names the field.
     """
     record = fields_of(value)
     record.know(*_TOLD_BY_PROMPT)
@@ -58,7 +58,7 @@ def conversation_from_sampled(
 
 
 def is_legal(value: Mapping[str, Any], laws: Laws | None) -> bool:
-    """Whether the record's prompt is the one that `legalJudgement` asks, made here or in the record."""
+    """Return whether the record's prompt is that of `legalJudgement`, made here or in the record."""
     if laws is None or value.get("fact") is None:
         return False
     if value.get("prompt") is None:
@@ -72,9 +72,9 @@ def is_legal(value: Mapping[str, Any], laws: Laws | None) -> bool:
 
 
 def case_key(value: Mapping[str, Any]) -> str:
-    """What the replies of one case share; never raises for JSON values.
+    """Return what the replies of one case share; never raises for JSON values.
 
-    The `id` where `sample_index` says that one case has several records: a RejectionSampleJob writes both.
+    The `id` if `sample_index` shows that one case has several records: a RejectionSampleJob writes both.
     An `id` alone may number the records, so the prompt decides, or `fact` and `relevant_articles`, or all
     fields that do not belong to the reply.
     """
@@ -89,16 +89,16 @@ def case_key(value: Mapping[str, Any]) -> str:
 
 
 def count_case(counts: Counts, file: str, value: Mapping[str, Any]) -> None:
-    """Counts a record of a file. A case costs one small number, whatever the length of its prompt."""
+    """Count a record of a file. A case costs one small number, whatever the length of its prompt."""
     key = _number(file, value)
     counts[key] = counts.get(key, 0) + 1
 
 
 def check_counts(counts: Counts, file: str, value: Mapping[str, Any]) -> None:
-    """Raises RecordProblem if the record's n is not the number of its case's records in its file."""
+    """Raise RecordProblem if the record's n is not the number of its case's records in its file."""
     given, found = _correct(value), counts.get(_number(file, value), 0)
     if given != found:
-        raise RecordProblem(f"{COUNT_FIELD} is {given}, but the file holds {found} of this case")
+        raise RecordProblem(f"{COUNT_FIELD} is {given}, but the file has {found} of this case")
 
 
 def _correct(value: Mapping[str, Any]) -> int:
@@ -115,7 +115,7 @@ def _prompt(value: Fields, laws: Laws | None) -> list[Message]:
     if prompt is not None:
         return _messages(value, prompt)
     if value.get("fact") is None:
-        raise RecordProblem(f"prompt is missing, and there is no fact to make one of: {present(value)}")
+        raise RecordProblem(f"prompt is missing, and there is no fact to make one from: {present(value)}")
     if laws is None:
         raise RecordProblem(NO_ARTICLES)
     return list(prompt_messages(case_from(value), laws.articles, laws.changed))
@@ -136,7 +136,7 @@ def _message(record: Fields, given: object, name: str) -> Message:
     refuse_in_turn(turn, name)
     role = text_field(turn, "role", name)
     if role not in ROLES:
-        raise RecordProblem(f'{name}.role is "{role[:40]}"; known are {", ".join(ROLES)}')
+        raise RecordProblem(f'{name}.role is "{role[:40]}"; valid are {", ".join(ROLES)}')
     content = text_field(turn, "content", name)
     return Message(role, content, 0.0) if role == "assistant" else Message(role, content)
 

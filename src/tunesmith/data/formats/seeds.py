@@ -1,6 +1,6 @@
-"""Seeds of dialogues: a question, a weak answer to it and, where known, a better one; or several such rounds.
+"""Seeds of dialogues: a question, a weak answer and optionally a better one; or several such rounds.
 
-Knows nothing of files or endpoints, nor of how many rounds a job wants.
+Does not depend on files or endpoints, nor on how many rounds a job wants.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _TEXTS = ("question", "answer", "correction")
 
 @dataclass(frozen=True, slots=True)
 class SeedRound:
-    """One round of a record. Texts that are to be asked for are None, `truncated` names those cut.
+    """One round of a record. Texts to be generated are None, `truncated` names the truncated ones.
 
-    `reasoning` are the thoughts that an earlier job has kept beside its texts.
+    `reasoning` are the thoughts that an earlier job kept beside its texts.
     """
 
     question: str
@@ -36,9 +36,10 @@ class SeedRound:
 
 @dataclass(frozen=True, slots=True)
 class DialogueSeed:
-    """The dialogue that a record holds, of which only the last round may lack texts.
+    """The dialogue of a record, of which only the last round may lack texts.
 
-    `id` is the record's own, if it has one; `seed` is what an earlier job wrote beside an id that it made.
+    `id` is the record's own, if it has one; `seed` is what an earlier job wrote beside an id that it
+    generated.
     """
 
     rounds: tuple[SeedRound, ...]
@@ -47,16 +48,16 @@ class DialogueSeed:
 
 
 def seed_from(value: Mapping[str, Any]) -> DialogueSeed:
-    """The seed of a record, in one of these forms:
+    """Return the seed of a record, in one of these forms:
 
     - `{question, answer, correction}`
     - `{rounds: [{question, answer, correction}, …]}`, a history; of its last round, answer and correction may
       be absent
     - Alpaca with or without `correction`
-    - chat: one question and answer with a `correction`, several with `corrections` (a list, one for each
+    - chat: one question and answer with a `correction`, several with `corrections` (a list, one per
       answer), or each question followed by two replies, the answer and its correction
 
-    Raises RecordProblem, whose message names the field, also where a dialogue lacks its corrections.
+    Raises RecordProblem, whose message names the field, also if a dialogue lacks its corrections.
     """
     record, own = fields_of(value), plain(value)
     if own.get("rounds") is not None:
@@ -69,7 +70,7 @@ def seed_from(value: Mapping[str, Any]) -> DialogueSeed:
         return DialogueSeed(_chat(record), _id(record))
     raise RecordProblem(
         f"no seed was found: {present(value)}; question, answer and correction, or rounds, or instruction and"
-        " output, or messages and correction are needed"
+        " output, or messages and correction are required"
     )
 
 
@@ -93,7 +94,7 @@ def _whole_round(value: Mapping[str, Any], inside: str = "") -> SeedRound:
 
 
 def _last_round(value: Mapping[str, Any], inside: str) -> SeedRound:
-    """A round that may end after its question or its answer, as that of a dialogue that failed there."""
+    """Read a round that may end after its question or its answer, as in a dialogue that failed there."""
     if value.get("correction") is not None:
         return _whole_round(value, inside)
     answer = None if value.get("answer") is None else _filled(value, "answer", inside)
@@ -102,7 +103,7 @@ def _last_round(value: Mapping[str, Any], inside: str) -> SeedRound:
 
 
 def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
-    """The texts that an earlier job marked as cut at maxTokens."""
+    """Return the texts that an earlier job marked as truncated at maxTokens."""
     marks = value.get("truncated")
     if marks is None:
         return ()
@@ -112,7 +113,7 @@ def _truncated(value: Mapping[str, Any], inside: str) -> tuple[str, ...]:
 
 
 def _reasoning(value: Mapping[str, Any], inside: str) -> dict[str, str]:
-    """The thoughts before some of the texts, in histories that an earlier job has written."""
+    """Return the thoughts before some of the texts, in histories that an earlier job wrote."""
     found = value.get("reasoning") if inside else None
     if found is None:
         return {}
@@ -136,7 +137,7 @@ def _alpaca(value: Mapping[str, Any]) -> SeedRound:
 def _chat(value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
     dialogues = turns_from_chat(value)
     if len(dialogues) > 1:
-        raise RecordProblem(f"the record holds {len(dialogues)} dialogues; {_ONE_OF_EACH}")
+        raise RecordProblem(f"the record has {len(dialogues)} dialogues; {_ONE_OF_EACH}")
     messages = conversation(dialogues[0], None).messages
     if "assistant assistant" in " ".join(_roles(messages)):
         return _in_rounds(messages, ("user", "assistant", "assistant"))
@@ -144,19 +145,21 @@ def _chat(value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
 
 
 def _corrected(rounds: Sequence[SeedRound], value: Mapping[str, Any]) -> tuple[SeedRound, ...]:
-    """The rounds with the record's corrections."""
+    """Return the rounds with the record's corrections."""
     if len(rounds) == 1 and value.get("corrections") is None:
         return (SeedRound(rounds[0].question, rounds[0].answer, _filled(value, "correction")),)
     texts = value.get("corrections")
     if texts is None:
         raise RecordProblem(
-            f"the dialogue has {len(rounds)} rounds, and corrections is missing: a list, one for each answer "
-            "(messages.jsonl of a DialogueGenJob holds no answers; its roundN_history.jsonl does)"
+            f"the dialogue has {len(rounds)} rounds, and corrections is missing: a list, one per answer "
+            "(messages.jsonl of a DialogueGenJob has no answers; its roundN_history.jsonl does)"
         )
     if not isinstance(texts, list):
         raise RecordProblem(f"corrections is {type_name(texts)}, not a list")
     if len(texts) != len(rounds):
-        raise RecordProblem(f"corrections holds {len(texts)}, and the dialogue {len(rounds)} answers")
+        raise RecordProblem(
+            f"the length of corrections is {len(texts)}, but the dialogue has {len(rounds)} answers"
+        )
     corrections = {f"corrections[{index}]": text for index, text in enumerate(texts)}
     return tuple(
         SeedRound(each.question, each.answer, _filled(corrections, name))
@@ -165,11 +168,11 @@ def _corrected(rounds: Sequence[SeedRound], value: Mapping[str, Any]) -> tuple[S
 
 
 def _in_rounds(messages: Sequence[Message], form: Sequence[str]) -> tuple[SeedRound, ...]:
-    """The messages cut into rounds of this form."""
+    """Split the messages into rounds of this form."""
     roles, size = _roles(messages), len(form)
     if roles != list(form) * (len(roles) // size):
         raise RecordProblem(
-            f"the dialogue is {', '.join(roles)}; {_ONE_OF_EACH}, or such rounds one after the other"
+            f"the dialogue is {', '.join(roles)}; {_ONE_OF_EACH}, or several such rounds in a row"
         )
     return tuple(_round(messages[at : at + size]) for at in range(0, len(messages), size))
 

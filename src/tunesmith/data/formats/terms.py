@@ -1,7 +1,7 @@
-"""Prison terms in months, as judgements write them: `18`, `有期徒刑三年，缓刑四年，并处罚金`, `3 years`.
+"""Parse prison terms into months: `18`, `有期徒刑三年，缓刑四年，并处罚金`, `3 years`.
 
-Read by a closed set of forms, each exact. A fine, probation and the loss of political rights may be named
-beside the term; they do not change it. Whatever else a text says is no term, and never a guess.
+A closed set of forms, each exact. A fine, probation and the loss of political rights may be given beside the
+term; they do not change it. Any other text is not a term, never a guess.
 """
 
 from __future__ import annotations
@@ -57,17 +57,18 @@ _ENGLISH_XT = re.compile(
     re.IGNORECASE,
 )
 
-# What may surround a term. No sign, point or tilde before it: they would change the number.
+# What may surround a term. No sign, point or tilde before it: these would change the number.
 _AROUND = "\"'`*_“”‘’「」『』《》()[]{} \t"
 _END_MARKS = ("。", ".", ",", ";", "!")
 _LONGEST = 400
-"""Characters. No term with all that may be beside it is longer."""
+"""Characters. No term with everything beside it is longer."""
 
 
 def parse_term(text: str) -> Term | None:
     """Return the months of a term, XT for life and death, None for anything else.
 
-    A number without a unit is months; 有期徒刑18 is none, since it may be years. Digits and Chinese numerals.
+    A number without a unit is months; 有期徒刑18 is not a term, since it may be years. Digits and Chinese
+    numerals.
     """
     text = text.translate(HALF_WIDTH).strip(_AROUND)
     if text.endswith(_END_MARKS):
@@ -89,7 +90,7 @@ def parse_term(text: str) -> Term | None:
 
 
 def _total(years: str, months: str | None) -> int | None:
-    """None if a number is none, and for 3年36个月, which may mean three years, or six."""
+    """Return None if a number is None, and for 3年36个月, which may mean three years, or six."""
     whole, rest = _number(years), _number(months or "0")
     if whole is None or rest is None or rest >= 12:
         return None
@@ -101,7 +102,7 @@ def _number(text: str) -> int | None:
 
 
 def _numerals() -> dict[str, int]:
-    """Every usual way to write 0 to 999. Loose ones (一百二 for 120, 三六 for 36) are not among them."""
+    """Return every usual way to write 0 to 999, without loose ones (一百二 for 120, 三六 for 36)."""
     ones = {digit: number for number, digit in enumerate("一二三四五六七八九", 1)} | {"两": 2}
     tens = {f"{digit}十": number * 10 for digit, number in ones.items() if digit != "两"}
     below = tens | {ten + one: tens[ten] + ones[one] for ten in tens for one in ones if one != "两"}

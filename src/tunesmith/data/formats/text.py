@@ -1,4 +1,4 @@
-"""Format `text`: `{text}` or a plain line. Knows nothing of files or of cutting to length."""
+"""Format `text`: `{text}` or a plain line. Does not depend on files or on truncation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunesmith.tokens.conversation import Document
 
 
 def document_from_text(value: Mapping[str, Any]) -> Document:
-    """The text as it is, white space included. Raises RecordProblem when it is missing or blank."""
+    """Return the text unchanged, white space included. Raises RecordProblem if it is missing or blank."""
     if "text" not in value:
         raise RecordProblem(f"text is missing: {present(value)}")
     text = text_field(value, "text")

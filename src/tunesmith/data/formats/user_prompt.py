@@ -1,6 +1,6 @@
-"""The prompt of a simulated user: profile, task, history and dialogue, as the manifest asks for them.
+"""The prompt of a simulated user: profile, task, history and dialogue, as set in the manifest.
 
-Knows one dialogue and what may be shown of it; refuses to know which of its turns are learned, and why.
+Works on one dialogue and what may be shown of it; does not depend on which of its turns are trained on.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from tunesmith.data.formats.user_words import WORDS
 from tunesmith.data.formats.users import UserDialogue, UserTurn
 from tunesmith.tokens.conversation import Block, Message, SystemText
 
-# Said where a template does not let the assistant speak first.
+# Used if a template does not let the assistant speak first.
 OPENING = "…"
 _DIALOGUE_FIRST, _THEN_HISTORY = 1, 2
 
 
 def shows_part(fmt: UserSimulationFormat, part: str) -> bool:
-    """Whether prompts show "profile", "history" or "context"."""
+    """Return whether prompts contain "profile", "history" or "context"."""
     if part == "history" and fmt.use_history is not None:
         return fmt.use_history
     config = fmt.ablation_config
@@ -28,7 +28,7 @@ def shows_part(fmt: UserSimulationFormat, part: str) -> bool:
 def system_text(
     fmt: UserSimulationFormat, dialogue: UserDialogue, history: Sequence[str], turns: Sequence[UserTurn]
 ) -> SystemText:
-    """The system message; `turns` is the dialogue so far, which only `flat` prompts put there.
+    """Return the system message; `turns` is the dialogue so far, which only `flat` prompts put there.
 
     Marks and instruction are in the language of the user's record.
     """
@@ -50,7 +50,7 @@ def system_text(
 
 
 def chat_turns(turns: Sequence[UserTurn], learned: frozenset[int]) -> list[Message]:
-    """The dialogue as chat, the simulated user as `assistant`; `learned` are positions in `turns`."""
+    """Return the dialogue as chat, the simulated user as `assistant`; `learned` are positions in `turns`."""
     return [
         Message("assistant", turn.text, float(at in learned)) if turn.mine else Message("user", turn.text)
         for at, turn in enumerate(turns)
@@ -58,7 +58,7 @@ def chat_turns(turns: Sequence[UserTurn], learned: frozenset[int]) -> list[Messa
 
 
 def with_target_prefix(messages: list[Message], prefix: str) -> list[Message]:
-    """The messages, with what the target is about as the last thing the other side said."""
+    """Return the messages, with the target's subject as the last utterance of the other side."""
     if not prefix.strip():
         return messages
     if messages and messages[-1].role == "user":

@@ -1,7 +1,8 @@
-"""Format `userSimulation`: all records of one user to what the model learns to say in that user's place.
+"""Format `userSimulation`: all records of one user become replies that the model gives in the user's place.
 
-For one user at a time: which turns are samples, which of them are drawn, what the history may show. So no
-user's draw depends on who else is in the file. Knows nothing of files and of who is held out: it asks.
+For one user at a time: which turns are samples, which of them are chosen, what the history may show. So no
+user's choice depends on the other users in the file. Does not depend on files nor on the split: a callback
+decides who is held out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tunesmith.tokens.conversation import Conversation, Message
 
 OWN_TURN = "the turn before the continuation is the user's own"
 BLANK = "the continuation is blank"
-NOT_DRAWN = "not drawn (maxSamplesPerUser)"
+NOT_DRAWN = "not chosen (maxSamplesPerUser)"
 NOT_LAST = "not the user's last (oneSamplePerUser)"
 
 
@@ -35,7 +36,7 @@ NOT_LAST = "not the user's last (oneSamplePerUser)"
 class UserItem:
     """A conversation with one or more samples of one dialogue.
 
-    Items of one `group` share the beginning of their prompts; those of one `split_key` must not be parted.
+    Items of one `group` share the prefix of their prompts; those of one `split_key` must not be split.
     """
 
     dialogue: UserDialogue
@@ -63,11 +64,11 @@ def user_items(
     judged: Callable[[str, str], bool] = lambda user, text: False,
     system_prompt: str | None = None,
 ) -> Iterator[UserItem | Skipped]:
-    """Everything to learn from one user, in the order of `dialogues`; what a rule leaves out is Skipped.
+    """Yield every sample of one user, in the order of `dialogues`; what a rule leaves out is Skipped.
 
-    `by` is "user" or "sample" (a dialogue is never parted); `validates` tells of a split key whether it is
-    held out, `judged` of a user's text whether it is to be said in a validation sample of another dataset.
-    Same seed, same draw, whoever else there is.
+    `by` is "user" or "sample" (a dialogue is never split); `validates` returns whether a split key is held
+    out, `judged` whether a user's text is the target of a validation sample of another dataset. The same
+    seed makes the same choice, whatever other users there are.
     """
     talks = UserTalks(dialogues)
     marks = [_mark(dialogue) for dialogue in dialogues]
@@ -109,7 +110,7 @@ def _split_key(user: str, mark: str, by: str | None) -> str:
 
 
 def _mark(dialogue: UserDialogue) -> str:
-    """What a dialogue is known by, wherever it stands."""
+    """Return a dialogue's key, wherever it is."""
     digest = blake2b(digest_size=12)
     for part in (
         *((f"{turn.mine}", turn.text) for turn in dialogue.turns),
@@ -121,7 +122,7 @@ def _mark(dialogue: UserDialogue) -> str:
 
 
 def _unusable(dialogue: UserDialogue) -> str:
-    """Why the continuation is no sample; empty if it is one."""
+    """Return why the continuation is not a sample; empty if it is one."""
     if not dialogue.target.strip():
         return BLANK
     own = bool(dialogue.turns) and dialogue.turns[-1].mine and not dialogue.prefix.strip()
@@ -129,7 +130,7 @@ def _unusable(dialogue: UserDialogue) -> str:
 
 
 def _turns(dialogue: UserDialogue, expand: bool) -> list[int]:
-    """Positions of the turns that are samples; the continuation's is the number of turns."""
+    """Return the positions of the turns that are samples; the continuation's is the number of turns."""
     turns = dialogue.turns
     found = []
     if expand and not dialogue.extracted:
@@ -144,7 +145,7 @@ def _draw(
     marks: list[str],
     fmt: UserSimulationFormat,
 ) -> list[_Slot]:
-    """The slots that are used."""
+    """Return the slots that are used."""
     if fmt.one_sample_per_user:
         final = [slot for slot in slots if slot.turn == len(dialogues[slot.at].turns)]
         timed = all(dialogue.time is not None for dialogue in dialogues)
@@ -160,7 +161,7 @@ def _draw(
 
 
 def _all_targets(dialogues: Sequence[UserDialogue], chosen: Mapping[int, Sequence[int]]) -> set[str]:
-    """The lines by which a history would give samples away."""
+    """Return the lines by which a history would leak samples."""
     found: set[str] = set()
     for at, turns in chosen.items():
         dialogue = dialogues[at]
@@ -171,7 +172,7 @@ def _all_targets(dialogues: Sequence[UserDialogue], chosen: Mapping[int, Sequenc
 
 
 def targets_of(item: UserItem) -> Iterator[str]:
-    """The lines by which histories of other datasets would give an item's samples away."""
+    """Return the lines by which histories of other datasets would leak an item's samples."""
     prefix = item.dialogue.prefix
     for message in item.content.messages:
         if message.role == "assistant" and message.weight > 0:
@@ -187,7 +188,7 @@ def _contents(
     turns: list[int],
     system_prompt: str | None,
 ) -> Iterator[tuple[Conversation, int]]:
-    """One conversation for all samples where they continue each other, else one each."""
+    """Return one conversation for all samples if they continue each other, else one each."""
     everything = (*dialogue.turns, UserTurn(True, dialogue.target))
     if fmt.prompt_style != "flat" and shows_part(fmt, "context"):
         messages = chat_turns(everything[: turns[-1] + 1], frozenset(turns))
@@ -205,7 +206,7 @@ def _contents(
 def next_turn(
     fmt: UserSimulationFormat, dialogue: UserDialogue, past: tuple[str, ...], system_prompt: str | None = None
 ) -> Conversation:
-    """Return the conversation that ends with the dialogue's target, which may be empty still.
+    """Return the conversation that ends with the dialogue's target, which may still be empty.
 
     `past` is what the history shows.
     """

@@ -1,4 +1,4 @@
-"""The words around what a prompt shows of a user, in the language of the user's record."""
+"""The text around the parts of a simulated user's prompt, in the language of the user's record."""
 
 from __future__ import annotations
 

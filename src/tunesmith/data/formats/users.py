@@ -1,7 +1,7 @@
-"""Records of users: who somebody is, and what was said in each of their dialogues.
+"""Records of users: a user's profile and dialogues.
 
 Two shapes are read: a user's task and behaviour collections, and samples that were already extracted.
-Knows nothing of prompts, draws and splits.
+Does not depend on prompts, choices and splits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HASHES = ("user_hash", "hash")
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
-    """What one side said; `mine` says that it was the simulated user."""
+    """An utterance; `mine` if it is the simulated user's."""
 
     mine: bool
     text: str
@@ -36,9 +36,9 @@ class UserTurn:
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """What a prompt may tell of a user. Lines of "field: value"; the user's hash is not among them.
+    """What a prompt may contain of a user. Lines of "field: value", without the user's hash.
 
-    `language` is that of the record, for the words around all this.
+    `language` is that of the record, for the text around these.
     """
 
     profile: tuple[str, ...] = ()
@@ -49,10 +49,10 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class UserDialogue:
-    """One data item: the turns before `target`, which the user says next; blank turns are left out.
+    """One data item: the turns before `target`, the user's next utterance; blank turns are left out.
 
-    `prefix` is what the target is about where the data gives it (the film of a review). `time` orders a
-    user's dialogues. `history` is what the record itself gives. `extracted`: the item is one sample.
+    `prefix` is the target's subject if the data has it (the film of a review). `time` orders a user's
+    dialogues. `history` is the record's own. `extracted`: the item is one sample.
     """
 
     place: SourceLocation
@@ -66,7 +66,7 @@ class UserDialogue:
 
 
 def user_of(value: object) -> tuple[str, bool]:
-    """The key of a record's user, and whether that is a `user_hash`; else the profile's name or "unknown"."""
+    """Return the key of a record's user, and if it is a `user_hash`; else the profile's name or "unknown"."""
     if not isinstance(value, Mapping):
         return UNKNOWN, False
     given = value.get("user_hash")
@@ -76,7 +76,7 @@ def user_of(value: object) -> tuple[str, bool]:
 
 
 def dialogues_of(place: SourceLocation, value: Mapping[str, Any]) -> list[UserDialogue]:
-    """Every dialogue of a record. Raises RecordProblem, whose message names the field."""
+    """Yield every dialogue of a record. Raises RecordProblem, whose message names the field."""
     record = fields_of(value)
     given = record.get("user_hash")
     if given is not None and not isinstance(given, str) and type(given) is not int:
@@ -86,16 +86,16 @@ def dialogues_of(place: SourceLocation, value: Mapping[str, Any]) -> list[UserDi
     task = record.get("task")
     if task is None:
         raise RecordProblem(
-            f"neither task nor next_question is there: {present(record)}; "
+            f"neither task nor next_question was found: {present(record)}; "
             "user simulation reads users with their task, or extracted samples"
         )
     return _in_their_language(list(_nested(place, record, _object(task, "task"))))
 
 
 def _in_their_language(dialogues: list[UserDialogue]) -> list[UserDialogue]:
-    """The dialogues of one record, which have one language: that of what is said there and of the profile.
+    """Return the dialogues of one record, which have one language: that of the utterances and of the profile.
 
-    The task decides where these have no letters, and what the user says next where that has none either.
+    The task decides if these have no letters, and the user's next utterance if that has none either.
     """
     if not dialogues:
         return []
@@ -162,7 +162,7 @@ def _extracted(place: SourceLocation, record: Fields) -> UserDialogue:
 
 
 def _utterances(record: Fields, history: object) -> Iterator[str]:
-    """What a record's own history says: texts, or objects with `content`."""
+    """Return a record's own history: texts, or objects with `content`."""
     if isinstance(history, str):
         history = history.splitlines()
     for index, each in enumerate(_list(history, "history")):
@@ -179,7 +179,7 @@ def _turns(item: Fields, side: str, mine: tuple[str, ...], field: str) -> Iterat
     for index, given in enumerate([] if context is None else _list(context, field)):
         name = f"{field}[{index}]"
         turn = _object(given, name)
-        if turn.keys() != {side, "content"}:  # the usual turn has nothing else, and is not looked at closely
+        if turn.keys() != {side, "content"}:  # the usual turn has no other fields, and needs no further check
             turn = item.part(turn, f"{item.label}.context[]" if item.label else "context[]")
         source = optional_text(turn, side, name)
         if source is None:
@@ -191,7 +191,7 @@ def _turns(item: Fields, side: str, mine: tuple[str, ...], field: str) -> Iterat
 
 
 def _said(value: Mapping[str, Any], field: str, inside: str, *, needed: bool = True) -> str:
-    """A text, or a number that stands for one (a rating)."""
+    """Return a text, or a number as text (a rating)."""
     given = value.get(field)
     if isinstance(given, str):
         return given
@@ -204,7 +204,7 @@ def _said(value: Mapping[str, Any], field: str, inside: str, *, needed: bool = T
 
 
 def _time(given: object, name: str) -> float | None:
-    """Seconds; a text is a number or an ISO date."""
+    """Return seconds; a text is a number or an ISO date."""
     if given is None or given == "":
         return None
     reads: tuple[Callable[[Any], float], ...] = (_date, float) if isinstance(given, str) else (float,)
@@ -218,7 +218,7 @@ def _time(given: object, name: str) -> float | None:
 
 
 def _date(text: str) -> float:
-    """Also 2015/5/3 and 20150503; other runs of digits are seconds."""
+    """Parse a date, also 2015/5/3 and 20150503; other runs of digits are seconds."""
     text = text.strip()
     if text.isdigit() and not (len(text) == 8 and text[:2] in ("19", "20")):
         raise ValueError(text)
@@ -258,14 +258,14 @@ def _persona(record: Fields, task: str) -> Persona:
 
 
 def _without(text: str, secret: str | None) -> str:
-    """A text without the user's hash, also within a sentence; a short one may be any word."""
+    """Remove the user's hash from a text, also within a sentence; a short one may be any word."""
     if not secret or len(secret) < HASH_LENGTH or secret not in text:
         return text
     return text.replace(secret, "…")
 
 
 def _lines(value: object, secret: str | None, field: str = "") -> Iterator[str]:
-    """Any JSON value as lines of "field: value", without empty ones and without the user's hash."""
+    """Return any JSON value as lines of "field: value", without empty ones and without the user's hash."""
     match value:
         case dict():
             for key, each in value.items():

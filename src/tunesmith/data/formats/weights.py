@@ -1,7 +1,7 @@
-"""How much a turn is learned, under the names that the public formats have for it.
+"""The weight of a turn, under the names of the public formats.
 
-A number says how much: `loss_weight` (LLaMA-Factory), `weight` (OpenAI, Axolotl), `loss_scale` (ms-swift).
-A flag says whether: `train`, `training` (Axolotl), `loss` (ms-swift). Does not depend on formats.
+Numbers: `loss_weight` (LLaMA-Factory), `weight` (OpenAI, Axolotl), `loss_scale` (ms-swift). Flags: `train`,
+`training` (Axolotl), `loss` (ms-swift). Does not depend on formats.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from tunesmith.data.record import RecordProblem
 NUMBERS = ("loss_weight", "weight", "loss_scale")
 FLAGS = ("train", "training", "loss")
 DETAILS = ("train_detail", "training_detail")
-"""Axolotl's: which characters of a reply are learned."""
+"""Axolotl's: which characters of a reply are trained on."""
 MASKS = ("assistant_masks", "completion_mask")
-"""Which tokens are learned, as TRL and transformers write it beside token ids."""
+"""Which tokens are trained on, as TRL and transformers write it beside token ids."""
 _ALL = (*NUMBERS, *FLAGS, *DETAILS)
-_WHOLE = "replies are learned whole; use train, or remove it"
-# Weights are float32 in training; beyond these a step's sum would be 0 or infinite.
+_WHOLE = "a reply is trained on as a whole; use train, or remove it"
+# Weights are float32 in training; beyond these limits a step's sum would be 0 or infinite.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
 
 
 def weight_of(turn: Mapping[str, Any], name: str) -> float | None:
-    """The weight that a turn's fields give it; None if they say nothing.
+    """Return the weight set by a turn's fields; None if none is set.
 
-    A flag that is false makes it 0, whatever the number. Raises RecordProblem where two numbers or two flags
-    differ, and where a flag is true beside the number 0.
+    A flag that is false makes it 0, whatever the number. Raises RecordProblem if two numbers or two flags
+    differ, and if a flag is true beside the number 0.
     """
     if not given_of(turn, _ALL):
         return None
@@ -47,28 +47,28 @@ def weight_of(turn: Mapping[str, Any], name: str) -> float | None:
 
 
 def not_to_learn(name: str, role: str) -> RecordProblem:
-    """The problem that a turn which is not the assistant's is to be learned."""
+    """Return the problem that a turn with a weight is not the assistant's."""
     return RecordProblem(
-        f"{name} is to be learned, but its role is {role}: only the assistant's turns are; take the weight or"
-        " flag out, or set it to 0 or false"
+        f"{name} has a weight, but its role is {role}: only the assistant's turns may; remove the weight or"
+        " flag, or set it to 0 or false"
     )
 
 
 def refuse_at_record(record: Mapping[str, Any]) -> None:
-    """Refuse what a whole record says about how it is learned, unless it says what holds anyway."""
+    """Refuse a weight of a whole record, unless it is the default."""
     refuse_fields(record, DETAILS, why=_WHOLE)
     refuse_fields(record, MASKS, why="labels are made from the turns; use train, or remove it")
     for name in given_of(record, ("loss_weight", "loss_scale", "train", "training")):
         given = record.get(name)
         if not is_empty(given) and given not in (True, 1):
             raise RecordProblem(
-                f"{name} stands at the record, and turns are weighed; write it into the assistant's turns of"
+                f"{name} is set on the record, but turns have weights; put it into the assistant's turns of"
                 " messages, or remove it"
             )
 
 
 def _one_of(names: tuple[str, ...], turn: Mapping[str, Any], inside: str) -> tuple[str, Any]:
-    """The value under one or several of these names, and the first of them."""
+    """Return the value under one or several of these names, and the first of them."""
     check = _number if names is NUMBERS else _flag
     found = given_of(turn, names)
     given = {name: check(value, name, inside) for name in found if (value := turn.get(name)) is not None}

@@ -1,7 +1,7 @@
-"""Prompts of a talk with a model, as training made them: by a preset, with a record where that needs one.
+"""Prompts of a chat with a model, as made in training: by a preset, with a record if it needs one.
 
-What comes out is a conversation whose last reply is still empty, from the readers that training uses; which
-ids a model sees is the tokenizer's to say (`ChatTokenizer.asked`). Does not depend on models and terminals.
+The result is a conversation whose last reply is still empty, from the readers that training uses; the ids are
+made by the tokenizer (`ChatTokenizer.asked`). Does not depend on models and terminals.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from tunesmith.data.record import RecordProblem, SourceLocation
 from tunesmith.tokens.conversation import Conversation, Message
 
 Exchange = tuple[str, str]
-"""What was asked, and the reply."""
+"""A question and its reply."""
 Ask = Callable[[Sequence[Exchange], str], Conversation]
-"""From earlier exchanges and the words of the person to a conversation whose last reply is empty."""
+"""Makes a conversation whose last reply is empty from earlier exchanges and the person's text."""
 REPLY = Message("assistant", "")
 
 
 def ask_plainly(system: str | None) -> Ask:
-    """Ask by the person's words alone, below a system message if one is given."""
+    """Ask with the person's text alone, below a system message if there is one."""
     opening = [Message("system", system)] if system else []
     return lambda past, text: Conversation((*opening, *_turns(past), Message("user", text), REPLY))
 
 
 def ask_by_messages(preset: Preset) -> Ask:
-    """Ask by a preset that has messages. What was asked before is left out if training had each alone."""
+    """Ask with a preset that has messages, without earlier exchanges if training had each question alone."""
     *opening, last = [Message(each.role, each.content) for each in preset.messages or ()]
 
     def filled(text: str) -> str:
@@ -49,9 +49,9 @@ def ask_by_messages(preset: Preset) -> Ask:
 
 
 def ask_about_cases(preset: Preset, record: Mapping[str, Any], laws: Laws) -> Ask:
-    """Ask for a judgement of facts by the articles that a record names. Raises RecordProblem."""
+    """Ask for a judgement of facts under the articles of a record. Raises RecordProblem."""
     case = case_from({"fact": PLACE, **record})
-    prompt_messages(case, laws.articles, laws.changed)  # names an article that is not there
+    prompt_messages(case, laws.articles, laws.changed)  # references a missing article
 
     def ask(past: Sequence[Exchange], text: str) -> Conversation:
         question = prompt_messages(LegalCase(text, case.articles, frozenset()), laws.articles, laws.changed)
@@ -61,10 +61,10 @@ def ask_about_cases(preset: Preset, record: Mapping[str, Any], laws: Laws) -> As
 
 
 def ask_a_user(preset: Preset, record: Mapping[str, Any]) -> Ask:
-    """Ask for what a simulated user says next, the person being the other side. Raises RecordProblem.
+    """Ask for a simulated user's next utterance; the person is the other side. Raises RecordProblem.
 
-    The record's dialogues are the user's history, if training showed one. If it showed no dialogue, the
-    person's words stand where training had `continuation_prefix`, and nothing before them.
+    The record's dialogues are the user's history, if training had one. If training had no dialogue, the
+    person's text replaces `continuation_prefix`, with nothing before it.
     """
     fmt = preset.user_simulation
     assert fmt is not None
@@ -88,7 +88,7 @@ def _said(fmt: UserSimulationFormat, new: UserDialogue, past: Sequence[Exchange]
 
 
 def _dialogues(record: Mapping[str, Any]) -> list[UserDialogue]:
-    """Return the record's dialogues, and last one in which nothing is said yet."""
+    """Return the record's dialogues, and at the end an empty one."""
     place = SourceLocation("--record", "")
     if "next_question" in record:
         (only,) = dialogues_of(place, record)

@@ -1,6 +1,6 @@
-"""What one record asks: its messages up to where the model replies, and the fields that judge the reply.
+"""The prompt of a record: its messages up to the model's reply, and the fields that verify the reply.
 
-Three formats, the ones of `api.datasets.PromptsSpec`. Knows nothing of files, ids and tokens.
+Three formats, those of `api.datasets.PromptsSpec`. Does not depend on files, ids and tokens.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tunesmith.tokens.conversation import Message
 REFERENCE = "reference"
 _OF_A_REPLY = ("prompt", "response", COUNT_FIELD, "sample_index", "finish_reason")
 _OF_A_REJECTED_REPLY = (*_OF_A_REPLY, "reason", "details", "tokens")
-_MOVED = "record_"  # before names of the record's own that an output needs for itself
+_MOVED = "record_"  # prefix for a record's field names that an output uses itself
 _NOT_SAID = {"charge": "", "prison_time": None}
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPrompt:
-    """One prompt of a record. `record` holds the fields that go to the verifier and into the outputs."""
+    """One prompt of a record. `record` has the fields for the verifier and the outputs."""
 
     record: dict[str, Any]
     messages: tuple[Message, ...]
@@ -36,12 +36,12 @@ class RecordPrompt:
 
 
 def is_reply(value: Mapping[str, Any]) -> bool:
-    """Whether the record is a reply that a RejectionSampleJob wrote: one of several to its prompt."""
+    """Return whether the record is a reply from a RejectionSampleJob: one of several to its prompt."""
     return "response" in value and (COUNT_FIELD in value or "sample_index" in value)
 
 
 def prompt_fields(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the prompt: of an earlier job's reply, without those that belong to the reply."""
+    """Return the fields of the prompt: for an earlier job's reply, without those of the reply."""
     if not is_reply(value):
         return dict(value)
     of_reply = _OF_A_REPLY if COUNT_FIELD in value else _OF_A_REJECTED_REPLY
@@ -57,7 +57,7 @@ def prompts_from(
     changed: Mapping[str, str] | None = None,
     label: str | None = None,
 ) -> list[RecordPrompt]:
-    """The record's prompts: one, or of a message tree every distinct one.
+    """Return the record's prompts: one, or every distinct one of a message tree.
 
     For legalJudgement, `articles` are the texts by id, `changed` those after a change of the law, and `label`
     is the set's. All fields of a record of chat or instruction go to the verifier and the outputs, so none of
@@ -94,7 +94,7 @@ def _legal(
 
 
 def _case_record(value: Mapping[str, Any], case: LegalCase) -> dict[str, Any]:
-    """The record in LawShift's form, also of a CAIL2018 row, in whose place `meta` then is not needed."""
+    """Return the record in LawShift's form; a CAIL2018 row then needs no `meta`."""
     record = prompt_fields(value) | {"relevant_articles": list(case.articles)}
     if record.pop("meta", None) is not None:
         charges = sorted(case.charges)
@@ -115,7 +115,7 @@ def _chat(fields: Fields) -> list[RecordPrompt]:
 
 
 def _turns(fields: Fields) -> list[list[Message]]:
-    """Of a record that has no conversation of its own, `prompt` is one where it is a list."""
+    """Use `prompt` as the conversation of a record that has no other, if it is a list."""
     value = fields.value
     if isinstance(value.get("prompt"), list) and all(value.get(name) is None for name in LISTS):
         refuse_beside_messages(fields)
@@ -124,18 +124,18 @@ def _turns(fields: Fields) -> list[list[Message]]:
 
 
 def _question(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
-    """The turns up to the last one that asks, and the last reply after it, if there is one."""
+    """Return the turns up to the last question, and the last reply after it, if there is one."""
     if not any(turn.role == "user" for turn in turns):
-        raise RecordProblem("there is no message of the user")
+        raise RecordProblem("there is no user message")
     end = max(at for at, turn in enumerate(turns, 1) if turn.role in ("user", "tool"))
     if turns[end - 1].role == "user" and not turns[end - 1].content.strip():
-        raise RecordProblem("the last message of the user is empty")
+        raise RecordProblem("the last user message is empty")
     replies = [turn.content for turn in turns[end:] if turn.role == "assistant"]
     return tuple(Message(turn.role, turn.content) for turn in turns[:end]), replies[-1] if replies else None
 
 
 def articles_of(values: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The articles' texts by id, from the records of their files: `{id: text}`, or one `{id, content}` each.
+    """Return the articles' texts by id, from their files' records: `{id: text}`, or `{id, content}` each.
 
     Raises RecordProblem, whose message names the article.
     """

@@ -1,6 +1,6 @@
-"""Which ids are taken, and by which record: millions of them in some tens of megabytes.
+"""Track which ids are taken, and by which record: millions of them in some tens of megabytes.
 
-Knows nothing of what ids stand for.
+Does not depend on what ids mean.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tunesmith.data.record import SourceLocation
 
 
 class TakenIds:
-    """Ids in the order they were taken. Use as a context manager: the places lie in a file of `folder`."""
+    """Ids in the order they were taken. Use as a context manager: the places are in a file of `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._taken, self._owners = KeySet(), KeySet()
@@ -31,7 +31,7 @@ class TakenIds:
         return key in self._taken
 
     def take(self, key: str, place: SourceLocation, owner: str = "") -> bool:
-        """Take an id; False when it was taken. `owner` is what `belongs_to` will be asked for."""
+        """Take an id; return False if it was taken. `owner` is for `belongs_to`."""
         digest = digest_of(key)
         if not self._taken.add(digest):
             return False
@@ -55,11 +55,11 @@ class TakenIds:
         return f"{key}-{free}"
 
     def belongs_to(self, key: str, owner: str) -> bool:
-        """Whether this id was taken for this owner."""
+        """Return whether this id was taken for this owner."""
         return f"{key}\0{owner}" in self._owners
 
     def place_of(self, key: str) -> str:
-        """Where a taken id was first read. Looks through all of them: for messages only."""
+        """Return where a taken id was first read. Scans all of them: for messages only."""
         at = int(np.flatnonzero(np.asarray(self._digests) == _short(digest_of(key)))[0])
         with explained("read", self._folder):
             self._places.seek(self._starts[at])

@@ -1,7 +1,8 @@
-"""The prompts of a RejectionSampleJob or an evaluation: read from storage, checked, and laid out on the disk.
+"""The prompts of a RejectionSampleJob or an evaluation: read from storage, checked, and written to disk.
 
-Every mistake a record can hold is found here, before anything is sampled. Each prompt has an id of its own:
-the record's, or a hash of its content, never its position. Knows nothing of verifiers: their check is given.
+Every problem of a record is found here, before anything is sampled. Each prompt has a unique id: the
+record's, or a hash of its content, never its position. Does not depend on verifiers: their check is passed
+in.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ def prepare_prompts(
     check: Check = lambda record: None,
     progress: Callable[[int], None] = lambda records: None,
 ) -> Prompts:
-    """Read, check and tokenise every prompt into `folder`, which appears whole or not at all.
+    """Read, check and tokenise every prompt into `folder`, which is written atomically.
 
-    What is at `folder` is replaced. `check` raises RecordProblem for a record whose replies could not be
-    judged; `progress` is told how many records were read.
+    An existing `folder` is replaced. `check` raises RecordProblem for a record whose replies could not be
+    verified; `progress` is called with the number of records read.
 
-    Raises DataError naming the records that cannot be used, when there are more than `maxBadRecords`, or when
-    there is no prompt; ModelError where the model has no chat template; and the storage's errors.
+    Raises DataError that names the bad records, if there are more than `maxBadRecords`, or if there is no
+    prompt; ModelError if the model has no chat template; and the storage's errors.
     """
     with PromptWriter(folder) as writer, TakenIds(writer.temp) as taken:
         preparation = _PromptPreparation(spec, options, taken, _Maker(spec, options, tokenizer, check))
@@ -73,7 +74,7 @@ def prepare_prompts(
 
 
 class _Maker:
-    """What one record asks, checked and tokenised. Knows nothing of other records."""
+    """Prompts of one record, checked and tokenised. Does not depend on other records."""
 
     def __init__(
         self, spec: PromptsSpec, options: StorageOptions, tokenizer: ChatTokenizer, check: Check
@@ -85,21 +86,21 @@ class _Maker:
         self._new: dict[str, str] | None = None
 
     def begin(self, each: PromptSet, store: ReadableStore) -> None:
-        """The records that follow are of this set. Raises DataError for its articles."""
+        """Switch to this set for the following records. Raises DataError for its articles."""
         self._set = each
         self._old, self._new = self._laws.of(each, store)
 
     def asked(self, value: Mapping[str, Any]) -> list[RecordPrompt]:
-        """The record's prompts. Raises RecordProblem."""
+        """Return the record's prompts. Raises RecordProblem."""
         return prompts_from(value, self._spec, self._old, self._new, self._set.label)
 
     def key(self, value: Mapping[str, Any]) -> str:
-        """The id of a record: its own, or a hash of its content, below the name of its set."""
+        """Return the id of a record: its own, or a hash of its content, prefixed by the name of its set."""
         key = record_key(prompt_fields(value))
         return f"{self._set.name}/{key}" if self._set.name else key
 
     def packed(self, key: str, asked: RecordPrompt) -> PackedPrompt:
-        """One prompt, ready for the disk. Raises RecordProblem, RecordError."""
+        """Return one prompt, ready for the disk. Raises RecordProblem, RecordError."""
         self._check(asked.record)
         ids, name = self._ids(asked.messages), self._set.name
         record = {**({"set": name} if name else {}), **asked.record}
@@ -110,11 +111,11 @@ class _Maker:
             self._refuse_control(message)
         ids = self._tokenizer.whole_prompt_ids(messages)
         if not ids:
-            raise RecordProblem("the model's chat template makes nothing of this conversation")
+            raise RecordProblem("the model's chat template renders this conversation as an empty prompt")
         return ids
 
     def _refuse_control(self, message: Message) -> None:
-        """Control tokens written out in a text would become real ones and could forge a turn."""
+        """Refuse control tokens in a text, which would become real ones and could forge a turn."""
         match = self._control.search(message.content)
         if match:
             raise RecordProblem(
@@ -126,22 +127,22 @@ class _Maker:
                 message.content.encode()
             except UnicodeEncodeError:
                 raise RecordProblem(
-                    f"a message of role {message.role} holds half a character (a lone surrogate)"
+                    f"a message of role {message.role} contains a lone surrogate, half of a character"
                 ) from None
 
 
 def _control_tokens(tokenizer: ChatTokenizer) -> re.Pattern[str]:
     markers: frozenset[str] = frozenset()
-    with suppress(ModelError):  # a template unfit for training may still do for generating
+    with suppress(ModelError):  # a template that cannot be trained with may still work for generation
         markers = tokenizer.shape.markers
     return pattern_of([*Encoder(tokenizer.tokenizer).special, *markers])
 
 
 class _PromptPreparation:
-    """The records of one preparation, one by one, and the account of what became of them."""
+    """The records of one preparation, one by one, and the counts for the report."""
 
     def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
-        assert spec.uri is not None  # plan has resolved every fromJob
+        assert spec.uri is not None  # plan resolves every fromJob
         self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
         self._encoding, self._columns = spec.encoding, Columns(spec.columns)
         self._store, self._entries = find_records(spec, options)
@@ -151,7 +152,7 @@ class _PromptPreparation:
         self._found, self._skipped, self._unread = BadRecords(), Counter[str](), Unread()
 
     def prompts(self, progress: Callable[[int], None]) -> Iterator[PackedPrompt]:
-        """Every usable prompt, in order. Raises DataError at the end, if too many records are bad."""
+        """Yield every usable prompt, in order. Raises DataError at the end, if too many records are bad."""
         good: Iterator[PackedPrompt | Skipped]
         good = collect_bad(self._results(progress), self._max_bad, self._found)
         for result in good:
@@ -190,7 +191,7 @@ class _PromptPreparation:
         return [BadRecord(record.place, self._columns.explained(reason))]
 
     def _with_ids(self, record: Record) -> list[tuple[str, RecordPrompt]]:
-        """A record's prompts, each with its id; `<id>.1`, `<id>.2` and so on where there are several."""
+        """Return a record's prompts, each with its id; `<id>.1`, `<id>.2` and so on if there are several."""
         value, place, fields = record.value, record.place, Fields(record.value)
         asked = self._maker.asked(fields)
         self._unread.add(self._columns.own_names(fields.unread(), value))
@@ -216,13 +217,13 @@ class _PromptPreparation:
 
     def _twice(self, key: str) -> str:
         self._named += 1
-        # Finding a place takes time, and no one sees those of more.
+        # Finding a place takes time, and more would not be shown.
         first = f"{self._taken.place_of(key)} has it too" if self._named <= SHOWN else "it is not the first"
         shown = key if len(key) <= _SHOWN_OF_ID else f"{key[:_SHOWN_OF_ID]}…"
-        return f"the id {shown} stands for more than one prompt: {first}; give each prompt an id of its own"
+        return f"more than one prompt has the id {shown}: {first}; give each prompt a unique id"
 
     def nothing(self) -> str:
-        """Why there is no prompt."""
+        """Return why there is no prompt."""
         left_out = [f"{number:,} left out ({reason})" for reason, number in self._skipped.items()]
         bad = [f"{self._found.count:,} bad"] if self._found.count or not left_out else []
         found = f"of {counted(self._records, 'record')} {', '.join([*bad, *left_out])}"
@@ -230,7 +231,7 @@ class _PromptPreparation:
         return f"There is no prompt in {self._uri}: {found}.{first}"
 
     def facts(self) -> dict[str, Any]:
-        """Counts for the report: records read, bad, left out by reason, and equal ones that have no id."""
+        """Return the report's counts: records read, bad, left out by reason, and equal ones without an id."""
         sets = [each.name for each in self._sets.sets if each.name]
         files = [entry for each in self._sets.sets for entry in each.entries]
         skipped = [f"{file.file}: {file.reason}" for file in choose_files(files)[1]]
@@ -248,6 +249,6 @@ class _PromptPreparation:
 
 
 def _has_id(value: Mapping[str, Any]) -> bool:
-    """Whether `record_key` takes the record's own id."""
+    """Return whether `record_key` uses the record's own id."""
     given = value.get("id")
     return (isinstance(given, str) and bool(given)) or type(given) is int

@@ -1,8 +1,8 @@
-"""Presets: how a model was asked in training, kept beside it so that it can be asked in the same way.
+"""Presets: a model's prompts in training, saved with it so that it can be prompted in the same way.
 
-A preset holds what a dataset puts around the user's words, as messages with a place for them, or, where that
-takes a record (a user's profile, a case's articles), the settings that the prompt is made by. The messages
-are what the dataset's own reader makes of a record. Does not depend on models and terminals.
+A preset has what a dataset puts around the user's text, as messages with a placeholder, or, if that takes a
+record (a user's profile, a case's articles), the settings from which the prompt is made. The messages are
+made by the dataset's own reader. Does not depend on models and terminals.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ class PresetMessage(Model):
 
     role: str
     content: str
-    """In the last message `{text}` at the end, if the preset takes text, is where the user's words go."""
+    """If the preset takes text, the last message ends with the placeholder `{text}` for it."""
 
 
 class LegalPreset(Model):
-    """Cases are asked as `legalJudgement` does."""
+    """Cases, with the prompt of `legalJudgement`."""
 
     articles_uri: str
     """The file of articles that training read."""
     changed_articles_uri: str | None = None
-    """The file of changed articles, where prompts show both laws."""
+    """The file of changed articles, if prompts contain both laws."""
 
 
 class Preset(Model):
-    """One way in which a model was asked: `messages`, or what a record is needed for."""
+    """One form of prompt from training: `messages`, or what a record is needed for."""
 
     name: str
     about: str = ""
-    """What it is for, in a line."""
+    """Its purpose, in a line."""
     messages: list[PresetMessage] | None = None
     takes_text: bool = True
     """Whether the last of `messages` ends with `{text}`."""
     each_alone: bool = False
-    """Whether each question was a conversation of its own in training."""
+    """Whether each question was a separate conversation in training."""
     user_simulation: UserSimulationFormat | None = None
     legal_judgement: LegalPreset | None = None
     encoding: Encoding = "utf-8"
-    """What files of records and of articles that are not UTF-8 are in, as in training."""
+    """Encoding of files of records and articles that are not UTF-8, as in training."""
     columns: Columns | None = None
     """Names of fields in a record, as in training."""
     system_prompt: str | None = None
@@ -82,10 +82,10 @@ def save_presets(
     reports: Sequence[DatasetReport],
     below: Sequence[Path] = (),
 ) -> list[Preset]:
-    """Write the presets of a job's model into its folder, if it has any. Returns them.
+    """Write the presets of a job's model into its folder, if it has any. Return them.
 
     `below` are the folders of the model that the job starts from, the lowest first: presets found there are
-    kept where no new one has their name.
+    kept if no new one has their name.
     """
     presets = presets_of(datasets, reports)
     for each in reversed(below):
@@ -111,13 +111,13 @@ def read_presets(folder: Path) -> list[Preset]:
 
 
 def joined(upper: Sequence[Preset], lower: Sequence[Preset]) -> list[Preset]:
-    """Return `upper`, and those of `lower` whose names it does not have."""
+    """Return `upper`, and those of `lower` with other names."""
     names = {preset.name for preset in upper}
     return [*upper, *(preset for preset in lower if preset.name not in names)]
 
 
 def presets_of(datasets: Sequence[DatasetSpec], reports: Sequence[DatasetReport]) -> list[Preset]:
-    """Return a preset for each dataset and kind that put something around the user's words, equal ones once.
+    """Return a preset for each dataset and kind that put something around the user's text, equal ones once.
 
     A preset is named after its kind; a second one of that name gets `-2`.
     """
@@ -143,7 +143,7 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def _preset(kind: str, dataset: DatasetSpec) -> Preset | None:
-    """Return how samples of a kind are asked, None if by the user's words alone."""
+    """Return the preset of a kind of samples, None if the prompt is the user's text alone."""
     system = dataset.system_prompt
     if kind == USER:
         return Preset(
@@ -159,7 +159,7 @@ def _preset(kind: str, dataset: DatasetSpec) -> Preset | None:
         assert dataset.sampled.articles_uri is not None
         return Preset(
             name=LEGAL,
-            about="the facts of a case, judged by the articles of a record",
+            about="the facts of a case, judged under the articles of a record",
             each_alone=True,
             legal_judgement=LegalPreset(
                 articles_uri=dataset.sampled.articles_uri,
@@ -186,7 +186,7 @@ _ABOUT = {
 
 
 def _character(kind: str, dataset: DatasetSpec) -> Preset:
-    """Have the dataset's reader make the prompt of a record of the kind, with the place where its text is."""
+    """Have the dataset's reader make the prompt of a record of the kind, with a placeholder for its text."""
     spec = dataset.character
     assert spec is not None
     keys = character.background_keys(spec)
@@ -215,10 +215,10 @@ def card_section(presets: Sequence[Preset]) -> str:
     if not presets:
         return ""
     lines = [
-        "## How to ask it",
+        "## Prompts",
         "",
-        "Training put more than the user's words into its prompts. `tunesmith chat --as NAME` asks in the "
-        f"same way; other programs can send the messages below, with the user's words for `{PLACE}`.",
+        "Training put more than the user's text into its prompts. `tunesmith chat --as NAME` prompts in the "
+        f"same way; other programs can send the messages below, with the user's text for `{PLACE}`.",
     ]
     return "\n".join([*lines, *(line for preset in presets for line in _card_lines(preset))])
 
@@ -237,7 +237,7 @@ def _card_lines(preset: Preset) -> Iterator[str]:
 
 
 def _fenced(text: str, language: str) -> list[str]:
-    """Return a block that ends where it should, whatever the text holds."""
+    """Return a code block whose fence is safe for the text."""
     fence = "```"
     while fence in text:
         fence += "`"

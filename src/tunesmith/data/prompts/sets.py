@@ -1,9 +1,9 @@
-"""A folder of test sets: which of its files belong to which set, and what the labels of the sets are.
+"""A folder of test sets: the files of each set, and the sets' labels.
 
-A subfolder that holds a `label.json` is a set: all data files in it, but for the articles' files. Files
-beside the subfolders belong to no set. LawShift's own layout is read too: one `label.json` at the top that
-lists the subfolders by name, and in each subfolder `original.json`, before the law was changed, and
-`poisoned.json`, after: two sets. Does not depend on what a record holds.
+A subfolder with a `label.json` is a set: all data files in it, except the articles' files. Files beside the
+subfolders belong to no set. LawShift's own layout is read too: one `label.json` at the top that lists the
+subfolders by name, and in each subfolder `original.json`, before the law was changed, and `poisoned.json`,
+after: two sets. Does not depend on the content of records.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tunesmith.errors import DataError
 
 LABEL_KEY = "label.json"
 BEFORE, AFTER = "original", "poisoned"
-# Where the law stays as it was, what a set of this label holds: violations, terms of 3 to 10 years, or life.
+# Content of a set of this label if the law is unchanged: violations, terms of 3 to 10 years, or life.
 _BEFORE_CHANGE = {"V": "V", "NV": "V", "TU": "original", "TD": "original", "XT": "original", "NX": "XT"}
 _NO_SET = "it is in no set: its folder has no label.json"
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """Files that are read as one set. `name` is "" where there are no sets.
+    """Files that are read as one set. `name` is "" if there are no sets.
 
-    `label` is the direction of the set's changed law. `articles` and `changed` are files of the set's own
-    that stand for the ones the manifest names; `before` says that the law has not been changed for this set.
+    `label` is the direction of the set's changed law. `articles` and `changed` are the set's own files,
+    used instead of those of the manifest; `before`: the law is not changed for this set.
     """
 
     name: str
@@ -71,12 +71,12 @@ def find_sets(store: ReadableStore, entries: Sequence[Entry], spec: PromptsSpec)
     ]
     for each in found:
         if not each.entries:
-            raise DataError(f"The set {each.name} in {store.uri} holds no data file beside its {LABEL_KEY}.")
+            raise DataError(f"The set {each.name} in {store.uri} has no data file beside its {LABEL_KEY}.")
     return FoundSets(tuple(found), tuple(beside))
 
 
 def _labelled(store: ReadableStore, entries: Sequence[Entry], spec: PromptsSpec) -> dict[str, str | None]:
-    """The folders that are sets, each with its label; "." is the location itself."""
+    """Return the folders that are sets, each with its label; "." is the location itself."""
     if len(entries) == 1:
         return {}
     named = [entry.key for entry in entries if PurePosixPath(entry.key).name == LABEL_KEY]
@@ -98,7 +98,7 @@ def _read(store: ReadableStore, key: str) -> Any:
 
 
 def _listed(value: Any, entries: Sequence[Entry], folder: str) -> dict[str, str | None]:
-    """Labels of the subfolders that a list of `{name, label}` names; empty where it names none of them."""
+    """Return the labels of the subfolders in a list of `{name, label}`; empty if it has none of them."""
     if not isinstance(value, list):
         return {}
     below = {str(parent) for entry in entries for parent in PurePosixPath(entry.key).parents}
@@ -110,7 +110,7 @@ def _listed(value: Any, entries: Sequence[Entry], folder: str) -> dict[str, str 
 
 
 def _label(value: Any, where: str) -> str | None:
-    """The label in `"NV"`, `{"label": "NV"}` or a list that holds one of these; None where there is none."""
+    """Return the label in `"NV"`, `{"label": "NV"}` or a list of one of these; None if there is none."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, Mapping):
@@ -119,7 +119,7 @@ def _label(value: Any, where: str) -> str | None:
         return None
     if not isinstance(value, str) or value.strip() not in LABELS:
         shown = json.dumps(value, ensure_ascii=False)[:40]
-        raise DataError(f"{where}: the label is {shown}; known are {', '.join(LABELS)}.")
+        raise DataError(f"{where}: the label is {shown}; valid are {', '.join(LABELS)}.")
     return value.strip()
 
 
@@ -128,7 +128,7 @@ def _name(store: ReadableStore, folder: str) -> str:
 
 
 def _law_files(legal: LegalJudgementFormat | None) -> list[str]:
-    """Names of the articles' files, the old law's first."""
+    """Return the names of the articles' files, the old law's first."""
     uris = (legal.articles_uri, legal.changed_articles_uri) if legal is not None else ()
     return [uri.rstrip("/").rsplit("/", 1)[-1] for uri in uris if uri is not None]
 
@@ -136,7 +136,7 @@ def _law_files(legal: LegalJudgementFormat | None) -> list[str]:
 def _set(
     name: str, entries: Sequence[Entry], label: str | None, legal: LegalJudgementFormat | None
 ) -> PromptSet:
-    """One folder's set, with the files of articles it has of its own."""
+    """Return one folder's set, with its own files of articles."""
     laws = _law_files(legal)
     own = {PurePosixPath(entry.key).name: entry for entry in entries}
     data = tuple(e for e in entries if PurePosixPath(e.key).name not in (LABEL_KEY, *laws))
@@ -145,9 +145,9 @@ def _set(
 
 
 def _pair(found: PromptSet) -> list[PromptSet]:
-    """The two sets that LawShift keeps in one folder, before the change and after; else the set itself."""
+    """Return LawShift's two sets in one folder, before and after the change; else the set itself."""
     halves = {PurePosixPath(entry.key).name.partition(".")[0]: entry for entry in found.entries}
-    # A file of articles that the manifest does not name is no set of cases.
+    # A file of articles that the manifest does not name is not a set of cases.
     halves = {name: entry for name, entry in halves.items() if not name.startswith("articles")}
     if set(halves) != {BEFORE, AFTER}:
         return [found]

@@ -1,9 +1,9 @@
-"""Prompts on the local disk, opened by their position: a million of them cost a process some megabytes.
+"""Prompts on the local disk, read by position: a million of them take some megabytes per process.
 
-A folder of `rows` (a JSON line a prompt: id, record, messages, label), `tokens` (int32, all prompts end to
-end), where each begins in the two (`row_starts` and `token_starts`, int64, prompts + 1), `ids` (a JSON text a
-line), `digests` (two a prompt: of its id and of all it holds) and `facts.json`. The folder appears at once,
-when it is whole. Knows nothing of where they come from.
+A folder of `rows` (a JSON line per prompt: id, record, messages, label), `tokens` (int32, all prompts end to
+end), their offsets in the two (`row_starts` and `token_starts`, int64, prompts + 1), `ids` (a JSON string per
+line), `digests` (two per prompt: of its id and of its whole content) and `facts.json`. The folder is written
+atomically. Does not depend on where prompts come from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tunesmith.data.record import RecordProblem
 from tunesmith.data.report import counted
 from tunesmith.tokens.conversation import Message
 
-# What nests deeper is a mistake or malice, and would end the recursion of whoever writes or sends it.
+# Deeper nesting is a mistake or an attack, and would exceed the recursion limit when written or sent.
 DEEPEST = 100
 _NAMED = 3
 _FILES = ("rows", "tokens", "ids", "digests")
@@ -37,11 +37,11 @@ _ID_TYPE, _START_TYPE = np.dtype("<i4"), np.dtype("<i8")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked, and what a verifier needs to judge its reply.
+    """A prompt, and what a verifier needs to check its reply.
 
-    `id` is no other prompt's. `record` holds the record's own fields, `ids` the token ids of `messages` as
-    inference sends them, `label` the direction of a changed law, for cases that have one, `set` the name of
-    the test set it belongs to, "" where there are none.
+    `id` is unique. `record` has the record's own fields, `ids` the token ids of `messages` as sent in
+    inference, `label` the direction of a changed law, for cases that have one, `set` the name of the test set
+    it belongs to, "" if there are none.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PackedPrompt:
-    """A prompt as it goes to the disk: its row as a line of JSON, and its tokens as little-endian int32."""
+    """A prompt as written to disk: its row as a line of JSON, and its tokens as little-endian int32."""
 
     id: str
     row: bytes
@@ -62,7 +62,7 @@ class PackedPrompt:
 
 
 def pack(prompt: Prompt) -> PackedPrompt:
-    """A prompt's bytes. Raises RecordProblem for what JSON has no form for, and what is nested too deeply."""
+    """Return a prompt's bytes. Raises RecordProblem for what JSON cannot hold, and for too deep nesting."""
     messages = [[message.role, message.content] for message in prompt.messages]
     fields = {"id": prompt.id, "record": prompt.record, "messages": messages, "label": prompt.label}
     fields |= {"set": prompt.set} if prompt.set else {}
@@ -70,7 +70,7 @@ def pack(prompt: Prompt) -> PackedPrompt:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         row = text.encode() + b"\n"
     except UnicodeEncodeError:
-        raise RecordProblem("the text holds half of a surrogate pair (a lone \\ud800 to \\udfff)") from None
+        raise RecordProblem("the text contains a lone surrogate (\\ud800 to \\udfff)") from None
     except ValueError:
         raise RecordProblem("a number is NaN or infinite, which is not JSON; use a number or null") from None
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(prompt.record):
@@ -93,7 +93,7 @@ def _is_deep(record: dict[str, Any]) -> bool:
 
 
 class PromptWriter(FolderWriter):
-    """Writes one folder. Use as a context manager: without `finish`, nothing is left behind."""
+    """Writes one folder. Use as a context manager: without `finish`, nothing is kept."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, _FILES)
@@ -109,14 +109,14 @@ class PromptWriter(FolderWriter):
             self.files["digests"].write(digest_of(packed.id) + _content_digest(packed))
         self._row_starts.append(self._row_starts[-1] + len(packed.row))
         self._token_starts.append(self._token_starts[-1] + len(packed.tokens) // _ID_TYPE.itemsize)
-        # A row ends with its line break, and the tokens' size is told: no two lists of prompts look alike.
+        # A row ends with its line break, and the tokens' size is included: no two lists of prompts collide.
         self._digest.update(b"%b%d\n%b" % (packed.row, len(packed.tokens), packed.tokens))
 
     def __len__(self) -> int:
         return len(self._row_starts) - 1
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Give the folder its name, in place of what is there. Tokens are counted here, not by the caller."""
+        """Rename the folder, in place of an existing one. Tokens are counted here, not by the caller."""
         starts = np.asarray(self._token_starts)
         counted = {
             **facts,
@@ -133,7 +133,7 @@ class PromptWriter(FolderWriter):
 class Prompts(Sequence[Prompt]):
     """The prompts of a finished folder, in the order of the input. Any number of processes may open it.
 
-    Reads a prompt when it is asked for and keeps none. `digest` is a SHA-256 over all ids, records, messages,
+    Reads a prompt on access and caches none. `digest` is a SHA-256 over all ids, records, messages,
     labels and tokens, in order. `facts` are the preparation's counts: `records`, `prompts`, `bad` with the
     first `bad_records`, `skipped` by reason, `equal`, `tokens`, `longest` (tokens of a prompt at most),
     `unread` fields by name and `skipped_files`. Close it when done.
@@ -159,7 +159,7 @@ class Prompts(Sequence[Prompt]):
     def __getitem__(self, position: slice) -> list[Prompt]: ...
 
     def __getitem__(self, position: int | slice) -> Prompt | list[Prompt]:
-        """One prompt, or those of a slice."""
+        """Return one prompt, or those of a slice."""
         chosen = range(len(self))[position]
         return self._prompt(chosen) if isinstance(chosen, int) else [self._prompt(at) for at in chosen]
 
@@ -171,25 +171,25 @@ class Prompts(Sequence[Prompt]):
         return Prompt(row["id"], row["record"], messages, ids, row["label"], row.get("set", ""))
 
     def ids(self) -> Iterator[str]:
-        """The ids of all prompts, in order, without reading the prompts."""
+        """Yield the ids of all prompts, in order, without reading the prompts."""
         with (self.folder / "ids").open("rb") as file:
             for line in file:
                 yield json.loads(line)
 
     @property
     def digests(self) -> Path:
-        """A file of two digests per prompt, in order: of its id, and of all it holds, its id among it."""
+        """Return the file of two digests per prompt, in order: of its id, and of its content, id included."""
         return self.folder / "digests"
 
     def shard(self, number: int, size: int) -> range:
-        """The positions of shard `number` of those with `size` prompts each, the last one being smaller.
+        """Return the positions of shard `number`, with `size` prompts each, the last one possibly smaller.
 
         Empty past the last shard.
         """
         return range(len(self))[number * size : (number + 1) * size]
 
     def sentences(self) -> list[str]:
-        """The facts in words; what is zero is left out. The first one is always there."""
+        """Return the facts as text; zeros are left out, except for the first."""
         facts = self.facts
         lines = [
             f"{counted(facts['records'], 'record')} → {counted(len(self), 'prompt')}",
@@ -219,9 +219,9 @@ class Prompts(Sequence[Prompt]):
 
 
 def _read(file: FileIO, starts: Any, at: int, size: int) -> bytes:
-    """What begins at `starts[at]` and ends where the next one begins, in units of `size` bytes.
+    """Return what begins at `starts[at]` and ends at the next start, in units of `size` bytes.
 
-    Not mapped into memory: read pages would then count as the process's own, up to the whole file.
+    Not mapped into memory: pages read would then count as the process's memory, up to the whole file.
     """
     start, end = int(starts[at]) * size, int(starts[at + 1]) * size
     return os.pread(file.fileno(), end - start, start)
