@@ -105,5 +105,5 @@ def test_a_second_stage_resumes_bit_for_bit(home: Path) -> None:
     (out / "manifest.json").unlink()
     ended = run_cli("run", "-f", "full.yaml", folder=home, timeout=600)
     assert ended.code == 0, ended.text + logs_of(home)
-    assert "Going on after step 1." in logs_of(home)
+    assert "Resuming after step 1." in logs_of(home)
     assert (out / "final_model/adapter_model.safetensors").read_bytes() == final

@@ -272,7 +272,7 @@ def test_an_engine_that_dies_again_and_again_ends_the_attempt_with_the_cause(
         assert attempt.ended() == [1]
     word = job.word()
     assert (word["reason"], word["permanent"]) == ("ProcessDied", False)
-    assert "Engine 0 was ended by SIGKILL" in word["message"]
+    assert "Engine 0 was killed by SIGKILL" in word["message"]
     assert job.log().count("is started again") == 3
 
 
@@ -290,9 +290,7 @@ def test_an_engine_that_hangs_is_started_again_and_its_rows_are_sampled_again(
             os.kill(pid, signal.SIGSTOP)
         assert attempt.ended() == [0], job.log()
     assert len(stopped) == (how == "its process")
-    assert (
-        job.log().count("It has given no token and no reply for 3 s (stuckSeconds). It is started again") == 1
-    )
+    assert job.log().count("It generated no token and no reply for 3 s (stuckSeconds). It is restarted") == 1
     assert job.word()["progress"]["engineRestarts"] == 1
     assert job.statistics()["generations"] == 60 * 4
 

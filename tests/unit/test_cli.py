@@ -239,7 +239,7 @@ MISTAKES = {
     "cycle-of-two": ("validate -f pair.yaml", "wait for each other: FineTuneJob"),
     "twice": ("render -f job.yaml -f copy.yaml", "metadata.name: is already defined in job.yaml"),
     "run-reference-to-nowhere": ("run -f nowhere.yaml", "FineTuneJob gone is not in these files"),
-    "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not do spec.model."),
+    "run-code": ("run -f job.yaml --set model.trustRemoteCode=true", "this version does not support spec."),
     "seed": ("run -f job.yaml --seed foo", "--seed foo: write s3://bucket/key=PATH"),
     "seed-not-there": ("run -f job.yaml --seed s3://buc/k=gone", "there is no file or folder gone"),
     "preview-seed": ("preview -f job.yaml --seed s3://buc/k=gone", "there is no file or folder gone"),

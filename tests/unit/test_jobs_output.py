@@ -44,7 +44,7 @@ def foreign(store):
 SETUPS = {"nothing": lambda store: None, "foreign": foreign, "begun": begun, "finished": finished}
 SETUPS["other begun"] = lambda store: begun(store, OTHER)
 SETUPS["other finished"] = lambda store: finished(store, OTHER)
-FOREIGN, FAIL = "holds files that are not of Tunesmith", "output.onExisting is fail"
+FOREIGN, FAIL = "contains files that are not Tunesmith's", "output.onExisting is fail"
 FIELDS = r"other settings: spec\.datasets\[0\]\.uri, spec\.training\.learningRate"
 CASES = [
     # there, onExisting, for another job, for the job that began it: a State or the message of a refusal
@@ -137,8 +137,8 @@ def test_replacing_that_was_interrupted_is_gone_on_with(store, setup, deletions)
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"data": "d2", "model": "m1"}, "something else: the content of the datasets"),
-        ({"data": "d1", "model": "m2"}, "something else: the model's files"),
+        ({"data": "d2", "model": "m1"}, "different input: the content of the datasets"),
+        ({"data": "d1", "model": "m2"}, "different input: the model's files"),
         ({"data": "d2", "model": "m2"}, "the content of the datasets, the model's files"),
     ],
 )

@@ -19,15 +19,15 @@ PAUSES = {
     "of a moment": (Pause(-1.0, 2.0, refused=True), None),
     "lasts": (
         Pause(-15.0, 0.5, refused=False),
-        ("EndpointUnavailable", "2026-05-01T11:59:45Z", "fails or does not answer", "with growing pauses"),
+        ("EndpointUnavailable", "2026-05-01T11:59:45Z", "fails or does not respond", "with growing pauses"),
     ),
     "will last": (
         Pause(0.0, 30.0, refused=True),
-        ("EndpointPaused", "2026-05-01T12:00:00Z", "refuses to be asked so often", "with growing pauses"),
+        ("EndpointPaused", "2026-05-01T12:00:00Z", "limits the rate of requests", "with growing pauses"),
     ),
     "until later": (
         Pause(-60.0, 3600.0, refused=True),
-        ("EndpointPaused", "2026-05-01T11:59:00Z", "refuses", "at 2026-05-01T13:00:00Z"),
+        ("EndpointPaused", "2026-05-01T11:59:00Z", "limits the rate", "at 2026-05-01T13:00:00Z"),
     ),
 }
 

@@ -85,7 +85,7 @@ def test_a_secret_that_is_not_set_is_missing_unless_nobody_is_asked(monkeypatch)
         changed(DIALOGUE, endpoints=endpoints),
     ):
         (lack,) = {lack.message for lack in preflight.problems(spec_of(manifest))}
-        assert lack == "Key api of Secret keys is not there; outside a cluster set TUNESMITH_SECRET_KEYS_API"
+        assert lack == "Key api of Secret keys is missing; outside a cluster, set TUNESMITH_SECRET_KEYS_API"
     assert preflight.problems(spec_of(DIALOGUE, endpoints=endpoints, dryRun=True)) == []
 
 

@@ -152,7 +152,7 @@ def test_a_character_needs_a_name(call):
     assert ended.code == 0
     assert "2 records → 1 conversation" in ended.lines
     assert "1 left out: another speaker" in ended.lines
-    assert call("check", "x.jsonl", "--name", "Nobody").lines[-1] == "There is nothing to use."
+    assert call("check", "x.jsonl", "--name", "Nobody").lines[-1] == "There are no usable records."
     both = call("check", "x.jsonl", "--name", "Paimon", "--set", "speakers=[Zhongli]")
     assert "2 records → 2 conversations" in both.lines
 
@@ -168,7 +168,7 @@ def test_shapes_are_counted_and_bad_records_named(call):
     assert "3 bad records:" in ended.lines
     places = [line for line in ended.lines if line.startswith("x.jsonl, line")]
     assert [place.split(":")[0] for place in places] == [f"x.jsonl, line {n}" for n in (4, 5, 6)]
-    assert ended.lines[-1] == "Mend them, or let a job leave them out: maxBadRecords: 3."
+    assert ended.lines[-1] == "Fix them, or have the job skip them with maxBadRecords: 3."
 
 
 @pytest.mark.parametrize("count", [20, 21, 60])

@@ -1,1 +1,1 @@
-"""The programs that run in the pods, one a kind."""
+"""The programs that run in the pods, one per kind."""

@@ -1,6 +1,6 @@
 """The pod's program: `torchrun -m tunesmith.jobs /etc/tunesmith/run.json`.
 
-Reads the resolved run, does it, and says how it ended. The only catch-all of the jobs is here.
+Reads the resolved run, executes it, and reports how it ended. The jobs' only catch-all is here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("tunesmith")
 
 
 def _log_to(world: World) -> None:
-    """Everything a rank prints goes to its own file where a folder is given, else to the pod's log."""
+    """Redirect a rank's output to its own file if a folder is given, else to the pod's log."""
     if world.log_dir is not None:
         world.log_dir.mkdir(parents=True, exist_ok=True)
         path = world.log_dir / f"rank-{world.rank}.log"
@@ -39,7 +39,7 @@ def _log_to(world: World) -> None:
 
 
 def _run(run: Run, world: World, progress: Progress) -> str:
-    """Do the job; returns the digest of the published manifest."""
+    """Run the job; return the digest of the published manifest."""
     refuse_unsupported(run.kind, run.spec)
     if world.local_rank == 0:
         refuse_unready(run.spec)
@@ -57,7 +57,7 @@ def _run(run: Run, world: World, progress: Progress) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0: done, 1: not done; the termination log says why."""
+    """Return exit code 0 for success, else 1; the termination log has the reason."""
     parser = argparse.ArgumentParser(prog="python -m tunesmith.jobs", description=__doc__)
     parser.add_argument("run_json", type=Path, help="the resolved run, as `tunesmith render` shows it")
     path = parser.parse_args(arguments).run_json
@@ -69,20 +69,20 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             serve(progress, world.progress_host, world.progress_port)
         except OSError as error:
-            log.warning("Progress is not served: port %s: %s", world.progress_port, error.strerror)
+            log.warning("Cannot serve progress on port %s: %s", world.progress_port, error.strerror)
     try:
         run = parse_run(path.read_bytes())
-        # Checkpoints come from the output, which others may write to: no library runs what a pickle says.
+        # Checkpoints come from the output, which others may write to: no library may run code from a pickle.
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         if run.rules is not None:
-            os.environ[ENV_RULES] = run.rules.text()  # and so of every process that is started from here
+            os.environ[ENV_RULES] = run.rules.text()  # inherited by every process that is started from here
         digest = _run(run, world, progress)
-    except BaseException as error:  # the process's edge
+    except BaseException as error:  # the edge of the process
         termination = of_error(error)
         if isinstance(error, TunesmithError):
             log.error("%s: %s", termination.reason, error.message)
         else:
-            log.exception("The program ended with an error.")
+            log.exception("The program failed.")
         write_termination(world.termination_log, termination)
         return 1
     if world.rank == 0:
@@ -95,5 +95,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Other threads (uploads, process groups) must not hold up or change the end.
+    # Other threads (uploads, process groups) must not delay or change the exit.
     os._exit(code)

@@ -1,7 +1,7 @@
-"""Prompts or seeds that were added since an output was begun: its replies stay, what is missing is generated.
+"""Prompts or seeds added since an output was started: its replies stay, what is missing is generated.
 
-The journal holds a list of the records it was begun with, two digests each, so that nothing needs to be read
-to see whether one of them is missing now or has changed.
+The journal has a list of the records it was started with, two digests each, so that missing or changed
+records are detected without reading anything.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ RecordDigests = tuple[bytes, bytes]
 
 
 class Records(Protocol):
-    """What is generated from (`prompts.Prompts`, `seed_store.Seeds`)."""
+    """The records to generate from (`prompts.Prompts`, `seed_store.Seeds`)."""
 
     digest: str
 
     @property
     def digests(self) -> Path:
-        """A file of two digests per record, in order: of what it is known by, and of all it holds."""
+        """Return the file of two digests per record, in order: of its identity, and of its content."""
         ...
 
     def ids(self) -> Iterator[str]:
-        """The records' names, in the same order."""
+        """Yield the records' names, in the same order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RecordKind:
-    """Which records: the word for them, and what may grow with them."""
+    """A kind of records: its noun, and what may grow with them."""
 
     noun: str
     growth: Growth
@@ -67,16 +67,16 @@ def sources_of(source: RecordsSource, options: StorageOptions) -> str | None:
 
 
 def may_have_more(found: ExistingOutput, uid: str, sources: str | None) -> bool:
-    """Whether records may have been added to a finished output: then they are read.
+    """Return whether records may have been added to a finished output: then they are read.
 
-    Not after the job `uid` has finished it itself, nor if it is not known what was read.
+    Not after the job `uid` has finished it itself, nor if it is unknown what was read.
     """
     known = found.fingerprint.get(SOURCES)
     return None not in (known, sources) and known != sources and not (uid and uid == found.owner)
 
 
 def with_added(found: ExistingOutput, records: Records) -> ExistingOutput:
-    """`found`, whose data has grown if these are other records than it was begun with."""
+    """Return `found`, with grown data if these records differ from those it was started with."""
     begun = found.state in (OutputState.RESUME, OutputState.FINISHED)
     return found.outgrow("data") if begun and found.fingerprint.get("data") != records.digest else found
 
@@ -84,7 +84,7 @@ def with_added(found: ExistingOutput, records: Records) -> ExistingOutput:
 def check_growth(store: Store, found: ExistingOutput, records: Records, kind: RecordKind) -> None:
     """Raise OutputConflictError if what has grown cannot be continued: a record is missing or has changed."""
     if found.grown and found.outgrown and next(store.list(f"{JOURNAL}/"), None) is None:
-        raise conflict(store, f"is finished and has no {JOURNAL}/ any more, from which it could be continued")
+        raise conflict(store, f"is finished and has no {JOURNAL}/ any more to continue from")
     if "data" not in found.grown:
         return
     key = _key(str(found.fingerprint.get("data")), kind)
@@ -96,7 +96,7 @@ def check_growth(store: Store, found: ExistingOutput, records: Records, kind: Re
 
 
 def save_list(store: Store, records: Records, kind: RecordKind) -> None:
-    """Store what `check_growth` of a later job compares with."""
+    """Store what a later job's `check_growth` compares with."""
     key = _key(records.digest, kind)
     if not store.exists(key):
         store.put_file(key, records.digests)
@@ -113,7 +113,7 @@ def _pairs(data: bytes) -> Iterator[RecordDigests]:
 
 
 def _check_kept(store: Store, before: list[RecordDigests], records: Records, kind: RecordKind) -> None:
-    """Raise OutputConflictError unless all of `before` are among `records` as they were."""
+    """Raise OutputConflictError unless all of `before` are among `records`, unchanged."""
     ids, whole = KeySet(), KeySet()
     for id_, content in _pairs(records.digests.read_bytes()):
         ids.add(id_)
@@ -128,7 +128,7 @@ def _check_kept(store: Store, before: list[RecordDigests], records: Records, kin
 
 
 def _named(ids: set[bytes], records: Records) -> str:
-    """Some records by their ids, the first few of them."""
+    """Return the ids of the first few records."""
     pairs = zip(_pairs(records.digests.read_bytes()), records.ids(), strict=True)
     names = [name for (id_, _), name in pairs if id_ in ids]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""

@@ -1,4 +1,4 @@
-"""What comes before the first step of a FineTuneJob: plan, claim of the output, newest checkpoint, model."""
+"""Prepare the training of a FineTuneJob: plan, claim of the output, newest checkpoint, model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
 
 
 def _skip_imports(session: TrainingSession, inputs: Inputs) -> None:
-    """Keep packages out that this model and method have no use for; what is imported later takes part."""
+    """Block imports of packages that this model and method do not need."""
     spec = session.spec
     skip_imports(
         *unneeded_packages(
@@ -113,7 +113,7 @@ def _checkpoints(session: TrainingSession, ranks: Ranks) -> Checkpoints:
 def _newest(session: TrainingSession, checkpoints: Checkpoints, folder: Path) -> Path | None:
     """Fetch the newest checkpoint. Return its folder, None if there is none."""
     newest = checkpoints.newest(folder)
-    log.info("Starting at the first step." if newest is None else f"Going on after step {newest}.")
+    log.info("Starting at the first step." if newest is None else f"Resuming after step {newest}.")
     session.hang_detector.beat(newest or 0, "building the model")
     return None if newest is None else folder / checkpoint_key(newest)
 

@@ -1,4 +1,4 @@
-"""The card of a model (README.md): what it was made from, and by what."""
+"""The model card (README.md): what the model was made from, and by what."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CARD = "README.md"
 
 
 def ends_note(tokens: Sequence[tuple[str, int]], *, adapter: bool) -> str:
-    """Say with which tokens, each with its id, a reply ends, and how to make sure that it does."""
+    """Describe the tokens, with ids, at which a reply ends, and how to stop generation there."""
     listed = " or ".join(f"`{text}` ({id_})" for text, id_ in tokens)
     note = f"A reply ends with {listed}; `generation_config.json` names all of them."
     if not adapter:
         return note
     return (
-        f"{note} With an adapter, transformers and vLLM read that file of the base model instead: give "
-        "`generate` this folder's, `generation_config=GenerationConfig.from_pretrained(folder)`, and vLLM "
+        f"{note} With an adapter, transformers and vLLM read that file of the base model instead: pass "
+        "this folder's to `generate`, `generation_config=GenerationConfig.from_pretrained(folder)`; to vLLM "
         "`--generation-config` and `--tokenizer` with this folder."
     )
 
@@ -35,7 +35,7 @@ def model_card(
     datasets: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> str:
-    """Return the card as Markdown, the hub's fields in front. `made` is a phrase, `notes` are sentences."""
+    """Return the card as Markdown, the hub's metadata first. `made` is a phrase, `notes` are sentences."""
     lines = [
         "---",
         f"base_model: {json.dumps(base_name(base), ensure_ascii=False)}",

@@ -1,6 +1,6 @@
-"""Lines of JSON between a pod's program and its engine processes, over a socket that only they have.
+"""Lines of JSON between a pod's program and its engine processes, over a private socket.
 
-Not standard output: the libraries of an engine print there what they like.
+Not standard output: an engine's libraries print there.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ _LONGEST = 1 << 20
 
 
 class Channel:
-    """One end. `receive` gives None when the other end is gone; what is sent then is lost in silence."""
+    """One end. `receive` returns None once the other end is closed; what is sent then is silently lost."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     @classmethod
     async def over(cls, connection: socket.socket) -> Channel:
-        """The end at `connection`, which belongs to it from now on."""
+        """Take ownership of `connection`."""
         return cls(*await asyncio.open_connection(sock=connection, limit=_LONGEST))
 
     def send(self, **message: Any) -> None:
-        """Send one message; never waits."""
+        """Send one message without blocking."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message."""
+        """Return the next message."""
         try:
             line = await self._reader.readline()
             return json.loads(line) if line.endswith(b"\n") else None
@@ -38,7 +38,7 @@ class Channel:
             return None
 
     async def close(self) -> None:
-        """Send what is left and let go."""
+        """Send what is left and close."""
         try:
             await self._writer.drain()
             self._writer.close()

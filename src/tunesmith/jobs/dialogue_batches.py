@@ -1,4 +1,4 @@
-"""Endpoints of a DialogueGenJob that are asked in batches, and what that means for its engines."""
+"""Endpoints of a DialogueGenJob with the batch API, and their effect on its engines."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from tunesmith.tokens.chat import ChatTokenizer
 
 
 def uses_batches(spec: DialogueGenSpec) -> bool:
-    """Whether a role is played through a batch interface."""
+    """Return whether a role uses a batch API."""
     used = [spec.endpoints[getattr(spec.roles, str(role)).endpoint] for role in ROLES]
     return any(each.openai is not None and each.openai.batch is not None for each in used)
 
 
 def awaited(clients: Iterable[ModelClient]) -> str | None:
-    """What batches are awaited, in words."""
+    """Describe the awaited batches."""
     batches = [each for each in dict.fromkeys(clients) if isinstance(each, BatchModelClient)]
     return "; ".join(filter(None, (each.waiting() for each in batches))) or None
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """What clients share where some wait for batches: the job's journal, and when all of them wait.
+    """State shared by clients if some wait for batches: the job's journal, and when all of them wait.
 
-    `earlier` gives the rows of earlier attempts, `wait` does work with the storage however long it is away.
+    `earlier` returns the rows of earlier attempts, `wait` retries work with the storage until it succeeds.
     """
 
     job: str
@@ -53,7 +53,7 @@ class Batching:
     async def client(
         self, server: Endpoint, endpoint: EndpointSpec, batch: BatchSpec, budget: Budget | None
     ) -> BatchModelClient:
-        """The endpoint, with what earlier attempts have sent to it."""
+        """Return the endpoint, with what earlier attempts have sent to it."""
         process = None if budget is None else budget.process
         client = BatchModelClient(
             server,
@@ -72,7 +72,7 @@ class Batching:
     def resting(
         self, name: str, engine: Engine, start: Callable[[], Awaitable[tuple[Engine, ChatTokenizer]]]
     ) -> Engine:
-        """The engine of an endpoint, closed while only batches are awaited."""
+        """Return the engine of an endpoint, closed while only batches are awaited."""
 
         async def again() -> Engine:
             return (await start())[0]

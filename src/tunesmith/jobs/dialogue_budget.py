@@ -1,4 +1,4 @@
-"""The budget of a DialogueGenJob in its journal: what is spent and lost, over all attempts and all growth."""
+"""The budget of a DialogueGenJob in its journal: spent and lost money, over all attempts and all growth."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tunesmith.jobs.retry import Retry
 def open_budget(
     spec: DialogueGenSpec, disk: str, journal: Journal, earlier: CommittedRows, wait: Retry
 ) -> Budget | None:
-    """What counts the money, if there is a price, and is a wall, if there is a budget.
+    """Return what tracks the money, if there is a price, and limits it, if there is a budget.
 
-    `disk` names where the journal's rows are written (`disk.disk_name`). A record of the budget is waited for
-    like every other row, and nothing is spent meanwhile that no record covers.
+    `disk` names where the journal's rows are written (`disk.disk_name`). A record of the budget is awaited
+    like every other row, and until then nothing is spent that no record covers.
     """
     limit = picodollars(spec.budget.max_usd, up=False) if spec.budget else None
     if limit is None and not _prices(spec):
         return None
 
     def write(record: Mapping[str, Any]) -> None:
-        """Where the next process looks: the storage, since this disk may be gone with its pod."""
+        """Write to where the next process looks: the storage, since this disk may be lost with its pod."""
         journal.append(budget_key(record["number"]), record, durable=True)
         wait("Record of the budget", journal.send)
 
@@ -38,12 +38,12 @@ def open_budget(
 
 
 def money_before(spec: DialogueGenSpec, disk: str, rows: CommittedRows) -> PastSpending:
-    """What was spent and lost by all processes whose rows these are."""
+    """Return what was spent and lost by all processes with these rows."""
     return spending(rows, _prices(spec)).past(disk)
 
 
 def lost_in_flight(spec: DialogueGenSpec, disk: str, rows: CommittedRows) -> LostInFlight:
-    """What calls were lost with killed processes, as the budget counts them."""
+    """Return the calls lost with killed processes, as the budget counts them."""
     before = money_before(spec, disk, rows)
     return LostInFlight(before.lost_calls, before.lost)
 

@@ -1,4 +1,4 @@
-"""Who plays the roles of a DialogueGenJob: servers that are asked, engines that are started in the pod."""
+"""Clients for the roles of a DialogueGenJob: servers, and engines that are started in the pod."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from tunesmith.tokens.chat import ChatTokenizer
 
 _LOOK_SECONDS = 1.0
 SHOWN_SECONDS = 15.0
-"""A pause that lasts so long is told."""
-_LONG_SECONDS = 120.0  # longer than any pause but those that a server asks for
+"""Seconds after which a pause is reported."""
+_LONG_SECONDS = 120.0  # longer than any pause but those that a server requests
 
 
 async def open_clients(
@@ -46,9 +46,9 @@ async def open_clients(
     batching: Batching,
     opened: AsyncExitStack,
 ) -> dict[Role, ModelClient]:
-    """The client of each role: one per endpoint, whatever it plays; `opened` closes them.
+    """Return the client of each role: one per endpoint, whatever its roles; `opened` closes them.
 
-    `day` is for chat templates that name it.
+    `day` is for chat templates that print it.
     """
     roles: dict[Role, RoleSpec] = {role: getattr(spec.roles, str(role)) for role in ROLES}
     made: dict[str, ModelClient] = {}
@@ -78,7 +78,7 @@ async def open_clients(
 def tell_pauses(
     progress: Progress, clients: Mapping[Role, ModelClient], clock: Callable[[], float] = time.time
 ) -> None:
-    """Tell which endpoints are paused, and since when; pauses of a moment are nobody's trouble."""
+    """Report which endpoints are paused, and since when; short pauses are not reported."""
     limiters = {
         client.server.name: client.limiter
         for client in clients.values()
@@ -89,13 +89,13 @@ def tell_pauses(
 
 
 def trouble_of(name: str, pause: Pause | None, now: float) -> Trouble | None:
-    """The trouble that a pause is, its times in seconds from `now`, which is in seconds since 1970."""
+    """Return the trouble for a pause, its times in seconds from `now`, which is in seconds since 1970."""
     if pause is None or max(0.0, pause.until) - pause.since < SHOWN_SECONDS:
         return None
-    why = "refuses to be asked so often" if pause.refused else "fails or does not answer"
+    why = "limits the rate of requests" if pause.refused else "fails or does not respond"
     when = "with growing pauses" if pause.until < _LONG_SECONDS else f"at {format_time(now + pause.until)}"
     reason = Reason.ENDPOINT_PAUSED if pause.refused else Reason.ENDPOINT_UNAVAILABLE
-    message = f"Endpoint {name} {why}. Nothing else is sent to it meanwhile; it is asked again {when}."
+    message = f"Endpoint {name} {why}. No other requests are sent to it meanwhile; it is retried {when}."
     return Trouble.of(reason, message, now + pause.since)
 
 
@@ -109,7 +109,7 @@ async def _engine(
     longest: int,
     opened: AsyncExitStack,
 ) -> tuple[Engine, ChatTokenizer]:
-    """The engine of an endpoint, for replies of up to `longest` tokens; each request has its temperature."""
+    """Start an endpoint's engine, for replies of up to `longest` tokens; each request has a temperature."""
     settings = endpoint.vllm or endpoint.transformers
     assert settings is not None
     options, folder = storage_options(spec.storage), world.node_folder / f"model-{name}"
@@ -142,13 +142,13 @@ async def _engine(
 
 
 async def _end_when_stuck(name: str, engine: Engine, seconds: float, world: World) -> None:
-    """End the program when an engine hangs in one of its own threads, which nothing else can end."""
+    """Exit the program if an engine hangs in one of its own threads, which nothing else can end."""
     while engine.heartbeat.silent < seconds:
         await asyncio.sleep(_LOOK_SECONDS)
     end_now(
         world.termination_log,
         StuckError(
-            f"Endpoint {name} has given no token and no reply for {seconds:g} s (stuckSeconds). What is done "
+            f"Endpoint {name} generated no token and no reply for {seconds:g} s (stuckSeconds). What is done "
             "is kept; the next attempt samples the rest."
         ),
     )

@@ -1,6 +1,6 @@
-"""DialogueGenJob, from top to bottom: look at the output, get seeds and prompts, ask, merge, publish.
+"""DialogueGenJob, from top to bottom: inspect the output, prepare seeds, generate, merge, publish.
 
-One pod, one program. Engines that the job brings itself run in it; every other model is behind an endpoint.
+One pod, one program. The job's own engines run in it; every other model is behind an endpoint.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ log = logging.getLogger(__name__)
 
 
 def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
-    """Do a DialogueGenJob. Returns the digest of the published manifest."""
+    """Run a DialogueGenJob. Return the digest of the published manifest."""
     spec = cast(DialogueGenSpec, run.spec)
     stop = StopFlag()
     store = RetryingStore(
@@ -104,12 +104,12 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
 
 
 def _job(run: Run, world: World) -> str:
-    """What tells this job from others of its name."""
+    """Return what distinguishes this job from others of its name."""
     return world.job_uid or run.name
 
 
 def _claim(session: DialogueSession, seeds: StoredSeeds, templates: Templates, sources: str | None) -> None:
-    """Make the output this job's. What it holds already is continued: more rounds, more seeds."""
+    """Claim the output. An existing one is continued: more rounds, more seeds."""
     store, found = session.store, session.found
     check_growth(store, found, seeds, SEEDS)
     fingerprint = {"spec": session.run.result_fields(), "data": seeds.digest, "prompts": templates.digest}
@@ -120,7 +120,7 @@ def _claim(session: DialogueSession, seeds: StoredSeeds, templates: Templates, s
 
 
 def _dry_run(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds) -> str:
-    """Publish what would be asked, in a folder of its own: the real job still finds an output of nobody."""
+    """Publish the planned requests in a separate folder: the real job still finds an unclaimed output."""
     found = dry_run(session.spec, plan, seeds)
     for sentence in [*session.prices(), *sentences(found)]:
         log.info("%s", sentence)
@@ -139,7 +139,7 @@ def _generate(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds) 
     session.disk = disk_name(world.journal, epoch.journal)
     journal = Journal(session.store, epoch, "pod-0", world.journal / "dialogues")
     try:
-        # What a killed process left on this disk is committed first: then there is one place to look.
+        # What a killed process left on this disk is committed first: then all rows are in one place.
         session.retry("Upload of rows", journal.send)
         earlier = _rows(session, epoch, "earlier")
         try:

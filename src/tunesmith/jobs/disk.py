@@ -1,4 +1,4 @@
-"""Whether a later process finds the rows of a local journal as an earlier one left them, all of them."""
+"""Detect whether a later process finds all rows of a local journal as an earlier one left them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NAME = "disk"
 
 
 def disk_name(folder: Path, journal: str) -> str:
-    """A name for where a journal's rows are written; ask for it before the journal is opened.
+    """Return an id of the disk on which a journal's rows are written; call it before the journal is opened.
 
-    It is another one after the folder was lost, after another journal was written there (which removes the
-    rows of the one before), and after the machine started again. As long as it is the same, kill -9 has cost
-    no row: it was with the kernel, flushed or not. The name is kept in a file of the folder.
+    It changes if the folder was lost, if another journal was written there (which removes the earlier rows),
+    and after a reboot. As long as it is the same, kill -9 has lost no row: the kernel had it, flushed or not.
+    The id is in a file of the folder.
     """
     path = folder / _NAME
     with explained("write", path):

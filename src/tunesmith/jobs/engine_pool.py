@@ -1,7 +1,7 @@
-"""The engine processes of one pod: started, given shards, started again when they die, stopped.
+"""The engine processes of one pod: start, feed with shards, restart, stop.
 
-A shard that an engine has not finished when it dies goes to the process that takes its place, which finds in
-its journal what is done already. Knows nothing of models and rows.
+An unfinished shard of an engine that dies goes to its replacement, which finds in its journal what is already
+done. Does not depend on models and rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tunesmith.names import Reason
 
 log = logging.getLogger(__name__)
 MOST_STARTS = 4
-"""Starts in a row after each of which an engine dies without having done a single prompt."""
+"""Consecutive starts after which an engine died without finishing a single prompt."""
 RESTARTED = (
     Reason.PROCESS_DIED,
     Reason.OUT_OF_MEMORY,
@@ -38,9 +38,9 @@ RESTARTED = (
     Reason.STORAGE_UNAVAILABLE,
     Reason.STUCK,
 )
-"""What a new process may not meet again. A full disk or a storage that refuses would be met at once."""
+"""Errors that a new process may not hit again, unlike a full disk or a storage that rejects."""
 STOP_SECONDS = 22.0
-"""For engines that are told to stop: torchrun kills this program after 30."""
+"""For engines to stop: torchrun kills this program after 30."""
 _EVERY = 0.2
 _STOPPED_SECONDS = 5.0
 
@@ -48,11 +48,11 @@ NextShard = Callable[[], range | None]
 
 
 class EnginePool:
-    """`number` engine processes, each with its part of the devices.
+    """`number` engine processes, each with its share of the devices.
 
-    `next_shard` is asked for positions of prompts, None when there are no more. `command` is what starts one
-    engine; it gets its number, a descriptor and this process's id as further arguments. One that gives no
-    token and no reply for `stuck_seconds`, though it is asked for some, or says nothing at all, is killed.
+    `next_shard` returns positions of prompts, None if there are no more. `command` starts one engine, with
+    its number, a descriptor and this process's id as additional arguments. An engine that generates no token
+    and no reply for `stuck_seconds` despite requests, or reports nothing at all, is killed.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class EnginePool:
         self._before: Counter[str] = Counter()
 
     def run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
-        """Until all shards are done. `check` is called all the time: when it raises, the engines are stopped.
+        """Run until all shards are done. `check` is called continuously; if it raises, engines are stopped.
 
-        `tell` gets the engines' counts, summed up, with `ready` for those that have been asked for replies.
-        Raises what an engine said when trying again cannot help, or did not.
+        `tell` gets the engines' total counts, with `ready` for those that have received requests. Raises an
+        engine's error if a retry cannot help, or did not.
         """
         asyncio.run(self._run(check, tell))
 
     @property
     def trouble(self) -> Trouble | None:
-        """What an engine waits for, or why one is being started again; the oldest."""
+        """Return what an engine waits for, or why one is being restarted; the oldest."""
         return min(self._troubles.values(), key=lambda each: each.since, default=None)
 
     async def _run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
@@ -99,7 +99,7 @@ class EnginePool:
             await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _keep(self, number: int) -> None:
-        """One engine after the other, until one of them has done all there is."""
+        """Run one engine after the other, until all is done."""
         returned: list[range] = []
         in_vain = 0
         while True:
@@ -117,12 +117,12 @@ class EnginePool:
             self._before += self._tallies.pop(number, Counter()) + Counter(restarts=1)
             if in_vain == MOST_STARTS:
                 raise error
-            message = f"{error.message} It is started again, and what it was asked for is sampled again."
+            message = f"{error.message} It is restarted, and its unfinished requests are sampled again."
             log.warning("Engine %d: %s", number, message)
             self._troubles[number] = Trouble.of(error.reason, f"Engine {number}: {message}", time.time())
 
     async def _serve(self, number: int, engine: _Process, returned: list[range]) -> TunesmithError | None:
-        """Give an engine shards until it is done, or until it is gone: then why."""
+        """Feed an engine with shards until it is done, or until it has exited: then return why."""
         channel = await Channel.over(engine.connection)
         open_shards: dict[int, range] = {}
         failure: TunesmithError | None = None
@@ -160,12 +160,12 @@ class EnginePool:
             return None
         if heard.stuck:
             return StuckError(
-                f"It has given no token and no reply for {self._stuck_seconds:g} s (stuckSeconds)."
+                f"It generated no token and no reply for {self._stuck_seconds:g} s (stuckSeconds)."
             )
         return failure or TemporaryError(_death(number, code), reason=Reason.PROCESS_DIED)
 
     def _note(self, number: int, message: Mapping[str, Any]) -> None:
-        """Take note of an engine's counts and of what it waits for."""
+        """Record an engine's counts and what it waits for."""
         if "tally" in message:
             self._tallies[number] = Counter(message["tally"], ready=1)
         self._troubles.pop(number, None)
@@ -173,19 +173,19 @@ class EnginePool:
             self._troubles[number] = Trouble(**message["trouble"])
 
     async def _watch(self, engine: _Process, heard: _Heard) -> None:
-        """Kill an engine that hangs; whatever waits for its next message sees its end then."""
+        """Kill an engine that hangs; whoever waits for its next message then gets an error."""
         silent, looked = 0.0, time.monotonic()
         while silent < self._stuck_seconds:
             await asyncio.sleep(_EVERY)
             now = time.monotonic()
             if now - looked > _STOPPED_SECONDS:
-                heard.forgive(now)  # this program itself was stopped for a while, and has heard nobody
+                heard.forgive(now)  # this program itself was paused, and received no messages
             silent, looked = heard.silent(now), now
         heard.stuck = True
         engine.kill()
 
     def _devices(self, number: int) -> dict[str, str]:
-        """The environment of one engine: an equal share of the devices and cores that this program sees."""
+        """Return the environment of one engine: an equal share of the visible devices and cores."""
         environment = {**self._environment}
         devices = visible_devices(environment)
         each = len(devices) // self._number
@@ -197,7 +197,7 @@ class EnginePool:
 
 
 def visible_devices(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs this process may use, by the names CUDA_VISIBLE_DEVICES gives them, or their numbers."""
+    """Return the GPUs this process may use, by their names in CUDA_VISIBLE_DEVICES, or their numbers."""
     named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name for name in named.split(",") if name.strip()]
@@ -208,11 +208,11 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
 
 @dataclass(slots=True)
 class _Heard:
-    """What an engine process last said of its engine: for how long that has been silent."""
+    """An engine process's last report: for how long its engine has been silent."""
 
     seconds: float = 0.0
     at: float | None = None
-    """When it said so; None while it starts or ends, where nothing is expected of it."""
+    """When it was reported; None while it starts or stops, when no reports are expected."""
     stuck: bool = False
 
     def told(self, seconds: float) -> None:
@@ -230,7 +230,7 @@ class _Heard:
 
 
 class _Process:
-    """One engine process in a session of its own, so that what it starts ends with it."""
+    """One engine process in its own session, so that what it starts ends with it."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
         self.connection, theirs = socket.socketpair()
@@ -245,18 +245,18 @@ class _Process:
             )
 
     async def ended(self) -> int:
-        """Its exit code; waits for it."""
+        """Wait for the process and return its exit code."""
         while self._process.poll() is None:
             await asyncio.sleep(0.02)
         return self._process.returncode
 
     def kill(self) -> None:
-        """End it at once, with everything it started."""
+        """Kill it at once, with everything it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Ask it to end, and after a while end it, with everything it started."""
+        """Ask it to exit, and kill it after a while, with everything it started."""
         if self._process.poll() is None and self.channel is not None:
             self.channel.send(stop=True)
             deadline = time.monotonic() + STOP_SECONDS
@@ -269,18 +269,18 @@ class _Process:
 
 
 def stuck_seconds(engine: EngineSpec) -> float:
-    """How long an engine of this kind may be silent."""
+    """Return how long an engine of this kind may be silent."""
     settings = engine.vllm or engine.transformers
     return math.inf if settings is None else float(settings.stuck_seconds)
 
 
 def engine_command(task: Path) -> list[str]:
-    """What starts an engine of `task`."""
+    """Return the command that starts an engine of `task`."""
     return [sys.executable, "-m", "tunesmith.jobs.engine_worker", str(task)]
 
 
 def _error(failed: Mapping[str, Any]) -> TunesmithError:
-    """The error an engine told, as one of this process."""
+    """Return the error that an engine reported, as one of this process."""
     reason = Reason(failed["reason"])
     if reason == Reason.STOPPED:
         return StoppedError(failed["message"])
@@ -292,5 +292,5 @@ def _death(number: int, code: int) -> str:
     if code >= 0:
         return f"Engine {number} exited with code {code} and reported no error; see its log."
     name = signal.Signals(-code).name
-    cause = " Was there too little memory?" if name == "SIGKILL" else ""
-    return f"Engine {number} was ended by {name}.{cause}"
+    cause = " Did it run out of memory?" if name == "SIGKILL" else ""
+    return f"Engine {number} was killed by {name}.{cause}"

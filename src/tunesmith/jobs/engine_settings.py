@@ -1,4 +1,4 @@
-"""What an engine process is told when it starts, as one JSON file: everything but its number and its shards.
+"""Settings of an engine process, as one JSON file: everything but its number and its shards.
 
 Both a RejectionSampleJob and the evaluations of a FineTuneJob start engines with it.
 """
@@ -18,7 +18,7 @@ from tunesmith.engines.files import ModelFiles, dump_model_files, load_model_fil
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`output` is where the stored journal is; `prompts` and `journal` are folders of this machine."""
+    """`output` has the stored journal; `prompts` and `journal` are folders of this machine."""
 
     model: ModelSource
     files: ModelFiles
@@ -36,11 +36,11 @@ class EngineSettings:
     day: date
 
     def writer(self, engine: int) -> str:
-        """The journal's name for an engine of this pod."""
+        """Return the journal's name for an engine of this pod."""
         return f"pod-{self.pod}-engine-{engine}"
 
     def save(self, path: Path) -> None:
-        """Write it for `load`."""
+        """Write the settings for `load`."""
         value = {
             "model": self.model.to_json(),
             "files": dump_model_files(self.files),
@@ -61,7 +61,7 @@ class EngineSettings:
 
     @classmethod
     def load(cls, path: Path) -> EngineSettings:
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         value: dict[str, Any] = json.loads(path.read_text("utf-8"))
         verifier = value["verifier"]
         return cls(

@@ -1,7 +1,7 @@
 """One engine process: `python -m tunesmith.jobs.engine_worker TASK.json NUMBER DESCRIPTOR PARENT`.
 
-Asks the program for shards, draws and judges their rows and writes them to a journal of its own. It says what
-becomes of it over the channel; whether it is started again is not its affair.
+Requests shards from the program, samples and verifies their rows and writes them to its own journal. Reports
+over the channel; restarts are decided by the program.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
 TOLD_EVERY = 0.5
-"""Seconds between two words about progress."""
+"""Seconds between reports of progress."""
 SEND_SECONDS = 20.0
-"""How long the last rows may take to the storage when the engine ends for another reason than being done."""
+"""How long the upload of the last rows may take if the engine ends before it is done."""
 
 
 async def _engine(task: EngineSettings, seed: int) -> Engine:
@@ -68,9 +68,10 @@ async def _engine(task: EngineSettings, seed: int) -> Engine:
 
 
 def engine_seed(task: EngineSettings, epoch: Epoch, number: int) -> int:
-    """The seed of engine `number`: another one for each process that samples for this output.
+    """Return the seed of engine `number`: a different one for each process that samples for this output.
 
-    The epoch tells a job that was applied again from the one before, whose replies must not come again.
+    The epoch distinguishes a job that was applied again from the one before, whose replies must not be
+    repeated.
     """
     names = ("engine", epoch.number, task.attempt, task.pod, number, os.getpid())
     return seed_of(task.sampling.seed, *names) % 2**32
@@ -79,7 +80,7 @@ def engine_seed(task: EngineSettings, epoch: Epoch, number: int) -> int:
 def _accepted_before(
     task: EngineSettings, store: Store, epoch: Epoch, journal: Journal, folder: Path, wait: Retry
 ) -> Callable[[str], Awaitable[int]]:
-    """How many replies to a prompt earlier processes accepted; the rows are fetched when first asked."""
+    """Counts the replies to a prompt that earlier processes accepted; the rows are fetched on first use."""
     rows: CommittedRows | None = None
     fetching = asyncio.Lock()
 
@@ -102,7 +103,7 @@ def _accepted_before(
 
 
 class _EngineWorker:
-    """The parts of a running engine process, and what may end it: the last shard, an error, being told to."""
+    """The parts of a running engine process, and what may end it: the last shard, an error, a request."""
 
     def __init__(self, task: EngineSettings, number: int, channel: Channel) -> None:
         self._task, self._number, self._channel = task, number, channel
@@ -112,7 +113,7 @@ class _EngineWorker:
         self._store = open_store(task.output, storage_options(task.storage))
         self._epoch = begin_epoch(self._store, task.job, task.attempt)
         self._journal = Journal(self._store, self._epoch, task.writer(number), folder)
-        self._progress = Progress()  # of its troubles alone
+        self._progress = Progress()  # only its own troubles
         tell = self._progress.teller("upload of rows")
         self._upload = RetryingTask(
             "Upload of rows", self._journal.keep_sending, threading.Event(), tell=tell
@@ -143,7 +144,7 @@ class _EngineWorker:
     def _retry(self, name: str, work: Callable[[], object]) -> None:
         def check() -> None:
             if self._stopped:
-                raise StoppedError("The engine was told to stop.")
+                raise StoppedError("The engine was stopped on request.")
 
         retry_with_check(name, work, check, self._progress.teller(name))
 
@@ -159,12 +160,12 @@ class _EngineWorker:
         )
 
     def _tell(self, silent: float = 0.0, **more: Any) -> None:
-        """Tell the program that this process lives, how long the engine has been silent, and any trouble."""
+        """Report that this process is alive, how long the engine has been silent, and any trouble."""
         trouble = self._progress.oldest
         self._channel.send(silent=silent, trouble=None if trouble is None else asdict(trouble), **more)
 
     async def _watched(self, loop: SamplingLoop, heartbeat: Heartbeat) -> None:
-        """Run the loop until it ends, the upload fails for good, or the program says stop."""
+        """Run the loop until it ends, the upload fails for good, or the program requests a stop."""
         drawing = asyncio.create_task(loop.run(self._next))
         self._channel.send(ready=True)
         while not drawing.done():
@@ -174,7 +175,7 @@ class _EngineWorker:
                 drawing.cancel()
                 with suppress(asyncio.CancelledError):
                     await drawing
-                raise self._upload.error or StoppedError("The engine was told to stop.")
+                raise self._upload.error or StoppedError("The engine was stopped on request.")
         await drawing
 
     async def _next(self) -> range | None:
@@ -189,20 +190,20 @@ class _EngineWorker:
                 self._shards.put_nowait(None)
             else:
                 self._stopped = True
-        self._stopped = True  # nobody is there any more
+        self._stopped = True  # the other end is closed
 
     async def _send_all(self) -> None:
-        """Wait until every row is in the storage, however long it is away."""
+        """Wait until every row is in the storage, however long that takes."""
         while not await self._flush(1.0):
             self._tell()
             if self._stopped:
                 await self._flush(SEND_SECONDS)
-                raise StoppedError("The engine was told to stop while its last rows were being sent.")
+                raise StoppedError("The engine was stopped while its last rows were being uploaded.")
         if self._upload.error is not None:
             raise self._upload.error
 
     async def _flush(self, seconds: float) -> bool:
-        """Whether the upload came to its end within so many seconds."""
+        """Return whether the upload finished in time."""
         self._journal.end()
         self._upload.expedite()
         deadline = time.monotonic() + seconds
@@ -212,13 +213,13 @@ class _EngineWorker:
 
 
 async def _main(task: EngineSettings, number: int, connection: socket.socket) -> bool:
-    """Whether all went well; what did not is told over the channel."""
+    """Return whether all succeeded; errors are reported over the channel."""
     channel = await Channel.over(connection)
     try:
         await _EngineWorker(task, number, channel).run()
         channel.send(finished=True)
         return True
-    except BaseException as error:  # the process's edge: told to the pod's program, which decides
+    except BaseException as error:  # the edge of the process: reported to the pod's program, which decides
         termination = of_error(error)
         log.error("%s: %s", termination.reason, termination.message, exc_info=error)
         channel.send(failed=asdict(termination))
@@ -228,7 +229,7 @@ async def _main(task: EngineSettings, number: int, connection: socket.socket) ->
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0: all shards are done and sent."""
+    """Return exit code 0 if all shards are done and uploaded."""
     path, number, descriptor, parent = Path(arguments[0]), *map(int, arguments[1:])
     die_with_parent()
     if os.getppid() != parent:

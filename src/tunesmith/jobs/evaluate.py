@@ -1,7 +1,7 @@
 """`evaluation` of a FineTuneJob: several models answer the same prompts, one after the other, in one pod.
 
-The engines are processes of their own, so this program must have let go of its memory before. The rows of
-each model are in a journal below the output, so that an attempt that is killed resumes where it was.
+The engines are separate processes, so this program must have freed its memory before. The rows of each model
+are in a journal below the output, so that an attempt after a kill resumes there.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What all models did with one evaluation's prompts; `counted` is as `models.ModelScores.values`."""
+    """The models' results for one evaluation's prompts; `counted` is as `models.ModelScores.values`."""
 
     name: str
     written: Mapping[str, SamplingOutputs]
     counted: dict[str, Any]
 
     def accuracies(self) -> dict[str, Any]:
-        """The numbers for the status."""
+        """Return the numbers for the status."""
         found = {name: written.statistics["accuracy"] for name, written in self.written.items()}
         own = {side: found[side] for side in (BASE, TUNED) if side in found}
         return {
@@ -54,7 +54,7 @@ class Evaluated:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for result.json; a job that trains has `base`, `tuned` and `comparison` besides."""
+        """Return plain values for result.json; training also has `base`, `tuned` and `comparison`."""
         statistics = {name: written.statistics for name, written in self.written.items()}
         pairs = self.counted["pairs"]
         comparison = next((p for p in pairs if (p["model"], p["against"]) == (TUNED, BASE)), None)
@@ -74,8 +74,8 @@ def _named(shares: Mapping[str, float | None]) -> list[dict[str, Any]]:
 class Evaluations:
     """All evaluations of a job, each with all models: `run` them, and `forget` the journals once published.
 
-    `models` are in the order in which they are shown; `subject` is the one that all others are held against.
-    `check` is called all the time and may raise. `staging` is where journals are kept below the output, "" or
+    `models` are in display order; `subject` is the one that all others are compared with.
+    `check` is called continuously and may raise. `staging` is where journals are kept below the output, "" or
     a prefix that ends with a slash.
     """
 
@@ -112,7 +112,7 @@ class Evaluations:
             draw.forget()
 
     def _answers(self, model: EvaluatedModel, opened: ExitStack) -> list[tuple[RowsOf, SamplingOutputs]]:
-        """One model's rows and outputs, per evaluation. The rows stay open as long as `opened`."""
+        """Yield one model's rows and outputs, per evaluation. The rows stay open as long as `opened`."""
         answers: list[tuple[RowsOf, SamplingOutputs]] = []
         numbers = range(len(self._session.spec.evaluation))
         if not numbers:
@@ -180,7 +180,7 @@ class Evaluations:
 
 
 def default_engine() -> EngineSpec:
-    """vLLM where it is installed, else transformers."""
+    """Return vLLM if it is installed, else transformers."""
     if find_spec("vllm") is not None:
         return EngineSpec(vllm=VllmEngine())
     return EngineSpec(transformers=TransformersEngine())

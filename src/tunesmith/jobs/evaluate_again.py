@@ -1,8 +1,8 @@
-"""An evaluation, or previews, added over the output of a finished FineTuneJob: nothing is trained again.
+"""Add an evaluation or previews to the output of a finished FineTuneJob, without training again.
 
-The fields of a job fall into two parts: those that change its weights, and those that say how the model is
-looked at (`Run.looked_at`). Where only the second part differs from what was published, the published model
-is evaluated as it is and the output is published anew; until then the old result is valid.
+The fields of a job fall into two parts: those that change its weights, and those about its evaluation
+(`Run.looked_at`). If only the second part differs from what was published, the published model is evaluated
+unchanged and the output is published again; until then the old result is valid.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DIGITS = 16
 
 
 def compared_fields(store: Store, run: Run) -> dict[str, Any]:
-    """The fields by which `examine` compares: of a finished output, only those that change its weights."""
+    """Return the fields that are compared: for a finished output, only those that change its weights."""
     fields, looked_at = run.result_fields(), run.looked_at()
     if read_manifest(store, "") is None:
         return fields
@@ -58,7 +58,7 @@ def compared_fields(store: Store, run: Run) -> dict[str, Any]:
 
 
 def is_looked_at(store: Store, run: Run) -> bool:
-    """Whether a finished output holds what the job wants to look at; also where it asks for nothing."""
+    """Return whether a finished output has all evaluations that the job requests."""
     manifest = read_manifest(store, "")
     assert manifest is not None
     wanted = run.looked_at()
@@ -66,7 +66,7 @@ def is_looked_at(store: Store, run: Run) -> bool:
 
 
 def _looked_at(store: Store, manifest: Manifest, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a finished output was looked at for: as it was published last, else as it was claimed."""
+    """Return the evaluation fields of a finished output: as last published, else as claimed."""
     if _LOOKED_AT in manifest.extra:
         return dict(manifest.extra[_LOOKED_AT])
     before = _fingerprint(store).get("spec", {})
@@ -81,14 +81,14 @@ def _fingerprint(store: Store) -> dict[str, Any]:
 
 
 def evaluate_again(session: TrainingSession, found: ExistingOutput) -> str:
-    """Look at the published model once more. Returns the digest of the new manifest, "" on other ranks."""
+    """Evaluate the published model again. Return the digest of the new manifest, "" on other ranks."""
     if not session.first:
         return ""
     store = session.patient
     finish_republish(store, f"{EVALUATION}/")
     old = read_manifest(store, "")
     assert old is not None
-    log.info("The output is finished; what is to be looked at has changed. Nothing is trained again.")
+    log.info("The output is finished; its evaluations or previews have changed. Nothing is trained again.")
     models = own_models(session, found)
     session.progress.update(phase="fetching the finished result")
     session.folder.mkdir(exist_ok=True)
@@ -114,26 +114,26 @@ def evaluate_again(session: TrainingSession, found: ExistingOutput) -> str:
     )
     evaluations.forget()
     session.progress.update(phase="finished")
-    log.info("Published %s anew.", session.store.uri)
+    log.info("Published %s again.", session.store.uri)
     return new
 
 
 def _with_trained(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
-    """Base and tuned model, as after training, in place of the model that the job started from."""
+    """Return base and tuned model, as after training, instead of the model that the job started from."""
     start, *compared = models
     assert start.ready is not None
     before = _fingerprint(session.store).get("model")
     if before is not None and model_digest(start.ready) != before:
         raise OutputConflictError(
-            f"output.uri {session.store.uri} was trained from another model than the one that is at "
-            f"{session.spec.model.uri} now, which cannot be its base. Choose another output.uri."
+            f"output.uri {session.store.uri} was trained from a different model than the one now at "
+            f"{session.spec.model.uri}, which cannot be its base. Choose another output.uri."
         )
     own = trained_models(session.spec, start.ready, session.folder / FINAL_MODEL, start.prompts, start.day)
     return [*own, *compared]
 
 
 def _look(run: Run, models: Sequence[EvaluatedModel]) -> str:
-    """A name for what is asked of which prompts: replies to anything else must not be taken for these."""
+    """Return a key of the settings and prompts, so that replies to others are not reused."""
     prompts = [[each.digest for each in model.prompts] for model in models]
     return digest([run.looked_at(), list(run.models), prompts])[:_DIGITS]
 
@@ -144,7 +144,7 @@ def _write(
     models: Sequence[EvaluatedModel],
     before: Mapping[str, Any],
 ) -> None:
-    """Report and result with the new evaluations and previews in place of the old ones."""
+    """Write report and result with the new evaluations and previews in place of the old ones."""
     if evaluate_only(session.spec):
         write_outcome(session, evaluated, own_previews(session, models))
         return
@@ -178,7 +178,7 @@ def _previews(session: TrainingSession, models: Sequence[EvaluatedModel]) -> lis
 
 
 def _report_data(session: TrainingSession, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report was made of; of an output without that, what result and metrics hold of it."""
+    """Return the report's values; for an output without them, what result and metrics have of them."""
     path = session.folder / REPORT_DATA_KEY
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))

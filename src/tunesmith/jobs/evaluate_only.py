@@ -1,7 +1,7 @@
-"""A FineTuneJob with `method: {none: {}}`, from top to bottom: models answer, nothing is trained.
+"""A FineTuneJob with `method: {none: {}}`, from top to bottom: evaluate models, train nothing.
 
-One process does it all; where a launcher started more, the others have nothing to do. There is no final
-model: the output is the report, result.json, and what each model answered.
+One process does it all; if a launcher started more, the others are idle. There is no final model: the output
+is the report, result.json, and each model's replies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_model(session: TrainingSession, found: ExistingOutput) -> str:
-    """Do the job. Returns the digest of the published manifest, "" on ranks that have nothing to do."""
+    """Run the job. Return the digest of the published manifest, "" on idle ranks."""
     if not session.first:
         return ""
     models = own_models(session, found)
@@ -58,7 +58,7 @@ def evaluate_model(session: TrainingSession, found: ExistingOutput) -> str:
 
 
 def own_models(session: TrainingSession, found: ExistingOutput) -> list[EvaluatedModel]:
-    """The job's model and those to compare with; all prompts are prepared."""
+    """Return the job's model and those to compare with; all prompts are prepared."""
     spec, folder = session.spec, session.world.node_folder
     clean_scratch(session.world)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def own_models(session: TrainingSession, found: ExistingOutput) -> list[Evaluate
 
 
 def checker(session: TrainingSession) -> Callable[[], None]:
-    """What long work calls all the time: it raises when the job is told to stop."""
+    """Raise if the job was asked to stop; long work calls it continuously."""
 
     def check() -> None:
         session.hang_detector.beat(phase="evaluating")
@@ -83,7 +83,7 @@ def checker(session: TrainingSession) -> Callable[[], None]:
 
 
 def replies_of(session: TrainingSession, models: Sequence[EvaluatedModel]) -> dict[str, dict[str, str]]:
-    """Each model's replies to the previews: by the model's name, then by the preview's."""
+    """Return each model's replies to the previews: by the model's name, then by the preview's."""
     spec, found = session.spec, dict[str, dict[str, str]]()
     if not spec.previews:
         return found
@@ -96,7 +96,7 @@ def replies_of(session: TrainingSession, models: Sequence[EvaluatedModel]) -> di
 
 
 def own_previews(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[dict[str, Any]]:
-    """The previews with the reply of each model, as result.json has them."""
+    """Return the previews with the reply of each model, as in result.json."""
     replies = replies_of(session, models)
     return [
         {
@@ -111,7 +111,7 @@ def own_previews(session: TrainingSession, models: Sequence[EvaluatedModel]) -> 
 def write_outcome(
     session: TrainingSession, evaluated: Sequence[Evaluated], previews: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Report and result of a job that trains nothing."""
+    """Write report and result of a job that trains nothing."""
     spec = session.spec
     result = {
         "job": {"kind": session.run.kind, "name": session.run.name},
@@ -139,12 +139,12 @@ def write_outcome(
             "evaluations": result["evaluation"],
             "config": _configuration(session),
             "versions": result["versions"],
-            "notes": ["Nothing was trained: the models are evaluated as they are."],
+            "notes": ["Nothing was trained: the models are evaluated unchanged."],
         },
     )
 
 
 def _configuration(session: TrainingSession) -> dict[str, Any]:
-    """The settings that matter here; those of training are all defaults."""
+    """Return the settings that matter here; those of training are all defaults."""
     fields = session.run.result_fields()
     return {key: value for key, value in fields.items() if key not in ("training", "validation", "datasets")}

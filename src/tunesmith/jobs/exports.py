@@ -1,7 +1,7 @@
-"""What a FineTuneJob puts beside a model's weights, so that others load the folder and stop its replies.
+"""Export a model's folder, so that other programs load it and stop its replies correctly.
 
-Checkpoints and the final model get the same; `rehearse` tries all of it on a model without weights first, so
-that nothing is refused at the first save that could have been refused before the first step.
+Checkpoints and the final model get the same files; `rehearse` tries all of it on a model without weights
+first, so that what would fail at the first save fails before the first step.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class Exports:
         self._turns = any(dataset.text is None for dataset in spec.datasets)
 
     def save_final(self, model: Any, folder: Path, weights: Any = None) -> None:
-        """Write the model whole but for its card; `weights` where the model itself has only a share."""
+        """Write the whole model except its card; `weights` if the model itself has only a shard."""
         source, tokenizer = self._inputs.files.source, self._inputs.tokenizer
         save_final(model, tokenizer, source, self._dtype, folder, weights, turns=self._turns)
         self._save_presets(folder)
 
     def complete(self, model: Any, folder: Path, made: str, notes: Sequence[str]) -> None:
-        """Put beside a checkpoint's weights what makes them a model that others load, with its card."""
+        """Add to a checkpoint's weights what makes them a loadable model, with its card."""
         tokenizer = self._inputs.tokenizer
         ends = ends_of(model, tokenizer, turns=self._turns)
         describe_weights(folder, self._inputs.files.source, self._dtype)
         save_ends(model, folder, ends)
-        if not self._tokenizer.is_dir():  # written once: that takes ten times as long as copying it
+        if not self._tokenizer.is_dir():  # written once: that takes ten times as long as a copy
             save_tokenizer(tokenizer, self._tokenizer, ends)
         shutil.copytree(self._tokenizer, folder, dirs_exist_ok=True)
         self.write_card(
@@ -80,7 +80,7 @@ class Exports:
     def rehearse(self) -> None:
         """Write all but weights, as the first save will, for a model without weights.
 
-        Raises ModelError with what would be refused, then or by an evaluation's engine.
+        Raises ModelError for what would fail then or in an evaluation's engine.
         """
         rank = 0
         self._scratch.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class Exports:
         self._check_engines(rank)
 
     def _check_engines(self, rank: int) -> None:
-        """Raise ModelError for what the evaluations' engines, which start after training, would refuse."""
+        """Raise ModelError for what the evaluations' engines, which start after training, would reject."""
         positions = max_positions(self._inputs.files.base)
         for number, evaluation in enumerate(self._spec.evaluation):
             engine = evaluation.engine or default_engine()
@@ -108,6 +108,6 @@ class Exports:
                 raise ModelError(f"spec.evaluation[{number}]: {error.message}") from None
 
     def _save_presets(self, folder: Path) -> list[Preset]:
-        """How the model was asked in training, into a model's folder."""
+        """Write the presets of the prompts in training into a model's folder."""
         files, reports = self._inputs.files, self._inputs.prepared.reports
         return save_presets(folder, self._spec.datasets, reports, (files.base, *files.adapters))

@@ -1,7 +1,7 @@
-"""Asking again for the dialogues that have failed (`run.retryFailed`), and for nothing else that is there.
+"""Retry failed dialogues (`run.retryFailed`), and nothing else of the output.
 
-A job does so once, whatever its attempts: the journal says which jobs have begun a round of asking again, the
-fingerprint which one has done so over a finished result. A finished result stays valid until the new one is
+A job does so once, whatever its attempts: the journal has the jobs that started a round of retries, the
+fingerprint the one that did so over a finished result. A finished result stays valid until the new one is
 published, as when an output grows.
 """
 
@@ -19,19 +19,19 @@ from tunesmith.names import STATS_KEY
 
 
 def with_failed(store: Store, found: ExistingOutput, job: str, wanted: bool) -> ExistingOutput:
-    """`found`, outgrown if it is finished and some of its dialogues are to be asked for again."""
+    """Return `found`, outgrown if it is finished and some of its dialogues are retried."""
     if not wanted or found.state is not OutputState.FINISHED or found.fingerprint.get(RETRIED) == job:
         return found
     return found.outgrow(RETRIED) if _failed(store) else found
 
 
 def retried_by(found: ExistingOutput, job: str) -> str | None:
-    """What the fingerprint says of it from now on."""
+    """Return the fingerprint's entry for it."""
     return job if RETRIED in found.grown else found.fingerprint.get(RETRIED)
 
 
 def retry_rounds(found: ExistingOutput, job: str, wanted: bool, earlier: GetRow, rows: CallJournal) -> int:
-    """How many rounds of asking again there are, the one that this job begins now among them."""
+    """Return the number of rounds of retries, including the one that this job starts now."""
     known = retries(earlier)
     begun = found.state is OutputState.RESUME and found.owner != job
     if wanted and begun and job not in known:
@@ -45,4 +45,4 @@ def _failed(store: Store) -> bool:
         statistics: Mapping[str, Any] = json.loads(store.read(STATS_KEY))
         return bool(statistics["dialogues"]["failed"])
     except (StoragePermanentError, ValueError, KeyError, TypeError):
-        return True  # the journal says more
+        return True  # the journal is more precise

@@ -1,9 +1,9 @@
-"""FineTuneJob, from top to bottom: look at the output, get the inputs, train, publish.
+"""FineTuneJob, from top to bottom: inspect the output, get the inputs, train, publish.
 
 A job with method none only evaluates (`evaluate_only`), and over a finished output nothing is trained again:
-what was added to look at is done (`evaluate_again`).
+only added evaluations are done (`evaluate_again`).
 
-Every rank runs this; what only one may do says so.
+Every rank runs this; what only one rank does is marked so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tunesmith.training.deepspeed.config import refuse_wrong
 
 
 def fine_tune(run: Run, world: World, progress: Progress) -> str:
-    """Do a FineTuneJob. Returns the digest of the published manifest."""
+    """Run a FineTuneJob. Return the digest of the published manifest."""
     spec = cast(FineTuneSpec, run.spec)
     refuse_wrong(spec)
     store = open_store(spec.output.uri, storage_options(spec.storage))

@@ -1,4 +1,4 @@
-"""Starts the watch over the ranks of a run: its store, its patience, and how it ends the program."""
+"""Set up hang detection for the ranks of a run: its store, its timeout, and how it ends the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STORE_SECONDS = 10
 
 
 def stuck_seconds(environment: Mapping[str, str]) -> float:
-    """How long nothing may move."""
+    """Return the seconds without progress that count as a hang."""
     text = environment.get(ENV_STUCK_SECONDS)
     if not text:
         return STUCK_SECONDS
@@ -26,12 +26,12 @@ def stuck_seconds(environment: Mapping[str, str]) -> float:
     except ValueError:
         seconds = math.nan
     if not (seconds > 0 and math.isfinite(seconds)):
-        raise UsageError(f"{ENV_STUCK_SECONDS} is {text!r}; write a number of seconds, as in 1800.")
+        raise UsageError(f"{ENV_STUCK_SECONDS} is {text!r}; write a number of seconds, such as 1800.")
     return seconds
 
 
 def make_hang_detector(world: World, environment: Mapping[str, str]) -> HangDetector:
-    """This rank's watch, which does not look at others yet."""
+    """Return this rank's detector, which does not yet check other ranks."""
 
     def end(error: StuckError) -> None:
         end_now(world.termination_log, error)
@@ -40,7 +40,7 @@ def make_hang_detector(world: World, environment: Mapping[str, str]) -> HangDete
 
 
 def start_hang_detector(hang_detector: HangDetector, world: World) -> None:
-    """Watch over the process group, which must have begun. One process alone has nobody to wait for."""
+    """Check the process group, which must be initialised. A single process has nobody to wait for."""
     if world.size > 1:
         hang_detector.start(_store())
 
@@ -48,7 +48,7 @@ def start_hang_detector(hang_detector: HangDetector, world: World) -> None:
 def _store() -> KeyValueStore:
     from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-    # A copy with a connection of its own: the group's may be held by a thread that waits.
+    # A copy with its own connection: the group's may be blocked by a waiting thread.
     own: Any = _get_default_store()
     store = PrefixStore("tunesmith-watch", own.clone())
     store.set_timeout(timedelta(seconds=_STORE_SECONDS))

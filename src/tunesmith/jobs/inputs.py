@@ -1,4 +1,4 @@
-"""What a FineTuneJob needs before it starts: the model's files and the prepared samples, once a node.
+"""Inputs of a FineTuneJob: the model's files and the prepared samples, once per node.
 
 The first rank of each node fetches and prepares while the others wait for a file, before any process group
 exists, so that no collective waits for it.
@@ -51,9 +51,9 @@ class Inputs:
     samples: Path
     prepared: Prepared
     evaluations: Sequence[Prompts] = ()
-    """The prompts of each evaluation; rank 0 has them."""
+    """The prompts of each evaluation, on rank 0."""
     compared: Sequence[EvaluatedModel] = ()
-    """The models to compare with; rank 0 has them."""
+    """The models to compare with, on rank 0."""
 
 
 def gather_inputs(run: Run, world: World, progress: Progress, found: ExistingOutput) -> Inputs:
@@ -81,7 +81,7 @@ def gather_inputs(run: Run, world: World, progress: Progress, found: ExistingOut
 
 
 def _told(inputs: Inputs) -> dict[str, Any]:
-    """What the first rank of a node tells the others."""
+    """What the first rank of a node passes to the others."""
     return {"files": dump_model_files(inputs.files), "samples": str(inputs.samples)}
 
 
@@ -90,7 +90,7 @@ def _tokenizer(spec: FineTuneSpec, files: ModelFiles, day: date) -> ChatTokenize
 
 
 def clean_scratch(world: World) -> None:
-    """Remove what earlier starts left in the scratch folder."""
+    """Remove leftovers of earlier starts from the scratch folder."""
     if world.scratch.is_dir():
         for old in world.scratch.glob("launch-*"):
             shutil.rmtree(old, ignore_errors=True)
@@ -124,15 +124,15 @@ def _tell_of_lengths(asked: int | None, positions: int | None) -> None:
         log.info("Samples have up to %d tokens (training.maxLength).", longest_sample(asked, positions))
     elif positions is not None and asked > positions:
         log.warning(
-            "training.maxLength %d is more than the %d positions of the model: what is not cut to these is a "
-            "bad record.", asked, positions,
+            "training.maxLength %d exceeds the model's %d positions: records that need more count as bad.",
+            asked, positions,
         )  # fmt: skip
 
 
 def gather_prompts(
     run: Run, tokenizer: ChatTokenizer, folder: Path, progress: Progress, found: ExistingOutput
 ) -> tuple[Sequence[Prompts], Sequence[EvaluatedModel]]:
-    """The prompts of all evaluations for the job's own model, and the models to compare with, with theirs."""
+    """Prepare the evaluations' prompts for the job's own model, and those of the models to compare with."""
     spec = cast(FineTuneSpec, run.spec)
     progress.update(phase="preparing the evaluations")
 
@@ -147,7 +147,7 @@ def gather_prompts(
 
 
 def data_digest(prepared: Prepared) -> str:
-    """SHA-256 over everything training reads: token ids, weights, groups, copies."""
+    """Return a SHA-256 over everything training reads: token ids, weights, groups, copies."""
     digest = hashlib.sha256()
     for table in (prepared.train, prepared.validation):
         if table is not None:

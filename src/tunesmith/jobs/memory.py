@@ -1,4 +1,4 @@
-"""How much memory there is for a run, and what follows from it."""
+"""Decide by the available memory of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def use_gradient_checkpointing(
     spec: FineTuneSpec, base: Path, *, tokens: int, dtype: torch.dtype, ranks: Ranks, processes: int
 ) -> bool:
-    """Whether activations are computed twice; every rank decides alike. `tokens` of a micro-batch at most."""
+    """Return whether to use gradient checkpointing, alike on every rank. `tokens`: the micro-batch's."""
     import torch
 
     asked = spec.training.gradient_checkpointing

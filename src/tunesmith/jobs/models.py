@@ -1,7 +1,7 @@
-"""The models that answer the evaluations of a FineTuneJob: which there are, their prompts, and their files.
+"""The models in a FineTuneJob's evaluations: their names, prompts and files.
 
-Tokenizers and prompts of all models are read before anything is trained or sampled, so that mistakes are
-found first; the weights of a model to compare with come when it is its turn, and are deleted afterwards.
+Tokenizers and prompts of all models are read before anything is trained or sampled, so that errors are
+found first; the weights of a model to compare with are fetched when needed, and deleted afterwards.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """One model that answers: its short name, its place in the manifest, and its prompts, one per evaluation.
+    """A model to evaluate: its short name, its place in the manifest, and its prompts per evaluation.
 
-    `ready` is what it is loaded from; None of a model to compare with, whose `source` is fetched into
+    `ready` is what it is loaded from; None for a model to compare with, whose `source` is fetched into
     `folder`.
     """
 
@@ -50,12 +50,12 @@ class EvaluatedModel:
 
     @property
     def key(self) -> str:
-        """Its part of the keys of the output."""
+        """Return its part of the output's keys."""
         return model_key(self.name)
 
     @contextmanager
     def files(self, spec: FineTuneSpec) -> Iterator[ModelFiles]:
-        """Its files while they are needed. Raises what `fetch_files` does, naming the field."""
+        """Yield its files while they are needed. Raises what `fetch_files` does, with the field."""
         if self.ready is not None:
             yield self.ready
             return
@@ -66,20 +66,20 @@ class EvaluatedModel:
             shutil.rmtree(self.folder / "weights", ignore_errors=True)
 
     def journal(self, files: ModelFiles) -> str:
-        """Its part of a journal's place: rows of a model that has changed since are not its own."""
+        """Return its part of a journal's location, which changes with the model's files."""
         return self.key if self.ready is not None else f"{self.key}-{model_digest(files)[:_DIGITS]}"
 
 
 def trained_models(
     spec: FineTuneSpec, files: ModelFiles, trained: Path, prompts: Sequence[Prompts], day: date
 ) -> list[EvaluatedModel]:
-    """The base, and the model that is trained from it, whose folder is `trained`."""
+    """Return the base, and the model that is trained from it, whose folder is `trained`."""
     models = {BASE: files, TUNED: _tuned_files(spec, files, trained)}
     return [EvaluatedModel(name, spec.model, prompts, day, ready) for name, ready in models.items()]
 
 
 def _tuned_files(spec: FineTuneSpec, files: ModelFiles, trained: Path) -> ModelFiles:
-    """An exported adapter stands over the original base, whatever was below it in training."""
+    """Return the original base of an exported adapter, whatever was below it in training."""
     if spec.method.full is not None:
         return ModelFiles(trained, (), ModelSource(uri=trained.absolute().as_uri()))
     return replace(files, adapters=(trained,))
@@ -93,7 +93,7 @@ def compared_models(
     progress: Callable[[int], None],
     reference: Sequence[Prompts],
 ) -> list[EvaluatedModel]:
-    """The models of `compareWith`, with their tokenizers fetched and their prompts prepared below `folder`.
+    """Return the models of `compareWith`, with tokenizers fetched and prompts prepared below `folder`.
 
     `reference` are the prompts of the job's own model: the others must be able to read the same.
     """
@@ -124,14 +124,14 @@ def _fetched(
 
 
 def _check_equal(where: str, ours: Prompts, theirs: Prompts) -> None:
-    """Both models are asked the same, though each reads it as its own tokens."""
+    """Check that both models have the same prompts, each as its own tokens."""
     if len(ours) == len(theirs) and all(
         one == other for one, other in zip(ours.ids(), theirs.ids(), strict=True)
     ):
         return
     missing = next(iter(set(ours.ids()) ^ set(theirs.ids())), "")
     raise DataError(
-        f"{where}: this model cannot be asked the same prompts as the first one; {missing} is one "
+        f"{where}: this model cannot use the same prompts as the first one; {missing} is one "
         "of those that only one of them can read. Remove such records, or the model."
     )
 

@@ -1,12 +1,12 @@
-"""What is at the output already, and what that means for this attempt.
+"""Inspect and claim an output.
 
-An output holds a fingerprint: everything that changes results. An output of the same fingerprint is resumed;
-another is refused, naming what changed, unless the manifest says otherwise.
+An output has a fingerprint: everything that changes results. An output with the same fingerprint is resumed;
+another is an error that names the changes, unless the manifest sets otherwise.
 
-A fingerprint may also have *grown* (`plan.growth`): more of the same is wanted than what is there. Then the
-job resumes although a smaller result is finished. That result stays valid while the rest is being made: the
-new fingerprint names its manifest (`outgrown`), so that it is not taken for the new result. `remove_outgrown`
-removes it right before the new one is published.
+A fingerprint may also have *grown* (`plan.growth`): more of the same is requested than exists. Then the job
+resumes although a smaller result is finished. That result stays valid while the rest is being made: the new
+fingerprint references its manifest (`outgrown`), so that it is not mistaken for the new result.
+`remove_outgrown` removes it right before the new one is published.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from tunesmith.plan.run import canonical
 
 log = logging.getLogger(__name__)
 Fingerprint = Mapping[str, Any]
-# In the fingerprint while an output is being wiped, so that an attempt after a kill goes on with wiping.
+# In the fingerprint while an output is being wiped, so that an attempt after a kill continues wiping.
 _REPLACING = "replacing"
 # In the fingerprint: the digest of the manifest of a smaller result.
 _OUTGROWN = "outgrown"
 SOURCES = "sources"
-"""In the fingerprint: the versions of the files that were read, to see without reading them what changed."""
+"""In the fingerprint: the versions of the files that were read, to detect changes without reading them."""
 RETRIED = "retried"
-"""In the fingerprint: the job that has last asked again for what failed in a finished result."""
+"""In the fingerprint: the job that last retried failed dialogues of a finished result."""
 COMMITS = "commits"
 """In the fingerprint: the commit of each data set on the hub that is read, by its address."""
 _NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES, RETRIED, COMMITS)
@@ -89,11 +89,11 @@ class OutputState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExistingOutput:
-    """The state of an output, the digest of its manifest if there is one, when and by whom it was begun.
+    """The state of an output, the digest of its manifest if there is one, when and by whom it was started.
 
     `grown` are the paths of the fingerprint that have grown since (`spec.sampling.numSamples`, `data`),
-    `added` those that an earlier version did not know and that have their defaults, `outgrown` is the
-    digest of the smaller result's manifest, `fingerprint` what the output holds now.
+    `added` those that an earlier version did not have and that have their defaults, `outgrown` is the
+    digest of the smaller result's manifest, `fingerprint` the output's current one.
     """
 
     state: OutputState
@@ -106,14 +106,14 @@ class ExistingOutput:
     fingerprint: Fingerprint = field(default_factory=dict)
 
     def outgrow(self, *parts: str) -> ExistingOutput:
-        """The same with more parts of the fingerprint that have grown; what is finished is resumed then."""
+        """Return the same with more grown parts of the fingerprint; a finished output is then resumed."""
         if self.state is not OutputState.FINISHED:
             return replace(self, grown=(*self.grown, *parts))
         return replace(self, state=OutputState.RESUME, grown=(*self.grown, *parts), outgrown=self.digest)
 
 
 def conflict(store: Store, what: str, growth: Growth = NO_GROWTH) -> OutputConflictError:
-    """The error that refuses an output; `what` goes on after its address."""
+    """Return the error for an output; `what` follows its address."""
     said = f" {growth.sentence}" if growth.sentence else ""
     return OutputConflictError(
         f"output.uri {store.uri} {what}.{said} Choose another output.uri, or set output.onExisting: replace."
@@ -128,30 +128,30 @@ def inspect(
     growth: Growth = NO_GROWTH,
     chosen: Fingerprint | None = None,
 ) -> ExistingOutput:
-    """Look at the output; changes nothing. Raises OutputConflictError.
+    """Inspect the output without changing it. Raises OutputConflictError.
 
     `chosen` are the fields of `spec_fields` that do not have their defaults (all if None): an output of an
-    earlier version, which knew fewer fields, is the same job's where what it lacks has its default.
-    `uid` is the job's own, the same for all its attempts: what this very job began it resumes, whatever
-    `onExisting` says. `growth` are the fields that may grow (`Run.growth`).
+    earlier version, which had fewer fields, is the same job's if what it lacks has its default.
+    `uid` is the job's own, the same for all its attempts: what this job started it resumes, whatever
+    `onExisting` is. `growth` are the fields that may grow (`Run.growth`).
     """
     manifest = read_manifest(store, "")
     old = json.loads(store.read(FINGERPRINT_KEY)) if store.exists(FINGERPRINT_KEY) else None
-    # What a dry run left is nobody's result.
+    # The files of a dry run are not a result.
     others = (entry for entry in store.list() if not entry.key.startswith(f"{DRY_RUN}/"))
     if manifest is None and old is None and next(others, None) is None:
         return ExistingOutput(OutputState.NEW, owner=uid)
     old = old or {}
     if "spec" not in old and _REPLACING not in old:
         raise OutputConflictError(
-            f"output.uri {store.uri} holds files that are not of Tunesmith. Choose another output.uri; "
-            "nothing of theirs is ever deleted."
+            f"output.uri {store.uri} contains files that are not Tunesmith's. Choose another output.uri; "
+            "other files are never deleted."
         )
     ours = bool(uid) and old.get("uid") == uid
     if (ours and _REPLACING in old) or (not ours and output.on_existing == "replace"):
         return ExistingOutput(OutputState.REPLACE, owner=uid)
     if not ours and output.on_existing == "fail":
-        raise conflict(store, "holds something already, and output.onExisting is fail")
+        raise conflict(store, "already exists, and output.onExisting is fail")
     if "spec" not in old:
         raise conflict(store, "was being replaced by another job")
     new = dict(spec_fields)
@@ -175,23 +175,23 @@ def inspect(
 
 
 def _written_here(key: str) -> bool:
-    """Whether a file is of those a job writes; nothing else is ever deleted. The fingerprint goes last."""
+    """Return whether a job writes this file; nothing else is ever deleted. The fingerprint goes last."""
     first = key.partition("/")[0]
     of_round = _ROUND.fullmatch(first) is not None or first.startswith(CHECKPOINT_PREFIX)
     return first in _FILES or (of_round and "/" in key)
 
 
 def is_finished(found: ExistingOutput, uri: str, progress: Progress) -> bool:
-    """Whether this very job's result is there already; then it is said."""
+    """Return whether this job's result already exists, and log it."""
     if found.state is not OutputState.FINISHED:
         return False
-    log.info("%s is finished already; nothing is done.", uri)
+    log.info("%s is already finished; there is nothing to do.", uri)
     progress.update(phase="finished already")
     return True
 
 
 def claim(store: Store, found: ExistingOutput, fingerprint: Fingerprint) -> None:
-    """Make the output this job's: wipe it if it is to be replaced, write or check the fingerprint."""
+    """Claim the output: wipe it if it is to be replaced, write or check the fingerprint."""
     if found.state is OutputState.REPLACE:
         store.put(FINGERPRINT_KEY, canonical({_REPLACING: True, "uid": found.owner}).encode())
         store.delete([MANIFEST_KEY])
@@ -209,7 +209,7 @@ def claim(store: Store, found: ExistingOutput, fingerprint: Fingerprint) -> None
             "prompts": "the roles' prompts",
         }
         named = ", ".join(words.get(path, path) for path in different)
-        raise conflict(store, f"is the output of a job with something else: {named}")
+        raise conflict(store, f"is the output of a job with different input: {named}")
     if found.grown:
         if old != found.fingerprint:
             raise conflict(store, "was changed by another job in the meantime")
@@ -222,7 +222,7 @@ def _document(fingerprint: Fingerprint, found: ExistingOutput) -> dict[str, Any]
 
 
 def _different(old: Fingerprint, new: Fingerprint, known: tuple[str, ...]) -> list[str]:
-    """The paths that differ, without those that are known to and those that may always differ."""
+    """Return the paths that differ, without those already known and those that may always differ."""
     return [
         path
         for path in changed(old, new)
@@ -237,7 +237,7 @@ def _below(path: str, top: str) -> bool:
 def remove_outgrown(store: Store, found: ExistingOutput) -> None:
     """Remove the manifest of a smaller result, right before the new one is published.
 
-    From then on nothing looks finished until the new manifest is there. Another manifest stays.
+    From then on the output is unfinished until the new manifest exists. Another manifest stays.
     """
     manifest = read_manifest(store, "") if found.outgrown else None
     if manifest is not None and manifest.digest == found.outgrown:

@@ -1,7 +1,7 @@
-"""What a job will need, looked for before anything is fetched, computed or paid for.
+"""Check a job's requirements before anything is fetched, computed or paid for.
 
-`problems` looks at this process's environment: `tunesmith run` calls it for all jobs before the first one
-starts, and the pod's program calls it again in its own environment. `check_inputs` looks into the storage.
+`problems` checks this process's environment: `tunesmith run` calls it for all jobs before the first one
+starts, and the pod's program calls it again in its own environment. `check_inputs` checks the storage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunesmith.plan.pytorchjob import secret_keys
 
 @dataclass(frozen=True, slots=True)
 class MissingRequirement:
-    """One thing that is missing here: the field that asks for it ("" where the message names it), and why."""
+    """A missing requirement: the field that needs it ("" if the message has it), and why."""
 
     field: str
     message: str
@@ -36,7 +36,7 @@ class MissingRequirement:
 def problems(spec: JobSpec) -> list[MissingRequirement]:
     """Return what this environment lacks for a job: packages, keys of Secrets, verifiers that do not load."""
     lacks = list(_packages(spec))
-    # A verifier whose package is missing would only be named twice.
+    # A verifier whose package is missing would only be reported twice.
     return [*lacks, *_secrets(spec), *(() if lacks else _verifiers(spec))]
 
 
@@ -57,7 +57,7 @@ def _packages(spec: JobSpec) -> Iterator[MissingRequirement]:
 
 def _secrets(spec: JobSpec) -> Iterator[MissingRequirement]:
     if isinstance(spec, DialogueGenSpec) and spec.dry_run:
-        return  # asks nobody
+        return  # no requests
     for ref in secret_keys(spec):
         try:
             secret(ref)
@@ -66,7 +66,7 @@ def _secrets(spec: JobSpec) -> Iterator[MissingRequirement]:
 
 
 def _verifiers(spec: JobSpec) -> Iterator[MissingRequirement]:
-    """Open each verifier once, in a worker process, as it will be opened to judge."""
+    """Open each verifier once, in a worker process, as for verification."""
     from tunesmith.sampling.pool import VerifierPool
 
     for field, verifier in verifiers(spec):
@@ -78,7 +78,7 @@ def _verifiers(spec: JobSpec) -> Iterator[MissingRequirement]:
 
 
 def check_inputs(spec: JobSpec, options: StorageOptions) -> None:
-    """Raise PermanentError, which names the field, for the first address that holds nothing.
+    """Raise PermanentError, which names the field, for the first address with nothing at it.
 
     Of a data set on the hub the listing is looked at. Where an address lies below another, such as a set's
     articles, reading that one decides.

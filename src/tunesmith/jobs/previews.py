@@ -1,6 +1,6 @@
-"""Replies of models to the previews where no training has them in memory: in a process of its own.
+"""Answer previews with models that are not in training's memory, in a separate process.
 
-When that process ends, all memory of the device is free again.
+When it exits, all device memory is free again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _EVERY = 0.2
 
 
 class Previewer:
-    """Answers previews with one model after the other. Use as a context manager; its process ends with it.
+    """Answers previews with one model after the other. Use as a context manager; its process exits with it.
 
-    `check` is called all the time and may raise.
+    `check` is called continuously and may raise.
     """
 
     def __init__(self, previews: Sequence[PreviewSpec], seed: int, check: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class Previewer:
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=die_with_parent)
 
     def replies(self, files: ModelFiles, source: ModelSource, day: date) -> dict[str, str]:
-        """The model's reply to each preview, by its name. Raises what loading the model does."""
+        """Return the model's reply to each preview, by its name. Raises what loading the model does."""
         future = self._pool.submit(_replies, files, source, self._previews, self._seed, day)
         try:
             while not future.done():
@@ -45,7 +45,7 @@ class Previewer:
             return future.result()
         except BrokenProcessPool:
             raise TemporaryError(
-                "The process that answers the previews was killed, which mostly means that memory ran out.",
+                "The process that answers the previews was killed, most likely because it ran out of memory.",
                 reason=Reason.PROCESS_DIED,
             ) from None
 

@@ -1,7 +1,7 @@
-"""The progress of the moment, served by rank 0 as JSON on /progress.
+"""Current progress, served by rank 0 as JSON on /progress.
 
-Numbers and short words only; the operator and `tunesmith run` read it, and neither trusts it. `trouble` is
-there while something holds the job up: {reason, message, since}, where `since` is as Kubernetes writes times.
+Only numbers and short strings; the operator and `tunesmith run` read it, and neither trusts it. `trouble` is
+set while something holds the job up: {reason, message, since}, where `since` is in Kubernetes' time format.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from tunesmith.errors import TunesmithError
 
 MOST_CHARACTERS = 600
-"""Of a trouble's message."""
+"""Maximum length of a trouble's message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What a job waits for: a full disk, a storage that is away, an endpoint that is paused."""
+    """What a job waits for: a full disk, an unreachable storage, a paused endpoint."""
 
     reason: str
     message: str
@@ -36,19 +36,19 @@ class Trouble:
 
 
 def format_time(seconds: float) -> str:
-    """A moment as Kubernetes writes it."""
+    """Return a time in Kubernetes' format."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 class Progress:
-    """A few values that change; safe to read and write from several threads."""
+    """A few changing values; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._lock, self._clock = threading.Lock(), clock
         self._values: dict[str, Any] = {"phase": "starting"}
         self._troubles: dict[str, Trouble] = {}
         self.message = ""
-        """How the job ended, in one sentence without its full stop, for the termination message."""
+        """The job's outcome, in one sentence without its full stop, for the termination message."""
 
     def update(self, **values: Any) -> None:
         """Set values; None removes one."""
@@ -56,7 +56,7 @@ class Progress:
             self._values = {k: v for k, v in {**self._values, **values}.items() if v is not None}
 
     def trouble(self, source: str, trouble: Trouble | None) -> None:
-        """Set what this source waits for, None when it goes on."""
+        """Set what this source waits for, None when it continues."""
         with self._lock:
             self._troubles.pop(source, None)
             if trouble is not None:
@@ -76,12 +76,12 @@ class Progress:
 
     @property
     def oldest(self) -> Trouble | None:
-        """The trouble that has lasted longest."""
+        """Return the trouble that has lasted longest."""
         with self._lock:
             return min(self._troubles.values(), key=lambda each: each.since, default=None)
 
     def snapshot(self) -> dict[str, Any]:
-        """The values now."""
+        """Return the current values."""
         trouble = self.oldest
         with self._lock:
             return {**self._values, **({} if trouble is None else {"trouble": asdict(trouble)})}
@@ -101,7 +101,7 @@ def _handler(snapshot: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHand
             self.wfile.write(body)
 
         def log_message(self, *args: Any) -> None:
-            """Requests are not worth a line."""
+            """Do not log requests."""
 
     return Handler
 
@@ -110,13 +110,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that goes away before it has its answer is not worth a traceback in the job's log."""
+        """Ignore clients that disconnect early, without a traceback in the job's log."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 def serve(progress: Progress, host: str, port: int) -> ThreadingHTTPServer:
-    """Serve `progress` from a thread of its own until the process ends."""
+    """Serve `progress` from a separate thread until the process exits."""
     server = _Server((host, port), _handler(progress.snapshot))
     threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()
     return server

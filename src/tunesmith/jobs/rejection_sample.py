@@ -1,6 +1,6 @@
-"""RejectionSampleJob, from top to bottom: look at the output, get the inputs, draw, merge, publish.
+"""RejectionSampleJob, from top to bottom: inspect the output, get the inputs, sample, merge, publish.
 
-Every pod runs this; what only one may do says so.
+Every pod runs this; what only one pod does is marked so.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
 LEAVE_SECONDS = 30.0
-"""How long the first pod, which holds what the others read, waits for them at the end."""
+"""How long the first pod, which has the shared store, waits for the others at the end."""
 
 
 def rejection_sample(run: Run, world: World, progress: Progress) -> str:
-    """Do a RejectionSampleJob. Returns the digest of the published manifest."""
+    """Run a RejectionSampleJob. Return the digest of the published manifest."""
     spec = cast(RejectionSampleSpec, run.spec)
     stop = StopFlag()
     store = RetryingStore(
@@ -96,7 +96,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
 
 
 def _finished(store: Store, progress: Progress, found: ExistingOutput) -> str:
-    """The digest of a result that was there already; how it ended is reported again."""
+    """Return the digest of an existing result, whose outcome is reported again."""
     _report(progress, json.loads(store.read(SAMPLING_STATS_KEY)))
     return found.digest
 
@@ -110,7 +110,7 @@ def _report(progress: Progress, statistics: Mapping[str, Any]) -> None:
 def _inputs(
     spec: RejectionSampleSpec, world: World, progress: Progress, found: ExistingOutput
 ) -> tuple[ModelFiles, Prompts]:
-    """The model's files and the prompts, on this pod's disk."""
+    """Fetch the model's files and the prompts to this pod's disk."""
     folder, options = world.node_folder, reading_options(spec, found)
     folder.mkdir(parents=True, exist_ok=True)
     progress.update(phase="fetching the model")
@@ -158,7 +158,7 @@ def _task(
 def _claim(
     run: Run, sampling_run: SamplingRun, files: ModelFiles, found: ExistingOutput, sources: str | None
 ) -> None:
-    """Rank 0 makes the output this job's; the others begin when it is."""
+    """Claim the output on rank 0; the others wait for it."""
     if sampling_run.world.rank == 0:
         check_growth(sampling_run.store, found, sampling_run.prompts, PROMPTS)
         fingerprint = {

@@ -1,7 +1,7 @@
-"""What the pods of a sampling job share: a counter of shards, a few words, and waiting for each other.
+"""Coordination of a sampling job's pods: a counter of shards, a few shared values, and barriers.
 
-All of it is in the store that rank 0's launcher holds anyway; a job of one pod needs none. No collectives: a
-pod that is gone ends the attempt from outside.
+All of it uses the store of rank 0's launcher; a job of one pod needs none. No collectives: a lost pod ends
+the attempt from outside.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _SECONDS = 60
 
 
 class PodGroup(Protocol):
-    """All pods of a job, seen from one of them."""
+    """All pods of a job, from the view of one of them."""
 
     def next_shard(self, name: str) -> int:
-        """A number that no pod gets twice under this name: 0, 1, 2, …"""
+        """Return a number that is unique among all pods under this name: 0, 1, 2, …"""
         ...
 
     def set(self, name: str, value: str) -> None:
-        """Let all pods know a value."""
+        """Share a value with all pods."""
         ...
 
     def get(self, name: str) -> str | None:
-        """A value, None as long as nobody told it."""
+        """Return a shared value, None until it is set."""
         ...
 
 
 class SinglePod:
-    """A pod that is alone."""
+    """A single pod."""
 
     def __init__(self) -> None:
         self._shards: dict[str, Iterator[int]] = {}
@@ -56,7 +56,7 @@ class SinglePod:
 
 
 class StorePodGroup:
-    """Several pods, over torch's store. TemporaryError when it is gone, and so the pod that held it."""
+    """Several pods, over torch's store. Raises TemporaryError if it, and so its pod, is lost."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -84,13 +84,13 @@ class StorePodGroup:
             return question()
         except RuntimeError as error:  # torch's DistError is one
             raise TemporaryError(
-                f"The first pod of the job no longer answers: {str(error).splitlines()[0]}",
+                f"The first pod of the job no longer responds: {str(error).splitlines()[0]}",
                 reason=Reason.PROCESS_DIED,
             ) from error
 
 
 def join(world: World) -> PodGroup:
-    """This pod among the others, as torchrun's environment says."""
+    """Return this pod's group, by torchrun's environment."""
     if world.size == 1:
         return SinglePod()
     from torch.distributed.rendezvous import rendezvous
@@ -99,7 +99,7 @@ def join(world: World) -> PodGroup:
 
 
 def wait_for(pods: PodGroup, name: str, check: Callable[[], None], every: float = 0.2) -> str:
-    """The value that another pod tells; `check` is called while waiting and may raise."""
+    """Wait for a value from another pod; `check` is called meanwhile and may raise."""
     while (value := pods.get(name)) is None:
         check()
         time.sleep(every)
@@ -107,7 +107,7 @@ def wait_for(pods: PodGroup, name: str, check: Callable[[], None], every: float 
 
 
 def wait_for_all(pods: PodGroup, names: list[str], seconds: float, every: float = 0.1) -> None:
-    """Until all these values are told, and no longer than so many seconds."""
+    """Wait until all these values are set, up to a timeout in seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and any(pods.get(name) is None for name in names):
         time.sleep(every)

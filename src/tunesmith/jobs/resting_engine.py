@@ -1,4 +1,4 @@
-"""An engine that gives its memory back while nobody needs it, and is started again when somebody does."""
+"""An engine that frees its memory while it is not needed, and is restarted on demand."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tunesmith.engines.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 REST_SECONDS = 60.0
-"""How long a lull lasts before the engine is closed: starting it again takes about as long."""
+"""How long a lull lasts before the engine is closed: a restart takes about as long."""
 
 
 class RestingEngine:
-    """`engine.Engine` over one that `start` opens anew after a lull. `name` is the endpoint's."""
+    """`engine.Engine` over one that `start` opens again after a lull. `name` is the endpoint's."""
 
     def __init__(
         self, name: str, engine: Engine, start: Callable[[], Awaitable[Engine]], lull: LullDetector
@@ -31,16 +31,16 @@ class RestingEngine:
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """Of the engine that is open now, or was last."""
+        """Return that of the current or last engine."""
         if self._engine is not None:
             self._heartbeat = self._engine.heartbeat
         return self._heartbeat
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """Draw one reply; starts the engine if it rests."""
+        """Sample one reply; start the engine if it is closed."""
         async with self._lock:
             if self._engine is None:
-                log.info("Endpoint %s is started again.", self._name)
+                log.info("Restarting endpoint %s.", self._name)
                 self._engine = await self._start()
             engine = self._engine
             self._used += 1
@@ -50,7 +50,7 @@ class RestingEngine:
             self._used -= 1
 
     async def close(self) -> None:
-        """As the engine's."""
+        """Do as the engine does."""
         if self._timer is not None:
             self._timer.cancel()
         async with self._lock:
@@ -64,7 +64,7 @@ class RestingEngine:
         await asyncio.sleep(REST_SECONDS)
         async with self._lock:
             if self._lull.quiet and not self._used and self._engine is not None:
-                log.info("Endpoint %s is closed while batches are awaited.", self._name)
+                log.info("Closing endpoint %s while batches are awaited.", self._name)
                 await self._let_go()
 
     async def _let_go(self) -> None:
@@ -77,7 +77,7 @@ class RestingEngine:
 
 
 def _empty_gpu_cache() -> None:
-    """Give back what PyTorch keeps of an engine that ran in this process."""
+    """Free what PyTorch has cached of an engine that ran in this process."""
     import torch
 
     if torch.cuda.is_available():

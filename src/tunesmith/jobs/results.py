@@ -1,4 +1,4 @@
-"""The files a FineTuneJob leaves behind, written by rank 0: previews, logs, final model, report, result.
+"""Output files of a FineTuneJob, written by rank 0: previews, logs, final model, report, result.
 
 Everything goes to one folder first; publishing it is the last act of the job.
 """
@@ -78,12 +78,12 @@ class Results:
         self._session.patient.put(SAMPLES_PREVIEW_KEY, text.encode())
 
     def upload_logs(self) -> None:
-        """Bring log and metrics in the output up to date."""
+        """Update log and metrics in the output."""
         for key in (TRAINING_LOG_KEY, METRICS_KEY):
             self._store.put_file(key, self._folder / key)
 
     def before_known(self) -> bool:
-        """Whether an earlier attempt has looked at the model before training; then that is used."""
+        """Return whether an earlier attempt evaluated the model before training; then that is used."""
         if not self._store.exists(BEFORE_KEY):
             return False
         self._before = json.loads(self._store.read(BEFORE_KEY))
@@ -91,14 +91,14 @@ class Results:
         return True
 
     def write_before(self, loss: float | None, replies: dict[str, str]) -> None:
-        """Keep validation loss and replies to the previews of the model as it came."""
+        """Keep validation loss and preview replies of the model before training."""
         self._before = {"validationLoss": loss, "previews": replies}
         text = json.dumps(self._before, ensure_ascii=False)
         (self._folder / BEFORE_KEY).write_text(text, "utf-8")
         self._session.patient.put(BEFORE_KEY, text.encode())
 
     def previews(self) -> dict[str, str]:
-        """The model's replies to the previews; where its weights are shared out, every rank takes part."""
+        """Return the model's replies to the previews; if its weights are sharded, every rank takes part."""
         spec = self._session.spec
         if not self._session.first and zero_stage(spec) != 3:
             return {}
@@ -114,11 +114,11 @@ class Results:
         }
 
     def save_model(self, weights: Any) -> None:
-        """Final model, in the output's folder; `weights` is what was trained, where the model has a share."""
+        """Write the final model to the output's folder; `weights` are the trained ones of a sharded model."""
         self._exports.save_final(self._model, self._folder / FINAL_MODEL, weights)
 
     def complete_checkpoint(self, folder: Path, step: int, total: int) -> None:
-        """Put beside a checkpoint's weights what makes them a model that others load, with its card."""
+        """Add to a checkpoint's weights what makes them a loadable model, with its card."""
         assert self.metrics is not None
         spec, rows = self._session.spec, self.metrics.rows
         losses = [row["eval_loss"] for row in rows if row["step"] == step and "eval_loss" in row]
@@ -129,9 +129,9 @@ class Results:
     def write_after(
         self, state: Any, used_step: int, after: dict[str, str], evaluated: Sequence[Evaluated]
     ) -> None:
-        """Report and result, in the output's folder, beside the final model.
+        """Write report and result to the output's folder, beside the final model.
 
-        `after` are the replies to the previews, `evaluated` what all models did in the evaluations.
+        `after` are the replies to the previews, `evaluated` all models' results in the evaluations.
         """
         spec, folder = self._session.spec, self._folder
         assert self.metrics is not None
@@ -203,15 +203,15 @@ class Results:
         return notes
 
     def _packing(self) -> str:
-        """What tree packing saved, from the metrics' counts."""
+        """Describe what tree packing saved, from the metrics' counts."""
         assert self.metrics is not None
         tokens, computed = (
             sum(row.get(name, 0) for row in self.metrics.rows) for name in ("tokens", "tokens_computed")
         )
         if any(row.get("tree_packing") == 0 for row in self.metrics.rows):
-            return "Tree packing was off (the log says why): samples were padded, with the same loss."
+            return "Tree packing was off (see the log): samples were padded, with the same loss."
         share = f", {tokens / computed:.1f} times as many as were computed" if computed else ""
-        return f"Tree packing: beginnings that samples share were computed once. {tokens:,} tokens{share}."
+        return f"Tree packing: prefixes that samples share were computed once. {tokens:,} tokens{share}."
 
     def _write_card(self, result: dict[str, Any]) -> None:
         loss, notes, folder = result["validationLoss"], [], self._folder / FINAL_MODEL

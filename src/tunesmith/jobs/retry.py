@@ -1,4 +1,4 @@
-"""Work with the storage that is waited for, while whoever waits still looks at what else goes on."""
+"""Work with the storage that is retried, while the caller still checks for other events."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from tunesmith.artifacts.background import OnTrouble, RetryingTask, ignore_trouble
 
 Retry = Callable[[str, Callable[[], object]], None]
-"""`retry_with_check` with its check: does work that has a name."""
+"""`retry_with_check` with its check: does named work."""
 
 
 def retry_with_check(
     name: str, work: Callable[[], object], check: Callable[[], None], tell: OnTrouble = ignore_trouble
 ) -> None:
-    """Do work with the storage that goes on when called again, however long the storage is away.
+    """Retry resumable work with the storage until it succeeds.
 
-    `check` is called all the time and may raise; `tell` hears of trouble.
+    `check` is called continuously and may raise; `tell` gets troubles.
     """
     changed = threading.Event()
 

@@ -1,6 +1,6 @@
-"""Drawing all planned replies to some prompts, on all pods: what RejectionSampleJob and evaluations share.
+"""Sample all planned replies to prompts, on all pods, for RejectionSampleJob and evaluations.
 
-Every pod runs this. Afterwards all rows are committed to the journal; what is made of them is for the caller.
+Every pod runs this. Afterwards all rows are committed to the journal, for the caller to use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST_OF_A_SHARD = 64
 
 @dataclass(slots=True)
 class SamplingRun:
-    """One sampling: `name` tells it from others of the same job. `check` may raise, and ends it."""
+    """One sampling: `name` is unique within the job. `check` may raise, which ends it."""
 
     name: str
     task: EngineSettings
@@ -46,7 +46,7 @@ class SamplingRun:
     phase: str = "sampling"
 
     def run(self, engines: int) -> Epoch:
-        """Draw everything that is missing. Returns when all pods are done, with the journal's epoch."""
+        """Sample everything that is missing. Return the journal's epoch when all pods are done."""
         epoch = self._begin()
         folder = self.world.node_folder / f"engines-{self.name}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +60,11 @@ class SamplingRun:
         )
         started.run(self.check, lambda tally: shown.tell(tally, started.trouble))
         self._meet("drawn", shown.refresh)
-        shown.refresh()  # with what the last pod told
+        shown.refresh()  # with the last pod's counts
         return epoch
 
     def rows(self, epoch: Epoch) -> CommittedRows:
-        """All rows, checked to be the planned ones. For rank 0, after `run`."""
+        """Return all rows, checked to be the planned ones. For rank 0, after `run`."""
         self.progress.update(phase="gathering the rows")
         rows = CommittedRows(self.store, epoch, self.world.node_folder / f"rows-{self.name}")
         self.retry("Gathering the rows", rows.load)
@@ -72,11 +72,11 @@ class SamplingRun:
         return rows
 
     def retry(self, name: str, work: Callable[[], object]) -> None:
-        """Do work with the storage, however long that is away."""
+        """Retry work with the storage until it succeeds."""
         retry_with_check(name, work, self.check, self.progress.teller(name))
 
     def forget_local(self) -> None:
-        """Remove what is in the storage as well: the journal on this disk. For rank 0."""
+        """Remove the journal on this disk, which is in the storage too. For rank 0."""
         shutil.rmtree(self.task.journal, ignore_errors=True)
 
     def forget(self) -> None:
@@ -85,7 +85,7 @@ class SamplingRun:
         self.store.delete([entry.key for entry in self.store.list(f"{JOURNAL}/")])
 
     def _begin(self) -> Epoch:
-        """Rank 0 takes the epoch; stores without conditional writes need it to be the first."""
+        """Acquire the epoch, on rank 0 first: stores without conditional writes require that."""
         if self.world.rank == 0:
             epoch = begin_epoch(self.store, self.task.job, self.task.attempt)
             self.pods.set(f"{self.name}/begun", "yes")
@@ -94,14 +94,14 @@ class SamplingRun:
         return begin_epoch(self.store, self.task.job, self.task.attempt)
 
     def _send_left(self, epoch: Epoch) -> None:
-        """Rows that a killed process left on this disk are done, whichever engine meets their prompts."""
+        """Commit the rows that a killed process left on this disk."""
         for number, folder in enumerate(sorted(self.task.journal.glob("engine-*"))):
             journal = Journal(self.store, epoch, f"pod-{self.world.rank}-left-{number}", folder)
             try:
                 self.retry("Upload of rows", journal.send)
             finally:
                 journal.close()
-        # Who is to draw must see what others had left.
+        # Samplers must see what others have left.
         self._meet("sent")
 
     def _shard(self, size: int) -> range | None:
@@ -109,7 +109,7 @@ class SamplingRun:
         return range(start, min(start + size, len(self.prompts))) if start < len(self.prompts) else None
 
     def _meet(self, point: str, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Wait until all pods are here."""
+        """Wait until all pods have arrived."""
 
         def check() -> None:
             meanwhile()
@@ -121,21 +121,21 @@ class SamplingRun:
 
 
 class SharedProgress:
-    """Progress over all pods: each tells its counts, the first adds them up."""
+    """Progress over all pods: each shares its counts, the first adds them up."""
 
     def __init__(self, sampling_run: SamplingRun, clock: Callable[[], float] = time.monotonic) -> None:
         self._sampling_run, self._name, self._clock = sampling_run, f"{sampling_run.name}/tally", clock
-        self._began: float | None = None  # when the first engine was ready and asked for replies
+        self._began: float | None = None  # when the first engine was ready and got requests
         self._own: Counter[str] = Counter()
         self._trouble: Trouble | None = None
 
     def tell(self, tally: Counter[str], trouble: Trouble | None = None) -> None:
-        """The counts of this pod's engines so far, and what they wait for."""
+        """Update with the counts of this pod's engines so far, and what they wait for."""
         self._own, self._trouble = tally, trouble
         self.refresh()
 
     def refresh(self) -> None:
-        """Tell this pod's counts, or show those of all."""
+        """Share this pod's counts, or show those of all."""
         sampling_run, tally = self._sampling_run, self._own
         if sampling_run.world.rank:
             trouble = None if self._trouble is None else asdict(self._trouble)
@@ -146,7 +146,7 @@ class SharedProgress:
             counts, told = json.loads(sampling_run.pods.get(f"{self._name}/{rank}") or "[{}, null]")
             tally = tally + Counter(counts)
             sampling_run.progress.trouble(f"engines of pod {rank}", None if told is None else Trouble(**told))
-        # What an engine had done of a shard when it died is counted again by the one in its place.
+        # What an engine had done of a shard when it died is counted again by its replacement.
         done, total = min(tally["prompts"], len(sampling_run.prompts)), len(sampling_run.prompts)
         seconds = self._seconds(bool(tally["ready"]))
         sampling_run.progress.update(
@@ -162,7 +162,7 @@ class SharedProgress:
         )
 
     def _seconds(self, ready: bool) -> float:
-        """For how long this start has been sampling: replies in flight have cost time too."""
+        """Return how long this start has been sampling: replies in flight have cost time too."""
         now = self._clock()
         if self._began is None and ready:
             self._began = now
@@ -170,5 +170,5 @@ class SharedProgress:
 
 
 def shard_size(prompts: int, engines: int) -> int:
-    """Prompts handed out at once: few enough that all engines end at about the same time."""
+    """Return the prompts per shard: few enough that all engines finish at about the same time."""
     return max(1, min(MOST_OF_A_SHARD, prompts // (engines * 8)))

@@ -1,4 +1,4 @@
-"""The files a RejectionSampleJob leaves behind, made by rank 0 of the rows: data, statistics, report."""
+"""Output files of a RejectionSampleJob, made by rank 0 from the rows: data, statistics, report."""
 
 from __future__ import annotations
 

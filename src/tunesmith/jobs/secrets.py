@@ -1,4 +1,4 @@
-"""Secrets, from the environment variables that stand for them here and in the pod alike."""
+"""Secrets, from the same environment variables here and in the pod."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tunesmith.names import Reason, secret_env
 
 
 def secret(ref: SecretKeyRef | None) -> str | None:
-    """One key of a Secret; None if the manifest names none. Raises PermanentError if it is not set."""
+    """Return one key of a Secret; None if the manifest has none. Raises PermanentError if it is not set."""
     if ref is None:
         return None
     variable = secret_env(ref.name, ref.key)
     value = os.environ.get(variable)
     if not value:
         raise PermanentError(
-            f"Key {ref.key} of Secret {ref.name} is not there; outside a cluster set {variable}.",
+            f"Key {ref.key} of Secret {ref.name} is missing; outside a cluster, set {variable}.",
             reason=Reason.SECRET_MISSING,
         )
     return value
 
 
 def hub_token(spec: JobSpec) -> str | None:
-    """The hub's token from the Secret the manifest names, else what the hub's own variable holds."""
+    """Return the hub's token from the manifest's Secret, else from the hub's own variable."""
     return secret(spec.hub.token_secret_ref) or os.environ.get("HF_TOKEN")

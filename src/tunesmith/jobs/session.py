@@ -1,4 +1,4 @@
-"""What the parts of a FineTuneJob's run share."""
+"""State shared by the parts of a FineTuneJob's run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunesmith.training.heartbeat import HangDetector
 
 @dataclass(slots=True)
 class TrainingSession:
-    """What the parts of a run share on one rank."""
+    """State shared by the parts of a run on one rank."""
 
     run: Run
     spec: FineTuneSpec
@@ -33,7 +33,7 @@ class TrainingSession:
 
     @property
     def patient(self) -> RetryingStore:
-        """The store for what nobody else is patient for; uploads of checkpoints have their own patience."""
+        """Return the store with retries; uploads of checkpoints have their own."""
 
         def check() -> None:
             self.hang_detector.beat(phase="waiting for the storage")
@@ -43,5 +43,5 @@ class TrainingSession:
 
     @property
     def first(self) -> bool:
-        """Whether this is rank 0."""
+        """Return whether this is rank 0."""
         return self.world.rank == 0

@@ -1,4 +1,4 @@
-"""What SIGTERM means to a job: finish the step, save, and be gone before the launcher kills."""
+"""Handle SIGTERM: finish the step, save, and exit before the launcher kills."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ KILLED_AFTER = 30.0
 
 @dataclass(slots=True)
 class StopFlag:
-    """Set by SIGTERM; looked at once a step."""
+    """Set by SIGTERM; checked once per step."""
 
     asked_at: float | None = None
 
     @property
     def asked(self) -> bool:
-        """Whether the program was told to stop."""
+        """Return whether the program was asked to stop."""
         return self.asked_at is not None
 
     def listen(self) -> None:
-        """Have SIGTERM set the flag instead of ending the process."""
+        """Have SIGTERM set the flag instead of killing the process."""
         signal.signal(signal.SIGTERM, self._set)
 
     def _set(self, number: int, frame: Any) -> None:
         if self.asked_at is None:
             self.asked_at = time.monotonic()
-        log.warning("Told to stop: the step under way is finished and saved.")
+        log.warning("Stopping: the current step is finished and saved.")
 
     def seconds_left(self) -> float | None:
-        """Until the program is killed; None when nobody told it to stop."""
+        """Return the seconds until the program is killed; None if it was not asked to stop."""
         return None if self.asked_at is None else self.asked_at + KILLED_AFTER - time.monotonic()
 
     def check(self) -> None:
-        """Raises StoppedError if the flag is set."""
+        """Raise StoppedError if the flag is set."""
         if self.asked:
-            raise StoppedError("The job was told to stop before it began to train. Run it again to go on.")
+            raise StoppedError("The job was stopped before training started. Run it again to resume.")

@@ -1,6 +1,6 @@
-"""The last word of the pod's program: why it ended, as JSON in the termination log.
+"""The pod's termination message: why the program ended, as JSON in the termination log.
 
-torchrun ends with 1 whatever its children returned; this is where the truth is.
+torchrun exits with 1 whatever its children returned, so this is the only reliable source.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Termination:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """At most 4,096 bytes; a long message is cut in the middle."""
+        """Return at most 4,096 bytes; a long message is shortened in the middle."""
         values = asdict(self)
-        # Half a surrogate pair, as file names may hold, is no reason to say nothing.
+        # Lone surrogates, which file names may contain, must not suppress the message.
         while len(text := json.dumps(values, ensure_ascii=False).encode(errors="replace")) > MAX_BYTES:
             message = values["message"]
             keep = max(0, (len(message) - max(64, (len(text) - MAX_BYTES))) // 2)
@@ -47,7 +47,7 @@ class Termination:
 
 
 def of_error(error: BaseException) -> Termination:
-    """The termination for an error that ended the program."""
+    """Return the termination for an error that ended the program."""
     if isinstance(error, TunesmithError):
         return Termination(str(error.reason), error.message, isinstance(error, PermanentError))
     name = type(error).__name__
@@ -56,17 +56,17 @@ def of_error(error: BaseException) -> Termination:
         return Termination(Reason.OUT_OF_MEMORY, message)
     if is_disk_full(error):
         where = error.filename if isinstance(error, OSError) and error.filename else "scratch"
-        message = f"The disk is full: {where}. Give the job a larger resources.scratch.size, or make room."
+        message = f"The disk is full: {where}. Set a larger resources.scratch.size, or free some space."
         return Termination(Reason.DISK_FULL, message)
     return Termination(Reason.INTERNAL_ERROR, f"{name}: {error}")
 
 
 def write_termination(path: Path, termination: Termination) -> None:
-    """Write it whole; the first process of a pod to fail wins, since the others only follow."""
+    """Write it atomically; the first process of a pod to fail wins, since the others only follow."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     except OSError:
-        return  # no termination log here: there is nobody to tell
+        return  # no termination log here: nobody reads one
     with os.fdopen(descriptor, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         if os.fstat(descriptor).st_size == 0 or termination.reason == SUCCEEDED:
@@ -75,7 +75,7 @@ def write_termination(path: Path, termination: Termination) -> None:
 
 
 def end_now(path: Path, error: TunesmithError) -> NoReturn:
-    """End the program from a thread, while its main thread hangs; where it hangs is put into the log."""
+    """Exit from a thread while the main thread hangs; its stack goes to the log."""
     termination = of_error(error)
     log.error("%s: %s", termination.reason, termination.message)
     write_termination(path, termination)

@@ -1,4 +1,4 @@
-"""Where a FineTuneJob's metrics go beside metrics.jsonl."""
+"""Experiment tracking of a FineTuneJob's metrics, in addition to metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
-    """What the manifest asks for: TensorBoard files below `folder`, Weights & Biases."""
+    """Return the manifest's trackers: TensorBoard files below `folder`, Weights & Biases."""
     from tunesmith.jobs.secrets import secret
     from tunesmith.training.metrics import TensorBoard, Wandb
 
@@ -38,7 +38,7 @@ def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
 
 
 def peak_memory() -> int:
-    """Highest memory so far, in bytes: the GPU's, or the process's on a CPU."""
+    """Return the peak memory so far, in bytes: the GPU's, or the process's on a CPU."""
     import resource
 
     import torch

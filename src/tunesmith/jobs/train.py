@@ -1,4 +1,4 @@
-"""The training of a FineTuneJob: the trainer, the callbacks around it, and what is made of its weights."""
+"""The training of a FineTuneJob: the trainer, its callbacks, and the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The steps of a run, and after how many it is evaluated."""
+    """The steps of a run, and the interval of validations."""
 
     plan: StepPlan
     eval_every: int
@@ -63,17 +63,17 @@ class Training:
         self._add_callbacks(schedule, uploads, health)
 
     def train(self) -> None:
-        """Train to the last step. Raises StoppedError if the job was told to stop before it."""
+        """Train to the last step. Raises StoppedError if the job was asked to stop before it."""
         with full_disk_explained(Path(self._trainer.args.output_dir)):
             self._trainer.go_on(self._resume)
         if self._trainer.stopping:
             step = self._trainer.state.global_step
             raise StoppedError(
-                f"Stopped after step {step}, which is saved. Run it again to go on from there."
+                f"Stopped after step {step}, which is saved. Run the job again to resume from there."
             )
 
     def finish(self) -> str:
-        """Load the best weights if they were asked for, then write and publish everything.
+        """Load the best weights if requested, then write and publish everything.
 
         Returns the digest of the published manifest, "" on other ranks than 0.
         """
@@ -96,7 +96,7 @@ class Training:
         self._ranks.gather(None)
         return digest
 
-    # --- What the trainer is made of.
+    # --- Parts of the trainer.
 
     def _uploads(self) -> Uploads:
         from tunesmith.training.pending_upload import UploadHooks
@@ -158,9 +158,9 @@ class Training:
     # --- Before the first step.
 
     def _before_first_step(self) -> None:
-        """Previews and validation loss of the model as it came, unless they are known from the first start.
+        """Compute previews and validation loss before training, unless they are known from the first start.
 
-        Everything is on its device by now: weights that are shared out cannot be computed with before.
+        Everything is on its device by now: sharded weights cannot be used before.
         """
         from transformers import set_seed
 
@@ -174,11 +174,11 @@ class Training:
                 self._results.write_before(loss, replies)
             self._ranks.gather(None)
         session.stop.check()
-        # Dropout differs from rank to rank; what came before must not change it.
+        # Dropout differs by rank; what came before must not change it.
         set_seed(session.spec.training.seed + session.world.rank)
 
     def _check_tree(self) -> None:
-        """Try tree packing if it is asked for; what came of it is in log and metrics."""
+        """Try tree packing if requested; the outcome is in log and metrics."""
         if self._session.spec.training.packing != "tree":
             return
         check = self._trainer.check_tree(self._session.spec.model.attention)
@@ -199,12 +199,12 @@ class Training:
     # --- After the last step.
 
     def _enter(self, phase: str, **more: Any) -> None:
-        """Begin a phase, for the hang detector and for who looks at the progress."""
+        """Begin a phase, for the hang detector and the progress."""
         self._session.hang_detector.beat(phase=phase)
         self._session.progress.update(phase=phase, **more)
 
     def _load_best(self) -> int:
-        """Load the best weights if early stopping asks for others. Return the step of the weights in use."""
+        """Load the best weights if early stopping selects others. Return the step of the weights in use."""
         state, world = self._trainer.state, self._session.world
         best: int | None = state.best_global_step
         if self._session.spec.training.early_stopping is None or best in (None, state.global_step):
@@ -218,7 +218,7 @@ class Training:
         return best
 
     def _evaluations(self) -> Evaluations | None:
-        """Return what rank 0 is to evaluate, once no rank holds memory of its device for training."""
+        """Return what rank 0 has to evaluate, once all ranks have freed training's device memory."""
         session, inputs = self._session, self._inputs
         if not session.spec.evaluation:
             return None

@@ -1,4 +1,4 @@
-"""What a job that has failed leaves to look at: statistics, report and what went wrong, but no result."""
+"""Files of a failed job for inspection: statistics, report and errors, but no result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunesmith.names import FAILED_KEY, REJECTED_KEY, REPORT_KEY, SAMPLING_STATS
 
 
 def show_unpublished(store: Store, folder: Path) -> None:
-    """Store them beside the journal, without a manifest. A smaller result that is there is not touched."""
+    """Store them beside the journal, without a manifest. An existing smaller result is not touched."""
     if read_manifest(store, "") is not None:
         return
     for key in (STATS_KEY, SAMPLING_STATS_KEY, FAILED_KEY, REJECTED_KEY, REPORT_KEY):

@@ -1,4 +1,4 @@
-"""What this version runs. Manifests may ask for more: that is validated and rendered, and refused here."""
+"""Reject what this version can validate and render, but not run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tunesmith.names import Kind, Reason
 
 
 def unsupported(kind: Kind, spec: JobSpec) -> str:
-    """Why this version does not run a job, or an empty text."""
+    """Return why this version does not run a job, or an empty string."""
     fields = [f"spec.{path}.trustRemoteCode" for path, model in _models(spec) if model.trust_remote_code]
     if not fields:
         return ""
-    return f"this version does not do {', '.join(fields)} yet; it can be validated and rendered"
+    return f"this version does not support {', '.join(fields)} yet; it can only be validated and rendered"
 
 
 def _models(spec: JobSpec) -> Iterator[tuple[str, ModelSource]]:
-    """The models a job loads itself, with their places."""
+    """Yield the models a job loads itself, with their fields."""
     if isinstance(spec, FineTuneSpec | RejectionSampleSpec):
         yield "model", spec.model
     if isinstance(spec, FineTuneSpec):
@@ -34,7 +34,7 @@ def _models(spec: JobSpec) -> Iterator[tuple[str, ModelSource]]:
 
 
 def refuse_unsupported(kind: Kind, spec: JobSpec) -> None:
-    """Raises PermanentError when this version does not run the job."""
+    """Raise PermanentError if this version does not run the job."""
     reason = unsupported(kind, spec)
     if reason:
         raise PermanentError(f"{reason[0].upper()}{reason[1:]}.", reason=Reason.NOT_IMPLEMENTED)

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""Versions that a result was made with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate")
 
 
 def versions(*also: str) -> dict[str, str]:
-    """Versions of Python and of the packages that shape results, and of others that are installed."""
+    """Return the versions of Python and of the packages that affect results, and of others if installed."""
     found = {name: version(name) for name in _PACKAGES}
     for name in also:
         try:

@@ -1,6 +1,6 @@
-"""What the pod's program is told from outside: its place among the ranks, and folders and ports.
+"""The environment of the pod's program: its rank, folders and ports.
 
-Nothing but what torchrun and the pod's (or `tunesmith run`'s) environment give.
+Only what torchrun and the pod's (or `tunesmith run`'s) environment provide.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunesmith import names
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process: its rank, and the places it may write to."""
+    """This process: its rank, and where it may write."""
 
     rank: int
     local_rank: int
@@ -26,26 +26,26 @@ class World:
     """The same for all attempts of a job, different for a new job of the same name."""
     scratch: Path
     cache: Path
-    """Where prepared samples are kept; on a cluster no longer than the pod."""
+    """Cache of prepared samples; on a cluster it ends with the pod."""
     termination_log: Path
     progress_host: str
     progress_port: int | None
     log_dir: Path | None
     journal: Path
-    """Rows that are not yet in the storage; on a laptop they outlive a killed run."""
+    """Rows that are not yet in the storage; on a laptop they survive a kill."""
     engines: int
-    """Engines this pod may start, each on GPUs of its own where there are any."""
+    """Engines this pod may start, each on its own GPUs if there are any."""
     launch: str
     """The same for all ranks of a node within one start of torchrun, different for the next."""
 
     @property
     def node_folder(self) -> Path:
-        """Scratch of this start, shared by the ranks of a node."""
+        """Return the scratch folder of this start, shared by the ranks of a node."""
         return self.scratch / f"launch-{self.launch}"
 
 
 def read_world(environment: Mapping[str, str]) -> World:
-    """The world as the environment tells it; a program started without torchrun is alone."""
+    """Read the world from the environment; a program started without torchrun is a single process."""
     port = environment.get(names.ENV_PROGRESS_PORT)
     log_dir = environment.get(names.ENV_LOG_DIR)
     scratch = Path(environment.get(names.ENV_SCRATCH, names.SCRATCH_DIR))

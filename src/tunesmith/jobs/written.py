@@ -1,4 +1,4 @@
-"""`result.json` and `report.html`, and what the report was made of, so that a part can be replaced later."""
+"""`result.json` and `report.html`, and the report's values, so that a part can be replaced later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_report(folder: Path, data: Mapping[str, Any]) -> None:
 
 
 def device() -> str:
-    """What computes on this machine, in words."""
+    """Describe the hardware of this machine."""
     import torch
 
     if torch.cuda.is_available():
