@@ -61,7 +61,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m tests.dead_code
 
 docs: $(VENV)/.dev ## the site of README and docs/ in build/site; fails on a link or an anchor that leads nowhere
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md and the golden renders; tests check that nothing changes
 	$(BIN)/tunesmith crds --output crds/

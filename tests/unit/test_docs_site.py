@@ -103,6 +103,12 @@ def test_a_folder_is_its_readme_or_a_list():
     assert target("examples/", "legal/") == "examples/legal"
 
 
+def test_every_decision_is_in_the_list_of_them():
+    folder = ROOT / "docs/adr"
+    listed = {link[0] for link in links((folder / "README.md").read_text("utf-8"))}
+    assert {path.name for path in folder.glob("0*.md")} <= listed
+
+
 def test_links_in_code_and_to_other_hosts_are_none_of_ours():
     text = "[a](b.md) `[c](d.md)` [e](https://f.g) [h](#i) [j](k.md#l)\n```\n[m](n.md)\n```\n![o](p.png)\n"
     assert [link[0] for link in links(text)] == ["b.md", "k.md", "p.png"]
