@@ -17,10 +17,9 @@ from counting import Counting
 from process import attempts, cpu, in_phase, megabytes, metrics, quiet, start
 
 from tunesmith_operator.api_client import ApiClient
-from tunesmith_operator.cluster import CONFIG_MAP, JOBS, POD
-from tunesmith_operator.cluster import PYTORCH_JOB as CHILD
+from tunesmith_operator.cluster import CHILDREN, CONFIG_MAP, JOBS, POD
 
-JOB = JOBS["FineTuneJob"]
+JOB, CHILD = JOBS["FineTuneJob"], CHILDREN["PyTorchJob"]
 QUIET = 60.0
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 import kopf
+from kopf._cogs.structs.references import Insights
 
 from tunesmith_operator import handlers, logs
 from tunesmith_operator.liveness import EXIT_CODE
@@ -26,12 +27,15 @@ def main() -> int:
     except ValueError as error:
         print(f"tunesmith_operator: {error}", file=sys.stderr)
         return 2
+    insights = Insights()
     try:
         kopf.run(
             registry=kopf.get_default_registry(),
             clusterwide=not settings.namespaces,
             namespaces=list(settings.namespaces),
             standalone=True,
+            insights=insights,
+            memo=kopf.Memo(insights=insights),
         )
     except Exception as error:  # noqa: BLE001 the edge of the process; a watch that fails for good ends here
         cause = error.__cause__ or error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -140,6 +140,16 @@ class ApiClient:
     async def get(self, resource: ApiResource, namespace: str, name: str) -> dict[str, Any]:
         """Return one object."""
         return await self._request("get", "GET", resource.path(namespace, name))
+
+    async def served(self, resources: Iterable[ApiResource]) -> list[ApiResource]:
+        """Return those that the API server serves, by its groups and their resources; anybody may ask."""
+        groups = items((await self._request("get", "GET", "/apis")).get("groups"))
+        versions = {get(one, "groupVersion") for group in groups for one in items(get(group, "versions"))}
+        return [one for one in resources if one.api_version in versions and await self._serves(one)]
+
+    async def _serves(self, resource: ApiResource) -> bool:
+        found = await self._request("get", "GET", f"/apis/{resource.api_version}")
+        return any(get(one, "name") == resource.plural for one in items(found.get("resources")))
 
     async def pages(
         self, resource: ApiResource, namespace: str | None = None, **selectors: str

@@ -11,6 +11,7 @@ from tunesmith import names
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.names import Kind, Phase, Reason
+from tunesmith.plan.backends import read
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.observed_state import ObservedState
 from tunesmith.plan.status import is_terminal
@@ -55,7 +56,7 @@ def _newer(old: Object | None, new: Object) -> bool:
 
 
 class Cache:
-    """Jobs, their PyTorchJobs, pods and ConfigMaps, and which job waits for which."""
+    """Jobs, their attempts' objects, pods and ConfigMaps, and which job waits for which."""
 
     def __init__(self) -> None:
         self._jobs: dict[Key, Object] = {}
@@ -77,8 +78,8 @@ class Cache:
         return {key} | self._waiting.get(key, set())
 
     def put_child(self, body: Object, gone: bool = False) -> set[Key]:
-        """Cache a PyTorchJob."""
-        return self._put_owned(self._children, body, gone)
+        """Cache the object of an attempt."""
+        return self._put_owned(self._children, body, gone, f"{body['kind']}/")
 
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
         """Cache a pod."""
@@ -89,11 +90,13 @@ class Cache:
         touched = self._put_owned(self._config_maps, {"metadata": body["metadata"]}, gone)
         return touched if gone else set()
 
-    def _put_owned(self, known: dict[Key, dict[str, Object]], body: Object, gone: bool) -> set[Key]:
+    def _put_owned(
+        self, known: dict[Key, dict[str, Object]], body: Object, gone: bool, prefix: str = ""
+    ) -> set[Key]:
         key = owner_key(body)
         if key is None:
             return set()
-        self._put(known[key], str(get(body, "metadata", "name")), body, gone)
+        self._put(known[key], f"{prefix}{get(body, 'metadata', 'name')}", body, gone)
         if not known[key]:
             del known[key]
         return {key}
@@ -173,7 +176,7 @@ class Cache:
         return [(str(body["kind"]), str(get(body, "status", "phase") or "New")) for body in bodies]
 
     def has_children(self, key: Key) -> bool:
-        """Return whether that job has any PyTorchJob."""
+        """Return whether any attempt's object of that job exists."""
         return bool(self._children.get(key))
 
     def pods(self, key: Key) -> list[Object]:
@@ -214,19 +217,18 @@ class Cache:
         """Return the observed state of one job."""
         uid = str(get(body, "metadata", "uid"))
         owned = [c for c in self._children.get(job.key, {}).values() if _owned(c, uid)]
-        own_uids = {get(child, "metadata", "uid") for child in owned}
+        children = [read(child) for child in owned]
         config_maps = self._config_maps.get(job.key, {})
         pods: list[Object] = []
         orphaned_pods: list[Object] = []
         for pod in self.pods(job.key):
-            owners = {get(ref, "uid") for ref in items(get(pod, "metadata", "ownerReferences"))}
-            (pods if owners & own_uids else orphaned_pods).append(pod)
+            (pods if any(child.owns(pod) for child in children) else orphaned_pods).append(pod)
         return ObservedState(
             job=job,
             uid=uid,
             generation=generation_of(body),
             status=get(body, "status"),
-            children=owned,
+            children=children,
             pods=pods,
             orphaned_pods=orphaned_pods,
             config_maps={name for name, one in config_maps.items() if _owned(one, uid)},

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from tunesmith import names
-from tunesmith.names import Kind
+from tunesmith.names import Backend, Kind
+from tunesmith.plan import trainjob
+from tunesmith.plan.attempt_object import AttemptObject
+from tunesmith.plan.backends import BACKENDS
 from tunesmith.plan.messages import fit
 from tunesmith.plan.objects import get, items
+from tunesmith.plan.runtimes import CLUSTER_TRAINING_RUNTIME, TRAINING_RUNTIME_KINDS, TrainingRuntime
 from tunesmith_operator.api_client import (
     CONFLICT,
     FIELD_MANAGER,
+    FORBIDDEN,
     INVALID,
     NOT_FOUND,
     PAGE,
@@ -30,7 +35,10 @@ from tunesmith_operator.settings import OURS
 
 log = logging.getLogger(__name__)
 JOBS = {kind: ApiResource(names.API_VERSION, str(kind), names.PLURALS[kind]) for kind in Kind}
-PYTORCH_JOB = ApiResource("kubeflow.org/v1", "PyTorchJob", "pytorchjobs")
+CHILDREN = {b: ApiResource(kind.api_version, str(b), kind.plural) for b, kind in BACKENDS.items()}
+TRAINING_RUNTIMES = {
+    kind: ApiResource(trainjob.API_VERSION, kind, f"{kind.lower()}s") for kind in TRAINING_RUNTIME_KINDS
+}
 CONFIG_MAP = ApiResource("v1", "ConfigMap", "configmaps")
 POD = ApiResource("v1", "Pod", "pods")
 EVENT = ApiResource("v1", "Event", "events")
@@ -100,10 +108,14 @@ class Cluster:
                 raise
             raise WriteRefusedError(what, error) from error
 
-    async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
-        """Return the events of one object; of very many, which anybody can create, the last ones listed."""
+    async def events_of(self, namespace: str, source: str) -> list[dict[str, Any]]:
+        """Return the events of one object, by its UID or as kind/name; of very many the last ones listed."""
+        kind, _, name = source.rpartition("/")
+        about = (
+            f"involvedObject.kind={kind},involvedObject.name={name}" if kind else f"involvedObject.uid={name}"
+        )
         last: deque[dict[str, Any]] = deque(maxlen=PAGE)
-        async for body in self._client.pages(EVENT, namespace, fieldSelector=f"involvedObject.uid={uid}"):
+        async for body in self._client.pages(EVENT, namespace, fieldSelector=about):
             last.append(body)
         return list(last)
 
@@ -121,25 +133,51 @@ class Cluster:
             return not (isinstance(error, ApiError) and error.code == NOT_FOUND)
         return True
 
-    async def list_everything(self, namespaces: Sequence[str]) -> tuple[list[dict[str, Any]], ...]:
-        """Jobs, then PyTorchJobs, pods and ConfigMaps: what an earlier list references is in a later one."""
+    async def served(self) -> frozenset[Backend]:
+        """Return the kinds of attempts' objects that the cluster serves."""
+        return frozenset(Backend(one.kind) for one in await self._client.served(CHILDREN.values()))
+
+    async def training_runtime(self, namespace: str, wanted: TrainingRuntime) -> dict[str, Any] | None:
+        """Return the object with the pods' template; empty if it may not be read, None if it is missing."""
+        inside = "" if wanted.kind == CLUSTER_TRAINING_RUNTIME else namespace
+        try:
+            found: dict[str, Any] = await self._client.get(
+                TRAINING_RUNTIMES[wanted.kind], inside, wanted.name
+            )
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            if error.code == FORBIDDEN:
+                return {}
+            raise
+        return found
+
+    async def list_everything(
+        self, namespaces: Sequence[str], served: Collection[Backend]
+    ) -> tuple[list[dict[str, Any]], ...]:
+        """Jobs, attempts' objects, pods, ConfigMaps: what an earlier list references is in a later one."""
         jobs: list[dict[str, Any]] = []
-        owned: dict[ApiResource, list[dict[str, Any]]] = {PYTORCH_JOB: [], POD: [], CONFIG_MAP: []}
+        children: list[dict[str, Any]] = []
+        owned: dict[ApiResource, list[dict[str, Any]]] = {POD: [], CONFIG_MAP: []}
         for resource in JOBS.values():
             for namespace in namespaces or (None,):
                 jobs += [_typed(body, resource) async for body in self._client.pages(resource, namespace)]
+        for resource in (CHILDREN[backend] for backend in served):
+            for namespace in namespaces or (None,):
+                listed = self._client.pages(resource, namespace, labelSelector=OURS)
+                children += [_typed(body, resource) async for body in listed]
         for resource, found in owned.items():
             for namespace in namespaces or (None,):
                 found += [b async for b in self._client.pages(resource, namespace, labelSelector=OURS)]
-        return jobs, *owned.values()
+        return jobs, children, *owned.values()
 
     async def create_child(self, body: Mapping[str, Any], uid: str) -> dict[str, Any]:
-        """Create a ConfigMap or PyTorchJob once; an existing one of ours is fine.
+        """Create a ConfigMap or the object of an attempt once; an existing one of ours is fine.
 
         Raises NameTakenError if the name has another owner, ConflictError if it is free again,
         WriteRefusedError if the API server rejects such an object now.
         """
-        kind = CONFIG_MAP if body["kind"] == "ConfigMap" else PYTORCH_JOB
+        kind = CONFIG_MAP if body["kind"] == "ConfigMap" else CHILDREN[body["kind"]]
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         try:
             created: dict[str, Any] = await self._write(
@@ -153,7 +191,7 @@ class Cluster:
             if not any(get(owner, "uid") == uid for owner in owners):
                 message = f"{body['kind']} {name} exists but does not belong to this job"
                 raise NameTakenError(message) from None
-        return created
+        return _typed(created, kind)
 
     async def _existing(self, kind: ApiResource, name: str, namespace: str) -> dict[str, Any]:
         try:
@@ -164,20 +202,20 @@ class Cluster:
             raise
         return found
 
-    async def suspend(self, namespace: str, name: str, wanted: bool) -> dict[str, Any]:
-        """Patch the one field of a PyTorchJob that we may change, and record that it was us."""
-        mark = {names.ANNOTATION_SUSPENDED: "true" if wanted else None}
-        patch = {"metadata": {"annotations": mark}, "spec": {"runPolicy": {"suspend": wanted}}}
-        what = f"{'suspend' if wanted else 'resume'} PyTorchJob {name}"
-        done: dict[str, Any] = await self._write(what, "patch", PYTORCH_JOB, namespace, name, patch)
-        return done
+    async def suspend(self, namespace: str, child: AttemptObject, wanted: bool) -> dict[str, Any]:
+        """Patch the one field of an attempt's object that we may change, and record that it was us."""
+        mark, resource = {names.ANNOTATION_SUSPENDED: "true" if wanted else None}, CHILDREN[child.backend]
+        patch = {"metadata": {"annotations": mark}, "spec": BACKENDS[child.backend].suspension(wanted)}
+        what = f"{'suspend' if wanted else 'resume'} {resource.kind} {child.name}"
+        done: dict[str, Any] = await self._write(what, "patch", resource, namespace, child.name, patch)
+        return _typed(done, resource)
 
-    async def delete_child(self, namespace: str, name: str) -> None:
-        """Delete a ConfigMap, then the PyTorchJob, which is looked up; a missing object is fine."""
-        for kind in (CONFIG_MAP, PYTORCH_JOB):
-            what = f"delete {'ConfigMap' if kind is CONFIG_MAP else 'PyTorchJob'} {name}"
+    async def delete_child(self, namespace: str, child: AttemptObject) -> None:
+        """Delete a ConfigMap, then the object, which is looked up; a missing object is fine."""
+        for resource in (CONFIG_MAP, CHILDREN[child.backend]):
+            what = f"delete {resource.kind} {child.name}"
             try:
-                await self._write(what, "delete", kind, namespace, name)
+                await self._write(what, "delete", resource, namespace, child.name)
             except ApiError as error:
                 if error.code != NOT_FOUND:
                     raise

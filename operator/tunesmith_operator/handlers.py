@@ -13,10 +13,13 @@ import kopf
 
 from tunesmith import names
 from tunesmith.api.references import Key
+from tunesmith.plan import pytorchjob, trainjob
+from tunesmith.plan.backends import BACKENDS
 from tunesmith.plan.objects import get
 from tunesmith_operator.login import connection
 from tunesmith_operator.manager import Manager
 from tunesmith_operator.releases import OverlapError
+from tunesmith_operator.served import Watched
 from tunesmith_operator.settings import OURS, read_settings
 
 
@@ -37,7 +40,8 @@ def set_up(settings: kopf.OperatorSettings) -> None:
     settings.watching.inactivity_timeout = 25
     settings.watching.label_selectors["v1", "pods"] = OURS
     settings.watching.label_selectors["v1", "configmaps"] = OURS
-    settings.watching.label_selectors["kubeflow.org", "v1", "pytorchjobs"] = OURS
+    for backend in BACKENDS.values():
+        settings.watching.label_selectors[backend.group, backend.version, backend.plural] = OURS
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = Backoffs()
     settings.queueing.worker_limit = 50
@@ -50,7 +54,7 @@ def set_up(settings: kopf.OperatorSettings) -> None:
 async def startup(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
     """List what exists before any watch reports it, and start our own tasks."""
     set_up(settings)
-    memo.operator = await Manager.connect(read_settings(os.environ))
+    memo.operator = await Manager.connect(read_settings(os.environ), Watched(settings, memo.insights))
     try:
         await memo.operator.start()
     except OverlapError as error:
@@ -86,10 +90,11 @@ async def job_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
     _note(memo.operator, memo.operator.cache.put_job, event, plural)
 
 
-@kopf.on.event("kubeflow.org", "v1", "pytorchjobs")
-async def child_seen(event: Any, memo: kopf.Memo, **_: Any) -> None:
-    """Handle a PyTorchJob of ours that exists, has changed or was deleted."""
-    _note(memo.operator, memo.operator.cache.put_child, event, "pytorchjobs")
+@kopf.on.event(pytorchjob.GROUP, pytorchjob.VERSION, pytorchjob.PLURAL)
+@kopf.on.event(trainjob.GROUP, trainjob.VERSION, trainjob.PLURAL)
+async def child_seen(event: Any, memo: kopf.Memo, resource: kopf.Resource, **_: Any) -> None:
+    """Handle an attempt's object that exists, has changed or was deleted."""
+    _note(memo.operator, memo.operator.cache.put_child, event, resource.plural)
 
 
 @kopf.on.event("v1", "pods")

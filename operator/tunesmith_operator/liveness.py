@@ -20,17 +20,20 @@ from tunesmith.names import PLURALS
 
 log = logging.getLogger(__name__)
 EXIT_CODE = 3
-RESOURCES = (*PLURALS.values(), "pytorchjobs", "pods", "configmaps")
+RESOURCES = (*PLURALS.values(), "pods", "configmaps")
+"""What is always watched; the objects of attempts are as far as the cluster serves their kinds."""
 # kopf names its tasks so: `watcher for <plural>.<version>.<group>@<namespace or None>`.
 WATCHER = "watcher for "
 
 
-def watchers_missing(names: Iterable[str], namespaces: Sequence[str]) -> list[str]:
+def watchers_missing(
+    names: Iterable[str], namespaces: Sequence[str], resources: Sequence[str] = RESOURCES
+) -> list[str]:
     """Return the watchers that are not among the names of running tasks."""
     running = [name.removeprefix(WATCHER) for name in names if name.startswith(WATCHER)]
     return [
         f"watcher for {resource} in {namespace or 'all namespaces'}"
-        for resource, namespace in itertools.product(RESOURCES, namespaces or (None,))
+        for resource, namespace in itertools.product(resources, namespaces or (None,))
         if not any(n.startswith(f"{resource}.") and n.endswith(f"@{namespace}") for n in running)
     ]
 
@@ -43,18 +46,24 @@ class Liveness:
         namespaces: Sequence[str],
         own_tasks: Callable[[], Iterable[asyncio.Task[Any]]],
         *,
+        served: Callable[[], Sequence[str]] = tuple,
         patience: float = 60.0,
         die: Callable[[int], Any] = os._exit,
     ) -> None:
         self._namespaces, self._own_tasks, self._die = namespaces, own_tasks, die
-        self._until = time.monotonic() + patience
+        self._served, self._patience = served, patience
+        self.begin()
+
+    def begin(self) -> None:
+        """Watchers are about to come up: be patient with them."""
+        self._until = time.monotonic() + self._patience
         self._complete = False
 
     def missing(self) -> list[str]:
         """Return what should run but does not."""
         gone = [f"task {task.get_name()}" for task in self._own_tasks() if task.done()]
         names = [task.get_name() for task in asyncio.all_tasks() if not task.done()]
-        watchers = watchers_missing(names, self._namespaces)
+        watchers = watchers_missing(names, self._namespaces, (*RESOURCES, *self._served()))
         self._complete = self._complete or not watchers
         starting = not self._complete and time.monotonic() < self._until
         return gone if starting else gone + watchers

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+from tunesmith.names import Backend
 from tunesmith_operator import metrics, probes
 from tunesmith_operator.api_client import FORBIDDEN, TROUBLE, ApiError
 from tunesmith_operator.cache import Cache
@@ -25,6 +26,7 @@ from tunesmith_operator.login import Login
 from tunesmith_operator.progress import Silence, read_all
 from tunesmith_operator.reconcile import Reconciler
 from tunesmith_operator.releases import check_releases
+from tunesmith_operator.served import KOPF_TROUBLE, Watched
 from tunesmith_operator.settings import OperatorSettings
 from tunesmith_operator.watches import Watches
 from tunesmith_operator.workqueue import WorkQueue
@@ -42,21 +44,22 @@ def jittered(seconds: float) -> float:
 class Manager:
     """Cache, queue and cluster, and the tasks between them."""
 
-    def __init__(self, settings: OperatorSettings, cluster: Cluster) -> None:
-        self.settings, self.cluster = settings, cluster
+    def __init__(self, settings: OperatorSettings, cluster: Cluster, watched: Watched) -> None:
+        self.settings, self.cluster, self.watched = settings, cluster, watched
+        self.served: frozenset[Backend] = frozenset()
         self.cache = Cache()
-        self.reconciler = Reconciler(self.cache, cluster, settings)
+        self.reconciler = Reconciler(self.cache, cluster, settings, served=lambda: self.served)
         self.queue = WorkQueue(self.reconciler.reconcile, settings.workers)
         self.tasks: list[asyncio.Task[Any]] = []
         self._begun = asyncio.Event()
-        self.liveness = Liveness(settings.namespaces, lambda: self.tasks)
-        self.watches = Watches(settings.namespaces)
+        self.liveness = Liveness(settings.namespaces, lambda: self.tasks, served=watched.plurals)
+        self.watches = Watches(settings.namespaces, served=watched.plurals)
         self.login = Login(self.watches)
 
     @classmethod
-    async def connect(cls, settings: OperatorSettings) -> Manager:
+    async def connect(cls, settings: OperatorSettings, watched: Watched) -> Manager:
         """Use a client configured like kubectl's."""
-        return cls(settings, await Cluster.connect())
+        return cls(settings, await Cluster.connect(), watched)
 
     async def start(self) -> None:
         """List the whole cluster once, then start. Raises OverlapError if another release is running."""
@@ -68,6 +71,7 @@ class Manager:
             "queue": self.queue.run(),
             "tick": self._tick(),
             "resync": self._resync(),
+            "kinds": self._look_for_kinds(),
             "progress": self._read_progress(),
             "liveness": self.liveness.run(),
         }
@@ -102,7 +106,8 @@ class Manager:
         """Update the cache with a list of everything; return False if that failed."""
         try:
             self.cache.begin_listing()
-            found = await self.cluster.list_everything(self.settings.namespaces)
+            self.served = await self.cluster.served()
+            found = await self.cluster.list_everything(self.settings.namespaces, self.served)
         except TROUBLE as error:
             log.warning("Cannot list the cluster's objects (are all CRDs installed?): %s", error)
             return False
@@ -123,6 +128,23 @@ class Manager:
                 await asyncio.sleep(jittered(RESYNC_SOON))
             await self.list_everything()
             pause = min(2 * pause, self.settings.resync_seconds)
+
+    async def _look_for_kinds(self) -> None:
+        """Notice without a restart that a kind of object that makes pods has come or gone."""
+        while True:
+            await asyncio.sleep(jittered(self.settings.kinds_seconds))
+            try:
+                served = await self.cluster.served()
+                changed = served ^ self.watched.backends()
+                await self.watched.look_again(changed)
+            except (*TROUBLE, *KOPF_TROUBLE) as error:
+                log.warning("The kinds that the cluster serves cannot be read: %s", error)
+                continue
+            if changed:
+                log.info("The cluster now serves %s", " and ".join(sorted(served)) or "no backend")
+                await self.list_everything()
+                self.reconciler.hurry()
+                self.queue.add(self.cache.unfinished())
 
     async def _tick(self) -> None:
         while True:

@@ -14,7 +14,9 @@ RECONCILE = Histogram("tunesmith_reconcile_seconds", "Duration of a job's reconc
 API_CALLS = Counter("tunesmith_api_calls_total", "Requests to the API server, without watches", ["verb"])
 API_ERRORS = Counter("tunesmith_api_errors_total", "Requests to the API server that failed", ["verb"])
 UNANSWERED = Counter("tunesmith_progress_unanswered_total", "Requests for progress without a valid response")
-ATTEMPTS = Counter("tunesmith_attempts_total", "PyTorchJobs created", ["kind"])
+ATTEMPTS = Counter(
+    "tunesmith_attempts_total", "Objects created, one per launch of a job's pods", ["kind", "backend"]
+)
 
 
 class JobsByPhase(Collector):

@@ -13,10 +13,10 @@ import aiohttp
 
 from tunesmith.api.references import Key
 from tunesmith.names import PROGRESS_PORT
+from tunesmith.plan.attempt_object import attempt_of
 from tunesmith.plan.objects import get
-from tunesmith.plan.pods import is_master
+from tunesmith.plan.pods import is_first
 from tunesmith.plan.progress import to_status
-from tunesmith.plan.pytorchjob_status import attempt_of
 from tunesmith.plan.status import format_time
 from tunesmith.plan.trouble import UNANSWERED_SINCE
 from tunesmith_operator.cache import Cache
@@ -45,7 +45,7 @@ def _address(cache: Cache, key: Key) -> str | None:
     for pod in cache.pods(key):
         ip, going = get(pod, "status", "podIP"), get(pod, "metadata", "deletionTimestamp")
         runs = get(pod, "status", "phase") == "Running" and not going
-        if is_master(pod) and runs and isinstance(ip, str):
+        if is_first(pod) and runs and isinstance(ip, str):
             newest = max(newest, (attempt_of(pod), f"[{ip}]" if ":" in ip else ip))
     return newest[1] or None
 

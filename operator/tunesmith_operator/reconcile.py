@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from tunesmith.api.manifest import Job, parse_document
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.api.yaml12 import MAX_DEPTH
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.names import Phase, Reason
-from tunesmith.plan.build import build
+from tunesmith.names import Backend, Phase, Reason
+from tunesmith.plan.backends import BACKENDS
+from tunesmith.plan.build import build, runtime_of
 from tunesmith.plan.objects import get
 from tunesmith.plan.observed_state import Decision, ObservedState
-from tunesmith.plan.refusal import REFUSALS, Refusal, missing_account, not_written
-from tunesmith.plan.status import is_terminal, refused_status
+from tunesmith.plan.refusal import (
+    REFUSALS,
+    Refusal,
+    missing_account,
+    missing_backend,
+    missing_runtime,
+    not_written,
+    unfit_runtime,
+)
+from tunesmith.plan.status import BACKEND, is_terminal, refused_status
 from tunesmith.plan.transition import next_state, wanted_events
 from tunesmith_operator.cache import Cache, generation_of, key_of
 from tunesmith_operator.cluster import (
@@ -54,12 +64,18 @@ class Reconciler:
         cluster: Cluster,
         settings: OperatorSettings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        served: Callable[[], Collection[Backend]] = lambda: tuple(Backend),
     ) -> None:
         self._cache, self._cluster, self._settings, self._now = cache, cluster, settings, now
+        self._served = served
         # UID to version of jobs whose status cannot be written: left alone until they change.
         self._refused: dict[str, str] = {}
         self._refusals = Refusals()
         self._events = Events(cluster.events_of)
+
+    def hurry(self) -> None:
+        """Retry at once what was rejected, since it may be possible now."""
+        self._refusals = Refusals()
 
     async def reconcile(self, key: Key) -> float | None:
         """Reconcile one job. Return the seconds until the next time, if there is one."""
@@ -96,7 +112,7 @@ class Reconciler:
                 return None
             if (left := self._refusals.left(job.key)) and _writes(following):
                 return left if following.again is None else min(left, following.again)
-            refusal = await self._apply(job, observed.uid, following)
+            refusal = await self._apply(job, observed, following)
         except NameTakenError as error:
             await self._refuse(body, Reason.NAME_TAKEN, f"{error}.")
             return NAME_TAKEN_SECONDS
@@ -112,7 +128,8 @@ class Reconciler:
 
     async def _seen(self, job: Job, body: Mapping[str, Any]) -> ObservedState:
         """Return the observed state of a job, with the events of what does not start."""
-        observed = self._cache.observed(job, body, self._now())
+        seen = self._cache.observed(job, body, self._now())
+        observed = replace(seen, served=self._served(), wanted=self._settings.backend)
         uids = wanted_events(observed)
         if not uids:
             return observed
@@ -125,20 +142,37 @@ class Reconciler:
         await self._write(body, not_written(before, generation, self._now(), refusal, deadline))
         return pause
 
-    async def _apply(self, job: Job, uid: str, following: Decision) -> Refusal | None:
-        """Carry out the decision; return the reason if the API server rejects it."""
-        account, namespace = self._settings.plan.service_account, job.metadata.namespace
-        if following.create and not await self._cluster.has_service_account(namespace, account):
-            return missing_account(account, namespace)
+    async def _apply(self, job: Job, observed: ObservedState, following: Decision) -> Refusal | None:
+        """Carry out the decision; return why not, if something is missing or the API server rejects it."""
+        if following.create and (obstacle := await self._obstacle(job, following.status.get(BACKEND))):
+            return obstacle
         try:
-            await self._carry_out(job, uid, following)
+            await self._carry_out(job, observed, following)
         except WriteRefusedError as error:
             return Refusal(Reason.REFUSED, str(error), creating=following.create is not None)
         return None
 
-    async def _carry_out(self, job: Job, uid: str, following: Decision) -> None:
-        namespace = job.metadata.namespace
+    async def _obstacle(self, job: Job, backend: str | None) -> Refusal | None:
+        """Return what the cluster lacks of what the pods of an attempt need."""
+        account, namespace = self._settings.plan.service_account, job.metadata.namespace
+        if not await self._cluster.has_service_account(namespace, account):
+            return missing_account(account, namespace)
+        if backend is None:
+            return missing_backend(self._settings.backend)
+        kind = BACKENDS[Backend(backend)]
+        template = kind.template_of(runtime_of(job, self._settings.plan))
+        if template is None:
+            return None
+        body = await self._cluster.training_runtime(namespace, template)
+        if body is None:
+            return missing_runtime(template, self._settings.upgrade)
+        lacking = list(kind.unfit(body, job.spec))
+        return unfit_runtime(template, lacking) if lacking else None
+
+    async def _carry_out(self, job: Job, observed: ObservedState, following: Decision) -> None:
+        namespace, uid = job.metadata.namespace, observed.uid
         if following.create is not None:
+            backend = Backend(following.status[BACKEND])
             keys = [target_key(job, ref) for ref in references(job)]
             outputs = {key: uri for key in keys if (uri := self._cache.output_uri(key))}
             plan = build(
@@ -146,16 +180,20 @@ class Reconciler:
                 outputs,
                 attempt=following.create,
                 settings=self._settings.plan,
+                backend=backend,
                 owner_uid=uid,
                 rules=rules_for(namespace, self._settings),
+                launch_id=uuid4().hex[:12],
             )
             self._cache.put_config_map(await self._cluster.create_child(plan.config_map, uid))
-            self._cache.put_child(await self._cluster.create_child(plan.pytorch_job, uid))
-            ATTEMPTS.labels(str(job.kind)).inc()
-        if following.suspend is not None:
-            self._cache.put_child(await self._cluster.suspend(namespace, *following.suspend))
-        for name in following.delete:
-            await self._cluster.delete_child(namespace, name)
+            self._cache.put_child(await self._cluster.create_child(plan.child, uid))
+            ATTEMPTS.labels(str(job.kind), str(backend)).inc()
+        for child in observed.children:
+            if following.suspend is not None and following.suspend[0] == child.name:
+                changed = await self._cluster.suspend(namespace, child, following.suspend[1])
+                self._cache.put_child(changed)
+            if child.name in following.delete:
+                await self._cluster.delete_child(namespace, child)
 
     async def _write(self, body: Mapping[str, Any], status: dict[str, Any]) -> None:
         old = get(body, "status")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tunesmith import names
+from tunesmith.names import Backend
 from tunesmith.plan.build import PlanSettings
+from tunesmith.plan.runtimes import TRAINING_RUNTIME_KINDS, Runtime, TrainingRuntime
 
 PREFIX = "TUNESMITH_"
 # Label selector of the objects that the operator creates.
 OURS = f"{names.LABEL_MANAGED_BY}=tunesmith-operator"
+
+
+UPGRADE = "helm upgrade tunesmith CHART -n NAMESPACE --reset-then-reuse-values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,20 @@ class OperatorSettings:
     """All settings. No rule in `allowed` means everything but files, remote code and Python modules."""
 
     plan: PlanSettings = field(default_factory=PlanSettings)
+    backend: Backend | None = None
+    """The kind of object that new attempts get; None: what the cluster serves."""
     namespaces: tuple[str, ...] = ()
     allowed: tuple[Allowed, ...] = ()
     release: str = ""
     """namespace/name of the ConfigMap by which other releases find this one; empty: no check."""
+    upgrade: str = UPGRADE
+    """The command by which the chart creates what it could not create before."""
     port: int = 8081
     metrics_port: int = 8082
     workers: int = 20
     tick_seconds: float = 60.0
     resync_seconds: float = 600.0
+    kinds_seconds: float = 15.0
     progress_seconds: float = 15.0
     patches_per_second: float = 20.0
 
@@ -87,15 +97,19 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{PREFIX}{name} is invalid: {error}") from error
 
-    runtimes = read("RUNTIMES", "{}", _runtimes) or PlanSettings().runtimes
+    default = read("TRAINING_RUNTIME", "ClusterTrainingRuntime/tunesmith", _training_runtime)
+    given = read("RUNTIMES", "{}", lambda text: _runtimes(text, default))
+    runtimes = given or {name: replace(one, training_runtime=default) for name, one in _DEFAULTS.items()}
     account = read("JOB_SERVICE_ACCOUNT", PlanSettings().service_account, str)
     defaults = {item.name: item.default for item in fields(OperatorSettings)}
     numbers = {name: read(name.upper(), str(defaults[name]), kind) for name, kind in _NUMBERS.items()}
     return OperatorSettings(
         PlanSettings(runtimes, account),
+        read("BACKEND", "auto", _backend),
         read("NAMESPACES", "", _list),
         read("ALLOWED", "[]", _rules),
         read("RELEASE", "", str),
+        read("UPGRADE", UPGRADE, str),
         **numbers,
     )
 
@@ -124,16 +138,34 @@ _NUMBERS: dict[str, Any] = {
     "workers": lambda text: int(_positive(text)),
     "tick_seconds": _positive,
     "resync_seconds": _positive,
+    "kinds_seconds": _positive,
     "progress_seconds": _positive,
     "patches_per_second": _positive,
 }
 
 
-def _runtimes(text: str) -> dict[str, str]:
+_DEFAULTS = PlanSettings().runtimes
+_BACKENDS = {"auto": None, **{backend.lower(): backend for backend in Backend}}
+
+
+def _backend(text: str) -> Backend | None:
+    if text not in _BACKENDS:
+        raise ValueError(f"{text} is none of {', '.join(_BACKENDS)}")
+    return _BACKENDS[text]
+
+
+def _training_runtime(text: str) -> TrainingRuntime:
+    kind, _, name = text.partition("/")
+    if kind not in TRAINING_RUNTIME_KINDS or not name:
+        raise ValueError(f"{text} is not {' or '.join(f'{kind}/NAME' for kind in TRAINING_RUNTIME_KINDS)}")
+    return TrainingRuntime(name, kind)
+
+
+def _runtimes(text: str, training_runtime: TrainingRuntime) -> dict[str, Runtime]:
     runtimes = json.loads(text)
     if not isinstance(runtimes, dict) or not all(isinstance(image, str) for image in runtimes.values()):
         raise ValueError("it must be an object of names and images")
-    return runtimes
+    return {name: Runtime(image, training_runtime) for name, image in runtimes.items()}
 
 
 def _rules(text: str) -> tuple[Allowed, ...]:

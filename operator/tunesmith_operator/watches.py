@@ -33,8 +33,13 @@ def watch_of(url: URL) -> Watch | None:
 class Watches:
     """When each watch was last answered or last delivered an event."""
 
-    def __init__(self, namespaces: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._namespaces, self._clock = namespaces, clock
+    def __init__(
+        self,
+        namespaces: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        served: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._namespaces, self._clock, self._served = namespaces, clock, served
         self._heard: dict[Watch, float] = {}
 
     def heard(self, plural: str, namespace: str | None) -> None:
@@ -46,7 +51,9 @@ class Watches:
         late = self._clock() - FRESH_SECONDS
         return [
             f"{plural} in {namespace or 'all namespaces'}"
-            for plural, namespace in itertools.product(RESOURCES, self._namespaces or (None,))
+            for plural, namespace in itertools.product(
+                (*RESOURCES, *self._served()), self._namespaces or (None,)
+            )
             if self._heard.get((plural, namespace), late) <= late
         ]
 

@@ -29,6 +29,13 @@ PLURALS = {
 }
 
 
+class Backend(StrEnum):
+    """The kinds of objects that make the pods of an attempt, in the order in which they are preferred."""
+
+    PYTORCH_JOB = "PyTorchJob"
+    TRAIN_JOB = "TrainJob"
+
+
 class Reason(StrEnum):
     """Why something failed or waits. The closed list that status, termination message and CLI share."""
 
@@ -59,6 +66,9 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     REFUSED = "Refused"
     SERVICE_ACCOUNT_MISSING = "ServiceAccountMissing"
+    BACKEND_MISSING = "BackendMissing"
+    RUNTIME_MISSING = "RuntimeMissing"
+    RUNTIME_UNFIT = "RuntimeUnfit"
     START_ERROR = "StartError"
     START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
     NO_RESULT = "NoResult"
@@ -137,7 +147,8 @@ EVALUATING = "evaluating"
 REPORT_DATA_KEY = "report.json"
 
 # The pod's world.
-CONTAINER = "pytorch"
+# Our container, whose name the kind of the attempt's object decides.
+CONTAINERS = ("pytorch", "node")
 RUN_JSON = "run.json"
 RUN_JSON_DIR = "/etc/tunesmith"
 SCRATCH_DIR = "/scratch"
@@ -162,14 +173,16 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_JOB = f"{GROUP}/job"
 LABEL_KIND = f"{GROUP}/kind"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
-# On a PyTorchJob that the operator has suspended, so that it never resumes what a queue holds back.
+# On an object that makes pods and on these pods; another one for each object, even of the same name.
+LABEL_LAUNCH_ID = f"{GROUP}/launch-id"
+# On such an object that the operator has suspended, so that it never resumes what a queue holds back.
 ANNOTATION_SUSPENDED = f"{GROUP}/suspended"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 
 
 def child_name(kind: Kind, name: str, attempt: int) -> str:
-    """Return the name of the PyTorchJob and ConfigMap of one attempt; the short name keeps kinds apart."""
+    """Return the name of the object and ConfigMap of one attempt; the short name keeps kinds apart."""
     return f"{name}-{SHORT_NAMES[kind]}-{attempt}"
 
 

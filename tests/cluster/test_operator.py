@@ -1,4 +1,4 @@
-"""The operator as a process against the API server; PyTorchJobs and pods are moved by the test."""
+"""The operator as a process against the API server; attempts' objects and pods are moved by the test."""
 
 import json
 import time
@@ -53,7 +53,7 @@ def test_a_failure_is_tried_again_and_a_permanent_one_is_not(world, operator):
     world.until_child("tune-ftj-1")
     world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
     world.until_child("tune-ftj-2")
-    assert world.status("ftj", "tune")["failedPod"] == "tune-ftj-1-master-0"
+    assert world.status("ftj", "tune")["failedPod"] == world.pod_name("tune-ftj-1")
     message = "train.jsonl, line 3: not JSON"
     world.fail("tune-ftj-2", word={"reason": "BadData", "message": message, "permanent": True})
     status = world.until_phase("ftj", "tune", "Failed", "BadData")
@@ -76,7 +76,7 @@ def test_the_next_attempt_waits_until_no_pod_of_the_one_before_can_write(world, 
     world.pod("tune-ftj-1", exit_code=1, role="worker")
     world.until_child("tune-ftj-2")
     world.until(lambda: world.status("ftj", "tune").get("attempts") == 2, "the second attempt")
-    assert world.status("ftj", "tune")["failedPod"] == "tune-ftj-1-master-0"
+    assert world.status("ftj", "tune")["failedPod"] == world.pod_name("tune-ftj-1")
 
 
 def test_a_config_map_that_somebody_deleted_is_made_again(world, operator):
@@ -88,7 +88,7 @@ def test_a_config_map_that_somebody_deleted_is_made_again(world, operator):
     new = world.until(lambda: world.get("configmap", "tune-ftj-1"), "the ConfigMap again")
     assert new["data"] == old["data"]
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
-    assert world.get("pytorchjob", "tune-ftj-1")["metadata"]["uid"] == child["metadata"]["uid"]
+    assert world.child("tune-ftj-1")["metadata"]["uid"] == child["metadata"]["uid"]
     assert world.status("ftj", "tune")["attempts"] == 1
 
 

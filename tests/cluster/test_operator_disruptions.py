@@ -99,12 +99,8 @@ def test_suspend_and_resume_keep_the_attempt(world, operator):
     world.until_child("tune-ftj-1")
     patch_run(world, "tune", suspend=True)
     world.until_phase("ftj", "tune", "Suspended")
-    world.until(
-        lambda: world.get("pytorchjob", "tune-ftj-1")["spec"]["runPolicy"].get("suspend") is True, "suspend"
-    )
+    world.until(lambda: world.is_suspended("tune-ftj-1"), "suspend")
     patch_run(world, "tune", suspend=False)
-    world.until(
-        lambda: world.get("pytorchjob", "tune-ftj-1")["spec"]["runPolicy"]["suspend"] is False, "resume"
-    )
+    world.until(lambda: not world.is_suspended("tune-ftj-1"), "resume")
     world.until_phase("ftj", "tune", "Pending")
     assert world.children() == ["tune-ftj-1"]

@@ -246,7 +246,7 @@ def test_a_forged_status_harms_only_its_own_job(beside, status):
     beside.until(lambda: beside.status("ftj", f"{first}-after").get("phase"), "a word about the next one")
     beside.kubectl("patch", "ftj", first, "--type=merge", "-p", '{"spec":{"run":{"suspend":true}}}')
     beside.kubectl("delete", "ftj", first)
-    beside.until(lambda: not beside.get("pytorchjob", f"{first}-ftj-1"), "garbage collection")
+    beside.until(lambda: not beside.child(f"{first}-ftj-1"), "garbage collection")
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "PyTorchJob"])

@@ -83,7 +83,7 @@ def test_a_watch_that_fails(namespace, pytorchjobs, tmp_path, fault, plural):
             def recovered_or_dead():
                 if operator.process.poll() is not None or health(port) >= 500:
                     return "dead"
-                sees = world.get("pytorchjob", "after-ftj-1")
+                sees = world.child("after-ftj-1")
                 return "sees" if sees and world.status("ftj", "before").get("phase") == "Running" else None
 
             outcome = world.until(recovered_or_dead, f"recovery or death after {fault}", 30)

@@ -1,4 +1,4 @@
-"""Plays the training operator and the kubelet where there is none: writes PyTorchJob and pod status."""
+"""Plays the kubelet, and the controller of the objects that create pods: writes their status."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.cluster.backends import PyTorchJobs, stamp
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,8 +40,9 @@ class OperatorProcess:
 class World:
     """One namespace, seen and moved through kubectl."""
 
-    def __init__(self, kubectl):
-        self.kubectl = kubectl
+    def __init__(self, kubectl, backend=None):
+        self.kubectl, self.backend = kubectl, backend or PyTorchJobs()
+        self.kind = self.backend.kind.lower()
 
     def until(self, look, what, seconds=60):
         """The first true value `look` gives."""
@@ -67,52 +70,35 @@ class World:
         return self.until(look, f"{kind} {name} {phase} {reason or ''}")
 
     def children(self):
-        return sorted(item["metadata"]["name"] for item in self.kubectl.json("get", "pytorchjobs")["items"])
+        return sorted(
+            item["metadata"]["name"] for item in self.kubectl.json("get", self.backend.plural)["items"]
+        )
 
     def until_child(self, name):
-        return self.until(lambda: self.get("pytorchjob", name), f"PyTorchJob {name}")
+        return self.until(lambda: self.child(name), f"{self.backend.kind} {name}")
+
+    def child(self, name):
+        """The object of an attempt, None if there is none."""
+        return self.get(self.kind, name)
+
+    def pod_name(self, child, role="master"):
+        return self.backend.pod_name(child, role)
 
     def condition(self, child, kind, message=""):
-        """Give a PyTorchJob one true condition more, and take away Running when it ends."""
-        now = stamp()
-        old = (self.get("pytorchjob", child).get("status") or {}).get("conditions", [])
-        kept = [c for c in old if c["type"] not in (kind, "Running" if kind != "Created" else "")]
-        new = {
-            "type": kind,
-            "status": "True",
-            "reason": f"PyTorchJob{kind}",
-            "message": message,
-            "lastTransitionTime": now,
-            "lastUpdateTime": now,
-        }
-        patch = json.dumps({"status": {"conditions": [*kept, new], "replicaStatuses": {}}})
-        self.kubectl("patch", "pytorchjob", child, "--subresource=status", "--type=merge", "-p", patch)
+        """Have an attempt's object say one thing more: Running, Succeeded, Failed or Suspended."""
+        status = self.backend.status(self.get_now(self.kind, child), kind, message)
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", self.kind, child, "--subresource=status", "--type=merge", "-p", patch)
 
     def make_pod(self, child, role="master"):
-        """A pod of a PyTorchJob, its number 0; returns its name."""
-        job = self.get("pytorchjob", child)
-        template = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
-        name = f"{child}-{role}-0"
-        replica = {"replica-type": role, "replica-index": "0", "job-name": child}
+        """A pod of an attempt, the first of its role; returns its name."""
+        name, labels, owner = self.backend.pod(self.get_now(self.kind, child), role)
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {
-                "name": name,
-                "labels": template["metadata"]["labels"]
-                | {f"training.kubeflow.org/{key}": value for key, value in replica.items()},
-                "ownerReferences": [
-                    {
-                        "apiVersion": job["apiVersion"],
-                        "kind": "PyTorchJob",
-                        "name": child,
-                        "uid": job["metadata"]["uid"],
-                        "controller": True,
-                    }
-                ],
-            },
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
             "spec": {
-                "containers": [{"name": "pytorch", "image": "x"}],
+                "containers": [{"name": self.backend.container, "image": "x"}],
                 "automountServiceAccountToken": False,
                 "schedulerName": "nobody",  # where there are nodes, none of them is to touch the status
             },
@@ -121,20 +107,26 @@ class World:
         return name
 
     def pod_status(self, name, phase, state, **more):
-        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        container = {
+            "name": self.backend.container,
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+        }
         status = {"phase": phase, "containerStatuses": [container | {"state": state}], **more}
         patch = json.dumps({"status": status})
         self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
 
     def runs(self, child, role="master", ip=None):
-        """A pod of a PyTorchJob runs, at an address if one is given; returns its name."""
+        """A pod of an attempt runs, at an address if one is given; returns its name."""
         name = self.make_pod(child, role)
         address = {"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {}
         self.pod_status(name, "Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, **address)
         return name
 
     def deleted(self, child, role="master"):
-        """A pod of a PyTorchJob that runs and is being deleted until it is released; returns its name."""
+        """A pod of an attempt that runs and is being deleted until it is released; returns its name."""
         name = self.runs(child, role)
         held = json.dumps({"metadata": {"finalizers": ["tests.tunesmith.dev/held"]}})
         self.kubectl("patch", "pod", name, "--type=merge", "-p", held)
@@ -146,7 +138,7 @@ class World:
         self.kubectl("patch", "pod", pod, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
     def pod(self, child, *, word=None, exit_code=0, reason=None, disrupted="", evicted="", role="master"):
-        """A pod of a PyTorchJob, ended with a last word, by a disruption, or evicted for what it used."""
+        """A pod of an attempt, ended with a last word, by a disruption, or evicted for what it used."""
         name = self.make_pod(child, role)
         terminated = {
             "exitCode": exit_code,
@@ -171,7 +163,7 @@ class World:
         self.condition(child, "Failed")
 
     def is_suspended(self, child):
-        return self.get_now("pytorchjob", child)["spec"]["runPolicy"].get("suspend") is True
+        return self.backend.is_suspended(self.get_now(self.kind, child))
 
     def get_now(self, kind, name):
         return self.kubectl.json("get", kind, name)
@@ -180,11 +172,6 @@ class World:
         """Names of the ConfigMaps the operator made."""
         ours = ("get", "configmaps", "-l", "app.kubernetes.io/managed-by=tunesmith-operator")
         return sorted(item["metadata"]["name"] for item in self.kubectl.json(*ours)["items"])
-
-
-def stamp():
-    """The moment, as Kubernetes writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def free_port():

@@ -26,7 +26,7 @@ def rendered(path: Path) -> str:
     """
     every = load_jobs(sorted(path.parent.glob("*.yaml")))
     plans = [build(job, output_uris(every)) for job in load_jobs([path])]
-    return HEADER + as_yaml([item for plan in plans for item in (plan.config_map, plan.pytorch_job)])
+    return HEADER + as_yaml([item for plan in plans for item in (plan.config_map, plan.child)])
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import yaml
 
 from tunesmith import __version__
 from tunesmith.api import crd as crds
-from tunesmith.names import GROUP, LABEL_MANAGED_BY, PLURALS, PROGRESS_PORT, Kind
+from tunesmith.names import GROUP, LABEL_MANAGED_BY, PLURALS, PROGRESS_PORT, Backend, Kind
 from tunesmith.plan.build import PlanSettings
+from tunesmith.plan.runtimes import Runtime, TrainingRuntime
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "tunesmith"
@@ -88,7 +90,7 @@ def test_lint_finds_nothing_but_a_missing_icon(helm):
 def test_versions_agree(chart):
     assert chart.metadata["appVersion"] == __version__
     assert chart.metadata["kubeVersion"] == ">=1.30.0-0"
-    assert chart.values["runtimes"] == PlanSettings().runtimes
+    assert chart.values["runtimes"] == {n: one.image for n, one in PlanSettings().runtimes.items()}
     assert chart.values["jobServiceAccount"]["name"] == PlanSettings().service_account
 
 
@@ -102,7 +104,15 @@ def undocumented(text):
 
 
 def test_every_value_is_documented_and_in_the_schema(chart):
-    plain = {"rbac", "crds", "metrics", "networkPolicy", "image", "resources"}  # their parts say it
+    plain = {
+        "rbac",
+        "crds",
+        "metrics",
+        "networkPolicy",
+        "image",
+        "resources",
+        "trainingRuntime",
+    }  # their parts say it
     pod = {"podAnnotations", "nodeSelector", "tolerations", "affinity", "priorityClassName"}  # one comment
     assert set(undocumented((CHART / "values.yaml").read_text())) <= plain | pod
     assert set(chart.values) | {"global"} == set(chart.schema["properties"])
@@ -204,13 +214,23 @@ def test_settings_reach_the_operator_unchanged(render):
         "port": 9000,
     }
     read = settings.read_settings(environment(render(values)))
-    assert read.plan == PlanSettings({"big": f"x@{DIGEST}"}, "runner")
+    assert read.plan == PlanSettings(
+        {"big": Runtime(f"x@{DIGEST}", TrainingRuntime("demo-tunesmith"))}, "runner"
+    )
     assert read.allowed == (settings.Allowed(*(tuple(value) for value in rule.values())),)
     assert (read.namespaces, read.port) == (("a-1", "a-2"), 9000)
     assert read.metrics_port == 0
     with_metrics = render({"metrics": {"enabled": True}})
-    default = settings.OperatorSettings(release="ops/demo-tunesmith-operator")
+    runtime = TrainingRuntime("demo-tunesmith")
+    runtimes = {name: replace(one, training_runtime=runtime) for name, one in PlanSettings().runtimes.items()}
+    default = settings.OperatorSettings(
+        PlanSettings(runtimes),
+        release="ops/demo-tunesmith-operator",
+        upgrade="helm upgrade demo CHART -n ops --reset-then-reuse-values",
+    )
     assert settings.read_settings(environment(with_metrics)) == default
+    chosen = settings.read_settings(environment(render({"backend": "trainjob"})))
+    assert chosen.backend == Backend.TRAIN_JOB
 
 
 def test_a_release_says_which_namespaces_it_looks_after(render):
@@ -244,16 +264,18 @@ def test_kubernetes_replaces_nothing_in_a_value(render):
 
 
 OURS = [PLURALS[kind] for kind in Kind]
+TRAINER = "trainer.kubeflow.org"
 ALLOWED = (
     {(GROUP, name, verb) for name in OURS for verb in ("get", "list", "watch", "patch")}
     | {(GROUP, f"{name}/status", "patch") for name in OURS}
     | {(GROUP, f"{name}/finalizers", "update") for name in OURS}
     | {
         (group, name, verb)
-        for group, name in (("kubeflow.org", "pytorchjobs"), ("", "configmaps"))
+        for group, name in (("kubeflow.org", "pytorchjobs"), (TRAINER, "trainjobs"), ("", "configmaps"))
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     }
     | {("", "pods", verb) for verb in ("get", "list", "watch")}
+    | {(TRAINER, "clustertrainingruntimes", "get"), (TRAINER, "trainingruntimes", "get")}
     | {("", "events", "create"), ("", "events", "list"), ("", "serviceaccounts", "get")}
 )
 

@@ -85,8 +85,9 @@ def test_the_reasons_of_a_job_that_does_not_start_are_explained():
     text = (ROOT / "docs" / "pending.md").read_text()
     reasons = {Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING, Reason.START_ERROR}
     reasons |= {Reason.START_DEADLINE_EXCEEDED, Reason.QUEUED, Reason.STARTING}
+    reasons |= {Reason.BACKEND_MISSING, Reason.RUNTIME_MISSING, Reason.RUNTIME_UNFIT}
     assert [reason for reason in reasons if f"`{reason}`" not in text] == []
-    assert NO_CONTROLLER.partition(".")[0] in text
+    assert all(words.partition(".")[0] in text for words in NO_CONTROLLER.values())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_flux_sees_the_health_of_a_job(phase):
 
 def test_a_queue_label_reaches_the_pytorchjob():
     job = parse_document(document("kueue", "FineTuneJob"), "kueue.md", 0)
-    labels = build(job, {}).pytorch_job["metadata"]["labels"]
+    labels = build(job, {}).child["metadata"]["labels"]
     wanted = {key: value for key, value in job.metadata.labels.items() if key.startswith("kueue")}
     assert len(wanted) == 2
     assert wanted.items() <= labels.items()
@@ -157,7 +158,7 @@ def test_the_init_container_of_the_page_is_let_into_a_restricted_namespace():
         "spec": {"initContainers": yaml.safe_load(template), "containers": []},
     }
     job = parse_document(document("kueue", "FineTuneJob"), "kueue.md", 0)
-    master = build(job, {}).pytorch_job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    master = build(job, {}).child["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
     pod["spec"] = {**master, "initContainers": pod["spec"]["initContainers"], "serviceAccountName": "default"}
 
     def run(*arguments, stdin=None):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.plan.pytorchjob import USER_ID
+from tunesmith.plan.pod_template import USER_ID
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "images"

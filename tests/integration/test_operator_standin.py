@@ -24,7 +24,6 @@ from tunesmith.plan.build import PlanSettings  # noqa: E402
 from tunesmith_operator.releases import SELECTOR  # noqa: E402
 
 pytestmark = pytest.mark.slow
-WRITES = {"configmaps": "create", "pytorchjobs": "create", "/status": "patch"}
 WRITE_FAULTS = ["500", "drop-before", "drop-after", "truncate", "bad-utf8"]
 WATCH_FAULTS = ["410", "error-410", "drop-before", "drop-after", "truncate"]
 operator = scenarios.operator
@@ -109,20 +108,25 @@ def has_all(world, *names):
 
 @pytest.mark.parametrize("action", WRITE_FAULTS)
 def test_writes_that_fail_leave_nothing_twice(standin, faulty, kept, action):
+    nothing_twice(standin, faulty, kept, action)
+
+
+def nothing_twice(standin, faulty, kept, action):
     """Each of the three writes fails twice, of whichever of four jobs."""
     jobs = [f"w{action}-{i}" for i in range(4)]
-    for path, verb in WRITES.items():
+    writes = {"configmaps": "create", faulty.backend.plural: "create", "/status": "patch"}
+    for path, verb in writes.items():
         standin.fault(f"/{kept.namespace}/.*{path}$", verb, action, times=2)
     apply(faulty, *(fine_tune(job) for job in jobs))
     children = [f"{job}-ftj-1" for job in jobs]
     faulty.until(has_all(faulty, *children), f"four jobs in spite of {action}", 60)
-    assert standin.hits() == 2 * len(WRITES)
+    assert standin.hits() == 2 * len(writes)
     of_these = [name for name in faulty.children() if name.startswith(jobs[0][:-1])]
     assert of_these == children
     assert set(children) <= set(faulty.config_maps())
     assert kept.operator.process.poll() is None
     for child in children:
-        owner = faulty.get("pytorchjob", child)["metadata"]["ownerReferences"][0]
+        owner = faulty.child(child)["metadata"]["ownerReferences"][0]
         assert owner["uid"] == faulty.get("ftj", child.removesuffix("-ftj-1"))["metadata"]["uid"]
 
 
@@ -149,8 +153,12 @@ def sees_on(world, kept, name, spoil):
 
 @pytest.mark.parametrize("action", WATCH_FAULTS)
 def test_a_watch_that_fails(standin, faulty, kept, action):
+    watches_fail(standin, faulty, kept, action)
+
+
+def watches_fail(standin, faulty, kept, action):
     def spoil():
-        for plural in ("finetunejobs", "pytorchjobs"):
+        for plural in ("finetunejobs", faulty.backend.plural):
             path = f"/{kept.namespace}/{plural}$"
             standin.fault(path, "watch", action)
             standin.cut(path)
@@ -180,17 +188,17 @@ def test_what_goes_while_the_watches_are_away(standin, faulty, kept):
     apply(faulty, *(fine_tune(job) for job in jobs))
     children = [f"{job}-ftj-1" for job in jobs]
     faulty.until(has_all(faulty, *children), "three jobs")
-    untouched = faulty.get("pytorchjob", "untouched-ftj-1")["metadata"]["uid"]
+    untouched = faulty.child("untouched-ftj-1")["metadata"]["uid"]
     standin.fault(f"/{kept.namespace}/", "watch", "drop-before", times=1000)
     standin.cut(f"/{kept.namespace}/")
     faulty.until(lambda: standin.hits() >= 6, "all watches away")
     faulty.kubectl("delete", "configmap", "without-map-ftj-1")
-    faulty.kubectl("delete", "pytorchjob", "without-child-ftj-1")
+    faulty.kubectl("delete", faulty.kind, "without-child-ftj-1")
     standin.control("POST", "compact")
     standin.control("DELETE", "faults")
     faulty.until(lambda: faulty.get("configmap", "without-map-ftj-1"), "the ConfigMap again")
-    faulty.until(lambda: faulty.get("pytorchjob", "without-child-ftj-1"), "the PyTorchJob again")
-    assert faulty.get("pytorchjob", "untouched-ftj-1")["metadata"]["uid"] == untouched
+    faulty.until(lambda: faulty.child("without-child-ftj-1"), "the PyTorchJob again")
+    assert faulty.child("untouched-ftj-1")["metadata"]["uid"] == untouched
 
 
 def test_children_go_with_their_job(standin, faulty, kept):
@@ -198,8 +206,8 @@ def test_children_go_with_their_job(standin, faulty, kept):
     faulty.until(has_all(faulty, "brief-ftj-1"), "the child")
     faulty.pod("brief-ftj-1", word={"reason": "Succeeded"})
     faulty.kubectl("delete", "ftj", "brief")
-    faulty.until(lambda: not faulty.get("pod", "brief-ftj-1-master-0"), "garbage collection")
-    assert not faulty.get("pytorchjob", "brief-ftj-1")
+    faulty.until(lambda: not faulty.get("pod", faulty.pod_name("brief-ftj-1")), "garbage collection")
+    assert not faulty.child("brief-ftj-1")
     assert not faulty.get("configmap", "brief-ftj-1")
 
 

@@ -1,6 +1,6 @@
 """A stand-in for the Kubernetes API server, for tests of clients where there is no cluster.
 
-    python tests/standin/apiserver.py --kubeconfig FILE [--port N] [--history N]
+    python tests/standin/apiserver.py --kubeconfig FILE [--port N] [--history N] [--without GROUP]
 
 FILE is written once it listens. Everything is held in memory, and nothing but an API server is played:
 no controller makes pods, no kubelet runs them.
@@ -24,6 +24,7 @@ For the test, beside the API:
          watches: an ERROR in the stream). Requests with the header X-Standin are spared.
   GET    /standin/faults   the faults with how often they have hit; DELETE forgets them.
   POST   /standin/cut      {"path": regex}: break off running watches.
+  POST   /standin/serve    {"group": g, "served": bool}: the CRDs of a group come or go.
   POST   /standin/compact  forget the history: every version before now is too old to watch from.
 """
 
@@ -45,6 +46,7 @@ from pathlib import Path
 import yaml
 from aiohttp import web
 
+TRAINER = "trainer.kubeflow.org"
 ROOT = Path(__file__).resolve().parents[2]
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 # Of the metadata, what no client may change.
@@ -104,7 +106,7 @@ class Resource:
 
 
 def resources():
-    """Ours by their CRDs, PyTorchJobs, and the few of Kubernetes itself."""
+    """Ours by their CRDs, what creates pods, and the few of Kubernetes itself."""
     found = [
         Resource("", "v1", "Namespace", "namespaces", ("ns",), namespaced=False),
         Resource("", "v1", "Pod", "pods", ("po",)),
@@ -112,6 +114,16 @@ def resources():
         Resource("", "v1", "Event", "events", ("ev",), has_status=False),
         Resource("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), has_status=False),
         Resource("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs"),
+        Resource(TRAINER, "v1alpha1", "TrainJob", "trainjobs"),
+        Resource(TRAINER, "v1alpha1", "TrainingRuntime", "trainingruntimes", has_status=False),
+        Resource(
+            TRAINER,
+            "v1alpha1",
+            "ClusterTrainingRuntime",
+            "clustertrainingruntimes",
+            namespaced=False,
+            has_status=False,
+        ),
     ]
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         spec = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]
@@ -161,6 +173,7 @@ class Store:
 
     def __init__(self, kinds, history):
         self.kinds, self.most = {(r.group, r.version, r.plural): r for r in kinds}, history
+        self.hidden = {}
         self.objects, self.history = {}, deque()
         # A watch from a version before `oldest` may have missed something.
         self.version = self.oldest = 1
@@ -181,6 +194,13 @@ class Store:
         self.changed.set()
         self.changed = asyncio.Event()
         return body
+
+    def serve(self, group, served):
+        """Serve the kinds of a group, or none of them: their CRDs come or go, and their objects with them."""
+        here, there = (self.hidden, self.kinds) if served else (self.kinds, self.hidden)
+        there |= {key: here.pop(key) for key in list(here) if key[0] == group}
+        for key in [key for key in self.objects if key[0] in self.hidden.values()]:
+            del self.objects[key]
 
     def compact(self):
         self.history.clear()
@@ -490,6 +510,11 @@ class Server:
                 self.faults.clear()
             case "POST", "compact":
                 self.store.compact()
+            case "POST", "serve":
+                self.store.serve(body["group"], body["served"])
+                for watch in self.watches.values():
+                    if watch.transport and f"/{body['group']}/" in watch.path:
+                        watch.transport.abort()
             case "POST", "cut":
                 for watch in self.watches.values():
                     if watch.transport and re.search(body.get("path", ""), watch.path):
@@ -546,8 +571,10 @@ def write_kubeconfig(path, server):
     unfinished.replace(path)
 
 
-async def serve(kubeconfig, port, history):
+async def serve(kubeconfig, port, history, without):
     store = Store(resources(), history)
+    for group in without:
+        store.serve(group, False)
     store.create(store.kinds["", "v1", "namespaces"], "", {"metadata": {"name": "default"}})
     app = web.Application(client_max_size=4 << 20)
     app.router.add_route("*", "/{path:.*}", Server(store).handle)
@@ -565,9 +592,10 @@ def main():
     parser.add_argument("--kubeconfig", required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--history", type=int, default=5000, help="changes that are remembered for watches")
+    parser.add_argument("--without", action="append", default=[], help="an API group that is not served")
     arguments = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(serve(arguments.kubeconfig, arguments.port, arguments.history))
+        asyncio.run(serve(arguments.kubeconfig, arguments.port, arguments.history, arguments.without))
 
 
 if __name__ == "__main__":

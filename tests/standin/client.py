@@ -59,6 +59,10 @@ class Standin:
     def cut(self, path):
         self.control("POST", "cut", path=path)
 
+    def serve(self, group, served=True):
+        self.control("POST", "serve", group=group, served=served)
+        self.__dict__.pop("kinds", None)
+
     @functools.cached_property
     def kinds(self):
         """Every name kubectl takes for a kind, with the beginning of its address, plural and scope."""

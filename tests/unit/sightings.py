@@ -13,6 +13,7 @@ from good_manifests import FINE_TUNE, changed
 from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith.api.status import JobStatus
+from tunesmith.plan import pytorchjob
 from tunesmith.plan.observed_state import ObservedState
 from tunesmith.plan.transition import next_state
 
@@ -116,7 +117,7 @@ def seen(
         uid="uid",
         generation=generation,
         status=status or {},
-        children=list(children),
+        children=[pytorchjob.read(child) for child in children],
         pods=list(pods),
         orphaned_pods=list(orphaned_pods),
         config_maps=names,

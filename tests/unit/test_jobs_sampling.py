@@ -24,8 +24,8 @@ from tunesmith.jobs.retry import retry_with_check
 from tunesmith.jobs.sampling import SharedProgress, shard_size
 from tunesmith.names import Reason
 from tunesmith.plan.build import build
+from tunesmith.plan.pod_template import engines_of
 from tunesmith.plan.progress import to_status
-from tunesmith.plan.pytorchjob import engines_of
 
 MANIFEST = """
 apiVersion: tunesmith.dev/v1alpha1
@@ -68,9 +68,9 @@ def test_engines_of_a_pod(engine, gpus, engines):
     made = job(engine, gpus)
     assert engines_of(made.spec, gpus) == engines
     plan = build(made, {})
-    pod = plan.pytorch_job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
+    pod = plan.child["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
     assert {"name": "TUNESMITH_ENGINES", "value": str(engines)} in pod["env"]
-    assert plan.pytorch_job["spec"]["nprocPerNode"] == "1"
+    assert plan.child["spec"]["nprocPerNode"] == "1"
 
 
 @pytest.mark.parametrize(

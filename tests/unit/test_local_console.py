@@ -58,6 +58,6 @@ def test_no_text_of_a_manifest_steers_where_it_is_rendered():
             jobs, problems = parse_documents([changed(document, {path: EVIL})], "job.yaml")
             if not problems:
                 plan = build(jobs[0], output_uris(jobs), attempt=1)
-                assert not set(STEERING) & set(as_yaml([plan.config_map, plan.pytorch_job])), path
+                assert not set(STEERING) & set(as_yaml([plan.config_map, plan.child])), path
                 tried += 1
     assert tried > 20

@@ -9,7 +9,7 @@ from sightings import PUBLISHED, child, look, pod, seen
 from tests.cases import each
 
 from tunesmith.plan.causes import cause_of_failure
-from tunesmith.plan.pods import is_master, published, termination_message
+from tunesmith.plan.pods import is_first, published, termination_message
 from tunesmith.plan.progress import eta, to_status
 from tunesmith.plan.transition import next_state
 
@@ -119,7 +119,7 @@ def test_a_pod_of_any_shape(path, value):
         read([body])
     look(look().status, children=[child()], pods=[body])
     termination_message(body)
-    is_master(body)
+    is_first(body)
 
 
 @settings(max_examples=200)

@@ -8,7 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sightings import PUBLISHED, check, child, pod, seen
 
 from tunesmith import names
-from tunesmith.plan.pods import may_write, of_job
+from tunesmith.plan import pytorchjob
+from tunesmith.plan.attempt_object import of_attempt
+from tunesmith.plan.pods import may_write
 from tunesmith.plan.transition import next_state
 
 TERMINAL = ("Succeeded", "Failed")
@@ -45,7 +47,8 @@ class Life(RuleBasedStateMachine):
             assert following.create == known + 1 or (following.create == known and lost)
             assert following.create == known or not any(may_write(one) for one in self.pods)
         if following.suspend is not None and not following.suspend[1]:
-            assert not of_job(self.pods, following.suspend[0])
+            body = self.children[int(following.suspend[0].rsplit("-", 1)[1])]
+            assert not of_attempt(self.pods, pytorchjob.read(body))
         return following
 
     def carry_out(self, following):

@@ -45,15 +45,16 @@ def body(uid="a", version="1", **more):
     return FINE_TUNE | {"metadata": FINE_TUNE["metadata"] | metadata} | more
 
 
-def owned(name="tune-ftj-1", uid="c1", version="1", owner="a"):
+def owned(name="tune-ftj-1", uid="c1", version="1", owner="a", kind="PyTorchJob", **more):
     labels = {names.LABEL_KIND: "FineTuneJob", names.LABEL_JOB: "tune"}
     metadata = {"name": name, "namespace": "research", "uid": uid, "resourceVersion": version}
-    return {"metadata": metadata | {"labels": labels, "ownerReferences": [{"uid": owner, "name": "tune"}]}}
+    metadata |= {"labels": labels | more, "ownerReferences": [{"uid": owner, "name": "tune"}]}
+    return {"kind": kind, "metadata": metadata}
 
 
 def children(cache, uid="a"):
     job = parse_document(FINE_TUNE, "", 0)
-    return [c["metadata"]["name"] for c in cache.observed(job, body(uid), None).children]
+    return [child.name for child in cache.observed(job, body(uid), None).children]
 
 
 def test_what_is_old_does_not_hide_what_is_new():
@@ -108,6 +109,26 @@ def test_pods_whose_owner_is_gone_are_strangers_and_config_maps_are_names():
     assert cache.observed(parse_document(FINE_TUNE, "", 0), body("a"), None).config_maps == set()
 
 
+def test_pods_of_an_object_with_a_launch_id_are_known_by_that():
+    """Those of a TrainJob are not its own: a Job has them, and that is of a JobSet."""
+    cache, launch = Cache(), names.LABEL_LAUNCH_ID
+    cache.put_child(owned(kind="TrainJob", **{launch: "new"}))
+    cache.put_pod(owned("tune-ftj-1-node-0-0-x", "p1", owner="job", **{launch: "new"}))
+    cache.put_pod(owned("tune-ftj-1-node-0-0-y", "p2", owner="job", **{launch: "old"}))
+    observed = cache.observed(parse_document(FINE_TUNE, "", 0), body("a"), None)
+    assert [pod["metadata"]["uid"] for pod in observed.pods] == ["p1"]
+    assert [pod["metadata"]["uid"] for pod in observed.orphaned_pods] == ["p2"]
+
+
+def test_objects_of_two_kinds_do_not_hide_each_other():
+    cache = Cache()
+    cache.put_child(owned())
+    cache.put_child(owned(uid="c2", kind="TrainJob"))
+    assert children(cache) == ["tune-ftj-1"] * 2
+    cache.put_child(owned(uid="c2", kind="TrainJob"), gone=True)
+    assert children(cache) == ["tune-ftj-1"]
+
+
 def test_who_waits_is_looked_at_when_the_other_changes():
     cache = Cache()
     reference = {"fromJob": {"kind": "RejectionSampleJob", "name": "sample"}, "sampled": {}}
@@ -129,7 +150,6 @@ WATCHERS = [
     "watcher for finetunejobs.v1alpha1.tunesmith.dev@research",
     "watcher for rejectionsamplejobs.v1alpha1.tunesmith.dev@research",
     "watcher for dialoguegenjobs.v1alpha1.tunesmith.dev@research",
-    "watcher for pytorchjobs.v1.kubeflow.org@research",
     "watcher for pods.v1@research",
     "watcher for configmaps.v1@research",
 ]
@@ -138,9 +158,21 @@ WATCHERS = [
 def test_watchers_are_known_by_name():
     assert watchers_missing(WATCHERS, ["research"]) == []
     assert watchers_missing(WATCHERS[1:], ["research"]) == ["watcher for finetunejobs in research"]
-    assert len(watchers_missing(WATCHERS, [])) == 6
+    assert len(watchers_missing(WATCHERS, [])) == 5
     everywhere = [name.replace("@research", "@None") for name in WATCHERS]
     assert watchers_missing(everywhere, ()) == []
+
+
+def test_what_the_cluster_serves_must_be_watched_too():
+    async def scene():
+        liveness = Liveness(["research"], list, served=lambda: ["trainjobs"], patience=-1)
+        tasks = [asyncio.create_task(asyncio.sleep(9), name=name) for name in WATCHERS]
+        assert liveness.missing() == ["watcher for trainjobs in research"]
+        name = "watcher for trainjobs.v1alpha1.trainer.kubeflow.org@research"
+        tasks.append(asyncio.create_task(asyncio.sleep(9), name=name))
+        assert liveness.missing() == []
+
+    asyncio.run(scene())
 
 
 def test_the_process_ends_when_a_watcher_is_gone():
@@ -171,7 +203,7 @@ def test_the_process_ends_when_a_task_of_its_own_is_gone():
         starting = Liveness(["research"], lambda: [own])
         assert starting.missing() == ["task progress"]
         late = Liveness(["research"], lambda: [own], patience=-1)
-        assert len(late.missing()) == 7
+        assert len(late.missing()) == 6
         own.exception()
 
     asyncio.run(scene())

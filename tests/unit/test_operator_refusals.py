@@ -10,6 +10,7 @@ pytest.importorskip("kopf")
 
 from reconciling import Notes, body, reconcile, refusal
 
+from tunesmith.plan.pytorchjob import read
 from tunesmith.plan.status import format_time
 from tunesmith_operator.api_client import ApiError
 from tunesmith_operator.cache import Cache, key_of
@@ -117,11 +118,12 @@ class Refusing:
 
 def outcome(doing, code):
     cluster = Cluster(Refusing(code))
-    child = {"kind": "PyTorchJob", "metadata": {"name": "a", "namespace": "n"}}
+    body = {"apiVersion": "x/v1", "kind": "PyTorchJob", "metadata": {"name": "a", "namespace": "n"}}
+    child = read(body)
     calls = {
-        "create": lambda: cluster.create_child(child, "uid"),
-        "suspend": lambda: cluster.suspend("n", "a", True),
-        "delete": lambda: cluster.delete_child("n", "a"),
+        "create": lambda: cluster.create_child(body, "uid"),
+        "suspend": lambda: cluster.suspend("n", child, True),
+        "delete": lambda: cluster.delete_child("n", child),
     }
     try:
         asyncio.run(calls[doing]())
@@ -158,7 +160,7 @@ def created(owner):
 
 
 def test_what_exists_already_is_kept_if_it_is_of_the_job():
-    assert created("uid") == {"metadata": {"ownerReferences": [{"uid": "uid"}]}}
+    assert created("uid")["metadata"] == {"ownerReferences": [{"uid": "uid"}]}
     assert created("another") is NameTakenError
     assert created(None) is ConflictError
 
@@ -182,6 +184,9 @@ def test_very_many_events_do_not_fill_the_memory():
     found = asyncio.run(Cluster(Listing()).events_of("n", "u"))
     assert len(found) == 500
     assert found[-1] == {"number": 9998, "fieldSelector": "involvedObject.uid=u", "namespace": "n"}
+    (*_, named) = asyncio.run(Cluster(Listing()).events_of("n", "Job/a-node-0"))
+    about = "involvedObject.kind=Job,involvedObject.name=a-node-0"
+    assert named == {"number": 9998, "namespace": "n", "fieldSelector": about}
 
 
 def with_a_child(notes, age, **status):
@@ -192,7 +197,8 @@ def with_a_child(notes, age, **status):
     labels = {"tunesmith.dev/kind": "FineTuneJob", "tunesmith.dev/job": "tune", "tunesmith.dev/attempt": "1"}
     metadata = {"name": "tune-ftj-1", "namespace": "research", "uid": "c", "ownerReferences": [{"uid": "a"}]}
     metadata |= {"labels": labels, "creationTimestamp": format_time(now - timedelta(seconds=age))}
-    cache.put_child({"metadata": metadata, "status": {"conditions": [{"type": "Created", "status": "True"}]}})
+    conditions = [{"type": "Created", "status": "True"}]
+    cache.put_child({"kind": "PyTorchJob", "metadata": metadata, "status": {"conditions": conditions}})
     cache.put_config_map({"metadata": metadata | {"uid": "m"}})
     reconciler = Reconciler(cache, notes, OperatorSettings(), now=lambda: now)
     for _ in range(3):

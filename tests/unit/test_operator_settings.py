@@ -10,6 +10,8 @@ pytest.importorskip("kopf")
 from tests.cases import each
 
 from tunesmith.api.manifest import parse_document
+from tunesmith.names import Backend
+from tunesmith.plan.runtimes import Runtime, TrainingRuntime
 from tunesmith_operator.policy import denied
 from tunesmith_operator.settings import Allowed, OperatorSettings, read_settings
 
@@ -29,14 +31,27 @@ def test_the_environment():
     assert settings.namespaces == ("a", "b")
     assert settings.release == "ops/one"
     assert (settings.port, settings.metrics_port, settings.patches_per_second) == (9000, 0, 2.5)
-    assert settings.plan.runtimes == {"default": "x@sha256:1"}
+    assert settings.plan.runtimes == {"default": Runtime("x@sha256:1")}
     assert settings.allowed == (Allowed(("a*",), ("s3://a",), remote_code=("hf://org",)),)
     assert read_settings({}) == OperatorSettings()
+
+
+def test_the_backend_and_its_runtime():
+    given = {"TUNESMITH_BACKEND": "trainjob", "TUNESMITH_TRAINING_RUNTIME": "TrainingRuntime/mine"}
+    settings = read_settings(given | {"TUNESMITH_RUNTIMES": '{"big": "x"}'})
+    assert settings.backend == Backend.TRAIN_JOB
+    mine = TrainingRuntime("mine", "TrainingRuntime")
+    assert settings.plan.runtimes == {"big": Runtime("x", mine)}
+    (default,) = read_settings(given).plan.runtimes.values()
+    assert default.training_runtime == mine
+    assert read_settings({"TUNESMITH_BACKEND": "auto"}).backend is None
 
 
 WRONG = {
     "PORT": ["x", "70000", "-1"],
     "METRICS_PORT": ["1.5"],
+    "BACKEND": ["TrainJob", "mpijob"],
+    "TRAINING_RUNTIME": ["tunesmith", "Secret/x", "TrainingRuntime/"],
     "TICK_SECONDS": ["0", "nan", "soon"],
     "RUNTIMES": ["{", "[]", '{"default": 7}'],
     "ALLOWED": ["{}", "[7]", '[{"uri": []}]', '[{"uris": "s3://a"}]', '[{"uris": [7]}]', "nonsense"],

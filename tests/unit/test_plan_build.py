@@ -15,7 +15,8 @@ from tunesmith.api.manifest import parse_document
 from tunesmith.errors import ManifestError
 from tunesmith.names import Kind, child_name
 from tunesmith.plan.build import PlanSettings, build, output_uris
-from tunesmith.plan.pytorchjob import processes_per_node
+from tunesmith.plan.pod_template import processes_per_node
+from tunesmith.plan.runtimes import Runtime
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 GOOD = {"FineTuneJob": FINE_TUNE, "RejectionSampleJob": SAMPLE, "DialogueGenJob": DIALOGUE}
@@ -26,7 +27,7 @@ def plan(document, **options):
 
 
 def pod(document, role="Master"):
-    return plan(document).pytorch_job["spec"]["pytorchReplicaSpecs"][role]["template"]["spec"]
+    return plan(document).child["spec"]["pytorchReplicaSpecs"][role]["template"]["spec"]
 
 
 def environment(document):
@@ -35,7 +36,7 @@ def environment(document):
 
 @pytest.mark.parametrize("kind", FULL)
 def test_the_container_and_its_restart_policy(kind):
-    specs = plan(FULL[kind]).pytorch_job["spec"]["pytorchReplicaSpecs"]
+    specs = plan(FULL[kind]).child["spec"]["pytorchReplicaSpecs"]
     counts = {role: replica["replicas"] for role, replica in specs.items()}
     assert counts == ({"Master": 1} if kind == "DialogueGenJob" else {"Master": 1, "Worker": 2})
     for replica in specs.values():
@@ -53,7 +54,7 @@ def test_names_are_short_enough_for_pods_too(kind, name):
     document = changed(GOOD[kind], {"metadata.name": name})
     made = plan(document, attempt=100)
     # The last of the 512 nodes that are allowed at most; its pod has the longest name.
-    for thing in (made.config_map, made.pytorch_job):
+    for thing in (made.config_map, made.child):
         assert DNS_1035.fullmatch(thing["metadata"]["name"])
         assert len(f"{thing['metadata']['name']}-worker-510") <= 63
     assert made.config_map["metadata"]["name"] == child_name(kind, name, 100)
@@ -73,25 +74,27 @@ def test_an_owner_is_named_where_there_is_one():
         "apiVersion": "tunesmith.dev/v1alpha1", "kind": "FineTuneJob", "name": "tune", "uid": "u-1",
         "controller": True, "blockOwnerDeletion": True,
     }  # fmt: skip
-    assert made.pytorch_job["metadata"]["ownerReferences"] == [owner]
+    assert made.child["metadata"]["ownerReferences"] == [owner]
     assert "ownerReferences" not in plan(FINE_TUNE).config_map["metadata"]
 
 
 def test_queue_labels_go_to_the_job_alone():
     queue = {"kueue.x-k8s.io/queue-name": "q", "kueue.x-k8s.io/priority-class": "p"}
     made = plan(changed(FINE_TUNE, {"metadata.labels": {**queue, "other": "x"}}))
-    labels = made.pytorch_job["metadata"]["labels"]
+    labels = made.child["metadata"]["labels"]
     assert queue.items() <= labels.items()
     assert "other" not in labels
     assert not queue.keys() & made.config_map["metadata"]["labels"].keys()
-    template = made.pytorch_job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    template = made.child["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
     assert template["metadata"]["labels"]["tunesmith.dev/job"] == "tune"
 
 
 def test_runtimes_are_the_administrators():
-    settings = PlanSettings({"default": "a@sha256:1", "big": "b@sha256:2"}, service_account="sa")
+    settings = PlanSettings(
+        {"default": Runtime("a@sha256:1"), "big": Runtime("b@sha256:2")}, service_account="sa"
+    )
     made = plan(changed(FINE_TUNE, {"spec.runtime": "big"}), settings=settings)
-    spec = made.pytorch_job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    spec = made.child["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
     assert spec["containers"][0]["image"] == "b@sha256:2"
     assert spec["serviceAccountName"] == "sa"
     with pytest.raises(ManifestError, match=r"spec\.runtime: is not offered here; offered: big, default"):
@@ -127,7 +130,7 @@ def test_processes_of_a_pod(kind, gpus, processes):
     document = changed(GOOD[kind], {"spec.resources.gpusPerNode": gpus})
     job = parse_document(document, "m.yaml", 1)
     assert processes_per_node(job.kind, job.spec) == processes
-    assert plan(document).pytorch_job["spec"]["nprocPerNode"] == str(processes)
+    assert plan(document).child["spec"]["nprocPerNode"] == str(processes)
 
 
 @pytest.mark.parametrize(
@@ -238,9 +241,9 @@ def test_no_value_of_a_manifest_is_outside_run_json(kind):
                 continue
             taken.add(path)
             made = build(job, {})
-            outside = json.dumps([made.pytorch_job, {**made.config_map, "data": {}}])
+            outside = json.dumps([made.child, {**made.config_map, "data": {}}])
             if KUBERNETES_READS.match(path):
-                template = made.pytorch_job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+                template = made.child["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
                 outside = json.dumps(template["spec"]["containers"])
             else:
                 annotation = path.startswith("metadata.annotations")
@@ -291,7 +294,7 @@ def test_free_text_changes_run_json_alone(previews, project, data):
     except ManifestError:
         return
     made = build(job, {})
-    assert made.pytorch_job == plan(FINE_TUNE).pytorch_job
+    assert made.child == plan(FINE_TUNE).child
     assert made.config_map["metadata"] == plan(FINE_TUNE).config_map["metadata"]
 
 

@@ -51,7 +51,7 @@ def rendered_jobs():
         assert objects(name, "PyTorchJob"), name
         yield from objects(name, "PyTorchJob")
     for document in FULL.values():
-        yield build(parse_document(document, "full.yaml", 1), {}).pytorch_job
+        yield build(parse_document(document, "full.yaml", 1), {}).child
 
 
 @pytest.fixture(scope="module")

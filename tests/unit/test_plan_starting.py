@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sightings import child, conditions, look, pod, seen, stamp
 
-from tunesmith.names import CONTAINER
+from tunesmith.names import CONTAINERS, Backend
 from tunesmith.plan.starting import NO_CONTROLLER
 from tunesmith.plan.transition import wanted_events
 
@@ -154,13 +154,16 @@ def test_of_many_silent_pods_a_few_are_asked_about():
 def test_a_sidecar_that_runs_is_no_start():
     body = waits("ImagePullBackOff", "no x")
     body["status"]["containerStatuses"].append({"name": "mesh", "state": {"running": {}}})
-    assert body["status"]["containerStatuses"][0]["name"] == CONTAINER
+    assert body["status"]["containerStatuses"][0]["name"] in CONTAINERS
     assert said(start([body]))[1] == "ImagePullBackOff"
 
 
 def test_nobody_deals_with_the_pytorchjob():
     untouched = CHILD | {"status": {}}
-    assert said(start([], children=[untouched]))[2] == f"Attempt 1 is starting. {NO_CONTROLLER}"
+    assert (
+        said(start([], children=[untouched]))[2]
+        == f"Attempt 1 is starting. {NO_CONTROLLER[Backend.PYTORCH_JOB]}"
+    )
     young = made(untouched, -5, "child-1")
     assert said(start([], children=[young]))[2] == "Attempt 1 is starting."
 

@@ -86,9 +86,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs/finalizers, rejectionsamplejobs/finalizers, dialoguegenjobs/finalizers]
   verbs: [update]
+# The objects that make the pods of attempts, whichever of the two the cluster serves.
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainjobs]
+  verbs: [get, list, watch, create, patch, delete]
+# Read before a TrainJob is created, to say what its runtime lacks.
+- apiGroups: [trainer.kubeflow.org]
+  resources: [clustertrainingruntimes, trainingruntimes]
+  verbs: [get]
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, patch, delete]

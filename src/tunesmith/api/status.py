@@ -120,7 +120,7 @@ class DisruptionStatus(Model):
     """An attempt that ended through no fault of the job."""
 
     launch: NotNegative
-    """Number of the PyTorchJob."""
+    """Number of the launch."""
     time: _Time
     """When the next attempt was launched; until then, when the disruption was observed."""
 
@@ -139,7 +139,9 @@ class JobStatus(Model):
     attempts: NotNegative | None = None
     """Attempts that count; suspension and preemption do not."""
     launches: NotNegative | None = None
-    """PyTorchJobs created, whether they count as attempts or not."""
+    """PyTorchJobs or TrainJobs created, whether they count as attempts or not."""
+    backend: Literal["PyTorchJob", "TrainJob"] | None = None
+    """Kind of the object that the last launch created."""
     disruptions: Annotated[list[DisruptionStatus], Field(max_length=MAX_DISRUPTIONS)] | None = None
     """The last attempts that were ended from outside and do not count; at most 10 per hour."""
     start_time: _Time | None = None

@@ -37,18 +37,34 @@ def validate(files: Files, overrides: Sets = None) -> None:
         typer.echo(visible(f"{job.source}: {job.subject} is valid"))
 
 
-def render(files: Files, overrides: Sets = None, attempt: Annotated[int, typer.Option(min=1)] = 1) -> None:
-    """Print the ConfigMap and PyTorchJob of a manifest, as YAML.
+class BackendName(StrEnum):
+    """Kinds of objects that create a job's pods."""
 
-    [dim]tunesmith render -f job.yaml | less[/dim]
+    PYTORCH_JOB = "pytorchjob"
+    TRAIN_JOB = "trainjob"
+
+
+def render(
+    files: Files,
+    overrides: Sets = None,
+    attempt: Annotated[int, typer.Option(min=1)] = 1,
+    backend: Annotated[
+        BackendName, typer.Option(help="Kind of object that creates the pods.")
+    ] = BackendName.PYTORCH_JOB,
+) -> None:
+    """Print the ConfigMap and the PyTorchJob or TrainJob of a manifest, as YAML.
+
+    [dim]tunesmith render -f job.yaml --backend trainjob | less[/dim]
     """
     from tunesmith.local.manifests import load_jobs
+    from tunesmith.names import Backend
     from tunesmith.plan.build import build, output_uris
     from tunesmith.plan.show import as_yaml
 
+    kind = Backend[backend.name]
     jobs = load_jobs(files, overrides)
-    plans = [build(job, output_uris(jobs), attempt=attempt) for job in jobs]
-    typer.echo(as_yaml([item for plan in plans for item in (plan.config_map, plan.pytorch_job)]), nl=False)
+    plans = [build(job, output_uris(jobs), attempt=attempt, backend=kind) for job in jobs]
+    typer.echo(as_yaml([item for plan in plans for item in (plan.config_map, plan.child)]), nl=False)
 
 
 def convert_config(

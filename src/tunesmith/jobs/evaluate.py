@@ -26,7 +26,7 @@ from tunesmith.jobs.rendezvous import SinglePod
 from tunesmith.jobs.sampling import SamplingRun
 from tunesmith.names import EVALUATION
 from tunesmith.plan.models import BASE, TUNED
-from tunesmith.plan.pytorchjob import engines_on
+from tunesmith.plan.pod_template import engines_on
 from tunesmith.sampling.models import RowsOf, count_models
 from tunesmith.sampling.outputs import SamplingOutputs, write_outputs
 from tunesmith.sampling.rows import rows_of_prompt

@@ -21,7 +21,7 @@ from tunesmith.jobs.reading import hub_sources
 from tunesmith.jobs.secrets import secret
 from tunesmith.names import Reason
 from tunesmith.plan.needs import input_uris, packages, verifiers
-from tunesmith.plan.pytorchjob import secret_keys
+from tunesmith.plan.pod_template import secret_keys
 
 
 @dataclass(frozen=True, slots=True)

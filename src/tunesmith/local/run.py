@@ -41,7 +41,7 @@ from tunesmith.names import (
     Reason,
 )
 from tunesmith.plan.build import build, output_uris
-from tunesmith.plan.pytorchjob import engines_of, processes_per_node
+from tunesmith.plan.pod_template import engines_of, processes_per_node
 from tunesmith.text import visible
 
 DEFAULT_WORK_DIR = Path(".tunesmith")

@@ -1,7 +1,7 @@
 """Accounting of attempts: why one ended, whether it counts, when the next may start.
 
-A launch is a PyTorchJob; it counts as an attempt unless the one before it ended through no fault of the job.
-Its pods are read as long as they exist; after that the status remembers.
+A launch is a PyTorchJob or TrainJob; it counts as an attempt unless the one before it ended through no fault
+of the job. Its pods are read as long as they exist; after that the status remembers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.names import Phase, Reason
+from tunesmith.plan.attempt_object import AttemptObject, of_attempt
 from tunesmith.plan.backoff import after_disruptions, after_failures, has_enough
 from tunesmith.plan.causes import Cause, cause_of_failure
 from tunesmith.plan.disruptions import note, note_next_launch, was_disrupted, within_an_hour
 from tunesmith.plan.objects import Object, name_of
-from tunesmith.plan.pods import of_job
-from tunesmith.plan.pytorchjob_status import attempt_of, child_name, ended_at, failure_message, has_condition
 from tunesmith.plan.refusal import REFUSALS
 from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, format_time, parse_time
 
@@ -23,43 +22,43 @@ from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, format_time, pars
 _DISRUPTED = (Reason.PREEMPTED, Reason.STOPPED)
 
 
-def cause_of(builder: StatusBuilder, child: Object, pods: Sequence[Object]) -> Cause:
+def cause_of(builder: StatusBuilder, child: AttemptObject, pods: Sequence[Object]) -> Cause:
     """Return why an attempt failed. If the failed pod is deleted, the status still has whether it counts."""
-    own = of_job(pods, child_name(child))
+    own = of_attempt(pods, child)
     remembered = _remembered(builder, child)
     if remembered is not None and remembered.pod not in map(name_of, own):
         return remembered
     cause = cause_of_failure(own)
-    said = failure_message(child)
+    said = child.failure
     return replace(cause, message=f"{cause.message} {said}") if said and not cause.pod else cause
 
 
-def _remembered(builder: StatusBuilder, child: Object) -> Cause | None:
+def _remembered(builder: StatusBuilder, child: AttemptObject) -> Cause | None:
     pod, phase = builder.before.get("failedPod", ""), builder.before.get("phase")
-    if not pod.startswith(f"{child_name(child)}-") or phase not in (Phase.PENDING, Phase.SUSPENDED):
+    if not pod.startswith(f"{child.name}-") or phase not in (Phase.PENDING, Phase.SUSPENDED):
         return None
     reason = builder.before.get("reason")
-    disrupted = was_disrupted(builder, attempt_of(child)) or reason in _DISRUPTED
+    disrupted = was_disrupted(builder, child.number) or reason in _DISRUPTED
     if phase == Phase.SUSPENDED or reason in REFUSALS:
         reason = Reason.PREEMPTED if disrupted else Reason.PROCESS_DIED
     return Cause(str(reason), f"Pod {pod} has been deleted.", counts=not disrupted, pod=pod)
 
 
-def remember(builder: StatusBuilder, child: Object, cause: Cause) -> None:
+def remember(builder: StatusBuilder, child: AttemptObject, cause: Cause) -> None:
     """Record in the status what may no longer be observable next time."""
     if cause.pod:
         builder.status["failedPod"] = cause.pod
-    note(builder, attempt_of(child), not cause.counts)
+    note(builder, child.number, not cause.counts)
 
 
-def next_counts(builder: StatusBuilder, children: Sequence[Object], pods: Sequence[Object]) -> bool:
+def next_counts(builder: StatusBuilder, children: Sequence[AttemptObject], pods: Sequence[Object]) -> bool:
     """Return whether the launch that follows the last one counts as an attempt.
 
     Not after one that was disrupted, nor after one that was deleted to suspend the job.
     """
     before = builder.launches
-    child = next((c for c in children if attempt_of(c) == before), None)
-    if before == 0 or (child is not None and has_condition(child, "Succeeded")):
+    child = next((c for c in children if c.number == before), None)
+    if before == 0 or (child is not None and child.has_succeeded):
         return True
     if child is None:
         return builder.before.get("phase") != Phase.SUSPENDED and not was_disrupted(builder, before)
@@ -75,19 +74,19 @@ def begin(builder: StatusBuilder, number: int, counted: bool) -> None:
     builder.status.setdefault("startTime", builder.now)
 
 
-def adopt(builder: StatusBuilder, children: Sequence[Object], pods: Sequence[Object]) -> None:
+def adopt(builder: StatusBuilder, children: Sequence[AttemptObject], pods: Sequence[Object]) -> None:
     """Recover from a crash between creating an attempt and recording it."""
-    for number in sorted(attempt_of(child) for child in children):
+    for number in sorted(child.number for child in children):
         if number > builder.launches:
             begin(builder, number, next_counts(builder, children, pods))
 
 
-def wait(builder: StatusBuilder, children: Sequence[Object], cause: Cause) -> float:
+def wait(builder: StatusBuilder, children: Sequence[AttemptObject], cause: Cause) -> float:
     """Return the seconds until the next attempt may start; record that time in the status."""
     known = builder.before.get("launches") == builder.launches  # else it belongs to an earlier attempt
     then = parse_time(builder.before.get(NEXT_ATTEMPT)) if known else None
     if then is None:
-        ended = next((ended_at(c) for c in children if attempt_of(c) == builder.launches), None)
+        ended = next((c.ended for c in children if c.number == builder.launches), None)
         if cause.counts:
             then = after_failures(builder.attempts, ended, builder.time)
         else:

@@ -1,4 +1,4 @@
-"""Build everything one attempt of a typed job needs: run.json in a ConfigMap, and a PyTorchJob.
+"""Build everything one attempt of a typed job needs: run.json in a ConfigMap, and a PyTorchJob or TrainJob.
 
 Pure: no clock, no randomness, no client. `tunesmith run`, `tunesmith render` and the operator all call it.
 """
@@ -15,16 +15,19 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key
 from tunesmith.api.rules import Rules
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.plan.pytorchjob import Attempt, pytorchjob, secret_keys
+from tunesmith.names import Backend
+from tunesmith.plan.backends import BACKENDS
+from tunesmith.plan.pod_template import AttemptSpec, secret_keys
 from tunesmith.plan.run import Run, resolve
+from tunesmith.plan.runtimes import Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
-    """The administrator's settings: images by runtime name, and the pods' service account."""
+    """The administrator's settings: runtimes by name, and the pods' service account."""
 
-    runtimes: Mapping[str, str] = field(
-        default_factory=lambda: {"default": f"tunesmith-training:{__version__}"}
+    runtimes: Mapping[str, Runtime] = field(
+        default_factory=lambda: {"default": Runtime(f"tunesmith-training:{__version__}")}
     )
     service_account: str = "tunesmith-job"
 
@@ -35,7 +38,7 @@ class Plan:
 
     run: Run
     config_map: dict[str, Any]
-    pytorch_job: dict[str, Any]
+    child: dict[str, Any]
 
 
 def _metadata(job: Job, attempt: int, owner_uid: str | None) -> dict[str, Any]:
@@ -65,7 +68,8 @@ def _metadata(job: Job, attempt: int, owner_uid: str | None) -> dict[str, Any]:
     return metadata
 
 
-def _image(job: Job, settings: PlanSettings) -> str:
+def runtime_of(job: Job, settings: PlanSettings) -> Runtime:
+    """Return the runtime that a job names. Raises ManifestError where it is not offered."""
     if job.spec.runtime not in settings.runtimes:
         offered = ", ".join(sorted(settings.runtimes))
         problem = Problem(
@@ -94,12 +98,15 @@ def build(
     *,
     attempt: int = 1,
     settings: PlanSettings | None = None,
+    backend: Backend = Backend.PYTORCH_JOB,
     owner_uid: str | None = None,
     rules: Rules | None = None,
+    launch_id: str = "",
 ) -> Plan:
     """Plan one attempt of `job`. `outputs` maps the jobs it may reference to their output.uri.
 
-    `rules` are the administrator's for its namespace; None on a user's own machine.
+    `rules` are the administrator's for its namespace; None on a user's own machine. `launch_id` tells pods of
+    this object from those of any other of its name; a random word.
 
     Raises ManifestError if a reference or the runtime is unknown, or two Secrets share a variable.
     """
@@ -107,11 +114,6 @@ def build(
     _refuse_shared_variables(job)
     run = replace(resolve(job, outputs), rules=rules)
     metadata = _metadata(job, attempt, owner_uid)
-    queue = {
-        key: job.metadata.labels[key]
-        for key in (names.QUEUE_LABEL, names.PRIORITY_LABEL)
-        if key in job.metadata.labels
-    }
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -119,16 +121,27 @@ def build(
         "immutable": True,
         "data": {names.RUN_JSON: run.to_json()},
     }
-    job_metadata = {**metadata, "labels": {**metadata["labels"], **queue}}
-    pytorch_job = pytorchjob(
-        job.kind,
-        job.spec,
-        metadata=job_metadata,
-        image=_image(job, settings),
+    spec = AttemptSpec(
+        kind=job.kind,
+        spec=job.spec,
+        metadata=_with_labels(metadata, {names.LABEL_LAUNCH_ID: launch_id} if launch_id else {}),
+        runtime=runtime_of(job, settings),
         service_account=settings.service_account,
-        attempt=Attempt(attempt, owner_uid or ""),
+        number=attempt,
+        job_uid=owner_uid or "",
     )
-    return Plan(run, config_map, pytorch_job)
+    child = BACKENDS[backend].make(spec)
+    return Plan(run, config_map, child | {"metadata": _with_labels(child["metadata"], _queue(job))})
+
+
+def _with_labels(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    return {**metadata, "labels": {**metadata["labels"], **labels}}
+
+
+def _queue(job: Job) -> dict[str, str]:
+    """The labels by which Kueue knows the object; its pods do not have them."""
+    given = job.metadata.labels
+    return {key: given[key] for key in (names.QUEUE_LABEL, names.PRIORITY_LABEL) if key in given}
 
 
 def output_uris(jobs: Iterable[Job]) -> dict[Key, str]:

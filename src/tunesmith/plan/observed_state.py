@@ -9,25 +9,28 @@ from typing import Any
 
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key
+from tunesmith.names import Backend
+from tunesmith.plan.attempt_object import AttemptObject
 from tunesmith.plan.objects import Object
 from tunesmith.plan.status import Status
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """The observed state of one job. `children` are the PyTorchJobs it owns, `pods` theirs.
+    """The observed state of one job. `children` are its attempts' objects, `pods` theirs.
 
-    `orphaned_pods` are pods of deleted PyTorchJobs, or of an earlier job of that name; `config_maps` names
+    `orphaned_pods` are pods of deleted objects, or of an earlier job of that name; `config_maps` names
     those it owns. `others` maps the jobs it references to their phase; one that does not exist is missing,
     one that waits for this one has the reason DependencyCycle, and one without a model InvalidManifest.
-    `events` are those of the objects that `wanted_events` names.
+    `events` are those of the objects that `wanted_events` names. `served` are the kinds of attempts' objects
+    that the cluster serves, `wanted` the one that the administrator chose (None: any).
     """
 
     job: Job
     uid: str
     generation: int
     status: Any
-    children: Sequence[Object]
+    children: Sequence[AttemptObject]
     pods: Sequence[Object]
     orphaned_pods: Sequence[Object]
     config_maps: Collection[str]
@@ -35,6 +38,8 @@ class ObservedState:
     progress: Mapping[str, Any] | None
     now: datetime
     events: Sequence[Object] = ()
+    served: Collection[Backend] = (Backend.PYTORCH_JOB,)
+    wanted: Backend | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,23 +10,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunesmith.names import CONTAINER
+from tunesmith.names import CONTAINERS
 from tunesmith.plan.objects import Object, get, items
 
-REPLICA_TYPE = "training.kubeflow.org/replica-type"
-JOB_NAME = "training.kubeflow.org/job-name"
+# The pod of rank 0 by its labels: the master of a PyTorchJob, the first of a TrainJob's.
+_FIRST = (("training.kubeflow.org/replica-type", "master"), ("batch.kubernetes.io/job-completion-index", "0"))
 MAX_TERMINATION = 4096
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def of_job(pods: Sequence[Object], name: str) -> list[Object]:
-    """Return the pods of one PyTorchJob."""
-    return [pod for pod in pods if get(pod, "metadata", "labels", JOB_NAME) == name]
-
-
-def is_master(pod: Object) -> bool:
+def is_first(pod: Object) -> bool:
     """Return whether this is the pod of rank 0."""
-    return bool(get(pod, "metadata", "labels", REPLICA_TYPE) == "master")
+    return any(get(pod, "metadata", "labels", label) == value for label, value in _FIRST)
 
 
 def states(pod: Object) -> Iterator[Mapping[str, Any]]:
@@ -38,7 +33,7 @@ def states(pod: Object) -> Iterator[Mapping[str, Any]]:
 
 def has_ended(pod: Object) -> bool:
     """Return whether our container has terminated, successfully or not."""
-    return any(s.get("name") == CONTAINER and get(s, "state", "terminated") for s in states(pod))
+    return any(s.get("name") in CONTAINERS and get(s, "state", "terminated") for s in states(pod))
 
 
 def may_write(pod: Object) -> bool:
@@ -55,7 +50,7 @@ def termination_message(pod: Object) -> dict[str, Any]:
     """Return the JSON of our program's termination message; empty if there is none."""
     for status in states(pod):
         text = get(status, "state", "terminated", "message")
-        if status.get("name") == CONTAINER and isinstance(text, str) and len(text) <= 4 * MAX_TERMINATION:
+        if status.get("name") in CONTAINERS and isinstance(text, str) and len(text) <= 4 * MAX_TERMINATION:
             try:
                 values = json.loads(text)
             except (ValueError, RecursionError):
@@ -68,7 +63,7 @@ def termination_message(pod: Object) -> dict[str, Any]:
 def published(pods: Sequence[Object]) -> dict[str, Any] | None:
     """Return rank 0's termination message if it reports a published manifest."""
     for pod in pods:
-        word = termination_message(pod) if is_master(pod) else {}
+        word = termination_message(pod) if is_first(pod) else {}
         digest = word.get("manifest")
         if word.get("reason") == "Succeeded" and isinstance(digest, str) and _DIGEST.fullmatch(digest):
             return word

@@ -1,226 +1,56 @@
-"""The PyTorchJob's schema (kubeflow.org/v1, training operator 1.9); no other file depends on it.
-
-One PyTorchJob is one attempt: pods never restart by themselves (`restartPolicy: Never`), and retries are
-decided elsewhere. Values of the manifest reach the pod only inside run.json; names of Secrets,
-quantities and placement are the exceptions, since Kubernetes reads them.
-"""
+"""The PyTorchJob's schema (kubeflow.org/v1, training operator 1.9); no other file depends on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from tunesmith import names
-from tunesmith.api.common import JobSpec, SecretKeyRef
-from tunesmith.api.dialogue import DialogueGenSpec
-from tunesmith.api.evaluate_only import evaluate_only
-from tunesmith.api.finetune import FineTuneSpec
-from tunesmith.api.generation import EngineSpec
-from tunesmith.api.rejection import RejectionSampleSpec
-from tunesmith.api.resources import ResourcesSpec, ScratchSpec
-from tunesmith.names import Kind
+from tunesmith.names import Backend
+from tunesmith.plan.attempt_object import AttemptObject, attempt_object, is_true
+from tunesmith.plan.objects import Object, get
+from tunesmith.plan.pod_template import AttemptSpec, pod_template, processes_per_node
 
-API_VERSION = "kubeflow.org/v1"
-KIND = "PyTorchJob"
+GROUP, VERSION = "kubeflow.org", "v1"
+API_VERSION = f"{GROUP}/{VERSION}"
+PLURAL = "pytorchjobs"
+CONTAINER = "pytorch"
 PORT = 23456
-USER_ID = 10001
-GRACE_SECONDS = 120
+JOB_NAME = "training.kubeflow.org/job-name"
 
 
-def secret_keys(spec: JobSpec) -> Iterator[SecretKeyRef]:
-    """Return every Secret key that the job references, without storage credentials."""
-    if spec.hub.token_secret_ref:
-        yield spec.hub.token_secret_ref
-    if spec.tracking.wandb and spec.tracking.wandb.api_key_secret_ref:
-        yield spec.tracking.wandb.api_key_secret_ref
-    if isinstance(spec, DialogueGenSpec):
-        for endpoint in spec.endpoints.values():
-            if endpoint.openai and endpoint.openai.api_key_secret_ref:
-                yield endpoint.openai.api_key_secret_ref
-
-
-def _secret_variable(variable: str, name: str, key: str, optional: bool = False) -> dict[str, Any]:
-    ref: dict[str, Any] = {"name": name, "key": key}
-    if optional:
-        ref["optional"] = True
-    return {"name": variable, "valueFrom": {"secretKeyRef": ref}}
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Which attempt of which job: `uid` is the custom resource's, empty if there is none."""
-
-    number: int
-    uid: str
-
-
-def engines_of(spec: JobSpec, gpus: int) -> int:
-    """Return how many engines a pod with that many GPUs starts; 0 if the job samples nothing."""
-    return engines_on(spec.engine, gpus) if isinstance(spec, RejectionSampleSpec) else 0
-
-
-def engines_on(engine: EngineSpec, gpus: int) -> int:
-    """Return how many engines fit on that many GPUs; one if there are none."""
-    return max(1, gpus // (engine.vllm.tensor_parallel_size if engine.vllm else 1))
-
-
-def _environment(spec: JobSpec, attempt: Attempt) -> list[dict[str, Any]]:
-    """Return the environment: constants, the pod's own cores, and Secrets by reference."""
-    engines = engines_of(spec, spec.resources.gpus_per_node)
-    fixed = {
-        names.ENV_ATTEMPT: str(attempt.number),
-        names.ENV_JOB_UID: attempt.uid,
-        names.ENV_SCRATCH: names.SCRATCH_DIR,
-        names.ENV_PROGRESS_PORT: str(names.PROGRESS_PORT),
-        names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
-        "HOME": f"{names.SCRATCH_DIR}/home",
-        "TMPDIR": "/tmp",
-        "PYTHONSAFEPATH": "1",  # the working folder may contain what a job has fetched
-        **({names.ENV_ENGINES: str(engines)} if engines else {}),
-    }
-    variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
-    if not spec.resources.gpus_per_node:
-        # Else there are as many threads as the node has cores, and the pod's limit throttles them.
-        cores = {"resource": "limits.cpu"}
-        variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
-    if spec.storage.secret_ref:
-        secret = spec.storage.secret_ref.name
-        variables.append(_secret_variable("AWS_ACCESS_KEY_ID", secret, "AWS_ACCESS_KEY_ID"))
-        variables.append(_secret_variable("AWS_SECRET_ACCESS_KEY", secret, "AWS_SECRET_ACCESS_KEY"))
-        variables.append(_secret_variable("AWS_SESSION_TOKEN", secret, "AWS_SESSION_TOKEN", optional=True))
-    secrets = {names.secret_env(ref.name, ref.key): ref for ref in secret_keys(spec)}
-    variables += [_secret_variable(variable, ref.name, ref.key) for variable, ref in secrets.items()]
-    return variables
-
-
-def _resources(resources: ResourcesSpec) -> dict[str, Any]:
-    wanted = {"cpu": resources.cpu, "memory": resources.memory}
-    limits = {key: str(value) for key, value in wanted.items() if value is not None}
-    if resources.gpus_per_node:
-        limits[resources.gpu_resource] = str(resources.gpus_per_node)
-    return {"limits": limits, "requests": dict(limits)} if limits else {}
-
-
-def _scratch_volume(scratch: ScratchSpec) -> dict[str, Any]:
-    size = None if scratch.size is None else str(scratch.size)
-    if scratch.storage_class_name is None:
-        return {"name": "scratch", "emptyDir": {"sizeLimit": size} if size else {}}
-    claim = {
-        "accessModes": ["ReadWriteOnce"],
-        "storageClassName": scratch.storage_class_name,
-        "resources": {"requests": {"storage": size}},
-    }
-    return {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
-
-
-def _volumes(spec: JobSpec, config_map: str) -> list[dict[str, Any]]:
-    shared: dict[str, Any] = {"medium": "Memory"}
-    if spec.resources.shared_memory is not None:
-        shared["sizeLimit"] = str(spec.resources.shared_memory)
-    return [
-        {"name": "run", "configMap": {"name": config_map}},
-        _scratch_volume(spec.resources.scratch),
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "shared-memory", "emptyDir": shared},
-    ]
-
-
-def _container(spec: JobSpec, image: str, attempt: Attempt) -> dict[str, Any]:
-    container: dict[str, Any] = {
-        "name": names.CONTAINER,
-        "image": image,
-        "command": ["torchrun", "-m", "tunesmith.jobs", f"{names.RUN_JSON_DIR}/{names.RUN_JSON}"],
-        "env": _environment(spec, attempt),
-        "ports": [
-            {"name": "pytorchjob-port", "containerPort": PORT},
-            {"name": "progress", "containerPort": names.PROGRESS_PORT},
-        ],
-        "terminationMessagePath": names.TERMINATION_LOG,
-        "terminationMessagePolicy": "File",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
-        "volumeMounts": [
-            {"name": "run", "mountPath": names.RUN_JSON_DIR, "readOnly": True},
-            {"name": "scratch", "mountPath": names.SCRATCH_DIR},
-            {"name": "tmp", "mountPath": "/tmp"},
-            {"name": "shared-memory", "mountPath": "/dev/shm"},
-        ],
-    }
-    resources = _resources(spec.resources)
-    return {**container, "resources": resources} if resources else container
-
-
-def _pod_spec(
-    spec: JobSpec, image: str, service_account: str, config_map: str, attempt: Attempt
-) -> dict[str, Any]:
-    placement = spec.placement
-    pod: dict[str, Any] = {
-        "serviceAccountName": service_account,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        # With torchrun as process 1, SIGTERM would be ignored while it waits for other nodes.
-        "shareProcessNamespace": True,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(spec, image, attempt)],
-        "volumes": _volumes(spec, config_map),
-    }
-    if placement.node_selector:
-        pod["nodeSelector"] = dict(placement.node_selector)
-    if placement.tolerations:
-        pod["tolerations"] = [toleration.to_json() for toleration in placement.tolerations]
-    if placement.priority_class_name:
-        pod["priorityClassName"] = placement.priority_class_name
-    return pod
-
-
-def processes_per_node(kind: Kind, spec: JobSpec) -> int:
-    """Return torchrun's processes per pod: one per GPU for training, else one, which starts engines."""
-    trains = isinstance(spec, FineTuneSpec) and not evaluate_only(spec)
-    return max(1, spec.resources.gpus_per_node) if trains else 1
-
-
-def pytorchjob(
-    kind: Kind,
-    spec: JobSpec,
-    *,
-    metadata: dict[str, Any],
-    image: str,
-    service_account: str,
-    attempt: Attempt,
-) -> dict[str, Any]:
-    """Return the PyTorchJob of one attempt. `metadata` (name, labels, …) is also the ConfigMap's."""
+def pytorchjob(attempt: AttemptSpec) -> dict[str, Any]:
+    """Return the PyTorchJob of one attempt."""
+    template = pod_template(attempt, CONTAINER, [{"name": "pytorchjob-port", "containerPort": PORT}])
 
     def replica(count: int) -> dict[str, Any]:
-        return {
-            "replicas": count,
-            "restartPolicy": "Never",
-            "template": {
-                "metadata": {"labels": dict(metadata["labels"])},
-                "spec": _pod_spec(spec, image, service_account, metadata["name"], attempt),
-            },
-        }
+        return {"replicas": count, "restartPolicy": "Never", "template": template}
 
     replicas = {"Master": replica(1)}
-    if spec.resources.nodes > 1:
-        replicas["Worker"] = replica(spec.resources.nodes - 1)
+    if attempt.spec.resources.nodes > 1:
+        replicas["Worker"] = replica(attempt.spec.resources.nodes - 1)
     return {
         "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": metadata,
+        "kind": str(Backend.PYTORCH_JOB),
+        "metadata": dict(attempt.metadata),
         "spec": {
-            "nprocPerNode": str(processes_per_node(kind, spec)),
+            "nprocPerNode": str(processes_per_node(attempt.kind, attempt.spec)),
             "runPolicy": {"cleanPodPolicy": "Running"},
             "pytorchReplicaSpecs": replicas,
         },
     }
+
+
+def suspension(wanted: bool) -> dict[str, Any]:
+    """Return the change of its spec by which it may have no pods, or may have them again."""
+    return {"runPolicy": {"suspend": wanted}}
+
+
+def read(body: Object) -> AttemptObject:
+    """Return what a PyTorchJob says."""
+    return attempt_object(
+        body,
+        Backend.PYTORCH_JOB,
+        suspended=get(body, "spec", "runPolicy", "suspend") is True,
+        active=is_true(body, "Running"),
+        success="Succeeded",
+        pod_label=JOB_NAME,
+    )

@@ -6,16 +6,25 @@ while: the job waits, and its status names the cause.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith.names import Phase, Reason
+from tunesmith.names import Backend, Phase, Reason
+from tunesmith.plan.backends import how_to_install
 from tunesmith.plan.objects import get, items
+from tunesmith.plan.runtimes import TrainingRuntime
 from tunesmith.plan.status import NEXT_ATTEMPT, Status, StatusBuilder, is_terminal, parse_time
 
 FIRST_SECONDS, MOST_SECONDS = 2.0, 60.0
-REFUSALS = (Reason.REFUSED, Reason.SERVICE_ACCOUNT_MISSING)
+REFUSALS = (
+    Reason.REFUSED,
+    Reason.SERVICE_ACCOUNT_MISSING,
+    Reason.BACKEND_MISSING,
+    Reason.RUNTIME_MISSING,
+    Reason.RUNTIME_UNFIT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,26 @@ def missing_account(account: str, namespace: str) -> Refusal:
     return Refusal(Reason.SERVICE_ACCOUNT_MISSING, f"{message} Create it: {command}")
 
 
+def missing_backend(wanted: Backend | None) -> Refusal:
+    """Return the refusal of a cluster that serves no kind of object that may be used."""
+    return Refusal(Reason.BACKEND_MISSING, how_to_install(wanted))
+
+
+def missing_runtime(runtime: TrainingRuntime, upgrade: str) -> Refusal:
+    """Return the refusal of a cluster without the runtime of a TrainJob; the command `upgrade` creates it."""
+    message = f"{runtime.kind} {runtime.name} does not exist; no TrainJob could be created."
+    remedy = f"The chart creates its own, if the cluster serves that kind when Helm looks: {upgrade}"
+    return Refusal(Reason.RUNTIME_MISSING, f"{message} {remedy}")
+
+
+def unfit_runtime(runtime: TrainingRuntime, lacking: Sequence[str]) -> Refusal:
+    """Return the refusal of a runtime whose pods would not be as a job relies on."""
+    message = f"{runtime.kind} {runtime.name} does not fit: {'; '.join(lacking)}."
+    return Refusal(
+        Reason.RUNTIME_UNFIT, f"{message} {runtime.kind} tunesmith of the chart shows what is needed."
+    )
+
+
 def not_written(
     before: Any, generation: int, now: datetime, refusal: Refusal, deadline: int | None = None
 ) -> Status:
@@ -56,7 +85,7 @@ def not_written(
         message = f"Nothing could be created for {deadline} seconds. {refusal.message}"
         builder.phase(Phase.FAILED, Reason.START_DEADLINE_EXCEEDED, message, no)
         return builder.status
-    # Still suspended: else its PyTorchJob, deleted for that, would be considered missing and recreated.
+    # Still suspended: else its object, deleted for that, would be considered missing and recreated.
     builder.phase(phase if phase == Phase.SUSPENDED else Phase.PENDING, refusal.reason, refusal.message, no)
     return builder.status
 

@@ -1,38 +1,52 @@
-"""Find why an attempt does not start, and for how long: from its pods, their events and its PyTorchJob's.
+"""Find why an attempt does not start, and for how long: from its pods, their events and its object's.
 
 Does not decide what follows. A pod that has started once no longer counts here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from tunesmith.names import CONTAINER, Phase, Reason
+from tunesmith.names import CONTAINERS, Backend, Phase, Reason
+from tunesmith.plan.attempt_object import AttemptObject
 from tunesmith.plan.messages import fit, is_word
 from tunesmith.plan.objects import Object, get, items, name_of
-from tunesmith.plan.status import parse_time
+from tunesmith.plan.status import format_time, parse_time
 
 PATIENCE = 15.0
 """Seconds without a pod, or with one that gives no reason, after which events are read."""
 _OFTEN, _SELDOM = 15.0, 60.0
 _LONG = 120.0
 _MOST_PODS = 3
+_TO_THE_SECOND = len("2026-05-01T12:00:00")
 # Reasons that every container passes through; any other one explains why it cannot start.
 _USUAL = ("ContainerCreating", "PodInitializing")
 # Warnings that explain why a pod does not start; others (DNSConfigForming, …) occur with pods that do.
-_TELLING = ("BackOff", "InspectFailed", "NetworkNotReady", "ErrImageNeverPull")
-NO_CONTROLLER = "The training operator has not processed its PyTorchJob. Is the training operator running?"
+_TELLING = (
+    "BackOff",
+    "InspectFailed",
+    "NetworkNotReady",
+    "ErrImageNeverPull",
+    "JobCreationFailed",
+    "TrainJobResourcesCreationFailed",
+)
+NO_CONTROLLER = {
+    Backend.PYTORCH_JOB: (
+        "The training operator has not processed its PyTorchJob. Is the training operator running?"
+    ),
+    Backend.TRAIN_JOB: "Kubeflow Trainer has not processed its TrainJob. Is Kubeflow Trainer running?",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """An attempt with pods that have not started: these pods, and whether others were not even created."""
 
-    child: Object
+    child: AttemptObject
     pods: Sequence[Object]
     missing: bool
     since: datetime
@@ -42,12 +56,12 @@ class Start:
     now: datetime
 
     def events_of(self) -> tuple[str, ...]:
-        """Return the UIDs of the objects whose events may explain more."""
+        """Return the objects whose events may explain more: UIDs, or kind/name."""
         silent = [pod for pod in self.pods if _own_reason(pod) is None and self._age(pod) >= PATIENCE]
-        objects = silent[:_MOST_PODS]
-        if self.missing and self._seconds(self.since) >= PATIENCE:
-            objects.append(self.child)
-        return tuple(uid for one in objects if isinstance(uid := get(one, "metadata", "uid"), str) and uid)
+        uids = (get(pod, "metadata", "uid") for pod in silent[:_MOST_PODS])
+        found = tuple(uid for uid in uids if isinstance(uid, str) and uid)
+        late = self.missing and self._seconds(self.since) >= PATIENCE
+        return found + (self.child.event_sources if late else ())
 
     def why(self, events: Sequence[Object]) -> tuple[str, str] | None:
         """Return reason and message; None if there is no sign of a problem."""
@@ -58,9 +72,9 @@ class Start:
 
     def remark(self, events: Sequence[Object]) -> str:
         """Return a sentence about normal activity, or ""."""
-        untouched = not items(get(self.child, "status", "conditions")) and not self.pods
+        untouched = not self.child.is_noticed and not self.pods
         if untouched and self._seconds(self.since) >= PATIENCE:
-            return f" {NO_CONTROLLER}"
+            return f" {NO_CONTROLLER[self.child.backend]}"
         newest = ((pod, _newest(pod, events)) for pod in self.pods)
         found = (_about(pod, get(event, "message")) for pod, event in newest if event is not None)
         return "".join(f" {message}" for message in islice(found, 1))
@@ -85,35 +99,22 @@ class Start:
 
 
 def start_of(
-    child: Object, pods: Sequence[Object], nodes: int, status: Mapping[str, Any], now: datetime
+    child: AttemptObject, pods: Sequence[Object], nodes: int, status: Mapping[str, Any], now: datetime
 ) -> Start | None:
     """Return what of an attempt has not started; None if all has, or if it should not start yet."""
     waiting = [pod for pod in pods if not _has_started(pod)]
     missing = len(pods) < nodes
-    since = _released(child, now)
-    if since is None or not (waiting or missing):
+    if child.is_held or not (waiting or missing):
         return None
+    since = min(child.released or now, now)
     return Start(child, waiting, missing, since, max(since, _stopped(status, now)), now)
 
 
 def _has_started(pod: Object) -> bool:
     """Return whether our container runs or has terminated. A sidecar does not count."""
-    ours = (s for s in items(get(pod, "status", "containerStatuses")) if get(s, "name") == CONTAINER)
+    ours = (s for s in items(get(pod, "status", "containerStatuses")) if get(s, "name") in CONTAINERS)
     begun = any(get(s, "state", state) is not None for s in ours for state in ("running", "terminated"))
     return begun or get(pod, "status", "phase") in ("Running", "Succeeded", "Failed")
-
-
-def _released(child: Object, now: datetime) -> datetime | None:
-    """Return when its pods could first be created; None while it is suspended."""
-    if get(child, "spec", "runPolicy", "suspend") is True:
-        return None
-    since = parse_time(get(child, "metadata", "creationTimestamp")) or now
-    for condition in items(get(child, "status", "conditions")):
-        if get(condition, "type") == "Suspended":
-            if get(condition, "status") == "True":
-                return None
-            since = max(since, parse_time(get(condition, "lastTransitionTime")) or since)
-    return min(since, now)
 
 
 def _stopped(status: Mapping[str, Any], now: datetime) -> datetime:
@@ -146,7 +147,9 @@ def _own_reason(pod: Object) -> tuple[str, str] | None:
 
 def _newest(pod: Object, events: Sequence[Object]) -> Object | None:
     """Return the newest event of a pod; of two at the same time the one about a failure."""
-    return max(_events_of(pod, events), key=lambda one: (_time(one), _tells(one)), default=None)
+    uid = get(pod, "metadata", "uid")
+    own = _events_of([uid] if uid else [], events)
+    return max(own, key=lambda one: (_time(one), _tells(one)), default=None)
 
 
 def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] | None:
@@ -157,18 +160,22 @@ def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] 
     return get(newest, "reason"), _about(pod, get(newest, "message"))
 
 
-def _refusal(child: Object, events: Sequence[Object]) -> tuple[str, str] | None:
-    """Return why pods of a PyTorchJob were not created."""
-    newest = max(filter(_tells, _events_of(child, events)), key=_time, default=None)
+def _refusal(child: AttemptObject, events: Sequence[Object]) -> tuple[str, str] | None:
+    """Return why pods were not created. An earlier object of that name may have had events too."""
+    since = format_time(child.created) if child.created else ""
+    told = (one for one in _events_of(child.event_sources, events) if _is_since(one, since))
+    newest = max(filter(_tells, told), key=_time, default=None)
     if newest is None:
         return None
     message = f"{get(newest, 'reason')}: {fit(get(newest, 'message'))}"
-    return Reason.REFUSED, f"A pod of PyTorchJob {name_of(child)} could not be created. {message}"
+    return Reason.REFUSED, f"A pod of {child.backend} {child.name} could not be created. {message}"
 
 
-def _events_of(body: Object, events: Iterable[Object]) -> Iterator[Object]:
-    uid = get(body, "metadata", "uid")
-    return (one for one in events if uid and get(one, "involvedObject", "uid") == uid)
+def _events_of(sources: Collection[str], events: Iterable[Object]) -> Iterator[Object]:
+    for event in events:
+        about = get(event, "involvedObject")
+        if get(about, "uid") in sources or f"{get(about, 'kind')}/{get(about, 'name')}" in sources:
+            yield event
 
 
 def _tells(event: Object) -> bool:
@@ -188,6 +195,12 @@ def _time(event: Object) -> str:
         get(event, "eventTime"),
     )
     return max(str(time or "") for time in times) or str(get(event, "metadata", "creationTimestamp") or "")
+
+
+def _is_since(event: Object, time: str) -> bool:
+    """Return whether an event is not older than a time, to the second; one without a time is not."""
+    seen = _time(event)
+    return not seen or seen[:_TO_THE_SECOND] >= time[:_TO_THE_SECOND]
 
 
 def _about(pod: Object, message: Any) -> str:

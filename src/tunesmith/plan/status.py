@@ -19,6 +19,8 @@ Status = dict[str, Any]
 _PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
 _VALID = (True, "Valid", "")
 NEXT_ATTEMPT = "nextAttemptTime"
+BACKEND = "backend"
+"""The kind of object that makes the pods of the last attempt."""
 DEGRADED = "Degraded"
 """The condition of a running job that is held up."""
 PROGRESS_UNREACHABLE = "ProgressUnreachable"
@@ -90,7 +92,7 @@ class StatusBuilder:
 
     @property
     def launches(self) -> int:
-        """Return the number of PyTorchJobs created so far."""
+        """Return the number of PyTorchJobs and TrainJobs created so far."""
         return int(self.status.get("launches", 0))
 
     def seconds_since(self, key: str) -> float | None:

@@ -11,32 +11,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith import names
-from tunesmith.names import Phase, Reason
+from tunesmith.names import Backend, Phase, Reason
+from tunesmith.plan.attempt_object import AttemptObject, of_attempt
 from tunesmith.plan.attempts import adopt, begin, cause_of, next_counts, remember, wait, why_waiting
+from tunesmith.plan.backends import choose
 from tunesmith.plan.causes import Cause
 from tunesmith.plan.dependencies import awaited
-from tunesmith.plan.objects import Object, name_of
+from tunesmith.plan.objects import name_of
 from tunesmith.plan.observed_state import Decision, ObservedState
-from tunesmith.plan.pods import has_ended, is_deleted, may_write, of_job, published
+from tunesmith.plan.pods import has_ended, is_deleted, may_write, published
 from tunesmith.plan.progress import AWAITED
 from tunesmith.plan.published import last_progress, outputs, said
-from tunesmith.plan.pytorchjob_status import (
-    attempt_of,
-    child_name,
-    ended_at,
-    has_condition,
-    is_done,
-    is_going,
-    is_queued,
-    is_suspended,
-    is_suspended_by_us,
-)
 from tunesmith.plan.starting import Start, start_of
-from tunesmith.plan.status import NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
+from tunesmith.plan.status import BACKEND, NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "All pods exited 0, but none reported a published result."
-# The PyTorchJob and its pods come from two watches: how long the one waits for the other, in seconds.
+# The object and its pods come from two watches: how long the one waits for the other, in seconds.
 SETTLE = 10.0
 
 
@@ -47,9 +38,11 @@ def next_state(observed: ObservedState) -> Decision:
         return _finished(observed, builder)
     builder.status.pop(NEXT_ATTEMPT, None)  # it exists only while the next attempt has to wait
     adopt(builder, observed.children, observed.pods)
-    child = next((c for c in observed.children if attempt_of(c) == builder.launches), None)
-    word = None if child is None else published(of_job(observed.pods, child_name(child)))
-    if child is not None and has_condition(child, "Succeeded") and word is not None:
+    child = next((c for c in observed.children if c.number == builder.launches), None)
+    if child is not None:
+        builder.status[BACKEND] = str(child.backend)
+    word = None if child is None else published(of_attempt(observed.pods, child))
+    if child is not None and child.has_succeeded and word is not None:
         return _succeeded(observed, builder, word)
     if _until_deadline(observed, builder) == 0.0:
         seconds = observed.job.spec.run.active_deadline_seconds
@@ -60,8 +53,9 @@ def next_state(observed: ObservedState) -> Decision:
             again=observed.job.spec.run.ttl_seconds_after_finished,
         )
     if _not_cached_yet(observed, builder, child):
+        _choose(observed, builder, builder.status.get(BACKEND))
         return Decision(builder.status, create=builder.launches, again=_until_deadline(observed, builder))
-    if child is not None and is_done(child):
+    if child is not None and child.is_done:
         return _ended(observed, builder, child)
     if observed.job.spec.run.suspend:
         return _suspended(builder, child)
@@ -70,7 +64,7 @@ def next_state(observed: ObservedState) -> Decision:
     return _under_way(observed, builder, child)
 
 
-def _not_cached_yet(observed: ObservedState, builder: StatusBuilder, child: Object | None) -> bool:
+def _not_cached_yet(observed: ObservedState, builder: StatusBuilder, child: AttemptObject | None) -> bool:
     """Return whether the status counts an attempt that is not observed: reported late, or deleted by hand.
 
     Creating it again is correct for both: an existing one is left as it is.
@@ -79,12 +73,18 @@ def _not_cached_yet(observed: ObservedState, builder: StatusBuilder, child: Obje
     return child is None and builder.launches > 0 and not suspended
 
 
+def _choose(observed: ObservedState, builder: StatusBuilder, kept: str | None = None) -> None:
+    """Note the kind of object to create: the one that the attempt has had already, if it can be made."""
+    if kept not in observed.served:
+        builder.status.pop(BACKEND, None)
+        if (backend := choose(observed.wanted, observed.served)) is not None:
+            builder.status[BACKEND] = str(backend)
+
+
 def _leftover_children(observed: ObservedState, *, all_of_them: bool = False) -> tuple[str, ...]:
     """Return the children to delete: those that still run, or all; not those that are being deleted."""
     return tuple(
-        child_name(child)
-        for child in observed.children
-        if (all_of_them or not is_done(child)) and not is_going(child)
+        child.name for child in observed.children if (all_of_them or not child.is_done) and not child.is_going
     )
 
 
@@ -116,7 +116,7 @@ def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None 
         return Decision(builder.status)
     number, counted = builder.launches + 1, next_counts(builder, observed.children, observed.pods)
     if counted and builder.attempts >= observed.job.spec.run.max_attempts:
-        message = f"The PyTorchJob of attempt {builder.launches} was deleted, and no attempts are left."
+        message = f"The {_noun(builder)} of attempt {builder.launches} was deleted, and no attempts are left."
         builder.phase(Phase.FAILED, Reason.PROCESS_DIED, message)
         return Decision(builder.status)
     reason = cause.reason if cause else Reason.STARTING
@@ -130,14 +130,19 @@ def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None 
         deadline = _until_deadline(observed, builder)
         return Decision(builder.status, again=left if deadline is None else min(left, deadline))
     begin(builder, number, counted)
+    _choose(observed, builder)
     builder.phase(Phase.PENDING, reason, f"Attempt {number} {'follows' if cause else 'is starting'}{why}")
     return Decision(builder.status, create=number, again=_until_deadline(observed, builder))
+
+
+def _noun(builder: StatusBuilder) -> str:
+    return str(builder.status.get(BACKEND, Backend.PYTORCH_JOB))
 
 
 def _held(builder: StatusBuilder) -> Phase:
     """Return the phase of a job that has to wait for a pod before it starts.
 
-    Still suspended, if it was: else its PyTorchJob, deleted for that, would be missing and recreated.
+    Still suspended, if it was: else its object, deleted for that, would be missing and recreated.
     """
     return Phase.SUSPENDED if builder.before.get("phase") == Phase.SUSPENDED else Phase.PENDING
 
@@ -153,12 +158,12 @@ def _succeeded(observed: ObservedState, builder: StatusBuilder, word: Mapping[st
     )
 
 
-def _ended(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
+def _ended(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
     """Handle an attempt that ended without publishing: wait for termination messages, then report why."""
-    pods, good = of_job(observed.pods, child_name(child)), has_condition(child, "Succeeded")
+    pods, good = of_attempt(observed.pods, child), child.has_succeeded
     cause = Cause(Reason.NO_RESULT, NO_DIGEST) if good else cause_of(builder, child, observed.pods)
     told = any(has_ended(pod) for pod in pods) if good else bool(cause.pod)
-    ended = ended_at(child)
+    ended = child.ended
     age = SETTLE if ended is None else (observed.now - ended).total_seconds()
     if not told and abs(age) < SETTLE:
         return Decision(builder.status, again=SETTLE - age)
@@ -186,68 +191,66 @@ def _retry(observed: ObservedState, builder: StatusBuilder, cause: Cause) -> Dec
     return _start(observed, builder, cause)
 
 
-def _suspended(builder: StatusBuilder, child: Object | None) -> Decision:
-    """Suspend the PyTorchJob, or delete it if a queue would resume it."""
-    if child is not None and is_queued(child):
+def _suspended(builder: StatusBuilder, child: AttemptObject | None) -> Decision:
+    """Suspend the attempt, or delete its object if a queue would resume it."""
+    if child is not None and child.is_queued:
         builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
-        return Decision(builder.status, delete=() if is_going(child) else (child_name(child),))
-    if child is not None and not is_suspended_by_us(child):
+        return Decision(builder.status, delete=() if child.is_going else (child.name,))
+    if child is not None and not child.is_suspended_by_us:
         builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
-        return Decision(builder.status, suspend=(child_name(child), True))
+        return Decision(builder.status, suspend=(child.name, True))
     builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "Set run.suspend to false to resume.")
     return Decision(builder.status)
 
 
-def _resume(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
-    """Resume a PyTorchJob, once the last of the old pods is deleted.
+def _resume(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
+    """Resume an attempt, once the last of the old pods is deleted.
 
-    The training operator would mistake one that is still saving for a failed pod of the resumed job.
+    The controller would mistake one that is still saving for a failed pod of the resumed job.
     """
-    left = next(map(name_of, of_job(observed.pods, child_name(child))), None)
+    left = next(map(name_of, of_attempt(observed.pods, child)), None)
     if left is not None:
         builder.phase(_held(builder), Reason.STARTING, f"The job resumes when pod {left} has been deleted.")
         return Decision(builder.status, again=_until_deadline(observed, builder))
     builder.phase(Phase.PENDING, Reason.STARTING, "The job resumes.")
-    return Decision(
-        builder.status, suspend=(child_name(child), False), again=_until_deadline(observed, builder)
-    )
+    return Decision(builder.status, suspend=(child.name, False), again=_until_deadline(observed, builder))
 
 
-def _start_of(observed: ObservedState, status: Mapping[str, Any], child: Object) -> Start | None:
-    pods = of_job(observed.pods, child_name(child))
+def _start_of(observed: ObservedState, status: Mapping[str, Any], child: AttemptObject) -> Start | None:
+    pods = of_attempt(observed.pods, child)
     return start_of(child, pods, observed.job.spec.resources.nodes, status, observed.now)
 
 
 def wanted_events(observed: ObservedState) -> tuple[str, ...]:
-    """Return the UIDs of objects whose events `next_state` needs to explain why an attempt does not start."""
-    child = max(observed.children, key=attempt_of, default=None)
-    if child is None or is_done(child) or is_terminal(observed.status):
+    """Return the objects (UIDs, or kind/name) whose events explain to `next_state` what does not start."""
+    child = max(observed.children, key=lambda child: child.number, default=None)
+    if child is None or child.is_done or is_terminal(observed.status):
         return ()
     start = _start_of(observed, valid_fields(observed.status), child)
     return start.events_of() if start else ()
 
 
-def _under_way(observed: ObservedState, builder: StatusBuilder, child: Object) -> Decision:
-    if is_suspended_by_us(child):
+def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
+    if child.is_suspended_by_us:
         return _resume(observed, builder, child)
     start = _start_of(observed, builder.before, child)
     stuck = start.why(observed.events) if start else None
-    if is_suspended(child):
+    if child.is_suspended:
         builder.phase(Phase.PENDING, Reason.QUEUED, "A queue has not admitted the job yet.")
     elif stuck is not None:
         builder.phase(Phase.PENDING, *stuck)
-    elif has_condition(child, "Running"):
+    elif child.is_active:
         progress = dict(observed.progress or {})
         trouble, awaited = progress.pop(TROUBLE, None), progress.pop(AWAITED, "")
         silent = progress.pop(UNANSWERED_SINCE, None)
         if progress:
             builder.status["progress"] = progress
-        running = f"Attempt {attempt_of(child)} is running{f', {awaited}' if awaited else ''}."
+        running = f"Attempt {child.number} is running{f', {awaited}' if awaited else ''}."
         message = describe_silence(builder, silent, describe(builder, trouble, running))
         builder.phase(Phase.RUNNING, Reason.RUNNING, message)
     else:
         remark = start.remark(observed.events) if start else ""
-        builder.phase(Phase.PENDING, Reason.STARTING, f"Attempt {attempt_of(child)} is starting.{remark}")
+        builder.phase(Phase.PENDING, Reason.STARTING, f"Attempt {child.number} is starting.{remark}")
     deadline = observed.job.spec.run.start_deadline_seconds
     if start and deadline is not None and start.waited() >= deadline:
         return _never_started(observed, builder, deadline)
@@ -269,8 +272,8 @@ def _sooner(*seconds: float | None) -> float | None:
     return min((one for one in seconds if one is not None), default=None)
 
 
-def _without_config(observed: ObservedState, child: Object) -> int | None:
+def _without_config(observed: ObservedState, child: AttemptObject) -> int | None:
     """Return the attempt whose ConfigMap was deleted: without it its pods cannot start."""
-    number, name = attempt_of(child), child_name(child)
+    number, name = child.number, child.name
     ours = number > 0 and name == names.child_name(observed.job.kind, observed.job.name, number)
-    return number if ours and not is_going(child) and name not in observed.config_maps else None
+    return number if ours and not child.is_going and name not in observed.config_maps else None

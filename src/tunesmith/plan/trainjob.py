@@ -1,0 +1,144 @@
+"""The TrainJob's schema (trainer.kubeflow.org/v1alpha1, Kubeflow Trainer 2.3); no other file depends on it.
+
+Its pod template is that of a training runtime, which an administrator owns. Of our own the object says what a
+TrainJob may: the container's image, command, environment and resources as `trainer`, and a patch of the
+template. What no patch may set must be in the runtime, as in the one that the chart makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunesmith import names
+from tunesmith.api.common import JobSpec
+from tunesmith.names import Backend
+from tunesmith.plan.attempt_object import AttemptObject, attempt_object
+from tunesmith.plan.objects import Object, get, items
+from tunesmith.plan.pod_template import AttemptSpec, pod_template, processes_per_node
+
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+PLURAL = "trainjobs"
+NODE = "node"
+"""The name of the replicated job, and of the container in its pods."""
+MANAGER = f"{names.GROUP}/operator"
+JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
+STEP_LABEL = f"{GROUP}/trainjob-ancestor-step"
+# Of a pod and its container, what a patch may set, and what `trainer` says.
+_PATCHED = (
+    "serviceAccountName",
+    "terminationGracePeriodSeconds",
+    "securityContext",
+    "volumes",
+    "nodeSelector",
+    "tolerations",
+)
+_PATCHED_OF_CONTAINER = ("name", "securityContext", "volumeMounts")
+_TRAINER = ("image", "command", "env")
+
+
+def _some(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}
+
+
+def trainjob(attempt: AttemptSpec) -> dict[str, Any]:
+    """Return the TrainJob of one attempt."""
+    template = pod_template(attempt, NODE)
+    (container,) = template["spec"]["containers"]
+    trainer = _some(container, _TRAINER) | {
+        "numNodes": attempt.spec.resources.nodes,
+        # Else it would be the number of CPUs where there are no GPUs.
+        "numProcPerNode": processes_per_node(attempt.kind, attempt.spec),
+    }
+    if "resources" in container:
+        trainer["resourcesPerNode"] = container["resources"]
+    pod = _some(template["spec"], _PATCHED) | {"containers": [_some(container, _PATCHED_OF_CONTAINER)]}
+    runtime = attempt.runtime.training_runtime
+    return {
+        "apiVersion": API_VERSION,
+        "kind": str(Backend.TRAIN_JOB),
+        "metadata": dict(attempt.metadata),
+        "spec": {
+            "runtimeRef": {"apiGroup": GROUP, "kind": runtime.kind, "name": runtime.name},
+            "trainer": trainer,
+            "runtimePatches": [_patch({"metadata": template["metadata"], "spec": pod})],
+        },
+    }
+
+
+def _patch(template: Mapping[str, Any]) -> dict[str, Any]:
+    job = {"name": NODE, "template": {"spec": {"template": template}}}
+    return {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}
+
+
+def suspension(wanted: bool) -> dict[str, Any]:
+    """Return the change of its spec by which it may have no pods, or may have them again."""
+    return {"suspend": wanted}
+
+
+def read(body: Object) -> AttemptObject:
+    """Return what a TrainJob says. Of pods it says how many replicated jobs have all of theirs ready."""
+    name = get(body, "metadata", "name")
+    jobs = (job for job in items(get(body, "status", "jobsStatus")) if get(job, "name") == NODE)
+    return attempt_object(
+        body,
+        Backend.TRAIN_JOB,
+        suspended=get(body, "spec", "suspend") is True,
+        active=any(type(ready := get(job, "ready")) is int and ready > 0 for job in jobs),
+        success="Complete",
+        pod_label=JOBSET_NAME,
+        sources=(f"JobSet/{name}", f"Job/{name}-{NODE}-0"),
+    )
+
+
+# What the pods of every attempt rely on, as a path of keys in the runtime's replicated job, and its value.
+_NEEDED: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("template", "spec", "backoffLimit"), 0),
+    (("template", "spec", "template", "spec", "restartPolicy"), "Never"),
+    (("template", "spec", "template", "spec", "automountServiceAccountToken"), False),
+    (("template", "spec", "template", "spec", "shareProcessNamespace"), True),
+)
+
+
+def unfit(runtime: Object, spec: JobSpec) -> Iterator[str]:
+    """Yield what a training runtime lacks of what no TrainJob can add, in words.
+
+    One that nobody may read is empty: only what a manifest asks of it is missed then.
+    """
+    wanted, found = spec.placement.priority_class_name, _priority_class_of(runtime)
+    if wanted and wanted != found:
+        sets = f"the runtime sets {found}" if found else "the runtime sets none"
+        yield f"placement.priorityClassName is {wanted}, and {sets}, which a TrainJob cannot change"
+    if runtime:
+        yield from _lacking(runtime)
+
+
+def _lacking(runtime: Object) -> Iterator[str]:
+    spec = get(runtime, "spec")
+    if get(spec, "mlPolicy", "torch") is None:
+        yield "mlPolicy.torch is not set"
+    if get(spec, "template", "spec", "failurePolicy", "maxRestarts") not in (None, 0):
+        yield "failurePolicy.maxRestarts is not 0"
+    job = _node(runtime)
+    if get(job, "template", "metadata", "labels", STEP_LABEL) != "trainer":
+        yield f"no replicated job {NODE} with the label {STEP_LABEL}: trainer"
+        return
+    if not any(get(one, "name") == NODE for one in items(get(_pod(runtime), "containers"))):
+        yield f"no container {NODE} in its replicated job {NODE}"
+    for path, value in _NEEDED:
+        if get(job, *path) != value:
+            yield f"{'.'.join(path)} of its replicated job {NODE} is not {str(value).lower()}"
+
+
+def _node(runtime: Object) -> Any:
+    jobs = items(get(runtime, "spec", "template", "spec", "replicatedJobs"))
+    return next((job for job in jobs if get(job, "name") == NODE), None)
+
+
+def _pod(runtime: Object) -> Any:
+    return get(_node(runtime), "template", "spec", "template", "spec")
+
+
+def _priority_class_of(runtime: Object) -> str:
+    return str(get(_pod(runtime), "priorityClassName") or "")

@@ -1,0 +1,79 @@
+"""The chart's training runtime: with it, the pods of a TrainJob are those of a PyTorchJob."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from test_chart import chart, environment, helm, render
+from tests.standin import trainer
+
+UNIT = Path(__file__).resolve().parents[1] / "unit"
+if str(UNIT) not in sys.path:
+    sys.path.append(str(UNIT))
+
+from crd_schemas import of_real_crd  # noqa: E402
+from full_manifests import FULL  # noqa: E402
+from good_manifests import FINE_TUNE  # noqa: E402
+from restricted import complaints  # noqa: E402
+from structural import unknown_fields, valid  # noqa: E402
+
+from tunesmith.api.manifest import parse_document  # noqa: E402
+from tunesmith.names import Backend  # noqa: E402
+from tunesmith.plan.build import build  # noqa: E402
+from tunesmith.plan.trainjob import unfit  # noqa: E402
+
+__all__ = ["chart", "helm", "render"]
+CREATED = {"trainingRuntime": {"create": True}}
+# Which of them the kind of object decides.
+OF_THE_KIND = {"name", "ports"}
+
+
+@pytest.fixture
+def runtime(render):
+    (made,) = render(CREATED)["ClusterTrainingRuntime"]
+    return made
+
+
+def container_of(pod):
+    (container,) = pod["containers"]
+    own = {key: value for key, value in container.items() if key not in OF_THE_KIND}
+    return own | {"env": [one for one in own["env"] if one["name"] not in trainer.RESERVED]}
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_pods_are_the_same_as_of_a_pytorchjob(runtime, kind):
+    document = FULL[kind]
+    document = document | {"spec": {**document["spec"], "placement": {"nodeSelector": {"a": "b"}}}}
+    job = parse_document(document, "full.yaml", 1)
+    pytorch = build(job, {}).child["spec"]["pytorchReplicaSpecs"]["Master"]
+    made = build(job, {}, backend=Backend.TRAIN_JOB).child
+    template = trainer.pod_template(made, runtime)
+    expected, pod = pytorch["template"]["spec"], template["spec"]
+    assert container_of(pod) == container_of(expected)
+    assert pod.pop("restartPolicy") == pytorch["restartPolicy"]
+    assert {**pod, "containers": 0} == {**expected, "containers": 0}
+    assert template["metadata"] == pytorch["template"]["metadata"]
+    assert list(complaints(template["spec"])) == []
+    assert {"name": "progress", "containerPort": 8080} in template["spec"]["containers"][0]["ports"]
+
+
+def test_it_fits_and_a_crd_takes_it(runtime):
+    assert list(unfit(runtime, parse_document(FINE_TUNE, "", 1).spec)) == []
+    schema = of_real_crd("trainer.kubeflow.org_clustertrainingruntimes")
+    assert valid(schema, runtime) == []
+    body = {key: value for key, value in runtime.items() if key != "metadata"}
+    assert list(unknown_fields(schema, body)) == []
+
+
+def test_where_it_is_created(render):
+    """Offline, nothing says that the cluster serves the kind."""
+    assert "ClusterTrainingRuntime" not in render()
+    assert "ClusterTrainingRuntime" not in render({"trainingRuntime": {"create": False}})
+    objects = render(CREATED | {"rbac": {"namespaced": True}, "namespaces": ["a", "b"]})
+    assert "ClusterTrainingRuntime" not in objects
+    found = objects["TrainingRuntime"]
+    assert [one["metadata"]["namespace"] for one in found] == ["a", "b"]
+    assert (
+        environment(objects)["TUNESMITH_TRAINING_RUNTIME"]
+        == f"TrainingRuntime/{found[0]['metadata']['name']}"
+    )
