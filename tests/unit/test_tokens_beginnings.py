@@ -112,9 +112,9 @@ def test_a_refusal_is_the_templates_own():
 
 def test_a_rendering_that_differs_is_found_and_no_more_believed(monkeypatch):
     render = renderer("chatml")
-    monkeypatch.setattr(render, "_endings", ("wrong", ""))
+    monkeypatch.setattr(render._compiled, "endings", ("wrong", ""))
     monkeypatch.setattr(module, "NOW_AND_THEN", 1)
-    monkeypatch.setattr(render, "_asked", 0)
+    monkeypatch.setattr(render._compiled, "asked", 0)
     monkeypatch.setattr(module, "NOW_AND_THEN", 2)
     assert render.prefixes([Message("user", "a"), Message("assistant", "b")]) is None
     assert render._endings is None

@@ -23,15 +23,18 @@ from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.kept import KeptTexts
 from tunesmith.tokens.plain import chunks
 from tunesmith.tokens.renderer import Renderer
-from tunesmith.tokens.template import THOUGHT_TAGS, TemplateShape, learn_shape
-from tunesmith.tokens.thoughts import SplitReply, Tags, begun_by, split, tags_of
+from tunesmith.tokens.template import TemplateShape, learn_shape
+from tunesmith.tokens.thoughts import THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
+from tunesmith.tokens.tools import marked_tools, refuse_hidden, template_values
 from tunesmith.tokens.truncation import LengthLimits, Truncator
-from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample
+from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample, reply_labels, thought_tokens
 from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
 # Tokens that hold the tag that opens thoughts, and what is around it.
 _PROMPT_END = 32
+_OTHERS = 64
+"""Sets of tools and arguments whose tokenizers are kept."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
@@ -54,6 +57,8 @@ class ChatTokenizer:
         self.today = today or date.today()
         self._render = Renderer(tokenizer, self.today)
         self._encoder = Encoder(tokenizer)
+        self._tools: list[Any] = []
+        self._others: dict[tuple[str, str], ChatTokenizer] = {}
 
     @classmethod
     def load(
@@ -102,7 +107,7 @@ class ChatTokenizer:
     @property
     def eot_ids(self) -> frozenset[int]:
         """The ids that end a reply in labels."""
-        return frozenset({self.shape.eot_id})
+        return self.shape.eot_ids
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -113,7 +118,7 @@ class ChatTokenizer:
         """
         ids = set() if self._encoder.eos_id is None else {self._encoder.eos_id}
         with suppress(ModelError):  # a template unfit for training may still do for generating
-            ids.add(self.shape.eot_id)
+            ids |= self.shape.eot_ids
         named = set() if self.source is None else _named_ends(self.source.folder)
         return frozenset(ids | named & set(self._encoder.added.values()))
 
@@ -172,27 +177,62 @@ class ChatTokenizer:
         `truncate_prompt` no context is cut, but for whole turns of a conversation that says `merge=False`.
         Raises RecordError for a record that cannot be used, ModelError for a template.
         """
-        messages = self._opened(conversation)
-        trained = _trained(messages, train_on)
-        for message in messages[: trained[-1] + 1]:
-            self._refuse_control(message.content, f"a message of role {message.role}", self._chat_control)
-        texts = self._kept.texts(messages, trained)
-        pairs = encode_turns(self._encoder, texts, self.shape.eot)
         limits = LengthLimits(
             max_length, truncate_reply, truncate_prompt, truncate_prompt or not conversation.merge
         )
+        return self._given(conversation)._samples(conversation, train_on, limits)
+
+    def _samples(self, conversation: Conversation, train_on: str, limits: LengthLimits) -> list[Sample]:
+        messages = self._opened(conversation)
+        trained = _trained(messages, train_on)
+        for message in messages[: trained[-1] + 1]:
+            for said in message.texts:
+                self._refuse_control(said, f"a message of role {message.role}", self._chat_control)
+        self._refuse_hidden_tools(messages[: trained[-1]])
+        texts = self._kept.texts(messages, trained)
+        pairs = encode_turns(self._encoder, texts, self.shape.eot)
         cutter = Truncator(self._kept, self._encoder, messages, conversation.system, limits)
         samples: list[Sample] = []
-        for at, full in zip(trained, pairs, strict=True):
-            fits = len(full.prompt) + len(full.reply) <= max_length
+        for at, text, full in zip(trained, texts, pairs, strict=True):
+            fits = len(full.prompt) + len(full.reply) <= limits.max_length
             pair = full if fits else cutter.fit(at, full)
             self._refuse_forged(pair.reply)
+            thoughts = (
+                0 if conversation.learn_thoughts else thought_tokens(self._encoder, messages[at], text, full)
+            )
+            labels = reply_labels(len(pair.reply), messages[at].weight, thoughts)
             cut = len(full.prompt) - len(pair.prompt)
             if conversation.merge:
-                append_sample(samples, pair, messages[at].weight, cut)
+                append_sample(samples, pair, labels, cut)
             else:
-                samples.append(lone_sample(pair, messages[at].weight, cut))
+                samples.append(lone_sample(pair, labels, cut))
         return samples
+
+    def _given(self, conversation: Conversation) -> ChatTokenizer:
+        """Return the tokenizer whose template has the tools and arguments of this conversation."""
+        if not conversation.tools and not conversation.arguments:
+            return self
+        return self.given(conversation.tools, conversation.arguments)
+
+    def given(self, tools: str, arguments: str = "") -> ChatTokenizer:
+        """Return a tokenizer whose template always has these `tools` and `arguments` (as in Conversation)."""
+        key = (tools, arguments)
+        if key not in self._others:
+            if len(self._others) >= _OTHERS:
+                self._others.clear()
+            self._refuse_control(tools, "a tool", self._chat_control)
+            values = template_values(tools, arguments, str(self.tokenizer.chat_template))
+            other = ChatTokenizer(self.tokenizer, today=self.today, source=self.source)
+            other.__dict__["shape"], other._encoder = self.shape, self._encoder
+            other._render, other._tools = self._render.given(values), values.get("tools", [])
+            self._others[key] = other
+        return self._others[key]
+
+    def _refuse_hidden_tools(self, context: Sequence[Message]) -> None:
+        if self._tools:
+            tools, marks = marked_tools(self._tools)
+            prompt = self._render.given({"tools": tools})(context, prompt=True)
+            refuse_hidden(prompt, marks, self._render.name)
 
     def ahead(
         self, contents: Iterable[Conversation | Document], train_on: str
@@ -201,7 +241,8 @@ class ChatTokenizer:
         found = []
         for content in contents:
             with suppress(RecordError):
-                if isinstance(content, Conversation):
+                plain = isinstance(content, Conversation) and not content.tools and not content.arguments
+                if isinstance(content, Conversation) and plain:
                     messages = self._opened(content)
                     found.append((messages, _trained(messages, train_on)))
         return self._render.ahead(found)
@@ -240,7 +281,7 @@ class ChatTokenizer:
 
     @cached_property
     def _turn_ids(self) -> frozenset[int]:
-        return self.shape.role_ids | self.eot_ids
+        return (self.shape.role_ids | self.eot_ids) - self.shape.inner_ids
 
     def _refuse_control(self, text: str, where: str, control: re.Pattern[str]) -> None:
         """Control tokens written out in a text would become real ones and could forge a turn."""
@@ -282,6 +323,6 @@ def _trained(messages: Sequence[Message], train_on: str) -> list[int]:
         raise RecordError(
             f"{which} has weight 0 (train: false or loss_weight: 0), so nothing is left to train"
         )
-    if any(not messages[at].content.strip() for at in trained):
+    if any(not messages[at].content.strip() and not messages[at].calls for at in trained):
         raise RecordError("an assistant turn to be trained is empty")
     return trained

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Self
+from typing import Any, Self
 
 ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool in an assistant's turn. `arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str = "{}"
+    id: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the call as OpenAI writes it, with its arguments as an object."""
+        function = {"name": self.name, "arguments": json.loads(self.arguments)}
+        return {"type": "function", "function": function, **({"id": self.id} if self.id else {})}
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `weight` counts for an assistant's turn only: 0 makes it context, 1 is usual."""
+    """One turn. `weight` counts for an assistant's turn only: 0 makes it context, 1 is usual.
+
+    Thoughts are part of `content`, between `<think>` and `</think>`, whatever a template makes of them.
+    `calls` are an assistant's; `name` and `call_id` say of which call a tool's turn is the result.
+    """
 
     role: str
     content: str
     weight: float = 1.0
+    calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    call_id: str = ""
 
-    def as_dict(self) -> dict[str, str]:
-        """The form chat templates take."""
-        return {"role": self.role, "content": self.content}
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that the turn says: its content, then the names and arguments of its calls."""
+        return self.content, *(text for call in self.calls for text in (call.name, call.arguments))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the turn as OpenAI writes it."""
+        turn: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.calls:
+            turn["tool_calls"] = [call.as_dict() for call in self.calls]
+        if self.name:
+            turn["name"] = self.name
+        if self.call_id:
+            turn["tool_call_id"] = self.call_id
+        return turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +106,18 @@ class Conversation:
 
     `system` is what the first message was made of, where it may be shortened. With `merge` false every
     trained reply is a sample of its own, though the turns' token sequences continue each other. `opening`
-    is said before an assistant's first turn where the model's template refuses to begin with one.
+    is said before an assistant's first turn where the model's template refuses to begin with one. `tools` is
+    a JSON list of the tools that the model is shown, `arguments` a JSON object of further values for the chat
+    template; "" for none. With `learn_thoughts` false the thoughts of a reply are context.
     """
 
     messages: tuple[Message, ...]
     system: SystemText | None = None
     merge: bool = True
     opening: str = ""
+    tools: str = ""
+    arguments: str = ""
+    learn_thoughts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

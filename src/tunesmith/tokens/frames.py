@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import chain, pairwise
 
 from tunesmith.tokens.conversation import Message
-from tunesmith.tokens.marks import Marks, thought_of
+from tunesmith.tokens.marks import Marks
+from tunesmith.tokens.thoughts import thought_of
 from tunesmith.tokens.turn_text import TurnText
 
 

@@ -44,6 +44,9 @@ class KeptTexts:
         return texts[0].prompt
 
     def _check(self, messages: Sequence[Message], turns: tuple[int, ...], texts: list[TurnText]) -> None:
+        if any(message.calls for message in messages):  # their arguments are of no order
+            self._examine(messages, turns, texts)
+            return
         order, contents = order_of(messages)
         key = (turns, order)
         if key not in self._layouts:

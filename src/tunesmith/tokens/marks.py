@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.conversation import Message, ToolCall
 from tunesmith.tokens.missing_text import MissingText
-from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT
+from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT, thought_of
 from tunesmith.tokens.turn_text import TurnText
 
 # Characters for private use: no template writes them, none trims them.
@@ -61,11 +61,36 @@ class Marks:
     def __init__(self, messages: Sequence[Message], *, bare: bool = False) -> None:
         self._bare = bare
         self._parts: list[_MarkedText] = []
-        taken = any(_MARKS[0].search(message.content) for message in messages)
+        taken = any(_MARKS[0].search(text) for message in messages for text in message.texts)
         self._plane, self._mark = _PLANES[taken], _MARKS[taken]
         self.messages = [
-            replace(message, content=self._marked(at, message)) for at, message in enumerate(messages)
+            replace(message, content=self._marked(at, message), calls=self._marked_calls(at, message))
+            for at, message in enumerate(messages)
         ]
+
+    def _marked_calls(self, at: int, message: Message) -> tuple[ToolCall, ...]:
+        """Calls with a mark in their name, in every key and in every text of their arguments."""
+        return tuple(
+            replace(
+                call,
+                name=self._text(at, call.name),
+                arguments=json.dumps(self._marked_value(at, json.loads(call.arguments)), ensure_ascii=False),
+            )
+            for call in message.calls
+        )
+
+    def _marked_value(self, at: int, value: object) -> object:
+        match value:
+            case str():
+                return self._text(at, value, json_too=True)
+            case list():
+                return [self._marked_value(at, each) for each in value]
+            case dict():
+                return {
+                    self._text(at, key, json_too=True): self._marked_value(at, inner)
+                    for key, inner in value.items()
+                }
+        return value
 
     def _marked(self, at: int, message: Message) -> str:
         split = thought_of(message)
@@ -152,17 +177,6 @@ class Marks:
     def _tags(self, at: int) -> str:
         thought = self.messages[at].content.partition(CLOSES_THOUGHT)[0]
         return self._mark.sub("", thought) + CLOSES_THOUGHT
-
-
-def thought_of(message: Message) -> tuple[str, str, str] | None:
-    """Opening tag, thought and answer of an assistant's turn that thinks first; the tag may be missing."""
-    if message.role != "assistant" or CLOSES_THOUGHT not in message.content:
-        return None
-    thought, _, answer = message.content.partition(CLOSES_THOUGHT)
-    before, opening, rest = thought.partition(OPENS_THOUGHT)
-    if not opening:
-        return "", thought, answer
-    return None if before.strip() else (opening, rest, answer)
 
 
 def order_of(messages: Sequence[Message]) -> tuple[tuple[str, ...], list[str]]:

@@ -38,7 +38,9 @@ def missing_text_reason(
         )
     context = [loss for loss in lost if loss.at != reply]
     if not context:
-        part = _missing(messages[reply].content, rendered.reply)
+        content = messages[reply].content
+        own = all(loss.text in content for loss in lost)
+        part = _missing(content, rendered.reply) if own else lost[0].text
         return (
             f"{template} cuts {_quoted(part)} from the reply in message {reply + 1}, so the model would "
             "learn to answer without it. Take it out of the record, or use a template that keeps it"

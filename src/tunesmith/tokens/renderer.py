@@ -6,9 +6,11 @@ used by itself once it has agreed often enough. Does not depend on what a render
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tunesmith.errors import ModelError
 from tunesmith.tokens.bounded import BoundedTemplate, OverLimit, bound_transformers
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
+from tunesmith.tokens.handover import Handover, Turn, learn_handover
 from tunesmith.tokens.template_prefixes import MESSAGES, PROMPT, RenderedPrefixes
 
 # After so many equal renderings the compiled template is used by itself.
@@ -27,15 +30,23 @@ MOST_AHEAD = 1 << 20
 _Key = tuple[bool | None, tuple[Message, ...]]
 
 
+@dataclass(slots=True)
+class _Compiled:
+    """The template by itself, and how often it agreed with transformers: without further values, and with."""
+
+    template: BoundedTemplate | None = None
+    endings: tuple[str, str] | None = None
+    agreed: list[int] = field(default_factory=lambda: [0, 0])
+    asked: int = 0
+
+
 class Renderer:
     """Messages to the text the model sees. `today` is the date for templates that print it."""
 
     def __init__(self, tokenizer: Any, today: date) -> None:
         self._tokenizer, self._today = tokenizer, today
-        self._agreed = 0
-        self._template: BoundedTemplate | None = None
-        self._endings: tuple[str, str] | None = None
-        self._asked = 0
+        self._given: dict[str, Any] = {}
+        self._compiled = _Compiled()
         self._ready: dict[_Key, dict[str, Any]] = {}
 
     @property
@@ -55,8 +66,8 @@ class Renderer:
         """
         if not self._tokenizer.chat_template:
             raise ModelError(
-                "The model's tokenizer has no chat template. Use an instruction-tuned model, put a "
-                "chat_template.jinja beside the tokenizer, or train on plain text."
+                "The model's tokenizer has no chat template. Choose one with model.chatTemplate, as "
+                "{name: chatml}, use an instruction-tuned model, or train on plain text."
             )
         if not messages:
             raise RecordError(
@@ -64,9 +75,30 @@ class Renderer:
             )
         if self._ready and (ready := self._ready.get((prompt, tuple(messages)))):
             return str(ready["text"])
-        turns = [message.as_dict() for message in messages]
+        turns = self.handover.turns(messages)
         with self._refusals():
             return self._render(turns, prompt)
+
+    def given(self, values: Mapping[str, Any]) -> Renderer:
+        """Return a renderer of the same template that has these further values, such as `tools`."""
+        renderer = Renderer(self._tokenizer, self._today)
+        renderer.__dict__["handover"] = self.handover  # learned once for all
+        renderer._compiled, renderer._given = self._compiled, dict(values)
+        return renderer
+
+    @cached_property
+    def handover(self) -> Handover:
+        """In which form the template takes thoughts and calls."""
+        source = str(self._tokenizer.chat_template)
+
+        def render(turns: list[Turn]) -> str | None:
+            try:
+                with self._refusals():
+                    return self._by_transformers(turns, False)
+            except RecordError:
+                return None
+
+        return learn_handover(render, source)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -80,21 +112,23 @@ class Renderer:
         except (TemplateError, TypeError) as error:
             raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
 
-    def _render(self, turns: list[dict[str, str]], prompt: bool) -> str:
+    def _render(self, turns: list[Turn], prompt: bool) -> str:
         """transformers' rendering, which does much around the template; after some, the template alone."""
-        if self._agreed == AGREEMENTS:
+        agreed, which = self._compiled.agreed, bool(self._given)
+        if agreed[which] == AGREEMENTS:
             return self._alone(turns, prompt)
         text = self._by_transformers(turns, prompt)
-        if self._template is None:
+        if self._compiled.template is None:
             self._open()
-        if self._agreed >= 0:
-            self._agreed = self._agreed + 1 if self._alone(turns, prompt) == text else NEVER
+        if agreed[which] >= 0:
+            agreed[which] = agreed[which] + 1 if self._alone(turns, prompt) == text else NEVER
         return text
 
-    def _by_transformers(self, turns: list[dict[str, str]], prompt: bool) -> str:
+    def _by_transformers(self, turns: list[Turn], prompt: bool) -> str:
         bound_transformers()
+        values = {"strftime_now": self._today.strftime, **self._given}
         text: str = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=prompt, strftime_now=self._today.strftime
+            turns, tokenize=False, add_generation_prompt=prompt, **values
         )
         return text
 
@@ -105,25 +139,31 @@ class Renderer:
             "documents": None,
             "strftime_now": self._today.strftime,
         }
-        self._template = BoundedTemplate(self._tokenizer.get_chat_template(), values)
-        self._endings = self._template.endings
+        self._compiled.template = BoundedTemplate(self._tokenizer.get_chat_template(), values)
+        self._compiled.endings = self._compiled.template.endings
+
+    @property
+    def _is_proved(self) -> bool:
+        """Whether the template alone renders conversations without further values."""
+        return not self._given and self._compiled.agreed[False] == AGREEMENTS
 
     def prefixes(self, messages: Sequence[Message]) -> RenderedPrefixes | None:
         """All beginnings of `messages` at once; None where the template may look ahead.
 
         Raises RecordError with the template's own message where it refuses any of them, ModelError as above.
         """
-        if self._agreed != AGREEMENTS or self._endings is None or self._template is None:
+        compiled = self._compiled
+        if not self._is_proved or compiled.endings is None or compiled.template is None:
             return None
-        turns = [message.as_dict() for message in messages]
+        turns = self.handover.turns(messages)
         ready = self._ready.get((None, tuple(messages))) if self._ready else None
         with self._refusals():
-            text, starts = (ready["text"], ready["starts"]) if ready else self._template.prefixes(turns)
-            whole = RenderedPrefixes(text, starts, *self._endings)
-            self._asked += 1
+            text, starts = (ready["text"], ready["starts"]) if ready else compiled.template.prefixes(turns)
+            whole = RenderedPrefixes(text, starts, *compiled.endings)
+            compiled.asked += 1
             doubt = len(starts) != len(turns) + 1
-            if doubt or (self._asked % NOW_AND_THEN == 1 and not self._holds(whole, turns)):
-                self._endings, self._ready = None, {}
+            if doubt or (compiled.asked % NOW_AND_THEN == 1 and not self._holds(whole, turns)):
+                compiled.endings, self._ready = None, {}
                 return None
         return whole
 
@@ -131,7 +171,7 @@ class Renderer:
     def ahead(self, conversations: Iterable[tuple[Sequence[Message], Sequence[int]]]) -> Iterator[None]:
         """Meanwhile have the texts of these turns ready: one request for all, since each has its price."""
         wanted: dict[_Key, dict[str, Any]] = {}
-        if self._agreed == AGREEMENTS:
+        if self._is_proved:
             for messages, turns in conversations:
                 wanted |= self._wanted(messages, turns)
         try:
@@ -142,8 +182,8 @@ class Renderer:
 
     def _wanted(self, messages: Sequence[Message], turns: Sequence[int]) -> dict[_Key, dict[str, Any]]:
         """The values with which the texts of `turns` are rendered."""
-        told = [message.as_dict() for message in messages[: turns[-1] + 1]]
-        if self._endings is not None:
+        told = self.handover.turns(messages[: turns[-1] + 1])
+        if self._compiled.endings is not None:
             return {(None, tuple(messages[: len(told)])): {MESSAGES: told}}
         if len(turns) * sum(len(turn["content"]) for turn in told) > MOST_AHEAD:
             return {}
@@ -153,16 +193,16 @@ class Renderer:
         }
 
     def _answers(self, wanted: dict[_Key, dict[str, Any]]) -> dict[_Key, dict[str, Any]]:
-        if not wanted or self._template is None:
+        if not wanted or self._compiled.template is None:
             return {}
-        task = "text" if self._endings is None else "beginnings"
+        task = "text" if self._compiled.endings is None else "beginnings"
         try:
-            answers = self._template.many(task, list(wanted.values()))
+            answers = self._compiled.template.many(task, list(wanted.values()))
         except OverLimit:  # one by one they will show which
             return {}
         return {key: answer for key, answer in zip(wanted, answers, strict=True) if "text" in answer}
 
-    def _holds(self, whole: RenderedPrefixes, turns: list[dict[str, str]]) -> bool:
+    def _holds(self, whole: RenderedPrefixes, turns: list[Turn]) -> bool:
         """Whether two beginnings are what transformers itself renders."""
         half = max(1, len(turns) // 2)
         return all(
@@ -170,6 +210,6 @@ class Renderer:
             for n, prompt in ((half, True), (len(turns), False))
         )
 
-    def _alone(self, turns: list[dict[str, str]], prompt: bool) -> str:
-        assert self._template is not None
-        return self._template.render(messages=turns, add_generation_prompt=prompt)
+    def _alone(self, turns: list[Turn], prompt: bool) -> str:
+        assert self._compiled.template is not None
+        return self._compiled.template.render(**self._given, messages=turns, add_generation_prompt=prompt)

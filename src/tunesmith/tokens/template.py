@@ -6,20 +6,32 @@ and ends is known from renderings alone.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tunesmith.errors import ModelError
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.conversation import Message, ToolCall
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.renderer import Renderer
+from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT, THOUGHT_TAGS
 
 # Words no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
-THOUGHT_TAGS = OPENS_THOUGHT, CLOSES_THOUGHT = "<think>", "</think>"
 WHITE_SPACE_ONLY = (
     "They differ in white space only; give the template's generation prompt what its replies have"
 )
+_VALUE = "qtunesmithvalueq"
+CALL = ToolCall("qtunesmithtoolq", f'{{"key": "{_VALUE}"}}')
 THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
+
+
+class Ending(NamedTuple):
+    """As in TemplateShape: the text after a reply, its own part of that, and the token that ends it."""
+
+    tail: str
+    closing: str
+    eot_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,8 @@ class TemplateShape:
     `tail` is the text after the last reply, `closing` the part that is still the reply's own: up to and
     including the end-of-turn token `eot`, `eot_id`. `role_ids` are the tokens that open a turn (empty where
     the template marks roles by plain words); `markers` the texts of all these tokens.
+    `inner_ids` are control tokens that a reply with thoughts or calls has within it, `call_ending` is for
+    replies that call tools, where it differs.
     """
 
     tail: str
@@ -37,6 +51,18 @@ class TemplateShape:
     eot_id: int
     role_ids: frozenset[int]
     markers: frozenset[str]
+    inner_ids: frozenset[int] = frozenset()
+    call_ending: Ending | None = None
+
+    def ending(self, reply: Message) -> Ending:
+        """How the template ends this reply."""
+        own = self.call_ending if reply.calls else None
+        return own or Ending(self.tail, self.closing, self.eot_id)
+
+    @property
+    def eot_ids(self) -> frozenset[int]:
+        """The ids that end a reply."""
+        return frozenset({self.eot_id, *([self.call_ending.eot_id] if self.call_ending else [])})
 
 
 def learn_shape(render: Renderer, encoder: Encoder) -> TemplateShape:
@@ -65,14 +91,46 @@ def _learn(render: Renderer, encoder: Encoder) -> TemplateShape:
     role_tokens = _role_tokens(render, encoder, prompt, eot)
     # Some formats let the model itself write tokens that also stand in headers (harmony's <|message|>).
     role_tokens -= set(pattern_of(list(encoder.added)).findall(lead + closing))
+    inner, call_ending = _within(render, encoder, prompt, Ending(tail, closing, encoder.added[eot]))
     return TemplateShape(
         tail=tail,
         closing=closing,
         eot=eot,
         eot_id=encoder.added[eot],
-        role_ids=frozenset(encoder.added[token] for token in role_tokens),
+        role_ids=frozenset(encoder.added[token] for token in role_tokens) - inner,
         markers=frozenset({*role_tokens, eot}),
+        inner_ids=inner,
+        call_ending=call_ending,
     )
+
+
+def _within(
+    render: Renderer, encoder: Encoder, prompt: str, plain: Ending
+) -> tuple[frozenset[int], Ending | None]:
+    """Return the control tokens within replies that think or call, and how a reply that calls ends."""
+    control = pattern_of(list(encoder.added))
+    thinks = _added(render, prompt, Message("assistant", THOUGHT + REPLIED)).rpartition(REPLIED)[0]
+    calls, _, rest = _added(render, prompt, Message("assistant", "", calls=(CALL,))).rpartition(_VALUE)
+    ending = _call_ending(encoder, rest, plain) if calls else None
+    inner = control.findall(thinks + calls + rest.removesuffix((ending or plain).tail))
+    return frozenset(encoder.added[token] for token in inner), ending
+
+
+def _added(render: Renderer, prompt: str, reply: Message) -> str:
+    """Return what a reply adds to the prompt; "" if the template cannot render it so."""
+    full = ""
+    with suppress(RecordError):
+        full = render([Message("user", ASKED), reply], prompt=False)
+    return full[len(prompt) :] if full.startswith(prompt) else ""
+
+
+def _call_ending(encoder: Encoder, rest: str, plain: Ending) -> Ending | None:
+    """Return how `rest`, which follows a call, ends a reply, if otherwise than plain replies."""
+    specials = list(pattern_of(list(encoder.special)).finditer(rest))
+    if rest.endswith(plain.tail) or not specials:
+        return None
+    last = specials[-1]
+    return Ending(rest[last.start() :], last.group(), encoder.special[last.group()])
 
 
 def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from tunesmith.tokens.conversation import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Tags:
@@ -26,6 +28,7 @@ class Tags:
 
 
 THINK = Tags("<think>", "</think>")
+THOUGHT_TAGS = OPENS_THOUGHT, CLOSES_THOUGHT = THINK.begin, THINK.end
 _CHANNELS = Tags("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
 # The same without its special tokens, as engines decode it.
 _BARE_CHANNELS = Tags("analysis", "assistantfinal", anywhere=False)
@@ -67,6 +70,25 @@ class SplitReply:
     answer: str
     reasoning: str = ""
     unended: bool = False
+
+
+def thought_of(message: Message) -> tuple[str, str, str] | None:
+    """Return opening tag, thought and answer of an assistant's turn that thinks first.
+
+    The tag is "" where the prompt is what opens the thought.
+    """
+    if message.role != "assistant" or CLOSES_THOUGHT not in message.content:
+        return None
+    thought, _, answer = message.content.partition(CLOSES_THOUGHT)
+    before, opening, rest = thought.partition(OPENS_THOUGHT)
+    if not opening:
+        return "", thought, answer
+    return None if before.strip() else (opening, rest, answer)
+
+
+def with_thought(thought: str, answer: str) -> str:
+    """Return a reply that thinks first, as `thought_of` reads it."""
+    return f"{OPENS_THOUGHT}\n{thought.strip()}\n{CLOSES_THOUGHT}\n\n{answer}" if thought.strip() else answer
 
 
 def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None) -> SplitReply:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.renderer import Renderer
-from tunesmith.tokens.template import CLOSES_THOUGHT, OPENS_THOUGHT, WHITE_SPACE_ONLY, TemplateShape
+from tunesmith.tokens.template import WHITE_SPACE_ONLY, Ending, TemplateShape
+from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT
 
 _MARK = "\U0010fffd"
 """A character for private use, which no template writes itself and none trims."""
@@ -31,12 +32,12 @@ def turn_text(render: Renderer, shape: TemplateShape, context: Sequence[Message]
     """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
     prompt, full = render(context, prompt=True), render([*context, reply], prompt=False)
     if full.startswith(prompt):
-        return TurnText(prompt, _reply(shape, prompt, full))
+        return TurnText(prompt, _reply(shape.ending(reply), prompt, full))
     opening, written = _after_context(render, context, reply)
     continued = prompt.endswith(opening) and full.endswith(written) and written.startswith(opening)
     if not continued:
         raise RecordError(_contradiction(opening or prompt, written or full, context[-1].role, reply))
-    return TurnText(prompt, _reply(shape, opening, written))
+    return TurnText(prompt, _reply(shape.ending(reply), opening, written))
 
 
 def turn_texts(
@@ -50,7 +51,7 @@ def turn_texts(
     for at in turns:
         prompt, full = whole.prefix(at, prompt=True), whole.prefix(at + 1, prompt=False)
         fits = full.startswith(prompt)
-        reply = _reply(shape, prompt, full) if fits else ""
+        reply = _reply(shape.ending(messages[at]), prompt, full) if fits else ""
         texts.append(
             TurnText(prompt, reply) if fits else turn_text(render, shape, messages[:at], messages[at])
         )
@@ -72,15 +73,15 @@ def _after_context(render: Renderer, context: Sequence[Message], reply: Message)
     return prompt.rpartition(_MARK)[2], full.rpartition(_MARK)[2]
 
 
-def _reply(shape: TemplateShape, before: str, full: str) -> str:
+def _reply(ending: Ending, before: str, full: str) -> str:
     """What `full` adds to `before`, up to and including the end of turn."""
-    end = len(full) - len(shape.tail)
-    if not full.endswith(shape.tail) or end < len(before):
-        raise RecordError(f"the chat template does not end this reply with {shape.tail!r} as it ends others")
+    end = len(full) - len(ending.tail)
+    if not full.endswith(ending.tail) or end < len(before):
+        raise RecordError(f"the chat template does not end this reply with {ending.tail!r} as it ends others")
     rendered = full[len(before) : end]
     if not rendered.strip():
         raise RecordError("nothing of an assistant's reply is left once the chat template has rendered it")
-    return rendered + shape.closing
+    return rendered + ending.closing
 
 
 def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:

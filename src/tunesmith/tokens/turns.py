@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tunesmith.tokens.conversation import Sample
-from tunesmith.tokens.encode import Encoder, PromptReply
+from tunesmith.tokens.conversation import Message, Sample
+from tunesmith.tokens.encode import Encoder, PromptReply, RecordError
+from tunesmith.tokens.thoughts import CLOSES_THOUGHT, thought_of
 from tunesmith.tokens.turn_text import TurnText
 
 
@@ -82,19 +83,52 @@ def _pairs(parts: Sequence[list[int]]) -> Iterator[PromptReply]:
         ids = ids + reply
 
 
-def lone_sample(pair: PromptReply, weight: float, cut_tokens: int) -> Sample:
-    """One turn, whose reply counts `weight`, as a sample."""
-    return Sample(pair.prompt + pair.reply, [0.0] * len(pair.prompt) + [weight] * len(pair.reply), cut_tokens)
+def lone_sample(pair: PromptReply, labels: list[float], cut_tokens: int) -> Sample:
+    """One turn, whose reply's tokens have the weights `labels`, as a sample."""
+    return Sample(pair.prompt + pair.reply, [0.0] * len(pair.prompt) + labels, cut_tokens)
 
 
-def append_sample(samples: list[Sample], pair: PromptReply, weight: float, cut_tokens: int) -> None:
+def append_sample(samples: list[Sample], pair: PromptReply, labels: list[float], cut_tokens: int) -> None:
     """Add a turn as a sample of its own, or to the last sample where its prompt continues that one's ids."""
-    labels = [weight] * len(pair.reply)
     if samples and pair.prompt[: len(samples[-1].ids)] == samples[-1].ids:
         last = samples.pop()
         weights = last.weights + [0.0] * (len(pair.prompt) - len(last.ids)) + labels
         cut_tokens = max(cut_tokens, last.cut_tokens)
     else:
-        samples.append(lone_sample(pair, weight, cut_tokens))
+        samples.append(lone_sample(pair, labels, cut_tokens))
         return
     samples.append(Sample(pair.prompt + pair.reply, weights, cut_tokens))
+
+
+def reply_labels(tokens: int, weight: float, thoughts: int) -> list[float]:
+    """The weights of a reply's tokens; the first `thoughts` of them are context.
+
+    Raises RecordError if none is left.
+    """
+    if thoughts >= tokens:
+        raise RecordError("nothing but thoughts is left of a reply, and thoughts are context")
+    return [0.0] * thoughts + [weight] * (tokens - thoughts)
+
+
+def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: PromptReply) -> int:
+    """How many of a rendered reply's tokens come before its answer; 0 if it does not think.
+
+    A token that holds the end of the thoughts and the beginning of the answer is learned.
+    """
+    split = thought_of(reply)
+    if split is None:
+        return 0
+    thought, answer = split[1].strip(), split[2].strip()
+    start = text.reply.find(thought)
+    end = text.reply.find(answer, start + len(thought)) if start >= 0 else -1
+    if end < 0:
+        raise RecordError(
+            "the chat template changes thoughts so that their end cannot be found; learn or drop them"
+        )
+    if not answer:  # calls follow
+        _, found, rest = text.reply[end:].partition(CLOSES_THOUGHT)
+        end = len(text.reply) - len(rest.lstrip()) if found else end
+    starts = encoder.cuts(text.reply) if encoder.tokenizer.is_fast else []
+    if len(starts) == len(full.reply):
+        return sum(start < end for start in starts)
+    return len(encoder.ids(text.reply[:end]))

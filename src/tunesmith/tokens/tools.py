@@ -1,0 +1,58 @@
+"""The tools that a conversation offers: given to the chat template, and looked for in what it renders.
+
+Does not depend on how records write them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.tokens.encode import RecordError
+
+_FIRST = 0xF0000
+"""Characters for private use, which no template writes itself."""
+
+
+def template_values(tools: str, arguments: str, source: str) -> dict[str, Any]:
+    """Return what a template gets besides messages: the tools, and those arguments that its source names."""
+    given = json.loads(arguments) if arguments else {}
+    known = {name: value for name, value in given.items() if re.search(rf"\b{re.escape(name)}\b", source)}
+    return {"tools": json.loads(tools), **known} if tools else known
+
+
+def marked_tools(tools: list[Any]) -> tuple[list[Any], dict[str, str]]:
+    """Return the tools with a mark in each name and description, and what stands where each mark does."""
+    marks: dict[str, str] = {}
+
+    def mark(text: str) -> str:
+        sign = chr(_FIRST + len(marks))
+        marks[sign] = text
+        half = (len(text) + 1) // 2
+        return text[:half] + sign + text[half:]
+
+    def walk(value: Any, key: str = "") -> Any:
+        match value:
+            case str() if key in ("name", "description") and value.strip():
+                return mark(value)
+            case list():
+                return [walk(each) for each in value]
+            case dict():
+                return {name: walk(inner, name) for name, inner in value.items()}
+        return value
+
+    return [walk(tool) for tool in tools], marks
+
+
+def refuse_hidden(prompt: str, marks: Mapping[str, str], template: str) -> None:
+    """Raise RecordError if `prompt`, of marked tools, lacks one of the marks."""
+    hidden = [text for sign, text in marks.items() if sign not in prompt]
+    if not hidden:
+        return
+    named = f"{hidden[0][:60]!r}" + (f" and {len(hidden) - 1} more texts" if len(hidden) > 1 else "")
+    every = "the tools of this record" if len(hidden) == len(marks) else f"{named} of this record's tools"
+    raise RecordError(
+        f"{template} leaves out {every}, so the model would never see them. Use a template that renders tools"
+    )
