@@ -53,7 +53,7 @@ FORMS = {
             "conversations": [
                 {"from": "sys", "value": "S"},
                 {"from": "human", "value": "q"},
-                {"from": "function_call", "value": "{}"},
+                {"from": "gpt", "value": "{}"},
                 {"from": "observation", "value": "r"},
                 {"from": "model", "value": "a"},
             ],
@@ -90,7 +90,7 @@ def test_forms(value, expected):
 
 ROLES = {
     "user": ["user", "human", "prompter"],
-    "assistant": ["assistant", "gpt", "bot", "chatgpt", "model", "function_call"],
+    "assistant": ["assistant", "gpt", "bot", "chatgpt", "model"],
     "system": ["system", "sys", "developer"],
     "tool": ["tool", "observation", "function"],
 }
@@ -202,11 +202,6 @@ BAD_CHAT = {
         {"messages": [{"role": "assistant", "content": "x", "train": "no"}]},
         "messages[0].train is a string; it must be true or false",
     ),
-    "tool-calls": (
-        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
-        "messages[0].tool_calls cannot be used",
-    ),
-    "tool-list": ({**messages(("user", "x"), A), "tools": [{"name": "f"}]}, "tools cannot be used"),
     "system-number": ({**messages(("user", "x"), A), "system": 3}, "system is a number, not text"),
     "two-systems": (
         {**messages(("system", "x"), A), "system": "y"},

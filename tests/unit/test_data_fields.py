@@ -194,20 +194,13 @@ OF_RECORDS = {
     "chosen": [{"role": "assistant", "content": "No."}],
     "kto_tag": False,
     "label": False,
-    "chat_template_kwargs": {"enable_thinking": False},
-    "enable_thinking": False,
+    "chat_template": "{{ messages }}",
+    "documents": ["d"],
     "images": ["a.png"],
     "audio": "a.wav",
-    "tools": [{"name": "f"}],
     "assistant_masks": [0, 1],
 }
-OF_TURNS = {
-    "thinking": "Look out first.",
-    "reasoning": "Look out first.",
-    "reasoning_content": "Look out first.",
-    "tool_calls": [{"function": {}}],
-    "images": ["a.png"],
-}
+OF_TURNS = {"reasoning_details": [{"text": "Look out first."}], "refusal": "No.", "images": ["a.png"]}
 
 
 @each("name", OF_RECORDS)
@@ -225,8 +218,9 @@ def test_what_would_be_lost_of_a_turn_is_refused(name):
 
 def test_json_as_text_that_holds_nothing_is_not_refused():
     for nothing in ("[]", "{}", "null"):
-        assert read("chat", {**talk(), "tools": nothing})[1] == {}
-        assert refused({**talk(), "tools": '[{"name": "f"}]'}).startswith("tools cannot be used")
+        for record in ({**talk(), "tools": nothing}, {**talk(), "images": nothing}, talk(tool_calls=nothing)):
+            assert read("chat", record)[1] == {}
+    assert refused({**talk(), "images": '["a.png"]'}).startswith("images cannot be used")
 
 
 def test_nothing_is_refused_or_counted_that_holds_nothing():
@@ -240,10 +234,19 @@ def test_nothing_is_refused_or_counted_that_holds_nothing():
 
 # --- what is counted ----------------------------------------------------------------------------------------
 
+TOOL = {"name": "f", "description": "does it"}
 ANSWERS = [{"role": "assistant", "text": "a", "lang": "en", "replies": []}]
 BASES = {
     ("chat", "record"): ({**talk(), "other": 0}, ()),
     ("chat", "turn"): (talk(), ("messages", 1)),
+    ("chat", "tool's turn"): (
+        {"messages": [*talk()["messages"], {"role": "tool", "content": "r"}]},
+        ("messages", 2),
+    ),
+    ("chat", "question with calls"): (
+        {"query": "q", "tools": [TOOL], "answers": [{"name": "f", "arguments": {}}]},
+        (),
+    ),
     ("chat", "pair"): ({"conversation": [{"human": "q", "assistant": "a"}]}, ("conversation", 0)),
     ("chat", "text part"): (
         talk(content=[{"type": "text", "text": "a"}]),
@@ -295,6 +298,13 @@ INSIDE = {
 BASES |= {("userSimulation", where): (USER, path) for where, path in INSIDE.items()}
 BASES[("sampled", "turn")] = (BASES[("sampled", "record")][0], ("prompt", 0))
 VALUES = {
+    "tools": {"chat": [TOOL]},
+    "functions": {"chat": [TOOL]},
+    "tool_calls": {"chat": [{"name": "f", "arguments": {}}]},
+    "function_call": {"chat": {"name": "f", "arguments": {}}},
+    "chat_template_kwargs": {"chat": {"enable_thinking": True}},
+    "template_kwargs": {"chat": {"enable_thinking": True}},
+    "enable_thinking": True,
     "label": {"sampled": "V", "legalJudgement": "V"},
     "loss_weight": 0.5,
     "weight": 0.5,
@@ -526,7 +536,7 @@ def without_effect(fmt, where, name, value):
     if value is False and name in REFUSED:  # images: false
         return True
     if name in ("loss_weight", "weight", "loss_scale", "train", "training", "loss"):
-        return value in (True, 1)
+        return value in (True, 1) or (where == "tool's turn" and value in (False, 0))
     if fmt == "chat" and where == "tree's message":
         return name in ("rank", "deleted", "review_result")
     if fmt == "sampled" and where == "record":

@@ -110,7 +110,7 @@ def test_fields_that_no_reader_reads_are_named(call):
 
 
 LOST = {
-    "thinking": ({"thinking": "Look out first."}, "messages[1].thinking cannot be used"),
+    "details": ({"reasoning_details": [1]}, "messages[1].reasoning_details cannot be used"),
     "two-weights": ({"loss_weight": 1, "weight": 0}, "messages[1].loss_weight and messages[1].weight differ"),
     "no-weight": ({"loss_scale": 0.0}, "no assistant reply has a weight above 0"),
     "texts": ({"content": ["a", "b"]}, "messages[1].content is a list of texts"),

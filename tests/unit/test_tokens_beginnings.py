@@ -117,4 +117,4 @@ def test_a_rendering_that_differs_is_found_and_no_more_believed(monkeypatch):
     monkeypatch.setattr(render._compiled, "asked", 0)
     monkeypatch.setattr(module, "NOW_AND_THEN", 2)
     assert render.prefixes([Message("user", "a"), Message("assistant", "b")]) is None
-    assert render._endings is None
+    assert render._compiled.endings is None

@@ -16,6 +16,8 @@ class ChatFormat(Model):
 
     train_on: Literal["lastAssistant", "allAssistant"] = "allAssistant"
     """Which replies are trained on."""
+    thoughts: Literal["learn", "context", "drop"] = "learn"
+    """Thoughts of replies: train on them, keep them as context, or drop them."""
 
 
 class InstructionFormat(Model):

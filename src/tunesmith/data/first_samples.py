@@ -23,7 +23,7 @@ class FirstSamples:
         for number in range(min(samples, self._most - self._counts[group])):
             self._counts[group] += 1
             where = {"dataset": dataset, "kind": item.kind, "place": str(item.place), "index": index + number}
-            messages = [[message.role, message.content] for message in _messages(item, number)]
+            messages = [[message.role, message.shown] for message in _messages(item, number)]
             self.kept.append({**where, "messages": messages})
 
 

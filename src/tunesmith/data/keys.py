@@ -39,5 +39,6 @@ def learned_key(content: Conversation | Document) -> str:
     if isinstance(content, Document):
         text = content.text
     else:
-        text = "\0".join(f"{m.role}:{m.content}" for m in content.messages if m.role != "system")
+        said = (m for m in content.messages if m.role != "system")
+        text = "\0".join(":".join((m.role, *m.texts)) for m in said)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

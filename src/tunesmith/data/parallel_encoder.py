@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from typing import Any
 
 import numpy as np
 
@@ -160,28 +161,34 @@ def _contents(batch: Iterable[ReadResult]) -> list[Content]:
 
 
 # There are millions of plain conversations, and tuples of strings are pickled much faster than objects.
-PackedContent = Document | tuple[tuple[tuple[str, str, float], ...], SystemText | None, bool, str]
+PackedContent = Document | tuple[tuple[tuple[Any, ...], ...], tuple[Any, ...]]
+_PACKED = ("system", "merge", "opening", "tools", "arguments", "learn_thoughts")
 
 
 def _packed(content: Content) -> PackedContent:
     if isinstance(content, Document):
         return content
-    messages = tuple((message.role, message.content, message.weight) for message in content.messages)
-    return messages, content.system, content.merge, content.opening
+    return tuple(map(_packed_message, content.messages)), tuple(getattr(content, name) for name in _PACKED)
+
+
+def _packed_message(message: Message) -> tuple[Any, ...]:
+    plain = (message.role, message.content, message.weight)
+    more = (message.calls, message.name, message.call_id)
+    return (*plain, *more) if any(more) else plain
 
 
 def _unpacked(packed: PackedContent) -> Content:
     if isinstance(packed, Document):
         return packed
-    messages, system, merge, opening = packed
-    return Conversation(tuple(Message(*message) for message in messages), system, merge, opening)
+    messages, rest = packed
+    return Conversation(tuple(Message(*message) for message in messages), *rest)
 
 
 def _size(item: Item) -> int:
     content = item.content
     if isinstance(content, Document):
         return len(content.text)
-    return sum(len(message.content) for message in content.messages)
+    return len(content.tools) + sum(len(text) for message in content.messages for text in message.texts)
 
 
 def _batches(items: Iterable[ReadResult]) -> Iterator[list[ReadResult]]:

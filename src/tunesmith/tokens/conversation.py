@@ -46,6 +46,11 @@ class Message:
         """All that the turn says: its content, then the names and arguments of its calls."""
         return self.content, *(text for call in self.calls for text in (call.name, call.arguments))
 
+    @property
+    def shown(self) -> str:
+        """What people are shown of the turn: its content, then a line for each call."""
+        return "\n".join([*filter(None, [self.content]), *(f"{c.name}({c.arguments})" for c in self.calls)])
+
     def as_dict(self) -> dict[str, Any]:
         """Return the turn as OpenAI writes it."""
         turn: dict[str, Any] = {"role": self.role, "content": self.content}

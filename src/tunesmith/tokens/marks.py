@@ -170,7 +170,7 @@ class Marks:
         own = [part.around[0] for part in self._parts if part.at == at]
         if len(own) < 2 or "think>" in reply:
             return False
-        lead, between, _ = self._mark.split(reply)[::2]
+        lead, between = self._mark.split(reply)[:3:2]
         between = between.removeprefix(own[0][1]).removesuffix(own[1][0])
         return bool(lead.removesuffix(own[0][0]) and between)
 

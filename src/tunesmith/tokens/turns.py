@@ -55,10 +55,12 @@ def _cut_at(
     done = 0
     for context, reply in pieces:
         done += context.count(eot)
+        if reply.count(eot) != 1:
+            return None
         start = ends[done - 1] + 1 if done else 0
         frame = encoder.frame(context.rpartition(eot)[2])
         begin, end = start + len(frame), ends[done]
-        if reply.count(eot) != 1 or whole[start:begin] != frame or begin > end:
+        if whole[start:begin] != frame or begin > end:
             return None
         pairs.append(PromptReply(whole[:begin], whole[begin : end + 1]))
         done += 1

@@ -8,6 +8,7 @@ templates, which belong to `tokens`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.data.files.json_text import type_name
@@ -16,6 +17,7 @@ from tunesmith.data.formats.fields import (
     Fields,
     differing,
     fields_of,
+    optional_text,
     plain,
     present,
     refuse_beside_messages,
@@ -25,9 +27,20 @@ from tunesmith.data.formats.fields import (
     text_field,
 )
 from tunesmith.data.formats.oasst import is_tree, tree_paths
+from tunesmith.data.formats.tools import (
+    CALL_ROLES,
+    call_record,
+    calls_in,
+    calls_of,
+    is_call_record,
+    template_arguments,
+    tools_of,
+    with_thoughts,
+)
 from tunesmith.data.formats.weights import not_to_learn, refuse_at_record, weight_of
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Conversation, Message
+from tunesmith.tokens.thoughts import thought_of
 
 LISTS = ("messages", "conversations", "conversation")
 
@@ -41,29 +54,38 @@ _ROLES = {
         "model",
         "bing",
         "bard",
-        "function_call",
-        "tool_call",
+        *CALL_ROLES,
     ),
     "system": ("system", "sys", "developer"),
     "tool": ("tool", "observation", "function", "function_response", "tool_response"),
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_SIMPLE = _ROLE_OF.keys() - set(CALL_ROLES)
 
 
 def conversation_from_chat(
-    value: Mapping[str, Any], *, system_prompt: str | None = None
+    value: Mapping[str, Any], *, system_prompt: str | None = None, thoughts: str = "learn"
 ) -> list[Conversation]:
     """Return the record's conversations (several only for a message tree).
 
     `system_prompt` comes first if the record has no system message. The turns' weights (`weights`) apply to
-    the assistant's; other turns may only have a weight of zero. Raises RecordProblem, whose message names the
-    field.
+    the assistant's; other turns may only have a weight of zero. `thoughts` of replies are learned ("learn"), context ("context") or left out ("drop"). Raises
+    RecordProblem, whose message names the field.
     """
     record = fields_of(value)
     found = turns_from_chat(record, learned=True)
     refuse_preference(record)
     refuse_at_record(record)
-    return [conversation(turns, system_prompt) for turns in found]
+    arguments = template_arguments(record)
+    return [
+        replace(
+            conversation(without_thoughts(turns) if thoughts == "drop" else turns, system_prompt),
+            tools=tools_of(record, turns),
+            arguments=arguments,
+            learn_thoughts=thoughts != "context",
+        )
+        for turns in found
+    ]
 
 
 def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[list[Message]]:
@@ -77,7 +99,7 @@ def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[
         found, field = tree_paths(record), "prompt"
     else:
         found, field = _listed(record, learned)
-    refuse_beside_messages(record)
+    refuse_beside_messages(record, learned=learned)
     return [_with_system(record, messages, field) for messages in found]
 
 
@@ -101,6 +123,8 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
 def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
     """Return the conversation of a record that is not a tree, and the name of its field."""
     field = next((name for name in LISTS if plain(record).get(name) is not None), None)
+    if field is None and learned and is_call_record(record):
+        return [call_record(record)], "query"
     if field is None:
         raise RecordProblem(_no_chat(record))
     return [turns_of(record, record[field], field, learned=learned)], field
@@ -141,14 +165,14 @@ def _simple(turn: object) -> Message | None:
         return None
     role = turn.get("role") or turn.get("from")
     text = turn.get("content") or turn.get("value")
-    if type(role) is not str or type(text) is not str or role not in _ROLE_OF or text.isspace():
+    if type(role) is not str or type(text) is not str or role not in _SIMPLE or text.isspace():
         return None
     return Message(_ROLE_OF[role], text)
 
 
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """Return the messages of one list element: two for a pair, else one."""
-    refuse_in_turn(turn, name)
+    refuse_in_turn(turn, name, learned=learned)
     asking = "human" if "human" in turn else "user"
     if asking in turn and "assistant" in turn:
         system, _ = same_text(turn, SYSTEM, name)
@@ -159,6 +183,9 @@ def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Messag
         return
     role = _role(turn, name)
     field = _same(turn, ("content", "value"), name)
+    if learned and role == "assistant":
+        yield _assistant(turn, field, name, label)
+        return
     if field is None:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
     text, weight = _content(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
@@ -167,7 +194,40 @@ def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Messag
         return
     if learned and weight:
         raise not_to_learn(name, role)
-    yield Message(role, text)
+    yield _with_call(Message(role, text), turn, name) if learned else Message(role, text)
+
+
+def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Message:
+    """A reply, which may think, call tools, or do nothing but that."""
+    weight, calls = weight_of(turn, name), calls_of(turn, name, label)
+    said = text_field(turn, field, name) if field and isinstance(turn[field], str) else ""
+    if said and str(turn.get("role") or turn.get("from")).strip().lower() in CALL_ROLES:
+        if calls:
+            raise RecordProblem(f"{name}.{field} and its tool_calls both are calls; keep one of them")
+        calls, field = calls_in(turn, said, f"{name}.{field}", f"{label}.{field}[]"), None
+    if field is None and not calls:
+        raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
+    text = _content(turn, field, f"{name}.{field}", f"{label}.{field}[]") if field else ""
+    text = with_thoughts(turn, text, name)
+    if calls:
+        return Message("assistant", text, 1.0 if weight is None else weight, calls)
+    return _reply(text, weight, f"{name}.{field}")
+
+
+def _with_call(message: Message, turn: Fields, name: str) -> Message:
+    """A tool's turn with the call that it answers, if it says which."""
+    if message.role != "tool":
+        return message
+    given = [optional_text(turn, field, name) or "" for field in ("name", "tool_call_id")]
+    return replace(message, name=given[0], call_id=given[1])
+
+
+def without_thoughts(messages: list[Message]) -> list[Message]:
+    """The turns without the thoughts of replies."""
+    split = [(message, thought_of(message)) for message in messages]
+    return [
+        message if found is None else replace(message, content=found[2].strip()) for message, found in split
+    ]
 
 
 def _reply(text: str, weight: float | None, name: str) -> Message:

@@ -30,7 +30,8 @@ def contents_of(
     prompt = dataset.system_prompt
     match dataset.format:
         case "chat":
-            return conversation_from_chat(value, system_prompt=prompt)
+            assert dataset.chat is not None
+            return conversation_from_chat(value, system_prompt=prompt, thoughts=dataset.chat.thoughts)
         case "instruction":
             return [conversation_from_instruction(value, system_prompt=prompt)]
         case "text":

@@ -7,6 +7,7 @@ the conversation, and is not written.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,12 +27,19 @@ def records_of(conversation: Conversation, target: TargetFormat) -> list[dict[st
 
     Raises RecordProblem, whose message names the turn (from 1) and what the format cannot hold.
     """
-    return [record_of(messages, target) for messages in _separated(conversation)]
+    beside = {}
+    if conversation.tools:
+        beside["tools"] = json.loads(conversation.tools)
+    if conversation.arguments:
+        beside["chat_template_kwargs"] = json.loads(conversation.arguments)
+    if beside and target != "openai":
+        raise RecordProblem(f"{' and '.join(beside)} have no place in a record of this format; write openai")
+    return [{**record_of(messages, target), **beside} for messages in _separated(conversation)]
 
 
 def record_of(messages: Sequence[Message], target: TargetFormat) -> dict[str, Any]:
     """Return turns as one record. Raises RecordProblem."""
-    _check(messages)
+    _check(messages, target)
     match target:
         case "openai":
             return {"messages": [_openai(message) for message in messages]}
@@ -55,18 +63,20 @@ def _as_context(message: Message) -> Message:
     return replace(message, weight=0.0) if message.role == "assistant" else message
 
 
-def _check(messages: Sequence[Message]) -> None:
+def _check(messages: Sequence[Message], target: TargetFormat) -> None:
     """Raise RecordProblem for what no format could read back."""
     replies = 0
     for at, message in enumerate(messages):
         if message.role not in ROLES:
-            raise RecordProblem(f'turn {at + 1} has the role "{message.role[:40]}", which is unknown')
+            raise RecordProblem(f'turn {at + 1} has the role "{message.role[:40]}", which is not known')
+        if message.calls and target != "openai":
+            raise RecordProblem(f"{_turn(at, message)} calls a tool, for which this format has no place")
         if message.role != "assistant" or message.weight == 0:
             continue
         weight = message.weight
         if not (math.isfinite(weight) and LEAST_WEIGHT <= weight <= MOST_WEIGHT):
             raise RecordProblem(f"{_turn(at, message)} has the weight {weight}, which no reader accepts")
-        if not message.content.strip():
+        if not message.content.strip() and not message.calls:
             raise RecordProblem(f"{_turn(at, message)} is an empty reply to train on")
         replies += 1
     if not replies:
@@ -74,7 +84,7 @@ def _check(messages: Sequence[Message]) -> None:
 
 
 def _openai(message: Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    turn = message.as_dict()
     if message.role != "assistant" or message.weight == 1:
         return turn
     return {**turn, "weight": 0} if message.weight == 0 else {**turn, "loss_weight": message.weight}

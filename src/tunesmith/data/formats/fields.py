@@ -39,20 +39,18 @@ PREFERENCE = (
 """Better and worse replies, under the names that TRL, ms-swift, LLaMA-Factory and OpenAI use."""
 
 # What a message cannot hold: leaving it out would train on something other than the data.
-_LOST_IN_TURN = (
+_LOST_IN_TURN = ("tools", "functions", "reasoning_details", "refusal", *MEDIA)
+_LEARNED_IN_CHAT = (
     "tool_calls",
     "function_call",
-    "tools",
-    "functions",
     "thinking",
     "reasoning",
     "reasoning_content",
-    "reasoning_details",
     "thought",
     "thoughts",
-    "refusal",
-    *MEDIA,
 )
+"""What only conversations that are learned have room for."""
+_BESIDE_CHAT = ("chat_template_kwargs", "template_kwargs", "enable_thinking")
 
 OTHERS = "fields of other names"
 _MOST_NAMES = 500
@@ -157,6 +155,11 @@ def is_empty(value: object) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not value)
 
 
+def holds_nothing(value: object) -> bool:
+    """Whether a field is empty, or JSON as text that is."""
+    return is_empty(value) or (isinstance(value, str) and value in _EMPTY_TEXTS)
+
+
 def text_field(value: Mapping[str, Any], field: str, inside: str = "") -> str:
     """Return a field that must exist and be text; it may be empty."""
     text = optional_text(value, field, inside)
@@ -200,21 +203,24 @@ def refuse_fields(
     """Refuse fields that would otherwise be lost; empty ones are fine, and so is false."""
     for field in given_of(value, fields):
         given = value.get(field)
-        if not is_empty(given) and given is not False and given not in _EMPTY_TEXTS:
+        if not holds_nothing(given) and given is not False:
             raise RecordProblem(f"{named(field, inside)} cannot be used: {why}")
 
 
-def refuse_beside_messages(record: Mapping[str, Any]) -> None:
-    """Refuse a record's fields that would change how its messages are rendered."""
-    refuse_fields(record, ("tools", "functions", *MEDIA))
+def refuse_beside_messages(record: Mapping[str, Any], *, learned: bool = False) -> None:
+    """Refuse a record's fields that would change how its messages are rendered.
+
+    With `learned`, the record is one of the format chat, which has room for tools and template arguments.
+    """
+    refuse_fields(record, MEDIA if learned else ("tools", "functions", *MEDIA))
     for field in given_of(record, TEMPLATE):
-        if not is_empty(record.get(field)):
+        if not (learned and field in _BESIDE_CHAT) and not is_empty(record.get(field)):
             raise RecordProblem(f"{field} cannot be used: {_ONE_WAY}")
 
 
-def refuse_in_turn(turn: Mapping[str, Any], name: str) -> None:
-    """Refuse fields of a turn that would be lost."""
-    refuse_fields(turn, _LOST_IN_TURN, name)
+def refuse_in_turn(turn: Mapping[str, Any], name: str, *, learned: bool = False) -> None:
+    """Refuse what would be lost of a turn; `learned` as in `refuse_beside_messages`."""
+    refuse_fields(turn, _LOST_IN_TURN if learned else (*_LEARNED_IN_CHAT, *_LOST_IN_TURN), name)
 
 
 def refuse_preference(record: Mapping[str, Any]) -> None:
