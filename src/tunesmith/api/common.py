@@ -6,12 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith.api.addresses import ModelUri, OutputUri, Url
+from tunesmith.api.addresses import ModelUri, OutputUri, StorageUri, Url
 from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.resources import PlacementSpec, ResourcesSpec
 from tunesmith.api.ruled import Ruled
 from tunesmith.api.scalars import (
     JobName,
+    JsonObject,
     NotNegative,
     ObjectName,
     Positive,
@@ -61,6 +62,27 @@ class FromJob(Model):
     )
 
 
+class ChatTemplate(Model):
+    """The chat template to use in place of the tokenizer's own, or values for that one."""
+
+    name: Literal["chatml", "llama3", "mistral"] | None = None
+    """A template that Tunesmith brings, for a base model that has none."""
+    uri: StorageUri | None = None
+    """s3:// or file:// address of a file with a Jinja template."""
+    text: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
+    """A Jinja template."""
+    arguments: JsonObject = Field(default={})
+    """Values that the template gets, as enable_thinking: false."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "set at most one of name, uri and text",
+            "(has(self.name) ? 1 : 0) + (has(self.uri) ? 1 : 0) + (has(self.text) ? 1 : 0) <= 1",
+            lambda m: (m.name, m.uri, m.text).count(None) >= 2,
+        ),
+    )
+
+
 class ModelSource(Model):
     """A model to start from: an address, or the result of another FineTuneJob."""
 
@@ -72,6 +94,8 @@ class ModelSource(Model):
     """Branch, tag or commit on the hub."""
     adapter_uri: ModelUri | None = None
     """A LoRA adapter on top of the model."""
+    chat_template: ChatTemplate | None = None
+    """How conversations are written for the model; absent: by the chat template of its tokenizer."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of the weights while computing; auto: the checkpoint's type if the device supports it."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"

@@ -25,7 +25,7 @@ from tunesmith.data.record import BadRecord, Skipped
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError, TokenizerSource
 from tunesmith.tokens.checks import Checker, SampleError
-from tunesmith.tokens.conversation import Conversation, Document, Encoded, Message, SystemText
+from tunesmith.tokens.conversation import Conversation, Document, Encoded, Message
 
 # Input above this size is worth the second or two that other processes need to start.
 WORTH_HELP = 8_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.artifacts.opening import check_code
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.adapter import base_source, check_plain, is_adapter
+from tunesmith.engines.chat_template import with_chosen_template
 from tunesmith.engines.load import fetch_model, local_path
 from tunesmith.errors import ModelError
 
@@ -31,10 +32,14 @@ class ModelFiles:
     base: Path
     adapters: tuple[Path, ...]
     source: ModelSource
+    chosen: Path | None = None
+    """Folder of the tokenizer with the chat template that the manifest chooses."""
 
     @property
     def tokenizer(self) -> Path:
         """The uppermost folder that has a tokenizer; the base's where none has."""
+        if self.chosen is not None:
+            return self.chosen
         own = [folder for folder in reversed(self.adapters) if has_tokenizer(folder)]
         return own[0] if own else self.base
 
@@ -85,6 +90,9 @@ def fetch_files(
     for each in adapters:
         check_plain(each)
     files = ModelFiles(base, tuple(adapters), below)
+    chosen = with_chosen_template(source, files.tokenizer, options, folder / "chosen-tokenizer")
+    if chosen != files.tokenizer:
+        files = replace(files, chosen=chosen)
     if source.trust_remote_code:
         # The tokenizer may come from another place than the model, and may bring code too.
         for uri in {below.uri or "", *((source.uri, source.adapter_uri) if files.tokenizer != base else ())}:
@@ -111,13 +119,16 @@ def dump_model_files(files: ModelFiles) -> dict[str, Any]:
         "base": str(files.base),
         "adapters": [str(folder) for folder in files.adapters],
         "source": files.source.to_json(),
+        "chosen": None if files.chosen is None else str(files.chosen),
     }
 
 
 def load_model_files(told: dict[str, Any]) -> ModelFiles:
     """What `dump_model_files` told."""
     adapters = tuple(Path(folder) for folder in told["adapters"])
-    return ModelFiles(Path(told["base"]), adapters, ModelSource.model_validate(told["source"]))
+    chosen = told.get("chosen")
+    source = ModelSource.model_validate(told["source"])
+    return ModelFiles(Path(told["base"]), adapters, source, None if chosen is None else Path(chosen))
 
 
 def model_digest(files: ModelFiles) -> str:

@@ -212,6 +212,7 @@ class ChatTokenizer:
         """Return the tokenizer whose template has the tools and arguments of this conversation."""
         if not conversation.tools and not conversation.arguments:
             return self
+        self._refuse_control(conversation.tools, "a tool", self._chat_control)
         return self.given(conversation.tools, conversation.arguments)
 
     def given(self, tools: str, arguments: str = "") -> ChatTokenizer:
@@ -220,10 +221,11 @@ class ChatTokenizer:
         if key not in self._others:
             if len(self._others) >= _OTHERS:
                 self._others.clear()
-            self._refuse_control(tools, "a tool", self._chat_control)
             values = template_values(tools, arguments, str(self.tokenizer.chat_template))
             other = ChatTokenizer(self.tokenizer, today=self.today, source=self.source)
-            other.__dict__["shape"], other._encoder = self.shape, self._encoder
+            other._encoder = self._encoder
+            if "shape" in self.__dict__:
+                other.__dict__["shape"] = self.shape
             other._render, other._tools = self._render.given(values), values.get("tools", [])
             self._others[key] = other
         return self._others[key]

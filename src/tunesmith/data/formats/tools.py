@@ -26,8 +26,19 @@ CALL_ROLES = ("function_call", "tool_call")
 """Roles of turns whose text is the call."""
 _QUERY, _ANSWERS = "query", "answers"
 _RESERVED = frozenset(
-    "messages tools documents add_generation_prompt continue_final_message strftime_now raise_exception "
-    "bos_token eos_token unk_token pad_token".split()
+    (
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "strftime_now",
+        "raise_exception",
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "pad_token",
+    )
 )
 """Names in a template that are not the record's to set."""
 
@@ -62,9 +73,11 @@ def _tool(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise RecordProblem(f"{name} is {type_name(value)}, not an object that describes a tool")
     function = value.get("function")
-    wrapped = isinstance(function, Mapping)
-    _name_of(function if wrapped else value, f"{name}.function" if wrapped else name)
-    return dict(value) if wrapped else {"type": "function", "function": dict(value)}
+    if isinstance(function, Mapping):
+        _name_of(function, f"{name}.function")
+        return dict(value)
+    _name_of(value, name)
+    return {"type": "function", "function": dict(value)}
 
 
 def calls_of(turn: Fields, name: str, label: str) -> tuple[ToolCall, ...]:
@@ -79,7 +92,7 @@ def calls_of(turn: Fields, name: str, label: str) -> tuple[ToolCall, ...]:
 
 
 def calls_in(fields: Fields, value: Any, name: str, label: str) -> tuple[ToolCall, ...]:
-    """Return the calls that `value` lists: an object, a list, or either as JSON text. Raises RecordProblem."""
+    """Return the calls in `value`: an object, a list, or either as JSON text. Raises RecordProblem."""
     given = _parsed(value, name)
     if isinstance(given, Mapping):
         return (_call(fields, given, name, label),)
