@@ -6,8 +6,10 @@
       [?object.spec.?output.?uri] +
       [?object.spec.?model.?uri] +
       [?object.spec.?model.?adapterUri] +
+      [?object.spec.?model.?chatTemplate.?uri] +
       object.spec.?compareWith.orValue([]).map(x, x.?uri.hasValue(), x.?uri.value()) +
       object.spec.?compareWith.orValue([]).map(x, x.?adapterUri.hasValue(), x.?adapterUri.value()) +
+      object.spec.?compareWith.orValue([]).map(x, x.?chatTemplate.?uri.hasValue(), x.?chatTemplate.?uri.value()) +
       object.spec.?datasets.orValue([]).map(x, x.?uri.hasValue(), x.?uri.value()) +
       object.spec.?datasets.orValue([]).map(x, x.?sampled.?articlesUri.hasValue(), x.?sampled.?articlesUri.value()) +
       object.spec.?datasets.orValue([]).map(x, x.?sampled.?changedArticlesUri.hasValue(), x.?sampled.?changedArticlesUri.value()) +
@@ -74,6 +76,7 @@
       [?object.spec.?output.?uri] +
       [?object.spec.?model.?uri] +
       [?object.spec.?model.?adapterUri] +
+      [?object.spec.?model.?chatTemplate.?uri] +
       [?object.spec.?prompts.?uri] +
       [?object.spec.?prompts.?legalJudgement.?articlesUri] +
       [?object.spec.?prompts.?legalJudgement.?changedArticlesUri]
@@ -134,8 +137,10 @@
       [?object.spec.?seeds.?uri] +
       object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?vllm.?model.?uri.hasValue(), object.spec.endpoints[x].?vllm.?model.?uri.value()) +
       object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?vllm.?model.?adapterUri.hasValue(), object.spec.endpoints[x].?vllm.?model.?adapterUri.value()) +
+      object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?vllm.?model.?chatTemplate.?uri.hasValue(), object.spec.endpoints[x].?vllm.?model.?chatTemplate.?uri.value()) +
       object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?transformers.?model.?uri.hasValue(), object.spec.endpoints[x].?transformers.?model.?uri.value()) +
       object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?transformers.?model.?adapterUri.hasValue(), object.spec.endpoints[x].?transformers.?model.?adapterUri.value()) +
+      object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?transformers.?model.?chatTemplate.?uri.hasValue(), object.spec.endpoints[x].?transformers.?model.?chatTemplate.?uri.value()) +
       [?object.spec.?roles.?question.?promptUri] +
       [?object.spec.?roles.?answer.?promptUri] +
       [?object.spec.?roles.?correction.?promptUri]
