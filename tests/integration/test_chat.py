@@ -330,3 +330,43 @@ def test_the_command_itself(trained: Path, tmp_path: Path) -> None:
 
 def _first_on_path(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+# --- Tools ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_learned_to_call_a_tool_calls_it(say: Talk, tiny_model: Path, tmp_path: Path) -> None:
+    """By a ready template, which is saved with the model; without tools there is nothing to call."""
+    tools = [{"name": "rain", "description": "Is it wet"}]
+    record = {
+        "query": "Rain?",
+        "tools": json.dumps(tools),
+        "answers": '[{"name": "rain", "arguments": {"at": 1}}]',
+    }
+    data = write_jsonl(tmp_path / "data.jsonl", [record] * 2)
+    document = finetune(
+        "caller", model=tiny_model, data=data, output=tmp_path / "out", method={"full": {}},
+        training={"maxSteps": 150, "saveSteps": 150, "maxLength": 400, "gradientAccumulationSteps": 1},
+    )  # fmt: skip
+    document["spec"]["model"]["chatTemplate"] = {"name": "chatml"}
+    ended = run_cli("run", "-f", write_manifest(tmp_path, document), folder=tmp_path)
+    assert ended.code == 0, ended.text
+    (tmp_path / "tools.json").write_text(json.dumps(tools))
+    chosen = {"tools": str(tmp_path / "tools.json"), "preset": "precise", "max_new_tokens": 80}
+    shown, _ = say(["Rain?"], tmp_path / "out/final_model", **chosen)
+    assert '<tool_call>\n{"name": "rain", "arguments": {"at": 1}}\n</tool_call>' in shown
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        (None, "No such file"),
+        ("{", "is not JSON"),
+        ('{"a": 1}', "not a list"),
+        ("[{}]", "tools[0].name is missing"),
+    ],
+)
+def test_tools_that_cannot_be_shown(tiny_model: Path, tmp_path: Path, tools: str | None, said: str) -> None:
+    if tools is not None:
+        (tmp_path / "tools.json").write_text(tools)
+    assert said in refusal(tiny_model, tmp_path, tools=str(tmp_path / "tools.json"))

@@ -36,6 +36,10 @@ def chat(
         ),
     ] = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
+    tools: Annotated[
+        str | None,
+        typer.Option("--tools", metavar="FILE", help="A JSON list of tools that the model is shown."),
+    ] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="precise, balanced or creative: temperature and the like.")
     ] = "balanced",
@@ -49,7 +53,8 @@ def chat(
 
     [dim]tunesmith chat --model .tunesmith/jobs/default/quickstart-ftj/output/final_model --base .demo/model
     tunesmith chat --model s3://models/quickstart/final_model
-    tunesmith chat --model s3://models/character/final_model --as settings[/dim]
+    tunesmith chat --model s3://models/character/final_model --as settings
+    tunesmith chat --model s3://models/agent/final_model --tools tools.json[/dim]
     """
     need("torch", "train", "tunesmith chat")
     quiet_libraries()
@@ -64,6 +69,7 @@ def chat(
         record,
         articles,
         changed_articles,
+        tools=tools,
         preset=preset,
         max_new_tokens=max_new_tokens,
         stop=stop or [],

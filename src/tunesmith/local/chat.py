@@ -17,8 +17,10 @@ from rich.text import Text
 from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.api.generation import PreviewGeneration
 from tunesmith.artifacts.store import StorageOptions
+from tunesmith.data.formats.tools import tools_of
 from tunesmith.data.prompts.asking import Exchange
 from tunesmith.data.prompts.presets import joined, read_presets
+from tunesmith.data.record import RecordProblem
 from tunesmith.engines.adapter import base_source, is_adapter, load_adapter
 from tunesmith.engines.files import has_tokenizer
 from tunesmith.engines.hf.generate import reply
@@ -52,6 +54,7 @@ class ChatOptions:
     record: str | None = None
     articles: str | None = None
     changed_articles: str | None = None
+    tools: str | None = None
     preset: str = "balanced"
     max_new_tokens: int = 512
     stop: list[str] = field(default_factory=list)
@@ -118,6 +121,8 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
     if not model_config(base_folder):
         raise ModelError(f"{base_folder} holds no model: config.json is missing.")
     tokenizer = ChatTokenizer.load(model_folder if has_tokenizer(model_folder) else base_folder)
+    if options.tools is not None:
+        tokenizer = tokenizer.given(read_tools(Path(options.tools)))
     tokenizer.prompt_ids([Message("user", "?")])  # without a chat template it is better to say so now
     presets = joined(read_presets(model_folder), read_presets(base_folder))
     wanted = AsOptions(
@@ -144,6 +149,16 @@ def talk(options: ChatOptions, console: Console) -> int:
         console.print(Text(visible(how.note), style="dim"))
     ChatSession(console, model, tokenizer, settings, how).run()
     return 0
+
+
+def read_tools(path: Path) -> str:
+    """Return the tools in a file, as conversations have them. Raises UsageError."""
+    try:
+        return tools_of({"tools": path.read_text("utf-8")}, ())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--tools {path}: {error}.") from None
+    except RecordProblem as problem:
+        raise UsageError(f"--tools {path}: {problem.message}.") from None
 
 
 class ChatSession:
