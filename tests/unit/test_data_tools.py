@@ -122,10 +122,8 @@ def test_arguments_for_the_template(record: dict[str, Any], wanted: Any):
 
 
 def test_a_question_with_the_calls_that_answer_it():
-    record = fields_of(
-        {"id": 7, "query": "Rain?", "tools": json.dumps([TOOL]), "answers": json.dumps([{"name": "get_weather",
-         "arguments": ARGUMENTS}])}
-    )  # fmt: skip
+    answers = json.dumps([{"name": "get_weather", "arguments": ARGUMENTS}])
+    record = fields_of({"id": 7, "query": "Rain?", "tools": json.dumps([TOOL]), "answers": answers})
     (conversation,) = conversation_from_chat(record)
     assert conversation.messages == (Message("user", "Rain?"), Message("assistant", "", calls=(CALL,)))
     assert json.loads(conversation.tools) == [WRAPPED]

@@ -57,10 +57,12 @@ def labels(chat: ChatTokenizer, samples: list[Sample]) -> list[str]:
                        "<think>\nIt is wet.\n</think>\n\nYes, rain.<|eot_id|>"]),
         ("text_arguments", ['<Call>get_weather\n{"city": "Bern"}</Call></s>',
                             "<think>\nIt is wet.\n</think>\n\nYes, rain.</s>"]),
-        ("channels", [' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Bern"}<|call|>',
+        ("channels", [" to=functions.get_weather<|channel|>commentary json<|message|>"
+                      '{"city": "Bern"}<|call|>',
                       "<|channel|>analysis<|message|>It is wet.<|end|><|start|>assistant<|channel|>final"
                       "<|message|>Yes, rain.<|return|>"]),
-        ("bracketed", ['[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Bern"}, "id": "000000001"}]</s>',
+        ("bracketed", ['[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Bern"}, '
+                       '"id": "000000001"}]</s>',
                        "<think>\nIt is wet.\n</think>\n\nYes, rain.</s>"]),
     ],
     ids=list(TOOL_FAMILIES),
@@ -70,7 +72,8 @@ def test_calls_and_thoughts_are_labels_as_the_template_writes_them(name: str, wa
     samples = samples_of(chat, ASKED, CALLS, RESULT, THINKS)
     assert labels(chat, samples) == wanted
     text = chat.decode(samples[-1].ids)
-    assert "Weather of a city" in text and "wet" in text
+    assert "Weather of a city" in text
+    assert "wet" in text
 
 
 @each("name", list(TOOL_FAMILIES))
@@ -106,7 +109,8 @@ def test_a_turn_that_thinks_and_calls_may_have_its_thoughts_as_context():
     turn = replace(CALLS, content=with_thought("I must look.", ""))
     (sample,) = samples_of(chat, ASKED, turn, learn_thoughts=False)
     (label,) = labels(chat, [sample])
-    assert label.startswith("<tool_call>") and "I must look." in chat.decode(sample.ids)
+    assert label.startswith("<tool_call>")
+    assert "I must look." in chat.decode(sample.ids)
 
 
 @each(
@@ -145,7 +149,7 @@ def test_what_a_template_cannot_show_is_named(messages: tuple[Message, ...], sai
         samples_of(load("json_call"), *messages)
 
 
-# --- Any conversation: all of it is in the samples, or the record is bad ---------------------------------------
+# --- Any conversation: all of it is in the samples, or the record is bad ------------------------------------
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Co", "Cc"]), min_size=1, max_size=12)
 _VALUE = st.recursive(

@@ -126,6 +126,12 @@ OBJECTS = [
         "spec.model",
         "exactly one of uri and fromJob",
     ),
+    ft(
+        "two-templates",
+        {"spec.model.chatTemplate": {"name": "chatml", "text": "{{ messages }}"}},
+        "spec.model.chatTemplate",
+        "at most one of name, uri and text",
+    ),
     ft("no-model", {"spec.model": {}}, "spec.model", "exactly one of uri and fromJob"),
     ft(
         "two-formats",

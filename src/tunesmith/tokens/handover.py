@@ -24,6 +24,7 @@ Render = Callable[[list[Turn]], str | None]
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # Words no template writes itself.
 _THOUGHT, _ANSWER, _NAME, _VALUE = (f"qtunesmith{part}q" for part in ("muse", "reply", "tool", "value"))
+_CALL = ToolCall(_NAME, json.dumps({"key": _VALUE}))
 _ASKED: Turn = {"role": "user", "content": "?"}
 _ID = "{:09d}"
 """Calls without an id get one that all families accept: some ask for nine letters or digits."""
@@ -31,9 +32,13 @@ _ID = "{:09d}"
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """How turns are handed to one template. `thought_field` is "" where thoughts stay in the content."""
+    """How turns are handed to one template. `thought_field` is "" where thoughts stay in the content.
+
+    `call_thought_field` is that of turns with calls: some templates show their thoughts only.
+    """
 
     thought_field: str = ""
+    call_thought_field: str = ""
     arguments_as_text: bool = False
 
     def turns(self, messages: Sequence[Message]) -> list[Turn]:
@@ -44,9 +49,10 @@ class Handover:
 
     def _turn(self, message: Message, ids: Iterator[str], waiting: deque[tuple[str, str]]) -> Turn:
         turn: Turn = {"role": message.role, "content": message.content}
-        thought = thought_of(message) if self.thought_field else None
+        field = self.call_thought_field if message.calls else self.thought_field
+        thought = thought_of(message) if field else None
         if thought is not None and thought[1].strip():
-            turn |= {"content": thought[2].lstrip("\n"), self.thought_field: thought[1].strip("\n")}
+            turn |= {"content": thought[2].lstrip("\n"), field: thought[1].strip("\n")}
         if message.calls:
             calls = [(call, call.id or next(ids)) for call in message.calls]
             waiting.extend((id_, call.name) for call, id_ in calls)
@@ -73,26 +79,31 @@ def _result_of(message: Message, waiting: deque[tuple[str, str]]) -> Turn:
 
 def learn_handover(render: Render, source: str) -> Handover:
     """Find the form from renderings; `source` is the template's own text, which names the fields it reads."""
-    return Handover(_thought_field(render, source), _takes_text(render))
+    as_text = _takes_text(render)
+    calls = Handover(arguments_as_text=as_text).turns([Message("assistant", "", calls=(_CALL,))])[0]
+    plain = {"role": "assistant", "content": _ANSWER}
+    return Handover(
+        _thought_field(render, source, plain, _ANSWER), _thought_field(render, source, calls, _NAME), as_text
+    )
 
 
-def _thought_field(render: Render, source: str) -> str:
-    inline = render([_ASKED, {"role": "assistant", "content": with_thought(_THOUGHT, _ANSWER)}])
+def _thought_field(render: Render, source: str, turn: Turn, shown: str) -> str:
+    """Return the field that has the template render a turn's thoughts beside what else is `shown`."""
+    inline = render([_ASKED, {**turn, "content": with_thought(_THOUGHT, turn["content"])}])
     for field in _THOUGHT_FIELDS:
         if not re.search(rf"\b{field}\b", source):
             continue
-        text = render([_ASKED, {"role": "assistant", "content": _ANSWER, field: _THOUGHT}])
-        if text is not None and _THOUGHT in text and _ANSWER in text and text != inline:
+        text = render([_ASKED, {**turn, field: _THOUGHT}])
+        if text is not None and _THOUGHT in text and shown in text and text != inline:
             return field
     return ""
 
 
 def _takes_text(render: Render) -> bool:
     """Whether arguments are shown only if they are text."""
-    call = ToolCall(_NAME, json.dumps({"key": _VALUE}))
 
     def shows(handover: Handover) -> bool:
-        text = render(handover.turns([Message("user", "?"), Message("assistant", "", calls=(call,))]))
+        text = render(handover.turns([Message("user", "?"), Message("assistant", "", calls=(_CALL,))]))
         return text is not None and _NAME in text and _VALUE in text
 
     return not shows(Handover()) and shows(Handover(arguments_as_text=True))

@@ -1,0 +1,128 @@
+"""Chat templates as models publish them: what they make of tools, calls and thoughts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.cases import each
+from tests.fixtures.tokenizers import Family, build_backend, label_runs
+
+from tunesmith.tokens.chat import ChatTokenizer, RecordError
+from tunesmith.tokens.chosen_template import with_arguments
+from tunesmith.tokens.conversation import Conversation, Message, ToolCall
+from tunesmith.tokens.thoughts import with_thought
+
+pytestmark = pytest.mark.engine
+
+CALL = '{"name": "get_weather", "arguments": {"city": "Bern"}}'
+PARAMETERS = CALL.replace("arguments", "parameters")
+
+TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "get_weather",
+                "description": "Weather of a city",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"city": {"type": "string", "description": "its name"}},
+                    "required": ["city"],
+                },
+            },
+        }
+    ]
+)
+ASKED, RESULT = Message("user", "Rain in Bern?"), Message("tool", '{"rain": true}')
+CALLS = Message("assistant", "", calls=(ToolCall("get_weather", '{"city": "Bern"}'),))
+TALK = (ASKED, CALLS, RESULT, Message("assistant", "Yes."))
+THINKS = (ASKED, Message("assistant", with_thought("It is wet.", "Yes.")))
+
+GEMMA = ("<|turn>", "<turn|>", "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>",
+         "<tool_response|>", "<|channel>", "<channel|>", "<|think|>", '<|"|>')  # fmt: skip
+HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>")
+LLAMA4 = ("<|header_start|>", "<|header_end|>", "<|eot|>", "<|python_start|>", "<|python_end|>")
+MISTRAL = ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]",
+           "[/TOOL_RESULTS]", "</s>")  # fmt: skip
+EXAONE = ("[|system|]", "[|user|]", "[|assistant|]", "[|tool|]", "[|endofturn|]")
+CASES = {
+    "qwen_25": (("<|im_start|>", "<|im_end|>"), {}),
+    "llama3_2_vision": (HEADERS, {}),
+    "llama4": (LLAMA4, {}),
+    "mistral_v3_tekken": (MISTRAL, {}),
+    "jamba": (("<|bom|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|eom|>"), {}),
+    "exaone4": (EXAONE, {"enable_thinking": True, "skip_think": False}),
+    "gemma4": (GEMMA, {"enable_thinking": True}),
+    "deepseek_v3": (("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"), {}),
+}
+ENDS = {"gemma4": "<turn|>"}
+
+
+def load(name: str) -> ChatTokenizer:
+    """A small tokenizer with the model's template and control tokens."""
+    special, arguments = CASES[name]
+    end = ENDS.get(name, special[-1])
+    end = next((token for token in special if token in ("<|eot_id|>", "<|eot|>", "<|im_end|>")), end)
+    tokenizer = build_backend(
+        Family(name, ("<bos>", *special), eos=end, eot=end, bos="<bos>", template="chatml")
+    )
+    (path,) = [each for each in files("axolotl") or () if each.name == f"{name}.jinja"]
+    tokenizer.chat_template = with_arguments(path.read_text(), arguments)
+    return ChatTokenizer(tokenizer)
+
+
+def labels_of(chat: ChatTokenizer, messages: tuple[Message, ...], tools: str = "") -> list[str]:
+    samples = chat.samples(Conversation(messages, tools=tools), train_on="allAssistant", max_length=9000)
+    if tools:
+        assert "its name" in chat.decode(samples[-1].ids)
+    return [chat.decode(s.ids[start:end]) for s in samples for start, end in label_runs(s)]
+
+
+@each(
+    ("name", "call", "answer"),
+    [
+        ("qwen_25", f"<tool_call>\n{CALL}\n</tool_call><|im_end|>", "Yes.<|im_end|>"),
+        ("llama3_2_vision", f"{PARAMETERS}<|eot_id|>", "Yes.<|eot_id|>"),
+        ("llama4", f"<|python_start|><|python_end|>{PARAMETERS}<|eot|>", "Yes.<|eot|>"),
+        ("mistral_v3_tekken", f'[TOOL_CALLS][{CALL[:-1]}, "id": "000000001"}}]</s>', "Yes.</s>"),
+        ("jamba", f" <tool_calls>[\n    {CALL}\n]</tool_calls><|eom|>", " Yes.<|eom|>"),
+        ("exaone4", f"\n</think>\n\n<tool_call>{CALL}</tool_call>[|endofturn|]",
+         "\n</think>\n\nYes.[|endofturn|]"),
+        ("gemma4", '<|tool_call>call:get_weather{city:<|"|>Bern<|"|>}<tool_call|><|tool_response>',
+         "Yes.<turn|>"),
+    ],
+)  # fmt: skip
+def test_calls_are_learned_as_the_model_writes_them(name: str, call: str, answer: str):
+    assert labels_of(load(name), TALK, TOOLS) == [call, answer]
+
+
+@each(
+    ("name", "label"),
+    [
+        ("qwen_25", "<think>\nIt is wet.\n</think>\n\nYes.<|im_end|>"),
+        ("exaone4", "It is wet.\n</think>\n\nYes.[|endofturn|]"),
+    ],
+)
+def test_thoughts_are_learned_as_the_model_writes_them(name: str, label: str):
+    assert labels_of(load(name), THINKS) == [label]
+
+
+def test_thoughts_of_a_call_that_only_a_field_shows():
+    turn = Message("assistant", with_thought("I must look.", ""), calls=CALLS.calls)
+    (label,) = labels_of(load("gemma4"), (ASKED, turn), TOOLS)
+    assert label.startswith("<|channel>thought\nI must look.\n<channel|><|tool_call>call:get_weather")
+
+
+@each(
+    ("messages", "tools", "said"),
+    [(TALK, TOOLS, "leaves out the tools"), (THINKS, "", "cuts '<think>")],
+)
+def test_what_a_model_cannot_show_is_bad(messages: tuple[Message, ...], tools: str, said: str):
+    with pytest.raises(RecordError, match=said):
+        labels_of(load("deepseek_v3"), messages, tools)
