@@ -7,7 +7,6 @@ token. Refuses to know file formats, models and training; imports transformers o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import ModelError
+from tunesmith.tokens.control import named_ends, refuse_control, refuse_forged
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.kept import KeptTexts
@@ -27,7 +27,14 @@ from tunesmith.tokens.template import TemplateShape, learn_shape
 from tunesmith.tokens.thoughts import THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
 from tunesmith.tokens.tools import marked_tools, refuse_hidden, template_values
 from tunesmith.tokens.truncation import LengthLimits, Truncator
-from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample, reply_labels, thought_tokens
+from tunesmith.tokens.turns import (
+    append_sample,
+    encode_turns,
+    lone_sample,
+    reply_labels,
+    thought_tokens,
+    trained_turns,
+)
 from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
@@ -119,7 +126,7 @@ class ChatTokenizer:
         ids = set() if self._encoder.eos_id is None else {self._encoder.eos_id}
         with suppress(ModelError):  # a template unfit for training may still do for generating
             ids |= self.shape.eot_ids
-        named = set() if self.source is None else _named_ends(self.source.folder)
+        named = set() if self.source is None else named_ends(self.source.folder)
         return frozenset(ids | named & set(self._encoder.added.values()))
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
@@ -184,10 +191,10 @@ class ChatTokenizer:
 
     def _samples(self, conversation: Conversation, train_on: str, limits: LengthLimits) -> list[Sample]:
         messages = self._opened(conversation)
-        trained = _trained(messages, train_on)
+        trained = trained_turns(messages, train_on)
         for message in messages[: trained[-1] + 1]:
             for said in message.texts:
-                self._refuse_control(said, f"a message of role {message.role}", self._chat_control)
+                refuse_control(said, f"a message of role {message.role}", self._chat_control)
         self._refuse_hidden_tools(messages[: trained[-1]])
         texts = self._kept.texts(messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
@@ -196,7 +203,7 @@ class ChatTokenizer:
         for at, text, full in zip(trained, texts, pairs, strict=True):
             fits = len(full.prompt) + len(full.reply) <= limits.max_length
             pair = full if fits else cutter.fit(at, full)
-            self._refuse_forged(pair.reply)
+            refuse_forged(pair.reply, self._turn_ids)
             thoughts = (
                 0 if conversation.learn_thoughts else thought_tokens(self._encoder, messages[at], text, full)
             )
@@ -210,9 +217,9 @@ class ChatTokenizer:
 
     def _given(self, conversation: Conversation) -> ChatTokenizer:
         """Return the tokenizer whose template has the tools and arguments of this conversation."""
-        if not conversation.tools and not conversation.arguments:
+        if not (conversation.tools or conversation.arguments):
             return self
-        self._refuse_control(conversation.tools, "a tool", self._chat_control)
+        refuse_control(conversation.tools, "a tool", self._chat_control)
         return self.given(conversation.tools, conversation.arguments)
 
     def given(self, tools: str, arguments: str = "") -> ChatTokenizer:
@@ -246,7 +253,7 @@ class ChatTokenizer:
                 plain = isinstance(content, Conversation) and not content.tools and not content.arguments
                 if isinstance(content, Conversation) and plain:
                     messages = self._opened(content)
-                    found.append((messages, _trained(messages, train_on)))
+                    found.append((messages, trained_turns(messages, train_on)))
         return self._render.ahead(found)
 
     def _opened(self, conversation: Conversation) -> tuple[Message, ...]:
@@ -270,7 +277,7 @@ class ChatTokenizer:
         """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once."""
         if not document.text.strip():
             raise RecordError("the text is empty")
-        self._refuse_control(document.text, "the text", self._text_control)
+        refuse_control(document.text, "the text", self._text_control)
         return chunks(self._encoder, document.text, max_length)
 
     @cached_property
@@ -284,47 +291,3 @@ class ChatTokenizer:
     @cached_property
     def _turn_ids(self) -> frozenset[int]:
         return (self.shape.role_ids | self.eot_ids) - self.shape.inner_ids
-
-    def _refuse_control(self, text: str, where: str, control: re.Pattern[str]) -> None:
-        """Control tokens written out in a text would become real ones and could forge a turn."""
-        match = control.search(text)
-        if match:
-            raise RecordError(
-                f"{where} contains {match.group()!r}, one of the model's control tokens; remove or rewrite it"
-            )
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise RecordError(f"{where} holds half a character (a lone surrogate)") from error
-
-    def _refuse_forged(self, reply: list[int]) -> None:
-        """The same by id: a normaliser may turn look-alike text into control tokens."""
-        if not self._turn_ids.isdisjoint(reply[:-1]):
-            raise RecordError("the reply's text becomes control tokens of the model; remove or rewrite them")
-
-
-def _named_ends(folder: Path) -> set[int]:
-    """What generation_config.json names as `eos_token_id`; nothing where it cannot be read."""
-    with suppress(OSError, ValueError, AttributeError):
-        named = json.loads((folder / "generation_config.json").read_bytes()).get("eos_token_id")
-        return {each for each in (named if isinstance(named, list) else [named]) if isinstance(each, int)}
-    return set()
-
-
-def _trained(messages: Sequence[Message], train_on: str) -> list[int]:
-    """Positions of the assistant turns to train, ascending, at least one."""
-    turns = [at for at, message in enumerate(messages) if message.role == "assistant"]
-    if not turns:
-        raise RecordError("the conversation has no assistant turn")
-    if train_on == "lastAssistant":
-        turns = turns[-1:]
-    trained = [at for at in turns if messages[at].weight > 0]
-    if not trained:
-        which = "the last assistant turn" if train_on == "lastAssistant" else "every assistant turn"
-        raise RecordError(
-            f"{which} has weight 0 (train: false or loss_weight: 0), so nothing is left to train"
-        )
-    if any(not messages[at].content.strip() and not messages[at].calls for at in trained):
-        raise RecordError("an assistant turn to be trained is empty")
-    return trained

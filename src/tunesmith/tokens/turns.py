@@ -134,3 +134,21 @@ def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: Promp
     if len(starts) == len(full.reply):
         return sum(start < end for start in starts)
     return len(encoder.ids(text.reply[:end]))
+
+
+def trained_turns(messages: Sequence[Message], train_on: str) -> list[int]:
+    """Return the positions of the assistant turns to train, ascending, at least one."""
+    turns = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    if not turns:
+        raise RecordError("the conversation has no assistant turn")
+    if train_on == "lastAssistant":
+        turns = turns[-1:]
+    trained = [at for at in turns if messages[at].weight > 0]
+    if not trained:
+        which = "the last assistant turn" if train_on == "lastAssistant" else "every assistant turn"
+        raise RecordError(
+            f"{which} has weight 0 (train: false or loss_weight: 0), so nothing is left to train"
+        )
+    if any(not messages[at].content.strip() and not messages[at].calls for at in trained):
+        raise RecordError("an assistant turn to be trained is empty")
+    return trained
