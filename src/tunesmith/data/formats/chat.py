@@ -69,8 +69,8 @@ def conversation_from_chat(
     """Return the record's conversations (several only for a message tree).
 
     `system_prompt` comes first if the record has no system message. The turns' weights (`weights`) apply to
-    the assistant's; other turns may only have a weight of zero. `thoughts` of replies are learned ("learn"), context ("context") or left out ("drop"). Raises
-    RecordProblem, whose message names the field.
+    the assistant's; other turns may only have a weight of zero. `thoughts` of replies are learned ("learn"),
+    context ("context") or left out ("drop"). Raises RecordProblem, whose message names the field.
     """
     record = fields_of(value)
     found = turns_from_chat(record, learned=True)
