@@ -83,7 +83,7 @@ class Reconciler:
         if body is None or get(body, "metadata", "deletionTimestamp"):
             self._refusals.forget(key)
             return None
-        if is_terminal(get(body, "status")) and not self._cache.has_children(key):
+        if _is_over(body) and not self._cache.has_children(key):
             return None
         uid, version = str(get(body, "metadata", "uid")), str(get(body, "metadata", "resourceVersion"))
         if self._refused.get(uid) == version:
@@ -215,6 +215,12 @@ class Reconciler:
         """Write to the status that the job cannot run as it is."""
         status = refused_status(get(body, "status"), generation_of(body), self._now(), reason, message)
         await self._write(body, status)
+
+
+def _is_over(body: Mapping[str, Any]) -> bool:
+    """Return whether the job is finished, and its status is about the spec as it is now."""
+    status = get(body, "status")
+    return is_terminal(status) and get(status, "observedGeneration") in (None, generation_of(body))
 
 
 def _writes(following: Decision) -> bool:

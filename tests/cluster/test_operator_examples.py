@@ -22,8 +22,8 @@ WAITS = {
 }
 TRUE = {
     "Pending": {"Accepted"},
-    "Running": {"Accepted", "Running"},
-    "Succeeded": {"Accepted", "Succeeded"},
+    "Running": {"Accepted", "Ready", "Running"},
+    "Succeeded": {"Accepted", "Ready", "Succeeded", "Complete"},
 }
 
 

@@ -12,7 +12,7 @@ from tunesmith.api.manifest import SPECS
 from tunesmith.api.openapi import structural_schema
 from tunesmith.api.scalars import JOB_NAME, JOB_NAME_WORDS, MAX_JOB_NAME
 from tunesmith.api.self_reference import self_reference_rules
-from tunesmith.api.status import JobStatus
+from tunesmith.api.status import NOT_OBSERVED, JobStatus
 from tunesmith.api.yaml_dump import Dumper
 from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 
@@ -76,7 +76,11 @@ def _schema(kind: Kind) -> dict[str, Any]:
             "kind": {"description": str(kind), "type": "string"},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": structural_schema(JobStatus, "status"),
+            # Without it, Flux and Helm take a job that no operator has seen for one that is as wanted.
+            "status": {
+                **structural_schema(JobStatus, "status"),
+                "default": {"observedGeneration": NOT_OBSERVED},
+            },
         },
         "x-kubernetes-validations": [_NAME_RULE, *self_reference_rules(kind, SPECS[kind])],
     }

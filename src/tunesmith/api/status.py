@@ -21,8 +21,19 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 PhaseText = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 ConditionType = Literal[
-    "Accepted", "Running", "Degraded", "ProgressUnreachable", "Succeeded", "Failed", "Suspended"
+    "Accepted",
+    "Running",
+    "Degraded",
+    "ProgressUnreachable",
+    "Succeeded",
+    "Complete",
+    "Failed",
+    "Suspended",
+    "Ready",
+    "Stalled",
 ]
+NOT_OBSERVED = -1
+"""The `observedGeneration` of a job that no operator has seen yet."""
 
 
 class Condition(Model):
@@ -134,8 +145,8 @@ class JobStatus(Model):
     """Reason for the phase, as one word for programs."""
     message: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = None
     """Explanation of the phase for people."""
-    observed_generation: NotNegative | None = None
-    """Generation of the job that this status is about."""
+    observed_generation: Annotated[int, Field(ge=NOT_OBSERVED, le=2**31 - 1)] | None = None
+    """Generation of the job that this status is about; -1 until the operator has seen the job."""
     attempts: NotNegative | None = None
     """Attempts that count; suspension and preemption do not."""
     launches: NotNegative | None = None

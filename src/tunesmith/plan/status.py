@@ -16,7 +16,20 @@ from tunesmith.api.status import MAX_MESSAGE, JobStatus
 from tunesmith.names import Phase, Reason
 
 Status = dict[str, Any]
-_PHASES = (Phase.RUNNING, Phase.SUSPENDED, Phase.SUCCEEDED, Phase.FAILED)
+_TRUE_IN = {
+    "Running": (Phase.RUNNING,),
+    "Suspended": (Phase.SUSPENDED,),
+    "Succeeded": (Phase.SUCCEEDED,),
+    "Complete": (Phase.SUCCEEDED,),
+    "Failed": (Phase.FAILED,),
+    "Ready": (Phase.RUNNING, Phase.SUCCEEDED),
+    "Stalled": (Phase.FAILED,),
+}
+"""Conditions, and the phases in which they hold.
+
+Ready and Stalled are those of kstatus, for which a batch/v1 Job too is as wanted once it runs."""
+_ALWAYS = ("Accepted", "Ready")
+"""Conditions that exist from the beginning, also if they do not hold."""
 _VALID = (True, "Valid", "")
 NEXT_ATTEMPT = "nextAttemptTime"
 BACKEND = "backend"
@@ -104,7 +117,7 @@ class StatusBuilder:
         """Set one condition; its transition time changes only with its status."""
         conditions = {c["type"]: c for c in self.status.get("conditions", [])}
         truth, old = "True" if holds else "False", conditions.get(kind)
-        if old is None and not holds and kind != "Accepted":
+        if old is None and not holds and kind not in _ALWAYS:
             return
         same = old is not None and old["status"] == truth
         conditions[kind] = {
@@ -124,8 +137,8 @@ class StatusBuilder:
         message = clean(message)
         self.status |= {"phase": str(phase), "reason": str(reason), "message": message}
         self.condition("Accepted", *accepted)
-        for kind in _PHASES:
-            self.condition(str(kind), phase == kind, str(reason), message)
+        for kind, phases in _TRUE_IN.items():
+            self.condition(kind, phase in phases, str(reason), message)
         if phase != Phase.RUNNING:
             for name in (DEGRADED, PROGRESS_UNREACHABLE):
                 self.condition(name, False, str(reason), "")
