@@ -153,7 +153,7 @@ BAD_CHAT = {
     "preference": ({"chosen": [], "rejected": []}, "this is a preference record (chosen, rejected)"),
     "no-list": ({"messages": "hi"}, "messages is a string, not a list"),
     "empty-list": ({"messages": []}, "messages is empty"),
-    "turn-no-object": ({"conversations": ["hi"]}, "conversations[0] is a string, not an object"),
+    "turn-no-object": ({"conversations": ["hi", 1]}, "conversations[0] is a string, not an object"),
     "no-role": ({"messages": [{"content": "x"}]}, "messages[0].role is missing"),
     "role-number": ({"messages": [{"role": 1, "content": "x"}]}, "messages[0].role is a number, not text"),
     "role-unknown": (messages(("narrator", "x")), 'messages[0].role is "narrator"; valid are user'),

@@ -295,6 +295,9 @@ INSIDE = {
     "item": (*COLLECTION, "data", 0),
     "turn": (*COLLECTION, "data", 0, "context", 0),
 }
+PAIR = {"prompt": "q", "completion": "a"}
+BASES |= {(fmt, "prompt and completion"): (PAIR, ()) for fmt in ("chat", "text")}
+BASES[("chat", "input and output")] = ({"conversation": [{"input": "q", "output": "a"}]}, ("conversation", 0))
 BASES |= {("userSimulation", where): (USER, path) for where, path in INSIDE.items()}
 BASES[("sampled", "turn")] = (BASES[("sampled", "record")][0], ("prompt", 0))
 VALUES = {
@@ -305,7 +308,7 @@ VALUES = {
     "chat_template_kwargs": {"chat": {"enable_thinking": True}},
     "template_kwargs": {"chat": {"enable_thinking": True}},
     "enable_thinking": True,
-    "label": {"sampled": "V", "legalJudgement": "V"},
+    "label": {"sampled": "V", "legalJudgement": "V", "chat": True, "text": True},
     "loss_weight": 0.5,
     "weight": 0.5,
     "loss_scale": 0.5,

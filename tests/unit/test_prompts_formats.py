@@ -100,7 +100,7 @@ BAD = {
     "tool-only": (chat("assistant: a", "tool: t"), "chat", "there is no user message"),
     "blank-question": (chat("user: q", "assistant: a", "user:  "), "chat", "the last user message is"),
     "no-list": ({"text": "q"}, "chat", "no conversation was found: the record has text"),
-    "prompt-is-text": ({"prompt": "q"}, "chat", "no conversation was found"),
+    "prompt-is-number": ({"prompt": 7}, "chat", "no conversation was found"),
     "empty-list": ({"messages": []}, "chat", "messages is empty"),
     "prompt-empty": ({"prompt": []}, "chat", "prompt is empty"),
     "not-text": ({"messages": [{"role": "user", "content": 1}]}, "chat", r"messages\[0\].content is a numb"),

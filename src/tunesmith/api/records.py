@@ -17,9 +17,9 @@ Columns = Annotated[dict[ShortText, ShortText], Field(min_length=1, max_length=3
 _SYSTEM = ("system", "system_prompt", "system_message")
 _INSTRUCTION = ("instruction", "input", "output", "response", "history", *_SYSTEM)
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "chat": ("messages", "conversations", "conversation", "prompt", *_SYSTEM, "id"),
+    "chat": ("messages", "conversations", "conversation", "prompt", "completion", "label", *_SYSTEM, "id"),
     "instruction": (*_INSTRUCTION, "id"),
-    "text": ("text", "id"),
+    "text": ("text", "prompt", "completion", "label", "id"),
     "user_simulation": (
         "user_hash", "user", "task", "user_profile", "context", "next_question", "history", "timestamp", "id",
     ),

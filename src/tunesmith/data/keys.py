@@ -37,7 +37,7 @@ def own_id(value: Mapping[str, Any]) -> str:
 def learned_key(content: Conversation | Document) -> str:
     """Return a key of what is trained on: equal texts are on one side of a split."""
     if isinstance(content, Document):
-        text = content.text
+        text = f"{content.prompt}\0{content.text}" if content.prompt else content.text
     else:
         said = (m for m in content.messages if m.role != "system")
         text = "\0".join(":".join((m.role, *m.texts)) for m in said)

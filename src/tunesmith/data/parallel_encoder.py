@@ -69,7 +69,14 @@ def _encode(tokenizer: ChatTokenizer, settings: EncodingSettings, content: Conte
     limit = settings.max_length
     try:
         if isinstance(content, Document):
-            encoded = Encoded.of(tokenizer.document_samples(content, max_length=limit))
+            encoded = Encoded.of(
+                tokenizer.document_samples(
+                    content,
+                    max_length=limit,
+                    truncate_reply=settings.truncate_reply,
+                    truncate_prompt=settings.truncate_prompt,
+                )
+            )
         else:
             samples = tokenizer.samples(
                 content,
@@ -187,7 +194,7 @@ def _unpacked(packed: PackedContent) -> Content:
 def _size(item: Item) -> int:
     content = item.content
     if isinstance(content, Document):
-        return len(content.text)
+        return len(content.prompt) + len(content.text)
     return len(content.tools) + sum(len(text) for message in content.messages for text in message.texts)
 
 

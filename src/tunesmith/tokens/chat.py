@@ -21,7 +21,7 @@ from tunesmith.tokens.control import named_ends, refuse_control, refuse_forged
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.kept import KeptTexts
-from tunesmith.tokens.plain import chunks
+from tunesmith.tokens.plain import chunks, completion
 from tunesmith.tokens.renderer import Renderer
 from tunesmith.tokens.template import TemplateShape, learn_shape
 from tunesmith.tokens.thoughts import THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
@@ -273,11 +273,25 @@ class ChatTokenizer:
             return True
         return False
 
-    def document_samples(self, document: Document, *, max_length: int) -> Iterator[Sample]:
-        """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once."""
+    def document_samples(
+        self,
+        document: Document,
+        *,
+        max_length: int,
+        truncate_reply: bool = False,
+        truncate_prompt: bool = True,
+    ) -> Iterator[Sample]:
+        """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once.
+
+        After a prompt it is one sample, cut as `samples` cuts.
+        """
         if not document.text.strip():
             raise RecordError("the text is empty")
         refuse_control(document.text, "the text", self._text_control)
+        if document.prompt:
+            refuse_control(document.prompt, "the prompt", self._text_control)
+            limits = LengthLimits(max_length, truncate_reply, truncate_prompt)
+            return iter([completion(self._encoder, document, limits)])
         return chunks(self._encoder, document.text, max_length)
 
     @cached_property

@@ -127,9 +127,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Plain text in which every token is a label."""
+    """Plain text in which every token is a label, after a `prompt` that is context."""
 
     text: str
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from tunesmith.errors import ModelError, UsageError
-from tunesmith.tokens.conversation import Sample
-from tunesmith.tokens.encode import Encoder
+from tunesmith.tokens.conversation import Document, Sample
+from tunesmith.tokens.encode import Encoder, RecordError
+from tunesmith.tokens.truncation import LengthLimits
 
 
 def chunks(encoder: Encoder, text: str, max_length: int) -> Iterator[Sample]:
@@ -42,3 +43,27 @@ def _chunks(pieces: Iterable[list[int]], bos: list[int], eos: int, max_length: i
 
 def _sample(lead: list[int], labels: list[int]) -> Sample:
     return Sample(ids=[*lead, *labels], weights=[0.0] * len(lead) + [1.0] * len(labels))
+
+
+def completion(encoder: Encoder, document: Document, limits: LengthLimits) -> Sample:
+    """Return a prompt, as inference has its ids, and the text after it with EOS, whose tokens are the labels.
+
+    A prompt that is too long loses its beginning, as far as the limits let it. Raises RecordError.
+    """
+    if encoder.eos_id is None:
+        raise ModelError("The model's tokenizer has no EOS token, so the end of a text cannot be taught.")
+    bos = [encoder.bos_id] if encoder.starts_with_bos and encoder.bos_id is not None else []
+    pair, lead = encoder.pair(document.prompt, document.text), bos or [encoder.eos_id]
+    labels = [*pair.reply, encoder.eos_id]
+    room = limits.max_length - len(lead) - len(labels)
+    cut = max(0, len(pair.prompt) - max(room, 1))
+    if cut and not limits.truncate_prompt:
+        raise RecordError(
+            f"prompt and completion have {len(lead) + len(pair.prompt) + len(labels)} tokens, more than "
+            f"maxLength {limits.max_length}, and truncatePrompt is false"
+        )
+    if room < 1 and not limits.truncate_reply:
+        raise RecordError(f"the completion alone has {len(labels)} tokens; maxLength is {limits.max_length}")
+    context = [*lead, *pair.prompt[cut:]]
+    labels = labels[: limits.max_length - len(context)]
+    return Sample([*context, *labels], [0.0] * len(context) + [1.0] * len(labels), cut)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -152,12 +153,15 @@ def _resolved_online(uri: str, repo: str, revision: str, access: HubAccess) -> H
     files = {each.path: (each.size, each.blob_id) for each in tree if isinstance(each, RepoFile)}
     for path in files:
         check_key(path, f"A file of {uri}")
+    if not files:
+        raise StoragePermanentError(f"The data set {uri} has no file.")
     # Also notes revision and listing in the cache, for the time when no hub can be asked.
+    first = CARD if CARD in files else min(files, key=lambda path: files[path][0])
     folder = snapshot_download(
         repo,
         repo_type=_REPOSITORY,
         revision=revision,
-        allow_patterns=[CARD],
+        allow_patterns=[escape(first)],
         endpoint=access.endpoint,
         token=access.token,
     )

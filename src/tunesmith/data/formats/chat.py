@@ -1,8 +1,8 @@
 """Format `chat`: one conversation per record, or several for a message tree.
 
-Detected per record: OpenAI `messages`, ShareGPT `conversations` (or `conversation`), lists
-of `{human, assistant}` pairs, message trees (`oasst`). Does not depend on files, nor on `trainOn` and
-templates, which belong to `tokens`.
+Detected per record: OpenAI `messages`, ShareGPT `conversations` (or `conversation`), lists of
+`{human, assistant}` or `{input, output}` pairs or of texts, prompt and completion, message trees
+(`oasst`). Does not depend on files, nor on `trainOn` and templates, which belong to `tokens`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from tunesmith.data.files.json_text import type_name
 from tunesmith.data.formats.fields import (
     SYSTEM,
     Fields,
-    differing,
     fields_of,
     optional_text,
     plain,
@@ -27,6 +26,7 @@ from tunesmith.data.formats.fields import (
     text_field,
 )
 from tunesmith.data.formats.oasst import is_tree, tree_paths
+from tunesmith.data.formats.pairs import COMPLETION, PROMPT, is_pair, skip_to_avoid
 from tunesmith.data.formats.tools import (
     CALL_ROLES,
     call_record,
@@ -37,6 +37,7 @@ from tunesmith.data.formats.tools import (
     tools_of,
     with_thoughts,
 )
+from tunesmith.data.formats.turn_text import content_of, name_of
 from tunesmith.data.formats.weights import not_to_learn, refuse_at_record, weight_of
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Conversation, Message
@@ -44,6 +45,8 @@ from tunesmith.tokens.thoughts import thought_of
 
 LISTS = ("messages", "conversations", "conversation")
 
+_PAIRS = (("human", "assistant"), ("user", "assistant"), ("input", "output"))
+"""Names of a question and its reply in one element of a list."""
 _ROLES = {
     "user": ("user", "human", "prompter"),
     "assistant": (
@@ -74,6 +77,8 @@ def conversation_from_chat(
     """
     record = fields_of(value)
     found = turns_from_chat(record, learned=True)
+    if _is_pair(record):
+        skip_to_avoid(record)
     refuse_preference(record)
     refuse_at_record(record)
     arguments = template_arguments(record)
@@ -123,11 +128,36 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
 def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
     """Return the conversation of a record that is not a tree, and the name of its field."""
     field = next((name for name in LISTS if plain(record).get(name) is not None), None)
+    if field is None and is_pair(record):
+        return [_pair_turns(record, learned)], PROMPT
     if field is None and learned and is_call_record(record):
         return [call_record(record)], "query"
     if field is None:
         raise RecordProblem(_no_chat(record))
     return [turns_of(record, record[field], field, learned=learned)], field
+
+
+def _is_pair(record: Fields) -> bool:
+    own = plain(record)
+    return is_pair(record) and not is_tree(record) and all(own.get(name) is None for name in LISTS)
+
+
+def _pair_turns(record: Fields, learned: bool) -> list[Message]:
+    """Return the turns of prompt and completion, each a text or messages; only the latter is learned."""
+    asked = prompt_turns(record, learned=learned)
+    completion = record[COMPLETION]
+    if isinstance(completion, str):
+        return [*asked, _reply(completion, None, COMPLETION)]
+    return [*asked, *turns_of(record, completion, COMPLETION, learned=learned)]
+
+
+def prompt_turns(record: Fields, *, learned: bool = False) -> list[Message]:
+    """Return the turns of `prompt`, a text or messages, whose replies are context. Raises RecordProblem."""
+    prompt = record[PROMPT]
+    if isinstance(prompt, str):
+        return [Message("user", prompt)]
+    turns = turns_of(record, prompt, PROMPT, learned=learned)
+    return [replace(turn, weight=0.0) if turn.role == "assistant" else turn for turn in turns]
 
 
 def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False) -> list[Message]:
@@ -136,6 +166,8 @@ def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False
         raise RecordProblem(f"{field} is {type_name(turns)}, not a list")
     if not turns:
         raise RecordProblem(f"{field} is empty")
+    if all(isinstance(turn, str) for turn in turns):
+        return _alternating(turns, field)
     messages: list[Message] = []
     for index, turn in enumerate(turns):
         simple = _simple(turn)
@@ -147,6 +179,14 @@ def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False
             raise RecordProblem(f"{name} is {type_name(turn)}, not an object")
         messages += _turn(record.part(turn, f"{field}[]"), name, f"{field}[]", learned)
     return messages
+
+
+def _alternating(texts: list[str], field: str) -> list[Message]:
+    """Return plain texts as turns, as LIMA has them: the user's and the assistant's in turn."""
+    return [
+        _reply(text, None, f"{field}[{index}]") if index % 2 else Message("user", text)
+        for index, text in enumerate(texts)
+    ]
 
 
 def _with_system(record: Fields, messages: list[Message], field: str) -> list[Message]:
@@ -173,22 +213,23 @@ def _simple(turn: object) -> Message | None:
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """Return the messages of one list element: two for a pair, else one."""
     refuse_in_turn(turn, name, learned=learned)
-    asking = "human" if "human" in turn else "user"
-    if asking in turn and "assistant" in turn:
+    pair = next((names for names in _PAIRS if names[0] in turn and names[1] in turn), None)
+    if pair is not None:
+        asking, answering = pair
         system, _ = same_text(turn, SYSTEM, name)
         if system:
             yield Message("system", system)
         yield Message("user", text_field(turn, asking, name))
-        yield _reply(text_field(turn, "assistant", name), weight_of(turn, name), f"{name}.assistant")
+        yield _reply(text_field(turn, answering, name), weight_of(turn, name), f"{name}.{answering}")
         return
     role = _role(turn, name)
-    field = _same(turn, ("content", "value"), name)
+    field = name_of(turn, ("content", "value"), name)
     if learned and role == "assistant":
         yield _assistant(turn, field, name, label)
         return
     if field is None:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
-    text, weight = _content(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
+    text, weight = content_of(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
     if role == "assistant":
         yield _reply(text, weight, f"{name}.{field}")
         return
@@ -207,7 +248,7 @@ def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Messag
         calls, field = calls_in(turn, said, f"{name}.{field}", f"{label}.{field}[]"), None
     if field is None and not calls:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
-    text = _content(turn, field, f"{name}.{field}", f"{label}.{field}[]") if field else ""
+    text = content_of(turn, field, f"{name}.{field}", f"{label}.{field}[]") if field else ""
     text = with_thoughts(turn, text, name)
     if calls:
         return Message("assistant", text, 1.0 if weight is None else weight, calls)
@@ -237,7 +278,7 @@ def _reply(text: str, weight: float | None, name: str) -> Message:
 
 
 def _role(turn: Fields, name: str) -> str:
-    field = _same(turn, ("role", "from"), name)
+    field = name_of(turn, ("role", "from"), name)
     if field is None:
         raise RecordProblem(f"{name}.role is missing")
     given = text_field(turn, field, name)
@@ -245,39 +286,6 @@ def _role(turn: Fields, name: str) -> str:
     if role is None:
         raise RecordProblem(f'{name}.{field} is "{given[:40]}"; valid are {", ".join(_ROLE_OF)}')
     return role
-
-
-def _same(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
-    """Return the name under which a turn has a value, or None. Raises RecordProblem if two differ."""
-    one, other = turn.get(names[0]), turn.get(names[1])
-    if one is not None and other is not None and one != other:
-        raise differing(*names, inside)
-    return names[0] if one is not None else names[1] if other is not None else None
-
-
-def _content(turn: Fields, field: str, name: str, label: str) -> str:
-    """Return the text, or that of OpenAI's parts, joined without separators."""
-    content = turn[field]
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise RecordProblem(f"{name} is {type_name(content)}, not text")
-    if any(isinstance(part, str) for part in content):
-        raise RecordProblem(
-            f"{name} is a list of texts, but must be one text; make a record of each, or join them"
-        )
-    return "".join(_part(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
-
-
-def _part(turn: Fields, part: object, name: str, label: str) -> str:
-    if not isinstance(part, Mapping):
-        raise RecordProblem(f"{name} is {type_name(part)}, not a text part")
-    fields = turn.part(part, label)
-    kind = fields.get("type", "text")
-    if kind != "text":
-        raise RecordProblem(f'{name} is of type "{kind}"; only text can be used')
-    field = _same(fields, ("text", "value"), name)
-    return text_field(fields, field or ("text" if "text" in part else "value"), name)
 
 
 def _no_chat(value: Mapping[str, Any]) -> str:
@@ -288,4 +296,5 @@ def _no_chat(value: Mapping[str, Any]) -> str:
         )
     if "instruction" in value:
         return "this is an instruction record; use the format instruction: {}"
-    return f"no conversation was found: {present(value)}; one of {', '.join(LISTS)} is required"
+    needed = f"one of {', '.join(LISTS)}, or prompt and completion"
+    return f"no conversation was found: {present(value)}; {needed} is required"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.data.formats.chat import LISTS
 from tunesmith.data.formats.oasst import is_tree
+from tunesmith.data.formats.pairs import is_pair
 from tunesmith.data.formats.sampled import COUNT_FIELD
 
 
@@ -39,6 +40,8 @@ def shape_of(value: Mapping[str, Any]) -> RecordShape:
         return RecordShape("seeds", "seeds with a correction")
     if listed:
         return RecordShape("chat", _of_turns(value[listed]))
+    if is_pair(value):
+        return RecordShape("chat", "prompts and completions")
     if "speaker" in value:
         return RecordShape("character", "lines of speakers")
     if "instruction" in value:

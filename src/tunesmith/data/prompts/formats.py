@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.data.formats.chat import LISTS, turns_from_chat, turns_of, with_system_prompt
+from tunesmith.data.formats.chat import LISTS, prompt_turns, turns_from_chat, with_system_prompt
 from tunesmith.data.formats.fields import Fields, fields_of, refuse_beside_messages
 from tunesmith.data.formats.instruction import question_from_instruction
 from tunesmith.data.formats.legal import LegalCase, articles_from, case_from, prompt_messages
 from tunesmith.data.formats.oasst import is_tree
+from tunesmith.data.formats.pairs import COMPLETION, PROMPT
 from tunesmith.data.formats.sampled import COUNT_FIELD
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message
@@ -115,11 +116,15 @@ def _chat(fields: Fields) -> list[RecordPrompt]:
 
 
 def _turns(fields: Fields) -> list[list[Message]]:
-    """Use `prompt` as the conversation of a record that has no other, if it is a list."""
+    """Use `prompt`, a conversation or the user's words, of a record that has no other conversation.
+
+    A `completion` beside it is the reply.
+    """
     value = fields.value
-    if isinstance(value.get("prompt"), list) and all(value.get(name) is None for name in LISTS):
+    alone = all(value.get(name) is None for name in (*LISTS, COMPLETION))
+    if alone and isinstance(value.get(PROMPT), list | str):
         refuse_beside_messages(fields)
-        return [turns_of(fields, value["prompt"], "prompt")]
+        return [prompt_turns(fields)]
     return turns_from_chat(fields)
 
 
