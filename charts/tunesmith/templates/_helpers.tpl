@@ -111,3 +111,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [serviceaccounts]
   verbs: [get]
 {{- end -}}
+
+{{/* "true" if the metrics of jobs are scraped by a PodMonitor. */}}
+{{- define "tunesmith.podMonitor" -}}
+{{- $wanted := toString .Values.metrics.podMonitor.enabled -}}
+{{- $served := .Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor" -}}
+{{- if or (eq $wanted "true") (and (eq $wanted "auto") $served) -}}true{{- end -}}
+{{- end -}}

@@ -1,4 +1,4 @@
-"""Current progress, served by rank 0 as JSON on /progress.
+"""Current progress, served by rank 0 as JSON on /progress, and as metrics on /metrics.
 
 Only numbers and short strings; the operator and `tunesmith run` read it, and neither trusts it. `trouble` is
 set while something holds the job up: {reason, message, since}, where `since` is in Kubernetes' time format.
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tunesmith.errors import TunesmithError
+from tunesmith.jobs.metrics import PROMETHEUS, exposition, gpu_memory
 
 MOST_CHARACTERS = 600
 """Maximum length of a trouble's message."""
@@ -88,14 +89,20 @@ class Progress:
 
 
 def _handler(snapshot: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
+    pages: dict[str, tuple[str, Callable[[], str]]] = {
+        "/progress": ("application/json", lambda: json.dumps(snapshot())),
+        "/metrics": (PROMETHEUS, lambda: exposition(snapshot() | gpu_memory())),
+    }
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path != "/progress":
+            if self.path not in pages:
                 self.send_error(404)
                 return
-            body = json.dumps(snapshot()).encode()
+            content_type, text = pages[self.path]
+            body = text().encode()
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
