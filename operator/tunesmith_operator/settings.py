@@ -10,8 +10,9 @@ from typing import Any
 
 from tunesmith import names
 from tunesmith.names import Backend
+from tunesmith.plan.administrator import copied_keys
 from tunesmith.plan.build import PlanSettings
-from tunesmith.plan.runtimes import TRAINING_RUNTIME_KINDS, Runtime, TrainingRuntime
+from tunesmith.plan.runtimes import TRAINING_RUNTIME_KINDS, TrainingRuntime, read_runtimes
 
 PREFIX = "TUNESMITH_"
 # Label selector of the objects that the operator creates.
@@ -98,13 +99,18 @@ def read_settings(environment: Mapping[str, str]) -> OperatorSettings:
             raise ValueError(f"{PREFIX}{name} is invalid: {error}") from error
 
     default = read("TRAINING_RUNTIME", "ClusterTrainingRuntime/tunesmith", _training_runtime)
-    given = read("RUNTIMES", "{}", lambda text: _runtimes(text, default))
+    given = read("RUNTIMES", "{}", lambda text: read_runtimes(json.loads(text), default))
     runtimes = given or {name: replace(one, training_runtime=default) for name, one in _DEFAULTS.items()}
     account = read("JOB_SERVICE_ACCOUNT", PlanSettings().service_account, str)
     defaults = {item.name: item.default for item in fields(OperatorSettings)}
     numbers = {name: read(name.upper(), str(defaults[name]), kind) for name, kind in _NUMBERS.items()}
     return OperatorSettings(
-        PlanSettings(runtimes, account),
+        PlanSettings(
+            runtimes,
+            account,
+            read("COPY_LABELS", "[]", lambda text: copied_keys(json.loads(text))),
+            read("COPY_ANNOTATIONS", "[]", lambda text: copied_keys(json.loads(text))),
+        ),
         read("BACKEND", "auto", _backend),
         read("NAMESPACES", "", _list),
         read("ALLOWED", "[]", _rules),
@@ -159,13 +165,6 @@ def _training_runtime(text: str) -> TrainingRuntime:
     if kind not in TRAINING_RUNTIME_KINDS or not name:
         raise ValueError(f"{text} is not {' or '.join(f'{kind}/NAME' for kind in TRAINING_RUNTIME_KINDS)}")
     return TrainingRuntime(name, kind)
-
-
-def _runtimes(text: str, training_runtime: TrainingRuntime) -> dict[str, Runtime]:
-    runtimes = json.loads(text)
-    if not isinstance(runtimes, dict) or not all(isinstance(image, str) for image in runtimes.values()):
-        raise ValueError("it must be an object of names and images")
-    return {name: Runtime(image, training_runtime) for name, image in runtimes.items()}
 
 
 def _rules(text: str) -> tuple[Allowed, ...]:

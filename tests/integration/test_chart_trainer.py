@@ -1,5 +1,6 @@
 """The chart's training runtime: with it, the pods of a TrainJob are those of a PyTorchJob."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,14 +14,16 @@ if str(UNIT) not in sys.path:
 
 from crd_schemas import of_real_crd  # noqa: E402
 from full_manifests import FULL  # noqa: E402
-from good_manifests import FINE_TUNE  # noqa: E402
+from good_manifests import FINE_TUNE, changed  # noqa: E402
 from restricted import complaints  # noqa: E402
 from structural import unknown_fields, valid  # noqa: E402
+from test_plan_runtimes import TEMPLATE  # noqa: E402
 
 from tunesmith.api.manifest import parse_document  # noqa: E402
 from tunesmith.names import Backend  # noqa: E402
 from tunesmith.plan.build import build  # noqa: E402
 from tunesmith.plan.trainjob import unfit  # noqa: E402
+from tunesmith_operator.settings import read_settings  # noqa: E402
 
 __all__ = ["chart", "helm", "render"]
 CREATED = {"trainingRuntime": {"create": True}}
@@ -76,4 +79,44 @@ def test_where_it_is_created(render):
     assert (
         environment(objects)["TUNESMITH_TRAINING_RUNTIME"]
         == f"TrainingRuntime/{found[0]['metadata']['name']}"
+    )
+
+
+def test_a_runtime_with_a_pod_template_has_one_of_its_own(render):
+    """The pods are as those of the PyTorchJob, whose template the operator merges."""
+    values = {"runtimes": {"default": None, "rdma": {"image": "b", "podTemplate": TEMPLATE}}}
+    runtimes = {one["metadata"]["name"]: one for one in render(CREATED | values)["ClusterTrainingRuntime"]}
+    assert runtimes.keys() == {"demo-tunesmith", "demo-tunesmith-rdma"}
+    objects = render(CREATED | values)
+    decided = read_settings(environment(objects)).plan
+    assert decided.runtimes["rdma"].training_runtime.name == "demo-tunesmith-rdma"
+    job = parse_document(changed(FINE_TUNE, {"spec.runtime": "rdma"}), "", 1)
+    pytorch = build(job, {}, settings=decided).child["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    made = build(job, {}, settings=decided, backend=Backend.TRAIN_JOB).child
+    found = runtimes["demo-tunesmith-rdma"]
+    template = trainer.pod_template(made, found)
+    assert template["metadata"] == pytorch["metadata"]
+    pod, expected = template["spec"], pytorch["spec"]
+    ours, sidecar = pod["containers"]
+    assert sidecar == expected["containers"][1]
+    assert keyed(container_of({"containers": [ours]})) == keyed(
+        container_of({"containers": expected["containers"][:1]})
+    )
+    assert keyed({**pod, "containers": []}) == keyed({**expected, "containers": [], "restartPolicy": "Never"})
+    # Trainer does not take a list of claims from a TrainJob.
+    assert ours["resources"]["claims"] == [{"name": "gpu"}]
+    schema = of_real_crd("trainer.kubeflow.org_clustertrainingruntimes")
+    assert valid(schema, found) == []
+    mine = {"runtimes": {"default": {"image": "b", "podTemplate": TEMPLATE, "trainingRuntime": "mine"}}}
+    assert len(render(CREATED | mine)["ClusterTrainingRuntime"]) == 1
+
+
+def keyed(value):
+    """With lists in an order that does not depend on who merged them."""
+    if isinstance(value, dict):
+        return {key: keyed(inner) for key, inner in value.items()}
+    return (
+        sorted(map(keyed, value), key=lambda one: json.dumps(one, sort_keys=True))
+        if isinstance(value, list)
+        else value
     )

@@ -194,6 +194,27 @@ def test_render_takes_overrides(call, manifest):
     assert '"maxSteps": 7' in call("render", "-f", manifest, "--set", "training.maxSteps=7").out
 
 
+def test_render_takes_the_values_of_the_chart(call, manifest, tmp_path):
+    """As docs/runtimes.md has them, for both kinds of objects."""
+    page = (Path(__file__).parents[2] / "docs/runtimes.md").read_text("utf-8")
+    (tmp_path / "values.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    for backend in ("pytorchjob", "trainjob"):
+        line = ("render", "-f", manifest, "--backend", backend, "--settings", "values.yaml")
+        shown = call(*line, "--runtime", "rdma")
+        assert shown.code == 0, shown.err
+        assert "rdma/ib: 1" in shown.out
+        assert "mountPath: /hub" in shown.out
+        assert "k8s.v1.cni.cncf.io/networks: ib0" in shown.out
+        assert "rdma/ib" not in call(*line).out
+    (tmp_path / "values.yaml").write_text(
+        "runtimes: {default: {image: a, podTemplate: {spec: {hostPID: true}}}}"
+    )
+    shown = call(*line)
+    assert shown.code == 2
+    assert "values.yaml: runtimes: default.podTemplate.spec.hostPID" in shown.err
+    assert call("render", "-f", manifest, "--settings", "nowhere.yaml").code == 2
+
+
 def test_crds_are_written(call, tmp_path):
     shown = call("crds", "-o", "new/folder")
     assert shown.code == 0

@@ -571,3 +571,15 @@ def test_a_taken_name_that_becomes_free_is_used():
     following = look(status)
     assert following.create == 1
     assert truths(following.status)["Accepted"]
+
+
+@pytest.mark.parametrize("field", ["managedBy", "runPolicy"])
+def test_pods_in_another_cluster_cannot_be_read(field):
+    """MultiKueue has marked the object; a PyTorchJob says so in its run policy, a TrainJob in its spec."""
+    mark = {"managedBy": "kueue.x-k8s.io/multikueue"}
+    body = child(1, suspend=True, labels={QUEUE_LABEL: "q"})
+    body["spec"] |= mark if field == "managedBy" else {"runPolicy": {"suspend": True} | mark}
+    following = look(look().status, children=[body])
+    assert (following.status["phase"], following.status["reason"]) == ("Failed", "NotAllowed")
+    assert "MultiKueue" in following.status["message"]
+    assert following.delete == ("tune-ftj-1",)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunesmith.cli.options import Files, Sets, say
+from tunesmith.errors import UsageError
 from tunesmith.text import visible
+
+if TYPE_CHECKING:
+    from tunesmith.plan.build import PlanSettings
 
 
 class Tool(StrEnum):
@@ -51,10 +55,17 @@ def render(
     backend: Annotated[
         BackendName, typer.Option(help="Kind of object that creates the pods.")
     ] = BackendName.PYTORCH_JOB,
+    settings: Annotated[
+        Path | None, typer.Option(help="Values of the Helm chart: runtimes, copyLabels and the like.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Runtime of --settings, instead of the manifest's spec.runtime.")
+    ] = None,
 ) -> None:
     """Print the ConfigMap and the PyTorchJob or TrainJob of a manifest, as YAML.
 
-    [dim]tunesmith render -f job.yaml --backend trainjob | less[/dim]
+    [dim]tunesmith render -f job.yaml --backend trainjob | less
+    tunesmith render -f job.yaml --settings values.yaml --runtime rdma[/dim]
     """
     from tunesmith.local.manifests import load_jobs
     from tunesmith.names import Backend
@@ -62,9 +73,24 @@ def render(
     from tunesmith.plan.show import as_yaml
 
     kind = Backend[backend.name]
-    jobs = load_jobs(files, overrides)
-    plans = [build(job, output_uris(jobs), attempt=attempt, backend=kind) for job in jobs]
+    chosen = [*(overrides or []), *([f"runtime={runtime}"] if runtime else [])]
+    jobs, decided = load_jobs(files, chosen), _settings(settings)
+    plans = [build(job, output_uris(jobs), attempt=attempt, backend=kind, settings=decided) for job in jobs]
     typer.echo(as_yaml([item for plan in plans for item in (plan.config_map, plan.child)]), nl=False)
+
+
+def _settings(path: Path | None) -> PlanSettings | None:
+    """Return the administrator's settings in a file of values. Raises UsageError that names the value."""
+    from tunesmith.api.yaml12 import load_documents
+    from tunesmith.plan.administrator import read_values
+
+    if path is None:
+        return None
+    try:
+        documents = load_documents(path.read_bytes(), str(path))
+        return read_values(documents[0] if documents else {})
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def convert_config(

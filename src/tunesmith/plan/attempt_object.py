@@ -15,6 +15,8 @@ from tunesmith.plan.messages import fit
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.status import clean, parse_time
 
+MULTIKUEUE = "kueue.x-k8s.io/multikueue"
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptObject:
@@ -38,6 +40,8 @@ class AttemptObject:
     """A queue decides when it may have pods."""
     is_going: bool
     """It is being deleted."""
+    is_elsewhere: bool
+    """MultiKueue has its pods run in another cluster."""
     is_noticed: bool
     """Its controller has said something of it."""
     is_active: bool
@@ -138,6 +142,8 @@ def attempt_object(
         is_marked=get(body, "metadata", "annotations", names.ANNOTATION_SUSPENDED) == "true",
         is_queued=bool(get(body, "metadata", "labels", names.QUEUE_LABEL)),
         is_going=bool(get(body, "metadata", "deletionTimestamp")),
+        is_elsewhere=MULTIKUEUE
+        in (get(body, "spec", "managedBy"), get(body, "spec", "runPolicy", "managedBy")),
         is_noticed=bool(get(body, "status", "conditions") or get(body, "status", "jobsStatus")),
         is_active=active,
         has_succeeded=succeeded is not None,

@@ -5,8 +5,9 @@ Pure: no clock, no randomness, no client. `tunesmith run`, `tunesmith render` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tunesmith import __version__, names
@@ -30,6 +31,9 @@ class PlanSettings:
         default_factory=lambda: {"default": Runtime(f"tunesmith-training:{__version__}")}
     )
     service_account: str = "tunesmith-job"
+    copy_labels: tuple[str, ...] = ()
+    copy_annotations: tuple[str, ...] = ()
+    """Keys of a job's labels and annotations, as patterns, that its objects and pods get too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,12 @@ class Plan:
     child: dict[str, Any]
 
 
-def _metadata(job: Job, attempt: int, owner_uid: str | None) -> dict[str, Any]:
-    labels = {
+def _copied(given: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, value in given.items() if any(fnmatchcase(key, one) for one in patterns)}
+
+
+def _metadata(job: Job, attempt: int, owner_uid: str | None, settings: PlanSettings) -> dict[str, Any]:
+    labels = _copied(job.metadata.labels, settings.copy_labels) | {
         names.LABEL_NAME: "tunesmith",
         names.LABEL_MANAGED_BY: "tunesmith-operator",
         names.LABEL_JOB: job.name,
@@ -54,6 +62,8 @@ def _metadata(job: Job, attempt: int, owner_uid: str | None) -> dict[str, Any]:
         "namespace": job.metadata.namespace,
         "labels": labels,
     }
+    if annotations := _copied(job.metadata.annotations, settings.copy_annotations):
+        metadata["annotations"] = annotations
     if owner_uid:
         metadata["ownerReferences"] = [
             {
@@ -113,7 +123,7 @@ def build(
     settings = settings or PlanSettings()
     _refuse_shared_variables(job)
     run = replace(resolve(job, outputs), rules=rules)
-    metadata = _metadata(job, attempt, owner_uid)
+    metadata = _metadata(job, attempt, owner_uid, settings)
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

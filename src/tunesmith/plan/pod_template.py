@@ -20,6 +20,7 @@ from tunesmith.api.generation import EngineSpec
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.api.resources import ResourcesSpec, ScratchSpec
 from tunesmith.names import Kind
+from tunesmith.plan.pod_merge import under_ours
 from tunesmith.plan.runtimes import Runtime
 
 USER_ID = 10001
@@ -90,7 +91,7 @@ def _environment(attempt: AttemptSpec) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
     if not spec.resources.gpus_per_node:
         # Else there are as many threads as the node has cores, and the pod's limit throttles them.
-        cores = {"resource": "limits.cpu"}
+        cores = {"resource": "limits.cpu" if attempt.runtime.limit_cpu else "requests.cpu"}
         variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
     if spec.storage.secret_ref:
         secret = spec.storage.secret_ref.name
@@ -102,12 +103,18 @@ def _environment(attempt: AttemptSpec) -> list[dict[str, Any]]:
     return variables
 
 
-def _resources(resources: ResourcesSpec) -> dict[str, Any]:
+def _resources(resources: ResourcesSpec, limit_cpu: bool) -> dict[str, Any]:
+    """Return limits and requests. The scratch disk is of the node's own unless a storage class is named."""
     wanted = {"cpu": resources.cpu, "memory": resources.memory}
-    limits = {key: str(value) for key, value in wanted.items() if value is not None}
+    requests = {key: str(value) for key, value in wanted.items() if value is not None}
     if resources.gpus_per_node:
-        limits[resources.gpu_resource] = str(resources.gpus_per_node)
-    return {"limits": limits, "requests": dict(limits)} if limits else {}
+        requests[resources.gpu_resource] = str(resources.gpus_per_node)
+    limits = {key: value for key, value in requests.items() if limit_cpu or key != "cpu"}
+    scratch = resources.scratch
+    if scratch.size is not None and scratch.storage_class_name is None:
+        requests["ephemeral-storage"] = str(scratch.size)
+    both = {"limits": limits, "requests": requests}
+    return {key: values for key, values in both.items() if values}
 
 
 def _scratch_volume(scratch: ScratchSpec) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def _container(attempt: AttemptSpec, name: str, ports: Sequence[Mapping[str, Any
             {"name": "shared-memory", "mountPath": "/dev/shm"},
         ],
     }
-    resources = _resources(attempt.spec.resources)
+    resources = _resources(attempt.spec.resources, attempt.runtime.limit_cpu)
     return {**container, "resources": resources} if resources else container
 
 
@@ -191,10 +198,11 @@ def pod_template(
     attempt: AttemptSpec, container: str, ports: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return metadata and spec of every pod, with our container under the name that its kind asks for."""
-    return {
-        "metadata": {"labels": dict(attempt.metadata["labels"])},
-        "spec": _pod_spec(attempt, _container(attempt, container, ports)),
-    }
+    metadata = {"labels": dict(attempt.metadata["labels"])}
+    if attempt.metadata.get("annotations"):
+        metadata["annotations"] = dict(attempt.metadata["annotations"])
+    template = {"metadata": metadata, "spec": _pod_spec(attempt, _container(attempt, container, ports))}
+    return under_ours(template, attempt.runtime)
 
 
 def processes_per_node(kind: Kind, spec: JobSpec) -> int:

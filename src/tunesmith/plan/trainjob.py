@@ -27,6 +27,9 @@ JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
 STEP_LABEL = f"{GROUP}/trainjob-ancestor-step"
 # Of a pod and its container, what a patch may set, and what `trainer` says.
 _PATCHED = (
+    "affinity",
+    "imagePullSecrets",
+    "schedulingGates",
     "serviceAccountName",
     "terminationGracePeriodSeconds",
     "securityContext",
@@ -45,14 +48,14 @@ def _some(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 def trainjob(attempt: AttemptSpec) -> dict[str, Any]:
     """Return the TrainJob of one attempt."""
     template = pod_template(attempt, NODE)
-    (container,) = template["spec"]["containers"]
+    container, *_ = template["spec"]["containers"]  # others are the runtime's
     trainer = _some(container, _TRAINER) | {
         "numNodes": attempt.spec.resources.nodes,
         # Else it would be the number of CPUs where there are no GPUs.
         "numProcPerNode": processes_per_node(attempt.kind, attempt.spec),
     }
     if "resources" in container:
-        trainer["resourcesPerNode"] = container["resources"]
+        trainer["resourcesPerNode"] = _some(container["resources"], ("limits", "requests"))
     pod = _some(template["spec"], _PATCHED) | {"containers": [_some(container, _PATCHED_OF_CONTAINER)]}
     runtime = attempt.runtime.training_runtime
     return {

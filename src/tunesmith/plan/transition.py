@@ -233,6 +233,8 @@ def wanted_events(observed: ObservedState) -> tuple[str, ...]:
 def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
     if child.is_suspended_by_us:
         return _resume(observed, builder, child)
+    if child.is_elsewhere:
+        return _elsewhere(observed, builder, child)
     start = _start_of(observed, builder.before, child)
     stuck = start.why(observed.events) if start else None
     if child.is_suspended:
@@ -256,6 +258,18 @@ def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptOb
         return _never_started(observed, builder, deadline)
     again = _sooner(_until_deadline(observed, builder), start.again(deadline) if start else None)
     return Decision(builder.status, _without_config(observed, child), again=again)
+
+
+def _elsewhere(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
+    """Fail a job whose queue runs its pods in another cluster, where nothing can be read of them."""
+    why = f"{child.backend} {child.name} is managed by MultiKueue: its pods would run in another cluster, and"
+    message = f"{why} neither progress nor result could be read. Use a queue without MultiKueue."
+    builder.phase(Phase.FAILED, Reason.NOT_ALLOWED, message)
+    return Decision(
+        builder.status,
+        delete=_leftover_children(observed),
+        again=observed.job.spec.run.ttl_seconds_after_finished,
+    )
 
 
 def _never_started(observed: ObservedState, builder: StatusBuilder, seconds: int) -> Decision:
