@@ -313,7 +313,7 @@ def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     write_jsonl(Path("x.jsonl"), [reply])
     ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "4000")
     assert ended.code == 2
-    assert any("longer than the 512 positions that the model has" in line for line in ended.lines)
+    assert any("longer than the model's 512 positions" in line for line in ended.lines)
 
 
 def test_data_does_not_steer_the_terminal(call):
