@@ -78,7 +78,6 @@ NOT_PLAIN = {
     "tokens": ({"trainable_token_indices": [1]}, "trainable_token_indices"),
     "bias": ({"bias": "lora_only"}, "bias lora_only"),
     "bias of its own": ({"lora_bias": True}, "lora_bias"),
-    "experts": ({"target_parameters": ["mlp.experts.down_proj"]}, "target_parameters"),
     "pissa": ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights pissa_niter_4"),
     "two": ({"use_dora": True, "layer_replication": [[0, 2]]}, "use_dora, layer_replication"),
 }

@@ -17,11 +17,11 @@ from tunesmith.training.training_args import optimizer
 @pytest.fixture(scope="module", autouse=True)
 def libraries():
     """Not at the top: collecting tests stays cheap."""
-    global torch, AutoModelForCausalLM, Linear4bit, PeftModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+    global torch, AutoModelForCausalLM, Linear4bit, PeftModel
     import torch
     from bitsandbytes.nn import Linear4bit
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+    from transformers import AutoModelForCausalLM
 
 
 METHODS = ("full", "lora", "qlora")
@@ -123,46 +123,6 @@ def test_full_over_an_adapter_is_a_whole_model(tiny_model, tmp_path):
     plain = AutoModelForCausalLM.from_pretrained(folder)
     wanted = PeftModel.from_pretrained(load_base(tiny_model), below)
     assert torch.allclose(logits(plain), logits(wanted), atol=1e-5, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def experts(tmp_path_factory):
-    config = Qwen3MoeConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("experts")
-    Qwen3MoeForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("method", "fields", "words"),
-    [
-        ("lora", {}, "They have no adapter (targetModules: all-linear)."),
-        ("qlora", {}, "They are not quantised and have no adapter (targetModules: all-linear)."),
-        ("qlora", {"targetModules": "q_proj"}, "They are not quantised."),
-        ("lora", {"targetModules": "q_proj"}, None),
-        ("full", {}, None),
-    ],
-)
-def test_experts_that_are_one_tensor_are_named(experts, caplog, method, fields, words):
-    model = build_model(spec(method, **fields), experts)
-    assert all("self_attn" in name for name, weight in model.named_parameters() if "lora_" in name)
-    said = [record.getMessage() for record in caplog.records if "experts" in record.getMessage()]
-    names = "model.layers.*.mlp.experts.gate_up_proj, model.layers.*.mlp.experts.down_proj"
-    head = f"The experts of this model are single tensors, not linear layers: {names}. "
-    assert said == ([] if words is None else [head + words])
-
-
-def test_a_mixture_is_left_as_an_adapter_that_plain_peft_loads(experts, tiny_model, tmp_path):
-    below = make_adapter(experts, tmp_path / "below")
-    model = build_model(spec("lora", "float32"), experts, [below])
-    shake(model, 3)
-    tokenizer, base = ChatTokenizer.load(tiny_model), ModelSource(uri="hf://org/m")
-    save_final(model, tokenizer, base, torch.float32, tmp_path / "final")
-    plain = PeftModel.from_pretrained(load_base(experts), tmp_path / "final")
-    assert torch.allclose(logits(plain), logits(model), atol=1e-5, rtol=0)
 
 
 def test_a_model_without_experts(tiny_model):

@@ -98,8 +98,8 @@ class ModelSource(Model):
     """How conversations are written for the model; absent: by the chat template of its tokenizer."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of the weights while computing; auto: the checkpoint's type if the device supports it."""
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"] = "auto"
-    """Attention implementation."""
+    attention: Literal["auto", "eager", "sdpa", "flex_attention"] = "auto"
+    """Attention implementation; the images have no flash_attention_2."""
     trust_remote_code: Annotated[bool, Ruled("remoteCode", of="uri", absent="of another job")] = False
     """Run the code in the model's repository; an administrator must allow the repository too."""
 

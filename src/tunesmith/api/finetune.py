@@ -17,6 +17,7 @@ from tunesmith.api.scalars import (
     BoolOrAuto,
     IntOrAuto,
     JsonObject,
+    Names,
     NotNegative,
     Positive,
     RandomSeed,
@@ -37,8 +38,20 @@ class LoraMethod(Model):
     """Scale: the adapter's output is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Dropout before the adapter."""
-    target_modules: ShortText = "all-linear"
-    """all-linear, or comma-separated names of modules."""
+    use_rslora: bool = False
+    """Multiply the adapter's output by alpha / sqrt(r) instead."""
+    init_lora_weights: Literal["default", "gaussian", "orthogonal"] = "default"
+    """Initial weights of the adapter."""
+    target_modules: Names = "all-linear"
+    """all-linear, or names of modules: a list, or a text with commas between them."""
+    target_parameters: Names | None = None
+    """Names of parameters, as experts that are one tensor; absent: all experts with all-linear; []: none."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return what adapters of parameters cannot have."""
+        if self.target_parameters and self.dropout:
+            return [("dropout", "must be 0 with targetParameters: adapters of parameters take no dropout")]
+        return []
 
 
 class QloraMethod(LoraMethod):

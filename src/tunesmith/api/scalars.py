@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema, core_schema
 
 MAX_SHORT = 253
@@ -78,6 +85,30 @@ BoolOrAuto = Annotated[
     AfterValidator(_check_bool_or_auto),
     WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True, "enum": ["auto", True, False]}),
 ]
+
+
+def _names_text(value: Any) -> Any:
+    """Return a list of names as one text with commas between them, which may be written so too."""
+    if isinstance(value, str):
+        names = value.split(",") if value.strip() else []
+        if not names:
+            raise ValueError("must name something; [] names nothing")
+    elif isinstance(value, list) and all(isinstance(each, str) and "," not in each for each in value):
+        names = value
+    else:
+        raise ValueError("must be a list of names, or a text of names with commas between them")
+    if any(not name.strip() for name in names) or sum(map(len, names)) > MAX_NAMES:
+        raise ValueError(f"must hold names that are not empty, of at most {MAX_NAMES} characters together")
+    return ",".join(name.strip() for name in names)
+
+
+MAX_NAMES = 10_000
+Names = Annotated[
+    str,
+    BeforeValidator(_names_text),
+    WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
+]
+"""A list of names, or a text of names with commas between them; kept as the text."""
 
 
 def _check_json(value: Any) -> Any:

@@ -27,7 +27,6 @@ _BEYOND = (
     "lora_bias",
     "modules_to_save",
     "trainable_token_indices",
-    "target_parameters",
     "layer_replication",
     "alora_invocation_tokens",
     "use_qalora",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from tunesmith.data.prompts.presets import Preset, card_section, save_presets
 from tunesmith.engines.adapter import ADAPTER_CONFIG
 from tunesmith.engines.load import read_config
 from tunesmith.engines.positions import max_positions
+from tunesmith.engines.vllm.adapter import refuse_experts
 from tunesmith.engines.vllm.settings import refuse_early
 from tunesmith.errors import ModelError
 from tunesmith.jobs.card import CARD, ends_note, model_card
@@ -82,7 +83,7 @@ class Exports:
 
         Raises ModelError for what would fail then or in an evaluation's engine.
         """
-        rank = 0
+        adapter: dict[str, Any] = {}
         self._scratch.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix="rehearsal-", dir=self._scratch) as place,
@@ -92,10 +93,10 @@ class Exports:
             with no_weights_written():
                 self.save_final(model, folder)
             self.write_card(model, folder, method_name(self._spec.method), [])
-            rank = read_config(folder / ADAPTER_CONFIG).get("r", 0)
-        self._check_engines(rank)
+            adapter = read_config(folder / ADAPTER_CONFIG)
+        self._check_engines(adapter)
 
-    def _check_engines(self, rank: int) -> None:
+    def _check_engines(self, adapter: Mapping[str, Any]) -> None:
         """Raise ModelError for what the evaluations' engines, which start after training, would reject."""
         positions = max_positions(self._inputs.files.base)
         for number, evaluation in enumerate(self._spec.evaluation):
@@ -103,7 +104,8 @@ class Exports:
             if engine.vllm is None:
                 continue
             try:
-                refuse_early(engine.vllm, positions=positions, rank=rank)
+                refuse_early(engine.vllm, positions=positions, rank=adapter.get("r", 0))
+                refuse_experts(adapter)
             except ModelError as error:
                 raise ModelError(f"spec.evaluation[{number}]: {error.message}") from None
 

@@ -227,9 +227,12 @@ def _target(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> No
 
 
 def _attention(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    known = {True: "flash_attention_2", "fa2": "flash_attention_2"}.get(value, value)
-    if known in ("eager", "sdpa", "flash_attention_2", "flex_attention"):
-        _put(spec, "model.attention", known)
+    if value in ("eager", "sdpa", "flex_attention"):
+        _put(spec, "model.attention", value)
+    elif value in (True, "fa2") or "flash" in str(value):
+        notes.append(
+            f"{value} as attention is left out: the images have no flash attention; auto takes SDPA."
+        )
 
 
 def _warmup_ratio(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:

@@ -63,8 +63,6 @@ def _of_training(spec: FineTuneSpec) -> Iterator[Package]:
         yield Package("training.optimizer", "bitsandbytes", f"{_extra('train')}, or use adamw_torch")
     if spec.deepspeed is not None:
         yield Package("deepspeed", "deepspeed", f"{_extra('train')}, or remove deepspeed")
-    if spec.model.attention == "flash_attention_2":
-        yield Package("model.attention", "flash_attn", "pip install flash-attn, or use attention: auto")
 
 
 def _of_engine(engine: EngineSpec | None, field: str) -> Iterator[Package]:

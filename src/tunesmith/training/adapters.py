@@ -24,7 +24,7 @@ from tunesmith.engines.adapter import (
 )
 from tunesmith.errors import ModelError
 from tunesmith.names import TRAINED_ADAPTER
-from tunesmith.training.targets import target_modules
+from tunesmith.training.targets import target_modules, target_parameters
 
 log = logging.getLogger(__name__)
 TRAINED = "default"
@@ -54,7 +54,10 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
         r=method.r,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
+        use_rslora=method.use_rslora,
+        init_lora_weights=True if method.init_lora_weights == "default" else method.init_lora_weights,
         target_modules=target_modules(model, method),
+        target_parameters=target_parameters(model, method) or None,
         task_type=TaskType.CAUSAL_LM,
     )
     try:
@@ -85,10 +88,16 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
         refuse_tied(adapted, folder)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
-                with gather_params_ctx(module.get_base_layer().weight):  # under ZeRO-3 it is shared out
+                with gather_params_ctx(_base_weight(module)):  # under ZeRO-3 it is shared out
                     module.merge(safe_merge=True)
         model = adapted.unload()
     return model.requires_grad_(True)
+
+
+def _base_weight(module: Any) -> Any:
+    from peft.tuners.lora import ParamWrapper
+
+    return module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight
 
 
 def refuse_tied(model: Any, folder: Path) -> None:
@@ -138,13 +147,16 @@ def save_combined(model: Any, folder: Path, state: StateDict | None = None) -> N
         save_trained(model, folder, state)
         return
     weights = _combined(model, state)
-    rank = next(tensor.shape[0] for name, tensor in weights.items() if name.endswith(LORA_A))
+    rank = next(
+        tensor.shape[0] // _experts(model, name) for name, tensor in weights.items() if name.endswith(LORA_A)
+    )
     trained = model.peft_config[TRAINED]
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
         lora_dropout=trained.lora_dropout,
         target_modules=_targets(model, weights),
+        target_parameters=trained.target_parameters,
         fan_in_fan_out=trained.fan_in_fan_out,
         task_type=TaskType.CAUSAL_LM,
         inference_mode=True,
@@ -157,6 +169,7 @@ def _combined(model: Any, state: StateDict | None) -> dict[str, Any]:
     """Matrices of all adapters side by side, on the CPU, all of one rank."""
     import torch
     from peft import get_peft_model_state_dict
+    from torch.nn.functional import pad
 
     parts: dict[str, list[Any]] = {}
     for adapter in [*_earlier(model), TRAINED]:
@@ -165,23 +178,38 @@ def _combined(model: Any, state: StateDict | None) -> dict[str, Any]:
             scale = _scale(model, name, adapter) if name.endswith(LORA_B) else 1.0
             where = "meta" if tensor.is_meta else "cpu"
             parts.setdefault(name, []).append(tensor.detach().to(where, torch.float32) * scale)
-    joined = {name: torch.cat(found, 0 if name.endswith(LORA_A) else 1) for name, found in parts.items()}
-    rank = max(tensor.shape[0] for name, tensor in joined.items() if name.endswith(LORA_A))
-    return {name: _filled(tensor, rank, name.endswith(LORA_A)) for name, tensor in joined.items()}
+    joined = {
+        name: torch.cat([_by_rank(model, name, each) for each in found], 1) for name, found in parts.items()
+    }
+    rank = max(tensor.shape[1] for tensor in joined.values())
+    filled = {name: pad(each, (0, 0, 0, rank - each.shape[1])) for name, each in joined.items()}
+    return {
+        name: each.flatten(*((0, 1) if name.endswith(LORA_A) else (1, 2))).contiguous()
+        for name, each in filled.items()
+    }
+
+
+def _by_rank(model: Any, name: str, tensor: Any) -> Any:
+    """Return a matrix with its rank as the second dimension: A (experts, r, in), B (out, r, experts)."""
+    experts = _experts(model, name)
+    if name.endswith(LORA_A):
+        return tensor.reshape(experts, -1, tensor.shape[-1])
+    return tensor.reshape(tensor.shape[0], -1, experts)
+
+
+def _experts(model: Any, name: str) -> int:
+    """Return how many experts share the module of a matrix; 1 for linear layers and embeddings."""
+    return int(getattr(model.get_submodule(_module_of(name)), "num_experts", 1))
+
+
+def _module_of(name: str) -> str:
+    suffix = next(suffix for suffix in LORA_A + LORA_B if name.endswith(suffix))
+    return name.removesuffix(suffix)
 
 
 def _scale(model: Any, name: str, adapter: str) -> float:
     """What the product of a module's matrices is multiplied by: alpha / r, or alpha / √r."""
-    suffix = next(suffix for suffix in LORA_B if name.endswith(suffix))
-    return float(model.get_submodule(name.removesuffix(suffix)).scaling[adapter])
-
-
-def _filled(tensor: Any, rank: int, down: bool) -> Any:
-    """The matrix with zeros up to `rank` rows (A) or columns (B)."""
-    from torch.nn.functional import pad
-
-    missing = rank - tensor.shape[0 if down else 1]
-    return pad(tensor, (0, 0, 0, missing) if down else (0, missing)).contiguous()
+    return float(model.get_submodule(_module_of(name)).scaling[adapter])
 
 
 def _targets(model: Any, weights: StateDict) -> list[str]:
@@ -194,7 +222,7 @@ def _targets(model: Any, weights: StateDict) -> list[str]:
         name.removeprefix(prefix).removesuffix(suffix)
         for name in weights
         for suffix in suffixes
-        if name.endswith(suffix)
+        if name.endswith(suffix) and _experts(model, name) == 1
     }
     short = {name.rpartition(".")[2] for name in covered}
     inner = tuple(

@@ -171,10 +171,13 @@ def describe_weights(folder: Path, base: ModelSource, dtype: torch.dtype) -> Non
         _change(folder / CONFIG, dtype=str(dtype).removeprefix("torch."), use_cache=True)
         return
     path = folder / ADAPTER_CONFIG
-    targets = json.loads(path.read_text("utf-8"))["target_modules"]
-    if isinstance(targets, list):
-        targets = sorted(targets)  # peft keeps them as a set
-    _change(path, base_model_name_or_path=base_name(base), revision=base.revision, target_modules=targets)
+    config = json.loads(path.read_text("utf-8"))
+    targets = {  # peft keeps them as sets
+        field: sorted(config[field])
+        for field in ("target_modules", "target_parameters")
+        if isinstance(config.get(field), list)
+    }
+    _change(path, base_model_name_or_path=base_name(base), revision=base.revision, **targets)
 
 
 def _change(path: Path, **values: Any) -> None:

@@ -1,7 +1,7 @@
-"""Experts that are one tensor for a whole layer: neither LoRA's `all-linear` nor 4 bits reach them.
+"""Experts that are one tensor for a whole layer, as transformers keeps them since version 5.
 
-transformers keeps them so since version 5. peft would take `all-linear`, and the old names of the experts'
-matrices, for these tensors, with adapters that other engines do not read; here they stay as they are.
+An adapter reaches them as parameters (peft's `target_parameters`); 4 bits do not. peft would take the old
+names of the experts' matrices for these tensors, which is refused (`targets`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ log = logging.getLogger(__name__)
 OLD_NAMES = frozenset(("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 
 
-def fused_experts(model: Any) -> list[str]:
-    """Their names, `*` for the layer's number."""
-    found = {
-        re.sub(r"\.\d+\.", ".*.", name): None
+def expert_parameters(model: Any) -> list[str]:
+    """Return their names, one for each layer."""
+    return [
+        name
         for name, weight in model.named_parameters()
-        if weight.ndim == 3 and weight.is_floating_point()
-    }
-    return list(found)
+        if len(getattr(weight, "ds_shape", weight.shape)) == 3 and weight.is_floating_point()
+    ]
+
+
+def fused_experts(model: Any) -> list[str]:
+    """Return their names, `*` for the layer's number."""
+    return list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in expert_parameters(model)))
+
+
+def short_name(name: str) -> str:
+    """Return the part of an expert's name after its layer's number."""
+    return re.split(r"\.\d+\.", name)[-1]
 
 
 def linear_layers(model: Any) -> list[str]:
@@ -43,16 +52,12 @@ def linear_layers(model: Any) -> list[str]:
 
 def tell(model: Any, method: MethodSpec) -> None:
     """Say what a method leaves out of a model with such experts."""
-    lora = method.lora or method.qlora
     experts = fused_experts(model)
-    if lora is None or not experts:
+    if method.lora is None or not experts:
         return
-    left = [] if method.qlora is None else ["are not quantised"]
-    if lora.target_modules == "all-linear":
-        left.append("have no adapter (targetModules: all-linear)")
-    if left:
+    if method.lora.target_modules == "all-linear" and method.lora.target_parameters == "":
         log.warning(
-            "The experts of this model are single tensors, not linear layers: %s. They %s.",
+            "The experts of this model are single tensors, not linear layers: %s. They have no adapter "
+            "(targetParameters: []).",
             ", ".join(experts),
-            " and ".join(left),
         )

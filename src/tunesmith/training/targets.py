@@ -11,7 +11,13 @@ from typing import Any
 from tunesmith.api.finetune import LoraMethod, QloraMethod
 from tunesmith.engines.adapter import tied_ends
 from tunesmith.errors import ModelError
-from tunesmith.training.moe import OLD_NAMES, fused_experts, linear_layers
+from tunesmith.training.moe import (
+    OLD_NAMES,
+    expert_parameters,
+    fused_experts,
+    linear_layers,
+    short_name,
+)
 
 ALL = "all-linear"
 _SHOWN = 24
@@ -35,6 +41,45 @@ def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
         )
     _refuse_tied(model, field, fitting)
     return names
+
+
+def target_parameters(model: Any, method: LoraMethod) -> list[str]:
+    """Return the parameters that get an adapter, as peft takes them: experts that are one tensor.
+
+    Raises ModelError for a name that fits none, and where experts cannot have what the method asks for.
+    """
+    kind = "qlora" if isinstance(method, QloraMethod) else "lora"
+    experts = expert_parameters(model)
+    if experts and kind == "qlora":
+        raise ModelError(_stay_in_16_bits(model))
+    if method.target_parameters is None:
+        names = sorted(set(map(short_name, experts))) if method.target_modules == ALL else []
+    else:
+        names = [name for name in method.target_parameters.split(",") if name]
+    missing = [name for name in names if not any(fits(name, each) for each in experts)]
+    if missing:
+        there = _listed(sorted(set(map(short_name, experts)))) if experts else "none"
+        raise ModelError(
+            f"spec.method.{kind}.targetParameters: no parameter of three dimensions is named "
+            f"{' or '.join(missing)}. The model has {there}."
+        )
+    if names and method.dropout:
+        raise ModelError(
+            f"spec.method.{kind}.dropout must be 0 for this model: its experts ({', '.join(names)}) are "
+            "single tensors, whose adapters take no dropout. Set dropout: 0, or targetParameters: [] to keep "
+            "the experts as they are."
+        )
+    return names
+
+
+def _stay_in_16_bits(model: Any) -> str:
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    experts = sum(sizes[name] for name in expert_parameters(model))
+    gigabytes, share = 2 * experts / 1e9, experts / sum(sizes.values())
+    return (
+        "spec.method.qlora: the experts of this model are single tensors, which 4 bits do not reach: "
+        f"{gigabytes:,.2f} GB, {share:.0%} of its parameters, would stay in 16 bits. Use method.lora."
+    )
 
 
 def fits(name: str, module: str) -> bool:

@@ -23,8 +23,10 @@ _PREFIX = "base_model.model."
 def one_adapter(adapters: Sequence[Path], folder: Path) -> Path | None:
     """The folder of the only adapter, of all of them as one (written to `folder`), or None without any.
 
-    Raises ModelError where the files are damaged.
+    Raises ModelError where the files are damaged, or vLLM could not use an adapter.
     """
+    for each in adapters:
+        refuse_experts(read_config(each / ADAPTER_CONFIG))
     if len(adapters) < 2:
         return adapters[0] if adapters else None
     from safetensors.torch import save_file
@@ -43,6 +45,15 @@ def one_adapter(adapters: Sequence[Path], folder: Path) -> Path | None:
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config))
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     return folder
+
+
+def refuse_experts(config: Mapping[str, Any]) -> None:
+    """Raise ModelError for an adapter of parameters, which vLLM does not read."""
+    if config.get("target_parameters"):
+        raise ModelError(
+            "The adapter is on experts that are single tensors (target_parameters), which vLLM cannot read. "
+            "Use engine.transformers, or merge the adapter into its base model first."
+        )
 
 
 def _joined(adapters: Sequence[Path]) -> dict[str, Any]:
