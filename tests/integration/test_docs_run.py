@@ -1,7 +1,7 @@
 """README and docs, word for word, in their order and in one folder: every block that needs no cluster.
 
-The folder holds what somebody has who read that far: examples, `.venv`, what `make demo` leaves (made with
-the tiny model in place of SmolLM2), the files that a page says to write, and data of the reader's own.
+The folder holds what somebody has who read that far: examples, `.venv`, what `make demo` leaves (three steps
+of the tiny model in place of SmolLM2), the files that a page says to write, and data of the reader's own.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A checkout as far as the pages need it."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "examples", folder / "examples")
+    quickstart = folder / "examples/quickstart/finetune.yaml"
+    quickstart.write_text(re.sub(r"Steps: (8|24)$", "Steps: 3", quickstart.read_text(), flags=re.MULTILINE))
     with_positions(tiny_model, folder / ".demo/model", 2048)
     shutil.copytree(folder / ".demo/model", folder / "my-model")
     (folder / ".venv").symlink_to(sys.prefix)
