@@ -179,7 +179,8 @@ def test_every_number_of_the_report_and_every_reason_is_told():
     assert set(DatasetReport("x").__dataclass_fields__) - {"name"} <= told
     left_out = set(re.findall(r"`([^`]+)`", SECTIONS["Bad, or left out"]))
     assert {
-        read.NOT_IN_SUBSET, read.NO_DIALOGUE, pairs.TO_AVOID, character.ANOTHER_SPEAKER, prepare.ALSO_VALIDATES,
+        read.NOT_IN_SUBSET, read.NO_DIALOGUE, pairs.TO_AVOID, character.ANOTHER_SPEAKER,
+        prepare.ALSO_VALIDATES,
         user_simulation.BLANK, user_simulation.OWN_TURN, user_simulation.NOT_DRAWN, user_simulation.NOT_LAST,
     } <= left_out  # fmt: skip
     assert f"more than {FIRST_KEPT}" in SECTIONS["Caching"]
