@@ -323,6 +323,15 @@ def test_a_clock_of_the_cluster_that_is_ahead_makes_no_pause_longer():
     assert look(RUNNING, children=[child(1, "Failed", at=900)], pods=[OOM]).again == 10
 
 
+def test_an_attempt_whose_pods_end_one_after_the_other_is_running_until_it_is_over():
+    """A JobSet calls its job ready no more when one of two pods has ended."""
+    pods = [pod(word=PUBLISHED), pod(kind="worker", state={"running": {}})]
+    status = look(RUNNING, children=[child()], pods=pods, nodes=2).status
+    assert status == look(RUNNING, children=[child(1, "Running")], pods=pods, nodes=2).status
+    assert status["phase"] == "Running"
+    assert look(RUNNING, children=[child()], pods=pods[:1], nodes=2).status["phase"] == "Pending"
+
+
 AWAY = {
     "reason": "StorageUnavailable",
     "message": "Cannot write s3://models/tune: no answer.",

@@ -241,7 +241,8 @@ def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptOb
         builder.phase(Phase.PENDING, Reason.QUEUED, "A queue has not admitted the job yet.")
     elif stuck is not None:
         builder.phase(Phase.PENDING, *stuck)
-    elif child.is_active:
+    elif child.is_active or (start is None and builder.before.get("phase") == Phase.RUNNING):
+        # A JobSet no longer calls its job ready when the pods of an attempt end one after the other.
         progress = dict(observed.progress or {})
         trouble, awaited = progress.pop(TROUBLE, None), progress.pop(AWAITED, "")
         silent = progress.pop(UNANSWERED_SINCE, None)
