@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tunesmith.local.preview import preview_jobs
 ROOT = Path(__file__).parents[2]
 PUBLIC = ROOT / "tests/fixtures/public"
 EXAMPLE = yaml.safe_load((ROOT / "examples/08-hub-datasets.yaml").read_text("utf-8"))
+TOOLS = yaml.safe_load((ROOT / "examples/09-tools-and-thoughts.yaml").read_text("utf-8"))
 CARD = b"""---
 configs:
 - config_name: default
@@ -74,6 +76,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStub]:
     lima = {"lima.py": b"raise SystemExit", "train.jsonl": shape("lima"), "test.jsonl": b"{}"}
     stub.put("GAIR/lima", lima, gated=True)
     stub.put("databricks/databricks-dolly-15k", {"databricks-dolly-15k.jsonl": shape("dolly")})
+    configured = b"---\nconfigs:\n- config_name: %s\n  data_files: %s.jsonl\n---\n"
+    for name, file, config in (
+        ("NousResearch/hermes-function-calling-v1", "hermes_function_calling", b"func_calling"),
+        ("Salesforce/xlam-function-calling-60k", "xlam", b"default"),
+        ("Team-ACE/ToolACE", "toolace", b"default"),
+        ("HuggingFaceH4/Multilingual-Thinking", "multilingual_thinking", b"default"),
+        ("open-r1/OpenR1-Math-220k", "openr1", b"default"),
+    ):
+        files = {"README.md": configured % (config, file.encode()), f"{file}.jsonl": shape(file)}
+        stub.put(name, files)
     _resolved.cache_clear()
     with serving(stub):
         yield stub
@@ -87,11 +99,11 @@ def previewed(folder: Path, document: dict[str, Any]) -> tuple[int, str]:
     return code, console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def example(hub: HubStub, tiny_model: Path) -> dict[str, Any]:
-    document = json.loads(json.dumps(EXAMPLE))
+def example(hub: HubStub, tiny_model: Path, manifest: dict[str, Any] = EXAMPLE) -> dict[str, Any]:
+    document = json.loads(json.dumps(manifest))
     document["spec"]["model"] = {"uri": f"file://{tiny_model}"}
     document["spec"]["hub"]["endpoint"] = hub.url
-    del document["spec"]["datasets"][1]["subset"]  # one record is all there is here
+    document["spec"]["datasets"][1].pop("subset", None)  # one record is all there is here
     return document
 
 
@@ -121,6 +133,44 @@ def test_the_examples_data_sets_are_previewed_right(tmp_path: Path, hub: HubStub
     assert "not read: category (2)" in text
     assert "hf_good" not in text
     assert "Bearer hf_good" in hub.tokens
+
+
+CALLS = {
+    "NousResearch/hermes-function-calling-v1": [
+        '<tool_call> {"name": "get_tide", "arguments": {"harbour": "Husum"}} </tool_call>',
+        "It stands at 1.7 metres.",
+    ],
+    "Salesforce/xlam-function-calling-60k": [
+        '<tool_call> {"name": "convert", "arguments": {"value": 5, "unit": "mi"}} </tool_call> '
+        '<tool_call> {"name": "convert", "arguments": {"value": 3, "unit": "lb"}} </tool_call>'
+    ],
+    "Team-ACE/ToolACE": ['[book_ferry(day="Monday")]', "Booked: seat 12 on Monday."],
+    "HuggingFaceH4/Multilingual-Thinking": [
+        "<think> Gefragt ist die größte Tiefe; sie liegt bei 251 Metern. </think> "
+        "An der tiefsten Stelle sind es 251 Meter."
+    ],
+    "open-r1/OpenR1-Math-220k": [r"The sum is $\boxed{25}$."],
+}
+
+
+def test_data_sets_with_tools_and_thoughts_are_previewed_right(
+    tmp_path: Path, hub: HubStub, tiny_model: Path
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")  # whose words are short, so that texts are long
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+    document = example(hub, model, TOOLS)
+    document["spec"]["model"]["chatTemplate"] = {"name": "chatml"}
+    document["spec"]["training"]["maxLength"] = 4096
+    code, text = previewed(tmp_path, document)
+    assert code == 0, text
+    parts = re.split(r"datasets\[\d\] hf://datasets/", text)
+    for name, replies in CALLS.items():
+        shown = "".join(part for part in parts if part.startswith(name))
+        shown = shown.replace("labels between « and »", "")
+        labels = re.findall("«(.*?)»", re.sub(r"\s*\n\s*", " ", shown))
+        assert [label.replace("<|im_end|>", "").strip() for label in labels] == replies, (name, shown)
+    assert "Convert a value to SI" in text
 
 
 def test_a_set_that_a_program_loads_is_one_error(tmp_path: Path, hub: HubStub, tiny_model: Path) -> None:
