@@ -131,7 +131,22 @@ def test_a_trl_command_becomes_a_job():
         "saveSteps": 500, "maxLength": 1024,
     }  # fmt: skip
     assert "eos_token: <|im_end|> has no field of its own." in made.notes
-    assert any("trl-lib/Capybara" in note for note in made.notes)
+    assert spec["datasets"] == [{"uri": "hf://datasets/trl-lib/Capybara", "chat": {}, "split": "train"}]
+
+
+def test_data_sets_on_the_hub_keep_what_is_chosen_of_them():
+    made = converted(f"{TRL.rstrip()} --dataset_config main --dataset_train_split train_sft")
+    on_hub = {"uri": "hf://datasets/trl-lib/Capybara", "chat": {}, "split": "train_sft", "config": "main"}
+    assert made.document["spec"]["datasets"] == [on_hub]
+    parts = [
+        {"path": "org/set", "type": "chat_template", "name": "main", "split": "train"},
+        {"path": "org/files", "type": "completion", "data_files": "x.jsonl"},
+    ]
+    spec = converted(json.dumps({**AXOLOTL, "datasets": parts})).document["spec"]
+    assert spec["datasets"] == [
+        {"uri": "hf://datasets/org/set", "chat": {}, "config": "main", "split": "train"},
+        {"uri": "hf://datasets/org/files", "text": {}, "dataFiles": ["x.jsonl"]},
+    ]
 
 
 def test_no_limit_of_length_is_none_here_and_said():
@@ -162,7 +177,7 @@ def test_an_axolotl_file_becomes_a_job(tmp_path, monkeypatch):
     spec = converted(json.dumps(AXOLOTL)).document["spec"]
     assert spec["method"] == {"qlora": {"r": 32, "alpha": 16, "dropout": 0.05}}
     assert spec["datasets"] == [
-        {"uri": "s3://datasets/org/alpaca", "instruction": {}},
+        {"uri": "hf://datasets/org/alpaca", "instruction": {}},
         {"uri": f"file://{tmp_path}/own.jsonl", "text": {}},
     ]
     assert spec["validation"] == {"ratio": 0.1}

@@ -257,6 +257,22 @@ def test_the_rules_hold_for_data_sets(world, monkeypatch):
     assert world.read("hf://datasets/org/set@main", fields) == ["l0"]
 
 
+def test_the_commands_for_data_read_it_too(world, capsys, monkeypatch):
+    from tunesmith import cli
+
+    constants, template = "huggingface_hub.constants", "{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", world.url)
+    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", f"{world.url}/{template}")
+    ask_only.cache_clear()
+    arguments = ["hf://datasets/org/set@main", "--set", "config=short", "--set", "split=train"]
+    monkeypatch.setattr("sys.argv", ["tunesmith", "data", "check", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    assert "All good." in said.out
+
+
 def test_a_hub_that_names_files_outside_the_set_is_refused(world):
     world.put("org/evil", {"../../evil.jsonl": lines("x"), "train.jsonl": lines("y")})
     with pytest.raises(PermanentError, match="A file of hf://datasets/org/evil"):

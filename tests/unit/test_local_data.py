@@ -480,3 +480,21 @@ def test_the_commands_of_the_page_work(call, line, tiny_model):
     Path("novel.txt").write_bytes("第一章\n\n那年冬天，\n祖母死了。\n".encode("gb18030"))
     ended = call(*shlex.split(line)[2:])
     assert ended.code == 0, ended.out + ended.err
+
+
+def test_fields_of_other_names(call):
+    write_jsonl(Path("x.jsonl"), [{"question": "q", "reply": {"text": "a", "model": "m"}}])
+    columns = ["--set", "columns.instruction=question", "--set", "columns.output=reply.text"]
+    ended = call("check", "x.jsonl", *columns)
+    assert ended.code == 0, ended.err
+    assert "Read as instruction, a guess" in ended.out
+    assert "reply.model (1)" in ended.out
+    ended = call("convert", "x.jsonl", "y.jsonl", "--to", "openai", *columns)
+    assert ended.code == 0, ended.err
+    assert json.loads(Path("y.jsonl").read_text())["messages"][1]["content"] == "a"
+    ended = call("check", "x.jsonl", "--format", "instruction", *columns[:2], "--set", "columns.output=none")
+    assert (ended.code, "No record has 'none' (columns.output)" in ended.err) == (2, True)
+    ended = call("check", "x.jsonl", "--format", "chat", "--set", "columns.output=question")
+    assert (ended.code, "--set columns: " in ended.err) == (2, True)
+    ended = call("check", "x.jsonl", "--set", "split=train")
+    assert (ended.code, "--set split: this is for data sets on the hub" in ended.err) == (2, True)

@@ -46,6 +46,8 @@ _FLAGS = {
     "deepspeed.zeroStage": "zero_stage",
     "validation.ratio": "val_ratio val_size val_set_size validation_ratio validation_split test_split_size",
     "datasets[0].uri": "dataset_path dataset_name dataset train_file training_file",
+    "datasets[0].config": "dataset_config dataset_config_name",
+    "datasets[0].split": "dataset_train_split dataset_split",
     "datasets[0].limit": "max_samples max_train_samples",
     "datasets[0].userSimulation.ablationConfig": "ablation_config",
     "datasets[0].userSimulation.promptStyle": "prompt_style",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from tunesmith.api.flags import FIELD_OF, snake
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, UsageError
+from tunesmith.local.convert_data import ON_HUB, Special, of_dataset, put_dataset, put_datasets, put_limit
 from tunesmith.local.overrides import absolute, parse_override
 from tunesmith.local.tool_settings import (
     DEFAULTS,
@@ -152,7 +153,7 @@ def _put(spec: dict[str, Any], path: str, value: Any) -> None:
 def _put_missing(spec: dict[str, Any], notes: list[str], name: str) -> None:
     """Put in what a manifest must have and the configuration did not say."""
     if "datasets" not in spec:
-        _put_dataset(spec, 0, "train.jsonl", "chat", notes)
+        put_dataset(spec, 0, "train.jsonl", "chat", notes)
     for dataset in spec["datasets"]:
         if not dataset.keys() & {"chat", "instruction", "text"}:
             dataset["chat"] = {}
@@ -163,40 +164,13 @@ def _put_missing(spec: dict[str, Any], notes: list[str], name: str) -> None:
         _put(spec, "tracking.wandb.project", name)
 
 
-def _put_dataset(spec: dict[str, Any], number: int, where: str, form: str, notes: list[str]) -> None:
-    datasets = spec.setdefault("datasets", [])
-    while len(datasets) <= number:
-        datasets.append({})
-    local = where.startswith((".", "/", "~")) or Path(where).suffix in (".json", ".jsonl", ".csv", ".parquet")
-    uri = f"file://{absolute(where)}" if local else f"s3://datasets/{where.lower()}"
-    datasets[number] |= {"uri": uri, form: {}}
-    if not local:
-        notes.append(
-            f"datasets[{number}] is {where} there: put its file where the address says, or on one machine "
-            f"give --seed {uri}=PATH."
-        )
-
-
 def _model(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    hub = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(value)) and not Path(str(value)).exists()
+    hub = re.fullmatch(ON_HUB, str(value)) and not Path(str(value)).exists()
     _put(spec, "model.uri", f"hf://{value}" if hub else f"file://{absolute(str(value))}")
 
 
 def _adapter(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
     _put(spec, "model.adapterUri", f"file://{absolute(str(value))}")
-
-
-def _datasets(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    entries = value if isinstance(value, list) else str(value).split(",")
-    forms = {"alpaca": "instruction", "completion": "text", "pretrain": "text"}
-    for number, entry in enumerate(entries):
-        part = entry if isinstance(entry, dict) else {"path": entry}
-        form = forms.get(str(part.get("type", "")), "chat")
-        _put_dataset(spec, number, str(part.get("path", "")).strip(), form, notes)
-        if tool == "llamafactory":
-            notes.append(f"datasets[{number}]: chat for sharegpt records, instruction for alpaca ones.")
-        for key in part.keys() - {"path", "type", "split", "ds_type", "chat_template"}:
-            notes.append(f"datasets[{number}].{key}: {part[key]} has no field of its own.")
 
 
 def _output(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
@@ -242,11 +216,6 @@ def _warmup_ratio(spec: dict[str, Any], value: Any, notes: list[str], tool: str)
     )
 
 
-def _limit(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    for dataset in spec.setdefault("datasets", [{}]):
-        dataset["limit"] = value
-
-
 def _remote_code(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
     if value is True:
         notes.append(
@@ -276,19 +245,20 @@ def _validation(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -
         _put(spec, "validation.ratio", value)
 
 
-_Special = Callable[[dict[str, Any], Any, list[str], str], None]
-_SPECIAL: Mapping[str, _Special] = {
+_SPECIAL: Mapping[str, Special] = {
     **{flag: _model for flag, to in FIELD_OF.items() if to == "model.uri"},
     **{flag: _adapter for flag, to in FIELD_OF.items() if to == "model.adapterUri"},
-    **{flag: _datasets for flag, to in FIELD_OF.items() if to == "datasets[0].uri"},
+    **{flag: put_datasets for flag, to in FIELD_OF.items() if to == "datasets[0].uri"},
     **{flag: _output for flag, to in FIELD_OF.items() if to == "output.uri"},
     **{flag: _scheduler for flag, to in FIELD_OF.items() if to == "training.lrScheduler"},
     **{flag: _optimizer for flag, to in FIELD_OF.items() if to == "training.optimizer"},
     **{flag: _target for flag, to in FIELD_OF.items() if to == "method.lora.targetModules"},
     **{flag: _validation for flag, to in FIELD_OF.items() if to == "validation.ratio"},
     **{flag: _attention for flag, to in FIELD_OF.items() if to == "model.attention"},
-    **{flag: _limit for flag, to in FIELD_OF.items() if to == "datasets[0].limit"},
-    "datasets": _datasets,
+    **{flag: of_dataset("config") for flag, to in FIELD_OF.items() if to == "datasets[0].config"},
+    **{flag: of_dataset("split") for flag, to in FIELD_OF.items() if to == "datasets[0].split"},
+    **{flag: put_limit for flag, to in FIELD_OF.items() if to == "datasets[0].limit"},
+    "datasets": put_datasets,
     "trust_remote_code": _remote_code,
     "warmup_ratio": _warmup_ratio,
     "deepspeed": _deepspeed,

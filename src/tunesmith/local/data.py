@@ -32,7 +32,7 @@ from tunesmith.data.prompts.articles import read_articles, read_laws
 from tunesmith.data.read import Item, ReadCounts, Reader, ReadResult
 from tunesmith.data.record import BadRecord, RecordProblem, RecordSkipped, Skipped
 from tunesmith.errors import UsageError
-from tunesmith.local.data_source import Source, say
+from tunesmith.local.data_source import COLUMNS, OF_HUB, Source, say
 from tunesmith.local.overrides import parse_override
 from tunesmith.tokens.conversation import Conversation, Document, Message
 
@@ -42,7 +42,7 @@ FORMATS = (
 LEARNED = FORMATS[:6]
 _READ_TWICE = ("userSimulation", "sampled")
 GUESSED_FROM = 20
-_BESIDE = ("limit", "systemPrompt")  # options of a dataset rather than of its format
+_BESIDE = ("limit", "systemPrompt", COLUMNS)  # options of a dataset rather than of its format
 _UNNAMED = "file:///unnamed"
 InputSpec = DatasetSpec | PromptsSpec | SeedsSpec
 
@@ -115,6 +115,8 @@ def _settings(name: str, asked: ReadOptions) -> InputSpec:
     beside: dict[str, Any] = {"encoding": asked.encoding}
     for text in asked.options:
         path, value = parse_override(text)
+        if path[0] in OF_HUB:
+            continue  # of the source, not of the format
         target = beside if path[0] in _BESIDE else block
         for part in path[:-1]:
             inner = target.setdefault(str(part), {})
@@ -130,6 +132,9 @@ def _settings(name: str, asked: ReadOptions) -> InputSpec:
         return _dataset(name, block, beside)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "rules":
+            field_name, said = first["ctx"]["broken"][0]
+            raise UsageError(f"--set {field_name}: {said}.") from None
         where = ".".join(str(part) for part in first["loc"] if part != name)
         unknown = first["type"] == "extra_forbidden"
         raise UsageError(
@@ -185,7 +190,7 @@ def _one_by_one(
         encoding=source.encoding,
         join=join or "line",
     )
-    for record in islice(records, limit):
+    for record in source.columns.renamed(islice(records, limit)):
         seen.tally.records += 1
         if isinstance(record, BadRecord):
             yield record
@@ -195,11 +200,11 @@ def _one_by_one(
             fields = Fields(record.value)
             contents = make(fields)
         except RecordProblem as problem:
-            yield BadRecord(record.place, problem.message)
+            yield BadRecord(record.place, source.columns.explained(problem.message))
         except RecordSkipped as skipped:
             yield Skipped(record.place, skipped.reason)
         except RecursionError:
             yield BadRecord(record.place, "the record is nested too deeply")
         else:
-            seen.tally.unread.add(fields.unread())
+            seen.tally.unread.add(source.columns.own_names(fields.unread(), record.value))
             yield from (Item(record.place, content, "", "") for content in contents)

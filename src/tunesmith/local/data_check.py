@@ -75,7 +75,7 @@ def check(
 ) -> int:
     """Reads everything and says what it is. Returns 0 when all of it can be used, else 2."""
     account, settings = CheckSummary(), None
-    with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
+    with opened(path, work_dir, Console(stderr=True), asked.encoding, asked.options) as source:
         name, dataset = dataset_of(asked, source, console)
         if model is not None and name not in LEARNED:
             raise UsageError(f"--model is for formats that are trained on; {name} is not.")

@@ -56,7 +56,7 @@ def convert(path: str, asked: ReadOptions, into: Into, work_dir: Path, console: 
     """Writes the file, or says why not and leaves nothing. Returns the exit code, 0 or 2."""
     target, out = _target(into.target), _out(into)
     account = _ConvertSummary()
-    with opened(path, work_dir, Console(stderr=True), asked.encoding) as source:
+    with opened(path, work_dir, Console(stderr=True), asked.encoding, asked.options) as source:
         name, dataset = dataset_of(asked, source, console)
         if name not in LEARNED or name == "text":
             raise UsageError(f"--from {name}: this format holds no conversations, so it cannot be converted.")
