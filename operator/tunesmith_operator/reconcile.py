@@ -160,13 +160,14 @@ class Reconciler:
         if backend is None:
             return missing_backend(self._settings.backend)
         kind = BACKENDS[Backend(backend)]
-        template = kind.template_of(runtime_of(job, self._settings.plan))
+        runtime = runtime_of(job, self._settings.plan)
+        template = kind.template_of(runtime)
         if template is None:
             return None
         body = await self._cluster.training_runtime(namespace, template)
         if body is None:
             return missing_runtime(template, self._settings.upgrade)
-        lacking = list(kind.unfit(body, job.spec))
+        lacking = list(kind.unfit(body, job.spec, runtime))
         return unfit_runtime(template, lacking) if lacking else None
 
     async def _carry_out(self, job: Job, observed: ObservedState, following: Decision) -> None:

@@ -22,6 +22,7 @@ from test_plan_runtimes import TEMPLATE  # noqa: E402
 from tunesmith.api.manifest import parse_document  # noqa: E402
 from tunesmith.names import Backend  # noqa: E402
 from tunesmith.plan.build import build  # noqa: E402
+from tunesmith.plan.runtimes import Runtime  # noqa: E402
 from tunesmith.plan.trainjob import unfit  # noqa: E402
 from tunesmith_operator.settings import read_settings  # noqa: E402
 
@@ -61,7 +62,7 @@ def test_pods_are_the_same_as_of_a_pytorchjob(runtime, kind):
 
 
 def test_it_fits_and_a_crd_takes_it(runtime):
-    assert list(unfit(runtime, parse_document(FINE_TUNE, "", 1).spec)) == []
+    assert list(unfit(runtime, parse_document(FINE_TUNE, "", 1).spec, Runtime("x"))) == []
     schema = of_real_crd("trainer.kubeflow.org_clustertrainingruntimes")
     assert valid(schema, runtime) == []
     body = {key: value for key, value in runtime.items() if key != "metadata"}
@@ -109,6 +110,34 @@ def test_a_runtime_with_a_pod_template_has_one_of_its_own(render):
     assert valid(schema, found) == []
     mine = {"runtimes": {"default": {"image": "b", "podTemplate": TEMPLATE, "trainingRuntime": "mine"}}}
     assert len(render(CREATED | mine)["ClusterTrainingRuntime"]) == 1
+
+
+def test_the_runtime_of_a_gang(render):
+    schema = of_real_crd("trainer.kubeflow.org_clustertrainingruntimes")
+    gangs = {
+        "big": {"scheduler": "volcano", "queue": "research"},
+        "small": {"scheduler": "coscheduling", "timeoutSeconds": 9, "schedulerName": "mine"},
+    }
+    values = CREATED | {
+        "runtimes": {name: {"image": "a", "gangScheduling": one} for name, one in gangs.items()}
+    }
+    objects = render(values)
+    found = {one["metadata"]["name"]: one for one in objects["ClusterTrainingRuntime"]}
+    decided = read_settings(environment(objects)).plan
+    policies = {"big": {"volcano": {}}, "small": {"coscheduling": {"scheduleTimeoutSeconds": 9}}}
+    for name, policy in policies.items():
+        runtime = found[decided.runtimes[name].training_runtime.name]
+        assert valid(schema, runtime) == []
+        assert runtime["spec"]["podGroupPolicy"] == policy
+        pod = trainer.replicated_job(runtime)["template"]["spec"]["template"]["spec"]
+        assert pod["schedulerName"] == decided.runtimes[name].gang.scheduler_name
+        job = parse_document(changed(FINE_TUNE, {"spec.runtime": name}), "", 1)
+        assert list(unfit(runtime, job.spec, decided.runtimes[name])) == []
+        plain = found["demo-tunesmith"]
+        assert "podGroupPolicy" in "".join(unfit(plain, job.spec, decided.runtimes[name]))
+    queue = {"scheduling.volcano.sh/queue-name": "research"}
+    assert found["demo-tunesmith-big"]["spec"]["template"]["metadata"]["annotations"] == queue
+    assert "podGroupPolicy" not in found["demo-tunesmith"]["spec"]
 
 
 def keyed(value):

@@ -3,9 +3,11 @@
 import copy
 
 import pytest
+from crd_schemas import of_real_crd
 from full_manifests import FULL
 from good_manifests import FINE_TUNE, changed
 from restricted import complaints
+from structural import unknown_fields, valid
 from tests.cases import each
 
 from tunesmith.api.manifest import parse_document
@@ -236,3 +238,69 @@ def test_merging_nothing_changes_nothing():
     assert merged(TEMPLATE, {}) == TEMPLATE
     assert merged(TEMPLATE, TEMPLATE) == TEMPLATE
     assert PlanSettings().copy_labels == ()
+
+
+GANG = {"scheduler": "volcano", "queue": "research"}
+
+
+def test_a_gang_of_pytorchjobs():
+    document = changed(FINE_TUNE, {"spec.resources.nodes": 4})
+    template = {"spec": {"priorityClassName": "batch"}}
+    spec = child(document, settings(gangScheduling=GANG, podTemplate=template))["spec"]
+    policy = {"minAvailable": 4, "queue": "research", "priorityClass": "batch", "scheduleTimeoutSeconds": 60}
+    assert spec["runPolicy"] == {"cleanPodPolicy": "Running", "schedulingPolicy": policy}
+    for replica in spec["pytorchReplicaSpecs"].values():
+        assert replica["template"]["spec"]["schedulerName"] == "volcano"
+    urgent = changed(document, {"spec.placement": {"priorityClassName": "urgent"}})
+    spec = child(urgent, settings(gangScheduling={"scheduler": "coscheduling", "timeoutSeconds": 9}))["spec"]
+    policy = {"minAvailable": 4, "priorityClass": "urgent", "scheduleTimeoutSeconds": 9}
+    assert spec["runPolicy"]["schedulingPolicy"] == policy
+    schedulers = [one["template"]["spec"]["schedulerName"] for one in spec["pytorchReplicaSpecs"].values()]
+    assert schedulers == ["scheduler-plugins-scheduler"] * 2
+    assert "schedulingPolicy" not in child(document)["spec"]["runPolicy"]
+
+
+def test_a_gang_of_trainjobs_is_the_runtimes():
+    spec = child(decided=settings(gangScheduling=GANG), backend=Backend.TRAIN_JOB)["spec"]
+    assert spec["runtimeRef"]["name"] == "tunesmith-default"
+    assert "schedulerName" not in str(spec)
+
+
+GANGS = {
+    "no scheduler": ({"queue": "a"}, "gangScheduling.scheduler must be one of volcano, coscheduling"),
+    "another": ({"scheduler": "yunikorn"}, "must be one of"),
+    "a queue of none": ({"scheduler": "coscheduling", "queue": "a"}, "queue is Volcano's"),
+    "unknown": ({**GANG, "minAvailable": 1}, "gangScheduling.minAvailable is unknown"),
+    "no time": ({**GANG, "timeoutSeconds": 0}, "timeoutSeconds must be a whole number above 0"),
+    "a name": ({**GANG, "schedulerName": 7}, "must be names"),
+}
+
+
+@each(("gang", "words"), GANGS.values(), ids=GANGS)
+def test_a_wrong_gang_is_named(gang, words):
+    with pytest.raises(ValueError) as caught:
+        settings(gangScheduling=gang)
+    assert words in str(caught.value)
+
+
+def test_a_gang_and_another_scheduler():
+    with pytest.raises(ValueError, match="schedulerName is not that of gangScheduling"):
+        settings(gangScheduling=GANG, podTemplate={"spec": {"schedulerName": "default"}})
+
+
+CRDS = {
+    Backend.PYTORCH_JOB: "kubeflow.org_pytorchjobs",
+    Backend.TRAIN_JOB: "trainer.kubeflow.org_trainjobs",
+}
+
+
+@pytest.mark.parametrize("backend", Backend)
+def test_the_real_crds_take_all_of_it(backend):
+    template = TEMPLATE | {"spec": TEMPLATE["spec"] | {"imagePullSecrets": [{"name": "mine"}]}}
+    decided = settings(podTemplate=template, gangScheduling=GANG, limitCpu=False)
+    schema = of_real_crd(CRDS[backend])
+    for document in FULL.values():
+        made = child(document, decided, backend=backend)
+        body = {key: value for key, value in made.items() if key != "metadata"}
+        assert valid(schema, body) == []
+        assert list(unknown_fields(schema, body)) == []

@@ -164,7 +164,7 @@ UNFIT = {
 def test_what_a_runtime_lacks(found, priority_class, words):
     placement = {"priorityClassName": priority_class} if priority_class else {}
     spec = parse_document(changed(FINE_TUNE, {"spec.placement": placement}), "", 0).spec
-    lacking = "; ".join(unfit(found, spec))
+    lacking = "; ".join(unfit(found, spec, Runtime("x")))
     assert (words in lacking) if words else lacking == ""
 
 

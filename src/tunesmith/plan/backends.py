@@ -28,7 +28,7 @@ class BackendKind:
     """Of a spec: the change that suspends or resumes."""
     template_of: Callable[[Runtime], TrainingRuntime | None] = lambda runtime: None
     """The object that has the pods' template, where that is another one."""
-    unfit: Callable[[Object, JobSpec], Iterator[str]] = lambda template, spec: iter(())
+    unfit: Callable[[Object, JobSpec, Runtime], Iterator[str]] = lambda *_: iter(())
     """What that object lacks of what pods need, in words."""
 
     @property

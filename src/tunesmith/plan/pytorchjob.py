@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.names import Backend
@@ -33,10 +34,23 @@ def pytorchjob(attempt: AttemptSpec) -> dict[str, Any]:
         "metadata": dict(attempt.metadata),
         "spec": {
             "nprocPerNode": str(processes_per_node(attempt.kind, attempt.spec)),
-            "runPolicy": {"cleanPodPolicy": "Running"},
+            "runPolicy": {"cleanPodPolicy": "Running", **_scheduling(attempt, template["spec"])},
             "pytorchReplicaSpecs": replicas,
         },
     }
+
+
+def _scheduling(attempt: AttemptSpec, pod: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the policy of a gang, which the training operator follows if started for that scheduler."""
+    gang = attempt.runtime.gang
+    if gang is None:
+        return {}
+    policy: dict[str, Any] = {"minAvailable": attempt.spec.resources.nodes}
+    if gang.queue:
+        policy["queue"] = gang.queue
+    if "priorityClassName" in pod:
+        policy["priorityClass"] = pod["priorityClassName"]
+    return {"schedulingPolicy": policy | {"scheduleTimeoutSeconds": gang.timeout_seconds}}
 
 
 def suspension(wanted: bool) -> dict[str, Any]:
@@ -46,6 +60,7 @@ def suspension(wanted: bool) -> dict[str, Any]:
 
 def read(body: Object) -> AttemptObject:
     """Return what a PyTorchJob says."""
+    is_gang = get(body, "spec", "runPolicy", "schedulingPolicy") is not None
     return attempt_object(
         body,
         Backend.PYTORCH_JOB,
@@ -53,4 +68,5 @@ def read(body: Object) -> AttemptObject:
         active=is_true(body, "Running"),
         success="Succeeded",
         pod_label=JOB_NAME,
+        sources=[f"PodGroup/{get(body, 'metadata', 'name')}"] if is_gang else [],
     )

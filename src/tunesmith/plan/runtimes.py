@@ -16,7 +16,10 @@ from tunesmith.names import CONTAINERS
 
 CLUSTER_TRAINING_RUNTIME = "ClusterTrainingRuntime"
 TRAINING_RUNTIME_KINDS = (CLUSTER_TRAINING_RUNTIME, "TrainingRuntime")
-_KEYS = ("image", "trainingRuntime", "podTemplate", "allowPrivileged", "limitCpu")
+VOLCANO = "volcano"
+# What each is called as a scheduler where it is installed as its documentation says.
+_SCHEDULERS = {VOLCANO: "volcano", "coscheduling": "scheduler-plugins-scheduler"}
+_KEYS = ("image", "trainingRuntime", "podTemplate", "allowPrivileged", "limitCpu", "gangScheduling")
 _TEMPLATE = ("metadata", "spec")
 _METADATA = ("labels", "annotations")
 _OF_PODS = (
@@ -89,6 +92,16 @@ class TrainingRuntime:
 
 
 @dataclass(frozen=True, slots=True)
+class GangScheduling:
+    """All pods of an attempt are scheduled together or not at all, by this scheduler."""
+
+    scheduler: str
+    scheduler_name: str
+    queue: str = ""
+    timeout_seconds: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """An image, and what the administrator has decided for its pods."""
 
@@ -97,6 +110,29 @@ class Runtime:
     pod_template: Mapping[str, Any] = field(default_factory=dict)
     allow_privileged: bool = False
     limit_cpu: bool = True
+    gang: GangScheduling | None = None
+
+
+def read_gang(value: Any, name: str) -> GangScheduling | None:
+    """Return what a runtime says of gang scheduling. Raises ValueError that names the field."""
+    if value is None:
+        return None
+    here = f"{name}.gangScheduling"
+    if not isinstance(value, Mapping) or value.get("scheduler") not in _SCHEDULERS:
+        raise ValueError(f"{here}.scheduler must be one of {', '.join(_SCHEDULERS)}")
+    _only(value, ("scheduler", "schedulerName", "queue", "timeoutSeconds"), here)
+    scheduler, queue = value["scheduler"], value.get("queue", "")
+    scheduler_name, timeout = (
+        value.get("schedulerName", _SCHEDULERS[scheduler]),
+        value.get("timeoutSeconds", 60),
+    )
+    if not isinstance(scheduler_name, str) or not isinstance(queue, str):
+        raise ValueError(f"{here}: schedulerName and queue must be names")
+    if queue and scheduler != VOLCANO:
+        raise ValueError(f"{here}.queue is Volcano's; {scheduler} has no queues")
+    if type(timeout) is not int or timeout < 1:
+        raise ValueError(f"{here}.timeoutSeconds must be a whole number above 0")
+    return GangScheduling(scheduler, scheduler_name, queue, timeout)
 
 
 def read_runtimes(values: Any, default: TrainingRuntime) -> dict[str, Runtime]:
@@ -120,9 +156,20 @@ def _read(name: str, value: Any, default: TrainingRuntime) -> Runtime:
     template, privileged = value.get("podTemplate", {}), _flag(value, "allowPrivileged", False, name)
     for where, problem in chain(_misshapen(template, ""), _problems(template, privileged)):
         raise ValueError(f"{name}.podTemplate{where} {problem}")
+    gang = read_gang(value.get("gangScheduling"), name)
+    if gang is not None:
+        template = _with_scheduler(template, gang, name)
     own = TrainingRuntime(f"{default.name}-{name}", default.kind) if template else default
     given = _training_runtime(value.get("trainingRuntime"), own, name)
-    return Runtime(value["image"], given, template, privileged, _flag(value, "limitCpu", True, name))
+    limit_cpu = _flag(value, "limitCpu", True, name)
+    return Runtime(value["image"], given, template, privileged, limit_cpu, gang)
+
+
+def _with_scheduler(template: Mapping[str, Any], gang: GangScheduling, name: str) -> dict[str, Any]:
+    pod = template.get("spec", {})
+    if pod.get("schedulerName", gang.scheduler_name) != gang.scheduler_name:
+        raise ValueError(f"{name}.podTemplate.spec.schedulerName is not that of gangScheduling")
+    return {**template, "spec": {**pod, "schedulerName": gang.scheduler_name}}
 
 
 def _flag(value: Mapping[str, Any], key: str, default: bool, name: str) -> bool:

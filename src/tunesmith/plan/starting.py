@@ -33,6 +33,7 @@ _TELLING = (
     "ErrImageNeverPull",
     "JobCreationFailed",
     "TrainJobResourcesCreationFailed",
+    "Unschedulable",
 )
 NO_CONTROLLER = {
     Backend.PYTORCH_JOB: (

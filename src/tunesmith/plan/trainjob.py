@@ -16,6 +16,7 @@ from tunesmith.names import Backend
 from tunesmith.plan.attempt_object import AttemptObject, attempt_object
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.pod_template import AttemptSpec, pod_template, processes_per_node
+from tunesmith.plan.runtimes import Runtime
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -104,7 +105,7 @@ _NEEDED: tuple[tuple[tuple[str, ...], Any], ...] = (
 )
 
 
-def unfit(runtime: Object, spec: JobSpec) -> Iterator[str]:
+def unfit(runtime: Object, spec: JobSpec, chosen: Runtime) -> Iterator[str]:
     """Yield what a training runtime lacks of what no TrainJob can add, in words.
 
     One that nobody may read is empty: only what a manifest asks of it is missed then.
@@ -113,8 +114,12 @@ def unfit(runtime: Object, spec: JobSpec) -> Iterator[str]:
     if wanted and wanted != found:
         sets = f"the runtime sets {found}" if found else "the runtime sets none"
         yield f"placement.priorityClassName is {wanted}, and {sets}, which a TrainJob cannot change"
-    if runtime:
-        yield from _lacking(runtime)
+    if not runtime:
+        return
+    yield from _lacking(runtime)
+    gang = chosen.gang
+    if gang is not None and get(runtime, "spec", "podGroupPolicy", gang.scheduler) is None:
+        yield f"podGroupPolicy.{gang.scheduler} is not set, and the runtime has gangScheduling"
 
 
 def _lacking(runtime: Object) -> Iterator[str]:
