@@ -38,7 +38,8 @@ test: $(VENV)/.dev ## everything CI runs
 
 # Without the engines, as `check` runs them, so that one that lacks its mark is found.
 test-light: $(VENV)/.dev
-	$(LIGHT) -n 1
+	$(LIGHT) -n 1 --cov --cov-report=
+	@echo "Lines that tests without engines run: $$($(BIN)/coverage report --format=total) %"
 
 # The longest first; every process with one thread.
 test-rest: $(VENV)/.dev .demo/model/config.json
