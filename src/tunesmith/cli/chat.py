@@ -9,32 +9,34 @@ import typer
 
 from tunesmith.cli.options import WorkDirectory, need, quiet_libraries
 
+PresetName = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help="A preset saved with the model, which training used; or none."),
+]
+Articles = Annotated[
+    str | None,
+    typer.Option("--articles", metavar="FILE", help="Articles for cases, instead of those of training."),
+]
+ChangedArticles = Annotated[
+    str | None,
+    typer.Option(
+        "--changed-articles", metavar="FILE", help="Changed articles for cases, if the law was changed."
+    ),
+]
+
 
 def chat(
     model: Annotated[
         str, typer.Option("--model", help="A model or adapter: a path, s3://…, file://… or hf://…")
     ],
     base: Annotated[str | None, typer.Option("--base", help="Base model of an adapter.")] = None,
-    as_: Annotated[
-        str | None,
-        typer.Option(
-            "--as", metavar="NAME", help="A preset saved with the model, which training used; or none."
-        ),
-    ] = None,
+    as_: PresetName = None,
     record: Annotated[
         str | None,
         typer.Option("--record", metavar="FILE", help="One record, for presets of users and of cases."),
     ] = None,
-    articles: Annotated[
-        str | None,
-        typer.Option("--articles", metavar="FILE", help="Articles for cases, instead of those of training."),
-    ] = None,
-    changed_articles: Annotated[
-        str | None,
-        typer.Option(
-            "--changed-articles", metavar="FILE", help="Changed articles for cases, if the law was changed."
-        ),
-    ] = None,
+    articles: Articles = None,
+    changed_articles: ChangedArticles = None,
     system: Annotated[str | None, typer.Option("--system", help="System message.")] = None,
     tools: Annotated[
         str | None,
