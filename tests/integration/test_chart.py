@@ -33,13 +33,16 @@ def chart(helm):
 
 @pytest.fixture
 def render(chart):
-    """Objects by kind, for a release `demo` in namespace `ops`; CRDs only if a test asks, for speed."""
+    """Objects by kind, for a release `demo` in namespace `ops`, without those of `helm test`.
+
+    CRDs only if a test asks, for speed.
+    """
 
     def objects(values=None):
         found = {}
         values = {"crds": {"enabled": False}} | (values or {})
         for path, text in sorted(chart.render(values, name="demo", namespace="ops").items()):
-            if not path.endswith("NOTES.txt"):
+            if not path.endswith("NOTES.txt") and "/tests/" not in path:
                 for document in filter(None, yaml.safe_load_all(text)):
                     found.setdefault(document["kind"], []).append(document)
         return found
@@ -75,6 +78,7 @@ def test_braces_in_a_crd_reach_the_cluster_as_they_are(helm, monkeypatch, tmp_pa
     name = f"{PLURALS[Kind.FINE_TUNE]}.{GROUP}"
     monkeypatch.setattr(crds, "crd_text", lambda kind: f"metadata:\n  name: {name}\nabout: '{text}'\n")
     path = tmp_path / "chart" / "templates" / "crd.yaml"
+    path.with_name("_helpers.tpl").write_text('{{ define "tunesmith.labels" }}a: b{{ end }}')
     path.write_text(crds.chart_text(Kind.FINE_TUNE))
     with helm.Chart.load(tmp_path / "chart") as chart:
         rendered = chart.render({"crds": {"enabled": True, "keep": True}}, name="x")
@@ -127,6 +131,7 @@ def test_crds_of_the_chart_are_those_of_the_folder(render):
             found = rendered[f"{PLURALS[kind]}.{GROUP}"]
             annotations = found["metadata"].pop("annotations", {})
             assert annotations == ({"helm.sh/resource-policy": "keep"} if keep else {})
+            assert found["metadata"].pop("labels")
             assert found == crds.crd(kind)
     assert "CustomResourceDefinition" not in render({"crds": {"enabled": False}})
 

@@ -16,10 +16,25 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "tunesmith.labels" -}}
 {{ include "tunesmith.selector" . }}
+{{ include "tunesmith.commonLabels" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* Those of every object and pod of the release. */}}
+{{- define "tunesmith.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: tunesmith
-app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Of `helm test`, whose pod no selector of the operator may match. */}}
+{{- define "tunesmith.testLabels" -}}
+app.kubernetes.io/name: tunesmith-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "tunesmith.commonLabels" . }}
+app.kubernetes.io/component: test
+app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "tunesmith.serviceAccount" -}}

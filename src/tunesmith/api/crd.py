@@ -136,9 +136,10 @@ def chart_text(kind: Kind) -> str:
     """Return it as a Helm template that can be disabled and is kept on uninstall."""
     name = f"  name: {PLURALS[kind]}.{GROUP}\n"
     keep = "{{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n{{- end }}\n"
+    labels = '  labels:\n    {{- include "tunesmith.labels" . | nindent 4 }}\n'
     # Helm would interpret two opening braces, so they are escaped.
     before, after = (part.replace("{{", '{{ "{{" }}') for part in crd_text(kind).split(name, 1))
-    return f"{{{{- if .Values.crds.enabled }}}}\n{before}{name}{keep}{after}{{{{- end }}}}\n"
+    return f"{{{{- if .Values.crds.enabled }}}}\n{before}{name}{labels}{keep}{after}{{{{- end }}}}\n"
 
 
 def write_crds(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key
 from tunesmith.api.rules import Rules
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.names import Backend
+from tunesmith.names import Backend, Kind
 from tunesmith.plan.backends import BACKENDS
 from tunesmith.plan.pod_template import AttemptSpec, secret_keys
 from tunesmith.plan.run import Run, resolve
@@ -45,6 +45,9 @@ class Plan:
     child: dict[str, Any]
 
 
+_COMPONENTS = {Kind.FINE_TUNE: "training", Kind.REJECTION_SAMPLE: "sampling", Kind.DIALOGUE_GEN: "dialogues"}
+
+
 def _copied(given: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in given.items() if any(fnmatchcase(key, one) for one in patterns)}
 
@@ -52,6 +55,10 @@ def _copied(given: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]
 def _metadata(job: Job, attempt: int, owner_uid: str | None, settings: PlanSettings) -> dict[str, Any]:
     labels = _copied(job.metadata.labels, settings.copy_labels) | {
         names.LABEL_NAME: "tunesmith",
+        names.LABEL_INSTANCE: job.name,
+        names.LABEL_VERSION: __version__.replace("+", "_"),
+        names.LABEL_COMPONENT: _COMPONENTS[job.kind],
+        names.LABEL_PART_OF: "tunesmith",
         names.LABEL_MANAGED_BY: "tunesmith-operator",
         names.LABEL_JOB: job.name,
         names.LABEL_KIND: str(job.kind),
