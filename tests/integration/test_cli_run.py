@@ -137,7 +137,7 @@ def test_an_unreachable_s3_for_seeds(home: Path, tiny_model: Path) -> None:
     assert ended.code == 1
     assert "Traceback" not in ended.text
     said = ended.text.splitlines()[-1]
-    assert said.startswith("tunesmith: Cannot look at s3://data/x.jsonl: no answer from "), said
+    assert said.startswith("tunesmith: Cannot look at s3://data/x.jsonl: no response from "), said
 
 
 def test_nothing_in_the_embedded_s3_is_explained(home: Path, tiny_model: Path) -> None:

@@ -288,7 +288,7 @@ def test_other_content_is_a_conflict_and_changes_nothing(store: Store, tmp_path:
     files = make_tree(tmp_path / "in")
     publish(store, "out", tmp_path / "in")
     (tmp_path / "in" / "a.txt").write_bytes(b"changed")
-    with pytest.raises(OutputConflictError, match="out holds the finished result of something else"):
+    with pytest.raises(OutputConflictError, match="out has the finished result of something else"):
         publish(store, "out", tmp_path / "in")
     with pytest.raises(OutputConflictError):
         publish_manifest(store, "out", [], {})
@@ -512,7 +512,7 @@ def test_a_broken_stream_is_resumed_where_it_broke(proxied: tuple[S3Store, Fault
 
 
 LASTING = {
-    "500": (Answer(500, "InternalError"), StorageTemporaryError, "failed again and again .*500"),
+    "500": (Answer(500, "InternalError"), StorageTemporaryError, "failed repeatedly .*500"),
     "503 SlowDown": (Answer(503, "SlowDown"), StorageTemporaryError, "SlowDown"),
     "truncated": (Cut(0, reset=False), CorruptObjectError, "ends after 0 of 300000"),
     "403": (Answer(403, "AccessDenied"), StoragePermanentError, "access denied.*AWS_ACCESS_KEY_ID"),
@@ -654,7 +654,7 @@ def test_an_unreachable_server_is_named(cloud: EmbeddedS3) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(StorageTemporaryError, match=f"no answer from {url}.*AWS_ENDPOINT_URL"):
+        with pytest.raises(StorageTemporaryError, match=f"no response from {url}.*AWS_ENDPOINT_URL"):
             quick_store(url).read("x")
 
 

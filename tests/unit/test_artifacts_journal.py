@@ -333,7 +333,7 @@ def test_only_the_last_file_can_be_torn(opened, tmp_path):
     journal.close()
     path = tmp_path / "disk" / "00000000.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CorruptObjectError, match="it was complete once"):
+    with pytest.raises(CorruptObjectError, match="it had been complete"):
         opened()
 
 

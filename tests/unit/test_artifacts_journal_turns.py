@@ -174,7 +174,7 @@ def test_two_processes_as_one_pod_never_mix(store, pod, tmp_path):
     one.append("a", {})
     two.append("b", {})
     one.send()
-    with pytest.raises(StoppedError, match="Another process writes"):
+    with pytest.raises(StoppedError, match="Another process also writes"):
         two.send()
     assert keys_of(store, epoch, tmp_path) == {"a"}
 
@@ -211,7 +211,7 @@ def test_a_damaged_commit_is_named(store, pod, data):
     journal.append("a", {})
     journal.send()
     store.put(f"{epoch.root}parts/0001/pod-0/00000000.json", data)
-    with pytest.raises(CorruptObjectError, match=r"0001/pod-0/00000000\.json is no commit"):
+    with pytest.raises(CorruptObjectError, match=r"0001/pod-0/00000000\.json is not a commit"):
         pod(2)
 
 

@@ -248,7 +248,7 @@ def test_the_rules_hold_for_data_sets(world, monkeypatch):
 
     fields = {"config": "long"}
     allow(["hf://datasets/other"], world.url)
-    with pytest.raises(PermanentError, match="The address hf://datasets/org/set is not among those"):
+    with pytest.raises(PermanentError, match="may not open the address hf://datasets/org/set"):
         world.found(fields=fields)
     allow(["hf://datasets/org/set"], "https://hub.example")
     with pytest.raises(PermanentError, match="The endpoint http://127"):

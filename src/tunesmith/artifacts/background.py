@@ -1,8 +1,8 @@
-"""Work with the storage in a thread of its own, while training goes on.
+"""Background work with the storage, in its own thread, while training continues.
 
-The storage's client has tried again already when an error comes here (about a minute); what waiting can mend
-is begun anew after a growing pause, for as long as somebody still wants it. A full disk of this machine is
-nothing that waiting mends: the work ends, and so can what needs it.
+The storage's client has already retried for about a minute when an error arrives here; temporary errors are
+retried with backoff for as long as the work is wanted. A full disk of this machine is not temporary: the work
+ends, and so can what needs it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 WAITED_FOR_PAUSE = 5.0
 """Longest pause while somebody waits for the work, in seconds."""
 WAITED_OUT = (StorageTemporaryError, CorruptObjectError)
-"""What is tried again; the full disk of a folder that is the storage is a StorageTemporaryError."""
+"""Errors that are retried; a full disk under a folder that is the storage is a StorageTemporaryError."""
 OnTrouble = Callable[[TunesmithError | None], None]
-"""Told why work could not be done, and None when it goes on."""
+"""Called with the error of failed work, and with None when it continues."""
 
 
 def ignore_trouble(error: TunesmithError | None) -> None:
-    """An `OnTrouble` where nobody listens."""
+    """Do nothing: an `OnTrouble` without a listener."""
 
 
 def pause_after(tries: int, pauses: Sequence[float], most: float) -> float:
-    """Return the pause in seconds after so many failures before this one."""
+    """Return the pause in seconds after that many earlier failures."""
     return min(pauses[min(tries, len(pauses) - 1)], most)
 
 
 class RetryingTask:
-    """Work that has begun. `work` is given the task; begun anew, it goes on with what is left to do.
+    """Started work. `work` gets the task; when retried, it resumes with what is left to do.
 
-    `changed` is set when the work ends or is in trouble; who waits for it clears it. `tell` hears of trouble.
+    `changed` is set when the work ends or has trouble; the waiter clears it. `tell` gets troubles.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class RetryingTask:
         tell: OnTrouble = ignore_trouble,
     ) -> None:
         self.trouble: TemporaryError | None = None
-        """Why the last try failed; None since something went well."""
+        """Error of the last try; None after a success."""
         self.error: TunesmithError | None = None
-        """What ended the work for good."""
+        """The error that ended the work for good."""
         self._name, self._work, self._changed, self._pauses, self._tell = name, work, changed, pauses, tell
         self._done, self._awake, self._cancelled = threading.Event(), threading.Event(), threading.Event()
         self._waited_for, self._tries = False, 0
@@ -60,27 +60,27 @@ class RetryingTask:
 
     @property
     def done(self) -> bool:
-        """Whether the work has come to its end, good or bad."""
+        """Return whether the work has ended, successfully or not."""
         return self._done.is_set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody wants it any more: the work begins nothing new then."""
+        """Return whether the work was cancelled: it then starts nothing new."""
         return self._cancelled.is_set()
 
     def progressed(self) -> None:
-        """Called by the work: the storage answers."""
+        """Record that the storage responds; called by the work."""
         self._set_trouble(None)
         self._tries = 0
 
     def expedite(self) -> None:
-        """Somebody waits: try again now, and more often from now on."""
+        """Retry now, and more often from now on, since somebody waits."""
         if not self._waited_for:
             self._waited_for = True
             self._awake.set()
 
     def cancel(self) -> None:
-        """Nobody wants it any more. A request under way is not waited for."""
+        """Cancel the work, without waiting for a pending request."""
         self._cancelled.set()
         self._awake.set()
 
@@ -92,7 +92,7 @@ class RetryingTask:
             self.error = error
         except OSError as error:
             self.error = local_files.explain(error, "use", Path(error.filename or "the disk"))
-        except BaseException as error:  # the edge of a thread: told to the one that waits
+        except BaseException as error:  # the edge of a thread: passed to the waiter
             if not self.cancelled:
                 log.exception("%s failed.", self._name)
             self.error = TunesmithError(f"{self._name}: {type(error).__name__}: {error}")
@@ -102,7 +102,7 @@ class RetryingTask:
             self._changed.set()
 
     def _try(self) -> bool:
-        """Whether the work is over."""
+        """Run the work once; return whether it is over."""
         try:
             self._work(self)
         except WAITED_OUT as error:
@@ -118,7 +118,7 @@ class RetryingTask:
     def _rest(self) -> None:
         pause = pause_after(self._tries, self._pauses, WAITED_FOR_PAUSE if self._waited_for else math.inf)
         self._tries += 1
-        log.warning("%s: %s It is tried again in %g s.", self._name, self.trouble, pause)
+        log.warning("%s: %s Retrying in %g s.", self._name, self.trouble, pause)
         self._changed.set()
         self._awake.wait(pause)
         self._awake.clear()

@@ -1,6 +1,6 @@
-"""Checkpoints as places below an output: how they are named, and which of them are published.
+"""Checkpoints below an output: their names, and which of them are published.
 
-A checkpoint is finished by a manifest of its own. Does not depend on what is in it.
+A checkpoint is complete if it has a manifest. Does not depend on its content.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A folder as a store: the same promises as S3, kept with temporary files, fsync and rename.
+"""A folder as a store: the same guarantees as S3, by temporary files, fsync and rename.
 
-Keys cannot leave the root: `..` is refused, and so is a linked folder that leads out of it. A link to a
+Keys cannot leave the root: `..` is rejected, and so is a linked folder outside of it. A link to a
 single file is followed when read (Hugging Face's cache is made of them).
 """
 
@@ -21,14 +21,14 @@ from tunesmith.errors import StoragePermanentError, StorageTemporaryError, Tempo
 
 
 class FolderStore:
-    """See `store.Store`. `uri` is a file:// URI; the folder is made by the first write."""
+    """See `store.Store`. `uri` is a file:// URI; the folder is created by the first write."""
 
     def __init__(self, location: FolderLocation) -> None:
         self.uri = location.uri
         self._root = location.path
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every object whose key begins with `prefix`."""
+        """Yield every object whose key begins with `prefix`."""
         check_prefix(prefix)
         base, _, _ = prefix.rpartition("/")
         found = []
@@ -42,17 +42,17 @@ class FolderStore:
         return iter(sorted(found, key=lambda entry: entry.key))
 
     def size(self, key: str) -> int | None:
-        """Bytes of the file, None when there is none."""
+        """Return the bytes of the file, None if there is none."""
         path = self._path(key)
         with explained("look at", path):
             return _size(path)
 
     def exists(self, key: str) -> bool:
-        """True when there is a file of this key."""
+        """Return whether there is a file of this key."""
         return self.size(key) is not None
 
     def version(self, key: str) -> str:
-        """BLAKE2b of the file's bytes."""
+        """Return the BLAKE2b of the file's bytes."""
         path = self._path(key)
         with explained("read", path), path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()
@@ -64,13 +64,13 @@ class FolderStore:
             return path.open("rb")
 
     def read(self, key: str) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         path = self._path(key)
         with explained("read", path):
             return path.read_bytes()
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        """Write a file; with `if_absent`, False when there is one."""
+        """Write a file; with `if_absent`, return False if there is one."""
         path = self._path(key)
         with explained("write", path, StorageTemporaryError):
             if if_absent and path.exists():
@@ -95,7 +95,7 @@ class FolderStore:
             _copy(source, path, progress, TemporaryError)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove files, and the folders that are empty then."""
+        """Remove files, and folders that become empty."""
         for key in keys:
             path = self._path(key)
             with explained("delete", path):
@@ -106,7 +106,7 @@ class FolderStore:
                 self._remove_empty_parents(path)
 
     def _remove_empty_parents(self, path: Path) -> None:
-        # S3 has no folders: what holds nothing must not be there.
+        # S3 has no folders: empty ones must not exist.
         for parent in path.parents:
             if parent == self._root or not parent.is_relative_to(self._root):
                 return
@@ -119,14 +119,14 @@ class FolderStore:
         path = self._root / check_key(key)
         if not path.parent.resolve().is_relative_to(self._root.resolve()):
             raise StoragePermanentError(
-                f"{path} leads out of {self._root} by a symbolic link. Put the files there themselves."
+                f"{path} is a symbolic link out of {self._root}. Put the files themselves there."
             )
         check_path(path)
         return path
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of the file behind `path`; None when there is none, or something else than a file."""
+    """Return the bytes of the file behind `path`; None if there is none, or it is not a file."""
     try:
         return path.stat().st_size if path.is_file() else None
     except (FileNotFoundError, NotADirectoryError):

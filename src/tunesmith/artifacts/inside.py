@@ -1,6 +1,6 @@
-"""Which hosts are of the inside: this machine, its network, the cluster, and the cloud's own services.
+"""Detect internal hosts: this machine, its network, the cluster, and the cloud's own services.
 
-Decided by the addresses that a name has, however it or an address is written. Knows no rules.
+Decided by a name's addresses, however it or an address is written. Does not depend on rules.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 _TRANSLATED = IPv6Network("64:ff9b::/96")
-"""Addresses of IPv4 as a translating network (NAT64, RFC 6052) writes them."""
+"""IPv4 addresses as translated by NAT64 (RFC 6052)."""
 _UNICAST = IPv6Network("2000::/3")
-"""The addresses of IPv6 that are given out for the public internet (RFC 4291)."""
+"""IPv6 addresses assigned to the public internet (RFC 4291)."""
 _NAMES = (".local", ".localhost", ".internal", ".svc", ".home.arpa")
 
 
 def is_inside(host: str) -> bool:
-    """Whether a host's name or any of its addresses is not of the public internet.
+    """Return whether a host's name or any of its addresses is not on the public internet.
 
-    A name that has no address here cannot be connected to from here either; what a proxy makes of it is the
-    proxy's affair.
+    A name without an address here cannot be reached from here either; how a proxy resolves it is up to the
+    proxy.
     """
     name = host.rstrip(".").lower()
     if ("." not in name and ":" not in name) or name.endswith(_NAMES):

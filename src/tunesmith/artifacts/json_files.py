@@ -1,4 +1,4 @@
-"""JSON files of an output, written whole: lists and lines that every reader accepts."""
+"""JSON files of an output, written atomically: lists and lines that every reader accepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 
 class JsonList:
-    """A JSON list with one value a line, so that two versions of a file can be compared."""
+    """A JSON list with one value per line, so that versions of a file can be compared."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._separator = file, b"[\n"
@@ -26,7 +26,7 @@ class JsonList:
         self._separator = b",\n"
 
     def end(self) -> None:
-        """Nothing comes after."""
+        """End the list."""
         self._file.write(b"[]\n" if self._separator == b"[\n" else b"\n]\n")
 
 
@@ -36,7 +36,7 @@ def json_line(value: Mapping[str, Any]) -> bytes:
 
 
 def as_json(value: Mapping[str, Any]) -> bytes:
-    """Return JSON on one line; halves of surrogate pairs, as a broken reply has them, become U+FFFD."""
+    """Return JSON on one line; lone surrogates, as in invalid replies, become U+FFFD."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:
         return text.encode()

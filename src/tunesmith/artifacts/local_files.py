@@ -1,4 +1,4 @@
-"""Local files done safely: written whole or not at all, hashed, listed; what OSError means to a person."""
+"""Safe local files: atomic writes, hashes, lists, and readable messages for OSError."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def explain(
 ) -> TunesmithError:
     """Turn an OSError into ours. `operation` is a verb: "read", "write", "list", "delete".
 
-    A full disk becomes a `full` with Reason.DISK_FULL: where the path is in a folder that is the storage, a
-    StorageTemporaryError, which is waited out.
+    A full disk becomes a `full` with Reason.DISK_FULL: if the path is in a folder that is the storage, a
+    StorageTemporaryError, which is retried.
     """
     if error.errno in _NO_SPACE:
         return full(
-            f"The disk is full: cannot {operation} {path}. Make room in {path.parent}{_cure(full)}.",
+            f"The disk is full: cannot {operation} {path}. Free space in {path.parent}{_cure(full)}.",
             reason=Reason.DISK_FULL,
         )
     if error.errno in _NOT_THERE:
@@ -46,12 +46,12 @@ def explain(
 
 
 def _cure(full: type[TemporaryError]) -> str:
-    return "" if full is StorageTemporaryError else ", or give the job a larger resources.scratch.size"
+    return "" if full is StorageTemporaryError else ", or set a larger resources.scratch.size"
 
 
 @contextmanager
 def explained(operation: str, path: Path, full: type[TemporaryError] = TemporaryError) -> Iterator[None]:
-    """Raise what `explain` makes of an OSError inside."""
+    """Raise what `explain` returns for an OSError inside."""
     try:
         yield
     except OSError as error:
@@ -59,13 +59,13 @@ def explained(operation: str, path: Path, full: type[TemporaryError] = Temporary
 
 
 def temp_sibling(path: Path) -> Path:
-    """A new name beside `path`, on the same file system, that no listing shows."""
+    """Return a new name beside `path`, on the same file system, that no listing shows."""
     return path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
 
 
 @contextmanager
 def finished_temp(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path` for the caller to fill and move; gone afterwards if still there."""
+    """Yield a temporary sibling of `path` to fill and move; deleted afterwards if it still exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = temp_sibling(path)
     try:
@@ -94,7 +94,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the file system can."""
+    """Make renames in a folder survive a power cut, if the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -106,16 +106,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace(temp: Path, path: Path) -> None:
-    """Move a finished temporary file to its name, over what is there."""
+    """Move a finished temporary file to its name, over an existing one."""
     temp.replace(path)
     sync_folder(path.parent)
 
 
 def link_new(temp: Path, path: Path) -> bool:
-    """Give a finished temporary file its name; False when something has that name.
+    """Give a finished temporary file its name; return False if the name exists.
 
-    Atomic by a hard link. On file systems without them: check, then rename (one owner, as S3 stores
-    without conditional writes need).
+    Atomic by a hard link. On file systems without them: check, then rename (one owner, as for S3 stores
+    without conditional writes).
     """
     try:
         path.hardlink_to(temp)
@@ -132,7 +132,7 @@ def link_new(temp: Path, path: Path) -> bool:
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every finished file below `root` as (relative key, path). Linked folders are not entered."""
+    """Yield every finished file below `root` as (relative key, path). Linked folders are not entered."""
     for folder, subfolders, names in os.walk(root, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(TEMP_PREFIX)]
         for name in names:
@@ -142,13 +142,13 @@ def walk_files(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _raise(error: OSError) -> None:
-    # os.walk drops errors by default; a folder that vanished meanwhile is the only harmless one.
+    # os.walk drops errors by default; a folder that was deleted meanwhile is the only harmless one.
     if error.errno not in _NOT_THERE:
         raise error
 
 
 def sha256_of(path: Path) -> tuple[int, str]:
-    """(bytes, hexadecimal SHA-256) of a local file."""
+    """Return (bytes, hexadecimal SHA-256) of a local file."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

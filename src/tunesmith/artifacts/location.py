@@ -1,7 +1,7 @@
-"""Where things are stored: splitting URIs, checking keys. Pure; knows no file system and no S3.
+"""Storage locations: split URIs, check keys. Pure; does not depend on file systems and S3.
 
 A key is relative to a store's root: segments joined by `/`, none of them empty, `.` or `..`, no control
-characters. What passes here can neither leave the root nor mean two things in a folder and in S3.
+characters. A valid key can neither leave the root nor mean different things in a folder and in S3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from tunesmith.errors import UsageError
 
-# Names of files being written. Never listed, never accepted in a key.
+# Prefix of files being written. Never listed, never accepted in a key.
 TEMP_PREFIX = ".tunesmith-tmp-"
 
 S3_SCHEME = "s3://"
@@ -35,13 +35,13 @@ class S3Location:
 
 @dataclass(frozen=True, slots=True)
 class FolderLocation:
-    """An absolute path; nothing needs to be there."""
+    """An absolute path, which need not exist."""
 
     path: Path
 
     @property
     def uri(self) -> str:
-        """The `file://` URI, percent-encoded."""
+        """Return the `file://` URI, percent-encoded."""
         return self.path.as_uri()
 
 
@@ -54,8 +54,7 @@ def split_uri(uri: str) -> S3Location | FolderLocation:
     scheme, found, _ = uri.partition("://")
     if found and scheme.isalnum():
         raise UsageError(
-            f"{uri!r} begins with {scheme}://, which is not supported. "
-            "Use s3://bucket/prefix, file:///folder or a path."
+            f"{scheme}:// in {uri!r} is not supported. Use s3://bucket/prefix, file:///folder or a path."
         )
     if not uri.strip() or has_control_character(uri):
         raise UsageError(f"{uri!r} is not a location. Use s3://bucket/prefix, file:///folder or a path.")
@@ -65,7 +64,7 @@ def split_uri(uri: str) -> S3Location | FolderLocation:
 def _split_s3(uri: str) -> S3Location:
     bucket, _, rest = uri.removeprefix(S3_SCHEME).partition("/")
     if not bucket or not all(c.isascii() and (c.isalnum() or c in ".-_") for c in bucket):
-        raise UsageError(f"{uri!r} names no bucket. Write s3://bucket or s3://bucket/prefix.")
+        raise UsageError(f"{uri!r} has no bucket. Write s3://bucket or s3://bucket/prefix.")
     prefix = rest.removesuffix("/")
     if prefix:
         check_key(prefix, what=f"the prefix of {uri!r}")
@@ -78,7 +77,7 @@ def _file_path(uri: str) -> str:
         raise UsageError(f"{uri!r} is not a usable file URI. Write file:///absolute/path, or the path alone.")
     path = unquote(path)
     if has_control_character(path):
-        raise UsageError(f"{uri!r} holds a control character.")
+        raise UsageError(f"{uri!r} contains a control character.")
     return path
 
 
@@ -87,12 +86,12 @@ def _absolute(path: str) -> Path:
 
 
 def has_control_character(text: str) -> bool:
-    """True for C0, DEL, C1 and for what UTF-8 cannot hold (lone surrogates)."""
+    """Return True for C0, DEL, C1 and for what UTF-8 cannot encode (lone surrogates)."""
     return any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def check_key(key: str, what: str = "") -> str:
-    """Return `key` when it is a safe key; else raise UsageError saying what is wrong with it."""
+    """Return `key` if it is a safe key; else raise UsageError with the reason."""
     problem = _problem(key)
     if problem:
         raise UsageError(f"{what or f'the key {key!r}'} cannot be used: {problem}.")
@@ -100,7 +99,7 @@ def check_key(key: str, what: str = "") -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Like `check_key`, but the last segment may be empty or cut short: this is a prefix of keys."""
+    """Check a prefix of keys, whose last segment may be empty or incomplete."""
     if prefix:
         check_key(prefix + "x" if prefix.endswith("/") else prefix, what=f"the prefix {prefix!r}")
     return prefix
@@ -109,33 +108,33 @@ def check_prefix(prefix: str) -> str:
 def _problem(key: str) -> str:
     segments = key.split("/")
     if "" in segments:
-        return "it is empty, begins or ends with '/', or holds '//'"
+        return "it is empty, begins or ends with '/', or contains '//'"
     if "." in segments or ".." in segments:
-        return "it holds a segment '.' or '..'"
+        return "it contains a segment '.' or '..'"
     if has_control_character(key):
-        return "it holds a control character"
+        return "it contains a control character"
     if any(segment.startswith(TEMP_PREFIX) for segment in segments):
-        return f"names beginning with {TEMP_PREFIX} are kept for unfinished files"
+        return f"names beginning with {TEMP_PREFIX} are reserved for unfinished files"
     if len(key.encode()) > 1024:
         return "it is longer than 1024 bytes"
     return ""
 
 
 def join_key(prefix: str, key: str) -> str:
-    """`prefix/key`, or `key` when the prefix is empty."""
+    """Return `prefix/key`, or `key` if the prefix is empty."""
     return f"{prefix}/{key}" if prefix else key
 
 
 def folder_prefix(prefix: str) -> str:
-    """What the keys below `prefix` begin with: `prefix/`, or nothing for the root."""
+    """Return the common prefix of keys below `prefix`: `prefix/`, or "" for the root."""
     return f"{prefix}/" if prefix else ""
 
 
 def is_temporary(key: str) -> bool:
-    """True for the key of an unfinished file."""
+    """Return whether this is the key of an unfinished file."""
     return any(segment.startswith(TEMP_PREFIX) for segment in key.split("/"))
 
 
 def is_hidden(key: str) -> bool:
-    """True when the last segment begins with `.` or `_`, as `_SUCCESS` and `.DS_Store` do."""
+    """Return whether the last segment begins with `.` or `_`, as `_SUCCESS` and `.DS_Store` do."""
     return PurePosixPath(key).name.startswith((".", "_"))

@@ -1,4 +1,4 @@
-"""The manifest that makes an output finished: its JSON, and nothing of how it is stored."""
+"""The JSON of the manifest that makes an output finished. Does not depend on storage."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Manifest:
 
 
 def encode(files: Iterable[FileInfo], extra: Mapping[str, Any]) -> bytes:
-    """Canonical JSON: the same files and fields give the same bytes, whatever their order."""
+    """Return canonical JSON: the same files and fields give the same bytes, whatever their order."""
     clash = _OWN_FIELDS & set(extra)
     if clash:
-        raise UsageError(f"A manifest's extra fields cannot be called {', '.join(sorted(clash))}.")
+        raise UsageError(f"A manifest's extra fields cannot be named {', '.join(sorted(clash))}.")
     ordered = sorted(files, key=lambda file: file.key)
     keys = [check_key(file.key) for file in ordered]
     twice = {key for key, following in pairwise(keys) if key == following}
@@ -48,12 +48,12 @@ def _entry(file: FileInfo) -> dict[str, Any]:
 
 
 def digest_of(data: bytes) -> str:
-    """Hexadecimal SHA-256 of a manifest's bytes."""
+    """Return the hexadecimal SHA-256 of a manifest's bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def decode(data: bytes, where: str) -> Manifest:
-    """Read a manifest found at `where`; CorruptObjectError when it is none."""
+    """Parse the manifest found at `where`. Raises CorruptObjectError if it is invalid."""
     try:
         value = json.loads(data)
     except ValueError as error:
@@ -64,7 +64,7 @@ def decode(data: bytes, where: str) -> Manifest:
     if version != VERSION:
         if isinstance(version, int) and version > VERSION:
             raise StoragePermanentError(
-                f"{where} was written by a newer Tunesmith (version {version}). Update."
+                f"{where} was written by a newer Tunesmith (version {version}). Update Tunesmith."
             )
         raise CorruptObjectError(f"{where} is not a manifest: its version is {version!r}.")
     files = tuple(_file(item, where) for item in value["files"])
@@ -83,4 +83,4 @@ def _file(item: Any, where: str) -> FileInfo:
                     return FileInfo(check_key(key), size, sha256, check_key(at) if at else "")
                 except UsageError as error:
                     raise CorruptObjectError(f"{where} is not a manifest: {error}") from error
-    raise CorruptObjectError(f"{where} is not a manifest: {str(item)[:200]!r} is no entry of a file.")
+    raise CorruptObjectError(f"{where} is not a manifest: {str(item)[:200]!r} is not a file entry.")

@@ -1,4 +1,4 @@
-"""Open the store that an address names, and find the files it means. Imports boto3 for S3 only."""
+"""Open the store of an address, and find its files. Imports boto3 only for S3."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunesmith.errors import StoragePermanentError
 
 
 def open_store(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> Store:
-    """Open `s3://bucket/prefix`, `file:///folder` or a path. Nothing needs to be there or is contacted.
+    """Open `s3://bucket/prefix`, `file:///folder` or a path. It need not exist, and nothing is contacted.
 
     Raises PermanentError for what this process may not open (`opening`).
     """
@@ -33,10 +33,10 @@ def open_store(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> Store:
 
 
 def find_files(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> tuple[Store, list[Entry]]:
-    """Find the file or files a URI means, in the order of their keys.
+    """Find the file or files of a URI, in the order of their keys.
 
     A file: the store of its parent, and it. A folder or prefix: the store of it, and everything below it
-    but files whose name begins with `.` or `_`. Nothing there: StoragePermanentError.
+    except files whose name begins with `.` or `_`. Raises StoragePermanentError if there is nothing.
     """
     alone = None if uri.endswith("/") else _find_one(uri, options)
     if alone:
@@ -70,7 +70,7 @@ def commit_of(store: ReadableStore) -> str:
 
 
 def check_exists(uri: str, options: StorageOptions = FROM_ENVIRONMENT) -> None:
-    """Raise StoragePermanentError where `find_files` would; looks no further than the first file."""
+    """Raise StoragePermanentError if `find_files` would; stops at the first file."""
     if not uri.endswith("/") and _find_one(uri, options):
         return
     hidden = 0

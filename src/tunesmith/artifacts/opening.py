@@ -1,7 +1,7 @@
-"""The one way to everything that is opened by its address, and the rules of this process for it.
+"""Check every address that this process opens against its rules.
 
-The rules come with the environment, so that every process of a job has them, whoever starts it. Without the
-variable it is a user's own machine.
+The rules are in the environment, so that every process of a job has them, whoever starts it. Without the
+variable, those of a user's own machine apply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunesmith.names import Reason
 
 
 def rules() -> Rules:
-    """What this process may open."""
+    """Return what this process may open."""
     text = os.environ.get(names.ENV_RULES)
     return _read(text) if text else MACHINE
 
@@ -33,7 +33,7 @@ def _read(text: str) -> Rules:
 
 
 def locate(uri: str) -> S3Location | FolderLocation:
-    """Where an address of data leads, if this process may open it. Raises PermanentError, UsageError."""
+    """Return the location of a data address, if it may be opened. Raises PermanentError, UsageError."""
     location = split_uri(uri)
     if isinstance(location, FolderLocation):
         check_path(location.path)
@@ -43,13 +43,13 @@ def locate(uri: str) -> S3Location | FolderLocation:
 
 
 def check_address(uri: str) -> None:
-    """Raise PermanentError for an address of S3 or of a hub that may not be opened."""
+    """Raise PermanentError for an address of S3 or a hub that may not be opened."""
     if not rules().allow_uri(uri):
-        raise _refused(f"The address {uri} is not among those that this job may open")
+        raise _refused(f"This job may not open the address {uri}")
 
 
 def check_path(path: Path) -> None:
-    """Raise PermanentError for a file that may not be opened, wherever its links lead."""
+    """Raise PermanentError for a file that may not be opened, links followed."""
     allowed = rules()
     scratch = Path(os.environ.get(names.ENV_SCRATCH, names.SCRATCH_DIR))
     if allowed.allow_path(str(path.absolute()), os.path.realpath):
@@ -58,50 +58,48 @@ def check_path(path: Path) -> None:
         return
     if allowed.own_files:
         raise _refused(
-            f"The file {path} is in or leads to {', '.join(NEVER)}, whose files are never read as data"
+            f"The file {path} is in or links to {', '.join(NEVER)}, whose files are never read as data"
         )
-    raise _refused(
-        f"The file {path} is not below a folder that this job may open; files need a rule of their own"
-    )
+    raise _refused(f"This job may not open the file {path}; files need a rule with their folder")
 
 
 def check_lead(path: Path) -> None:
-    """Raise PermanentError for a path that was found in a file, if a file is there that may not be opened.
+    """Raise PermanentError for a path found in a file, if it is an existing file that may not be opened.
 
-    Where files come and go with processes, none needs to be there.
+    In folders like /proc, whose files come and go, it need not exist.
     """
     if os.path.exists(path) or is_never(str(path)):  # noqa: PTH110 - a path may be any text
         check_path(path)
 
 
 def check_endpoint(url: str, default_of: str = "") -> None:
-    """Raise PermanentError for a server that may not be talked to; `default_of` is a field that is absent.
+    """Raise PermanentError for a server that may not be contacted; `default_of` is an absent field.
 
-    A default that the environment sets needs no check: in a pod that is the administrator's.
+    A default set by the environment needs no check: in a pod it is the administrator's.
     """
     if not rules().allow_endpoint(url):
-        why = f", which {default_of} is by default," if default_of else ""
-        raise _refused(f"The endpoint {url}{why} is not among those that this job may talk to")
+        why = f" (the default of {default_of})" if default_of else ""
+        raise _refused(f"This job may not use the endpoint {url}{why}")
 
 
 def check_redirect(asked: str, led: str) -> None:
-    """Raise PermanentError for the address `led` if an answer of the server `asked` may not lead there."""
+    """Raise PermanentError for the address `led` if the server `asked` may not redirect there."""
     if not rules().allow_redirect(asked, led, is_inside):
         raise _refused(
-            f"The server {asked} leads to {_server(led)}, which is neither its own address, nor one of the "
-            "public internet by https, nor named by a rule's endpoints"
+            f"The server {asked} redirects to {_server(led)}, which is neither its own address, nor on the "
+            "public internet by https, nor in a rule's endpoints"
         )
 
 
 def check_connected(led: str, address: str) -> None:
-    """Raise PermanentError where the name of a public server has led to an address of the inside."""
+    """Raise PermanentError if the name of a public server resolved to an internal address."""
     host = urlsplit(led).hostname or ""
     if address and is_inside(address) and not is_inside(host) and not getproxies():
-        raise _refused(f"The name {host} is of the public internet, and led to {address}, which is not")
+        raise _refused(f"The public name {host} resolved to {address}, which is an internal address")
 
 
 def _server(url: str) -> str:
-    """An address without its path, which may hold a signature."""
+    """Return an address without its path, which may contain a signature."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -115,7 +113,7 @@ def check_code(uri: str) -> None:
 def check_module(name: str) -> None:
     """Raise PermanentError for a Python module whose functions may not be called."""
     if not rules().allow_module(name):
-        how = f"run with --allow-python {name}" if rules().own_files else "name it in a rule's pythonModules"
+        how = f"run with --allow-python {name}" if rules().own_files else "add it to a rule's pythonModules"
         raise _refused(f"Functions of the module {name} may not be called; {how}")
 
 

@@ -1,7 +1,7 @@
-"""Atomic publishing: files first, `manifest.json` last. An output without its manifest is not there.
+"""Atomic publishing: files first, `manifest.json` last. An output without a manifest is unfinished.
 
-The manifest names every file with size and SHA-256, and is written only where there is none, so that of two
-attempts one wins. Refuses to know what the files are.
+The manifest lists every file with size and SHA-256, and is written only if there is none, so that of two
+attempts one wins. Does not depend on what the files are.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def publish(
     extra: Mapping[str, Any] = _NO_EXTRA,
     progress: TransferProgress | None = None,
 ) -> str:
-    """Upload everything in `folder` below `prefix` and finish it with a manifest; the manifest's SHA-256.
+    """Upload everything in `folder` below `prefix` and finish it with a manifest; return its SHA-256.
 
-    The same content published before: nothing is sent. Something else there: OutputConflictError, and
-    nothing is overwritten.
+    If the same content is already published, nothing is sent. If there is anything else, raises
+    OutputConflictError and overwrites nothing.
     """
     files = transfer.describe(folder)
     if any(file.key == MANIFEST_KEY for file in files):
@@ -62,18 +62,18 @@ def publish(
 def publish_manifest(
     store: Store, prefix: str, files: Sequence[FileInfo], extra: Mapping[str, Any] = _NO_EXTRA
 ) -> str:
-    """Finish an output whose files are uploaded; the manifest's SHA-256."""
+    """Finish an output whose files are uploaded; return the manifest's SHA-256."""
     data, key = encode(files, extra), folder_prefix(prefix) + MANIFEST_KEY
     if not store.put(key, data, if_absent=True) and store.read(key) != data:
         raise OutputConflictError(
-            f"{join_key(store.uri, prefix)} holds the finished result of something else. "
+            f"{join_key(store.uri, prefix)} has the finished result of something else. "
             "Choose another output.uri, or set output.onExisting: replace."
         )
     return digest_of(data)
 
 
 def read_manifest(store: Store, prefix: str) -> Manifest | None:
-    """The manifest of a finished output, None when it is not finished."""
+    """Return the manifest of a finished output, None if it is not finished."""
     key = folder_prefix(prefix) + MANIFEST_KEY
     if not store.exists(key):
         return None
@@ -90,11 +90,11 @@ def fetch_verified(
 ) -> Manifest:
     """Download the files of a finished output to `folder`, each checked by size and SHA-256.
 
-    Only those whose keys are `wanted`, of which the manifest that is returned speaks then.
+    Only those whose keys are `wanted`, to which the returned manifest is limited.
 
-    `folder` appears complete or not at all. When it holds these very files already, nothing is
-    downloaded; when it holds anything else, OutputConflictError. Anything wrong in the store is a
-    CorruptObjectError that names the object; no manifest at all is a StoragePermanentError.
+    `folder` is written atomically. If it already has these files, nothing is downloaded; if it has anything
+    else, OutputConflictError is raised. A damaged object is a CorruptObjectError that names it; a missing
+    manifest is a StoragePermanentError.
     """
     manifest = read_manifest(store, prefix)
     if manifest is None:
@@ -120,7 +120,7 @@ def fetch_verified(
 def _check_present(manifest: Manifest, folder: Path) -> None:
     files = tuple(replace(file, at="") for file in manifest.files)
     if not folder.is_dir() or tuple(transfer.describe(folder)) != files:
-        raise OutputConflictError(f"{folder} holds something else than what is to be put there. Remove it.")
+        raise OutputConflictError(f"{folder} has other content than what would be put there. Remove it.")
 
 
 def _fetch(
@@ -146,7 +146,7 @@ def fetch_file(
     size = store.size(key)
     if size != file.size:
         found = "is missing" if size is None else f"has {size} bytes"
-        raise CorruptObjectError(f"{where} {found}; the manifest says {file.size} bytes.")
+        raise CorruptObjectError(f"{where} {found}; the manifest has {file.size} bytes.")
     digest = hashlib.sha256()
     with local_files.explained("write", path), store.open(key) as source:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def verify_files(folder: Path, files: Sequence[FileInfo]) -> None:
 
 
 def unpublish(store: Store, prefix: str) -> None:
-    """Remove an output: its manifest first, so that what is half gone never looks finished."""
+    """Remove an output: its manifest first, so that a half-deleted output never looks finished."""
     start = folder_prefix(prefix)
     store.delete([start + MANIFEST_KEY])
     store.delete(entry.key for entry in store.list(start))

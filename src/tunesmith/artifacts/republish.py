@@ -1,10 +1,9 @@
-"""Replace a finished output by another one, so that a reader finds either of them whole at any moment.
+"""Replace a finished output atomically: a reader always finds the old or the new one whole.
 
-A file of the old output is never overwritten as long as the old manifest names it. New files go to a folder
-of their own below the output (`staging`), and one write of the manifest makes the new output the valid one:
-it names each of them by its key, and says where it is (`at`). Only then are they brought to their own keys,
-and a last manifest says nothing of the staging folder any more. `finish_republish` does what is left of that
-after a kill.
+A file of the old output is never overwritten as long as the old manifest lists it. New files go to a separate
+folder below the output (`staging`), and one write of the manifest makes the new output the valid one: it
+lists each of them by its key, and where it is (`at`). Only then are they moved to their own keys, and a last
+manifest no longer mentions the staging folder. `finish_republish` completes that after a kill.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ def republish(
     kept: str,
     progress: TransferProgress | None = None,
 ) -> str:
-    """Make the files of `folder` the output in place of `old`; the manifest's SHA-256.
+    """Make the files of `folder` the output in place of `old`; return the manifest's SHA-256.
 
-    What the old output holds already is not sent again. `staging` is a key without a slash at its end;
+    What the old output already has is not sent again. `staging` is a key without a slash at its end;
     everything below it is deleted in the end, and below `within`, a prefix, what the new output does not
     name. Files below `kept`, another one, must be those of the old output: CorruptObjectError.
-    OutputConflictError when the output is no longer `old`.
+    Raises OutputConflictError if the output is no longer `old`.
     """
     files, known = describe(folder), {file.key: replace(file, at="") for file in old.files}
     fresh = {file.key for file in files if known.get(file.key) != file}
@@ -73,14 +72,14 @@ def republish(
     now = read_manifest(store, "")
     if now is None or now.digest != old.digest:
         raise OutputConflictError(
-            f"output.uri {store.uri} was changed by another job in the meantime. Run this one again."
+            f"output.uri {store.uri} was changed by another job in the meantime. Run this job again."
         )
     store.put(MANIFEST_KEY, encode(placed, {**extra, _STAGING: staging}))
     return finish_republish(store, within)
 
 
 def finish_republish(store: Store, within: str) -> str:
-    """Finish what `republish` began, if there is anything. Returns the SHA-256 of the manifest."""
+    """Finish what `republish` began, if there is anything. Return the SHA-256 of the manifest."""
     manifest = read_manifest(store, "")
     assert manifest is not None
     staged = [file for file in manifest.files if file.at]

@@ -1,7 +1,7 @@
-"""A store whose failures of the moment are waited out, for work that has nobody else to be patient for it.
+"""A store that retries temporary failures, for work without retries of its own.
 
-Until a store has answered once, its errors are raised as they are: the address may be wrong. From then on it
-is presumed to come back, and asked again for as long as `check` lets it.
+Until a store has responded once, its errors are raised: the address may be wrong. From then on it is presumed
+to come back, and retried for as long as `check` permits.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _EVERY = 0.2
 
 
 class RetryingStore:
-    """`store.Store` over another. `check` is called while waiting and may raise; `tell` hears of trouble.
+    """`store.Store` over another. `check` is called while waiting and may raise; `tell` gets troubles.
 
-    `answered`: the same storage has answered this process before.
+    `answered`: the same storage has responded to this process before.
 
-    An object that is read as a stream (`open`) is waited for until it begins.
+    A stream (`open`) is retried until it begins.
     """
 
     def __init__(
@@ -44,47 +44,47 @@ class RetryingStore:
 
     @property
     def uri(self) -> str:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return self.impatient.uri
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return iter(self._again(lambda: [*self.impatient.list(prefix)]))
 
     def size(self, key: str) -> int | None:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return self._again(lambda: self.impatient.size(key))
 
     def exists(self, key: str) -> bool:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return self._again(lambda: self.impatient.exists(key))
 
     def version(self, key: str) -> str:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return self._again(lambda: self.impatient.version(key))
 
     def open(self, key: str) -> BinaryIO:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return self._again(lambda: self.impatient.open(key))
 
     def read(self, key: str) -> bytes:
-        """As in `Store`."""
+        """Do as `Store` does."""
         return self._again(lambda: self.impatient.read(key))
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        """As in `Store`; a write that is done again after its answer was lost may find itself there."""
+        """Do as `Store` does; a write that is retried after its response was lost may find itself."""
         return self._again(lambda: self.impatient.put(key, data, if_absent=if_absent))
 
     def put_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
-        """As in `Store`."""
+        """Do as `Store` does."""
         self._again(lambda: self.impatient.put_file(key, path, progress))
 
     def get_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
-        """As in `Store`."""
+        """Do as `Store` does."""
         self._again(lambda: self.impatient.get_file(key, path, progress))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """As in `Store`."""
+        """Do as `Store` does."""
         wanted = [*keys]
         self._again(lambda: self.impatient.delete(wanted))
 

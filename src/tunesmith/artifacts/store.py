@@ -1,4 +1,4 @@
-"""What a store is: S3 and folders behind the same few methods. Does not depend on what is stored."""
+"""The interface of a store: S3 and folders behind the same few methods. Does not depend on what is stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol
 from tunesmith.api.common import StorageSpec
 
 # Called with the number of bytes moved since the last call, from several threads. A repeated part of a
-# transfer may be told with a negative number first.
+# transfer may be reported with a negative number first.
 TransferProgress = Callable[[int], None]
 
 
@@ -29,11 +29,11 @@ class HubAccess:
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """How to reach S3. Credentials come from where boto3 finds them (the environment, a profile, a role).
+    """How to reach S3. boto3 finds the credentials (the environment, a profile, a role).
 
     `endpoint_url` None means AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, and AWS itself without them.
     `checksums` is botocore's request_checksum_calculation and response_checksum_validation:
-    "when_required", which every store takes, or "when_supported".
+    "when_required", which every store accepts, or "when_supported".
     """
 
     endpoint_url: str | None = None
@@ -46,7 +46,7 @@ FROM_ENVIRONMENT = StorageOptions()
 
 
 def storage_options(storage: StorageSpec) -> StorageOptions:
-    """Return how the manifest reaches S3; what it leaves open comes from the environment."""
+    """Return the manifest's S3 options; what it leaves out comes from the environment."""
     return StorageOptions(storage.endpoint_url, storage.region, storage.checksums)
 
 
@@ -54,7 +54,7 @@ def storage_options(storage: StorageSpec) -> StorageOptions:
 class Entry:
     """One stored object. `key` is relative to the store's root and `/`-separated; `size` in bytes.
 
-    `version` is as in `Store.version`, where the listing tells it.
+    `version` is as in `Store.version`, if the listing has it.
     """
 
     key: str
@@ -72,26 +72,26 @@ class ReadableStore(Protocol):
 
     @property
     def uri(self) -> str:
-        """The root, without a slash at its end."""
+        """Return the root, without a trailing slash."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every object whose key begins with `prefix`, at any depth, in order of code points.
+        """Yield every object whose key begins with `prefix`, at any depth, in order of code points.
 
         `prefix` is a prefix of keys, not a folder: write `checkpoint-1/` to leave out `checkpoint-10/`.
         """
         ...
 
     def size(self, key: str) -> int | None:
-        """Bytes of the object, None when there is none."""
+        """Return the bytes of the object, None if there is none."""
         ...
 
     def exists(self, key: str) -> bool:
-        """True when there is an object of this key (a folder is none)."""
+        """Return whether there is an object of this key (a folder is not one)."""
         ...
 
     def version(self, key: str) -> str:
-        """A text that changes with the object's bytes: S3's ETag, or a hash of a file."""
+        """Return a string that changes with the object's bytes: S3's ETag, or a hash of a file."""
         ...
 
     def open(self, key: str) -> BinaryIO:
@@ -99,7 +99,7 @@ class ReadableStore(Protocol):
         ...
 
     def read(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         ...
 
 
@@ -107,11 +107,11 @@ class Store(ReadableStore, Protocol):
     """Objects below one URI, to be read and written."""
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        """Write an object at once or not at all; True when it was written by this call.
+        """Write an object atomically; return True if it was written by this call.
 
-        With `if_absent`, False when there is one already; of several callers exactly one gets True.
+        With `if_absent`, return False if there already is one; of several callers exactly one gets True.
         Callers whose data may be equal must not count on that: after a repeated request an equal object
-        is taken for one's own. Where a store cannot do it, this checks and then writes, and warns once.
+        counts as one's own. If a store cannot do it, this checks and then writes, and warns once.
         """
         ...
 
@@ -120,9 +120,9 @@ class Store(ReadableStore, Protocol):
         ...
 
     def get_file(self, key: str, path: Path, progress: TransferProgress | None = None) -> None:
-        """Write a local file from the object: complete under its name, or not there."""
+        """Write a local file from the object: complete under its name, or absent."""
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that are not there are no error."""
+        """Remove objects; missing ones are no error."""
         ...

@@ -1,4 +1,4 @@
-"""Whole folders to and from a store, a few files at a time. Knows no manifest."""
+"""Transfer whole folders to and from a store, a few files at a time. Does not depend on manifests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ R = TypeVar("R")
 class FileInfo:
     """One file of a folder: its key below the prefix, bytes, hexadecimal SHA-256.
 
-    `at` is the key it is read from, where that is another one for the moment (see `republish`).
+    `at` is the key it is read from, if that is temporarily another one (see `republish`).
     """
 
     key: str
@@ -36,7 +36,7 @@ class FileInfo:
 def put_tree(
     store: Store, folder: Path, prefix: str, progress: TransferProgress | None = None
 ) -> list[FileInfo]:
-    """Upload every file below `folder` to `prefix`; what was sent, in the order of the keys."""
+    """Upload every file below `folder` to `prefix`; return what was sent, in the order of the keys."""
     files = describe(folder)
     put_files(store, folder, prefix, files, progress)
     return files
@@ -62,7 +62,7 @@ def describe(folder: Path) -> list[FileInfo]:
 
 
 def describe_file(path: Path, key: str) -> FileInfo:
-    """Read and hash one file that is to have this key."""
+    """Read and hash one file for this key."""
     with local_files.explained("read", path):
         return FileInfo(check_key(key), *local_files.sha256_of(path))
 
@@ -80,15 +80,15 @@ def put_files(
 
 
 def for_each(items: Iterable[T], work: Callable[[T], R]) -> list[R]:
-    """Do the work for each item in a few threads, results in the items' order.
+    """Do the work for each item in a few threads, and return results in the items' order.
 
-    The first error is raised once the work in hand is done; what has not begun never does.
+    The first error is raised once running work is done; the rest is not started.
     """
     failed = threading.Event()
 
     def guarded(item: T) -> R | None:
         if failed.is_set():
-            return None  # never looked at: the error is raised instead
+            return None  # never used: the error is raised instead
         try:
             return work(item)
         except BaseException:
@@ -109,7 +109,7 @@ def for_each(items: Iterable[T], work: Callable[[T], R]) -> list[R]:
 
 
 def one_at_a_time(progress: TransferProgress | None) -> TransferProgress | None:
-    """The callback behind a lock, so that it need not be made for threads."""
+    """Return the callback behind a lock, so that it need not be thread-safe."""
     if progress is None:
         return None
     lock = threading.Lock()

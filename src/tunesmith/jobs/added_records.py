@@ -90,7 +90,7 @@ def check_growth(store: Store, found: ExistingOutput, records: Records, kind: Re
     key = _key(str(found.fingerprint.get("data")), kind)
     if not store.exists(key):
         raise conflict(
-            store, "is the output of a job with something else: the content of the datasets", kind.growth
+            store, "is the output of a job with different input: the content of the datasets", kind.growth
         )
     _check_kept(store, list(_pairs(store.read(key))), records, kind)
 

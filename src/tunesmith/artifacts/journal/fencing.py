@@ -1,13 +1,13 @@
-"""Epoch fencing of a journal: attempts follow one another, and only the newest may write.
+"""Epoch fencing of a journal: only the newest attempt may write.
 
-An attempt first writes a fence, then looks at what is committed, then writes down which parts of the earlier
-attempts count (its opening). A writer looks for fences after each commit. So a part whose writer saw no fence
-is in every later opening; and what a pod that was thought dead commits later is in none, without any help of
-the store: the names of parts carry the epoch, and nothing is ever overwritten.
+An attempt first writes a fence, then lists what is committed, then records which parts of the earlier
+attempts count (its opening). A writer checks for fences after each commit. So a part whose writer found no
+fence is in every later opening; and what a pod that was presumed dead commits later is in none, without
+support of the store: the names of parts include the epoch, and nothing is ever overwritten.
 
-Under the output: `journal/journal.json`, which says the journal's id, and below `journal/<id>/` the epochs
-(`turns/<turn>.fence`, `turns/<turn>.json`) and the parts. An output that is replaced gets another id, so that
-writers from before write to where nobody looks.
+Under the output: `journal/journal.json`, which has the journal's id, and below `journal/<id>/` the epochs
+(`turns/<turn>.fence`, `turns/<turn>.json`) and the parts. A replaced output gets another id, so that
+earlier writers write to a location that is no longer read.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Epoch:
 
     @property
     def root(self) -> str:
-        """What the keys of this journal begin with."""
+        """Return the prefix of this journal's keys."""
         return _root(self.journal)
 
 
@@ -64,10 +64,10 @@ class _Fence:
 
 
 def begin_epoch(store: Store, job: str, attempt: int) -> Epoch:
-    """Begin the epoch of this attempt, or resume it where it has begun: by a process that died, by rank 0.
+    """Begin the epoch of this attempt, or join it if it has begun: by a process that died, or by rank 0.
 
     `job` is the job's own id, the same for all attempts. Only rank 0 calls this first, the others after it:
-    that is what stores without conditional writes need. StoppedError when a later attempt has begun.
+    stores without conditional writes require that. Raises StoppedError if a later attempt has begun.
     """
     journal = _journal(store)
     number = _take(store, journal, job, attempt)
@@ -81,17 +81,17 @@ def begin_epoch(store: Store, job: str, attempt: int) -> Epoch:
 
 
 def check_epoch(store: Store, epoch: Epoch) -> None:
-    """Raise StoppedError when a later attempt has begun, or another job has replaced the output."""
+    """Raise StoppedError if a later attempt has begun, or another job has replaced the output."""
     numbers = _fence_numbers(store, epoch.journal)
     if epoch.number not in numbers or numbers[-1] > epoch.number:
         raise StoppedError(
             f"A later attempt writes to {store.uri}; this one (turn {epoch.number}) stops. "
-            "What it committed before is kept."
+            "What it has committed is kept."
         )
 
 
 def committed_parts(store: Store, epoch: Epoch | None) -> dict[Log, int]:
-    """How many parts of each log count: those of earlier epochs as the epoch found them, and its own."""
+    """Return how many parts of each log count: those of earlier epochs when this one began, and its own."""
     if epoch is None:
         return {}
     start = f"{epoch.root}{PARTS}{epoch.number:04}/"
@@ -114,7 +114,7 @@ def _journal(store: Store) -> str:
 
 
 def _take(store: Store, journal: str, job: str, attempt: int) -> int:
-    """The number of this attempt's epoch. Several processes of one attempt get the same."""
+    """Return the number of this attempt's epoch, the same for all processes of an attempt."""
     while True:
         fences = [_fence(store, journal, number) for number in _fence_numbers(store, journal)]
         newest = fences[-1].number if fences else 0
@@ -140,7 +140,7 @@ def _fence(store: Store, journal: str, number: int) -> _Fence:
 
 
 def _last_opening(store: Store, journal: str, before: int) -> Epoch | None:
-    """The epoch before this one. Those that were fenced before their opening wrote nothing."""
+    """Return the epoch before this one. Those that were fenced before their opening wrote nothing."""
     for number in range(before - 1, 0, -1):
         if store.exists(_opening_key(journal, number)):
             return _opening(store, journal, number)

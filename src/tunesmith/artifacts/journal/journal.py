@@ -1,8 +1,8 @@
-"""The journal of a generation job: what has been generated is never lost and never generated again.
+"""The journal of a generation job: what was generated is never lost and never generated again.
 
 Rows go to a local file at once, and from there to the store as parts every few seconds or hundred rows. A row
-is done when it is in a committed part or in a local file that survived. So a kill -9 costs what was being
-generated, and with the disk gone what was not yet sent.
+is done when it is in a committed part or in a local file that survived. So a kill -9 loses what was being
+generated, and with a lost disk also what was not yet sent.
 
     epoch = begin_epoch(store, job_uid, attempt)            # rank 0 first, then the others
     journal = Journal(store, epoch, "pod-0", scratch / "journal")
@@ -10,7 +10,7 @@ generated, and with the disk gone what was not yet sent.
     if key not in journal: journal.append(key, record)
     journal.end()                                           # then wait until upload.done
 
-Knows nothing of what a record means, but that it is a JSON object with a key of its own.
+Does not depend on what a record means, only that it is a JSON object with a unique key.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from tunesmith.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class SendWindow:
-    """When rows are sent: after so many, or when the first of them has waited so long.
+    """When rows are sent: after a number of rows, or when the first of them has waited for a time.
 
-    `size`, in bytes, is where a part ends though nobody answers: parts are held in memory one at a time.
+    `size` is the maximum of a part in bytes, even while the store is unreachable: parts are in memory one at
+    a time.
     """
 
     rows: int = 100
@@ -46,24 +47,24 @@ class SendWindow:
 
 
 class UploadTask(Protocol):
-    """What a background task lets its work know and say (`background.RetryingTask` is one)."""
+    """The interface of a background task for its work (`background.RetryingTask` implements it)."""
 
     @property
     def cancelled(self) -> bool:
-        """Nobody wants the work any more."""
+        """Return whether the work was cancelled."""
         ...
 
     def progressed(self) -> None:
-        """The storage answers."""
+        """Record that the storage responds."""
         ...
 
 
 class Journal:
     """The journal of one writer. Every method may be called from any thread.
 
-    Opening it reads all commits of the output (not their rows) and what the local folder holds. Raises what
-    the store does; StoppedError when another process or a later attempt writes; CorruptObjectError when a
-    local file is damaged elsewhere than at its end.
+    Opening it reads all commits of the output (not their rows) and the local folder. Raises the store's
+    errors; StoppedError if another process or a later attempt writes; CorruptObjectError if a local file is
+    damaged before its end.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class Journal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if "/" in check_key(writer):
-            raise UsageError(f"A writer of a journal cannot be called {writer!r}: it holds a '/'.")
+            raise UsageError(f"{writer!r} cannot be the name of a journal's writer: it contains a '/'.")
         self._store, self._epoch, self._window, self._clock = store, epoch, window, clock
         self._folder = folder
         self._log = Log(epoch.number, writer)
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._wake, self._ending = threading.Event(), threading.Event()
-        self._oldest = 0.0  # when the first row was appended that is not sealed
+        self._oldest = 0.0  # when the first unsealed row was appended
         self._done = KeySet()
         counts = committed_parts(store, epoch)
         self._number = counts.get(self._log, 0)
@@ -96,20 +97,20 @@ class Journal:
             raise
 
     def __contains__(self, key: str) -> bool:
-        """Whether the row of this key is done: by this writer or, before this was opened, by any other."""
+        """Return whether the row of this key is done: by this writer or, before it opened, any other."""
         with self._lock:
             return key in self._done
 
     def __len__(self) -> int:
-        """How many rows are done."""
+        """Return how many rows are done."""
         with self._lock:
             return len(self._done)
 
     def append(self, key: str, record: Mapping[str, Any], *, durable: bool = False) -> bool:
-        """Write a row; False when there is one of this key, which stays.
+        """Write a row; return False if there is one of this key, which stays.
 
         It survives kill -9 when this returns, and with `durable` a power cut as well (a flush to the disk:
-        some milliseconds). A full disk: TemporaryError with Reason.DISK_FULL, and the row is not there.
+        some milliseconds). A full disk: TemporaryError with Reason.DISK_FULL, and the row is not written.
         """
         digest = digest_of(key)
         with self._lock:
@@ -128,7 +129,7 @@ class Journal:
         return True
 
     def flush(self) -> None:
-        """Have every row appended so far survive a power cut. Others may append meanwhile."""
+        """Make every row appended so far survive a power cut. Others may append meanwhile."""
         with self._lock:
             descriptor = self._segments.duplicate()
         if descriptor is None:
@@ -140,9 +141,9 @@ class Journal:
             os.close(descriptor)
 
     def send(self) -> None:
-        """Commit every row appended so far. Called again after an error, it goes on with what is left.
+        """Commit every row appended so far. Called again after an error, it resumes with what is left.
 
-        StoppedError when a later attempt has begun; what is not committed then is its to do.
+        Raises StoppedError if a later attempt has begun, which then does what is not committed.
         """
         with self._sending:
             with self._lock:
@@ -156,9 +157,9 @@ class Journal:
                     self._segments.drop(path)
 
     def keep_sending(self, work: UploadTask) -> None:
-        """Send what is due, again and again, until `end`; then the rest. The work of a thread of its own.
+        """Send what is due, until `end`; then the rest. Runs in its own thread.
 
-        Raises what `send` does, and goes on when called again.
+        Raises what `send` does, and resumes when called again.
         """
         while not (self._ending.is_set() or work.cancelled):
             if self._is_due():
@@ -170,24 +171,24 @@ class Journal:
             self.send()
 
     def end(self) -> None:
-        """Let `keep_sending` send the rest and return."""
+        """Have `keep_sending` send the rest and return."""
         self._ending.set()
         self._wake.set()
 
     def close(self) -> None:
-        """Let go of the local folder. What is not sent stays there for the next process."""
+        """Release the local folder. What is not sent stays there for the next process."""
         with self._lock:
             self._segments.close()
 
     def _adopt(self) -> None:
-        """Take over what an earlier process left on the disk: it is done, and sent if it is not."""
+        """Take over what an earlier process left on the disk: it is done, and sent if it was not."""
         for path in list(self._segments.sealed):
             _, digests = read_segment(path)
             if not self._add(digests):
                 self._segments.drop(path)
 
     def _add(self, digests: bytes) -> int:
-        """Mark keys as done; how many were not."""
+        """Mark keys as done; return how many were not."""
         return sum([self._done.add(digest) for digest in split_digests(digests)])
 
     def _is_due(self) -> bool:
@@ -200,7 +201,7 @@ class Journal:
         return bool(self._segments.sealed) or rows >= window.rows or late
 
     def _rest(self) -> float:
-        """Seconds until something may be due."""
+        """Return the seconds until something may be due."""
         with self._lock:
             if self._due():
                 return 0.0

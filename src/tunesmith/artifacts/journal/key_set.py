@@ -1,8 +1,8 @@
-"""Which keys are done, in eight bytes a key: millions of them fit into memory.
+"""A compact set of done keys: eight bytes per key, so that millions fit into memory.
 
-A key is known by 80 bits of its BLAKE2b. Sixteen of them choose a bucket, 64 stand there in order. Of ten
-million keys two are taken for the same with a probability of 4e-11; what is then read is checked by its whole
-key (see journal_rows), so that such a pair is an error and never a wrong row.
+A key is represented by 80 bits of its BLAKE2b. Sixteen of them choose a bucket, which has the other 64 in
+order. Among ten million keys, two collide with a probability of 4e-11; rows are checked by their whole key
+when read (see `rows`), so that a collision is an error and never a wrong row.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _BUCKET = 2  # bytes
 
 
 def digest_of(key: str) -> bytes:
-    """The 10 bytes by which a key is known."""
+    """Return the 10 bytes that represent a key."""
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
 
 
 def split_digests(data: bytes) -> Iterator[bytes]:
-    """The digests in a row of them."""
+    """Split joined digests."""
     for start in range(0, len(data), DIGEST_SIZE):
         yield data[start : start + DIGEST_SIZE]
 
@@ -41,7 +41,7 @@ class KeySet:
         return self.has(digest_of(key))
 
     def has(self, digest: bytes) -> bool:
-        """Whether the key with this digest is in."""
+        """Return whether the key with this digest is in the set."""
         bucket, rest = _split(digest)
         values = self._buckets.get(bucket)
         if values is None:
@@ -50,7 +50,7 @@ class KeySet:
         return place < len(values) and values[place] == rest
 
     def add(self, digest: bytes) -> bool:
-        """Put a key's digest in; False when it was in."""
+        """Add a key's digest; return False if it was in the set."""
         bucket, rest = _split(digest)
         values = self._buckets.setdefault(bucket, array("Q"))
         place = bisect_left(values, rest)

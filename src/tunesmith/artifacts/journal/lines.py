@@ -1,8 +1,8 @@
-"""The lines of a journal: a checksum and JSON each, chained, so that what is torn or damaged is found.
+"""The lines of a journal: a chained checksum and JSON each, so that torn or damaged lines are detected.
 
-A line is `CRC32 PAYLOAD`; the checksum goes on from the one of the line before, so that a lost or moved line
-is found too. The first line's payload says which journal this is, every other one is `[key, record]`.
-Knows bytes and files only, not where they go.
+A line is `CRC32 PAYLOAD`; the checksum continues that of the line before, so that a lost or moved line
+is detected too. The first line's payload identifies the journal, every other one is `[key, record]`.
+Depends only on bytes and files, not on where they go.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line at `start` (bytes), as it stands; `number` counts from 1, the first line being the header."""
+    """One unparsed line at `start` (bytes); `number` counts from 1, the first line being the header."""
 
     number: int
     start: int
@@ -32,24 +32,24 @@ class Line:
 
     @property
     def end(self) -> int:
-        """Where the next line starts."""
+        """Return where the next line starts."""
         return self.start + len(self.raw)
 
     @property
     def checksum(self) -> int:
-        """What the next line's checksum goes on from."""
+        """Return the checksum that the next line continues."""
         return int(self.raw[:_CHECKSUM], 16)
 
     @property
     def payload(self) -> bytes:
-        """The JSON."""
+        """Return the JSON."""
         return self.raw[_CHECKSUM + 1 : -1]
 
 
 def encode(payload: Any, before: int) -> bytes:
-    """One line; `before` is the checksum of the line before it, 0 for the first.
+    """Encode a line; `before` is the checksum of the line before it, 0 for the first.
 
-    ValueError for what JSON cannot hold. A lone surrogate, as a model's broken output may hold, is kept.
+    Raises ValueError for what JSON cannot hold. A lone surrogate, as in a model's invalid output, is kept.
     """
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     data = text.encode("utf-8", "surrogatepass")
@@ -57,46 +57,46 @@ def encode(payload: Any, before: int) -> bytes:
 
 
 def encode_record(key: str, record: Mapping[str, Any], before: int) -> bytes:
-    """The line of one record."""
+    """Encode the line of a record."""
     return encode([key, record], before)
 
 
 def encode_header(journal: str) -> bytes:
-    """The first line of a part: which journal it belongs to."""
+    """Encode the first line of a part, which identifies its journal."""
     return encode({"journal": journal, "version": VERSION}, 0)
 
 
 def checksum_of(raw: bytes) -> int:
-    """The checksum at the start of an encoded line."""
+    """Return the checksum at the start of an encoded line."""
     return int(raw[:_CHECKSUM], 16)
 
 
 def decode_record(payload: bytes) -> tuple[str, dict[str, Any]]:
-    """(key, record) of a line that has been checked."""
+    """Return (key, record) of a checked line."""
     key, record = json.loads(payload.decode("utf-8", "surrogatepass"))
     return key, record
 
 
 def decode_key(payload: bytes) -> str:
-    """The key alone, without building the record."""
+    """Return the key alone, without building the record."""
     key: str = _DECODER.raw_decode(payload.decode("utf-8", "surrogatepass"), 1)[0]
     return key
 
 
 def decode_header(payload: bytes, where: str) -> str:
-    """Which journal a part belongs to."""
+    """Return the journal that a part belongs to."""
     header = json.loads(payload)
     if isinstance(header, dict) and header.get("version") == VERSION:
         return str(header["journal"])
     if isinstance(header, dict) and isinstance(header.get("version"), int):
-        raise StoragePermanentError(f"{where} was written by another version of Tunesmith. Update.")
+        raise StoragePermanentError(f"{where} was written by another version of Tunesmith. Update Tunesmith.")
     raise CorruptObjectError(f"{where} is not a journal file: its header is missing.")
 
 
 def read_lines(chunks: Iterable[bytes], where: str) -> Iterator[Line]:
-    """Every line of a part, each checked. CorruptObjectError names the first that is not as it was written.
+    """Yield every line of a part, each checked. CorruptObjectError names the first damaged one.
 
-    `chunks` are lines as iterating over a binary file gives them.
+    `chunks` are lines as from iterating over a binary file.
     """
     for line in _walk(chunks):
         if not line.sound:
@@ -105,18 +105,18 @@ def read_lines(chunks: Iterable[bytes], where: str) -> Iterator[Line]:
 
 
 def valid_length(path: Path) -> int:
-    """Bytes of a local file up to its torn end, if it has one.
+    """Return the bytes of a local file up to its torn end, if it has one.
 
-    A kill or a power cut leaves what was being written last torn. Something wrong with sound lines after it
-    is no torn end: CorruptObjectError names it.
+    A kill or a power cut tears what was being written last. A damaged line with intact ones after it is not a
+    torn end: CorruptObjectError names it.
     """
     length, bad = 0, None
     with explained("read", path), path.open("rb") as file:
         for line in _walk(file):
             if line.sound and bad is not None:
                 raise CorruptObjectError(
-                    f"{_damaged(str(path), bad)} Lines after it are whole, so no kill did this: the disk may "
-                    f"be failing. Without this file its rows are done again; remove {path} to go on."
+                    f"{_damaged(str(path), bad)} Lines after it are intact, so no kill did it: the disk may "
+                    f"be failing. Remove {path} to continue; its rows are then generated again."
                 )
             if line.sound:
                 length = line.line.end
@@ -138,7 +138,7 @@ def _walk(chunks: Iterable[bytes]) -> Iterator[_Checked]:
         stored = _stored_checksum(raw)
         sound = stored is not None and zlib.crc32(line.payload, before) == stored
         yield _Checked(line, sound)
-        # After a damaged line the chain goes on from what it says itself, so that one is named and not all.
+        # After a damaged line the chain continues from its own checksum, so that only that one is reported.
         start, before = line.end, before if stored is None else stored
 
 
@@ -150,4 +150,4 @@ def _stored_checksum(raw: bytes) -> int | None:
 
 
 def _damaged(where: str, line: Line) -> str:
-    return f"{where} is damaged in line {line.number} (at byte {line.start}): its checksum is another."
+    return f"{where} is damaged in line {line.number} (at byte {line.start}): its checksum does not match."

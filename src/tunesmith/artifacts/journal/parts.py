@@ -1,8 +1,8 @@
 """Parts of a journal in the store: immutable lines, and a commit object without which they do not count.
 
-Under the journal: `parts/<turn>/<writer>/<number>-<hash>.jsonl` and, written last and only where there is
+Under the journal: `parts/<turn>/<writer>/<number>-<hash>.jsonl` and, written last and only if there is
 none, `parts/<turn>/<writer>/<number>.json` with the part's name, size, SHA-256 and the digests of its keys,
-so that who resumes reads commits and no rows.
+so that a resumed job reads only commits, no rows.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class JournalPart:
 
     @property
     def rows(self) -> int:
-        """Lines without the header."""
+        """Return the number of lines without the header."""
         return len(self.digests) // DIGEST_SIZE
 
 
 def commit(store: Store, epoch: Epoch, log: Log, number: int, lines: bytes, digests: bytes) -> None:
-    """Make part `number` of `log` count. Called again after an error, it goes on.
+    """Commit part `number` of `log`. Called again after an error, it resumes.
 
-    StoppedError when a later attempt has begun: then the part may count or not, and who resumes knows. Also
-    when another process writes the same log, which two processes of one attempt never may.
+    Raises StoppedError if a later attempt has begun, which then decides whether the part counts. Also if
+    another process writes the same log, which two processes of one attempt never may.
     """
     sha256 = hashlib.sha256(lines).hexdigest()
     part = JournalPart(f"{_prefix(epoch, log)}{number:08}-{sha256[:16]}.jsonl", len(lines), sha256, digests)
@@ -53,14 +53,14 @@ def commit(store: Store, epoch: Epoch, log: Log, number: int, lines: bytes, dige
     store.put(part.key, lines)
     if not store.put(key, data, if_absent=True) and store.read(key) != data:
         raise StoppedError(
-            f"Another process writes to {join_key(store.uri, _prefix(epoch, log))} too; this one stops. "
-            "Let only one process at a time do a job."
+            f"Another process also writes to {join_key(store.uri, _prefix(epoch, log))}; this one stops. "
+            "Run only one process per job at a time."
         )
     check_epoch(store, epoch)
 
 
 def read_parts(store: Store, epoch: Epoch, counts: Mapping[Log, int], skip: int = 0) -> Iterator[JournalPart]:
-    """The committed parts in their order, all but the first `skip`; what they hold is not read."""
+    """Yield the committed parts in order, all but the first `skip`, without reading their content."""
     keys = (_commit_key(epoch, log, number) for log in sorted(counts) for number in range(counts[log]))
     left = islice(keys, skip, None)
     while batch := tuple(islice(left, _AHEAD)):
@@ -68,7 +68,7 @@ def read_parts(store: Store, epoch: Epoch, counts: Mapping[Log, int], skip: int 
 
 
 def read_part(store: Store, part: JournalPart) -> bytes:
-    """The lines of a part, as its commit says they are."""
+    """Return the lines of a part, checked against its commit."""
     lines = store.read(part.key)
     if len(lines) != part.size or hashlib.sha256(lines).hexdigest() != part.sha256:
         raise CorruptObjectError(
@@ -107,5 +107,5 @@ def _decode(data: bytes, where: str) -> JournalPart:
         if value["version"] != VERSION or known.rows != value["rows"] or len(digests) % DIGEST_SIZE:
             raise ValueError("its counts differ")
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptObjectError(f"{where} is no commit of a part: {error}.") from error
+        raise CorruptObjectError(f"{where} is not a commit of a part: {error}.") from error
     return known

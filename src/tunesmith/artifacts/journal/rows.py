@@ -1,8 +1,8 @@
-"""All committed rows of an output, by key: for the outputs at the end, and for who goes on with a dialogue.
+"""All committed rows of an output, by key: for the final outputs, and to continue dialogues.
 
-The parts are brought to the local disk once, each checked, and indexed there by SQLite; memory stays flat. Of
-two rows with one key the first committed counts: once every planned key is committed, whoever merges, and
-whenever, sees the same rows. All of this can be thrown away and made again.
+The parts are fetched to the local disk once, each checked, and indexed there by SQLite; memory stays flat. Of
+two rows with one key the first committed one counts: once every planned key is committed, every merge reads
+the same rows. All of this can be deleted and rebuilt.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
 
 
 class CommittedRows:
-    """The rows committed when this was made. `folder` is wiped; it needs room for all of them and an index.
+    """The rows committed when this was created. `folder` is wiped; it needs space for them and an index.
 
     Not for several threads at once. Close it when done.
     """
@@ -54,14 +54,14 @@ class CommittedRows:
         self._size, self._count = 0, 0
 
     def load(self) -> None:
-        """Fetch what is committed. Called again after an error, it goes on."""
+        """Fetch what is committed. Called again after an error, it resumes."""
         parts = read_parts(self._store, self._epoch, self._counts, skip=self._parts)
         while batch := tuple(islice(parts, _AHEAD)):
             for lines in for_each(batch, self._fetch):
                 self._take(lines)
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is a row of this key."""
+        """Return whether there is a row of this key."""
         return self._find(key) is not None
 
     def scan(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -74,19 +74,19 @@ class CommittedRows:
             yield decode_key(data), partial(_row_of, data)
 
     def __len__(self) -> int:
-        """Distinct keys."""
+        """Return the number of distinct keys."""
         return self._count
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The row of this key, None when there is none."""
+        """Return the row of this key, None if there is none."""
         found = self._find(key)
         return None if found is None else self._read(key, found[1], found[2])
 
     def check(self, plan: Iterable[str], *, others: bool = False) -> None:
-        """Make sure that every planned key is there and, but for `others`, no key else.
+        """Check that every planned key exists and, except for `others`, no other key.
 
-        TemporaryError when some are missing: they are to be generated. DataError for a key that is planned
-        twice, OutputConflictError for rows that are not planned.
+        Raises TemporaryError if some are missing and have to be generated, DataError for a key that is
+        planned twice, OutputConflictError for rows that are not planned.
         """
         seen, planned, missing, absent = bytearray(self._count // 8 + 1), 0, 0, list[str]()
         for key in plan:
@@ -97,30 +97,30 @@ class CommittedRows:
                 continue
             byte, bit = divmod(found[0], 8)
             if seen[byte] >> bit & 1:
-                raise DataError(f"The row {key} is planned twice. Every row needs an id of its own.")
+                raise DataError(f"The row {key} is planned twice. Every row needs a unique id.")
             seen[byte] |= 1 << bit
             planned += 1
         if missing:
             raise TemporaryError(
                 f"{missing} of {missing + planned} rows are missing at {self._store.uri}, the first of them "
-                f"{', '.join(absent)}. Run it again to generate them.",
+                f"{', '.join(absent)}. Run the job again to generate them.",
                 reason=Reason.NO_RESULT,
             )
         if planned != self._count and not others:
             raise OutputConflictError(
-                f"The journal at {self._store.uri} holds {self._count - planned} rows that are not planned. "
+                f"The journal at {self._store.uri} has {self._count - planned} rows that are not planned. "
                 "Choose another output.uri, or set output.onExisting: replace."
             )
 
     def in_order(self, plan: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(key, row) for each planned key that is there, in the plan's order."""
+        """Yield (key, row) for each planned key that exists, in the plan's order."""
         for key in plan:
             row = self.get(key)
             if row is not None:
                 yield key, row
 
     def close(self) -> None:
-        """Let go of the files; they stay until the folder is wiped."""
+        """Close the files; they stay until the folder is wiped."""
         self._index.close()
         self._data.close()
 
@@ -128,7 +128,7 @@ class CommittedRows:
         return part, read_part(self._store, part)
 
     def _take(self, fetched: tuple[JournalPart, bytes]) -> None:
-        """Put one part into the index and its rows behind the others, or neither."""
+        """Add one part to the index and its rows after the others, atomically."""
         part, lines = fetched
         rows = []
         for line in rows_of(lines, part.key):
@@ -156,7 +156,7 @@ class CommittedRows:
         found, row = decode_record(data)
         if found != key:
             raise CorruptObjectError(
-                f"The rows {key!r} and {found!r} cannot be told apart. Give one of them another id."
+                f"The rows {key!r} and {found!r} have the same hash. Give one of them another id."
             )
         return row
 
@@ -173,10 +173,10 @@ def publish_rows(
     extra: Mapping[str, Any] = _NO_EXTRA,
     progress: TransferProgress | None = None,
 ) -> str:
-    """Publish the outputs written to `folder` as the whole result, manifest last; the manifest's SHA-256.
+    """Publish the outputs written to `folder` as the result, manifest last; return the manifest's SHA-256.
 
-    Made from the same rows they are the same bytes, so an attempt that was killed in here, or is still alive,
-    harms no other. StoppedError when a later attempt has begun.
+    The same rows give the same bytes, so an attempt that was killed in here, or is still alive, does not harm
+    another. Raises StoppedError if a later attempt has begun.
     """
     check_epoch(store, epoch)
     return publish(store, "", folder, extra=extra, progress=progress)
@@ -188,7 +188,7 @@ _ALL = "SELECT start, length FROM rows ORDER BY number"
 
 
 def _new_index(path: Path) -> sqlite3.Connection:
-    """Nothing in it needs to survive, so nothing is flushed."""
+    """Open the index without flushes, since nothing in it needs to survive."""
     with _full_disk_explained(path):
         index = sqlite3.connect(path, check_same_thread=False)
         index.execute("PRAGMA journal_mode = MEMORY")
@@ -209,5 +209,5 @@ def _full_disk_explained(path: Path) -> Iterator[None]:
         if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
             raise
         raise TemporaryError(
-            f"The disk is full: cannot write {path}. Make room in {path.parent}.", reason=Reason.DISK_FULL
+            f"The disk is full: cannot write {path}. Free space in {path.parent}.", reason=Reason.DISK_FULL
         ) from error

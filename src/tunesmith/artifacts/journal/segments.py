@@ -1,7 +1,7 @@
 """A journal on the local disk: a folder of numbered files, of which only the last is written to.
 
-A line is handed to the system at once, so that kill -9 loses none; it is flushed to the disk when its file is
-sealed or the caller says so. A file is deleted by the caller, once what it holds is committed.
+A line is written to the kernel at once, so that kill -9 loses none; it is flushed to the disk when its file
+is sealed or on request. A file is deleted by the caller, once its content is committed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class _Open:
         try:
             write_all(self.file, line)
         except OSError:
-            # A full disk takes part of a line. It goes, so that the next one, when there is room, is whole.
+            # A full disk accepts part of a line. It is removed, so that the next one, once there is space, is
+            # whole.
             self.file.truncate(self.size)
             self.file.seek(self.size)
             raise
@@ -56,9 +57,9 @@ class _Open:
 
 
 class Segments:
-    """The files of one writer. The caller sees to it that only one thread is in here at a time.
+    """The files of one writer. Not thread-safe: the caller must serialise access.
 
-    StoppedError when another process has the folder, CorruptObjectError when a file in it is damaged.
+    Raises StoppedError if another process has the folder, CorruptObjectError if a file in it is damaged.
     """
 
     def __init__(self, folder: Path, journal: str) -> None:
@@ -77,16 +78,16 @@ class Segments:
 
     @property
     def rows(self) -> int:
-        """Rows in the file that is not sealed."""
+        """Return the rows in the unsealed file."""
         return self._open.rows if self._open else 0
 
     @property
     def size(self) -> int:
-        """Bytes of the file that is not sealed."""
+        """Return the bytes of the unsealed file."""
         return self._open.size if self._open else 0
 
     def append(self, key: str, record: Mapping[str, Any]) -> None:
-        """Write a row; it is there as a whole or not at all. A full disk: TemporaryError with DISK_FULL."""
+        """Write a row atomically. A full disk: TemporaryError with DISK_FULL."""
         current = self._open or self._begin()
         line = encode_record(key, record, current.checksum)
         with explained("write", current.path):
@@ -100,14 +101,14 @@ class Segments:
                 sync(self._open.file)
 
     def duplicate(self) -> int | None:
-        """A second descriptor of the file being written, to flush and close; None if there is none."""
+        """Return a second descriptor of the file being written, to flush and close; None if there is none."""
         if self._open is None:
             return None
         with explained("write", self._open.path):
             return os.dup(self._open.file.fileno())
 
     def seal(self) -> None:
-        """End the current file, so that it can be sent."""
+        """Close the current file, so that it can be sent."""
         if self._open and self._open.rows:
             self.sync()
             self._open.file.close()
@@ -121,7 +122,7 @@ class Segments:
         self.sealed.remove(path)
 
     def close(self) -> None:
-        """Let go of the folder. Everything written stays."""
+        """Release the folder. Everything written stays."""
         if self._open:
             self._open.file.close()
             self._open = None
@@ -142,20 +143,20 @@ class Segments:
         return current
 
     def _recover(self) -> list[Path]:
-        """What an earlier process left, each file whole."""
+        """Return what an earlier process left, each file whole."""
         paths = sorted(self._folder.glob("*.jsonl"), key=_number)
         return [path for path in paths if self._mend(path, last=path == paths[-1])]
 
     def _mend(self, path: Path, last: bool) -> bool:
-        """Cut a torn end off. False when nothing is left, or all of it is of another journal."""
+        """Cut a torn end off. Return False if nothing is left, or all of it belongs to another journal."""
         length, size = valid_length(path), path.stat().st_size
         if length < size:
             if not last:
                 raise CorruptObjectError(
-                    f"{path} is damaged at byte {length}: it was complete once. Without this file its rows "
-                    "are done again; remove it to go on."
+                    f"{path} is damaged at byte {length}, although it had been complete. Remove it to "
+                    "continue; its rows are then generated again."
                 )
-            log.info("%s: cut %d bytes of an unfinished line.", path, size - length)
+            log.info("%s: removed %d bytes of an unfinished line.", path, size - length)
             with path.open("rb+") as file:
                 file.truncate(length)
                 sync(file)
@@ -163,7 +164,7 @@ class Segments:
             header, row = next(read_lines(file, str(path)), None), file.readline()
         ours = header is not None and decode_header(header.payload, str(path)) == self._journal
         if header is not None and not ours:
-            log.warning("%s is of an output that is no longer there. It is removed.", path)
+            log.warning("Removing %s, which belongs to an output that no longer exists.", path)
         if not ours or not row:
             path.unlink()
             return False
@@ -171,26 +172,26 @@ class Segments:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write the whole of it: what an unbuffered file takes at once may be less."""
+    """Write all of it: an unbuffered file may accept less at once."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def read_segment(path: Path) -> tuple[bytes, bytes]:
-    """(lines, digests of the keys joined) of a sealed file, checked."""
+    """Return (lines, joined digests of the keys) of a sealed file, checked."""
     with explained("read", path):
         lines = path.read_bytes()
     return lines, digests_of(lines, str(path))
 
 
 def digests_of(lines: bytes, where: str) -> bytes:
-    """The digests of the rows' keys, joined, in the rows' order."""
+    """Return the digests of the rows' keys, joined, in the rows' order."""
     return b"".join(digest_of(decode_key(line.payload)) for line in rows_of(lines, where))
 
 
 def rows_of(lines: bytes, where: str) -> list[Line]:
-    """The rows of a part, each checked."""
+    """Yield the rows of a part, each checked."""
     return list(read_lines(BytesIO(lines), where))[1:]
 
 
@@ -199,7 +200,7 @@ def _number(path: Path) -> int:
 
 
 def _locked(path: Path) -> FileIO:
-    # Held until the file is closed or this process dies; unlike flock's, no child of it goes on holding it.
+    # Held until the file is closed or this process dies; unlike with flock, no child of it keeps holding it.
     file = FileIO(path, "a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from s3transfer.manager import TransferManager
 
 AMAZON = "https://s3.amazonaws.com"
-"""Amazon's own S3, in all regions, as rules name it."""
+"""Amazon's own S3, in all regions, as in rules."""
 PART_BYTES = 16 << 20
 PARALLEL_PARTS = 8
 CONNECTIONS = 32
@@ -51,8 +51,8 @@ _connections: dict[tuple[object, ...], Connection] = {}
 
 
 def connection(options: StorageOptions, limits: RetryLimits) -> Connection:
-    """The connection for these options and the environment's credentials, made once a process."""
-    # A forked process must not share sockets, and renewed credentials must not be missed.
+    """Return the connection for these options and the environment's credentials, created once per process."""
+    # A forked process must not share sockets, and renewed credentials must be noticed.
     aws = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     key = (os.getpid(), options, limits, aws)
     with _lock:
@@ -62,7 +62,7 @@ def connection(options: StorageOptions, limits: RetryLimits) -> Connection:
 
 
 def endpoint_of(options: StorageOptions) -> str | None:
-    """The address asked for, None for what boto3 finds (a profile's, or Amazon's)."""
+    """Return the configured address, None for what boto3 finds (a profile's, or Amazon's)."""
     env = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return options.endpoint_url or env or None
 
@@ -96,7 +96,7 @@ def _connect(options: StorageOptions, limits: RetryLimits) -> Connection:
 
 
 def _region(options: StorageOptions, endpoint: str | None) -> str | None:
-    # boto3 itself reads AWS_DEFAULT_REGION only. Other servers than Amazon's take any region.
+    # boto3 itself reads only AWS_DEFAULT_REGION. Servers other than Amazon's accept any region.
     named = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return named or ("us-east-1" if endpoint else None)
 

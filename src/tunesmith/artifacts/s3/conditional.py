@@ -1,4 +1,4 @@
-"""Writing an S3 object only where there is none: `If-None-Match: *`, tried out before it is trusted."""
+"""Write an S3 object only if there is none: `If-None-Match: *`, tested before it is trusted."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _honoured: dict[tuple[int, str], bool] = {}  # (id of the client, which lives as
 
 
 def put_new(client: S3Client, key: str, data: bytes, target: S3Target) -> bool:
-    """Write the object; False when another was first.
+    """Write the object; return False if another was first.
 
-    After a repeated request a refusal may be due to one's own first try, whose answer was lost:
-    then an object that holds the same data is taken for one's own.
+    After a repeated request, a rejection may be due to our own first try, whose response was lost: then an
+    object with the same data counts as our own.
     """
     with explained("write", target):
         for attempt in range(CONFLICT_TRIES):
@@ -36,12 +36,12 @@ def put_new(client: S3Client, key: str, data: bytes, target: S3Target) -> bool:
                 return True
             if status == 412:
                 return retried and _holds(client, target.bucket, key, data)
-            time.sleep(0.05 * 2**attempt)  # 409: two writers at the same moment, Amazon asks to repeat
+            time.sleep(0.05 * 2**attempt)  # 409: two writers at the same time, Amazon asks to retry
     raise StorageTemporaryError(f"Cannot write {target.uri}: several writers of it kept colliding.")
 
 
 def _try_put(client: S3Client, bucket: str, key: str, data: bytes) -> tuple[int, bool]:
-    """(200, 409 or 412; whether the request was repeated)."""
+    """Return (200, 409 or 412; whether the request was repeated)."""
     from botocore.exceptions import ClientError
 
     try:
@@ -59,7 +59,7 @@ def _holds(client: S3Client, bucket: str, key: str, data: bytes) -> bool:
 
 
 def is_honoured(client: S3Client, target: S3Target, root: str) -> bool:
-    """Whether this server obeys `If-None-Match`. Tried once a bucket and process, by writing twice."""
+    """Return whether this server supports `If-None-Match`. Tested once per bucket and process."""
     with _lock:
         key = (id(client), target.bucket)
         if key not in _honoured:
@@ -91,5 +91,5 @@ def _forget(client: S3Client, bucket: str, key: str) -> None:
     try:
         client.delete_object(Bucket=bucket, Key=key)
     except Exception:  # noqa: BLE001 - nothing depends on it
-        # Credentials that may write but not delete: an empty object stays, which no listing here shows.
-        log.info("cannot delete s3://%s/%s, an empty object made to try the server out", bucket, key)
+        # Credentials that may write but not delete: an empty object stays, which our listings hide.
+        log.info("cannot delete s3://%s/%s, an empty object written to test the server", bucket, key)

@@ -1,4 +1,4 @@
-"""What boto3's errors mean to a person. Names credentials by variable, never by value."""
+"""Readable messages for boto3's errors. Names credentials by variable, never by value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
 _NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, socket.herror)
 _DAMAGED = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
 
-# A TLS connection that no other try would make.
+# Errors of a TLS connection that no retry would fix.
 _NO_TLS = re.compile(
     r"certificate.?verify.?failed|wrong.?version.?number|unsupported.?protocol|alert.?protocol.?version", re.I
 )
@@ -43,19 +43,19 @@ _TRUST = RefusalTrust()
 
 @dataclass(frozen=True, slots=True)
 class S3Target:
-    """What was being reached: the bucket, the object's or prefix's URI, and the server's address."""
+    """The target: the bucket, the object's or prefix's URI, and the server's address."""
 
     bucket: str
     uri: str
     endpoint: str
 
     def place(self, operation: str) -> S3Operation:
-        """Where an operation is trusted if it has worked."""
+        """Return the key under which a successful operation is remembered."""
         return S3Operation(self.endpoint, self.bucket, operation)
 
 
 def credential_source() -> str:
-    """Where the credentials come from, by the name of the variable that decides it."""
+    """Return the source of the credentials, by the name of the variable that decides it."""
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment"
     for name in (
@@ -70,7 +70,7 @@ def credential_source() -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text with the values of the credential variables blotted out."""
+    """Return the text with the values of the credential variables redacted."""
     for name in _SECRETS:
         value = os.environ.get(name)
         if value and len(value) >= 4:
@@ -79,7 +79,7 @@ def without_secrets(text: str) -> str:
 
 
 def shown_endpoint(url: str | None) -> str:
-    """A server's address without user and password."""
+    """Return a server's address without user and password."""
     if not url:
         return "Amazon S3"
     parts = urlsplit(url)
@@ -88,9 +88,9 @@ def shown_endpoint(url: str | None) -> str:
 
 @contextmanager
 def explained(operation: str, target: S3Target) -> Iterator[None]:
-    """Raise what `explain` makes of an error inside, whatever its class.
+    """Raise what `explain` returns for an error inside, whatever its class.
 
-    Errors of ours pass, and so does an OSError that is not the network's: it is about a local file, which the
+    Our own errors pass, and so does an OSError that is not the network's: it is about a local file, which the
     caller explains (`local_files.explained`).
     """
     from botocore.exceptions import BotoCoreError
@@ -119,7 +119,7 @@ def explain(error: BaseException, operation: str, target: S3Target) -> Tunesmith
 
 
 def _explain_no_answer(error: BaseException, operation: str, target: S3Target) -> TunesmithError:
-    """The request was never sent, or its answer never came or broke off."""
+    """Explain a request that was never sent, or whose response never came or was interrupted."""
     from botocore import exceptions as botocore
 
     what = f"Cannot {operation} {target.uri}"
@@ -128,24 +128,23 @@ def _explain_no_answer(error: BaseException, operation: str, target: S3Target) -
             return StoragePermanentError(
                 f"{what}: there are no complete credentials. Set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; "
-                "in the cluster, name a Secret in storage.secretRef."
+                "in the cluster, set storage.secretRef to a Secret."
             )
         case botocore.ProfileNotFound() | botocore.SSOError() | botocore.TokenRetrievalError():
             return StoragePermanentError(
-                f"{what}: the credentials cannot be used ({credential_source()}). "
-                "Log in again or correct them."
+                f"{what}: the credentials cannot be used ({credential_source()}). Log in again or fix them."
             )
         case botocore.SSLError():
             said = (
                 f"{what}: no trusted TLS connection to {target.endpoint}. Check http:// or https://, "
-                "the clock, and AWS_CA_BUNDLE for a certificate of your own."
+                "the clock, and AWS_CA_BUNDLE for your own certificate."
             )
             if _NO_TLS.search(str(error)):
                 return _refusal(said, operation, target)
             return StorageTemporaryError(f"{said} ({without_secrets(str(error))[:200]})")
         case RecursionError():
             return StoragePermanentError(
-                f"{what}: {target.endpoint} redirects each request, and never to where the bucket is. Set "
+                f"{what}: {target.endpoint} redirects each request, but never to the bucket. Set "
                 "storage.region or AWS_REGION to the bucket's region, and check storage.endpointUrl or "
                 "AWS_ENDPOINT_URL."
             )
@@ -155,14 +154,14 @@ def _explain_no_answer(error: BaseException, operation: str, target: S3Target) -
             return UsageError(f"{what}: {without_secrets(str(error))}")
         case OSError() | botocore.HTTPClientError() | botocore.ConnectionError():
             return StorageTemporaryError(
-                f"{what}: no answer from {target.endpoint} ({type(error).__name__}). "
+                f"{what}: no response from {target.endpoint} ({type(error).__name__}). "
                 "Check storage.endpointUrl or AWS_ENDPOINT_URL, and that the server runs."
             )
     return StorageTemporaryError(f"{what}: {type(error).__name__}: {without_secrets(str(error))}")
 
 
 def _explain_answer(response: Any, operation: str, target: S3Target) -> TunesmithError:
-    """The server answered with an error."""
+    """Explain an error response of the server."""
     code = str(response.get("Error", {}).get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     what = f"Cannot {operation} {target.uri}"
@@ -173,7 +172,7 @@ def _explain_answer(response: Any, operation: str, target: S3Target) -> Tunesmit
     if code in _CHANGED:
         return CorruptObjectError(f"{target.uri} changed while it was being read.")
     if code in _DAMAGED:
-        return StorageTemporaryError(f"{what}: the data was damaged on its way ({code}).")
+        return StorageTemporaryError(f"{what}: the data was corrupted in transit ({code}).")
     known = _explain_credentials(code, response, what, target)
     if known:
         return known
@@ -181,26 +180,24 @@ def _explain_answer(response: Any, operation: str, target: S3Target) -> Tunesmit
     if code in _DENIED or status == 403:
         return _refusal(
             f"{what}: access denied by {target.endpoint} ({said}). The credentials in use come from "
-            f"{credential_source()}; check them and what they may do.",
+            f"{credential_source()}; check them and their permissions.",
             operation,
             target,
         )
     if status >= 500 or status in (408, 409, 429) or code in ("SlowDown", "RequestTimeout", "Throttling"):
-        return StorageTemporaryError(
-            f"{what}: {target.endpoint} failed again and again (HTTP {status}, {said})."
-        )
+        return StorageTemporaryError(f"{what}: {target.endpoint} failed repeatedly (HTTP {status}, {said}).")
     return StoragePermanentError(f"{what}: {target.endpoint} refused (HTTP {status}, {said}).")
 
 
 def _refusal(message: str, operation: str, target: S3Target) -> TunesmithError:
-    """Temporary where the same has worked a moment ago."""
+    """Return a temporary error if the same operation has just worked."""
     if _TRUST.refused_for_good(target.place(operation)):
         return StoragePermanentError(message)
-    return StorageTemporaryError(f"{message} It has worked before, so it is tried again.")
+    return StorageTemporaryError(f"{message} It worked before, so it is retried.")
 
 
 def _explain_credentials(code: str, response: Any, what: str, target: S3Target) -> TunesmithError | None:
-    """Wrong keys, an expired token, a wrong clock, a wrong region; None for anything else."""
+    """Explain wrong keys, an expired token, a wrong clock or a wrong region; None for anything else."""
     if code in _BAD_KEYS:
         return StoragePermanentError(
             f"{what}: {target.endpoint} does not accept the credentials ({code}). "
@@ -229,10 +226,10 @@ def _header(response: Any, name: str) -> str:
 
 
 def check_no_redirect(response: Mapping[str, Any], parsed: Mapping[str, Any], endpoint: str) -> None:
-    """Raise StoragePermanentError for an answer that sends every request to another address.
+    """Raise StoragePermanentError for a server that redirects every request to another address.
 
-    botocore takes each redirect for one to the bucket's region, asks for that region, is redirected again,
-    and so on without end. Amazon's own redirects name the region or have a code; botocore knows these.
+    botocore takes each redirect for one to the bucket's region, requests that region, is redirected again,
+    and so on, endlessly. Amazon's own redirects name the region or have a code; botocore knows these.
     """
     headers = {name.lower(): str(value) for name, value in response.get("headers", {}).items()}
     status, there = int(response.get("status_code", 0)), headers.get("location", "")
@@ -244,15 +241,15 @@ def check_no_redirect(response: Mapping[str, Any], parsed: Mapping[str, Any], en
     parts = urlsplit(there)
     address = f"{parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else there
     raise StoragePermanentError(
-        f"{endpoint} redirects requests for S3 to {shown_endpoint(address)}. Write the address that answers "
-        f"itself: set storage.endpointUrl or AWS_ENDPOINT_URL to {shown_endpoint(address)}."
+        f"{endpoint} redirects S3 requests to {shown_endpoint(address)}. Use the final address: "
+        f"set storage.endpointUrl or AWS_ENDPOINT_URL to {shown_endpoint(address)}."
     )
 
 
 def missing_bucket(target: S3Target) -> StoragePermanentError:
-    """The message for a bucket that is not there."""
+    """Return the message for a missing bucket."""
     return StoragePermanentError(
-        f"There is no bucket {target.bucket} at {target.endpoint}. Make it with "
-        f"`aws s3 mb s3://{target.bucket}` (`tunesmith run --seed` makes it in the embedded S3), "
+        f"There is no bucket {target.bucket} at {target.endpoint}. Create it with "
+        f"`aws s3 mb s3://{target.bucket}` (`tunesmith run --seed` creates it in the embedded S3), "
         "or check the name and storage.endpointUrl."
     )

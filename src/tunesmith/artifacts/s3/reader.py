@@ -1,4 +1,4 @@
-"""Streaming one S3 object through broken connections, and noticing when it ends early."""
+"""Stream an S3 object across broken connections, and detect when it ends early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUFFER_BYTES = 1 << 20
-# So much read since the last break counts as headway: the number of resumes starts again.
+# Bytes read since the last break that count as progress: the number of resumes starts again.
 HEADWAY_BYTES = 8 << 20
 
 
@@ -65,7 +65,7 @@ class _Reader(io.RawIOBase):
             self._resume(error)
 
     def _resume(self, error: Exception | None) -> None:
-        """Ask for the rest, from the very object that was begun; give up after so many breaks."""
+        """Request the rest of the same object; give up after several breaks."""
         from botocore.exceptions import FlexibleChecksumError, IncompleteReadError, ResponseStreamingError
 
         if isinstance(error, FlexibleChecksumError):
@@ -75,7 +75,7 @@ class _Reader(io.RawIOBase):
         self._last_break = self._position
         self._breaks += 1
         if self._breaks > self._resumes:
-            # A body cut short comes as the first two or as no error at all; anything else is the network's.
+            # A truncated body raises one of the first two or no error at all; anything else is the network's.
             if error is None or isinstance(error, IncompleteReadError | ResponseStreamingError):
                 raise CorruptObjectError(
                     f"{self._target.uri} ends after {self._position} of {self._size} bytes "
@@ -94,12 +94,12 @@ class _Reader(io.RawIOBase):
         self._check_range(answer.get("ContentRange", ""))
 
     def _check_range(self, content_range: str) -> None:
-        # A server that ignores Range answers from the start; that must not be taken for the rest.
+        # A server that ignores Range responds from the start; that must not be taken for the rest.
         expected = f"bytes {self._position}-{self._size - 1}/{self._size}"
         if content_range != expected and not (self._position == 0 and not content_range):
             raise CorruptObjectError(
                 f"{self._target.uri} cannot be read further at byte {self._position}: "
-                f"the server answered {content_range or 'without a range'}."
+                f"the server responded {content_range or 'without a range'}."
             )
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class S3Store:
         self._options, self._limits = options, limits
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Sorted here: servers that keep folders (SeaweedFS) answer `a/b` before `a-b`."""
+        """Yield objects in order; sorted here: servers with folders (SeaweedFS) list `a/b` before `a-b`."""
         target = self._target(check_prefix(prefix))
         found = []
         with explained("list", target):
@@ -57,16 +57,16 @@ class S3Store:
         return iter(sorted(found, key=lambda entry: entry.key))
 
     def size(self, key: str) -> int | None:
-        """Bytes of the object, None when there is none."""
+        """Return the bytes of the object, None if there is none."""
         head = self._head(key)
         return head["ContentLength"] if head else None
 
     def exists(self, key: str) -> bool:
-        """True when there is an object of this key."""
+        """Return whether there is an object of this key."""
         return self._head(key) is not None
 
     def version(self, key: str) -> str:
-        """The object's ETag; empty when there is no object."""
+        """Return the object's ETag; empty if there is no object."""
         head = self._head(key)
         return head["ETag"] if head else ""
 
@@ -75,12 +75,12 @@ class S3Store:
         return open_object(self._client, self._full(key), self._target(key), self._limits.resumes)
 
     def read(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         with self.open(key) as stream:
             return stream.read()
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        """Write an object; with `if_absent`, False when there is one."""
+        """Write an object; with `if_absent`, return False if there is one."""
         full, target = self._full(key), self._target(key)
         if if_absent:
             if conditional.is_honoured(self._client, target, self._root):
@@ -110,7 +110,7 @@ class S3Store:
                 self._transfers.download(self._bucket, full, str(temp), subscribers=known).result()
             if temp.stat().st_size != head["ContentLength"]:
                 raise CorruptObjectError(
-                    f"{target.uri} gave {temp.stat().st_size} of {head['ContentLength']} bytes."
+                    f"{target.uri} returned {temp.stat().st_size} of {head['ContentLength']} bytes."
                 )
             local_files.sync_file(temp)
             local_files.replace(temp, path)
@@ -146,7 +146,7 @@ class S3Store:
         return None
 
     def _check_bucket(self, target: S3Target) -> None:
-        """A HEAD's 404 has no body: it may mean the bucket. Not being allowed to ask is no answer."""
+        """Check the bucket after a HEAD's 404, which may mean the bucket. Ignores denied access."""
         from botocore.exceptions import ClientError
 
         with explained("look at", target):
@@ -175,7 +175,7 @@ class S3Store:
 def _subscribers(
     progress: TransferProgress | None, head: HeadObjectOutputTypeDef | None = None
 ) -> Sequence[Any]:
-    """What a transfer calls back, and what it need not ask for again."""
+    """Return a transfer's callbacks, and what it need not request again."""
     from s3transfer.subscribers import BaseSubscriber
 
     class Subscriber(BaseSubscriber):
@@ -192,7 +192,7 @@ def _subscribers(
 
 
 def _as_client_error(failure: Any) -> Exception:
-    """The error of one key in an answer to DeleteObjects, in the shape of any other."""
+    """Return the error of one key in a DeleteObjects response, in the shape of any other."""
     from botocore.exceptions import ClientError
 
     temporary = failure.get("Code") in ("InternalError", "SlowDown", "ServiceUnavailable")
