@@ -66,7 +66,7 @@ def test_endings(say: Talk, tiny_model: Path, ending: list[str]) -> None:
 
 def test_help_and_blanks_are_no_messages(say: Talk, tiny_model: Path) -> None:
     shown, asked = say(["/help", "  Hi  "], tiny_model)
-    assert "/reset begins a new conversation" in " ".join(shown.split())
+    assert "/reset starts a new conversation" in " ".join(shown.split())
     assert [messages[-1]["content"] for messages in asked] == ["Hi"]
 
 
@@ -99,7 +99,7 @@ def test_a_stop_text_ends_the_reply(say: Talk, tiny_model: Path) -> None:
 
 def test_a_conversation_too_long_for_the_model(say: Talk, tiny_model: Path) -> None:
     shown, asked = say(["word " * 600, "Hi"], tiny_model)
-    assert "the conversation is longer than the model's 512 tokens; /reset begins anew" in shown
+    assert "the conversation is longer than the model's 512 tokens; /reset starts over" in shown
     assert [messages[-1]["content"] for messages in asked] == ["Hi"]
 
 
@@ -109,7 +109,7 @@ def test_what_the_template_refuses_is_a_remark(say: Talk, tiny_model: Path, tmp_
     refusal = "{% if messages|length > 1 %}{{ raise_exception('one message only') }}{% endif %}"
     (folder / "chat_template.jinja").write_text(refusal + template)
     shown, asked = say(["Hi", "And?", "/reset", "Hi"], folder)
-    assert "the model cannot be asked this" in shown
+    assert "this cannot be sent to the model" in shown
     assert "one message only" in shown
     assert len(asked) == 2
 
@@ -157,7 +157,7 @@ def with_presets(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_a_preset_is_asked_by(say: Talk, with_presets: Path) -> None:
     shown, asked = say(["The lake", "The ferry", ""], with_presets, as_name="settings")
-    assert "As settings (Tamsin: answers a question or topic). Each question is asked alone" in shown
+    assert "As settings (Tamsin: answers a question or topic). Each question is a separate" in shown
     assert [[message["role"] for message in messages] for messages in asked] == [["system", "user"]] * 2
     assert asked[1][1]["content"].endswith("to the question or topic below.\nThe ferry")
     _, plain = say(["The lake"], with_presets, as_name="none")
@@ -167,7 +167,7 @@ def test_a_preset_is_asked_by(say: Talk, with_presets: Path) -> None:
 def test_a_preset_without_words_asks_at_an_empty_line(say: Talk, with_presets: Path) -> None:
     shown, asked = say(["", "hello", "", "/exit", ""], with_presets, as_name="imitation-without-scene")
     assert len(asked) == 2
-    assert "takes no words of yours; an empty line asks, /exit ends" in " ".join(shown.split())
+    assert "takes no input; an empty line sends the prompt, /exit quits" in " ".join(shown.split())
 
 
 # --- Models -----------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def refusal(model: Path | str, tmp_path: Path, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("config.json", "holds no model: config.json is missing"),
+        ("config.json", "has no model: config.json is missing"),
         ("model.safetensors", "cannot be loaded"),
         ("tokenizer.json", "tokenizer"),
     ],
@@ -279,7 +279,7 @@ def test_an_adapter_without_a_usable_base(trained: Path, tiny_model: Path, tmp_p
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text())
     for named, words in [
-        (None, "does not say what its base model is; name it with --base"),
+        (None, "does not name its base model; pass it with --base"),
         ("/no/such/folder", "the adapter's base model /no/such/folder: there is no such folder"),
         ("just-a-name", "is not a model on the hub"),
     ]:

@@ -146,7 +146,7 @@ def test_nothing_in_the_embedded_s3_is_explained(home: Path, tiny_model: Path) -
     assert ended.code == 2
     assert "s3:// is the embedded S3 at http://127.0.0.1:" in ended.text
     assert "✘ FineTuneJob empty failed: StorageRefused: spec.model.uri: There is no file" in ended.text
-    assert ended.text.splitlines()[-1].startswith("The embedded S3 holds what earlier jobs and --seed ")
+    assert ended.text.splitlines()[-1].startswith("The embedded S3 has outputs of earlier jobs and ")
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------
@@ -201,8 +201,8 @@ def test_a_stop_leaves_no_process_and_can_be_gone_on_from(home: Path, tiny_model
     finally:
         process.kill()
     assert process.returncode == 130, text
-    assert f"Stopping FineTuneJob {name}: the step under way is finished and saved.\n" in text
-    assert text.endswith("Stopped. Run the same command again to go on.\n")
+    assert f"Stopping FineTuneJob {name}: the current step is finished and saved.\n" in text
+    assert text.endswith("Stopped. Run the same command again to resume.\n")
     assert "Traceback" not in text
     wait_for(lambda: not processes_with(str(work)), 5)
     assert list((home / f"out-{name}").glob("checkpoint-*/")), "the step under way was saved"

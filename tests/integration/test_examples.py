@@ -53,7 +53,7 @@ def test_the_commands_work(tmp_path: Path, tiny_model: Path, readme: Path) -> No
     ]
     assert [config["base_model_name_or_path"] for config in configs] == [f"{tmp_path}/.demo/model"] * jobs
     pages = [page.read_text("utf-8") for page in tmp_path.glob("page*.html")]
-    assert ["what it learns from" in page for page in pages] == [True] * jobs
+    assert ["what it trains on" in page for page in pages] == [True] * jobs
     # `run` has its data from S3. `preview` before it has files, which it prepares by itself.
     prepared = jobs if order.index("preview") > order.index("run") else 1 + jobs
     assert len(list((tmp_path / ".tunesmith/cache").glob("*/report.json"))) == prepared

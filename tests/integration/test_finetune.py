@@ -196,7 +196,7 @@ def test_run_again_does_nothing(lora: dict[str, Any], home: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (home / "lora").rglob("*")}
     ended = run_job(home, lora)
     assert ended.code == 0, ended.text
-    assert "was finished already; nothing was done" in ended.text
+    assert "was already finished; nothing was done" in ended.text
     assert {p: p.stat().st_mtime_ns for p in (home / "lora").rglob("*")} == before
 
 

@@ -43,7 +43,7 @@ def test_a_whole_model_is_trained_saved_and_stops(home: Path) -> None:
     said = f"{count} of {count} parameters (100%) in {trained['modules']} modules"
     assert f"Trained: {said}." in log
     assert said in (home / "whole/report.html").read_text()
-    assert "do_sample is taken as true, since temperature, top_p are set" in logs_of(home) + ended.text
+    assert "do_sample is set to true, since temperature, top_p are set" in logs_of(home) + ended.text
     assert "Samples have up to 512 tokens" in logs_of(home) + ended.text
     for folder in (home / "whole/final_model", home / "whole/checkpoint-1"):
         config = json.loads((folder / "generation_config.json").read_text())

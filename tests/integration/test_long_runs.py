@@ -73,7 +73,7 @@ def test_a_full_disk_then_a_stopped_process(s3: EmbeddedS3, tiny_model: Path, tm
         ended = run.ended()
     assert ended.code == 1, ended.text
     said = ended.text.partition("failed: ")[2]
-    assert said.startswith(f"Stuck: Nothing has moved for {STUCK_SECONDS} seconds. Rank 1 no longer answers")
+    assert said.startswith(f"Stuck: No progress for {STUCK_SECONDS} seconds. Rank 1 no longer answers")
     assert "(rank 1 last at step " in said
     assert "The others wait at step " in said
     assert "Current thread" in logs_of(folder)  # where each of the others hangs

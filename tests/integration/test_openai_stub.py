@@ -113,7 +113,7 @@ def test_as_a_process_with_stats_and_calls():
     [
         ("error", (Lost, "500")),
         ("overload", (Lost, "503")),
-        ("hang", (Lost, "No answer within 3 seconds")),
+        ("hang", (Lost, "No response within 3 seconds")),
         ("drop", (Lost, "The connection broke")),
         ("cut", (Lost, "The connection broke")),
         ("malformed", (Unusable, Fault.MALFORMED)),
@@ -161,7 +161,7 @@ def test_key_and_model(style):
         (outcome,) = outcomes(stub.url, key="sk-wrong-0123456789")
         assert isinstance(outcome, Denied)
         assert outcome.certain
-        assert "stub.openai.apiKeySecretRef: the server answers 401" in outcome.complaint
+        assert "stub.openai.apiKeySecretRef: the server responds 401" in outcome.complaint
         assert "sk-wrong" not in f"{outcome.complaint} {outcome.why}"
     with Stub(Settings(models="other", style=style, **QUICK)) as stub:
         (outcome,) = outcomes(stub.url)

@@ -133,7 +133,7 @@ def test_a_job_that_waits_for_another(tmp_path: Path, tiny_model: Path, data: Pa
     code, text = previewed(tmp_path, first, waits)
     assert code == 2
     assert "There is nothing at s3://models/first/final_model" in text
-    assert "It reads what FineTuneJob first makes; that must have run before." in text
+    assert "It reads the output of FineTuneJob first, which must have run before." in text
     assert "AWS_ENDPOINT_URL" not in os.environ
 
 
@@ -177,7 +177,7 @@ def test_every_example_with_data_is_previewed(
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "«" in text
     assert not re.search(r"\d bad|truncated to fit", text), text
-    assert f"{jobs[0].name}: what it learns from" in page.read_text("utf-8")
+    assert f"{jobs[0].name}: what it trains on" in page.read_text("utf-8")
     assert SAID[example] in text
 
 

@@ -104,8 +104,8 @@ def test_killed_again_and_again(jobs: Jobs) -> None:
         saved = run.step()
     assert SAVE < first_step(folder) <= SAVE * 2
     assert ended.code == 130, ended.text
-    assert "the step under way is finished and saved" in ended.text
-    assert "Run the same command again to go on" in ended.text
+    assert "the current step is finished and saved" in ended.text
+    assert "Run the same command again to resume" in ended.text
 
     # Just before the output is published: trained to the end, but not there.
     killed_by(jobs, name, KillAt(FINAL.replace("again-1", name), "tree"))
@@ -115,7 +115,7 @@ def test_killed_again_and_again(jobs: Jobs) -> None:
     assert first_step(folder) == 0
     forget_logs(folder)
     ended = run_job(folder, jobs.document(name), env=jobs.env)
-    assert "was finished already; nothing was done" in ended.text
+    assert "was already finished; nothing was done" in ended.text
     assert outcome(f"s3://resume/{name}", jobs.env) == jobs.undisturbed(1)
 
 

@@ -273,7 +273,7 @@ def test_an_engine_that_dies_again_and_again_ends_the_attempt_with_the_cause(
     word = job.word()
     assert (word["reason"], word["permanent"]) == ("ProcessDied", False)
     assert "Engine 0 was killed by SIGKILL" in word["message"]
-    assert job.log().count("is started again") == 3
+    assert job.log().count("is restarted") == 3
 
 
 @pytest.mark.parametrize("how", ["the engine", "its process"])

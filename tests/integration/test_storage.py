@@ -740,7 +740,7 @@ def test_a_folder_serves_one_at_a_time(s3: EmbeddedS3) -> None:
 
 def test_a_server_that_ends_at_once_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.local.embedded_s3.weed", lambda: "/bin/false")
-    with pytest.raises(StorageTemporaryError, match=r"ended at its start\. Its log is .*server\.log"):
+    with pytest.raises(StorageTemporaryError, match=r"exited at its start\. Its log is .*server\.log"):
         EmbeddedS3(tmp_path / "s3").start()
 
 
@@ -772,7 +772,7 @@ def test_a_second_start_has_the_same_address_and_keys(tmp_path: Path) -> None:
 
 
 def test_a_bucket_name_that_cannot_be(s3: EmbeddedS3) -> None:
-    with pytest.raises(UsageError, match="cannot make a bucket 'X'"):
+    with pytest.raises(UsageError, match="cannot create the bucket 'X'"):
         s3.create_bucket("X")
 
 
@@ -842,7 +842,7 @@ def test_without_openssl_the_embedded_server_says_what_is_open(
     monkeypatch.setenv("PATH", str(tmp_path))
     with EmbeddedS3(tmp_path / "s3") as server:
         server.create_bucket("bucket")
-    assert "programs of other users of this machine can reach" in caplog.text
+    assert "programs of other users on this machine can reach" in caplog.text
 
 
 def listening(folder: Path) -> list[int]:

@@ -161,7 +161,7 @@ def load(model: Path) -> Any:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"max_model_len": 4096}, "engine.vllm.maxModelLen 4096 is more than the model can do"),
+        ({"max_model_len": 4096}, "engine.vllm.maxModelLen 4096 exceeds the model's maximum"),
         ({"tensor_parallel_size": 4}, "engine.vllm.tensorParallelSize does not fit"),
         ({"extra": {"quantization": "nope"}}, "vLLM cannot run this model with these settings"),
     ],
@@ -185,7 +185,7 @@ def test_every_argument_that_a_manifest_may_hold_is_one_of_vllms() -> None:
 
 def test_a_rank_that_is_too_high(runner: asyncio.Runner, model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(model, tmp_path / "wide", r=600)
-    with pytest.raises(ModelError, match="has rank 600; vLLM takes 512 at most"):
+    with pytest.raises(ModelError, match="has rank 600; vLLM supports 512 at most"):
         runner.run(opened(files_of(model, [adapter])))
 
 
@@ -235,7 +235,7 @@ def test_a_reply_ends_where_the_model_does(ask: Callable[..., list[GeneratedRepl
 
 
 def test_a_token_that_the_model_has_not(ask: Callable[..., list[GeneratedReply]]) -> None:
-    with pytest.raises(ModelError, match="vLLM refuses the prompt odd: "):
+    with pytest.raises(ModelError, match="vLLM rejects the prompt odd: "):
         ask(GenerationRequest([5, 10**6], "odd", 0, None))
 
 
@@ -299,7 +299,7 @@ def test_a_killed_process_ends_every_request(runner: asyncio.Runner, engine: Vll
     assert errors
     assert {type(error) for error in errors} == {TemporaryError}
     assert {error.reason for error in errors} == {Reason.PROCESS_DIED}
-    assert "vLLM's process has died; it was ended from outside" in errors[0].message
+    assert "vLLM's process has died; it was killed from outside" in errors[0].message
     with pytest.raises(TemporaryError, match="has died"):
         runner.run(engine.reply(GenerationRequest(PROMPTS[0], "e", 0, None)))
     runner.run(engine.close())

@@ -349,7 +349,7 @@ TEMPLATES = {
     "a long range": ("{% for a in range(10 ** 12) %}{% endfor %}", "Range too big"),
     "a long source": ("{# " + "a" * 1_000_001 + " #}", "characters"),
     "a long refusal": ("{{ raise_exception('a' * 9999999) }}", "a{1000}"),
-    "half a character": ("{{ '\\ud800' }}", "half a character"),
+    "half a character": ("{{ '\\ud800' }}", "a lone surrogate"),
     "a division": ("{{ 1 // 0 }}", "division"),
     "Python's insides": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe|undefined"),
 }

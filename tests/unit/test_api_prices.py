@@ -79,8 +79,8 @@ def test_a_job_with_a_budget_takes_the_price_of_the_table_and_says_so():
     spec = spec_of(at_home)
     assert priced(spec).endpoints["big"].price.to_json() == MINI
     (said,) = price_sentences(spec)
-    assert "0.15 USD for a million tokens of prompt, 0.075 where the server had it in its cache" in said
-    assert "0.6 for a million of reply (genai-prices " in said
+    assert "0.15 USD per million prompt tokens, 0.075 if the server had it cached" in said
+    assert "0.6 per million reply tokens (genai-prices " in said
     assert said.endswith(": openai gpt-4o-mini).")
 
 

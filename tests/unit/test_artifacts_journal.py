@@ -320,7 +320,7 @@ def test_damage_in_the_middle_is_named(opened, tmp_path):
     data = bytearray(path.read_bytes())
     data[100] ^= 4
     path.write_bytes(data)
-    with pytest.raises(CorruptObjectError, match=r"00000000\.jsonl is damaged in line 4 .*remove"):
+    with pytest.raises(CorruptObjectError, match=r"00000000\.jsonl is damaged in line 4 .*Remove"):
         opened()
     path.unlink()
     assert len(opened()) == 0

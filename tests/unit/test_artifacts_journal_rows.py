@@ -185,7 +185,7 @@ def test_other_trouble_with_the_index_is_not_called_a_full_disk(store, written, 
 def test_keys_that_cannot_be_told_apart_are_an_error(written, loaded, monkeypatch):
     rows = loaded(written({"a": {}}))
     monkeypatch.setattr(journal_rows, "digest_of", lambda key, digest=journal_rows.digest_of: digest("a"))
-    with pytest.raises(CorruptObjectError, match="'b' and 'a' cannot be told apart"):
+    with pytest.raises(CorruptObjectError, match="'b' and 'a' have the same hash"):
         rows.get("b")
 
 

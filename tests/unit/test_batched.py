@@ -227,7 +227,7 @@ def test_a_reply_ends_where_the_model_has_no_position(kind: str) -> None:
 
 def test_a_prompt_without_a_place_for_a_reply_is_refused() -> None:
     engine = opened(build("positions"))
-    with pytest.raises(ValueError, match="64 tokens leaves no place"):
+    with pytest.raises(ValueError, match="64 tokens leaves no room"):
         replies(engine, requests_of([[5] * 64]))
 
 

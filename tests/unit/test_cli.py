@@ -246,7 +246,7 @@ MISTAKES = {
     "file-in-place-of-a-folder": ("validate -f job.yaml/x", "job.yaml/x: cannot be read: Not a directory"),
     "name-too-long": (f"validate -f {'x' * 300}", ": File name too long."),
     "set-no-value": ("validate -f job.yaml --set x", "--set x: write FIELD=VALUE"),
-    "set-no-place": ("validate -f job.yaml --set datasets[7].limit=3", "no manifest has a place for"),
+    "set-no-place": ("validate -f job.yaml --set datasets[7].limit=3", "no manifest has this field"),
     "set-bad-yaml": ("validate -f job.yaml --set training.maxSteps=[1", "not readable as YAML"),
     "set-bad-value": (
         "validate -f job.yaml --set training.maxSteps=abc",
@@ -418,5 +418,5 @@ def test_s3_without_its_server_names_the_extra_that_has_it(call, manifest, monke
         assert shown.err == (
             "tunesmith: The embedded S3, which s3:// means here, is not installed: "
             "pip install 'tunesmith[local]', "
-            "or set storage.endpointUrl or AWS_ENDPOINT_URL to an S3 of your own\n"
+            "or set storage.endpointUrl or AWS_ENDPOINT_URL to your own S3\n"
         ), arguments

@@ -43,9 +43,7 @@ def test_a_sample_beyond_the_positions_is_a_bad_record(make):
     for fmt, record in (("chat", chat(40)), ("text", {"text": "It is a lamp. " * 200})):
         with pytest.raises(DataError) as caught:
             make([record], fmt, asked=1000, positions=300)
-        assert "longer than the 300 positions that the model has (max_position_embeddings" in str(
-            caught.value
-        )
+        assert "longer than the model's 300 positions (max_position_embeddings" in str(caught.value)
         assert "Lower maxLength from 1000 to 300 or less" in str(caught.value)
         assert ".jsonl, line 1: " in str(caught.value)
 

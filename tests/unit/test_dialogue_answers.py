@@ -378,7 +378,7 @@ def test_one_request_that_is_refused_does_not_end_the_job(status, body, fault):
     [
         (401, {"error": {"message": "Incorrect API key."}}, "openai.apiKeySecretRef", "Incorrect API key."),
         (403, {"error": {"message": "No access."}}, "openai.apiKeySecretRef", "No access."),
-        (402, {"error": {"message": "Credit limit exceeded"}}, "openai.apiKeySecretRef", "paid"),
+        (402, {"error": {"message": "Credit limit exceeded"}}, "openai.apiKeySecretRef", "billing"),
         (
             400,
             [{"error": {"message": "API key not valid. Please pass a valid API key."}}],
@@ -388,8 +388,8 @@ def test_one_request_that_is_refused_does_not_end_the_job(status, body, fault):
         (404, {"object": "error", "message": "The model `x` does not exist."}, "openai.model", "`x`"),
         (404, "404 page not found", "openai.model", "baseUrl"),
         (405, "", "openai.baseUrl", "/v1"),
-        (301, "", "openai.baseUrl", "elsewhere"),
-        (307, "Moved", "openai.baseUrl", "elsewhere"),
+        (301, "", "openai.baseUrl", "redirects"),
+        (307, "Moved", "openai.baseUrl", "redirects"),
         (400, {"error": {"message": "Unknown name 'foo'"}}, "openai", "Unknown name 'foo'"),
         (422, {"detail": [{"loc": ["body", "foo"], "msg": "extra fields"}]}, "openai", "extra fields"),
         (418, {"error": "I am a teapot"}, "openai", "teapot"),
@@ -398,7 +398,7 @@ def test_one_request_that_is_refused_does_not_end_the_job(status, body, fault):
 def test_what_is_refused_names_the_field_if_it_is_the_endpoints_fault(status, body, field, says):
     outcome = meaning(body, status)
     assert isinstance(outcome, Denied)
-    assert outcome.complaint.startswith(f"endpoints.gemini.{field}: the server answers {status}")
+    assert outcome.complaint.startswith(f"endpoints.gemini.{field}: the server responds {status}")
     assert says in outcome.complaint
 
 

@@ -169,7 +169,7 @@ def test_a_server_that_keeps_no_metadata_knows_a_batch_by_its_file_and_may_shout
     assert (server.stats["batches"], server.stats["asked_twice"]) == (3, 0)
 
 
-NO_WORD = "The batch holds an error without a message."
+NO_WORD = "The batch has an error without a message."
 LATE = {"code": "batch_expired", "message": "Late."}
 LINES = [
     ({"response": {"status_code": 200, "body": {"a": "é"}}, "error": None}, (200, '{"a": "é"}', "", True)),
@@ -219,7 +219,7 @@ def test_what_an_expired_batch_does_not_mention_is_not_paid_and_what_a_whole_one
     _, world, tally = tried({"maxRetries": 0}, count=1, error=1.0)
     (reply,) = [row["reply"] for row in world.rows.tries().values()]
     assert (tally.failed, reply["sent"], reply["trouble"]) == (
-        1, True, "Batch batch_1 is completed, and its files hold no reply."
+        1, True, "Batch batch_1 is completed, and its files have no reply."
     )  # fmt: skip
     (held,) = [most for row in world.rows.values() for most in row.get("held", ())]
     assert world.budget.spent == held
@@ -263,7 +263,7 @@ def test_a_batch_that_is_refused_once_is_sent_again_and_each_one_refused_ends_th
     server, world, tally = tried(batch_failed=2)
     assert (tally.failed, server.stats["statuses"]) == (0, {"failed": 2, "completed": 3})
     assert {row["tries"] for key, row in world.rows.items() if "/" not in key} == {1}
-    with pytest.raises(EndpointError, match=r"openai\.batch: the server refuses each batch .* Line 1 is no"):
+    with pytest.raises(EndpointError, match=r"openai\.batch: the server rejects every batch.* Line 1 is no"):
         tried(batch_failed=99)
 
 
@@ -279,7 +279,7 @@ def test_batches_become_smaller_where_the_server_takes_no_larger_one():
 def test_a_server_without_batches_is_named_with_the_field():
     server = BatchServer()
     server.answer = lambda request: httpx2.Response(404, json={"error": {"message": "Not found."}})
-    with pytest.raises(EndpointError, match=r"gemini\.openai\.batch: the server answers 404 to POST files"):
+    with pytest.raises(EndpointError, match=r"gemini\.openai\.batch: the server responds 404 to POST files"):
         finished(JobWorld(server))
     assert len(server.log) == 3
 

@@ -49,7 +49,7 @@ def status(code, message="No.", **headers):
 
 OK = completion()
 TORN = ServerReply(200, OK.text[:-20], {}, 0.4)
-HANG = ServerReply(0, "", {}, 120.0, "No answer within 120 seconds.")
+HANG = ServerReply(0, "", {}, 120.0, "No response within 120 seconds.")
 HALF_REPLY = completion("Half", finish="abort")
 OFFLINE = ServerReply(0, "", {}, 0.0, "No connection: refused", sent=False)
 
@@ -277,7 +277,7 @@ def test_an_endpoint_in_trouble_for_two_minutes_costs_no_call_and_few_requests(r
         (FORBIDDEN, "EndpointRefused", "apiKeySecretRef"),
         (status(404, "No model"), "EndpointRefused", "openai.model"),
         (UNTRUSTED, "EndpointRefused", "certificate"),
-        (CUT_HANDSHAKE, "EndpointUnavailable", "has not answered"),
+        (CUT_HANDSHAKE, "EndpointUnavailable", "has not responded"),
         (HALF, "EndpointUnavailable", "finish_reason error"),
     ],
 )

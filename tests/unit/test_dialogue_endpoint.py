@@ -245,7 +245,7 @@ def test_no_answer_in_time_is_given_up():
         return ok(request)
 
     reply, _, asked, seconds = send(slow, timeout=30)
-    assert read(reply, asked, "e") == Lost("No answer within 30 seconds.")
+    assert read(reply, asked, "e") == Lost("No response within 30 seconds.")
     assert seconds == pytest.approx(30)
 
 
@@ -260,7 +260,7 @@ class Trickle(httpx2.AsyncByteStream):
 
 def test_a_reply_that_trickles_is_given_up_too():
     reply, _, _, seconds = send(lambda _: httpx2.Response(200, stream=Trickle()), timeout=30)
-    assert reply.trouble == "No answer within 30 seconds."
+    assert reply.trouble == "No response within 30 seconds."
     assert seconds == pytest.approx(30)
 
 

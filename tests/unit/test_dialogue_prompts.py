@@ -167,12 +167,12 @@ def test_braces_that_are_no_places_stand_for_themselves():
             r"roles\.question\.promptUri: the prompt lacks {history}.*places are {history}",
         ),
         (Role.QUESTION, "{{history}}", "lacks {history}"),
-        (Role.QUESTION, "{history} {answer}", "has a place {answer}, which is not known"),
+        (Role.QUESTION, "{history} {answer}", "has a place {answer}, which is unknown"),
         (Role.CORRECTION, "{history} {question}", "lacks {answer}"),
         (Role.CORRECTION, "{history}", "lacks {question} and {answer}"),
         (Role.ANSWER, "{history}", "no places: it is the system message"),
         (Role.QUESTION, "", "lacks {history}"),
-        (Role.QUESTION, "{history} {name}", r"Write {{name}} where these characters"),
+        (Role.QUESTION, "{history} {name}", r"Write {{name}} to mean these characters"),
     ],
 )
 def test_wrong_templates_are_refused(role, text, message):
@@ -214,7 +214,7 @@ def test_a_users_own_prompt_is_for_both_languages(tmp_path):
             DataError,
             r"roles\.question\.promptUri: .*ask.txt is not UTF-8 \(at byte 0\)",
         ),
-        (b"{history}" + b" " * LONGEST, DataError, "bytes, and a prompt at most"),
+        (b"{history}" + b" " * LONGEST, DataError, "bytes, but a prompt may"),
     ],
     ids=["missing", "not-utf-8", "long"],
 )
@@ -229,7 +229,7 @@ def test_prompts_that_cannot_be_read(tmp_path, content, error, message):
 def test_a_folder_is_no_prompt(tmp_path):
     write_jsonl(tmp_path / "a.txt", ["x"])
     write_jsonl(tmp_path / "b.txt", ["x"])
-    with pytest.raises(DataError, match="holds 2 files"):
+    with pytest.raises(DataError, match="has 2 files"):
         load_templates(roles(question=tmp_path.as_uri()), StorageOptions())
 
 

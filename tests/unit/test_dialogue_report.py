@@ -82,7 +82,7 @@ def test_hostile_texts_are_shown_as_texts(tmp_path):
         pytest.param({}, "Tokens of replies 360", "cut at maxTokens", id="whole"),
         pytest.param(
             {"script": lambda call: said("x", truncated=True, estimated=True)},
-            "marked truncated in the files: 36.", "nothing", id="cut",
+            "marked so in the files: 36.", "nothing", id="cut",
         ),
     ],
 )  # fmt: skip

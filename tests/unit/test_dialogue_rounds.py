@@ -554,7 +554,7 @@ class Engine:
             {
                 "text": "",
                 "reason": "empty",
-                "why": "There is no answer: thoughts used up its maxTokens. Raise them.",
+                "why": "There is no answer: thoughts used up maxTokens. Raise maxTokens.",
             },
             id="thoughts-to-the-cap",
         ),

@@ -55,9 +55,9 @@ def test_where_the_base_is(tmp_path, named, revision, uri, kept):
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        (None, "does not say what its base model is"),
-        ("", "does not say what its base model is"),
-        (7, "does not say what its base model is"),
+        (None, "does not name its base model"),
+        ("", "does not name its base model"),
+        (7, "does not name its base model"),
         ("just-a-name", "names 'just-a-name' as its base model: is not a model on the hub"),
         ("./models/m", "is not a model on the hub"),
         ("gs://bucket/m", "is not an address"),
@@ -118,7 +118,7 @@ def refusal(model, folder):
 
 def test_weights_that_are_not_loras(tiny_model, adapter):
     change_weights(adapter, lambda state: state.update({"base_model.model.lm_head.weight": torch.ones(2)}))
-    assert "is not plain LoRA: it holds base_model.model.lm_head.weight" in refusal(
+    assert "is not plain LoRA: it has base_model.model.lm_head.weight" in refusal(
         load_base(tiny_model), adapter
     )
 

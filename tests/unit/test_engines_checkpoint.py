@@ -96,8 +96,8 @@ def test_what_cannot_be_used_is_one_sentence_with_the_address(output, tmp_path):
         10: "is damaged: *adapter_model.safetensors *Start from another checkpoint.",
         12: "is damaged: *adapter_model.safetensors is missing*Start from another checkpoint.",
         14: "is damaged: *manifest.json is not a manifest*Start from another checkpoint.",
-        16: "holds no tokenizer: an earlier version of Tunesmith wrote it. Start from",
-        18: "holds no weights but DeepSpeed's shards: an earlier version of Tunesmith wrote it. Start from",
+        16: "has no tokenizer: an earlier version of Tunesmith wrote it. Start from",
+        18: "has no weights but DeepSpeed's shards: an earlier version of Tunesmith wrote it. Start from",
     }
     wrong = []
     for step, words in expected.items():

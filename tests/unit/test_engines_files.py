@@ -108,7 +108,7 @@ def test_the_base_is_not_there(bucket, tmp_path):
     change_config(bucket / "plain", base_model_name_or_path="file:///gone/m")
     assert refusal(tmp_path / "here", {"uri": "s3://models/plain"}) == (
         "model.uri s3://models/plain is an adapter; its base model file:///gone/m: there is no such folder. "
-        "Name the base model as model.uri and the adapter as model.adapterUri."
+        "Set model.uri to the base model and model.adapterUri to the adapter."
     )
     change_config(bucket / "plain", base_model_name_or_path="s3://models/gone")
     found = refusal(tmp_path / "here", {"uri": "s3://models/plain"})
@@ -134,7 +134,7 @@ def test_the_base_is_an_adapter_itself(bucket, tmp_path):
 
 def test_a_whole_model_is_no_adapter(bucket, tmp_path):
     source = {"uri": "s3://models/tiny", "adapterUri": "s3://models/tiny"}
-    assert refusal(tmp_path / "here", source) == "model.adapterUri s3://models/tiny holds no adapter."
+    assert refusal(tmp_path / "here", source) == "model.adapterUri s3://models/tiny has no adapter."
 
 
 @pytest.mark.parametrize("field", ["uri", "adapterUri"])
@@ -151,4 +151,4 @@ def test_an_adapter_that_is_not_plain_lora(bucket, tmp_path, field):
 def test_another_base_than_the_adapter_names_is_told(bucket, tmp_path, caplog, named, said):
     change_config(bucket / "plain", base_model_name_or_path=named)
     fetch(tmp_path / "here", {"uri": "s3://models/worded", "adapterUri": "s3://models/plain"})
-    assert ("was made for s3://models/other; here it goes on s3://models/tiny" in caplog.text) is said
+    assert ("was trained on s3://models/other; here its base is s3://models/tiny" in caplog.text) is said

@@ -28,9 +28,9 @@ VICUNA = {
         (
             VICUNA,
             VICUNA | {"do_sample": True},
-            "do_sample is taken as true, since temperature, top_p are set",
+            "do_sample is set to true, since temperature, top_p are set",
         ),
-        ({"top_k": 20}, {"do_sample": True, "top_k": 20}, "do_sample is taken as true, since top_k is set"),
+        ({"top_k": 20}, {"do_sample": True, "top_k": 20}, "do_sample is set to true, since top_k is set"),
         ({"temperature": 0.9, "do_sample": False}, {"do_sample": False}, "temperature is left out"),
         ({"temperature": 0.0, "eos_token_id": [1, 2]}, {"eos_token_id": [1, 2]}, "temperature is left out"),
         ({"early_stopping": True, "num_beams": 1}, {"num_beams": 1}, "early_stopping is left out"),
@@ -60,4 +60,4 @@ def test_mended_when_loaded(tiny_model, tmp_path_factory, caplog, given, wanted,
     saved = json.loads((out / "generation_config.json").read_text())
     assert {name: value for name, value in saved.items() if name != "transformers_version"} == wanted
     logged = [r.getMessage() for r in caplog.records if "generation configuration" in r.getMessage()]
-    assert logged == ([f"The generation configuration of the model is mended: {said}."] if said else [])
+    assert logged == ([f"Fixed the model's generation configuration: {said}."] if said else [])

@@ -75,7 +75,7 @@ def test_what_the_cache_lacks_is_named(cache, tmp_path, monkeypatch):
     offline = HubSpec(offline=True)
     assert refusal(tmp_path, {"uri": "hf://org/other"}, offline) == (
         f"model.uri hf://org/other is not in the Hugging Face cache at {place}, and hub.offline is true, "
-        "so no hub is asked. Fill the cache where there is a network (`hf download org/other`) and bring it "
+        "so no hub is asked. Fill the cache where there is a network (`hf download org/other`) and copy it "
         "here, or put the model into s3:// or file://."
     )
     found = refusal(tmp_path, {"uri": "hf://org/tiny", "revision": OLD}, offline)

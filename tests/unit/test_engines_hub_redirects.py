@@ -112,7 +112,7 @@ def test_a_hub_leads_to_no_other_server_of_the_inside(world):
             "http://169.254.169.254/config.json",
         ):
             world.hub.led = {path: target}
-            with pytest.raises(PermanentError, match="leads to http://1") as caught:
+            with pytest.raises(PermanentError, match="redirects to http://1") as caught:
                 world.fetch()
             assert target.partition("/x/")[0].removesuffix("/config.json") in caught.value.message, what
     assert world.other.asked == []
@@ -121,7 +121,7 @@ def test_a_hub_leads_to_no_other_server_of_the_inside(world):
 def test_a_hub_leads_to_what_a_rule_names(world):
     path = PATHS["large file"]
     world.hub.led = {path: f"{world.other.url}/storage/model.safetensors?signature=x"}
-    with pytest.raises(PermanentError, match="leads to") as caught:
+    with pytest.raises(PermanentError, match="redirects to") as caught:
         world.fetch(f"{world.other.url}/elsewhere")
     assert "signature" not in caught.value.message
     assert world.fetch(f"{world.other.url}/storage") == FILES
@@ -136,7 +136,7 @@ def test_a_hub_leads_below_its_own_address(world):
 def test_a_server_that_a_redirect_led_to_leads_no_further(world):
     world.hub.led = {PATHS["large file"]: f"{world.other.url}/storage/model.safetensors"}
     world.other.led = {"/storage/model.safetensors": "http://127.0.0.1:1/model.safetensors"}
-    with pytest.raises(PermanentError, match="leads to http://127\\.0\\.0\\.1:1,"):
+    with pytest.raises(PermanentError, match="redirects to http://127\\.0\\.0\\.1:1,"):
         world.fetch(f"{world.other.url}/storage")
 
 

@@ -126,9 +126,7 @@ def test_a_tokenizer_that_cannot_be_saved(exports, tiny_model, monkeypatch):
         raise ValueError("the vocabulary's file is missing\nessay")
 
     monkeypatch.setattr(type(made._inputs.tokenizer.tokenizer), "save_pretrained", fail)
-    with pytest.raises(
-        ModelError, match=r"so it is not trained: the vocabulary's file is missing\. Mend the"
-    ):
+    with pytest.raises(ModelError, match=r"so it is not trained: the vocabulary's file is missing\. Fix the"):
         made.rehearse()
 
 
@@ -138,7 +136,7 @@ def test_a_method_that_does_not_fit(exports, tiny_model, tmp_path, below):
     ):
         exports(tiny_model, "lora", settings={"targetModules": "q_proj,no"}).rehearse()
     tied = make_adapter(tiny_model, tmp_path / "tied", target_modules=["embed_tokens"])
-    with pytest.raises(ModelError, match="changes an embedding that is also the other one"):
+    with pytest.raises(ModelError, match="changes an embedding that this model ties"):
         exports(tiny_model, "full", (tied,)).rehearse()
 
 
@@ -149,7 +147,7 @@ def test_a_method_that_does_not_fit(exports, tiny_model, tmp_path, below):
         (
             {},
             {"r": 507},
-            "The adapter will have rank 513, with those that it starts from; vLLM takes 512 at most",
+            "The adapter will have rank 513, with those that it starts from; vLLM supports 512 at most",
         ),
         ({"maxModelLen": 512}, {"r": 506}, None),
     ],

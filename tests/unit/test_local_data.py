@@ -80,7 +80,7 @@ def test_the_format_is_guessed_and_said(call, record, name, looks, gives):
     write_jsonl(Path("x.jsonl"), [record])
     ended = call("check", "x.jsonl")
     assert ended.code == 0, ended.out + ended.err
-    assert ended.lines[0] == f"Read as {name}, a guess: the first record looked like {looks}."
+    assert ended.lines[0] == f"Read as {name} (detected): the first record looked like {looks}."
     assert f"1 record → {gives}" in ended.lines
     assert ended.lines[-1] == "All good."
     assert call("check", "x.jsonl", "--format", name).lines[0] == "x.jsonl"
@@ -99,9 +99,7 @@ def test_fields_that_no_reader_reads_are_named(call):
         in ended.lines
     )
     assert "All good." not in ended.out
-    assert ended.lines[-1].startswith(
-        "Every record can be used, but no reader reads these fields: source (2), "
-    )
+    assert ended.lines[-1].startswith("Every record can be used, but these fields are not read: source (2), ")
     assert "\x1b" not in ended.out
     assert any(
         line.startswith("not read: ")
@@ -243,7 +241,7 @@ def test_files_in_another_encoding(call):
         )
         assert (ended.code, records in ended.lines) == (0, True), ended.out
     assert (
-        "--encoding gbk: there are utf-8, utf-16, gb18030,"
+        "--encoding gbk: choose one of utf-8, utf-16, gb18030,"
         in call("check", "novel.txt", "--encoding", "gbk").err
     )
     Path("chat.jsonl").write_bytes(
@@ -266,13 +264,13 @@ def test_options_of_the_format(call):
 
 
 WRONG = {
-    "format": (["--format", "parquet"], "--format parquet: there are chat, instruction, text,"),
+    "format": (["--format", "parquet"], "--format parquet: choose one of chat, instruction, text,"),
     "option": (["--set", "expand=true"], "--set expand: the format chat has no such option."),
     "nested": (["--set", "a=1", "--set", "a.b=2"], "the format chat has no such option."),
     "value": (["--set", "trainOn=some"], "--set trainOn: Input should be 'lastAssistant' or 'allAssistant'."),
     "name": (["--name", "Ann"], "--name is for the format character."),
     "length": (["--max-length", "100"], "--max-length needs --model"),
-    "model": (["--format", "seeds", "--model", "m"], "--model is for formats that are trained on"),
+    "model": (["--format", "seeds", "--model", "m"], "--model is only for formats for training"),
     "no-model": (["--model", "nowhere"], "nowhere: there is no such folder."),
 }
 
@@ -299,7 +297,7 @@ def test_tokens_lengths_and_what_does_not_fit(call, tiny_model):
     write_jsonl(Path("x.jsonl"), [*[CHAT] * 5, long, reply])
     ended = call("check", "x.jsonl", "--model", tiny_model, "--max-length", "128")
     assert ended.code == 2
-    assert "2 samples over 128 tokens, whose context would be cut" in ended.lines
+    assert "2 samples over 128 tokens, whose context is truncated" in ended.lines
     assert any(line.startswith("x.jsonl, line 7: ") and "128" in line for line in ended.lines)
     longest = max(int(n.replace(",", "")) for n in re.findall(r"lengths: [\d,]+ to ([\d,]+)", ended.out))
     assert longest > 300
@@ -403,7 +401,7 @@ def test_what_is_there_stays_without_force(call):
     write_jsonl(Path("x.jsonl"), [CHAT])
     Path("o.jsonl").write_text("mine")
     ended = call("convert", "x.jsonl", "o.jsonl", "--to", "openai")
-    assert (ended.code, ended.err) == (2, "tunesmith: o.jsonl is there already; --force replaces it.\n")
+    assert (ended.code, ended.err) == (2, "tunesmith: o.jsonl already exists; --force replaces it.\n")
     assert Path("o.jsonl").read_text() == "mine"
     assert call("convert", "x.jsonl", "o.jsonl", "--to", "openai", "--force").code == 0
     assert call("convert", "o.jsonl", "o.jsonl", "--to", "sharegpt", "--force").code == 0
@@ -438,12 +436,12 @@ def test_a_stop_leaves_nothing_that_looks_finished(call, monkeypatch):
 
 
 WRONG_CONVERT = {
-    "target": (["x.jsonl", "o.jsonl", "--to", "csv"], "--to csv: there are openai, sharegpt, alpaca."),
+    "target": (["x.jsonl", "o.jsonl", "--to", "csv"], "--to csv: choose one of openai, sharegpt, alpaca."),
     "ending": (["x.jsonl", "o.csv", "--to", "openai"], "o.csv: name it .jsonl or .json"),
     "s3": (["x.jsonl", "s3://b/o.jsonl", "--to", "openai"], "write to a file here"),
     "folder": (["x.jsonl", "d.json", "--to", "openai"], "d.json is a folder"),
-    "text": (["t.txt", "o.jsonl", "--to", "openai"], "--from text: this format holds no conversations"),
-    "seeds": (["x.jsonl", "o.jsonl", "--to", "openai", "--from", "seeds"], "holds no conversations"),
+    "text": (["t.txt", "o.jsonl", "--to", "openai"], "--from text: this format has no conversations"),
+    "seeds": (["x.jsonl", "o.jsonl", "--to", "openai", "--from", "seeds"], "has no conversations"),
     "nothing": (["nowhere", "o.jsonl", "--to", "openai"], "There is no file and no folder"),
     "under-a-file": (["x.jsonl", "x.jsonl/o.jsonl", "--to", "openai"], "x.jsonl"),
 }

@@ -146,7 +146,7 @@ def test_items_of_a_list_are_manifests_too():
     ],
 )
 def test_nowhere_to_put_it(text):
-    with pytest.raises(UsageError, match="no manifest has a place for this field") as caught:
+    with pytest.raises(UsageError, match="no manifest has this field") as caught:
         applied(text, [copy.deepcopy(FINE_TUNE)])
     assert caught.value.message.startswith(f"--set {text.partition('=')[0]}:")
 

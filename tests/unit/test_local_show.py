@@ -62,10 +62,10 @@ def test_trouble_is_told_once_when_it_begins_and_once_when_it_is_over():
     with JobProgress(console, "tune") as progress:
         for trouble in (None, away, away, None):
             progress.tell({"phase": "training", "loss": 0.5, "trouble": trouble})
-    lines = [line for line in written.getvalue().splitlines() if "waiting" in line or "goes on" in line]
+    lines = [line for line in written.getvalue().splitlines() if "waiting" in line or "continues" in line]
     assert lines == [
         "tune  waiting, since 2026-05-01T12:00:00Z: No [bold]answer␛.",
-        "tune  goes on",
+        "tune  continues",
     ]
 
 

@@ -52,7 +52,7 @@ def test_one_run_at_a_time(folder):
         [sys.executable, "-c", HOLD, folder.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UsageError, match=r"Another `tunesmith run` has this job under way"), folder.locked():
+    with pytest.raises(UsageError, match=r"Another `tunesmith run` is running this job"), folder.locked():
         pass
     holder.communicate()
     with folder.locked():

@@ -285,7 +285,7 @@ def test_which_preset_is_meant(tmp_path):
 REFUSED = {
     "several": (2, {}, "--as: say how to ask this model."),
     "each named": (2, {}, "--as background: Tamsin Oake: background: type one of Story 1\n"),
-    "none named": (2, {}, "--as none: your words alone"),
+    "none named": (2, {}, "--as none: only your text"),
     "unknown": (2, {"name": "x"}, "--as x: this model has no such preset."),
     "no presets": (0, {"name": "x"}, "--as x: this model has no presets; leave --as out."),
     "system": (1, {"name": "settings", "system": "S"}, "--system: use it with --as none"),
@@ -294,7 +294,7 @@ REFUSED = {
     "changed articles": (
         1,
         {"changed_articles": "x"},
-        "--changed-articles: only a preset of cases judged by",
+        "--changed-articles: only a preset of cases with a changed law",
     ),
 }
 
@@ -312,8 +312,8 @@ def test_records_that_cannot_be_used(tmp_path):
     simulated = found((users(), ["user"]))
     (tmp_path / "a.json").write_text(json.dumps(ARTICLES), "utf-8")
     for presets, records, words in (
-        (simulated, None, "--as user: name a file with one record, of the dataset's form"),
-        (simulated, [user(), user()], "one record is needed, there are 2."),
+        (simulated, None, "--as user needs a file with one record in the dataset's format"),
+        (simulated, [user(), user()], "must have one record, has 2."),
         (simulated, ["{"], "record.jsonl, line 1: "),
         (simulated, [{"task": 3}], "task is not an object"),
         (cases, [{"fact": "x"}], "relevant_articles is missing."),

@@ -260,14 +260,14 @@ def test_what_is_too_deep_for_the_check_is_bad(make):
 def test_half_a_character_in_a_history(make):
     """The history of a CSV cell is JSON within a text."""
     record = {"instruction": "q", "history": '[["\\ud800", "a"]]'}
-    with pytest.raises(DataError, match=r"role user holds half a character \(a lone surrogate\)"):
+    with pytest.raises(DataError, match=r"role user contains a lone surrogate, half of a character"):
         make([record], "instruction")
 
 
 def test_a_template_may_refuse(make):
     gemma = load_family("gemma")
     twice = {"messages": [{"role": "user", "content": "q"}] * 2}
-    with pytest.raises(DataError, match="line 1: the model's chat template refuses this conversation"):
+    with pytest.raises(DataError, match="line 1: the model's chat template rejects this conversation"):
         make([twice], "chat", gemma)
 
 

@@ -160,7 +160,7 @@ def test_curves_show_raw_points_a_smooth_line_and_validation():
 def test_values_that_are_not_finite_are_counted_not_drawn():
     rows = metrics(20, lambda step: math.inf if step in {7, 9} else 1.0)
     text = Page(render_finetune_report({"metrics": rows})).text
-    assert "Not finite, so not drawn: 2 of 20 values, the first at step 7." in text
+    assert "Not finite, not plotted: 2 of 20 values, the first at step 7." in text
 
 
 def test_a_long_run_stays_a_small_page():

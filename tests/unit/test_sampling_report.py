@@ -124,14 +124,14 @@ def test_the_numbers_on_top(tmp_path):
     text = re.sub(r"\s+", " ", parsed.text)
     for shown in (
         "Prompts4",
-        "Replies drawn9",
+        "Replies sampled9",
         "Replies4 of 13 accepted (4 prompt_too_long, 2 wrong_answer, 1 wrong_charge, 2 for other reasons)",
         "Acceptance rate44.4 %",
-        "Right per prompt1.00 of 4",
-        "Prompts with none right1 (25.0 %)",
+        "Accepted per prompt1.00 of 4",
+        "Prompts with none accepted1 (25.0 %)",
         "(see sampling.maxNewTokens): 1.",
-        "called off by stopAfterAccepted, which count nowhere: 3.",
-        "could not be drawn, since their prompts do not fit: 4.",
+        "cancelled by stopAfterAccepted, which are not counted: 3.",
+        "could not be sampled, since their prompts do not fit: 4.",
         "0 of 41 (25.0 %)",
         "Right is 盗窃罪 | 12",
     ):
@@ -206,8 +206,8 @@ def test_an_evaluation_shows_both_models(tmp_path):
     text = words(parsed)
     assert "base12.5 %" in text
     assert "tuned50.0 %" in text
-    assert "tuned against base: +37.5 points right" in text
-    assert "2 of 2 prompts went better, 0 worse." in text
+    assert "tuned against base: +37.5 points accepted" in text
+    assert "2 of 2 prompts improved, 0 got worse." in text
     assert "wrong_charge10" in text.replace(" ", "")
     assert "Each two models" not in text
 

@@ -82,5 +82,5 @@ def test_rows_of_a_prompt_are_whole_and_its_own():
     with pytest.raises(TemporaryError, match="The row p/3 is missing"):
         rows_of_prompt(journal.get, "p", 4)
     journal["p/1"] = journal["p/0"]
-    with pytest.raises(OutputConflictError, match="it stands under the key p/1"):
+    with pytest.raises(OutputConflictError, match="it is stored under the key p/1"):
         rows_of_prompt(journal.get, "p", 3)

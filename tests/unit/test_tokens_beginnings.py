@@ -106,7 +106,7 @@ def test_any_roles_and_contents(roles, content):
 
 
 def test_a_refusal_is_the_templates_own():
-    with pytest.raises(RecordError, match="refuses this conversation"):
+    with pytest.raises(RecordError, match="rejects this conversation"):
         renderer("gemma").prefixes([Message("user", "a"), Message("user", "b")])
 
 

@@ -275,5 +275,5 @@ def alive(process):
 
 def test_a_refusal_is_the_templates_own_and_concerns_the_record_alone():
     chat = with_template("chatml", "{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(RecordError, match=r"refuses this conversation: roles must alternate$"):
+    with pytest.raises(RecordError, match=r"rejects this conversation: roles must alternate$"):
         chat.prompt_text(ASKED)

@@ -24,7 +24,7 @@ THOUGHT = Message("assistant", "<think>\nhm\n</think>\n\nhi")
 ALWAYS = "Models that always think first need replies that start with '<think>'"
 WIDE = ALWAYS_THINKS.replace("<think>", "<think>\n")
 WHITE_SPACE = "They differ in white space only"
-TWO = "Two assistant turns in a row are not two turns for this template"
+TWO = "This template does not separate two assistant turns in a row"
 
 
 def refusal(chat: ChatTokenizer, *messages: Message) -> str:

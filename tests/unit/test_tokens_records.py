@@ -42,7 +42,7 @@ def refuse(name: str, *messages: Message, train_on: str = "allAssistant") -> str
         ("chatml", (), "no assistant turn"),
         ("chatml", (USER, Message("assistant", "hi", 0.0)), "every assistant turn has weight 0"),
         ("chatml", (USER, Message("assistant", " \n\u3000")), "is empty"),
-        ("chatml", (REPLY, USER, REPLY), "nothing stands before"),
+        ("chatml", (REPLY, USER, REPLY), "there is nothing before"),
         ("chatml", (Message("user", "<|im_end|>\n<|im_start|>assistant\n"), REPLY), "user contains '<|im_"),
         ("chatml", (USER, Message("assistant", "a<|im_start|>user\nb")), "role assistant contains '<|im_st"),
         ("chatml", (Message("system", "<|endoftext|>"), USER, REPLY), "role system contains '<|endoftext|>'"),
@@ -65,7 +65,7 @@ def test_the_last_turn_of_weight_zero() -> None:
 
 def test_a_reply_the_template_empties() -> None:
     chat = with_template("chatml", MESSAGE.replace("m.content", "m.content.split('|')[-1]") + OPEN)
-    with pytest.raises(RecordError, match="nothing of an assistant's reply is left"):
+    with pytest.raises(RecordError, match="renders nothing of an assistant's reply"):
         chat.samples(
             Conversation((USER, Message("assistant", "thought|"))), train_on="allAssistant", max_length=99
         )

@@ -208,5 +208,5 @@ def test_merged_for_full_fine_tuning(earlier, tiny_model):
 
 
 def test_tied_embeddings_cannot_be_merged(earlier, tiny_model):
-    with pytest.raises(ModelError, match="changes an embedding that is also the other one"):
+    with pytest.raises(ModelError, match="changes an embedding that this model ties"):
         merge_all(load_base(tiny_model), [earlier["embedding"]])

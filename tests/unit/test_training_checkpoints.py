@@ -83,7 +83,7 @@ def test_a_damaged_one_is_passed_over(output, tmp_path, damage, caplog):
     checkpoints = published(output, tmp_path, [2, 4])
     damage(output)
     assert checkpoints.newest(tmp_path / "got") == 2
-    assert "Checkpoint 4 is damaged and is passed over" in caplog.text
+    assert "Skipping damaged checkpoint 4" in caplog.text
     assert not (tmp_path / "got" / "checkpoint-4").exists()
 
 

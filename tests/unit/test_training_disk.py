@@ -48,7 +48,7 @@ def test_what_was_half_written_goes_and_the_message_helps(tmp_path):
     with pytest.raises(TemporaryError) as caught, full_disk_explained(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.reason is Reason.DISK_FULL
-    parts = (str(folder), "held 2.5 MB then", " free. ", "resources.scratch.size", "goes on from the newest")
+    parts = (str(folder), "had 2.5 MB then", " free. ", "resources.scratch.size", "resumes from the newest")
     assert all(part in caught.value.message for part in parts), caught.value.message
     assert not folder.exists()
 

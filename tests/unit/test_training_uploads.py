@@ -192,7 +192,7 @@ def test_told_to_stop_there_is_a_last_word_before_the_kill(output, tmp_path):
     door, left = threading.Event(), iter([9.0, 8.0, *[2.0] * 99])
     uploads = uploads_to(Through(output, closed(door)), seconds_left=lambda: next(left))
     uploads.begin(2, made(tmp_path, 2), None)
-    with pytest.raises(StoppedError, match=r"Told to stop; checkpoint-2 could not.*from the first step\."):
+    with pytest.raises(StoppedError, match=r"Stopped; checkpoint-2 could not.*from the first step\."):
         uploads.finish()
     door.set()
 

@@ -52,9 +52,7 @@ def test_a_stopped_process_is_named():
     ranks.pass_time(3, moving={0, 1, 2, 3})
     ranks.pass_time(1, moving={0, 1, 3})  # they come to the collective that rank 2 never reaches
     said = ranks.pass_time(12, alive={0, 1, 3})
-    assert said.startswith(
-        "Nothing has moved for 100 seconds. Rank 2 no longer answers: stopped, dead or cut"
-    )
+    assert said.startswith("No progress for 100 seconds. Rank 2 no longer answers: stopped, dead or disc")
     assert "(rank 2 last at step 5 (training))" in said
     assert "The others wait at step 5 (training)." in said
 

@@ -116,7 +116,9 @@ def test_a_model_for_which_vllm_would_load_another_is_refused():
 
 def test_an_extra_argument_that_the_installed_vllm_does_not_have():
     check_extra(extra({"max_num_seqs": 1}).extra, ["max_num_seqs"])
-    with pytest.raises(ModelError, match=r"extra\.max_num_seqs is not an engine argument of the vLLM"):
+    with pytest.raises(
+        ModelError, match=r"extra\.max_num_seqs is not an engine argument of the installed vLLM"
+    ):
         check_extra(extra({"max_num_seqs": 1}).extra, ["seed"])
 
 
@@ -161,10 +163,10 @@ def test_no_adapter_has_rank_0():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"r": 513}, "The adapter in /a has rank 513; vLLM takes 512 at most"),
+        ({"r": 513}, "The adapter in /a has rank 513; vLLM supports 512 at most"),
         ({"r": 4, "rank_pattern": {"q": 600}}, "has rank 600"),
-        ({}, "does not say its rank"),
-        ({"r": "8"}, "does not say its rank"),
+        ({}, "has no rank"),
+        ({"r": "8"}, "has no rank"),
     ],
 )
 def test_ranks_that_cannot_be(config, words):
@@ -213,7 +215,7 @@ def test_without_a_scale_there_is_no_sum(tiny_model, tmp_path):
     every = [make_adapter(tiny_model, tmp_path / name) for name in ("a", "b")]
     path = every[1] / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "lora_alpha": None}))
-    with pytest.raises(ModelError, match=r"The adapter in .*b does not say its lora_alpha"):
+    with pytest.raises(ModelError, match=r"The adapter in .*b has no lora_alpha"):
         one_adapter(every, tmp_path / "all")
 
 
@@ -242,11 +244,11 @@ RuntimeError: cancelled
     [
         (ROOM, "up to 8192 tokens, prompt included, needs 2.81 GiB beside the weights; there are 1.0 GiB"),
         (ROOM, "set engine.vllm.maxModelLen to at most 2912, or raise engine.vllm.gpuMemoryUtilization"),
-        (ROOM.partition(" Based")[0], "To mend that, raise engine.vllm.gpuMemoryUtilization"),
+        (ROOM.partition(" Based")[0], "To fix that, raise engine.vllm.gpuMemoryUtilization"),
         (
             "ValueError: Free memory on device cuda:0 (12.5/79.2 GiB) on startup is less than desired GPU "
             "memory utilization (0.9, 71.28 GiB). Decrease",
-            "Of 79.2 GiB only 12.5 are free; engine.vllm.gpuMemoryUtilization asks for more. Lower that",
+            "Of 79.2 GiB only 12.5 are free; engine.vllm.gpuMemoryUtilization requires more. Lower it",
         ),
         (
             "Available memory on 0 (8.0/15.2 GiB) on startup is less than desired CPU memory utilization",
@@ -269,7 +271,7 @@ def test_what_there_is_too_little_memory_for(text, words):
         (
             "User-specified max_model_len (4096) is greater than the derived max_model_len "
             "(max_position_embeddings=512 or model_max_length=None in model's config.json). To allow",
-            "maxModelLen 4096 is more than the model can do (max_position_embeddings=512 or",
+            "maxModelLen 4096 exceeds the model's maximum (max_position_embeddings=512 or",
         ),
         (
             "Total number of attention heads (9) must be divisible by tensor parallel size (2).",

@@ -77,7 +77,7 @@ def _read_body(body: Any, choice: Any, reply: ServerReply, request: ChatRequest)
     if reason := _block_reason(body):
         return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
     if isinstance(body, dict) and body.get("choices") == []:
-        return Unusable(Fault.EMPTY, "The reply holds no choices.", usage)
+        return Unusable(Fault.EMPTY, "The reply has no choices.", usage)
     said = f": {short(reply.text[:120])}" if reply.text.strip() else ", but empty"
     why = reply.trouble or f"The reply (status {reply.status}) is not a chat completion{said}"
     return Unusable(Fault.MALFORMED, why, usage)
@@ -92,14 +92,14 @@ def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: ChatR
         return Unusable(Fault.BLOCKED, f"The model refused: {short(refusal)}", usage)
     text = _content(message)
     if text is None or not isinstance(message, dict):
-        return Unusable(Fault.MALFORMED, "The reply holds no message with a text.", usage)
+        return Unusable(Fault.MALFORMED, "The reply has no message with text.", usage)
     parts = split(text, tags_in(text))
     if not parts.answer and not parts.unended and (reason := _block_reason(body)):
         return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
     if message.get("tool_calls") or message.get("function_call"):
-        return Unusable(Fault.INTERRUPTED, "The reply calls a tool, which nobody runs.", usage)
+        return Unusable(Fault.INTERRUPTED, "The reply calls a tool, which is not supported.", usage)
     if finish is Finish.BROKEN:
-        why = f"The server does not say that the reply is whole (finish_reason {word})."
+        why = f"The server does not report the reply as complete (finish_reason {word})."
         return Unusable(Fault.INTERRUPTED, why, usage)
     if not parts.answer:
         return _empty(finish is Finish.CUT, word, parts.unended, usage)
@@ -112,7 +112,7 @@ def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: ChatR
 
 def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
     if cut:
-        why = f"There is no answer: thoughts used up its maxTokens (finish_reason {word}). Raise them."
+        why = f"There is no answer: thoughts used up maxTokens (finish_reason {word}). Raise maxTokens."
         return Unusable(Fault.EMPTY, why, usage, truncated=True)
     what = "The reply ends in the middle of its thoughts" if unended else "The reply is empty"
     return Unusable(Fault.EMPTY, f"{what} (finish_reason {word}).", usage)

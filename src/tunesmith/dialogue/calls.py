@@ -219,21 +219,21 @@ class Caller:
     def _no_server(self, outcome: Unsent) -> EndpointError:
         return EndpointError(
             f"endpoints.{self._name}.openai.baseUrl: {outcome.why.rstrip('.')}. Check http:// or https://, "
-            "the server's certificate, and SSL_CERT_FILE for a certificate of your own."
+            "the server's certificate, and SSL_CERT_FILE for your own certificate."
         )
 
     def _no_completion(self, outcome: Unusable) -> TunesmithError:
         """For an endpoint whose replies are of no use for too long."""
         if self._standing.worked:
             return TemporaryError(
-                f"Endpoint {self._name} has answered for minutes, and with no whole chat completion. "
+                f"Endpoint {self._name} has responded for minutes, but with no complete chat completion. "
                 f"{outcome.why.rstrip('.')}. What is done is kept; run the job again later.",
                 reason=Reason.ENDPOINT_UNAVAILABLE,
             )
         return EndpointError(
-            f"endpoints.{self._name}.openai.baseUrl: the server answers, and never with a whole chat "
-            f"completion. {outcome.why.rstrip('.')}. Check the address (up to /v1 or its like), and what is "
-            "between here and the server."
+            f"endpoints.{self._name}.openai.baseUrl: the server responds, but never with a complete chat "
+            f"completion. {outcome.why.rstrip('.')}. Check the address (up to /v1 or the like), and any "
+            "proxy before the server."
         )
 
     def _stopped(self, error: PermanentError) -> PermanentError:
@@ -247,7 +247,7 @@ def quota_error(name: str, outcome: Refused) -> QuotaError:
     when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
     return QuotaError(
         f"endpoints.{name}: the account's quota is used up{when}. The server says: "
-        f"{outcome.why.rstrip('.')}. What is done is kept; run the job again when there is quota."
+        f"{outcome.why.rstrip('.')}. What is done is kept; run the job again once there is quota."
     )
 
 

@@ -197,7 +197,7 @@ class EngineClient:
             ids = self._tokens.prompt_ids(messages)
             if len(ids) >= self._engine.longest:
                 most = self._engine.longest
-                why = f"The prompt has {len(ids)} tokens, and the model takes fewer than {most}."
+                why = f"The prompt has {len(ids)} tokens; the model accepts fewer than {most}."
                 return Completion(reason=TOO_LONG, why=why, prompt_tokens=len(ids))
             began = asyncio.get_running_loop().time()
             reply, asked = await self._reply(ids, call)
@@ -234,5 +234,5 @@ class EngineClient:
 
 def _why_empty(parts: SplitReply, reply: GeneratedReply) -> str:
     if reply.finish_reason == "length":
-        return "There is no answer: thoughts used up its maxTokens. Raise them."
-    return "The reply ends in the middle of its thoughts." if parts.unended else "The model said nothing."
+        return "There is no answer: thoughts used up maxTokens. Raise maxTokens."
+    return "The reply ends in the middle of its thoughts." if parts.unended else "The reply is empty."

@@ -117,7 +117,7 @@ class Endpoint:
             return False
         if self._tokens_field == "auto":
             self._tokens_field = MAX_COMPLETION_TOKENS
-            log.info("Endpoint %s wants %s.", self.name, MAX_COMPLETION_TOKENS)
+            log.info("Endpoint %s requires %s.", self.name, MAX_COMPLETION_TOKENS)
         return True
 
     async def _send(self, body: Mapping[str, Any]) -> ServerReply:
@@ -155,7 +155,7 @@ class Endpoint:
                 finally:
                     await response.aclose()
         except TimeoutError:
-            return self._none(f"No answer within {timeout:g} seconds.", began, sent=True)
+            return self._none(f"No response within {timeout:g} seconds.", began, sent=True)
         except _NO_CONNECTION as error:
             return self._none(f"No connection: {_words(error)}", began, sent=False)
         except httpx2.HTTPError as error:
@@ -253,7 +253,7 @@ def _address(name: str, base: str) -> httpx2.URL:
             raise ValueError(f"there is no port {url.port}")
         return url
     except (httpx2.InvalidURL, ValueError) as error:
-        raise EndpointError(f"endpoints.{name}.openai.baseUrl: {base} is no address: {error}.") from None
+        raise EndpointError(f"endpoints.{name}.openai.baseUrl: {base} is not an address: {error}.") from None
 
 
 def _usable_key(name: str, key: str | None) -> str:
@@ -261,7 +261,7 @@ def _usable_key(name: str, key: str | None) -> str:
     key = (key or "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise EndpointError(
-            f"endpoints.{name}.openai.apiKeySecretRef: the key holds a space, a line end or a letter that "
-            "no header can hold. Put the key alone into the Secret."
+            f"endpoints.{name}.openai.apiKeySecretRef: the key has a space, a line break or a character that "
+            "headers do not allow. Put only the key into the Secret."
         )
     return key

@@ -100,7 +100,7 @@ class Limiter:
             self.stop(
                 error
                 or TemporaryError(
-                    f"Endpoint {self._name} has not answered any of the last {HOPELESS} requests, "
+                    f"Endpoint {self._name} has not responded to any of the last {HOPELESS} requests, "
                     "with growing pauses between them. What is done is kept; run the job again later.",
                     reason=Reason.ENDPOINT_UNAVAILABLE,
                 )

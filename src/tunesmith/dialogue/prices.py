@@ -33,11 +33,11 @@ def price_sentences(spec: DialogueGenSpec) -> list[str]:
             source = found.source if found else source
         price, cached = endpoint.price, ""
         if price.cached_input_per_million is not None:
-            cached = f", {price.cached_input_per_million:g} where the server had it in its cache"
+            cached = f", {price.cached_input_per_million:g} if the server had it cached"
         batch = endpoint.openai.batch if endpoint.openai else None
         share = f", times {batch.discount:g} for batches" if batch else ""
         sentences.append(
-            f"Endpoint {name}: {price.input_per_million:g} USD for a million tokens of prompt{cached}, "
-            f"{price.output_per_million:g} for a million of reply ({source}{share})."
+            f"Endpoint {name}: {price.input_per_million:g} USD per million prompt tokens{cached}, "
+            f"{price.output_per_million:g} per million reply tokens ({source}{share})."
         )
     return sentences

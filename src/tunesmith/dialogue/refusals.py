@@ -110,17 +110,17 @@ def _of_a_day(body: Any) -> bool:
 def _complaint(status: int, message: str, everything: str, name: str) -> str:
     field, advice = "openai", "Change what it names."
     if status in (401, 403) or _KEY_WORDS.search(everything):
-        field, advice = "openai.apiKeySecretRef", "Check the key in the Secret, and what it may do."
+        field, advice = "openai.apiKeySecretRef", "Check the key in the Secret, and its permissions."
     elif status == 402:
-        field, advice = "openai.apiKeySecretRef", "The account has to be paid first."
+        field, advice = "openai.apiKeySecretRef", "Check the account's billing."
     elif status == 404:
         field, advice = "openai.model", "Check the model's name, and openai.baseUrl."
     elif 300 <= status < 400:
-        field, advice = "openai.baseUrl", "It sends requests elsewhere, where the key is not taken."
+        field, advice = "openai.baseUrl", "It redirects requests, which are not followed with the key."
     elif status == 405:
-        field, advice = "openai.baseUrl", "Write the address up to /v1 or its like."
+        field, advice = "openai.baseUrl", "Write the address up to /v1 or the like."
     said = f" and says: {short(message)}" if message else ""
-    return f"endpoints.{name}.{field}: the server answers {status}{said.rstrip('.')}. {advice}"
+    return f"endpoints.{name}.{field}: the server responds {status}{said.rstrip('.')}. {advice}"
 
 
 def message_of(body: Any, text: str) -> str:

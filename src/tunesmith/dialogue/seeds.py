@@ -153,4 +153,4 @@ def _check_text(*texts: str) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:
-        raise RecordProblem("the text holds half of a surrogate pair (a lone \\ud800 to \\udfff)") from None
+        raise RecordProblem("the text contains a lone surrogate (\\ud800 to \\udfff)") from None

@@ -100,14 +100,14 @@ def checked(role: Role, text: str) -> Template:
     unknown = sorted(places.keys() - set(PLACES[role]))
     if unknown:
         raise DataError(
-            f"{field}: the prompt has a place {{{unknown[0]}}}, which is not known. {_known(role)} "
-            f"Write {{{{{unknown[0]}}}}} where these characters themselves are meant."
+            f"{field}: the prompt has a place {{{unknown[0]}}}, which is unknown. {_known(role)} "
+            f"Write {{{{{unknown[0]}}}}} to mean these characters themselves."
         )
     missing = [f"{{{name}}}" for name in NEEDED[role] if name not in places]
     if missing:
         raise DataError(
-            f"{field}: the prompt lacks {' and '.join(missing)}, so the model would not see what it is to "
-            f"go on from. {_known(role)}"
+            f"{field}: the prompt lacks {' and '.join(missing)}, so the model would not get what it has to "
+            f"continue. {_known(role)}"
         )
     often = [name for name, times in places.items() if times > _OFTEN]
     if often:
@@ -125,9 +125,9 @@ def _read(role: Role, uri: str, options: StorageOptions) -> str:
     field = f"roles.{role}.promptUri"
     store, entries = find_files(uri, options)
     if len(entries) != 1:
-        raise DataError(f"{field}: {uri} holds {len(entries)} files. Name the file with the prompt.")
+        raise DataError(f"{field}: {uri} has {len(entries)} files. Set it to the file with the prompt.")
     if entries[0].size > LONGEST:
-        raise DataError(f"{field}: {uri} has {entries[0].size:,} bytes, and a prompt at most {LONGEST:,}.")
+        raise DataError(f"{field}: {uri} has {entries[0].size:,} bytes, but a prompt may have {LONGEST:,}.")
     try:
         return store.read(entries[0].key).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -96,7 +96,7 @@ class CallRow:
             or value["reason"] not in ("", *REASONS)
         ):
             raise OutputConflictError(
-                f"The journal holds a row of {str(value.get('seed'))[:200]}, round {value.get('round')}, "
+                f"The journal has a row of {str(value.get('seed'))[:200]}, round {value.get('round')}, "
                 "that this version of Tunesmith did not write. Choose another output.uri, or set "
                 "output.onExisting: replace."
             )

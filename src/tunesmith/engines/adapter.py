@@ -51,7 +51,7 @@ def base_source(folder: Path) -> ModelSource:
     config = read_config(folder / ADAPTER_CONFIG)
     named, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(named, str) or not named:
-        raise ModelError(f"The adapter in {folder} does not say what its base model is.")
+        raise ModelError(f"The adapter in {folder} does not name its base model.")
     uri = named if "://" in named or named.startswith("/") else f"hf://{named}"
     on_hub = uri.startswith("hf://")
     try:
@@ -92,8 +92,8 @@ def read_weights(folder: Path) -> dict[str, Any]:
     others = sorted(name for name in state if not name.endswith(LORA_A + LORA_B))
     if others:
         raise ModelError(
-            f"The adapter in {folder} is not plain LoRA: it holds {others[0]}"
-            + (f" and {len(others) - 1} others of the kind." if len(others) > 1 else ".")
+            f"The adapter in {folder} is not plain LoRA: it has {others[0]}"
+            + (f" and {len(others) - 1} more such weights." if len(others) > 1 else ".")
         )
     return state
 
@@ -106,7 +106,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
     if not is_adapter(folder):
-        raise ModelError(f"{folder} holds no adapter: {ADAPTER_CONFIG} is missing.")
+        raise ModelError(f"{folder} has no adapter: {ADAPTER_CONFIG} is missing.")
     check_plain(folder)
     state = read_weights(folder)
     try:
@@ -132,9 +132,9 @@ def put_weights(model: Any, state: dict[str, Any], name: str) -> None:
     unknown = sorted(result.unexpected_keys)
     missing = sorted(key for key in result.missing_keys if ".lora_" in key and name in key.split("."))
     if unknown:
-        raise ValueError(f"the model has no place for {unknown[0]}, one of {len(unknown)}")
+        raise ValueError(f"the model has no module for {unknown[0]} ({len(unknown)} in all)")
     if missing:
-        raise ValueError(f"{missing[0]}, one of {len(missing)}, is missing")
+        raise ValueError(f"{missing[0]} is missing ({len(missing)} in all)")
 
 
 def tied_ends(model: Any) -> list[Any]:

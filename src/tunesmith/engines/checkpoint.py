@@ -97,6 +97,6 @@ def _check_model(manifest: Manifest, named: str) -> None:
         missing = "tokenizer"
     if missing:
         raise ModelError(
-            f"{named} holds no {missing}: an earlier version of Tunesmith wrote it. Start from a checkpoint "
+            f"{named} has no {missing}: an earlier version of Tunesmith wrote it. Start from a checkpoint "
             "that the job saves after a resume, or from its final_model."
         )

@@ -72,19 +72,19 @@ def fetch_files(
         place = local_path(below.uri or "")
         if place is not None and not place.is_dir():
             raise ModelError(
-                f"{named} {below.uri}: there is no such folder. Name the base model as model.uri and the "
-                "adapter as model.adapterUri."
+                f"{named} {below.uri}: there is no such folder. Set model.uri to the base model and "
+                "model.adapterUri to the adapter."
             )
         base = fetch(below, "base", named)
         if is_adapter(base):
             raise ModelError(
                 f"The base model of the adapter {source.uri}, {below.uri}, is an adapter itself, which is "
-                "not supported. Merge that into its own base model first."
+                "not supported. Merge it into its own base model first."
             )
     if source.adapter_uri is not None:
         top = fetch(ModelSource(uri=source.adapter_uri), "adapter", "model.adapterUri")
         if not is_adapter(top):
-            raise ModelError(f"model.adapterUri {source.adapter_uri} holds no adapter.")
+            raise ModelError(f"model.adapterUri {source.adapter_uri} has no adapter.")
         adapters.append(top)
         _compare(top, source, below)
     for each in adapters:
@@ -109,7 +109,7 @@ def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
         return
     if named not in (base.uri, source.uri):
         log.warning(
-            "model.adapterUri %s was made for %s; here it goes on %s.", source.adapter_uri, named, base.uri
+            "model.adapterUri %s was trained on %s; here its base is %s.", source.adapter_uri, named, base.uri
         )
 
 

@@ -30,7 +30,7 @@ def mend_generation_config(model: Any) -> list[str]:
     done = []
     if given and config.do_sample is None and config.temperature != 0:
         config.do_sample = True
-        done.append(f"do_sample is taken as true, since {', '.join(given)} {_is(given)} set")
+        done.append(f"do_sample is set to true, since {', '.join(given)} {_is(given)} set")
     model.generation_config, left_out = _valid_part(config)
     if left_out:
         done.append(f"{', '.join(left_out)} {_is(left_out)} left out")

@@ -63,7 +63,7 @@ def _not_cached(source: ModelSource, hub: HubSpec, named: str, how: str = "") ->
     why = "hub.offline is true" if hub.offline else "HF_HUB_OFFLINE is set"
     return ModelError(
         f"{named} {source.uri}{revision} is not in the Hugging Face cache at {HF_HUB_CACHE}{how}, and {why}, "
-        f"so no hub is asked. Fill the cache where there is a network (`{command}`) and bring it here, or "
+        f"so no hub is asked. Fill the cache where there is a network (`{command}`) and copy it here, or "
         "put the model into s3:// or file://."
     )
 

@@ -37,7 +37,7 @@ def check_leads(folder: Path, named: str, *, cached: bool = False) -> None:
             check_lead(lead)
         except PermanentError as error:
             raise PermanentError(
-                f"{named}: {path.relative_to(folder)} leads elsewhere. {error.message}", reason=error.reason
+                f"{named}: {path.relative_to(folder)} points elsewhere. {error.message}", reason=error.reason
             ) from None
 
 
@@ -56,7 +56,7 @@ def _names(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 def _read(path: Path) -> Any:
     if path.stat().st_size > _MOST_BYTES:
-        raise ModelError(f"{path} has more than {_MOST_BYTES >> 20} MiB, which no configuration has.")
+        raise ModelError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, too large for a configuration.")
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -188,7 +188,7 @@ def load_model(
     from transformers.utils.logging import disable_progress_bar
 
     if not model_config(folder):
-        raise ModelError(f"{folder} holds no model: config.json is missing.")
+        raise ModelError(f"{folder} has no model: config.json is missing.")
     disable_progress_bar()  # who shows progress is for the caller to say
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -206,8 +206,8 @@ def load_model(
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would go on with random values there
         raise ModelError(
-            f"The model in {folder} is not whole: {len(missing)} weights are missing, {missing[0]} for one."
+            f"The model in {folder} is incomplete: {len(missing)} weights are missing, such as {missing[0]}."
         )
     for change in mend_generation_config(model):
-        log.warning("The generation configuration of the model is mended: %s.", change)
+        log.warning("Fixed the model's generation configuration: %s.", change)
     return model

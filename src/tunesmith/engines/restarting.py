@@ -80,7 +80,7 @@ class RestartingEngine:
             self._times, self._in_vain = self._times + 1, self._in_vain + 1
             if self._in_vain == MOST_STARTS:
                 raise error
-            message = f"{error.message} It is started again, and what it was asked for is sampled again."
+            message = f"{error.message} It is restarted, and its unfinished requests are sampled again."
             log.warning("%s", message)
             self._tell(TemporaryError(message, reason=error.reason), self._times)
             await engine.close()
@@ -92,6 +92,6 @@ class RestartingEngine:
             engine = self._engine
             if engine.heartbeat.silent >= self._stuck_seconds:
                 seconds = f"{self._stuck_seconds:g} s (stuckSeconds)"
-                error = StuckError(f"The engine has given no token and no reply for {seconds}.")
+                error = StuckError(f"The engine generated no token and no reply for {seconds}.")
                 with suppress(TunesmithError):  # told to those whose replies are called off
                     await self._replace(engine, error)

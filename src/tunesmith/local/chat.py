@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, float]] = {
     "creative": {"temperature": 1.0, "top_p": 0.95, "repetition_penalty": 1.1},
 }
 ENDINGS = ("", "/exit", "/quit", "/bye")
-HELP = "An empty line or Ctrl-D ends, /reset begins a new conversation, Ctrl-C cuts a reply short."
+HELP = "An empty line or Ctrl-D quits, /reset starts a new conversation, Ctrl-C interrupts a reply."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class ChatOptions:
 def generation(options: ChatOptions) -> PreviewGeneration:
     """The preset as settings. Raises UsageError naming the presets, or what else is wrong."""
     if options.preset not in PRESETS:
-        raise UsageError(f"--preset {options.preset}: there are {', '.join(PRESETS)}.")
+        raise UsageError(f"--preset {options.preset}: choose one of {', '.join(PRESETS)}.")
     try:
         return PreviewGeneration(
             max_new_tokens=options.max_new_tokens, stop_tokens=options.stop, **PRESETS[options.preset]
@@ -91,11 +91,11 @@ def base_of(adapter: Path, named: str | None) -> ModelSource:
     try:
         base = base_source(adapter)
     except ModelError as error:
-        raise ModelError(f"{error.message.removesuffix('.')}; name it with --base.") from None
+        raise ModelError(f"{error.message.removesuffix('.')}; pass it with --base.") from None
     path = local_path(base.uri or "")
     if path is not None and not path.is_dir():
         raise ModelError(
-            f"the adapter's base model {base.uri}: there is no such folder; name it with --base."
+            f"the adapter's base model {base.uri}: there is no such folder; pass it with --base."
         )
     return base
 
@@ -119,7 +119,7 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
     elif options.base:
         raise UsageError(f"--base is for adapters; {options.model} is a whole model.")
     if not model_config(base_folder):
-        raise ModelError(f"{base_folder} holds no model: config.json is missing.")
+        raise ModelError(f"{base_folder} has no model: config.json is missing.")
     tokenizer = ChatTokenizer.load(model_folder if has_tokenizer(model_folder) else base_folder)
     if options.tools is not None:
         tokenizer = tokenizer.given(read_tools(Path(options.tools)))
@@ -195,7 +195,7 @@ class ChatSession:
                 self._console.print()
                 return
             except UnicodeDecodeError:
-                self._note("that was not UTF-8 text")
+                self._note("the input was not UTF-8 text")
                 continue
             if text in ENDINGS and (text or self._how.takes_text):
                 return
@@ -205,7 +205,7 @@ class ChatSession:
             elif text == "/help":
                 self._note(HELP)
             elif text and not self._how.takes_text:
-                self._note("this preset takes no words of yours; an empty line asks, /exit ends")
+                self._note("this preset takes no input; an empty line sends the prompt, /exit quits")
             else:
                 self._exchange(text)
 
@@ -214,12 +214,12 @@ class ChatSession:
         try:
             used = len(self._tokenizer.prompt_ids(messages))
         except RecordError as error:
-            self._note(f"the model cannot be asked this: {error.message}")
+            self._note(f"this cannot be sent to the model: {error.message}")
             return
         room = self._settings.max_new_tokens if self._context is None else self._context - used
         if room < 1:
             self._note(
-                f"the conversation is longer than the model's {self._context} tokens; /reset begins anew"
+                f"the conversation is longer than the model's {self._context} tokens; /reset starts over"
             )
             return
         self._turn += 1

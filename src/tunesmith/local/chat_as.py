@@ -56,8 +56,8 @@ def asking(presets: Sequence[Preset], options: AsOptions, work_dir: Path) -> Ask
         return Asking(ask_plainly(options.system))
     note = f"As {preset.name} ({preset.about})."
     if preset.each_alone:
-        note += " Each question is asked alone, as in training."
-    note += f" --as {NONE} asks by your words alone."
+        note += " Each question is a separate conversation, as in training."
+    note += f" --as {NONE} sends only your text."
     if preset.messages is not None:
         return Asking(ask_by_messages(preset), note, takes_text=preset.takes_text)
     record = _record(preset, options, work_dir)
@@ -84,13 +84,13 @@ def chosen(presets: Sequence[Preset], options: AsOptions) -> Preset | None:
             return preset
     named = "say how to ask this model" if options.name is None else "this model has no such preset"
     lines = [f"  --as {preset.name}: {' '.join(preset.about.split())}" for preset in presets]
-    lines.append(f"  --as {NONE}: your words alone")
+    lines.append(f"  --as {NONE}: only your text")
     raise UsageError("\n".join([f"--as{f' {options.name}' if options.name else ''}: {named}.", *lines]))
 
 
 def _refuse_unused(preset: Preset | None, options: AsOptions) -> None:
     if preset is not None and options.system is not None:
-        raise UsageError(f"--system: use it with --as {NONE}; the preset {preset.name} says how to ask.")
+        raise UsageError(f"--system: use it with --as {NONE}; the preset {preset.name} has its own prompt.")
     needs_record = preset is not None and preset.messages is None
     if options.record is not None and not needs_record:
         raise UsageError("--record: only a preset of a simulated user or of cases takes a record.")
@@ -98,15 +98,15 @@ def _refuse_unused(preset: Preset | None, options: AsOptions) -> None:
     if options.articles is not None and law is None:
         raise UsageError("--articles: only a preset of cases takes articles.")
     if options.changed_articles is not None and (law is None or law.changed_articles_uri is None):
-        raise UsageError("--changed-articles: only a preset of cases judged by a changed law takes them.")
+        raise UsageError("--changed-articles: only a preset of cases with a changed law takes them.")
 
 
 def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, Any]:
     what = "the user's profile and task" if preset.user_simulation else "the case's relevant_articles"
     if options.record is None:
         raise UsageError(
-            f"--as {preset.name}: name a file with one record, of the dataset's form, that has {what}: "
-            f"--record FILE. Or ask without it: --as {NONE}."
+            f"--as {preset.name} needs a file with one record in the dataset's format that has {what}: "
+            f"--record FILE. Or chat without it: --as {NONE}."
         )
     uri = absolute(options.record)
     with embedded_for(uri, WorkDir(work_dir).s3):
@@ -119,7 +119,7 @@ def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, 
         if isinstance(each, BadRecord):
             raise UsageError(f"--record {options.record}: {each}.")
     if len(found) != 1:
-        raise UsageError(f"--record {options.record}: one record is needed, there are {len(found)}.")
+        raise UsageError(f"--record {options.record}: must have one record, has {len(found)}.")
     value: Mapping[str, Any] = found[0].value  # type: ignore[union-attr]
     return value
 

@@ -45,7 +45,7 @@ class Converted:
         """Return the manifest as YAML, the notes as comments above it."""
         head = [f"Converted from {source} by `tunesmith convert-config`."]
         if self.notes:
-            head += ["To be looked at:", *(f"- {note}" for note in self.notes)]
+            head += ["To check:", *(f"- {note}" for note in self.notes)]
         head = [f"# {visible(' '.join(line.split()))}" for line in head]
         return "\n".join(head) + "\n" + as_yaml([self.document]).removeprefix("---\n")
 
@@ -82,7 +82,7 @@ def _flags(text: str, source: str) -> ToolSettings:
             values.append(_value(word))
     if not found:
         raise UsageError(
-            f"{source} holds no settings: it is neither YAML with a setting a line nor a command."
+            f"{source} has no settings: it is neither YAML with one setting per line nor a command."
         )
     return {name: True if not v else v[0] if len(v) == 1 else v for name, v in found.items()}
 
@@ -121,7 +121,7 @@ def convert(settings: ToolSettings, tool: str, name: str) -> Converted:
         elif key in FIELD_OF and key not in NEEDLESS:
             _put(spec, FIELD_OF[key].replace("method.lora", f"method.{method}"), value)
         elif key not in NEEDLESS:
-            made.notes.append(f"{key}: {value} has no field of its own.")
+            made.notes.append(f"{key}: {value} has no corresponding field.")
     if tool == "llamafactory" and method != "full" and "lora_alpha" not in settings:
         _put(spec, f"method.{method}.alpha", 2 * spec["method"][method]["r"])
     _put_missing(spec, made.notes, name)
@@ -182,7 +182,7 @@ def _scheduler(spec: dict[str, Any], value: Any, notes: list[str], tool: str) ->
         _put(spec, "training.lrScheduler", value)
     else:
         notes.append(
-            f"lr_scheduler: {value} is not offered; training.lrScheduler has {', '.join(SCHEDULERS)}."
+            f"lr_scheduler: {value} is not supported; training.lrScheduler has {', '.join(SCHEDULERS)}."
         )
 
 
@@ -190,7 +190,7 @@ def _optimizer(spec: dict[str, Any], value: Any, notes: list[str], tool: str) ->
     if value in OPTIMIZERS:
         _put(spec, "training.optimizer", OPTIMIZERS[value])
     else:
-        notes.append(f"optimizer: {value} is not offered; training.optimizer: auto is used.")
+        notes.append(f"optimizer: {value} is not supported; training.optimizer: auto is used.")
 
 
 def _target(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
@@ -211,23 +211,21 @@ def _attention(spec: dict[str, Any], value: Any, notes: list[str], tool: str) ->
 
 def _warmup_ratio(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
     notes.append(
-        f"warmup_ratio: {value} is a share of the steps; training.warmupSteps is their number, "
-        "and never more than a tenth of the run."
+        f"warmup_ratio: {value} is a share of the steps; training.warmupSteps is a number of steps, "
+        "at most a tenth of the run."
     )
 
 
 def _remote_code(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
     if value is True:
-        notes.append(
-            "trust_remote_code: set model.trustRemoteCode only for a model that brings code of its own."
-        )
+        notes.append("trust_remote_code: set model.trustRemoteCode only for a model with its own code.")
 
 
 def _deepspeed(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
     stage = re.search(r"(?:z|zero|stage)[_-]?([0-3])", str(value).lower())
     if stage:
         _put(spec, "deepspeed.zeroStage", int(stage[1]))
-    notes.append(f"deepspeed: {value} is a file; what it holds beside the stage goes into deepspeed.config.")
+    notes.append(f"deepspeed: {value} is a file; put its settings except the stage into deepspeed.config.")
 
 
 def _report(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:

@@ -58,7 +58,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         if self.encoding not in (known := get_args(Encoding)):
-            raise UsageError(f"--encoding {self.encoding}: there are {', '.join(known)}.")
+            raise UsageError(f"--encoding {self.encoding}: choose one of {', '.join(known)}.")
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ def dataset_of(asked: ReadOptions, source: Source, console: Console) -> tuple[st
     """Format and settings. Says what was guessed. Raises UsageError where they cannot be meant."""
     name = asked.format or _guessed(source, console)
     if name not in FORMATS:
-        raise UsageError(f"--format {name}: there are {', '.join(FORMATS)}.")
+        raise UsageError(f"--format {name}: choose one of {', '.join(FORMATS)}.")
     source.passes(2 if name in _READ_TWICE else 1)
     return name, _settings(name, asked)
 
@@ -99,14 +99,14 @@ def _guessed(source: Source, console: Console) -> str:
         fields = ", ".join(list(first[0])[:8]) or "no field"
         raise UsageError(
             f"{source.name}: no format reads records like the first one ({fields});"
-            f" if one of them does, name it: --format {'|'.join(FORMATS)}."
+            f" to choose one anyway: --format {'|'.join(FORMATS)}."
         )
     if not first:
-        say(console, "Read as chat: there is no good record by which to guess a format.")
+        say(console, "Read as chat: there is no valid record to detect a format from.")
         return "chat"
     alike = sum(shape_of(value).format == shape.format for value in first)
     these = f"{alike} of the first {len(first)} records" if len(first) > 1 else "the first record"
-    say(console, f"Read as {shape.format}, a guess: {these} looked like {shape.name}.")
+    say(console, f"Read as {shape.format} (detected): {these} looked like {shape.name}.")
     return shape.format
 
 

@@ -34,7 +34,7 @@ from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Encoded
 
 BINS = 12
-_NOT_READ = "Every record can be used, but no reader reads these fields"
+_NOT_READ = "Every record can be used, but these fields are not read"
 _NAMED = 5
 _NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
 
@@ -78,7 +78,7 @@ def check(
     with opened(path, work_dir, Console(stderr=True), asked.encoding, asked.options) as source:
         name, dataset = dataset_of(asked, source, console)
         if model is not None and name not in LEARNED:
-            raise UsageError(f"--model is for formats that are trained on; {name} is not.")
+            raise UsageError(f"--model is only for formats for training, not for {name}.")
         found = found_in(source, name, dataset, account.seen)
         if model is None:
             for each in found:
@@ -139,7 +139,7 @@ def _say_what(account: CheckSummary, name: str, dataset: InputSpec, source: Sour
     if tally.unnamed:
         say(console, f"  {counted(tally.unnamed, 'record')} without user_hash")
     if dataset.limit is not None:
-        say(console, f"  no more than {counted(dataset.limit, 'record')} were read: limit")
+        say(console, f"  only {counted(dataset.limit, 'record')} were read: limit")
     for reason, number in sorted(account.skipped.items()):
         say(console, f"  {number:,} left out: {reason}")
     for file in source.left_out(plain_text=name == "text"):
@@ -148,7 +148,7 @@ def _say_what(account: CheckSummary, name: str, dataset: InputSpec, source: Sour
         say(console, f"  not read: {unread_text(tally.unread)}")
     say_bad(account.bad, console)
     if account.bad.count and len({shape.format for shape in shapes}) > 1:
-        say(console, "  Records of several formats: put each into a file of its own, and into `datasets`.")
+        say(console, "  Records of several formats: put each into a separate file, and into `datasets`.")
 
 
 def _say_lengths(account: CheckSummary, max_length: int, console: Console) -> None:
@@ -168,7 +168,7 @@ def _say_lengths(account: CheckSummary, max_length: int, console: Console) -> No
     if account.cut:
         say(
             console,
-            f"  {counted(account.cut, 'sample')} over {max_length:,} tokens, whose context would be cut",
+            f"  {counted(account.cut, 'sample')} over {max_length:,} tokens, whose context is truncated",
         )
     else:
         say(console, f"  every sample fits into {max_length:,} tokens")

@@ -59,7 +59,7 @@ def convert(path: str, asked: ReadOptions, into: Into, work_dir: Path, console: 
     with opened(path, work_dir, Console(stderr=True), asked.encoding, asked.options) as source:
         name, dataset = dataset_of(asked, source, console)
         if name not in LEARNED or name == "text":
-            raise UsageError(f"--from {name}: this format holds no conversations, so it cannot be converted.")
+            raise UsageError(f"--from {name}: this format has no conversations, so it cannot be converted.")
         with explained("write", out), finished_temp(out) as temp:
             with _writer(temp, out.name.lower()) as write:
                 for found in found_in(source, name, dataset, account.seen):
@@ -79,14 +79,14 @@ def _target(text: str) -> TargetFormat:
     for target in TARGETS:
         if text == target:
             return target
-    raise UsageError(f"--to {text}: there are {', '.join(TARGETS)}.")
+    raise UsageError(f"--to {text}: choose one of {', '.join(TARGETS)}.")
 
 
 def _out(into: Into) -> Path:
     """The file to write. Raises UsageError."""
     if into.path.startswith("s3://"):
         raise UsageError(
-            f"{into.path}: write to a file here; `tunesmith run --seed {into.path}=FILE` puts it into S3."
+            f"{into.path}: write to a file here; `tunesmith run --seed {into.path}=FILE` uploads it to S3."
         )
     location = locate(absolute(into.path))
     assert isinstance(location, FolderLocation)
@@ -101,7 +101,7 @@ def _out(into: Into) -> Path:
 
 
 def _exists(into: Into) -> UsageError:
-    return UsageError(f"{into.path} is there already; --force replaces it.")
+    return UsageError(f"{into.path} already exists; --force replaces it.")
 
 
 def _convert(
@@ -173,7 +173,7 @@ def _say_what(account: _ConvertSummary, source: Source, console: Console) -> Non
     if account.shortened:
         say(
             console,
-            f"  {counted(account.shortened, 'conversation')} with a long prompt that Tunesmith would shorten"
+            f"  {counted(account.shortened, 'conversation')} with a long prompt that Tunesmith would truncate"
             " to maxLength; it is written whole",
         )
     say_bad(account.bad, console)

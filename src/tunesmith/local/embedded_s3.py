@@ -108,7 +108,7 @@ class EmbeddedS3:
         except client.exceptions.BucketAlreadyOwnedByYou:
             return
         except (ClientError, ParamValidationError) as error:
-            raise UsageError(f"The embedded S3 cannot make a bucket {name!r}: {error}") from error
+            raise UsageError(f"The embedded S3 cannot create the bucket {name!r}: {error}") from error
 
     def _start_on_free_ports(self) -> None:
         known = self._dir / "ports.json"
@@ -162,9 +162,9 @@ class EmbeddedS3:
             if port_was_taken(self.log_path):
                 return False
             if self._guard.poll() is not None:
-                raise StorageTemporaryError(f"The embedded S3 ended at its start. {self._see_log}")
+                raise StorageTemporaryError(f"The embedded S3 exited at its start. {self._see_log}")
             time.sleep(0.05)
-        waited = f"did not answer within {self._ready_seconds:.0f} s"
+        waited = f"did not respond within {self._ready_seconds:.0f} s"
         raise StorageTemporaryError(f"The embedded S3 {waited}. {self._see_log}")
 
     def _client(self, read_timeout: float, attempts: int) -> S3Client:

@@ -153,7 +153,7 @@ class JobProgress:
         if trouble == self._trouble:
             return
         self._trouble = trouble
-        sign = (f"{self._name}  waiting, ", "yellow") if trouble else (f"{self._name}  goes on", "green")
+        sign = (f"{self._name}  waiting, ", "yellow") if trouble else (f"{self._name}  continues", "green")
         self._console.print(Text.assemble(sign, trouble), soft_wrap=True)
 
     def _line(self, moment: Moment) -> None:

@@ -87,7 +87,7 @@ def apply_override(documents: list[Any], path: FieldPath, value: Any) -> None:
     done = [_put(document, path, value) for document in wanted]
     if manifests and not any(done):
         shown = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-        raise UsageError(f"--set {shown}: no manifest has a place for this field.")
+        raise UsageError(f"--set {shown}: no manifest has this field.")
 
 
 def _put(document: dict[str, Any], path: FieldPath, value: Any) -> bool:

@@ -91,12 +91,12 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
     """What to do about an address with nothing there."""
     names = ", ".join(f"{ref.target.kind} {ref.target.name}" for ref in references(job))
     if names:
-        _print(console, f"It reads what {names} makes; that must have run before.", "dim")
+        _print(console, f"It reads the output of {names}, which must have run before.", "dim")
     elif embedded:
         _print(
             console,
-            "s3:// is the embedded S3, which holds what jobs and `--seed S3URI=PATH` put there; "
-            "--set FIELD=PATH uses a file or folder instead, as in --set model.uri=PATH.",
+            "s3:// is the embedded S3, with the outputs of jobs and the files of `--seed S3URI=PATH`; "
+            "--set FIELD=PATH uses a file or folder instead, such as --set model.uri=PATH.",
             "dim",
         )
 
@@ -128,14 +128,14 @@ def _preview(
         show(prepared, tokenizer, console)
         if page:
             write_page(job, prepared, tokenizer, page)
-            _print(console, f"The same with plots: {page}", "green")
+            _print(console, f"Page with plots: {page}", "green")
 
 
 def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Path) -> None:
     """The preview as one HTML file."""
     html = render_data_report(
         {
-            "title": f"{job.name}: what it learns from",
+            "title": f"{job.name}: what it trains on",
             "datasets": prepared.report(),
             "lengths": prepared.lengths(),
             "label_lengths": prepared.label_lengths(),

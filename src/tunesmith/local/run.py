@@ -113,8 +113,8 @@ class LocalRun:
             code = self._explain(job, folder, outcome)
         if word.get("reason") == Reason.STORAGE_REFUSED and job.key in storage.embedded:
             self._say(
-                "The embedded S3 holds what earlier jobs and --seed s3://bucket/key=PATH put there; "
-                "--set FIELD=PATH uses a file or folder instead, as in --set model.uri=PATH."
+                "The embedded S3 has outputs of earlier jobs and the files of --seed s3://bucket/key=PATH; "
+                "--set FIELD=PATH uses a file or folder instead, such as --set model.uri=PATH."
             )
         return code
 
@@ -134,7 +134,7 @@ class LocalRun:
             try:
                 return launch.wait(bar.tell)
             except KeyboardInterrupt:
-                self.console.print(f"Stopping {job.subject}: the step under way is finished and saved.")
+                self.console.print(f"Stopping {job.subject}: the current step is finished and saved.")
                 raise
             finally:
                 launch.stop()
@@ -158,7 +158,7 @@ class LocalRun:
 
     def _succeed(self, job: Job, folder: JobFolder, environment: Mapping[str, str]) -> None:
         new = folder.keep_output()
-        ending = "succeeded" if new else "was finished already; nothing was done"
+        ending = "succeeded" if new else "was already finished; nothing was done"
         self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"), soft_wrap=True)
         with variables(environment):
             store = open_store(job.spec.output.uri, storage_options(job.spec.storage))
@@ -182,7 +182,7 @@ class LocalRun:
         if word is None or word.get("reason") == "Succeeded":
             how = "a process was killed or exited without reporting a reason"
             how = f"{how} (the launcher exited with {outcome.code})"
-            self._fail(job, Reason.PROCESS_DIED, f"{how}. Run it again to go on.", folder)
+            self._fail(job, Reason.PROCESS_DIED, f"{how}. Run it again to resume.", folder)
             return 1
         if word.get("permanent"):
             folder.ended()

@@ -165,7 +165,7 @@ class RunStorage:
     server: EmbeddedS3 | None
     embedded: frozenset[Key]
     other: Job | None
-    """The first job whose s3:// addresses lead elsewhere."""
+    """The first job whose s3:// addresses are on another server."""
 
     def environment(self, job: Job) -> dict[str, str]:
         """Variables by which this job's processes find their S3. Nobody else's credentials are in it."""

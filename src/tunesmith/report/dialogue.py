@@ -77,22 +77,20 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     """Sentences about what a user may want to change, or should know before using the data."""
     total, dialogues = found["total"], found["dialogues"]
     known = [
-        ("Dialogues that were whole in the seeds, for which nothing was asked", dialogues["nothing_asked"]),
-        ("Texts that were cut at maxTokens, and are marked truncated in the files", total["truncated"]),
+        ("Dialogues that were complete in the seeds and needed no requests", dialogues["nothing_asked"]),
+        ("Texts that were truncated at maxTokens, and are marked so in the files", total["truncated"]),
         (
-            "Calls whose tokens the server did not count: they are estimated, and counted at their dearest",
+            "Calls whose tokens the server did not report: they are estimated at their maximum",
             total["calls_with_estimated_tokens"],
         ),
     ]
     odd = found.get("odd_replies") or {}
     known += [
-        ("Texts that are by far longer than maxTokens", odd.get("over_cap", 0)),
-        ("Texts that hold U+FFFD, in the place of broken characters", odd.get("replacement_character", 0)),
+        ("Texts that are far longer than maxTokens", odd.get("over_cap", 0)),
+        ("Texts that contain U+FFFD, in place of invalid characters", odd.get("replacement_character", 0)),
     ]
     models = found.get("other_models") or {}
-    named = [
-        f"Answered by {name}, which is not the model that was asked: {n:,}." for name, n in models.items()
-    ]
+    named = [f"Answered by {name} instead of the requested model: {n:,}." for name, n in models.items()]
     return [*(f"{text}: {count:,}." for text, count in known if count), *named]
 
 

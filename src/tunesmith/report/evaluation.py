@@ -14,7 +14,7 @@ from tunesmith.report.shares import between, percent
 from tunesmith.report.values import Values
 
 RIGHT, DIRECTION = "accuracy", "direction_rate"
-_TITLES = {RIGHT: "Right replies", DIRECTION: "Replies in the changed law's direction"}
+_TITLES = {RIGHT: "Accepted replies", DIRECTION: "Replies in the changed law's direction"}
 _DIFFERENCES = {RIGHT: "difference", DIRECTION: "direction_difference"}
 COLOURS = 8  # classes m0 to m7 of models.css
 LINE = 20  # pixels of one model's line
@@ -106,9 +106,9 @@ def sentences(compared: Values) -> list[str]:
         if pair["model"] != compared["subject"] or pair["difference"] is None:
             continue
         text = (
-            f"{pair['model']} against {pair['against']}: {points(pair['difference'])} points right "
+            f"{pair['model']} against {pair['against']}: {points(pair['difference'])} points accepted "
             f"(95 % interval {_ends(pair['difference_interval'])}); "
-            f"{pair['gained']:,} of {pair['prompts']:,} prompts went better, {pair['lost']:,} worse."
+            f"{pair['gained']:,} of {pair['prompts']:,} prompts improved, {pair['lost']:,} got worse."
         )
         if pair.get("direction_difference") is not None:
             text += (

@@ -168,7 +168,7 @@ def left_out(rows: Sequence[Values], key: str, name: str = "") -> str:
     if not steps:
         return ""
     what = f"{name} values" if name else "values"
-    return f"Not finite, so not drawn: {len(steps)} of {len(points)} {what}, the first at step {steps[0]:g}. "
+    return f"Not finite, not plotted: {len(steps)} of {len(points)} {what}, the first at step {steps[0]:g}. "
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:

@@ -51,12 +51,12 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Replies", acceptance(found)),
         ("Acceptance rate", percent(found["acceptance_rate"])),
         ("Prompts", prompts),
-        ("Replies drawn", found["generations"]),
+        ("Replies sampled", found["generations"]),
         ("95 % interval", between(found["acceptance_rate_interval"])),
-        ("Right per prompt", f"{found['mean_correct_per_prompt']:.2f} of {found['num_samples']}"),
-        ("Prompts with none right", of_all(found["prompts_with_none_correct"], prompts)),
-        ("Prompts with all right", of_all(found["prompts_with_all_correct"], prompts)),
-        ("Tokens drawn", found["tokens"]["drawn"]),
+        ("Accepted per prompt", f"{found['mean_correct_per_prompt']:.2f} of {found['num_samples']}"),
+        ("Prompts with none accepted", of_all(found["prompts_with_none_correct"], prompts)),
+        ("Prompts with all accepted", of_all(found["prompts_with_all_correct"], prompts)),
+        ("Tokens sampled", found["tokens"]["drawn"]),
         ("Tokens per second", found["tokens_per_second"]),
         ("Seconds", found["seconds"]),
     ]
@@ -65,11 +65,11 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def notes(found: Mapping[str, Any]) -> list[str]:
     """Sentences about what a user may want to change, or should know before using the numbers."""
     known = [
-        ("Replies that were cut at their longest (see sampling.maxNewTokens)", found["truncated"]),
-        ("Replies that could not be drawn, since their prompts do not fit", found["prompt_too_long"]),
-        ("Replies called off by stopAfterAccepted, which count nowhere", found["cancelled"]),
+        ("Replies that were truncated (see sampling.maxNewTokens)", found["truncated"]),
+        ("Replies that could not be sampled, since their prompts do not fit", found["prompt_too_long"]),
+        ("Replies cancelled by stopAfterAccepted, which are not counted", found["cancelled"]),
         (
-            "Replies without a verdict (cut, or the verifier did not come to one), which preference.jsonl "
+            "Replies without a verdict (truncated, or the verifier failed), which preference.jsonl "
             "leaves out",
             found["without_verdict"],
         ),
@@ -166,9 +166,9 @@ def direction_row(row: Values) -> dict[str, Any]:
 def example_groups(examples: Mapping[str, Sequence[Values]]) -> list[tuple[str, Sequence[Values]]]:
     """(heading, examples) of the kinds that there are."""
     headings = {
-        "mixed": "Some replies right, some wrong",
-        "none": "No reply right",
-        "all": "Every reply right",
+        "mixed": "Some replies accepted, some rejected",
+        "none": "No reply accepted",
+        "all": "Every reply accepted",
     }
     return [(text, examples[kind]) for kind, text in headings.items() if examples.get(kind)]
 

@@ -54,7 +54,7 @@ def _imported(name: str, path: str) -> Callable[[dict[str, Any], str], object]:
     if not callable(function):
         raise _wrong(path, f"{name} is not a function")
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        raise _wrong(path, f"{name} is async or a generator; a plain function is needed")
+        raise _wrong(path, f"{name} is async or a generator; it must be a plain function")
     try:
         inspect.signature(function).bind({}, "")
     except TypeError:

@@ -94,7 +94,7 @@ def _validator(schema: dict[str, Any], path: str) -> Validator:
         ) from None
     except (Unresolvable, CannotDetermineSpecification, re.error, RecursionError) as error:
         raise PermanentError(
-            f"{path} cannot be used: {str(error)[:300]}; references must lead inside the schema.",
+            f"{path} cannot be used: {str(error)[:300]}; references must be inside the schema.",
             reason=Reason.INVALID_MANIFEST,
         ) from None
     return kind(schema, registry=Registry())

@@ -208,7 +208,7 @@ class _VerifierProcess:
             except (PermanentError, OSError) as error:
                 if not left:
                     raise TemporaryError(
-                        f"A worker for {self._task.path} no longer starts: {error}"
+                        f"A worker for {self._task.path} cannot be restarted: {error}"
                     ) from error
         raise AssertionError
 

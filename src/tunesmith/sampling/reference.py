@@ -60,7 +60,7 @@ def number_reference(record: Mapping[str, Any], field: str, path: str) -> Number
         number = last_number(str(value))
     if number is None:
         shown = repr(value)[:40] if isinstance(value, str | float) else _kind(value)
-        raise RecordProblem(f"{field} is {shown}, in which no number can be read ({path})")
+        raise RecordProblem(f"{field} is {shown}, which contains no number ({path})")
     return number
 
 
@@ -72,7 +72,7 @@ def _value(record: Mapping[str, Any], field: str, path: str) -> Any:
         for name in field.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
     if value is None:
-        raise RecordProblem(f"{field} is missing, which {path} names: {present(record)}")
+        raise RecordProblem(f"{field} is missing, which {path} uses: {present(record)}")
     return value
 
 

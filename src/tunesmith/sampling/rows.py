@@ -109,7 +109,7 @@ def rows_of_prompt(
             )
         row = SampleRow.from_json(value)
         if (row.id, row.sample_index) != (prompt, index):
-            raise _foreign(value, f"it stands under the key {key}")
+            raise _foreign(value, f"it is stored under the key {key}")
         rows.append(row)
     return rows
 
@@ -129,7 +129,7 @@ def _flaw(row: SampleRow) -> str:
     if row.reason and row.reason not in REASONS:
         return f"its reason is {row.reason[:40]!r}"
     if row.finish_reason == LENGTH and row.reason != TRUNCATED:
-        return f"it was cut, and its reason is {row.reason!r}"
+        return f"it was truncated, and its reason is {row.reason!r}"
     if row.finish_reason == NONE and not row.reason:
         return "there is no reply, and no reason"
     return ""
@@ -138,6 +138,6 @@ def _flaw(row: SampleRow) -> str:
 def _foreign(value: Mapping[str, Any], flaw: str) -> OutputConflictError:
     name = f"{value.get('id')}/{value.get('sample_index')}"
     return OutputConflictError(
-        f"The journal holds a row {name[:200]} that this version of Tunesmith did not write: {flaw}. "
+        f"The journal has a row {name[:200]} that this version of Tunesmith did not write: {flaw}. "
         "Choose another output.uri, or set output.onExisting: replace."
     )

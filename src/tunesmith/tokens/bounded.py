@@ -114,7 +114,7 @@ class BoundedTemplate:
         if "refused" in answer:
             raise TemplateError(answer["refused"])
         if "over" in answer:
-            raise OverLimit(f"makes more than {answer['over']:,} characters{_FAR}")
+            raise OverLimit(f"renders more than {answer['over']:,} characters{_FAR}")
         return answer
 
 

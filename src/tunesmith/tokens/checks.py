@@ -58,7 +58,7 @@ class Checker:
         if 0 in lengths or (weights[starts] != 0).any():
             at = next(n for n, begin in enumerate(starts) if not lengths[n] or weights[begin] != 0)
             raise SampleError(
-                at, "The sample's first token is a label, but nothing stands before it to predict it from."
+                at, "The sample's first token is a label, but there is nothing before it to predict it from."
             )
         self._check_values(ids, weights, ends)
         labels = weights > 0
@@ -76,7 +76,7 @@ class Checker:
             if not 0 <= ids[at] < self._vocab:
                 raise SampleError(
                     _owner(at, ends),
-                    f"The sample holds token id {ids[at]}, outside the vocabulary of {self._vocab}: "
+                    f"The sample contains token id {ids[at]}, outside the vocabulary of {self._vocab}: "
                     "tokenizer and model do not belong together.",
                 )
 

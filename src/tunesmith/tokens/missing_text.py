@@ -33,7 +33,7 @@ def missing_text_reason(
     """Why a record is bad whose turn at `reply` was rendered without what is `lost`."""
     if not lost:
         return (
-            f"{template} renders messages by what they say in a way that cannot be followed, so parts of the "
+            f"{template} renders messages by their content in a way that cannot be traced, so parts of the "
             "record may be missing from the sample. Use a template that renders every text alike"
         )
     context = [loss for loss in lost if loss.at != reply]

@@ -19,10 +19,10 @@ def chunks(encoder: Encoder, text: str, max_length: int) -> Iterator[Sample]:
     later chunks also the last token of the chunk before. A long text is never in memory as ids.
     """
     if encoder.eos_id is None:
-        raise ModelError("The model's tokenizer has no EOS token, so the end of a text cannot be taught.")
+        raise ModelError("The model's tokenizer has no EOS token, so it cannot learn where a text ends.")
     bos = [encoder.bos_id] if encoder.starts_with_bos and encoder.bos_id is not None else []
     if max_length < len(bos) + 2:
-        raise UsageError(f"maxLength {max_length} is too small to hold any text.")
+        raise UsageError(f"maxLength {max_length} is too small for any text.")
     return _chunks(chain(encoder.pieces(text), [[encoder.eos_id]]), bos, encoder.eos_id, max_length)
 
 

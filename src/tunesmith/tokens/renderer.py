@@ -71,7 +71,7 @@ class Renderer:
             )
         if not messages:
             raise RecordError(
-                "nothing stands before the assistant's first turn, so there is no prompt to answer"
+                "there is nothing before the assistant's first turn, so there is no prompt to answer"
             )
         if self._ready and (ready := self._ready.get((prompt, tuple(messages)))):
             return str(ready["text"])
@@ -108,9 +108,9 @@ class Renderer:
             yield
         except OverLimit as over:
             name = self.name[0].upper() + self.name[1:]
-            raise ModelError(f"{name} {over}. Mend it, or use another model.") from None
+            raise ModelError(f"{name} {over}. Fix it, or use another model.") from None
         except (TemplateError, TypeError) as error:
-            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
+            raise RecordError(f"the model's chat template rejects this conversation: {error}") from error
 
     def _render(self, turns: list[Turn], prompt: bool) -> str:
         """transformers' rendering, which does much around the template; after some, the template alone."""

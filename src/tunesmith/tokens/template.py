@@ -18,9 +18,7 @@ from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT, THOUGHT_TAG
 
 # Words no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
-WHITE_SPACE_ONLY = (
-    "They differ in white space only; give the template's generation prompt what its replies have"
-)
+WHITE_SPACE_ONLY = "They differ in white space only; make the template's generation prompt match its replies"
 _VALUE = "qtunesmithvalueq"
 CALL = ToolCall("qtunesmithtoolq", f'{{"key": "{_VALUE}"}}')
 THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
@@ -85,7 +83,7 @@ def _learn(render: Renderer, encoder: Encoder) -> TemplateShape:
     if lead.strip() and prompt == render(asked, prompt=False):
         raise ModelError(
             "The model's chat template ignores add_generation_prompt: inference would send a prompt without "
-            f"{lead!r}, which must come before a reply. Mend the template."
+            f"{lead!r}, which must come before a reply. Fix the template."
         )
     closing, eot = _closing(render, encoder, tail)
     role_tokens = _role_tokens(render, encoder, prompt, eot)
@@ -143,8 +141,8 @@ def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
             return full
     raise ModelError(
         "The model's chat template contradicts itself: the prompt it makes for generation ends with "
-        f"{prompt[-30:]!r}, but no rendered reply continues that, so training would teach what "
-        f"inference never asks. {_mend(prompt, found)}"
+        f"{prompt[-30:]!r}, but no rendered reply continues that, so training would use prompts that "
+        f"inference never sends. {_mend(prompt, found)}"
     )
 
 
@@ -156,10 +154,10 @@ def _mend(prompt: str, found: list[str]) -> str:
         return (
             "It opens the thoughts in the prompt and cuts them from replies, as that of the DeepSeek-R1 "
             "distillations does. In a copy of the model, end the template's generation prompt before "
-            f"{OPENS_THOUGHT!r} and write the assistant's content whole (without its split at "
+            f"{OPENS_THOUGHT!r} and write the whole content of the assistant (without its split at "
             f"{CLOSES_THOUGHT!r}); replies then hold their own thoughts, in training and in inference."
         )
-    return "Mend the template's generation prompt or its rendering of replies."
+    return "Fix the template's generation prompt or its rendering of replies."
 
 
 def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:

@@ -30,8 +30,8 @@ from tunesmith.tokens.template_prefixes import endings, render_all
 
 _KEPT = 16
 _LONGEST_REASON = 1000
-_TOO_DEEP = "it calls itself without end or is nested too deeply"
-_HALF = "it writes half a character (a lone surrogate)"
+_TOO_DEEP = "it recurses endlessly or is nested too deeply"
+_HALF = "it writes a lone surrogate, half of a character"
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ class Truncator:
             return RecordError(
                 f"the prompt of {len(full.prompt)} tokens and its reply of {reply} do not fit into maxLength "
                 f"{limit}, and truncatePrompt is false. Raise maxLength, shorten the prompt, or set "
-                "truncatePrompt: true to cut the prompt's beginning"
+                "truncatePrompt: true to truncate the prompt's beginning"
             )
         if system:
             return RecordError(
@@ -194,6 +194,6 @@ class Truncator:
                 f"no room for any question in maxLength {limit}. Shorten the system prompt or raise maxLength"
             )
         return RecordError(
-            f"the reply of {reply} tokens leaves no room for what it answers in maxLength {limit}. "
+            f"the reply of {reply} tokens leaves no room for its question in maxLength {limit}. "
             "Raise maxLength"
         )

@@ -80,15 +80,15 @@ def _reply(ending: Ending, before: str, full: str) -> str:
         raise RecordError(f"the chat template does not end this reply with {ending.tail!r} as it ends others")
     rendered = full[len(before) : end]
     if not rendered.strip():
-        raise RecordError("nothing of an assistant's reply is left once the chat template has rendered it")
+        raise RecordError("the chat template renders nothing of an assistant's reply")
     return rendered + ending.closing
 
 
 def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
     """Why a reply after a message of `role` cannot be had: `prompt` and `full` go on differently there."""
     differs = (
-        "the chat template renders this reply in a way inference never could: the prompt ends with "
-        f"{prompt[-_SHOWN:]!r}, the rendered conversation goes on differently there. "
+        "the chat template renders this reply in a way that inference never does: the prompt ends with "
+        f"{prompt[-_SHOWN:]!r}, the rendered conversation continues differently there. "
     )
     opened = prompt.rstrip()
     if "".join(full.split()).startswith("".join(prompt.split())):
@@ -102,13 +102,12 @@ def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
         return differs + f"Models that always think first need replies that start with {OPENS_THOUGHT!r}"
     if opened.endswith(CLOSES_THOUGHT) and CLOSES_THOUGHT in reply.content:
         return differs + (
-            "The prompt holds a thought that is closed, so no reply can think; take the thoughts out of the "
+            "The prompt has a closed thought, so no reply can think; remove the thoughts from the "
             "record, or use a template that leaves them to the reply"
         )
     if role == "assistant":
         return differs + (
-            "Two assistant turns in a row are not two turns for this template; write them as one in the "
-            "record"
+            "This template does not separate two assistant turns in a row; write them as one in the record"
         )
     return differs + (
         f"The template opens no turn of its own for a reply after a message of role {role}; use a template "

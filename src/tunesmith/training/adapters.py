@@ -72,8 +72,8 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
         model.base_model.set_requires_grad(names, requires_grad=False)
     if changes_tied(model):
         log.warning(
-            "An adapter that this job starts from changes one of two embeddings that are one matrix. What is "
-            "published has it too: keep that as an adapter, since merging it would change both embeddings."
+            "An adapter that this job starts from changes one of two tied embeddings. The published model "
+            "has it too: keep it as an adapter, since merging it would change both embeddings."
         )
     return model
 
@@ -107,7 +107,7 @@ def refuse_tied(model: Any, folder: Path) -> None:
     """
     if changes_tied(model):
         raise ModelError(
-            f"The adapter in {folder} changes an embedding that is also the other one of this model; "
+            f"The adapter in {folder} changes an embedding that this model ties to the other one; "
             "it cannot be merged for method.full. Use method.lora."
         )
 

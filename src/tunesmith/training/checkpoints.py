@@ -113,7 +113,7 @@ class Checkpoints:
                 self._check_world(step)
                 self.fetch(step, folder / checkpoint_key(step))
             except CorruptObjectError as error:
-                log.warning("Checkpoint %s is damaged and is passed over: %s", step, error.message)
+                log.warning("Skipping damaged checkpoint %s: %s", step, error.message)
                 self._damaged.add(step)
                 continue
             return step, tuple(steps[number:])

@@ -50,10 +50,10 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         needed, free = _written(folder), shutil.disk_usage(_existing(folder)).free
         shutil.rmtree(folder, ignore_errors=True)
         raise TemporaryError(
-            f"The disk is full: no checkpoint could be written to {folder}, which held {_size(needed)} then, "
-            f"with {_size(free)} free. Two checkpoints must fit. Give the job a larger "
-            "resources.scratch.size; with `tunesmith run`, make room on this disk. Published checkpoints are "
-            "kept, and the next attempt goes on from the newest.",
+            f"The disk is full: no checkpoint could be written to {folder}, which had {_size(needed)} then, "
+            f"with {_size(free)} free. Two checkpoints must fit. Set a larger "
+            "resources.scratch.size; with `tunesmith run`, free space on it. Published checkpoints are "
+            "kept, and the next attempt resumes from the newest.",
             reason=Reason.DISK_FULL,
         ) from error
 

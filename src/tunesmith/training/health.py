@@ -18,8 +18,8 @@ PATIENCE = 10
 TIMES_GUESSING = 2.0
 STATE = "health.json"
 _ADVICE = (
-    "Lower training.learningRate or raise training.warmupSteps, look at the records of that step, "
-    "and run it anew with another output.uri or with output.onExisting: replace."
+    "Lower training.learningRate or raise training.warmupSteps, check the records of that step, "
+    "and run the job again with another output.uri or with output.onExisting: replace."
 )
 
 
@@ -58,7 +58,7 @@ class Health:
         # A checkpoint's weights give the loss of the step after it; that one must have been well.
         good = [step for step in self._published() if step + 1 < first_bad]
         if not good:
-            return "No checkpoint was published before the loss went bad."
+            return "No checkpoint was published before the loss diverged."
         return f"The last good checkpoint is {checkpoint_key(max(good))} in {self._output}."
 
     def save(self, checkpoint: Path) -> None:

@@ -86,19 +86,19 @@ class HangJudge:
         behind = silent or _behind(places)
         if silent:
             verb = "answers" if len(silent) == 1 else "answer"
-            what = f"{_ranks(silent)} no longer {verb}: stopped, dead or cut off"
+            what = f"{_ranks(silent)} no longer {verb}: stopped, dead or disconnected"
         elif behind:
             what = f"{_ranks(behind)} {'is' if len(behind) == 1 else 'are'} behind the others"
         else:
-            what = "All ranks wait at the same place, so the network between them may be stuck"
+            what = "All ranks wait at the same place, so the network between them may be blocked"
         named = behind[:8] or [0]
         seen = ", ".join(f"rank {rank} last at {places.get(rank, 'no place yet')}" for rank in named)
         others = [rank for rank in places if rank not in behind]
         where = sorted({str(places[rank]) for rank in others})[:4] if behind else []
         waiting = f" The others wait at {', '.join(where)}." if where else ""
         return (
-            f"Nothing has moved for {_duration(self._timeout)}. {what} ({seen}).{waiting} "
-            "Look at those ranks' logs and nodes; the next attempt goes on from the newest checkpoint."
+            f"No progress for {_duration(self._timeout)}. {what} ({seen}).{waiting} "
+            "Check those ranks' logs and nodes; the next attempt resumes from the newest checkpoint."
         )
 
 

@@ -129,12 +129,12 @@ def needs_gradient_checkpointing(
     """
     shape = read_shape(config)
     if shape is None:
-        return True, "Gradient checkpointing is on: config.json does not say how large the model is."
+        return True, "Gradient checkpointing is on: config.json does not have the model's size."
     left = free - static_memory(shape, method, dtype_bytes, rank) - HEAD
     needed = activation_memory(shape, method, dtype_bytes, tokens)
     wanted = needed > left * USABLE
     return wanted, (
-        f"Gradient checkpointing is {'on' if wanted else 'off'}: activations of {tokens:,} tokens take about "
+        f"Gradient checkpointing is {'on' if wanted else 'off'}: activations of {tokens:,} tokens need about "
         f"{_gib(needed)}; weights, gradients and optimizer leave about {_gib(max(left, 0))} of {_gib(free)}."
     )
 

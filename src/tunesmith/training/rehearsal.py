@@ -72,12 +72,12 @@ def refusals_explained() -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:  # of a tensor without weights
-        log.info("Saving this model could not be tried before training: %s.", first_line(error))
+        log.info("Could not test saving this model before training: %s.", first_line(error))
     except Exception as error:
         if isinstance(error, TunesmithError) or is_disk_full(error):
             raise
         raise ModelError(
-            f"This model cannot be saved after training, so it is not trained: {_reason(error)}. Mend the "
+            f"This model cannot be saved after training, so it is not trained: {_reason(error)}. Fix the "
             "model's files (config.json, generation_config.json, tokenizer) and start again."
         ) from error
 

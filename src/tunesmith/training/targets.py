@@ -37,7 +37,7 @@ def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
         what = f"the model has no module named {' or '.join(missing)}" if names else "no module is named"
         raise ModelError(
             f"{field}: {what}. Its linear modules are {_listed(last_names(model))}; {ALL} means all of them "
-            "but the output layer."
+            "except the output layer."
         )
     _refuse_tied(model, field, fitting)
     return names

@@ -50,7 +50,7 @@ def why_not(model: Any, asked: str, longest: int) -> str:
     slides = "sliding_attention" in layers or (not layers and config.get("use_sliding_window", True))
     window = config.get("sliding_window") if slides else None
     if window is not None and window < longest:
-        return f"{type(model).__name__} sees {window} tokens at a time, and samples have up to {longest}"
+        return f"{type(model).__name__} attends to {window} tokens at once, and samples have up to {longest}"
     return ""
 
 
@@ -125,4 +125,5 @@ def compare(
         return TreeCheck(False, str(error))
     if seen <= tolerance:
         return TreeCheck(True, "", seen)
-    return TreeCheck(False, f"the losses of the same samples as a tree and padded differ by {seen:.2g}", seen)
+    why = f"the loss of the same samples differs by {seen:.2g} between tree packing and padding"
+    return TreeCheck(False, why, seen)

@@ -73,8 +73,8 @@ class Uploads:
             return
         message = f"{checkpoint_key(last.step)} could not be uploaded: {trouble}"
         if self._hooks.seconds_left() is not None:
-            raise StoppedError(f"Told to stop; {message} Run it again to go on from {self._newest_known()}.")
-        raise StorageTemporaryError(f"{message} Run it again to go on from {self._newest_known()}.")
+            raise StoppedError(f"Stopped; {message} Run the job again to resume from {self._newest_known()}.")
+        raise StorageTemporaryError(f"{message} Run the job again to resume from {self._newest_known()}.")
 
     def settled(self) -> Sequence[int]:
         """Steps of published checkpoints, newest first, when the one on its way has had its chance.

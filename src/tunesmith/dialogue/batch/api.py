@@ -183,7 +183,7 @@ class BatchApi:
 
         Raises what ends the job.
         """
-        after, why, undone = None, "The answer is none of a batch interface.", False
+        after, why, undone = None, "The response is not that of a batch API.", False
         if reply.status == 413:
             raise FileTooLargeError
         if not 200 <= reply.status < 300:
@@ -211,8 +211,8 @@ class BatchApi:
         if reply.status not in _NO_SUCH:
             return EndpointError(denied.complaint)
         return EndpointError(
-            f"endpoints.{self._server.name}.openai.batch: the server answers {reply.status} to {what}: "
-            "it has no batch interface. Take batch out, or check openai.baseUrl."
+            f"endpoints.{self._server.name}.openai.batch: the server responds {reply.status} to {what}: "
+            "it has no batch API. Remove batch, or check openai.baseUrl."
         )
 
 

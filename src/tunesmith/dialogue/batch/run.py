@@ -167,7 +167,7 @@ class BatchRun:
             await asyncio.sleep(PAUSES[number])
             state = await self._client.state(batch.id) or state
         paid = status not in ("expired", "cancelled")
-        why = f"Batch {batch.id} is {status}, and its files hold no reply."
+        why = f"Batch {batch.id} is {status}, and its files have no reply."
         for asked in list(batch.waiting.values()):
             self._settle(batch, asked, ServerReply(0, "", {}, 0.0, why, sent=paid))
 
@@ -198,7 +198,7 @@ def reply_of(line: Mapping[str, Any], seconds: float) -> ServerReply:
     why = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))
     text = json.dumps(line, ensure_ascii=False)
     sent = error.get("code") not in _UNPAID
-    return ServerReply(0, text, {}, seconds, why or "The batch holds an error without a message.", sent)
+    return ServerReply(0, text, {}, seconds, why or "The batch has an error without a message.", sent)
 
 
 def errors_of(state: Mapping[str, Any]) -> str:

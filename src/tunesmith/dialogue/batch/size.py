@@ -50,7 +50,7 @@ class BatchSize:
         self.alone = self.alone or full
         if self._failed >= FAILED_BATCHES:
             raise EndpointError(
-                f"endpoints.{self._endpoint}.openai.batch: the server refuses each batch and says: "
-                f"{message.rstrip('.')}. Change what it names, or take batch out."
+                f"endpoints.{self._endpoint}.openai.batch: the server rejects every batch: "
+                f"{message.rstrip('.')}. Change what it names, or remove batch."
             )
         return PAUSES[self._failed]

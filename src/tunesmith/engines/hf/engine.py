@@ -53,7 +53,7 @@ def open_transformers(
     loaded = load_for_generation(files, model)
     longest = memory.longest(loaded.config, tokenizer.tokenizer)
     sizes = sizes_of(loaded, longest, settings, sampling)
-    log.info("The transformers engine draws up to %d rows at once.", at_once(sizes, sampling))
+    log.info("The transformers engine samples up to %d replies at once.", at_once(sizes, sampling))
     endings = Endings(tokenizer, sampling.stop_tokens)
     heartbeat = Heartbeat()
     token_sampler = TokenSampler(loaded, SamplingParams.of(sampling), endings, longest, heartbeat.beat)
@@ -108,7 +108,7 @@ class BatchedEngine:
         most = self._most_tokens if request.max_tokens is None else request.max_tokens
         limit = min(most, self.longest - len(request.prompt))
         if limit < 1 or not request.prompt:
-            raise ValueError(f"a prompt of {len(request.prompt)} tokens leaves no place for a reply")
+            raise ValueError(f"a prompt of {len(request.prompt)} tokens leaves no room for a reply")
 
         def done(result: GeneratedReply | Exception) -> None:
             with suppress(RuntimeError):  # the loop is closed, nobody waits

@@ -172,7 +172,7 @@ class Runner:
     def _after(self, error: Exception, rows: Sequence[GenerationRow]) -> None:
         """What becomes of rows that were not drawn to their end."""
         if not is_out_of_memory(error):
-            log.warning("Drawing replies failed: %s", error)
+            log.warning("Sampling replies failed: %s", error)
             for row in rows:
                 row.end(error)
             return
@@ -185,7 +185,7 @@ class Runner:
                 row.end(_no_memory(row))
             return
         self._sizes.most = max(1, min(self._sizes.most, len(rows)) // 2)
-        log.warning("Memory ran out; from now on %d rows are drawn at once.", self._sizes.most)
+        log.warning("Out of memory; from now on %d replies are sampled at once.", self._sizes.most)
         self._waiting.put_back(rows)
 
 
@@ -203,7 +203,7 @@ def _no_memory(row: GenerationRow) -> PermanentError:
         message = f"There is not enough memory for {tokens}, even alone. Lower sampling.maxNewTokens"
     else:
         message = (
-            f"There is not enough memory for {tokens} and its siblings, which are drawn together. Lower "
+            f"There is not enough memory for {tokens} and its siblings, which are sampled together. Lower "
             "sampling.numSamples or sampling.maxNewTokens, set sampling.deterministic to false"
         )
     return PermanentError(f"{message}, or use more memory.", reason=Reason.OUT_OF_MEMORY)

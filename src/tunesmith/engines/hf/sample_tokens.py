@@ -46,8 +46,8 @@ def sample_tokens(logits: torch.Tensor, chances: Sequence[float], params: Sampli
     total = torch.logsumexp(logits, dim=-1)
     if not bool(torch.isfinite(total).all()):
         raise ModelError(
-            "The model computes NaN or infinity where the likelihoods of the next token should be. Set "
-            "model.dtype to bfloat16 or float32; if it is that already, the model's weights are damaged."
+            "The model's logits for the next token are NaN or infinite. Set "
+            "model.dtype to bfloat16 or float32; if it already is, the model's weights are damaged."
         )
     if params.temperature == 0:
         return logits.argmax(dim=-1).cpu()

@@ -90,5 +90,5 @@ def _scale(config: Mapping[str, Any], module: str, rank: int, adapter: Path) -> 
     own = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
     alpha = own[0] if own else config.get("lora_alpha")
     if not isinstance(alpha, (int, float)):
-        raise ModelError(f"The adapter in {adapter} does not say its lora_alpha in {ADAPTER_CONFIG}.")
+        raise ModelError(f"The adapter in {adapter} has no lora_alpha in {ADAPTER_CONFIG}.")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -147,7 +147,7 @@ class VllmReplies:
             with self.heartbeat.asked():
                 finals = [output async for output in outputs]
         except VLLMClientError as error:
-            raise ModelError(f"vLLM refuses the prompt {request.group}: {first_words(error)}.") from error
+            raise ModelError(f"vLLM rejects the prompt {request.group}: {first_words(error)}.") from error
         except (EngineDeadError, EngineGenerateError) as error:
             raise self._death() from error
         finally:
@@ -169,7 +169,7 @@ class VllmReplies:
         if drawn.finish_reason == "abort":  # nobody here asked for it: the process is being ended
             raise self._death()
         raise TemporaryError(
-            f"vLLM gave up reply {request.index} to the prompt {request.group}: {drawn.finish_reason}.",
+            f"vLLM aborted reply {request.index} to the prompt {request.group}: {drawn.finish_reason}.",
             reason=Reason.PROCESS_DIED,
         )
 
@@ -178,7 +178,7 @@ class VllmReplies:
             return StoppedError("The engine is closed.")
         if not self._died:
             said = log_text(self._folder.path)
-            log.error("vLLM's process has died. What it said:\n%s", said or "(nothing)")
+            log.error("vLLM's process has died. Its output:\n%s", said or "(nothing)")
             cause = memory_cause(said) or raised(said)
             self._died = f"vLLM's process has died: {cause}" if cause else "vLLM's process has died" + ENDED
         return TemporaryError(self._died, reason=Reason.PROCESS_DIED)

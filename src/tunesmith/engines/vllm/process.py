@@ -161,13 +161,13 @@ def memory_cause(text: str) -> str | None:
         cure = f"set engine.vllm.maxModelLen to at most {fitting}, or " if fitting else ""
         return (
             f"One reply of up to {length} tokens, prompt included, needs {needed} GiB beside the weights; "
-            f"there are {there} GiB. To mend that, {cure}raise engine.vllm.gpuMemoryUtilization or "
+            f"there are {there} GiB. To fix that, {cure}raise engine.vllm.gpuMemoryUtilization or "
             "engine.vllm.tensorParallelSize (on a CPU: engine.vllm.extra.kv_cache_memory_bytes)."
         )
     if found := _TAKEN.search(text):
         return (
-            f"Of {found[2]} GiB only {found[1]} are free; engine.vllm.gpuMemoryUtilization asks for more. "
-            "Lower that, or end what else uses the memory."
+            f"Of {found[2]} GiB only {found[1]} are free; engine.vllm.gpuMemoryUtilization requires more. "
+            "Lower it, or stop what else uses the memory."
         )
     if _NO_ROOM.search(text):
         return (
@@ -176,7 +176,7 @@ def memory_cause(text: str) -> str | None:
         )
     if _OUT.search(text):
         return (
-            "The memory is not enough for the model's weights and one batch. Raise "
+            "There is not enough memory for the model's weights and one batch. Raise "
             "engine.vllm.tensorParallelSize, or lower engine.vllm.gpuMemoryUtilization and "
             "engine.vllm.extra.max_num_seqs."
         )
@@ -186,7 +186,7 @@ def memory_cause(text: str) -> str | None:
 def setting_cause(text: str) -> str | None:
     """Which setting does not fit the model or machine, as sentences; None where that is not the matter."""
     if found := _LENGTH.search(text):
-        return f"engine.vllm.maxModelLen {found[1]} is more than the model can do ({found[2]}). Lower it."
+        return f"engine.vllm.maxModelLen {found[1]} exceeds the model's maximum ({found[2]}). Lower it."
     if found := _HEADS.search(text) or _DEVICES.search(text):
         return f"engine.vllm.tensorParallelSize does not fit: {found[1]}."
     return None

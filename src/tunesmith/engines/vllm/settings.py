@@ -67,12 +67,12 @@ def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> N
     asked = settings.max_model_len
     if asked is not None and positions is not None and asked > positions:
         raise ModelError(
-            f"engine.vllm.maxModelLen {asked} is more than the {positions} positions that the model has. "
+            f"engine.vllm.maxModelLen {asked} exceeds the model's {positions} positions. "
             "Lower it, or leave it out."
         )
     if rank > MAX_RANK:
         raise ModelError(
-            f"The adapter will have rank {rank}, with those that it starts from; vLLM takes {MAX_RANK} at "
+            f"The adapter will have rank {rank}, with those that it starts from; vLLM supports {MAX_RANK} at "
             "most. Lower method.lora.r, or use engine.transformers."
         )
 
@@ -80,11 +80,11 @@ def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> N
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise ModelError for a folder without a model, or one for which vLLM would load another by its name."""
     if not config:
-        raise ModelError(f"{folder} holds no model: config.json is missing.")
+        raise ModelError(f"{folder} has no model: config.json is missing.")
     if "speculators_config" in config:
         raise ModelError(
-            f"{folder} holds a draft model for speculative decoding (speculators_config in config.json), for "
-            "which vLLM would load another. Name that one as model.uri."
+            f"{folder} has a draft model for speculative decoding (speculators_config in config.json), for "
+            "which vLLM would load another model. Set model.uri to that one."
         )
 
 
@@ -94,8 +94,7 @@ def check_extra(extra: VllmArguments, known: Iterable[str]) -> None:
     for name in extra.to_json():
         if name not in names:
             raise ModelError(
-                f"engine.vllm.extra.{name} is not an engine argument of the vLLM that is installed. Take it "
-                "out."
+                f"engine.vllm.extra.{name} is not an engine argument of the installed vLLM. Remove it."
             )
 
 
@@ -106,11 +105,11 @@ def adapter_rank(folder: Path | None, config: Mapping[str, Any], allowed: Iterab
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     numbers = [rank for rank in ranks if isinstance(rank, int) and rank > 0]
     if len(numbers) < len(ranks):
-        raise ModelError(f"The adapter in {folder} does not say its rank (r in adapter_config.json).")
+        raise ModelError(f"The adapter in {folder} has no rank (r in adapter_config.json).")
     fitting = [rank for rank in sorted(allowed) if rank >= max(numbers)]
     if not fitting:
         raise ModelError(
-            f"The adapter in {folder} has rank {max(numbers)}; vLLM takes {max(allowed)} at most. Merge it "
+            f"The adapter in {folder} has rank {max(numbers)}; vLLM allows {max(allowed)} at most. Merge it "
             "into its base model first, or use engine.transformers."
         )
     return fitting[0]

@@ -34,7 +34,7 @@ from tunesmith.names import Reason
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 8.0
 """How long vLLM's processes may take to end before they are killed."""
-ENDED = "; it was ended from outside, as the system does where main memory runs out."
+ENDED = "; it was killed from outside, as the system does if main memory runs out."
 
 
 @dataclass(slots=True)
@@ -107,11 +107,11 @@ def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
     text = f"{first_words(error)}\n{said}"
     memory = memory_cause(text)
     if memory:
-        return ModelError(f"vLLM has too little memory for this model. {memory}", reason=Reason.OUT_OF_MEMORY)
+        return ModelError(f"vLLM has not enough memory for this model. {memory}", reason=Reason.OUT_OF_MEMORY)
     setting = setting_cause(text)
     if setting:
         return ModelError(f"vLLM cannot be started. {setting}")
-    log.error("What vLLM said:\n%s", said or text)
+    log.error("vLLM's output:\n%s", said or text)
     cause = raised(said)
     if not cause and "Engine core initialization failed" in text:
         return TemporaryError("vLLM's process died while it started" + ENDED, reason=Reason.PROCESS_DIED)

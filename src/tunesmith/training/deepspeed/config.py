@@ -55,8 +55,8 @@ def problem(spec: FineTuneSpec) -> str:
         return f"deepspeed.config: {wrong}"
     if spec.training.optimizer.startswith("paged"):
         return (
-            f"training.optimizer {spec.training.optimizer} does not go with deepspeed, which shares the "
-            "optimizer's state out instead; set auto or adamw_torch"
+            f"training.optimizer {spec.training.optimizer} does not go with deepspeed, which partitions the "
+            "optimizer's state instead; set auto or adamw_torch"
         )
     return ""
 
@@ -67,16 +67,16 @@ def _problem_of(config: Mapping[str, Any], dtype: str) -> str:
             return f"leave out {section}; {instead}"
     for section in config:
         if section not in _SECTIONS:
-            return f"{section} is not supported; leave it out (sections that are: {', '.join(_SECTIONS)})"
+            return f"{section} is not supported; leave it out (supported: {', '.join(_SECTIONS)})"
     for section in ("zero_optimization", *_SHORT.values()):
         if not isinstance(config.get(section, {}), dict):
-            return f"{section} must hold fields"
+            return f"{section} must be an object with fields"
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", 0)
     if stage not in (0, 1, 2, 3) or isinstance(stage, bool):
         return "zero_optimization.stage must be 0, 1, 2 or 3"
     if zero.get("compute_grad_norm") is False:
-        return "zero_optimization.compute_grad_norm must not be false; the gradient's length is looked at"
+        return "zero_optimization.compute_grad_norm must not be false; the gradient norm is needed"
     if compiled := _compiled(config, zero):
         return f"{compiled} needs an operator that must be compiled; leave it out"
     chosen = [name for name, short in _SHORT.items() if _enabled(config, short) is True]
@@ -180,7 +180,7 @@ def _tell_of_batches(config: Config) -> None:
     given = [f"{key} {config[key]}" for key in _BATCH if key in config]
     if given:
         log.warning(
-            "deepspeed.config: %s: not used; training.perDeviceTrainBatchSize and "
-            "gradientAccumulationSteps say how large a step is.",
+            "deepspeed.config: %s is ignored; training.perDeviceTrainBatchSize and "
+            "gradientAccumulationSteps set the batch size.",
             ", ".join(given),
         )

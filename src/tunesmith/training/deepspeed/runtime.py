@@ -100,7 +100,7 @@ def check(config: Config) -> None:
         DeepSpeedConfig(alone)
     except (ValueError, TypeError, AssertionError, KeyError, AttributeError, DeepSpeedConfigError) as error:
         raise PermanentError(
-            f"deepspeed.config: DeepSpeed refuses it: {_complaint(error)}.", reason=Reason.INVALID_MANIFEST
+            f"deepspeed.config: DeepSpeed rejects it: {_complaint(error)}.", reason=Reason.INVALID_MANIFEST
         ) from error
     if config["fp16"]["enabled"] and not get_accelerator().is_fp16_supported():
         raise PermanentError(
