@@ -130,7 +130,7 @@ def test_a_trl_command_becomes_a_job():
         "gradientAccumulationSteps": 1, "lrScheduler": "linear", "warmupSteps": 0, "weightDecay": 0.0,
         "saveSteps": 500, "maxLength": 1024,
     }  # fmt: skip
-    assert "eos_token: <|im_end|> has no field of its own." in made.notes
+    assert "eos_token: <|im_end|> has no corresponding field." in made.notes
     assert spec["datasets"] == [{"uri": "hf://datasets/trl-lib/Capybara", "chat": {}, "split": "train"}]
 
 
@@ -154,7 +154,7 @@ def test_no_limit_of_length_is_none_here_and_said():
     made = converted("model_name_or_path: org/m\nmax_length: null\nlearning_rate: null\n")
     assert "maxLength" not in made.document["spec"]["training"]
     assert made.document["spec"]["training"]["learningRate"] == 2e-5
-    assert [note for note in made.notes if note.startswith("max_length: null asks for no limit")]
+    assert [note for note in made.notes if note.startswith("max_length: null means no limit")]
     assert "at most 4,096 tokens" in made.text("x")
     others = {"llamafactory": ("cutoff_len", 2048), "axolotl": ("sequence_len", 512)}
     for tool, (setting, length) in others.items():
@@ -200,9 +200,7 @@ def test_nothing_is_dropped_in_silence():
 def test_the_text_is_the_manifest_with_its_notes_above():
     made = converted(TRL)
     text = made.text("train.sh")
-    assert text.startswith(
-        "# Converted from train.sh by `tunesmith convert-config`.\n# To be looked at:\n# - "
-    )
+    assert text.startswith("# Converted from train.sh by `tunesmith convert-config`.\n# To check:\n# - ")
     (job,), problems = parse_text(text, "job.yaml")
     assert (job.name, problems) == ("demo", [])
 

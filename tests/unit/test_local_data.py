@@ -260,7 +260,7 @@ def test_options_of_the_format(call):
     write_jsonl(Path("x.jsonl"), [CHAT] * 3)
     ended = call("check", "x.jsonl", "--set", "limit=2")
     assert "2 records → 2 conversations" in ended.lines
-    assert "no more than 2 records were read: limit" in ended.lines
+    assert "only 2 records were read: limit" in ended.lines
 
 
 WRONG = {

@@ -1,6 +1,6 @@
 """Rules of a FineTuneJob about `method: {none: {}}` and `compareWith`: what is valid only with or without.
 
-The API server fills in the defaults of an absent block, so a block that holds nothing but defaults counts as
+The API server fills in the defaults of an absent block, so a block of only defaults counts as
 absent, there and here.
 """
 

@@ -43,7 +43,7 @@ class _Generator(Generator):
     """As for the CRDs, but choices between fields are keywords, and unknown fields are refused."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
-        """An object whose rules `one_of` are choices."""
+        """Return an object whose rules `one_of` are choices."""
         node = super().model_schema(schema)
         model: type[Model] = schema["cls"]
         choices = [rule.one_of for rule in model.rules if rule.one_of]

@@ -42,7 +42,7 @@ _LATEST = re.compile(r"[-@:._]latest$")
 
 
 def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
-    """What the reply of endpoint `name` means."""
+    """Return what the reply of endpoint `name` means."""
     if reply.status == 0:
         if reply.sent:
             return Lost(reply.trouble)
@@ -119,7 +119,7 @@ def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
 
 
 def _marks(text: str, body: Any, request: ChatRequest) -> tuple[tuple[Mark, ...], str]:
-    """What is odd about an answer, and the model's name if it is another than was asked."""
+    """Return what is odd about an answer, and the model's name if it is another than was asked."""
     named, asked, other = body.get("model"), request.body.get("model"), ""
     if isinstance(named, str) and isinstance(asked, str) and named.strip() and not same_model(asked, named):
         other = short(named)[:100]
@@ -152,7 +152,7 @@ def _reasoning(message: Any) -> str:
 
 
 def _texts(value: Any, depth: int = 4) -> Iterator[str]:
-    """The texts of thoughts, which may come in parts of parts."""
+    """Yield the texts of thoughts, which may come in parts of parts."""
     match value:
         case str(text):
             yield text
@@ -169,7 +169,7 @@ def _choice(body: Any) -> dict[str, Any] | None:
 
 
 def _content(message: Any) -> str | None:
-    """The text, which may come in parts; "" where it is null; None where there is no such thing."""
+    """Return the text, which may come in parts; "" where it is null; None if there is no such thing."""
     if not isinstance(message, dict):
         return None
     match message.get("content"):
@@ -185,7 +185,7 @@ def _content(message: Any) -> str | None:
 
 
 def _part_text(part: Any) -> str | None:
-    """What of the answer is in a part; "" in a thought, None where nobody knows what it holds."""
+    """Return what of the answer is in a part; "" in a thought, None if nobody knows what it holds."""
     kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else ("", part)
     if kind is None or kind in _TEXT_TYPES:
         return text if isinstance(text, str) else None if kind else ""
@@ -194,7 +194,7 @@ def _part_text(part: Any) -> str | None:
 
 
 def _refusal(message: Any) -> str:
-    """Why the model will not answer; "" if it does."""
+    """Return why the model will not answer; "" if it does."""
     if not isinstance(message, dict):
         return ""
     content = message.get("content")
@@ -218,7 +218,7 @@ def _block_reason(body: Any) -> str:
 
 
 def _usage(body: Any, request: ChatRequest) -> Usage:
-    """What the server counted; where it does not say, the most there can be.
+    """Return what the server counted; where it does not say, the most there can be.
 
     No prompt and no text has 0 tokens: a server that says so does not count.
     """

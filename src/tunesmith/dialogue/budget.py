@@ -7,7 +7,7 @@ Five numbers, in one process:
 
     spent     what the calls whose outcome is known have cost, in this process and all before it
     lost      the most that calls may have cost of which nobody knows the outcome
-    held      the most that the calls under way can cost
+    held      the most that the calls in progress can cost
     granted   what a durable record says may be spent and lost in all
     limit     budget.maxUsd                           always: spent + lost + held ≤ granted ≤ limit
 
@@ -33,7 +33,7 @@ the record is where that process will look (with a disk that dies with its pod t
 journal's local file), and it raises where a later attempt has begun. And a server may charge for more tokens
 than can be: then what it says is written down, and it is the last that is spent.
 
-Knows nothing of requests and limits.
+Does not depend on requests and limits.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Budget:
     async def hold_some(self, amounts: Sequence[int]) -> int:
         """Take the worst cases of as many of the first of these calls as there is room for; how many.
 
-        Never waits for calls under way: 0 where they may give enough back for the first one. Raises
-        BudgetError where nothing can, and what `write` does.
+        Never waits for calls in progress: 0 if they may give enough back for the first one. Raises
+        BudgetError if nothing can, and what `write` does.
         """
         count = self._ledger.reserve(amounts)
         if not count and amounts and not self._ledger.held:
@@ -140,7 +140,7 @@ class Budget:
         self._settled.set()
 
     async def close(self) -> None:
-        """Give back what was granted in vain. Calls still under way are lost."""
+        """Give back what was granted in vain. Calls still in progress are lost."""
         if self._ahead is not None:
             await asyncio.wait([self._ahead])
         async with self._turn, self._writing:

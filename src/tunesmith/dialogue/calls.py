@@ -5,7 +5,7 @@
             → Denied: asked again, or the end of the call, or of the job, as `standing` finds
             → anything else: a pause, and once more, `maxRetries` times
 
-Knows nothing of dialogues and roles. Where a job must end (`errors.EndpointError`,
+Does not depend on dialogues and roles. Where a job must end (`errors.EndpointError`,
 `errors.QuotaError`), every call of the endpoint raises so.
 """
 
@@ -50,7 +50,7 @@ class Sender(Protocol):
     """What sends a request (`endpoint.Endpoint` is one)."""
 
     async def send(self, request: ChatRequest) -> ServerReply:
-        """The raw reply."""
+        """Return the raw reply."""
         ...
 
 
@@ -243,7 +243,7 @@ class Caller:
 
 
 def quota_error(name: str, outcome: Refused) -> QuotaError:
-    """The account of endpoint `name` has no quota left."""
+    """Return the error of an endpoint `name` whose account has no quota left."""
     when = "" if outcome.retry_after is None else f", for {outcome.retry_after / 3600:.1f} hours"
     return QuotaError(
         f"endpoints.{name}: the account's quota is used up{when}. The server says: "
@@ -263,7 +263,7 @@ def usage_of(outcome: Outcome, request: ChatRequest) -> Usage:
 
 
 def cost_of(outcome: Outcome, request: ChatRequest, price: Price | None) -> int:
-    """What one try cost, in picodollars; what is unknown counts as the most it can be."""
+    """Return what one try cost, in picodollars; what is unknown counts as the most it can be."""
     if price is None or isinstance(outcome, Refused | Unsent | Denied):
         return 0
     if isinstance(outcome, Answer | Unusable) and not outcome.usage.estimated:

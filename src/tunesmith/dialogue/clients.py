@@ -1,7 +1,7 @@
 """Who plays the roles: OpenAI-compatible endpoints, and engines in the pod, each behind `turns.ModelClient`.
 
 A call that an earlier process has begun goes on where it stopped: replies in the journal are read again, and
-only what is missing is asked for. Knows nothing of dialogues.
+only what is missing is asked for. Does not depend on dialogues.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class ChatServer(Protocol):
     def request(
         self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
     ) -> ChatRequest:
-        """What would be sent."""
+        """Return what would be sent."""
         ...
 
     async def send(self, request: ChatRequest) -> ServerReply:
-        """The raw reply."""
+        """Return the raw reply."""
         ...
 
 
@@ -87,7 +87,7 @@ class EndpointClient:
     standing: EndpointStanding = field(default_factory=EndpointStanding)
 
     async def call(self, call: Call, tries: Tries) -> Completion:
-        """Ask, or go on asking. Raises what ends the job."""
+        """Ask, or continue asking. Raises what ends the job."""
         request = self.server.request(call.messages, call.temperature, call.max_tokens)
         past = earlier_outcomes(self.server.name, tries, request)
         before = sum(cost_of(outcome, request, self.price) for outcome, _ in past)
@@ -116,7 +116,7 @@ class EndpointClient:
 
 
 def earlier_outcomes(name: str, tries: Tries, request: ChatRequest) -> list[tuple[Outcome, ServerReply]]:
-    """What earlier tries mean, but for those that do not count against the call.
+    """Return what earlier tries mean, but for those that do not count against the call.
 
     That is one that was refused, perhaps with every other, or that ended the job for its quota.
     """
@@ -130,7 +130,7 @@ def earlier_outcomes(name: str, tries: Tries, request: ChatRequest) -> list[tupl
 
 
 def endpoint_client(server: ChatServer, spec: EndpointSpec, budget: Budget | None) -> EndpointClient:
-    """The endpoint under the limits and the price of its spec; one for all roles that it plays."""
+    """Return the endpoint under the limits and the price of its spec; one for all roles that it plays."""
     limits = spec.limits
     made = EndpointLimits(limits.max_parallel_requests, limits.requests_per_minute, limits.tokens_per_minute)
     return EndpointClient(server, Limiter(server.name, made), limits.max_retries, Price.at(spec), budget)
@@ -139,7 +139,7 @@ def endpoint_client(server: ChatServer, spec: EndpointSpec, budget: Budget | Non
 def completion_of(
     outcome: Outcome, reply: ServerReply, request: ChatRequest, tries: int, cost: int, seconds: float
 ) -> Completion:
-    """How a call ended, for the journal. White space around a text is not part of it."""
+    """Return how a call ended, for the journal. White space around a text is not part of it."""
     usage = usage_of(outcome, request)
     common: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
@@ -169,11 +169,11 @@ class PromptTokens(Protocol):
     """What turns messages into a model's tokens (`tokens.chat.ChatTokenizer`)."""
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt as inference sends it."""
+        """Return the prompt as inference sends it."""
         ...
 
     def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
-        """The answer and the thoughts in a reply to this prompt."""
+        """Return the answer and the thoughts in a reply to this prompt."""
         ...
 
 
@@ -216,7 +216,7 @@ class EngineClient:
         return Completion(parts.answer, cut, reasoning=parts.reasoning, marks=marks, **told)
 
     async def _reply(self, ids: list[int], call: Call) -> tuple[GeneratedReply, int]:
-        """The reply that is not empty, or the last one; with how many were sampled."""
+        """Return the reply that is not empty, or the last one; with how many were sampled."""
         # Without randomness every reply is the same.
         most = 1 + (self._max_retries if call.temperature > 0 else 0)
         for number in range(most):

@@ -21,7 +21,7 @@ _NOTHING: Mapping[Language, str] = {"en": "(none)", "zh": "（无）"}
 
 
 def recent(messages: Sequence[Message], most: int) -> list[Message]:
-    """The last `most` messages, without an assistant's at their beginning.
+    """Return the last `most` messages, without an assistant's at their beginning.
 
     Where nothing would be left of a dialogue (its last message is an assistant's, and `most` is 1), its last
     question comes with it.
@@ -35,7 +35,7 @@ def recent(messages: Sequence[Message], most: int) -> list[Message]:
 
 
 def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) -> list[dict[str, str]]:
-    """The request for the text that the dialogue wants next, as [{role, content}].
+    """Return the request for the text that the dialogue wants next, as [{role, content}].
 
     A template without text makes no system message.
     """
@@ -67,7 +67,7 @@ def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) ->
 
 
 def transcript(messages: Sequence[Message], language: Language) -> str:
-    """A dialogue as text, a word for nothing where there is none."""
+    """Return a dialogue as text, a word for nothing if there is none."""
     parts = [f"{_SPEAKERS[language][each.role]}\n{each.content}" for each in messages]
     return "\n\n".join(parts) or _NOTHING[language]
 

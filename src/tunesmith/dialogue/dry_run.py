@@ -32,11 +32,11 @@ class SeedSequence(Protocol):
     """What is needed of the seeds (`seed_store.StoredSeeds`)."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Return how many."""
         ...
 
     def __getitem__(self, position: int) -> PlannedSeed:
-        """The one at this place."""
+        """Return the one at this place."""
         ...
 
 
@@ -57,7 +57,7 @@ class Expected:
 
 
 def dry_run(spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence) -> dict[str, Any]:
-    """What would be done:
+    """Return what would be done:
 
     - `dialogues`, `rounds`; `requests`: of the first three dialogues `[{id, round, role, endpoint, model,
       messages, temperature, max_tokens}]`
@@ -90,7 +90,7 @@ def dry_run(spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence) -> d
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
-    """The figures in words, for a log."""
+    """Return the figures in words, for a log."""
     total, budget = found["total"], found["budget_usd"]
     lines = [
         f"Dry run: nothing is sent. {found['dialogues']:,} dialogues of {found['rounds']} rounds.",
@@ -170,7 +170,7 @@ def _of_seed(spec: DialogueGenSpec, plan: DialoguePlan, seed: PlannedSeed) -> li
 
 
 def _stand_in(seed: PlannedSeed, role: Role) -> str:
-    """The seed's own text of the role, or what is most like it."""
+    """Return the seed's own text of the role, or what is most like it."""
     first = seed.rounds[0]
     match role:
         case Role.QUESTION:

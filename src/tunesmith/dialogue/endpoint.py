@@ -2,7 +2,7 @@
 
 The key is in the header of the connection's client and nowhere else: not in a request's value, a reply, a
 log, an exception or a repr; where a server repeats it, it is struck out. Redirects are never followed.
-Knows nothing of what a reply means (`answers`), of limits and of money.
+Does not depend on what a reply means (`answers`), of limits and of money.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Endpoint:
     def request(
         self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
     ) -> ChatRequest:
-        """What would be sent for these messages ({role, content})."""
+        """Return what would be sent for these messages ({role, content})."""
         body: dict[str, Any] = {
             **self._spec.extra_body,
             "model": self._spec.model,
@@ -106,7 +106,7 @@ class Endpoint:
         return await self._send(self.body(request)) if self.learns(body, reply) else reply
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """The request's body with the field that the server wants, also where it was made before."""
+        """Return the request's body with the field that the server wants, also where it was made before."""
         if self._spec.max_tokens_field == self._tokens_field:
             return request.body
         return {MAX_COMPLETION_TOKENS if k == MAX_TOKENS else k: v for k, v in request.body.items()}
@@ -173,7 +173,7 @@ class Endpoint:
         return url
 
     def _connect(self) -> httpx2.AsyncClient:
-        """A client for one request at a time: one for all takes longer for each the more are under way."""
+        """A client for one request at a time: one for all takes longer for each the more are in progress."""
         client = httpx2.AsyncClient(
             headers=self._headers,
             timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout)),
@@ -195,7 +195,7 @@ class Endpoint:
 
 
 def request_of(body: dict[str, Any]) -> ChatRequest:
-    """The request that has this body, as `Endpoint.request` makes it."""
+    """Return the request that has this body, as `Endpoint.request` makes it."""
     messages = body["messages"]
     added = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
     content = "".join(message["content"] for message in messages)
@@ -206,7 +206,7 @@ def request_of(body: dict[str, Any]) -> ChatRequest:
 
 
 def wants_other_field(reply: ServerReply) -> bool:
-    """Whether a server refuses max_tokens and asks for max_completion_tokens instead.
+    """Return whether a server refuses max_tokens and asks for max_completion_tokens instead.
 
     Known good: the other field's name in a refusal that is about the request.
     """
@@ -214,7 +214,7 @@ def wants_other_field(reply: ServerReply) -> bool:
 
 
 async def _read_body(response: httpx2.Response) -> tuple[bytes, bool]:
-    """The body, and whether all of it."""
+    """Return the body, and whether all of it."""
     raw = bytearray()
     async for chunk in response.aiter_bytes():
         raw += chunk

@@ -37,7 +37,7 @@ _BLOCKED = (
 
 
 def finish_of(reason: object) -> Finish:
-    """The meaning of a `finish_reason`."""
+    """Return the meaning of a `finish_reason`."""
     word = reason.strip().lower().replace("-", "_") if isinstance(reason, str) else ""
     word = word.removeprefix("finish_reason_")
     if word in WHOLE:

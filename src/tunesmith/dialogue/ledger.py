@@ -29,7 +29,7 @@ class PastSpending:
 
     @property
     def total(self) -> int:
-        """What counts against the limit."""
+        """Return what counts against the limit."""
         return self.spent + self.lost
 
 
@@ -70,31 +70,31 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """What counts against the limit."""
+        """Return what counts against the limit."""
         return self.spent + self.lost + self.held
 
     @property
     def block(self) -> int:
-        """How much a grant goes beyond what is asked for: the more, the more is spent and under way."""
+        """How much a grant goes beyond the request: the more, the more is spent and in progress."""
         limit = ENDLESS if self.limit is None else self.limit
         return max(
             1, min(limit // BLOCKS, max(limit // MOST_BLOCKS, (self.spent + self.lost) // 8, self.held))
         )
 
     def fits(self, amount: int) -> bool:
-        """Whether so much more may be held."""
+        """Return whether so much more may be held."""
         return self.limit is None or self.total + amount <= self.limit
 
     def covered(self, amount: int) -> bool:
-        """Whether a durable record covers it."""
+        """Return whether a durable record covers it."""
         return self.total + amount <= self.granted
 
     def low(self) -> bool:
-        """Whether the next grant should be fetched before someone waits for it."""
+        """Return whether the next grant should be fetched before someone waits for it."""
         return (self.limit is None or self.granted < self.limit) and not self.covered(self.block // 2)
 
     def next_grant(self, amount: int) -> int:
-        """What to write down before so much is held."""
+        """Return what to write down before so much is held."""
         wanted = self.total + amount + self.block
         return max(self.granted, wanted if self.limit is None else min(self.limit, wanted))
 

@@ -6,7 +6,7 @@
     limiter.failed(ticket)
     limiter.leave(ticket)
 
-All in one event loop. Knows nothing of HTTP and money.
+All in one event loop. Does not depend on HTTP and money.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Limiter:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for their turn."""
+        """Return how many calls wait for their turn."""
         return len(self._waiting)
 
     def pause(self) -> Pause | None:
@@ -71,7 +71,7 @@ class Limiter:
     ) -> None:
         """No answer came, or one that says that the server is in trouble.
 
-        `error` is why, for the case that it goes on for so long that nobody believes in an answer any more.
+        `error` is why, for the case that it continues for so long that nobody believes in an answer any more.
         """
         self._limits.failed(ticket, self._now(), retry_after)
         self._struck(error)

@@ -10,7 +10,7 @@ a request now and then. Refusals of requests that were sent before the burst bel
 (5xx, no answer in time) is treated in the same way, but for the decrease.
 
 Pure: the clock is passed in (seconds, from any start, never going back); `limiter` adds asyncio. Every
-operation takes the same time however many wait. Knows nothing of HTTP and money.
+operation takes the same time however many wait. Does not depend on HTTP and money.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Pause:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A call that waits or is under way. `tokens` is what it is expected to take, prompt and reply."""
+    """A call that waits or is in progress. `tokens` is what it is expected to take, prompt and reply."""
 
     tokens: int
     sent: float | None = None
@@ -85,7 +85,7 @@ class EndpointLimits:
         return ticket
 
     def go(self, now: float) -> Ticket | None:
-        """The next ticket, if its request may be sent now. To be called until there is none."""
+        """Return the next ticket, if its request may be sent now. To be called until there is none."""
         queue = self._queue()
         if (
             queue is None
@@ -146,7 +146,7 @@ class EndpointLimits:
 
     @property
     def pause(self) -> Pause | None:
-        """The pause of the moment, if there is one."""
+        """Return the pause of the moment, if there is one."""
         return Pause(self._paused_since, self._pause_until, self._refused) if self._probing else None
 
     def _stop(self, ticket: Ticket, now: float, retry_after: float | None, *, refused: bool) -> None:
@@ -176,7 +176,7 @@ class EndpointLimits:
         return self._scale.resting(now) if self._probing else self._scale.at(now)
 
     def _queue(self) -> deque[Ticket] | None:
-        """The queue whose head is next."""
+        """Return the queue whose head is next."""
         for queue in (self._again, self._fresh):
             while queue and queue[0].gone:
                 queue.popleft()

@@ -1,6 +1,6 @@
 """When all dialogues wait for batches: only then is a batch as large as it can be, and an engine of no use.
 
-All in one event loop. Knows nothing of what dialogues do.
+All in one event loop. Does not depend on what dialogues do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LullDetector:
 
     @property
     def quiet(self) -> bool:
-        """Whether there is a lull."""
+        """Return whether there is a lull."""
         return self._busy == 0
 
     def _tell(self) -> None:

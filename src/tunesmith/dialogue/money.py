@@ -48,7 +48,7 @@ class Price:
 
     @classmethod
     def at(cls, endpoint: EndpointSpec) -> Price | None:
-        """What an endpoint's tokens cost, batches at their discount; None where no price is known."""
+        """Return what an endpoint's tokens cost, batches at their discount; None if no price is known."""
         if endpoint.price is None:
             return None
         price, batch = cls.of(endpoint.price), endpoint.openai.batch if endpoint.openai else None
@@ -57,13 +57,13 @@ class Price:
         return cls(math.ceil(price.prompt * share), math.ceil(price.completion * share), cached)
 
     def cost(self, usage: Usage) -> int:
-        """What so many tokens cost."""
+        """Return what so many tokens cost."""
         cached = self.prompt if self.cached is None else self.cached
         saved = (self.prompt - cached) * usage.cached_tokens
         return self.prompt * usage.prompt_tokens - saved + self.completion * usage.completion_tokens
 
     def most(self, request: ChatRequest) -> int:
-        """What the request can cost."""
+        """Return what the request can cost."""
         dearest = max(self.prompt, self.cached or 0)
         return dearest * request.most_prompt_tokens + self.completion * request.max_tokens
 

@@ -1,7 +1,7 @@
 """The files of a DialogueGenJob, out of its seeds and the journal's rows.
 
 Streams: one dialogue is in memory, and nothing else. The same seeds and rows give the same bytes, so that an
-attempt that was killed in here harms no other. Knows nothing of where the files go.
+attempt that was killed in here harms no other. Does not depend on where the files go.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class DialogueOutputs:
 
 
 def single_turn_key(number: int) -> str:
-    """The file of a round's single turns."""
+    """Return the file of a round's single turns."""
     return f"round{number}/round{number}_single_turn.jsonl"
 
 
 def history_key(number: int) -> str:
-    """The file of the dialogues up to a round; the first one's is called the seed's."""
+    """Return the file of the dialogues up to a round; the first one's is called the seed's."""
     return f"round{number}/round{number}_history{'_seed' if number == 1 else ''}.jsonl"
 
 
@@ -58,7 +58,7 @@ def write_outputs(
 
     `get` gives committed rows by key (`artifacts.journal.rows.CommittedRows.get`); `lost` is what was lost in
     flight. A dialogue that failed is in the files of the rounds that it finished, and in failed.jsonl;
-    messages.jsonl holds whole dialogues only. A file is there whole or not at all. TemporaryError when a
+    messages.jsonl holds whole dialogues only. A file is there whole or not at all. TemporaryError if a
     dialogue is not at its end, or the disk is full.
     """
     statistics, examples, first = DialogueStatistics(plan.rounds, lost), DialogueExamples(), ""
@@ -106,7 +106,7 @@ class _RoundFiles:
 
 
 def finished_dialogue(plan: DialoguePlan, seed: PlannedSeed, get: GetRow) -> FinishedDialogue:
-    """The dialogue of a seed as the rows tell it. TemporaryError where one is missing."""
+    """Return the dialogue of a seed as the rows tell it. TemporaryError if one is missing."""
     dialogue, turns, before = Dialogue(seed, plan.rounds), list[CallRow](), list[CallRow]()
     while dialogue.wanted is not None:
         number, role = dialogue.wanted
@@ -127,7 +127,7 @@ def finished_dialogue(plan: DialoguePlan, seed: PlannedSeed, get: GetRow) -> Fin
 
 
 def messages_record(dialogue: Dialogue) -> dict[str, Any]:
-    """The whole dialogue as FineTuneJob's format `chat` reads it, with the corrected answers.
+    """Return the whole dialogue as FineTuneJob's format `chat` reads it, with the corrected answers.
 
     `truncated: true` where a text in it was cut at its longest.
     """
@@ -137,7 +137,7 @@ def messages_record(dialogue: Dialogue) -> dict[str, Any]:
 
 
 def failed_record(grown: FinishedDialogue, turn: CallRow) -> dict[str, Any]:
-    """Where and why a dialogue ended, with the raw reply and what was said before."""
+    """Return where and why a dialogue ended, with the raw reply and what was said before."""
     said = turn.said
     return {
         **grown.seed.names(),

@@ -22,7 +22,7 @@ def _priced(endpoint: EndpointSpec) -> EndpointSpec:
 
 
 def price_sentences(spec: DialogueGenSpec) -> list[str]:
-    """Which price counts for each endpoint and where it is from; `spec` is the manifest's."""
+    """Return which price counts for each endpoint and where it is from; `spec` is the manifest's."""
     sentences = []
     for name, endpoint in priced(spec).endpoints.items():
         if endpoint.price is None:

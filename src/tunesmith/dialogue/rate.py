@@ -4,7 +4,7 @@ A told rate is used at `SHARE` of itself, so that requests that are late by a mo
 count one too many. After a refusal everything is scaled down once; then the scale grows by equal steps in
 equal times, by small ones near where it was refused. Where no rate is told, the first refusal teaches one.
 
-Knows nothing of requests, answers and queues; the clock is passed in, in seconds.
+Does not depend on requests, answers and queues; the clock is passed in, in seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AdaptiveRate:
         self._value, self._since, self._refused, self._most = 1.0, 0.0, math.inf, most
 
     def at(self, now: float) -> float:
-        """The scale, grown since it was last asked for."""
+        """Return the scale, grown since it was last asked for."""
         if self._refused < math.inf:
             self._grow(now - self._since)
         self._since = now
@@ -44,7 +44,7 @@ class AdaptiveRate:
         self._value = max(LOWEST, self._refused * DECREASE)
 
     def resting(self, now: float) -> float:
-        """The scale, not grown since it was last asked for: nobody finds out what a server bears."""
+        """Return the scale, not grown since it was last asked for: nobody finds out what a server bears."""
         self._since = now
         return self._value
 
@@ -54,7 +54,7 @@ class AdaptiveRate:
             if self._value < until and seconds > 0:
                 gain = min(seconds * step, until - self._value)
                 self._value, seconds = self._value + gain, seconds - gain / step
-        if seconds > 0:  # what was refused once is borne now: no reason to go on being careful
+        if seconds > 0:  # what was refused once is borne now: no reason to continue being careful
             self._value *= math.exp(min(STEP * seconds, 1.0))
         self._value = min(self._value, self._most)
 
@@ -72,7 +72,7 @@ class RequestSpacing:
             self._rate = rate
 
     def ready(self) -> float:
-        """When the next request may be sent."""
+        """Return when the next request may be sent."""
         return self._next
 
     def sent(self, now: float, scale: float) -> None:
@@ -94,7 +94,7 @@ class TokenBucket:
         self._level, self._since = self._most, 0.0
 
     def ready(self, tokens: float, now: float, scale: float) -> float:
-        """When so many may be taken: what the vessel can never hold, when it is full."""
+        """Return when so many may be taken: what the vessel can never hold, when it is full."""
         if self._rate == math.inf:
             return now
         missing = min(tokens, self._most) - self._fill(now, scale)
@@ -112,5 +112,5 @@ class TokenBucket:
 
 
 def same_time(now: float, ready: float) -> bool:
-    """Whether `ready` has come."""
+    """Return whether `ready` has come."""
     return now + _SAME >= ready

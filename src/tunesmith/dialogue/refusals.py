@@ -46,7 +46,7 @@ _LONGEST_WHY = 500
 
 
 def error_status(error: Any) -> int | None:
-    """The HTTP status that an error in a reply of status 200 stands for; None where there is no error.
+    """Return the HTTP status that an error in a reply of status 200 stands for; None if there is no error.
 
     A code in words means a failure of the server, if it does not speak of a rate or of the request.
     """
@@ -67,12 +67,12 @@ def error_status(error: Any) -> int | None:
 
 
 def blocks(status: int, error: Any) -> bool:
-    """Whether an error says that a text was not let through."""
+    """Return whether an error says that a text was not let through."""
     return status == 403 or _FILTER_WORDS.search(json.dumps(error, ensure_ascii=False)) is not None
 
 
 def read_error(status: int, body: Any, reply: ServerReply, name: str) -> Outcome:
-    """What an error of endpoint `name` means; `body` is what could be read of it."""
+    """Return what an error of endpoint `name` means; `body` is what could be read of it."""
     message = message_of(body, reply.text)
     everything = f"{message} {reply.text[:20_000]}"
     why = f"The server answered {status}: {short(message)}"
@@ -124,7 +124,7 @@ def _complaint(status: int, message: str, everything: str, name: str) -> str:
 
 
 def message_of(body: Any, text: str) -> str:
-    """The server's own words, wherever it puts them."""
+    """Return the server's own words, wherever it puts them."""
     part = body[0] if isinstance(body, list) and body else body
     if isinstance(part, dict):
         for value in (part.get("error"), part.get("message"), part.get("detail")):
@@ -137,7 +137,7 @@ def message_of(body: Any, text: str) -> str:
 
 
 def whole_text(text: str) -> str:
-    """Without halves of surrogate pairs, which no file could hold."""
+    """Without lone surrogates, which no file could hold."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,6 +1,6 @@
 """What came back of one request, as values: the raw reply, and what it means.
 
-Knows nothing of how a reply is sent, read or paid for.
+Does not depend on how a reply is sent, read or paid for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ChatRequest:
 
     @property
     def tokens(self) -> int:
-        """What it is expected to take at most, prompt and reply."""
+        """Return what it is expected to take at most, prompt and reply."""
         return self.prompt_tokens + self.max_tokens
 
 
@@ -34,7 +34,7 @@ class ChatRequest:
 class ServerReply:
     """What a server sent, or why there is nothing. Without the key; can be written as JSON.
 
-    `status` is 0 where no whole answer came, and `trouble` says why then. `sent` is false where the request
+    `status` is 0 if no whole answer came, and `trouble` says why then. `sent` is false where the request
     certainly did not reach the server. `headers` (lower case) are the few that say when to come again.
     """
 

@@ -105,7 +105,7 @@ def _retry_info(body: Any) -> float | None:
 
 
 def error_details(body: Any) -> Iterator[dict[str, Any]]:
-    """The details of Google's errors, which may stand in a list of one."""
+    """Yield the details of Google's errors, which may stand in a list of one."""
     for part in body if isinstance(body, list) else [body]:
         error = part.get("error") if isinstance(part, dict) else None
         details = error.get("details") if isinstance(error, dict) else None
@@ -113,7 +113,7 @@ def error_details(body: Any) -> Iterator[dict[str, Any]]:
 
 
 def _retry_field(body: Any) -> float | None:
-    """What a body or its error says under a name of its own."""
+    """Return what a body or its error says under a name of its own."""
     error = body.get("error") if isinstance(body, dict) else None
     metadata = error.get("metadata") if isinstance(error, dict) else None
     for part in (each for each in (error, body, metadata) if isinstance(each, dict)):
@@ -134,7 +134,7 @@ def _in_message(message: str) -> float | None:
 
 
 def _resets(headers: Mapping[str, str]) -> float | None:
-    """The longest of those where nothing is left; where each has something left, the shortest."""
+    """Return the longest of those where nothing is left; where each has something left, the shortest."""
     spent: list[float] = []
     others: list[float] = []
     for kind in RESETS:

@@ -1,7 +1,7 @@
 """All dialogues at once, each at its own pace: question, answer, correction, round after round.
 
 No dialogue waits for another; a few thousand are open at a time, so memory does not grow with their number.
-What a call came to is written down when it has ended, and never asked for again. A call without a text ends
+What a call came to is written down when it has ended, and never retried. A call without a text ends
 its dialogue and no other. Knows models by `turns.ModelClient`, the journal by two functions, and no files.
 """
 
@@ -56,7 +56,7 @@ class DialoguePlan:
 
     @classmethod
     def of(cls, spec: DialogueGenSpec, templates: Templates, fingerprint: str) -> DialoguePlan:
-        """The plan of a job."""
+        """Return the plan of a job."""
         roles = {
             Role.QUESTION: spec.roles.question,
             Role.ANSWER: spec.roles.answer,
@@ -65,15 +65,15 @@ class DialoguePlan:
         return cls(spec.rounds, spec.context.max_messages, roles, templates, fingerprint)
 
     def id_of(self, seed: PlannedSeed, number: int, role: Role) -> str:
-        """The journal's key of one call."""
+        """Return the journal's key of one call."""
         return call_id(self.fingerprint, seed.key, number, role)
 
     def turns_of(self, get: GetRow, seed: PlannedSeed, number: int, role: Role) -> list[tuple[int, CallRow]]:
-        """How the call for this text has ended, each time (`turns.turns_of`)."""
+        """Return how the call for this text has ended, each time (`turns.turns_of`)."""
         return turns_of(get, self.id_of(seed, number, role), seed.key, number, role, self.again)
 
     def call_for(self, dialogue: Dialogue) -> Call:
-        """The call for the text that the dialogue wants next."""
+        """Return the call for the text that the dialogue wants next."""
         assert dialogue.wanted is not None
         number, role = dialogue.wanted
         spec = self.roles[role]
@@ -99,7 +99,7 @@ class DialogueCounts:
     open: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
+        """Return the counts by name."""
         return asdict(self)
 
 
@@ -122,8 +122,8 @@ async def generate(
     `lull` is told what dialogues do; clients whose calls wait for a batch say so to it.
 
     `earlier` gives the rows that were committed before (`artifacts.journal.rows.CommittedRows.get`). `check`
-    is called several times a second and raises TunesmithError where the job must end. Then, and where a
-    client says so, nothing new is sent, calls under way get `drain_seconds`, and the error is raised.
+    is called several times a second and raises TunesmithError if the job must end. Then, and where a
+    client says so, nothing new is sent, calls in progress get `drain_seconds`, and the error is raised.
     """
     rounds = _Rounds(
         plan, clients, rows, earlier, check, tell, most_open, drain_seconds, clock, lull or LullDetector()
@@ -206,7 +206,7 @@ class _Rounds:
         return True
 
     async def _turn(self, dialogue: Dialogue) -> CallRow:
-        """How the call for the wanted text ended: as the journal says, or now."""
+        """Return how the call for the wanted text ended: as the journal says, or now."""
         assert dialogue.wanted is not None
         known = self._plan.turns_of(self._earlier, dialogue.seed, *dialogue.wanted)
         at, turn = known[-1] if known else (0, None)

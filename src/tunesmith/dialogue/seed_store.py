@@ -2,7 +2,7 @@
 
 A folder of `rows` (a JSON line a seed, in the input's order), `starts` (int64, where each begins, and the
 end), `order` (int64, which row comes when), `digests` (two a seed) and `facts.json`. The folder appears at
-once, when it is whole. Knows nothing of where seeds come from.
+once, when it is whole. Does not depend on where seeds come from.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SeedWriter(FolderWriter):
         self._starts, self._ranks, self._digest = array("q", [0]), array("Q"), sha256()
 
     def add(self, seed: PlannedSeed) -> None:
-        """Append a seed, whose texts hold no halves of surrogate pairs."""
+        """Append a seed, whose texts hold no lone surrogates."""
         rounds = [_values(each) for each in seed.rounds]
         row = json.dumps([seed.id, seed.key, rounds, seed.seed], ensure_ascii=False).encode() + b"\n"
         told = json.dumps([seed.id, rounds], ensure_ascii=False)
@@ -93,7 +93,7 @@ class StoredSeeds:
         return len(self._order)
 
     def __getitem__(self, position: int) -> PlannedSeed:
-        """The seed at this place, from 0. Raises IndexError past the last."""
+        """Return the seed at this place, from 0. Raises IndexError past the last."""
         row = int(self._order[position])
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         with explained("read", self.folder / _ROWS):
@@ -104,7 +104,7 @@ class StoredSeeds:
         return (self[position] for position in range(len(self)))
 
     def sentences(self) -> list[str]:
-        """The facts in words; what is zero is left out. The first one is always there."""
+        """Return the facts in words; what is zero is left out. The first one is always there."""
         facts = self.facts
         lines = [f"{counted(facts['records'], 'record')} → {counted(len(self), 'seed')}"]
         if facts["equal"]:
@@ -124,7 +124,7 @@ class StoredSeeds:
         return self.folder / _DIGESTS
 
     def ids(self) -> Iterator[str]:
-        """The id of each seed, in the input's order."""
+        """Yield the id of each seed, in the input's order."""
         with explained("read", self.folder / _ROWS), (self.folder / _ROWS).open("rb") as rows:
             for row in rows:
                 yield json.loads(row)[0]
@@ -141,7 +141,7 @@ class StoredSeeds:
 
 
 def _values(round_: SeedRound) -> list[Any]:
-    """A round as it is written; without thoughts as it ever was, so that digests stay the same."""
+    """Return a round as it is written; without thoughts as it ever was, so that digests stay the same."""
     values = [round_.question, round_.answer, round_.correction, list(round_.truncated)]
     return [*values, dict(round_.reasoning)] if round_.reasoning else values
 

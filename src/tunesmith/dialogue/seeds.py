@@ -2,7 +2,7 @@
 
 Every mistake a record can hold is found here, before anything is asked or paid. Each seed has a key of its
 own: the record's id, or a hash of its content, never its position. Its id is the record's own too, and only
-where there is none, or one that an earlier record has, is it made. Knows nothing of endpoints.
+if there is none, or one that an earlier record has, is it made. Does not depend on endpoints.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROGRESS_EVERY = 200
 
 
 def made_id(number: int) -> str:
-    """The id of a seed without one, by its record's number in the input from 1: `r1-000001`."""
+    """Return the id of a seed without one, by its record's number in the input from 1: `r1-000001`."""
     return f"r1-{number:06}"
 
 
@@ -98,7 +98,7 @@ class _SeedPreparation:
         return None
 
     def _named(self, seed: DialogueSeed, record: Record) -> PlannedSeed:
-        """The seed with its id, which no other has; `seed` stands beside a made one.
+        """Return the seed with its id, which no other has; `seed` stands beside a made one.
 
         A made id never changes when records are added behind this one.
         """
@@ -114,7 +114,7 @@ class _SeedPreparation:
         return PlannedSeed(name, name, seed.rounds, seed.id)
 
     def _own(self, key: str, record: Record) -> str:
-        """The hash of the content, with a number where an earlier record is equal."""
+        """Return the hash of the content, with a number where an earlier record is equal."""
         free = self._free(key, record)
         self._equal += free != key
         return free
@@ -123,7 +123,7 @@ class _SeedPreparation:
         return name if self._taken.take(name, record.place) else self._taken.take_next(name, record.place)
 
     def nothing(self) -> str:
-        """Why there is no seed."""
+        """Return why there is no seed."""
         first = "".join(f"\n{bad}" for bad in self.found.first[:1])
         found = f"of {counted(self._records, 'record')} {self.found.count:,} bad"
         return f"There is no seed in {self._uri}: {found}.{first}"

@@ -1,7 +1,7 @@
 """What the journal says of money: what calls have cost, and what those had held that have no reply.
 
 Every try is in the journal before its reply is read, so its cost is known though a kill came before its call
-ended. Knows nothing of the wall, which `budget` is.
+ended. Does not depend on the wall, which `budget` is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class CallRows(Protocol):
     """The committed rows (`artifacts.journal.rows.CommittedRows`)."""
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is a row of this key."""
+        """Return whether there is a row of this key."""
         ...
 
     def scan(self) -> Iterator[tuple[str, Any]]:
@@ -45,7 +45,7 @@ class Spending:
     records: list[Mapping[str, Any]] = field(default_factory=list)
 
     def past(self, disk: str) -> PastSpending:
-        """What a budget starts with, in a process whose journal is on this disk."""
+        """Return what a budget starts with, in a process whose journal is on this disk."""
         return past_spending(
             self.records, self.spent, self.under_way.__getitem__, disk, self.calls_under_way.__getitem__
         )

@@ -62,7 +62,7 @@ class EndpointStanding:
         self._own: set[str] = set()  # what was said where the fault was the request's
 
     def enter(self) -> RefusedCall:
-        """A call that wants an answer; `leave` when it has come to its end."""
+        """Register a call that wants an answer; `leave` when it has ended."""
         case = RefusedCall()
         self._open.add(case)
         return case
@@ -72,7 +72,7 @@ class EndpointStanding:
         self._open.discard(case)
 
     def send(self) -> int:
-        """A request is sent now; its number, for `returned` and `answered`."""
+        """Register a sent request; return its number, for `returned` and `answered`."""
         self._sent += 1
         self._under_way.add(self._sent)
         return self._sent
@@ -88,7 +88,7 @@ class EndpointStanding:
         self._refused = {case for case in self._refused if case.since >= number}
 
     def refused(self, case: RefusedCall, said: str, certain: bool = False) -> RefusalVerdict:
-        """What to do with a call that was refused now.
+        """Return what to do with a call that was refused now.
 
         `said` are the server's words. `certain`: the error can only be the endpoint's.
         """
@@ -117,7 +117,7 @@ class EndpointStanding:
 
     @property
     def _witnesses(self) -> bool:
-        """Whether there are others that wait or are under way, which will show."""
+        """Return whether there are others that wait or are in progress, which will show."""
         return bool(self._open - self._refused)
 
     def _from_the_start(self, case: RefusedCall) -> RefusalVerdict:

@@ -41,7 +41,7 @@ class PlannedSeed:
     seed: str | None = None
 
     def names(self) -> dict[str, str]:
-        """How every output names the dialogue: `id`, and `seed` beside a made one."""
+        """Return how every output names the dialogue: `id`, and `seed` beside a made one."""
         return {"id": self.id} if self.seed is None else {"id": self.id, "seed": self.seed}
 
 
@@ -55,7 +55,7 @@ class Round:
 
     @classmethod
     def of(cls, given: SeedRound) -> Self:
-        """What a seed says of a round."""
+        """Return what a seed says of a round."""
         texts = {role: getattr(given, str(role)) for role in ROLES}
         known = {role: text for role, text in texts.items() if text is not None}
         thoughts = {role: given.reasoning[role] for role in ROLES if given.reasoning.get(role)}
@@ -63,7 +63,7 @@ class Round:
 
     @property
     def whole(self) -> bool:
-        """All three are there."""
+        """Return whether all three exist."""
         return len(self.texts) == len(ROLES)
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Dialogue:
 
     @property
     def wanted(self) -> tuple[int, Role] | None:
-        """(round from 1, role) of the next text; None when the dialogue is whole."""
+        """(round from 1, role) of the next text; None if the dialogue is whole."""
         last = self.rounds[-1]
         missing = next((role for role in ROLES if role not in last.texts), None)
         return None if missing is None else (len(self.rounds), missing)
@@ -116,11 +116,11 @@ class Dialogue:
         self._advance()
 
     def messages(self) -> list[Message]:
-        """The dialogue as chat. A corrected answer stands in the place of the answer."""
+        """Return the dialogue as chat. A corrected answer stands in the place of the answer."""
         return [message for each in self.rounds for message in _messages(each.texts)]
 
     def truncated(self) -> bool:
-        """Whether a text that `messages` shows was cut."""
+        """Return whether a text that `messages` shows was cut."""
         shown = (Role.QUESTION, Role.CORRECTION)
         return any(role in shown for each in self.rounds for role in each.truncated)
 

@@ -1,6 +1,6 @@
 """What `stats.json` says, counted dialogue by dialogue from rows that are done.
 
-Memory does not grow with the number of dialogues. Knows nothing of files.
+Memory does not grow with the number of dialogues. Does not depend on files.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NOTHING_LOST = LostInFlight()
 class FinishedDialogue:
     """One dialogue at its end: what was said, and all calls made for it.
 
-    `before` are calls that failed and were asked for again.
+    `before` are calls that failed and were retried.
     """
 
     dialogue: Dialogue
@@ -46,12 +46,12 @@ class FinishedDialogue:
 
     @property
     def seed(self) -> PlannedSeed:
-        """Where it began."""
+        """Return where it began."""
         return self.dialogue.seed
 
     @property
     def failure(self) -> CallRow | None:
-        """The call that ended it, if one did."""
+        """Return the call that ended it, if one did."""
         return self.turns[-1] if self.turns and self.turns[-1].said.reason else None
 
 
@@ -127,7 +127,7 @@ class DialogueStatistics:
             self._reasons[grown.failure.said.reason] += 1
 
     def values(self) -> dict[str, Any]:
-        """The counts by name:
+        """Return the counts by name:
 
         - `dialogues`: `planned`, `finished`, `failed`, `nothing_asked` (they were whole in the seeds);
           `finished_by_round`: how many came so far, from round 1 on; `reasons`: {reason: dialogues that

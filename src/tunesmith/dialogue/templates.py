@@ -1,8 +1,8 @@
 """The prompts of the three roles: texts with named places, those that come along or the user's own.
 
-`{history}` in a template stands for the dialogue so far; `{{history}}` is written where these very characters
+`{history}` in a template stands for the dialogue so far; `{{history}}` is written where these characters
 are meant, and every other brace is itself. Values are put in once: braces in them mean nothing.
-Knows nothing of dialogues; `context` says what goes into the places.
+Does not depend on dialogues; `context` says what goes into the places.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Template:
     text: str
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text with the values in their places."""
+        """Return the text with the values in their places."""
         return _PLACE.sub(
             lambda found: f"{{{found[1]}}}" if found[1] is not None else values[found[2]], self.text
         )
@@ -60,7 +60,7 @@ class Templates:
     by_role: Mapping[tuple[Role, Language], Template]
 
     def of(self, role: Role, language: Language) -> Template:
-        """The one to use."""
+        """Return the one to use."""
         return self.by_role[role, language]
 
     @property
@@ -71,7 +71,7 @@ class Templates:
 
 
 def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
-    """The user's prompts where `promptUri` names one (for both languages), else those that come along.
+    """Return the user's prompts where `promptUri` names one (for both languages), else those that come along.
 
     Raises DataError, whose message names the field and the place; and the storage's errors.
     """
@@ -88,7 +88,7 @@ def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
 
 
 def own_template(role: Role, language: Language) -> Template:
-    """The one that comes with Tunesmith."""
+    """Return the one that comes with Tunesmith."""
     file = resources.files("tunesmith.dialogue").joinpath("prompts", f"{role}.{language}.txt")
     return checked(role, file.read_text("utf-8"))
 

@@ -82,7 +82,7 @@ class CallRow:
     at: int
 
     def to_json(self) -> dict[str, Any]:
-        """The row as the journal holds it."""
+        """Return the row as the journal holds it."""
         said = {name: getattr(self.said, name) for name in _FIELDS}
         said |= {name: value for name in _LATER if (value := getattr(self.said, name))}
         return {"seed": self.seed, "round": self.round, "role": str(self.role), **said, "at": self.at}
@@ -120,12 +120,12 @@ BATCH = "batch/"
 
 
 def batch_key(endpoint: str, number: int, part: str = "") -> str:
-    """The key of a batch, or of how far it has come."""
+    """Return the key of a batch, or of how far it has come."""
     return f"{BATCH}{endpoint}/{number}" + (f"/{part}" if part else "")
 
 
 def budget_key(number: int) -> str:
-    """The key of a record of the budget."""
+    """Return the key of a record of the budget."""
     return f"{BUDGET}{number}"
 
 
@@ -139,19 +139,19 @@ class Held:
 
     @property
     def key(self) -> str:
-        """The journal's key for what it can cost."""
+        """Return the journal's key for what it can cost."""
         return f"{HELD}{self.process}/{self.reply}"
 
     @property
     def reply(self) -> str:
-        """The journal's key for its reply."""
+        """Return the journal's key for its reply."""
         return try_key(self.call, self.number)
 
 
 def held_by(
     key: str, row: Callable[[], Mapping[str, Any]], replied: Callable[[str], bool]
 ) -> dict[Held, int]:
-    """The tries about to be sent, by a row whose key starts with HELD or BATCH, that have no reply.
+    """Return the tries about to be sent, by a row whose key starts with HELD or BATCH, that have no reply.
 
     Each with its worst case in picodollars.
     """
@@ -163,14 +163,14 @@ def held_by(
 
 
 def held_by_batch(row: Mapping[str, Any]) -> dict[Held, int]:
-    """The tries in a batch's row, each with its worst case in picodollars; none without a budget."""
+    """Return the tries in a batch's row, each with its worst case in picodollars; none without a budget."""
     parts = (asked.rpartition("-") for asked in row.get("calls", ()))
     tries = (Held(row["process"], call, int(number)) for call, _, number in parts)
     return dict(zip(tries, row.get("held", ()), strict=False))
 
 
 def call_of_try(key: str) -> str:
-    """The call that the row of this key is a try of; empty for all other rows."""
+    """Return the call that the row of this key is a try of; empty for all other rows."""
     return "" if key.startswith((BUDGET, BATCH)) or "/" not in key else key.partition("/")[0]
 
 
@@ -203,7 +203,7 @@ class Tries:
 
     @property
     def next(self) -> int:
-        """The number of the next try, from 0."""
+        """Return the number of the next try, from 0."""
         return self._next
 
     def hold(self, most: int, process: int) -> None:
@@ -226,28 +226,28 @@ class ModelClient(Protocol):
     """A model that plays a role: the one seam to endpoints and engines."""
 
     async def call(self, call: Call, tries: Tries) -> Completion:
-        """Ask until there is an end. Raises TunesmithError where the whole job must end."""
+        """Ask until there is an end. Raises TunesmithError if the whole job must end."""
         ...
 
     def stop(self, error: TunesmithError) -> None:
-        """Send nothing any more: calls that wait raise `error`, those under way come to their end."""
+        """Send nothing any more: calls that wait raise `error`, those in progress come to their end."""
         ...
 
 
 def call_id(fingerprint: str, seed: str, number: int, role: Role) -> str:
-    """The key of the call for the text of this seed, round (from 1) and role."""
+    """Return the key of the call for the text of this seed, round (from 1) and role."""
     told = json.dumps([fingerprint, seed, number, str(role)])
     return blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 def try_key(call: str, number: int) -> str:
-    """The key of try `number` (from 0) of a call."""
+    """Return the key of try `number` (from 0) of a call."""
     return f"{call}/{number}"
 
 
 def again_key(call: str, number: int) -> str:
     """The key of a call that is asked for the `number`th time, 0 being the first; `number` counts rounds of
-    asking again, not how often this very call was asked.
+    asking again, not how often this call was asked.
     """
     return f"{call}~{number}" if number else call
 
@@ -258,7 +258,7 @@ def retry_key(number: int) -> str:
 
 
 def retries(get: GetRow) -> list[str]:
-    """The jobs that have begun a round of asking again, in order."""
+    """Return the jobs that have begun a round of asking again, in order."""
     found: list[str] = []
     while (row := get(retry_key(len(found) + 1))) is not None:
         found.append(str(row["job"]))

@@ -42,12 +42,12 @@ _BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds an adapter instead of a whole model."""
+    """Return whether the folder holds an adapter instead of a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
 def base_source(folder: Path) -> ModelSource:
-    """The model an adapter says it belongs to. Raises ModelError where it says nothing usable."""
+    """Return the model an adapter says it belongs to. Raises ModelError if it says nothing usable."""
     config = read_config(folder / ADAPTER_CONFIG)
     named, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(named, str) or not named:
@@ -62,7 +62,7 @@ def base_source(folder: Path) -> ModelSource:
 
 
 def check_plain(folder: Path) -> None:
-    """Raises ModelError when the adapter is not plain LoRA, naming what it is."""
+    """Raises ModelError if the adapter is not plain LoRA, naming what it is."""
     config = read_config(folder / ADAPTER_CONFIG)
     kind = config.get("peft_type")
     found = [] if kind == "LORA" else [f"peft_type {kind}"]
@@ -79,7 +79,7 @@ def check_plain(folder: Path) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
-    """An adapter's matrices by name. Raises ModelError where the file is missing, damaged or holds others."""
+    """An adapter's matrices by name. Raises ModelError if the file is missing, damaged or holds others."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -99,9 +99,9 @@ def read_weights(folder: Path) -> dict[str, Any]:
 
 
 def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """The model with an adapter on top, frozen and without dropout; further ones go onto the result.
+    """Return the model with an adapter on top, frozen and without dropout; further ones go onto the result.
 
-    Raises ModelError when the adapter is not plain LoRA or was made for another model.
+    Raises ModelError if the adapter is not plain LoRA or was made for another model.
     """
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
@@ -147,14 +147,14 @@ def tied_ends(model: Any) -> list[Any]:
 
 
 def changes_tied(model: Any) -> bool:
-    """Whether an adapter is on one of two embeddings that are one matrix."""
+    """Return whether an adapter is on one of two embeddings that are one matrix."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return any(isinstance(end, BaseTunerLayer) for end in tied_ends(model))
 
 
 def _reason(error: Exception) -> str:
-    """What does not fit, of a message that may be an essay."""
+    """Return what does not fit, of a message that may be an essay."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     sizes = [line for line in lines if line.startswith("size mismatch")]
     return ([*sizes, *lines] or [type(error).__name__])[0].rstrip(".")

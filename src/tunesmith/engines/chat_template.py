@@ -44,7 +44,7 @@ def with_chosen_template(source: ModelSource, tokenizer: Path, options: StorageO
 
 
 def _text(source: ModelSource, tokenizer: Path, options: StorageOptions) -> str:
-    """The chosen template's source, without its arguments."""
+    """Return the chosen template's source, without its arguments."""
     chosen = source.chat_template
     assert chosen is not None
     if chosen.name is not None:
@@ -66,7 +66,7 @@ def _fetch(uri: str, options: StorageOptions) -> str:
 
 
 def _own(tokenizer: Path) -> str:
-    """The template that the tokenizer has. Raises ModelError if it has none."""
+    """Return the template that the tokenizer has. Raises ModelError if it has none."""
     if (tokenizer / _FILE).is_file():
         return (tokenizer / _FILE).read_text("utf-8")
     given = _config(tokenizer).get("chat_template")

@@ -79,7 +79,7 @@ def _damaged(named: str, error: CorruptObjectError) -> ModelError:
 
 
 def _not_published(output: Store, step: int) -> str:
-    """Why there is no such checkpoint, and which there are."""
+    """Return why there is no such checkpoint, and which there are."""
     listed = list_checkpoints(output)
     if step in listed:
         why = f"is not finished: it has no {MANIFEST_KEY}"

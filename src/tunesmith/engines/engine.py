@@ -54,7 +54,7 @@ class Engine(Protocol):
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """When it gave a token or a reply."""
+        """Return when it gave a token or a reply."""
         ...
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:

@@ -37,7 +37,7 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path:
-        """The uppermost folder that has a tokenizer; the base's where none has."""
+        """Return the uppermost folder that has a tokenizer; the base's where none has."""
         if self.chosen is not None:
             return self.chosen
         own = [folder for folder in reversed(self.adapters) if has_tokenizer(folder)]
@@ -45,7 +45,7 @@ class ModelFiles:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the folder holds a tokenizer."""
+    """Return whether the folder holds a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZER)
 
 
@@ -58,7 +58,7 @@ def fetch_files(
     *,
     tokenizer_only: bool = False,
 ) -> ModelFiles:
-    """Bring a model and its adapters to this machine. Raises ModelError where they cannot be used."""
+    """Bring a model and its adapters to this machine. Raises ModelError if they cannot be used."""
 
     def fetch(wanted: ModelSource, name: str, named: str) -> Path:
         place = folder / name
@@ -114,7 +114,7 @@ def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
 
 
 def dump_model_files(files: ModelFiles) -> dict[str, Any]:
-    """A model's folders as plain values; `load_model_files` reads them in another process."""
+    """Return a model's folders as plain values; `load_model_files` reads them in another process."""
     return {
         "base": str(files.base),
         "adapters": [str(folder) for folder in files.adapters],
@@ -124,7 +124,7 @@ def dump_model_files(files: ModelFiles) -> dict[str, Any]:
 
 
 def load_model_files(told: dict[str, Any]) -> ModelFiles:
-    """What `dump_model_files` told."""
+    """Return what `dump_model_files` told."""
     adapters = tuple(Path(folder) for folder in told["adapters"])
     chosen = told.get("chosen")
     source = ModelSource.model_validate(told["source"])

@@ -38,7 +38,7 @@ def mend_generation_config(model: Any) -> list[str]:
 
 
 def refused(config: Any) -> str:
-    """Why transformers would not save a GenerationConfig; empty where it would."""
+    """Return why transformers would not save a GenerationConfig; empty if it would."""
     try:
         config.validate(strict=True)
     except (ValueError, TypeError) as error:

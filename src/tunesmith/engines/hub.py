@@ -69,7 +69,7 @@ def _not_cached(source: ModelSource, hub: HubSpec, named: str, how: str = "") ->
 
 
 def _missing(folder: Path, tokenizer_only: bool) -> str:
-    """The first file that a model needs and the folder lacks; empty if it is whole."""
+    """Return the first file that a model needs and the folder lacks; empty if it is whole."""
     if not any((folder / name).is_file() for name in _CONFIGS):
         return _CONFIGS[0]
     if tokenizer_only:

@@ -23,7 +23,7 @@ _CONTENT = ("tokenizer.json", "vocab.json")
 
 
 def check_leads(folder: Path, named: str, *, cached: bool = False) -> None:
-    """Raise PermanentError where a model's files lead out of its folder, to what may not be opened.
+    """Raise PermanentError if a model's files lead out of its folder, to what may not be opened.
 
     `named` is what errors call the model. In the hub's cache (`cached`) files are links, which the hub's
     client made, and none of folders.
@@ -48,7 +48,7 @@ def _links(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _names(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Each JSON file of a model with every path in it."""
+    """Yield each JSON file of a model with every path in it."""
     for path in sorted(folder.glob("*.json")):
         if path.name not in _CONTENT and path.is_file():
             yield from ((path, folder / text) for text in _texts(_read(path)) if _is_path(text))
@@ -64,7 +64,7 @@ def _read(path: Path) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether the kernel would take a text for the path of a file in another folder."""
+    """Return whether the kernel would take a text for the path of a file in another folder."""
     try:
         return "/" in text and "\0" not in text and len(os.fsencode(text)) < _LONGEST_PATH
     except UnicodeEncodeError:
@@ -72,7 +72,7 @@ def _is_path(text: str) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in plain values, once."""
+    """Yield every text in plain values, once."""
     seen, rest = set[str](), [value]
     while rest:
         item = rest.pop()

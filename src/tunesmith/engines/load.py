@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 
 def _is_small(key: str) -> bool:
-    """Whether a model's file is its tokenizer's or configuration."""
+    """Return whether a model's file is its tokenizer's or configuration."""
     return any(fnmatch(key, pattern) for pattern in SMALL)
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder itself where `uri` is one of this machine, else None."""
+    """Return the folder itself where `uri` is one of this machine, else None."""
     if uri.startswith(("file://", "/")):
         location = locate(uri)
         return location.path if isinstance(location, FolderLocation) else None
@@ -97,7 +97,7 @@ def _fetch(uri: str, options: StorageOptions, folder: Path, tokenizer_only: bool
 def _from_checkpoint(
     uri: str, options: StorageOptions, folder: Path, tokenizer_only: bool, named: str
 ) -> Path | None:
-    """The model in a checkpoint of a FineTuneJob; None if the address is another kind of folder."""
+    """Return the model in a checkpoint of a FineTuneJob; None if the address is another kind of folder."""
     split = split_checkpoint(uri)
     if split is None:
         return None
@@ -132,7 +132,7 @@ def _get_small(store: Store, folder: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """One of a model's JSON files; empty where there is none. Raises ModelError when it is not an object."""
+    """One of a model's JSON files; empty if there is none. Raises ModelError if it is not an object."""
     try:
         config = json.loads(path.read_bytes()) if path.is_file() else {}
     except (ValueError, RecursionError):
@@ -143,12 +143,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json; empty where there is none."""
+    """Return the model's config.json; empty if there is none."""
     return read_config(folder / "config.json")
 
 
 def vocabulary_size(folder: Path) -> int | None:
-    """Number of embeddings as the model's configuration says, None where it does not."""
+    """Number of embeddings as the model's configuration says, None if it does not."""
     config = model_config(folder)
     text = config.get("text_config")
     size = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
@@ -178,7 +178,7 @@ def load_model(
     trust_remote_code: bool = False,
     quantization: Any = None,
 ) -> Any:
-    """A causal language model from safetensors, in evaluation mode. Raises ModelError.
+    """Return a causal language model from safetensors, in evaluation mode. Raises ModelError.
 
     It is on the CPU; with a `quantization` (a transformers configuration) it is on this process's GPU where
     there is one, since there the weights are quantised.
@@ -204,7 +204,7 @@ def load_model(
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers would go on with random values there
+    if missing:  # transformers would continue with random values there
         raise ModelError(
             f"The model in {folder} is incomplete: {len(missing)} weights are missing, such as {missing[0]}."
         )

@@ -19,7 +19,7 @@ _ORIGINAL = "original_max_position_embeddings"
 
 
 def max_positions(folder: Path) -> int | None:
-    """Positions of the model in a folder; None where its config.json names no limit."""
+    """Positions of the model in a folder; None if its config.json names no limit."""
     return position_limit(model_config(folder))
 
 

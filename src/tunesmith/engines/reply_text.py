@@ -21,12 +21,12 @@ class StopText:
         self._stops = [stop for stop in stops if stop]
 
     def end(self, text: str) -> int | None:
-        """Where the reply ends, if it does."""
+        """Return where the reply ends, if it does."""
         found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
         return min(found) if found else None
 
     def safe(self, text: str) -> int:
-        """How much of `text` can be shown: no stop text can begin before that."""
+        """Return how much of `text` can be shown: no stop text can begin before that."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for start in range(max(0, len(text) - longest), len(text)):
             if any(stop.startswith(text[start:]) for stop in self._stops):
@@ -51,7 +51,7 @@ class Endings:
         self._guard_text = tokenizer.decode(self._guard)
 
     def reply(self, ids: Sequence[int], limit: int) -> GeneratedReply | None:
-        """The reply where `ids`, all that were drawn so far, complete it; None where it goes on.
+        """Return the reply where `ids`, all that were drawn so far, complete it; None if it continues.
 
         To be asked after each token. `limit` is the most tokens it may have.
         """

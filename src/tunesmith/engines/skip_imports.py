@@ -23,7 +23,7 @@ def skip_imports(*packages: str) -> None:
 def unneeded_packages(
     base: Mapping[str, Any], *, quantised: bool = False, deepspeed: bool = False
 ) -> list[str]:
-    """What a process does without whose model's configuration is `base`.
+    """Return what a process does without whose model's configuration is `base`.
 
     `quantised`: it quantises weights or optimizer states itself; `deepspeed`: it trains with DeepSpeed.
     """

@@ -55,7 +55,7 @@ SEEDS = RecordKind("seed", GROWTH[Kind.DIALOGUE_GEN])
 
 
 def sources_of(source: RecordsSource, options: StorageOptions) -> str | None:
-    """A digest of the versions of all files that a source names; None if they are no longer there."""
+    """Return a digest of the versions of all files that a source names; None if they are no longer there."""
     versions: list[list[str]] = []
     try:
         others = (find_files(uri, options) for uri in uris_of(source) if uri != source.uri)

@@ -51,7 +51,7 @@ def ask(
 
 
 def _flush(journal: Journal, upload: RetryingTask, seconds: float) -> bool:
-    """Whether the last rows were sent within so many seconds."""
+    """Return whether the last rows were sent within so many seconds."""
     journal.end()
     upload.expedite()
     deadline = time.monotonic() + seconds

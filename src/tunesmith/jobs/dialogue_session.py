@@ -48,7 +48,7 @@ class DialogueSession:
         retry_with_check(name, work, self.stop.check, self.progress.teller(name))
 
     def retry_write(self, name: str, work: Callable[[], object]) -> None:
-        """The same, also when the program was told to stop: then for some seconds, since little is left."""
+        """The same, also when the program was asked to stop: then for some seconds, since little is left."""
         began = time.monotonic()
 
         def check() -> None:
@@ -59,5 +59,5 @@ class DialogueSession:
         retry_with_check(name, work, check, self.progress.teller(name))
 
     def prices(self) -> list[str]:
-        """Which price counts for each endpoint."""
+        """Return which price counts for each endpoint."""
         return price_sentences(cast(DialogueGenSpec, self.run.spec))

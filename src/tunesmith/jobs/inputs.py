@@ -81,7 +81,7 @@ def gather_inputs(run: Run, world: World, progress: Progress, found: ExistingOut
 
 
 def _told(inputs: Inputs) -> dict[str, Any]:
-    """What the first rank of a node passes to the others."""
+    """Return what the first rank of a node passes to the others."""
     return {"files": dump_model_files(inputs.files), "samples": str(inputs.samples)}
 
 

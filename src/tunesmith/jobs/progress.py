@@ -57,7 +57,7 @@ class Progress:
             self._values = {k: v for k, v in {**self._values, **values}.items() if v is not None}
 
     def trouble(self, source: str, trouble: Trouble | None) -> None:
-        """Set what this source waits for, None when it continues."""
+        """Set what this source waits for, None if it continues."""
         with self._lock:
             self._troubles.pop(source, None)
             if trouble is not None:

@@ -62,7 +62,7 @@ class ChatOptions:
 
 
 def generation(options: ChatOptions) -> PreviewGeneration:
-    """The preset as settings. Raises UsageError naming the presets, or what else is wrong."""
+    """Return the preset as settings. Raises UsageError naming the presets, or what else is wrong."""
     if options.preset not in PRESETS:
         raise UsageError(f"--preset {options.preset}: choose one of {', '.join(PRESETS)}.")
     try:
@@ -76,7 +76,7 @@ def generation(options: ChatOptions) -> PreviewGeneration:
 
 
 def source(text: str, named: str) -> ModelSource:
-    """The model an option names. Raises UsageError."""
+    """Return the model an option names. Raises UsageError."""
     try:
         return ModelSource(uri=absolute(text))
     except ValidationError as error:
@@ -136,7 +136,7 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
 
 
 def talk(options: ChatOptions, console: Console) -> int:
-    """The conversation, until an empty line or the end of input. Returns the exit code."""
+    """Run the conversation until an empty line or the end of input. Return the exit code."""
     settings = generation(options)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunesmith-chat-")))

@@ -1,6 +1,6 @@
 """Datasets of other tools' configurations as datasets of a manifest: files, and data sets on the hub.
 
-Knows nothing of the rest of a configuration.
+Does not depend on the rest of a configuration.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def put_dataset(spec: dict[str, Any], number: int, where: str, form: str, notes:
     datasets[number] |= {"uri": uri, form: {}}
     if not local:
         notes.append(
-            f"datasets[{number}] is {where} there: put its file where the address says, or on one machine "
-            f"give --seed {uri}=PATH."
+            f"datasets[{number}] is {where} there: upload its file to this address, or on one machine "
+            f"pass --seed {uri}=PATH."
         )
 
 

@@ -70,7 +70,7 @@ class ReadSummary:
 
 
 def dataset_of(asked: ReadOptions, source: Source, console: Console) -> tuple[str, InputSpec]:
-    """Format and settings. Says what was guessed. Raises UsageError where they cannot be meant."""
+    """Format and settings. Says what was guessed. Raises UsageError if they cannot be meant."""
     name = asked.format or _guessed(source, console)
     if name not in FORMATS:
         raise UsageError(f"--format {name}: choose one of {', '.join(FORMATS)}.")
@@ -152,7 +152,7 @@ def _dataset(name: str, block: dict[str, Any], beside: dict[str, Any]) -> InputS
 
 
 def _maker(dataset: InputSpec) -> Callable[[Any], Sequence[Conversation | Document]]:
-    """What one record becomes. Raises RecordProblem, RecordSkipped."""
+    """Return what one record becomes. Raises RecordProblem, RecordSkipped."""
     if isinstance(dataset, DatasetSpec):
         return lambda value: contents_of(value, dataset)
     if isinstance(dataset, SeedsSpec):

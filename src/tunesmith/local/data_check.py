@@ -96,7 +96,7 @@ def check(
 
 @contextmanager
 def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, Path]]:
-    """The tokenizer of a model's folder or address, and a folder with its configuration; no weights."""
+    """Yield the tokenizer of a model's folder or address, and a folder with its configuration; no weights."""
     named = model_source(model, "--model")
     assert named.uri is not None
     with ExitStack() as stack:
@@ -176,7 +176,7 @@ def _say_lengths(account: CheckSummary, max_length: int, console: Console) -> No
 
 
 def quantile(lengths: Counter[int], share: float) -> int:
-    """The smallest length that at least `share` of the samples do not exceed."""
+    """Return the smallest length that at least `share` of the samples do not exceed."""
     left = share * lengths.total()
     for length in sorted(lengths):
         left -= lengths[length]

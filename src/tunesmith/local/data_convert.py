@@ -83,7 +83,7 @@ def _target(text: str) -> TargetFormat:
 
 
 def _out(into: Into) -> Path:
-    """The file to write. Raises UsageError."""
+    """Return the file to write. Raises UsageError."""
     if into.path.startswith("s3://"):
         raise UsageError(
             f"{into.path}: write to a file here; `tunesmith run --seed {into.path}=FILE` uploads it to S3."

@@ -1,6 +1,6 @@
 """Files that `tunesmith data` commands read: found by a path as people type it, watched while they are read.
 
-Knows nothing of formats.
+Does not depend on formats.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Source:
     columns: Columns = field(default_factory=Columns)
 
     def first(self, count: int, *, plain_text: bool) -> list[Mapping[str, Any]]:
-        """The first good records; none where the first thousand are bad."""
+        """Return the first good records; none where the first thousand are bad."""
         try:
             chosen = self.chosen(plain_text)
             records = read_records(self.store, chosen, plain_text=plain_text, encoding=self.encoding)
@@ -68,7 +68,7 @@ class Source:
             return []
 
     def chosen(self, plain_text: bool) -> Sequence[Entry]:
-        """The files that are data. Raises DataError where none is."""
+        """Return the files that are data. Raises DataError if none is."""
         chosen, _ = choose_files(self.entries, plain_text=plain_text)
         if not chosen:
             files = "; ".join(self.left_out(plain_text=plain_text)[:_NAMED])
@@ -85,7 +85,7 @@ class Source:
 def opened(
     path: str, work_dir: Path, console: Console, encoding: str = UTF_8, options: Sequence[str] = ()
 ) -> Iterator[Source]:
-    """The files of a path or URI; on a terminal a bar follows the reading."""
+    """Yield the files of a path or URI; on a terminal a bar follows the reading."""
     uri = absolute(path)
     with embedded_for(uri, WorkDir(work_dir).s3), _bar(console) as bar:
         named = source_of(uri, options)

@@ -3,7 +3,7 @@
 It listens on 127.0.0.1 only, keeps everything in one folder, and ends with the process that started it,
 however that one ends. What it has acknowledged survives `kill -9` of either; it does not fsync every
 write, so a power cut may cost the last seconds. Its credentials guard S3; what its parts say to each other
-is guarded by `weed_security`. Refuses to know what is stored.
+is guarded by `weed_security`. Does not depend on what is stored.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class EmbeddedS3:
 
     @property
     def endpoint_url(self) -> str:
-        """Where it answers; the same at the next start unless something else took the port."""
+        """Return where it answers; the same at the next start unless something else took the port."""
         return f"http://{HOST}:{self._ports['s3.port']}"
 
     @property
     def log_path(self) -> Path:
-        """What the server has written since its last start."""
+        """Return what the server has written since its last start."""
         return self._dir / "server.log"
 
     @property
@@ -57,7 +57,7 @@ class EmbeddedS3:
         return f"Its log is {self.log_path}."
 
     def environment(self) -> dict[str, str]:
-        """The variables by which boto3, and so every process of Tunesmith, finds the server."""
+        """Return the variables by which boto3, and so every process of Tunesmith, finds the server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self._key,
@@ -66,7 +66,7 @@ class EmbeddedS3:
         }
 
     def start(self) -> Self:
-        """Start and wait until it answers. StorageTemporaryError when it does not, or runs already."""
+        """Start and wait until it answers. StorageTemporaryError if it does not, or runs already."""
         weed()  # where it is not installed, nothing is made either
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._dir / "objects").mkdir(exist_ok=True)

@@ -60,7 +60,7 @@ def _share(found: Mapping[str, Any], name: str) -> str:
 
 
 def _difference(pair: Mapping[str, Any]) -> Text:
-    """A sentence on two models: of the law's direction where cases have one, else of right replies."""
+    """Return a sentence on two models: of the law's direction where cases have one, else of right replies."""
     name = "direction_difference" if pair.get("direction_difference") is not None else "difference"
     if pair[name] is None:
         return Text(f"{visible(pair['model'])} and {visible(pair['against'])} share no prompt")
@@ -86,7 +86,7 @@ def show_evaluation(console: Console, result: Mapping[str, Any], folder: JobFold
 
 
 def _replies(preview: Mapping[str, Any]) -> Table:
-    """The models' replies to one preview."""
+    """Return the models' replies to one preview."""
     table = Table(title=Text(visible(preview["messages"][-1]["content"])), show_lines=True, expand=True)
     table.add_column("model", ratio=1, overflow="fold")
     table.add_column("reply", ratio=3, overflow="fold")

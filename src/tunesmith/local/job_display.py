@@ -81,12 +81,12 @@ class Moment:
 
     @property
     def steps(self) -> str:
-        """`12/24`, or nothing where there are no steps yet."""
+        """`12/24`, or nothing if there are no steps yet."""
         return f"{self.step}/{self.total}" if self.total else ""
 
 
 def read_moment(values: dict[str, Any]) -> Moment | None:
-    """Read /progress; it is not trusted to say anything sensible. None when it says nothing."""
+    """Read /progress; it is not trusted to say anything sensible. None if it says nothing."""
     phase = values.get("phase")
     if not isinstance(phase, str) or not phase.strip():
         return None
@@ -102,7 +102,7 @@ def read_moment(values: dict[str, Any]) -> Moment | None:
 
 
 def trouble_in_words(said: Any) -> str:
-    """What rank 0 says of its trouble, with since when; empty where it says nothing or nothing sensible."""
+    """What rank 0 says of its trouble, with since when; empty if it says nothing or nothing sensible."""
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in ("message", "since")):
         return ""
     since = visible(said["since"])[:_LONGEST_TIME]

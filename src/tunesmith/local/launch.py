@@ -44,7 +44,7 @@ class Devices:
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """A JSON object; nothing if it is anything else."""
+    """Return a JSON object; nothing if it is anything else."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -53,7 +53,7 @@ def read_object(text: bytes) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """Return a port nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -62,7 +62,7 @@ def free_port() -> int:
 def pod_environment(
     folder: JobFolder, *, attempt: int, devices: Devices, cores: int, progress_port: int
 ) -> dict[str, str]:
-    """What the operator and the pod template set, with this machine's folders and ports."""
+    """Return what the operator and the pod template set, with this machine's folders and ports."""
     port = str(free_port())
     environment = {
         "PET_NNODES": "1",
@@ -119,7 +119,7 @@ class Launch:
         log.close()
 
     def progress(self) -> dict[str, Any]:
-        """What rank 0 says of itself now; nothing if it does not answer."""
+        """Return what rank 0 says of itself now; nothing if it does not answer."""
         url = f"http://{HOST}:{self._port}/progress"
         try:
             with _DIRECT.open(url, timeout=1) as response:

@@ -32,7 +32,7 @@ def _source(path: Path) -> str:
 
 
 def load_jobs(paths: list[Path], overrides: list[str] | None = None) -> list[Job]:
-    """The jobs of the files, in order of dependency. Raises ManifestError with every problem found."""
+    """Return the jobs of the files, in order of dependency. Raises ManifestError with every problem found."""
     files, problems = manifest_files(paths)
     loaded = {path: _documents(path, problems) for path in files}
     for text in overrides or []:

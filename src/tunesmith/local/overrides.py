@@ -40,12 +40,12 @@ def parse_override(text: str) -> tuple[FieldPath, Any]:
 
 
 def absolute(text: str) -> str:
-    """An address as it is; a path of this machine from the root on."""
+    """Return an address as it is; a path of this machine from the root on."""
     return text if "://" in text else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
 
 
 def _manifests(documents: list[Any]) -> Iterator[dict[str, Any]]:
-    """The objects with a spec; a `kind: List` stands for its items."""
+    """Yield the objects with a spec; a `kind: List` stands for its items."""
     for document in documents:
         if not isinstance(document, dict):
             continue
@@ -56,7 +56,7 @@ def _manifests(documents: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _knows(document: dict[str, Any], field: str | int) -> bool:
-    """Whether the manifest's kind has such a field directly below spec."""
+    """Return whether the manifest's kind has such a field directly below spec."""
     kind = document.get("kind")
     if kind not in list(Kind):
         return False
@@ -76,7 +76,7 @@ def _has(document: dict[str, Any], path: FieldPath) -> bool:
 def apply_override(documents: list[Any], path: FieldPath, value: Any) -> None:
     """Replace the field in every manifest that has it; where none has it, add it to all that may have it.
 
-    Raises UsageError when there is nowhere to put it.
+    Raises UsageError if there is nowhere to put it.
     """
     manifests = list(_manifests(documents))
     wanted = (

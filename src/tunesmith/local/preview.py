@@ -1,4 +1,4 @@
-"""`tunesmith preview`: the very preparation that training does, shown instead of trained on. No torch."""
+"""`tunesmith preview`: the preparation that training does, shown instead of trained on. No torch."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class LocalRun:
     failed: dict[Key, int] = field(default_factory=dict)
 
     def run(self) -> int:
-        """Run everything in order. Returns the exit code: 0, 1 (a job failed) or 2 (the user's mistake)."""
+        """Run everything in order. Return the exit code: 0, 1 (a job failed) or 2 (the user's mistake)."""
         work = WorkDir(self.options.work_dir)
         done = 0
         with run_storage(self.jobs, self.options.seeds, work.s3) as storage:
@@ -140,7 +140,7 @@ class LocalRun:
                 launch.stop()
 
     def _devices(self, job: Job) -> Devices:
-        """What the job gets of this machine; the manifest's numbers are an upper limit here."""
+        """Return what the job gets of this machine; the manifest's numbers are an upper limit here."""
         asked = job.spec.resources
         available = _gpus() if asked.gpus_per_node else 0
         used = min(asked.gpus_per_node * asked.nodes, available)
@@ -208,14 +208,14 @@ class LocalRun:
 
 
 def _result_key(job: Job) -> str:
-    """The file that says how the job went."""
+    """Return the file that says how the job went."""
     if isinstance(job.spec, DialogueGenSpec):
         return f"{DRY_RUN}/{DRY_RUN_KEY}" if job.spec.dry_run else STATS_KEY
     return RESULT_KEY if job.kind == Kind.FINE_TUNE else SAMPLING_STATS_KEY
 
 
 def _gpus() -> int:
-    """How many this machine has; torch takes seconds to say."""
+    """Return how many this machine has; torch takes seconds to say."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -41,7 +41,7 @@ SeedUpload = tuple[str, Path]
 
 
 def own_s3(environment: Mapping[str, str]) -> str | None:
-    """The variable that says the user has an S3 of their own, if there is one."""
+    """Return the variable that says the user has an S3 of their own, if there is one."""
     return next((name for name in AWS_VARIABLES if environment.get(name)), None)
 
 
@@ -89,12 +89,12 @@ def credentials(job: Job, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def has_own_s3(job: Job, environment: Mapping[str, str]) -> bool:
-    """Whether anything says that s3:// is not the embedded server for this job."""
+    """Return whether anything says that s3:// is not the embedded server for this job."""
     return bool(job.spec.storage.endpoint_url or own_s3(environment) or credentials(job, environment))
 
 
 def own_s3_in_words(job: Job, environment: Mapping[str, str]) -> str:
-    """Where s3:// leads for a job that does not use the embedded server, and what says so."""
+    """Return where s3:// leads for a job that does not use the embedded server, and what says so."""
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     where = job.spec.storage.endpoint_url or endpoint or "AWS"
     if job.spec.storage.endpoint_url:
@@ -210,7 +210,7 @@ def make_buckets(server: EmbeddedS3, uris: Iterable[str]) -> None:
 
 @contextmanager
 def embedded_for(uri: str, folder: Path) -> Iterator[None]:
-    """The embedded server while reading `uri`, where that is an s3:// address that means it."""
+    """Yield the embedded server while reading `uri`, where that is an s3:// address that means it."""
     if not uri.startswith("s3://") or own_s3(os.environ):
         yield
         return

@@ -17,7 +17,7 @@ PORTS = tuple(f"{server}.{port}" for server in SERVERS for port in ("port", "por
 
 
 def flags(ports: dict[str, int]) -> list[str]:
-    """The options of `weed mini`. Paths are relative: a socket's may have 107 bytes."""
+    """Return the options of `weed mini`. Paths are relative: a socket's may have 107 bytes."""
     return [
         "-dir=objects",
         f"-ip={HOST}",
@@ -54,7 +54,7 @@ def weed() -> str:
 
 
 def free_ports(wanted: dict[str, int]) -> dict[str, int]:
-    """A port for each server: the wanted ones where free. Another program may still be quicker."""
+    """Return a port for each server: the wanted ones where free. Another program may still be quicker."""
     with ExitStack() as held:  # all are held until the last is found, so that none comes twice
         bound = {name: held.enter_context(_bound(wanted.get(name, 0))) for name in PORTS}
         return {name: listener.getsockname()[1] for name, listener in bound.items()}

@@ -36,7 +36,7 @@ class JobFolder:
 
     @property
     def run_json(self) -> Path:
-        """The resolved run."""
+        """Return the resolved run."""
         return self.path / RUN_JSON
 
     @property
@@ -46,22 +46,22 @@ class JobFolder:
 
     @property
     def scratch(self) -> Path:
-        """The pod's local disk."""
+        """Return the pod's local disk."""
         return self.path / "scratch"
 
     @property
     def journal(self) -> Path:
-        """What generation jobs have written and not yet sent; it outlives a run that was killed."""
+        """Return what generation jobs have written and not yet sent; it outlives a run that was killed."""
         return self.path / "journal"
 
     @property
     def termination(self) -> Path:
-        """The pod's last word."""
+        """Return the pod's termination message."""
         return self.path / "termination.json"
 
     @property
     def output(self) -> Path:
-        """What the job published, as files."""
+        """Return what the job published, as files."""
         return self.path / "output"
 
     @property
@@ -82,7 +82,7 @@ class JobFolder:
         return number
 
     def uid(self) -> str:
-        """What stands for the custom resource's uid: the same until the job ends, then another."""
+        """Return what stands for the custom resource's uid: the same until the job ends, then another."""
         path = self.path / "uid"
         if not path.exists():
             temp = path.with_suffix(".new")
@@ -141,7 +141,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _holder_lives(file: IO[str]) -> bool:
-    """Whether the `tunesmith run` that took the lock is still there."""
+    """Return whether the `tunesmith run` that took the lock is still there."""
     file.seek(0)
     text = file.read(32)
     try:
@@ -170,14 +170,14 @@ class WorkDir:
         return self.path / "cache"
 
     def job(self, job: Job) -> JobFolder:
-        """The folder of one job."""
+        """Return the folder of one job."""
         name = f"{job.name}-{SHORT_NAMES[job.kind]}"
         folder = self.path / "jobs" / job.metadata.namespace / name
         return JobFolder(folder.absolute(), self.cache.absolute())
 
 
 def shown_path(path: Path) -> str:
-    """The path as people would type it here: relative where it lies below the current folder."""
+    """Return the path as people would type it here: relative where it lies below the current folder."""
     here = Path.cwd()
     path = path.absolute()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -61,21 +61,21 @@ class AttemptObject:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has succeeded or failed: it makes no pods any more."""
+        """Return whether it has succeeded or failed: it makes no pods any more."""
         return self.has_succeeded or self.has_failed
 
     @property
     def is_suspended_by_us(self) -> bool:
-        """Whether it may have no pods now, and no queue has asked for that."""
+        """Return whether it may have no pods now, and no queue has asked for that."""
         return self.is_marked and self.is_suspended
 
     def has_pod(self, pod: Object) -> bool:
-        """Whether a pod of this job belongs to this attempt."""
+        """Return whether a pod of this job belongs to this attempt."""
         label, value = self.pod_label
         return bool(get(pod, "metadata", "labels", label) == value)
 
     def owns(self, pod: Object) -> bool:
-        """Whether a pod was made for this very object, and not for one of its name before."""
+        """Return whether a pod was made for this object, and not for one of its name before."""
         if self.launch_id:
             return bool(get(pod, "metadata", "labels", names.LABEL_LAUNCH_ID) == self.launch_id)
         owners = items(get(pod, "metadata", "ownerReferences"))
@@ -103,7 +103,7 @@ def _true(body: Object, kind: str) -> Object | None:
 
 
 def is_true(body: Object, kind: str) -> bool:
-    """Whether a condition of an object is true."""
+    """Return whether a condition of an object is true."""
     return _true(body, kind) is not None
 
 

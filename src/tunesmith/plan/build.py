@@ -86,7 +86,7 @@ def _metadata(job: Job, attempt: int, owner_uid: str | None, settings: PlanSetti
 
 
 def runtime_of(job: Job, settings: PlanSettings) -> Runtime:
-    """Return the runtime that a job names. Raises ManifestError where it is not offered."""
+    """Return the runtime that a job names. Raises ManifestError if it is not offered."""
     if job.spec.runtime not in settings.runtimes:
         offered = ", ".join(sorted(settings.runtimes))
         problem = Problem(
@@ -156,7 +156,7 @@ def _with_labels(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> dict
 
 
 def _queue(job: Job) -> dict[str, str]:
-    """The labels by which Kueue knows the object; its pods do not have them."""
+    """Return the labels by which Kueue knows the object; its pods do not have them."""
     given = job.metadata.labels
     return {key: given[key] for key in (names.QUEUE_LABEL, names.PRIORITY_LABEL) if key in given}
 

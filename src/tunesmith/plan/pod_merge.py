@@ -53,7 +53,7 @@ def _lists(under: list[Any], over: list[Any], name: str) -> list[Any]:
 def under_ours(template: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
     """Return the template of a job's pods with that of its runtime under it.
 
-    A runtime that may be privileged has the last word on security contexts.
+    A runtime that may be privileged has the termination message on security contexts.
     """
     given = _renamed(runtime.pod_template, template["spec"]["containers"][0]["name"])
     both: dict[str, Any] = merged(given, template)

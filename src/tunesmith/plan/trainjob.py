@@ -52,7 +52,7 @@ def trainjob(attempt: AttemptSpec) -> dict[str, Any]:
     container, *_ = template["spec"]["containers"]  # others are the runtime's
     trainer = _some(container, _TRAINER) | {
         "numNodes": attempt.spec.resources.nodes,
-        # Else it would be the number of CPUs where there are no GPUs.
+        # Else it would be the number of CPUs if there are no GPUs.
         "numProcPerNode": processes_per_node(attempt.kind, attempt.spec),
     }
     if "resources" in container:

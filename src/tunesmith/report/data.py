@@ -1,6 +1,6 @@
 """The page of `tunesmith preview --html`: what a job would learn from, in plots.
 
-Refuses to know where the values come from and where the page goes. `finetune` says how pages are safe.
+Does not depend on where the values come from and where the page goes. `finetune` says how pages are safe.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def render_data_report(data: Mapping[str, Any]) -> str:
 
 
 def summary(datasets: Sequence[Values]) -> list[tuple[str, Any]]:
-    """The few numbers one looks for first."""
+    """Return the few numbers one looks for first."""
     whole = {key: sum(row[key] for row in datasets) for key in SUMMED}
     labels = whole["label_tokens"] / whole["tokens"] if whole["tokens"] else 0.0
     facts = [
@@ -78,13 +78,13 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def users_chart(datasets: Sequence[Values]) -> dict[str, Any] | None:
-    """How many users have how many samples; None where there are no users."""
+    """Return how many users have how many samples; None if there are no users."""
     bars = [{"low": n, "high": n, "count": count} for n, count in sorted(users(datasets).items())]
     return _bars("Users by number of samples", "samples", bars, "users")
 
 
 def users_bars(datasets: Sequence[Values]) -> list[tuple[str, float, str]]:
-    """The same where there are few numbers: name, length on the page, text."""
+    """Return the same where there are few numbers: name, length on the page, text."""
     found = users(datasets)
     most = max(found.values(), default=1)
     return [(f"{n:,} samples", count / most, f"{count:,} users") for n, count in sorted(found.items())]

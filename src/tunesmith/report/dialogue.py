@@ -1,6 +1,6 @@
 """The report of a DialogueGenJob: plain values in, one self-contained HTML page out.
 
-Refuses to know where the values come from and where the page goes. `finetune` says how pages are safe.
+Does not depend on where the values come from and where the page goes. `finetune` says how pages are safe.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def render_dialogue_report(data: Mapping[str, Any]) -> str:
 
 
 def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The numbers one looks for first."""
+    """Return the numbers one looks for first."""
     dialogues, total = found["dialogues"], found["total"]
     return [
         ("Dialogues", dialogues["planned"]),
@@ -109,7 +109,7 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def round_bars(dialogues: Mapping[str, Any]) -> list[Bar]:
-    """How many dialogues came to the end of each round."""
+    """Return how many dialogues came to the end of each round."""
     planned = dialogues["planned"]
     return [
         (f"Round {number}", count / max(1, planned), of_all(count, planned))
@@ -118,14 +118,14 @@ def round_bars(dialogues: Mapping[str, Any]) -> list[Bar]:
 
 
 def reason_bars(reasons: Mapping[str, int]) -> list[Bar]:
-    """Why dialogues failed, the most frequent reason first."""
+    """Return why dialogues failed, the most frequent reason first."""
     total, longest = sum(reasons.values()), max(reasons.values(), default=1)
     ranked = sorted(reasons.items(), key=lambda item: -item[1])
     return [(REASONS.get(name, name), count / longest, of_all(count, total)) for name, count in ranked]
 
 
 def role_row(role: str, found: Values) -> dict[str, Any]:
-    """A role's numbers as its table shows them."""
+    """Return a role's numbers as its table shows them."""
     calls = found["calls"]
     return {
         "role": role,
@@ -138,7 +138,7 @@ def role_row(role: str, found: Values) -> dict[str, Any]:
 
 
 def length_charts(lengths: Mapping[str, Sequence[Values]]) -> list[dict[str, Any]]:
-    """How long the texts are that each role wrote; roles that wrote none are left out."""
+    """Return how long the texts are that each role wrote; roles that wrote none are left out."""
     charts = []
     for role in ROLES:
         bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths[role]]
@@ -152,7 +152,7 @@ def length_charts(lengths: Mapping[str, Sequence[Values]]) -> list[dict[str, Any
 
 
 def cost_bars(rounds: Sequence[Values]) -> list[Bar]:
-    """What each role cost in each round; those that cost nothing are left out."""
+    """Return what each role cost in each round; those that cost nothing are left out."""
     costs = [(f"Round {row['round']}, {role}", row[role]) for row in rounds for role in ROLES if row[role]]
     longest, total = max((cost for _, cost in costs), default=1), sum(cost for _, cost in costs)
     return [(name, cost / longest, f"{usd(cost)} ({percent(cost / total)})") for name, cost in costs]

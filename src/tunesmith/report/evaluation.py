@@ -22,7 +22,7 @@ _TICKS = range(0, 101, 25)
 
 
 def evaluation_values(evaluations: Sequence[Values]) -> dict[str, Any]:
-    """What the template's `section` shows. The keys of an evaluation:
+    """Return what the template's `section` shows. The keys of an evaluation:
 
     `name`, `models` [{`name`, `statistics` (as `sampling.statistics.SamplingStatistics.values`)}], and
     `compared` (as `sampling.models.ModelScores.values`).
@@ -76,12 +76,12 @@ def measures_of(total: Values) -> list[str]:
 
 
 def legend(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Each model's colour and name."""
+    """Return each model's colour and name."""
     return [(colour(number), name) for number, name in enumerate(names)]
 
 
 def colour(number: int) -> str:
-    """The class of a model's colour."""
+    """Return the class of a model's colour."""
     return f"m{number % COLOURS}"
 
 
@@ -120,7 +120,7 @@ def sentences(compared: Values) -> list[str]:
 
 
 def pair_rows(compared: Values) -> list[dict[str, Any]]:
-    """Each two models, where there are more than two."""
+    """Return each two models, where there are more than two."""
     if len(compared["names"]) < 3:
         return []
     return [
@@ -136,7 +136,7 @@ def pair_rows(compared: Values) -> list[dict[str, Any]]:
 
 
 def difference(pair: Values, measure: str) -> dict[str, Any]:
-    """A difference as text, with its interval, and whether that leaves out 0."""
+    """Return a difference as text, with its interval, and whether that leaves out 0."""
     name = _DIFFERENCES[measure]
     if pair.get(name) is None:
         return {"text": "–", "interval": "", "sure": False}
@@ -145,7 +145,7 @@ def difference(pair: Values, measure: str) -> dict[str, Any]:
 
 
 def points(share: float) -> str:
-    """A difference of shares in points: `+3.1`."""
+    """Return a difference of shares in points: `+3.1`."""
     return f"{100 * share:+.1f}"
 
 
@@ -182,7 +182,7 @@ def _groups(groups: Sequence[Values], names: Sequence[str], measure: str) -> lis
 
 
 def breakable(name: str) -> Any:
-    """A name that may be broken after its `_` and `/`, and nowhere within a word."""
+    """Return a name that may be broken after its `_` and `/`, and nowhere within a word."""
     from markupsafe import Markup
 
     text = escape(name)
@@ -202,7 +202,7 @@ def _plot(measure: str, names: Sequence[str], total: Values) -> dict[str, Any]:
 
 
 def interval_line(number: int, name: str, found: Values, measure: str) -> Any:
-    """An <svg> as wide as its place: a model's 95 % interval, and a mark at its share."""
+    """Return an <svg> as wide as its place: a model's 95 % interval, and a mark at its share."""
     share, interval = found.get(measure), found.get(f"{measure}_interval")
     body, text = "", f"{name}: no reply"
     if share is not None and interval is not None:
@@ -219,7 +219,7 @@ def interval_line(number: int, name: str, found: Values, measure: str) -> Any:
 
 
 def dots(names: Sequence[str], models: Sequence[Values], measure: str) -> Any:
-    """An <svg> as wide as its place, with a mark at each model's share; the first model's on top."""
+    """Return an <svg> as wide as its place, with a mark at each model's share; the first model's on top."""
     middle = LINE // 2
     marks = [
         f'<circle class="{colour(number)}" cx="{_x(found[measure])}" cy="{middle}" r="4"/>'

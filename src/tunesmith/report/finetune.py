@@ -1,6 +1,6 @@
 """The report of a FineTuneJob: plain values in, one self-contained HTML page out.
 
-Refuses to know where the values come from (metrics.jsonl, previews, the data's counts) and where the page
+Does not depend on where the values come from (metrics.jsonl, previews, the data's counts) and where the page
 goes. The page asks for nothing from outside, needs no script, and shows any text it is given as text.
 """
 
@@ -76,7 +76,7 @@ def environment() -> Any:
 
 
 def dataset_row(row: Values) -> dict[str, Any]:
-    """A dataset's numbers with what its table shows beside them."""
+    """Return a dataset's numbers with what its table shows beside them."""
     seen, skipped = row.get("seen_samples"), row.get("skipped") or {}
     share = f"{row['share']:.1%}" if seen else None
     unread = unread_text(row.get("unread") or {})
@@ -126,7 +126,7 @@ def small_charts(metrics: Sequence[Values]) -> list[dict[str, Any]]:
 
 
 def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
-    """How many samples have how many tokens; None without values."""
+    """Return how many samples have how many tokens; None without values."""
     bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths]
     title = "Samples by length in tokens"
     drawn = svg.bar_chart(bars, x_label="tokens", y_label="samples", title=title, css="chart wide")
@@ -134,7 +134,7 @@ def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
 
 
 def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> dict[str, Any] | None:
-    """What the template's `figure` shows; None if nothing was drawn and there is nothing to say."""
+    """Return what the template's `figure` shows; None if nothing was drawn and there is nothing to say."""
     from markupsafe import Markup
 
     if not drawn and not note:
@@ -144,7 +144,7 @@ def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> di
 
 
 def with_smooth_line(name: str, rows: Sequence[Values], key: str) -> list[svg.Series]:
-    """The raw points, and from ten of them on a centred mean over about a twentieth of the run."""
+    """Return the raw points, and from ten of them on a centred mean over about a twentieth of the run."""
     points = points_of(rows, key)
     real = svg.finite(points)
     if len(real) < 10:
@@ -162,7 +162,7 @@ def points_of(rows: Sequence[Values], key: str) -> list[svg.Point]:
 
 
 def left_out(rows: Sequence[Values], key: str, name: str = "") -> str:
-    """A sentence about values that cannot be drawn, or ""."""
+    """Return a sentence about values that cannot be drawn, or ""."""
     points = points_of(rows, key)
     steps = [step for step, value in points if not math.isfinite(value)]
     if not steps:

@@ -1,6 +1,6 @@
 """The report of a RejectionSampleJob: plain values in, one self-contained HTML page out.
 
-Refuses to know where the values come from and where the page goes. `finetune` says how pages are safe.
+Does not depend on where the values come from and where the page goes. `finetune` says how pages are safe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def render_sampling_report(data: Mapping[str, Any]) -> str:
 
 
 def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The numbers one looks for first."""
+    """Return the numbers one looks for first."""
     prompts = found["total_prompts"]
     return [
         ("Replies", acceptance(found)),
@@ -110,14 +110,14 @@ def correct_bars(correct: Sequence[int]) -> list[Bar]:
 
 
 def reason_bars(reasons: Mapping[str, int]) -> list[Bar]:
-    """Why replies were not accepted, the most frequent reason first."""
+    """Return why replies were not accepted, the most frequent reason first."""
     total, longest = sum(reasons.values()), max(reasons.values(), default=1)
     ranked = sorted(reasons.items(), key=lambda item: -item[1])
     return [(reason, count / longest, of_all(count, total)) for reason, count in ranked]
 
 
 def charge_bars(wrong: Mapping[str, Any]) -> list[Bar]:
-    """The charges that are mistaken for each other most often."""
+    """Return the charges that are mistaken for each other most often."""
     shown = wrong["most_frequent"][:MOST_PAIRS]
     longest = max((row["count"] for row in shown), default=1)
     return [
@@ -145,13 +145,13 @@ def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
 
 
 def shares_by_length(lengths: Sequence[Values], name: str) -> list[svg.Point]:
-    """(middle of a bin, percent of all replies of this kind); nothing where there is none."""
+    """(middle of a bin, percent of all replies of this kind); nothing if there is none."""
     total = sum(row[name] for row in lengths)
     return [((row["low"] + row["high"]) / 2, 100 * row[name] / total) for row in lengths] if total else []
 
 
 def direction_row(row: Values) -> dict[str, Any]:
-    """A label's numbers as its table shows them."""
+    """Return a label's numbers as its table shows them."""
     return {
         "label": row["label"],
         "prompts": row["prompts"],

@@ -1,7 +1,7 @@
 """Small charts as inline SVG: lines, points and bars with labelled axes.
 
 Knows numbers and geometry only. Colours are CSS classes (see style.css), so that a chart follows the page's
-light or dark scheme; it refuses to know what the numbers mean. Everything returned is escaped markup.
+light or dark scheme; it does not depend on what the numbers mean. Everything returned is escaped markup.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def widened(low: float, high: float) -> tuple[float, float]:
-    """The range itself, or a little around a single value, so that it can be divided by."""
+    """Return the range itself, or a little around a single value, so that it can be divided by."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
     pad = abs(low) * 0.1 or 1.0
@@ -173,7 +173,7 @@ def widened(low: float, high: float) -> tuple[float, float]:
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    """The points that can be drawn."""
+    """Return the points that can be drawn."""
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 

@@ -1,4 +1,4 @@
-"""For how long replies were being sampled: the time in which at least one of them was under way.
+"""For how long replies were being sampled: the time in which at least one of them was in progress.
 
 Does not depend on rows. Attempts that follow each other add up, and what lies between them does not count.
 """
@@ -30,5 +30,5 @@ class Busy:
 
     @property
     def seconds(self) -> float:
-        """The length of all spans together."""
+        """Return the length of all spans together."""
         return sum(self._ends) - sum(self._starts)

@@ -1,6 +1,6 @@
 """Two models that answered the same prompts: what the one gained and lost against the other.
 
-Only what needs both sides at once; the numbers of each side are `statistics`. Knows nothing of pages.
+Only what needs both sides at once; the numbers of each side are `statistics`. Does not depend on pages.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Comparison:
             self._chosen[change > 0].offer(prompt.id, partial(_changed, prompt, before, after))
 
     def values(self) -> dict[str, Any]:
-        """What changed, as plain values.
+        """Return what changed, as plain values.
 
         - `prompts`: those judged on both sides; `gained`: more of their replies are right after, `lost`:
           fewer
@@ -70,7 +70,7 @@ def compare(
     before_of: Callable[[str], Sequence[SampleRow]],
     after_of: Callable[[str], Sequence[SampleRow]],
 ) -> dict[str, Any]:
-    """What changed between two sets of rows of the same prompts, as `Comparison.values` has it."""
+    """Return what changed between two sets of rows of the same prompts, as `Comparison.values` has it."""
     comparison = Comparison()
     for prompt in prompts:
         comparison.add(prompt, before_of(prompt.id), after_of(prompt.id))
@@ -78,7 +78,7 @@ def compare(
 
 
 def judged(rows: Sequence[SampleRow]) -> list[SampleRow]:
-    """The rows that count: all but those that were called off."""
+    """Return the rows that count: all but those that were cancelled."""
     return [row for row in rows if not row.cancelled]
 
 

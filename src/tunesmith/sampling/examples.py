@@ -1,7 +1,7 @@
 """Prompts with some of their replies, for people to look at: few, and short enough for a page.
 
 Which prompts are shown depends on their ids alone, so that it neither changes from one run to the next nor
-favours those that stand first. Knows nothing of pages.
+favours those that stand first. Does not depend on pages.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Chosen:
             heapq.heapreplace(self._heap, (rank, self._count, make()))
 
     def values(self) -> list[dict[str, Any]]:
-        """The smallest hash first."""
+        """Return a sort key: the smallest hash first."""
         return [made for _, _, made in sorted(self._heap, reverse=True)]
 
 
@@ -94,7 +94,7 @@ def example(prompt: ShownPrompt, judged: Sequence[SampleRow]) -> dict[str, Any]:
 
 
 def shown_reply(row: SampleRow) -> dict[str, Any]:
-    """A reply with what was found of it."""
+    """Return a reply with what was found of it."""
     return {
         "sample_index": row.sample_index,
         "accepted": row.accepted,
@@ -116,7 +116,7 @@ def cut(text: str) -> dict[str, Any]:
 
 
 def expected(record: Mapping[str, Any]) -> str:
-    """What a legal case's reply should end with; "" for records of other tasks."""
+    """Return what a legal case's reply should end with; "" for records of other tasks."""
     if record.get("fact") is None:
         return ""
     try:

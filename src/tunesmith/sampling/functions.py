@@ -18,13 +18,13 @@ from tunesmith.sampling.verdict import NONSENSE, REFUSED, Verdict, rejected, sma
 
 
 class Function:
-    """An imported function. Raises PermanentError where there is none that takes a record and a reply."""
+    """An imported function. Raises PermanentError if there is none that takes a record and a reply."""
 
     def __init__(self, function: str, path: str) -> None:
         self._function = _imported(function, f"{path}.function")
 
     def verify(self, record: Mapping[str, Any], reply: str) -> Verdict:
-        """What the function says; raises what it raises."""
+        """Return what the function says; raises what it raises."""
         result = self._function(dict(record), reply)
         details: dict[str, Any] = {}
         if isinstance(result, dict):
@@ -36,7 +36,7 @@ class Function:
 
 
 def _is_numpy_bool(value: object) -> bool:
-    """What comparing numpy's numbers gives; numpy itself need not be there."""
+    """Return what comparing numpy's numbers gives; numpy itself need not be there."""
     return type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
 
 

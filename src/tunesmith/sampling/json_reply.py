@@ -37,7 +37,7 @@ class ReplySchema:
         self._validator = _validator(schema, f"{path}.schema")
 
     def verify(self, _record: Mapping[str, Any], reply: str) -> Verdict:
-        """The verdict; the record has no part in it."""
+        """Return the verdict; the record has no part in it."""
         try:
             value = json_of(reply)
         except (ValueError, RecursionError) as error:
@@ -49,7 +49,7 @@ class ReplySchema:
 
 
 def json_of(reply: str) -> Any:
-    """The value in a reply. Raises ValueError (or RecursionError) where there is none."""
+    """Return the value in a reply. Raises ValueError (or RecursionError) if there is none."""
     answer = answer_of(reply)
     try:
         return _strict(answer)
@@ -112,7 +112,7 @@ def _check_references(schema: dict[str, Any]) -> None:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object that can hold a reference; what stands in enum, const and the like cannot."""
+    """Yield every object that can hold a reference; what stands in enum, const and the like cannot."""
     if isinstance(value, dict):
         yield value
         for key, each in value.items():

@@ -34,7 +34,7 @@ class Judges(Protocol):
     """Who finds replies right or wrong (`sampling.pool.VerifierPool`)."""
 
     async def verify_async(self, record: Mapping[str, Any], reply: str) -> Verdict:
-        """The verdict on one reply to one prompt."""
+        """Return the verdict on one reply to one prompt."""
         ...
 
 
@@ -42,7 +42,7 @@ class SampleJournal(Protocol):
     """Where rows go (`artifacts.journal.journal.Journal`)."""
 
     def __contains__(self, key: str) -> bool:
-        """Whether this row is done."""
+        """Return whether this row is done."""
         ...
 
     def append(self, key: str, record: Mapping[str, Any]) -> bool:
@@ -60,7 +60,7 @@ class SamplingCounts:
     tokens: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
+        """Return the counts by name."""
         return asdict(self)
 
 
@@ -201,7 +201,7 @@ class SamplingLoop:
 
 
 class _Draw:
-    """The replies to one prompt that are being drawn; each is counted out once, drawn or called off."""
+    """The replies to one prompt that are being drawn; each is counted out once, drawn or cancelled."""
 
     def __init__(self, loop: SamplingLoop, prompt: Prompt, number: int) -> None:
         self.prompt = prompt
@@ -227,7 +227,7 @@ class _Draw:
 
 
 class _Race:
-    """The replies to one prompt, of which the rest is called off once enough are accepted."""
+    """The replies to one prompt, of which the rest is cancelled once enough are accepted."""
 
     def __init__(self, loop: SamplingLoop, draw: _Draw, enough: int) -> None:
         self._loop, self._draw, self._enough = loop, draw, enough
@@ -242,7 +242,7 @@ class _Race:
 
     async def _one(self, index: int) -> None:
         reply = await self._draw.reply(index)
-        del self._under_way[index]  # it is drawn, so it counts
+        del self._under_way[index]  # it is sampled, so it counts
         row = await self._draw.judged(index, reply)
         self._loop._write([row])
         self._enough -= row.accepted
@@ -252,7 +252,7 @@ class _Race:
 
 
 def seed_of(seed: int, *names: object) -> int:
-    """A seed below 2**63 that depends on nothing but these."""
+    """Return a seed below 2**63 that depends on nothing but these."""
     text = "\0".join(str(name) for name in (seed, *names))
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
 

@@ -55,7 +55,7 @@ class Share:
         return self.hits / self.trials if self.trials else None
 
     def interval(self) -> Interval | None:
-        """The 95 % interval, None without trials."""
+        """Return the 95 % interval, None without trials."""
         return wilson(self.hits / self.trials, self._effective_trials()) if self.trials else None
 
     def as_dict(self, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class PromptOfSet(ShownPrompt, Protocol):
 
     @property
     def set(self) -> str:
-        """The test set it belongs to, "" where there are none."""
+        """Return the test set it belongs to, "" if there are none."""
         ...
 
 

@@ -3,7 +3,8 @@
 Read by a closed set of forms, each exact: 1,234.5 · 1.5e3 · 1.5×10^3 · 12 % · 3/4 · 1 1/2 · \\frac{3}{4} ·
 ½ · 3万 · 2 million · 十八 · 四分之三. What looks like a number and is in none of them (3,5 · 12:30 ·
 2024-01-05 · 2√3 · 一百二) is unreadable and never a guess. Digits in names and units (H2O,
-GPT-4, m^2) are not numbers. Time is linear in the length of the text. Knows nothing of records and verifiers.
+GPT-4, m^2) are not numbers. Time is linear in the length of the text. Does not depend on records and
+verifiers.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Number:
         return f"{self.value} %" if self.percent else str(self.value)
 
     def equals(self, other: Number, tolerance: float) -> bool:
-        """Whether the two differ by no more than the tolerance.
+        """Return whether the two differ by no more than the tolerance.
 
         12 % equals both 12 and 0.12, since references are written either way, but not 0.12 %. Beyond the
         tolerance only what a double cannot hold is forgiven: 1/3 equals 0.3333333333333333.
@@ -120,7 +121,7 @@ class Number:
 
 
 def last_number(text: str) -> Number | None:
-    """The last number of a text; None where there is none, or where it cannot be read for certain."""
+    """Return the last number of a text; None if there is none, or where it cannot be read for certain."""
     text = _TEN_TO.sub(_power, _LATEX.sub(_latex, text).translate(_PLAIN))
     for match in reversed(deque(_TOKEN.finditer(text), _LOOKED_AT)):
         before, after = text[max(match.start() - _NEAR, 0) : match.start()], text[match.end() :][:_NEAR]
@@ -139,7 +140,7 @@ def _power(match: re.Match[str]) -> str:
 
 
 def _is_name(match: re.Match[str], before: str, after: str) -> bool:
-    """Whether its digits belong to a word, as in H2O, GPT-4, x_1, m^2, 第3 and 一定."""
+    """Return whether its digits belong to a word, as in H2O, GPT-4, x_1, m^2, 第3 and 一定."""
     if match["numeral"]:
         return not (_STANDS_AFTER.search(before) and _STANDS_BEFORE.match(after))
     return not match["nothing"] and _PART_OF_NAME.search(before) is not None
@@ -160,7 +161,7 @@ def _read(match: re.Match[str], before: str, after: str) -> Number | None:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    """The number without its sign; of a percentage the number before the sign."""
+    """Return the number without its sign; of a percentage the number before the sign."""
     if match["number"]:
         return _decimal(match["number"], match["exponent"] or "", match["scale"] or "")
     if match["numeral"] or match["hundredths"]:

@@ -1,7 +1,7 @@
 """The files of a RejectionSampleJob, out of its prompts and their rows.
 
 Streams: a prompt and its rows are in memory, and nothing else. The same prompts and rows give the same bytes,
-so that an attempt that was killed in here harms no other. Knows nothing of where the files go.
+so that an attempt that was killed in here harms no other. Does not depend on where the files go.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_outputs(
 
     `rows_of` gives all rows of a prompt's id in order (`rows.rows_of_prompt`), `facts` are values that the
     statistics have besides. A file is there whole or not at all. Raises what `rows_of` does, and
-    TemporaryError when the disk is full.
+    TemporaryError if the disk is full.
     """
     statistics, examples = SamplingStatistics(num_samples), PromptExamples()
     with ExitStack() as files:
@@ -71,7 +71,7 @@ def write_outputs(
 
 
 def accepted_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
-    """What FineTuneJob's format `sampled` reads: n is how many replies to this prompt were accepted."""
+    """Yield what FineTuneJob's format `sampled` reads: n is how many replies to this prompt were accepted."""
     fields, messages = record_fields(prompt, OF_ACCEPTED), messages_of(prompt)
     accepted = [row for row in rows if row.accepted]
     for row in accepted:
@@ -87,7 +87,7 @@ def accepted_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator
 
 
 def rejected_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
-    """All others but those that were called off, each with the reason."""
+    """Yield all others but those that were cancelled, each with the reason."""
     fields, messages = record_fields(prompt, OF_REJECTED), messages_of(prompt)
     for row in rows:
         if not row.accepted and not row.cancelled:
@@ -118,12 +118,12 @@ def preferences(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict
 
 
 def messages_of(prompt: ShownPrompt) -> list[dict[str, str]]:
-    """The prompt as data sets have it."""
+    """Return the prompt as data sets have it."""
     return [message.as_dict() for message in prompt.messages]
 
 
 def record_fields(prompt: ShownPrompt, ours: Sequence[str]) -> dict[str, Any]:
-    """The record's own fields; one whose name is among `ours` is kept as `record_<name>`.
+    """Return the record's own fields; one whose name is among `ours` is kept as `record_<name>`.
 
     An `id` that is the prompt's id anyway is not said twice.
     """

@@ -38,7 +38,7 @@ class ReplyPattern:
             )
 
     def verify(self, record: Mapping[str, Any], reply: str) -> Verdict:
-        """The verdict. Raises RecordProblem for a record without the field."""
+        """Return the verdict. Raises RecordProblem for a record without the field."""
         expected = None if self._field is None else text_reference(record, self._field, self._path)
         try:
             group = self._last_group(reply) if expected is not None else self._first_match(reply)
@@ -55,7 +55,7 @@ class ReplyPattern:
         return None if match is None else str(match[0])
 
     def _last_group(self, reply: str) -> str | None:
-        """The last match in which the first group took part."""
+        """Return the last match in which the first group took part."""
         last = None
         for match in self._pattern.finditer(reply, timeout=SECONDS):
             last = last if match[1] is None else str(match[1])

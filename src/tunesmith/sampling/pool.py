@@ -80,11 +80,11 @@ class VerifierPool:
         self.close()
 
     def check(self, record: Mapping[str, Any]) -> None:
-        """Raises RecordProblem where replies to this prompt could not be judged, before any is drawn."""
+        """Raises RecordProblem if replies to this prompt could not be judged, before any is sampled."""
         check_record(self.task, record)
 
     def submit(self, record: Mapping[str, Any], reply: str) -> Future[Verdict]:
-        """The verdict to come. It may raise TemporaryError (workers cannot be started, or `close`)."""
+        """Return the verdict to come. It may raise TemporaryError (workers cannot be started, or `close`)."""
         future: Future[Verdict] = Future()
         if self._harmless is not None:
             future.set_result(self._harmless(record, reply))
@@ -97,7 +97,7 @@ class VerifierPool:
         return future
 
     def verify(self, record: Mapping[str, Any], reply: str) -> Verdict:
-        """The verdict on one reply; waits for it."""
+        """Return the verdict on one reply; waits for it."""
         return self.submit(record, reply).result()
 
     async def verify_async(self, record: Mapping[str, Any], reply: str) -> Verdict:

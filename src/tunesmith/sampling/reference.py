@@ -1,6 +1,6 @@
 """The field of a prompt's record that a reply is compared with, and how texts are compared.
 
-Every mistake is found with a record alone, before anything is sampled. Knows nothing of replies' forms.
+Every mistake is found with a record alone, before anything is sampled. Does not depend on replies' forms.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tunesmith.tokens.thoughts import split
 
 
 def answer_of(reply: str) -> str:
-    """What a reply says after it has thought; "" while it is still thinking (`tokens.thoughts`)."""
+    """Return what a reply says after it has thought; "" while it is still thinking (`tokens.thoughts`)."""
     return split(reply).answer
 
 
 def plain_text(text: str) -> str:
-    """What two texts must share to be the same.
+    """Return what two texts must share to be the same.
 
     White space around them and the kind of line ends do not count, nor whether é is one character or two
     (Unicode NFC); case, punctuation and white space inside do.
@@ -31,7 +31,7 @@ def plain_text(text: str) -> str:
 
 
 def text_reference(record: Mapping[str, Any], field: str, path: str) -> str:
-    """A field that is text, a number or a truth value, as `plain_text`; numbers as JSON writes them.
+    """Return a field that is text, a number or a truth value, as `plain_text`; numbers as JSON writes them.
 
     Raises RecordProblem, whose message names the field.
     """
@@ -50,7 +50,7 @@ def text_reference(record: Mapping[str, Any], field: str, path: str) -> str:
 
 
 def number_reference(record: Mapping[str, Any], field: str, path: str) -> Number:
-    """A field that is a number, or text whose last number is the reference, as in GSM8K's `#### 72`.
+    """Return a field that is a number, or text whose last number is the reference, as in GSM8K's `#### 72`.
 
     Raises RecordProblem, whose message names the field.
     """
@@ -65,7 +65,7 @@ def number_reference(record: Mapping[str, Any], field: str, path: str) -> Number
 
 
 def _value(record: Mapping[str, Any], field: str, path: str) -> Any:
-    """The field by its name or, where there is none, by a dotted path into objects."""
+    """Return the field by its name or, if there is none, by a dotted path into objects."""
     value = record.get(field)
     if value is None:
         value = record

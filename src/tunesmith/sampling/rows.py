@@ -1,6 +1,6 @@
 """The rows of a RejectionSampleJob's journal: one a planned reply, whether it was drawn or not.
 
-The only file that knows a row's key and fields. Knows nothing of prompts' texts, engines and files.
+The only file that knows a row's key and fields. Does not depend on prompts' texts, engines and files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SampleRow:
     `id` is the prompt's, `sample_index` counts its replies from 0. `finish_reason` is one of FINISH_REASONS
     and `reason` one of verdict.REASONS, or "". `tokens` are those drawn, the end-of-turn token included;
     `began` is when the engine was asked for the reply and `at` when the row was written, in seconds since
-    1970 (thousandths count), 0 where nothing was drawn.
+    1970 (thousandths count), 0 if nothing was drawn.
     """
 
     id: str
@@ -45,7 +45,7 @@ class SampleRow:
 
     @property
     def accepted(self) -> bool:
-        """The reply is whole and right."""
+        """Return whether the reply is whole and accepted."""
         return self.finish_reason == STOP and not self.reason
 
     @property
@@ -59,12 +59,12 @@ class SampleRow:
         return self.finish_reason == CANCELLED
 
     def to_json(self) -> dict[str, Any]:
-        """The row as the journal holds it. `details` is the row's own, not a copy."""
+        """Return the row as the journal holds it. `details` is the row's own, not a copy."""
         return {name: getattr(self, name) for name in FIELDS}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SampleRow:
-        """The row of a journal. OutputConflictError for what this version of Tunesmith does not write.
+        """Return the row of a journal. OutputConflictError for what this version of Tunesmith does not write.
 
         A blank reply is unparsable though a verifier has accepted it: nothing can be learned from it.
         """
@@ -86,7 +86,7 @@ def row_key(prompt: str, index: int) -> str:
 
 
 def planned_keys(prompts: Iterable[str], num_samples: int) -> Iterator[str]:
-    """The keys of all rows of these prompts' ids, in order."""
+    """Yield the keys of all rows of these prompts' ids, in order."""
     for prompt in prompts:
         for index in range(num_samples):
             yield row_key(prompt, index)
@@ -95,9 +95,9 @@ def planned_keys(prompts: Iterable[str], num_samples: int) -> Iterator[str]:
 def rows_of_prompt(
     get: Callable[[str], Mapping[str, Any] | None], prompt: str, num_samples: int
 ) -> list[SampleRow]:
-    """All rows of one prompt in order, out of `get` (key to row, None where there is none).
+    """Return all rows of one prompt in order, out of `get` (key to row, None if there is none).
 
-    TemporaryError when one is missing, OutputConflictError for a row that stands under a key not its own.
+    TemporaryError if one is missing, OutputConflictError for a row that stands under a key not its own.
     """
     rows = []
     for index in range(num_samples):
@@ -115,7 +115,7 @@ def rows_of_prompt(
 
 
 def _flaw(row: SampleRow) -> str:
-    """What this version never writes."""
+    """Return what this version never writes."""
     texts = (row.id, row.response, row.finish_reason, row.reason)
     numbers = (row.sample_index, row.tokens, row.prompt_tokens)
     if not all(isinstance(text, str) for text in texts) or not isinstance(row.details, Mapping):

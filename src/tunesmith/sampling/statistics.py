@@ -1,6 +1,6 @@
 """What `sampling_stats.json` says, counted prompt by prompt from rows that are done.
 
-Holds a few kilobytes to a few megabytes, whatever the number of prompts. Knows nothing of files. Two models
+Holds a few kilobytes to a few megabytes, whatever the number of prompts. Does not depend on files. Two models
 that answered the same prompts are compared by `comparison`.
 """
 
@@ -40,17 +40,17 @@ class JudgedPrompt(Protocol):
 
     @property
     def id(self) -> str:
-        """The same for all its replies."""
+        """Return the same for all its replies."""
         ...
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """The user's own fields."""
+        """Return the user's own fields."""
         ...
 
     @property
     def label(self) -> str | None:
-        """The direction of a changed law, for legal prompts that have one."""
+        """Return the direction of a changed law, for legal prompts that have one."""
         ...
 
 
@@ -104,10 +104,10 @@ class SamplingStatistics:
             self._charges.add(prompt.record, row.response)
 
     def values(self) -> dict[str, Any]:
-        """The counts by name.
+        """Return the counts by name.
 
         - `total_prompts`, `num_samples` (planned for each), `planned_generations`; `generations`: those drawn
-          to their end or to their longest; `cancelled`: called off by stopAfterAccepted
+          to their end or to their longest; `cancelled`: cancelled by stopAfterAccepted
         - `accepted`; `acceptance_rate`: of `generations`; `accuracy`: of all that was not cancelled, so that
           a prompt that does not fit counts as failed; both with a 95 % interval (`metrics.Share`)
         - `prompts_not_sampled`: those to which no reply could be drawn
@@ -117,7 +117,7 @@ class SamplingStatistics:
           `without_verdict`: generations of which nobody knows whether they are right
         - `tokens`: `prompt` (each prompt once), `drawn`, `accepted`; `lengths`: replies by tokens drawn, from
           `low` to `high`, both included
-        - `seconds`: in which at least one of these replies was under way, over all attempts, from when an
+        - `seconds`: in which at least one of these replies was in progress, over all attempts, from when an
           engine was first asked; `tokens_per_second`: those drawn, in these seconds
         - `directions`: see `metrics.Directions`; `wrong_charges`: see `WrongCharges`
         """
@@ -226,5 +226,5 @@ class WrongCharges:
 
 
 def _short(text: str) -> str:
-    """A reply may name anything."""
+    """Return a shortened name, since a reply may name anything."""
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"

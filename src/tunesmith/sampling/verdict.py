@@ -1,7 +1,7 @@
 """Whether a reply was accepted, and the closed list of reasons why not.
 
 The reasons are counted in `sampling_stats.json` and written to `rejected.jsonl`, so there are few, and what
-differs from reply to reply stands in `details`. Knows nothing of verifiers, records and processes.
+differs from reply to reply stands in `details`. Does not depend on verifiers, records and processes.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class Verdict:
 
 
 def accepted(**details: Any) -> Verdict:
-    """The reply is right."""
+    """Return a verdict that accepts the reply."""
     return Verdict(True, "", small(details))
 
 
 def rejected(reason: str, **details: Any) -> Verdict:
-    """The reply is not, for one of REASONS."""
+    """Return a verdict that rejects the reply, for one of REASONS."""
     assert reason in REASONS
     return Verdict(False, reason, small(details))
 
@@ -107,7 +107,7 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
 
 
 def _text(value: object) -> str:
-    """Cut, and without halves of surrogate pairs, which no file could hold."""
+    """Cut, and without lone surrogates, which no file could hold."""
     text = str(value)
     text = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
     return text.encode("utf-8", "replace").decode()

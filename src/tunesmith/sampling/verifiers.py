@@ -38,7 +38,7 @@ class VerifierTask(NamedTuple):
 
 
 def task_of(spec: VerifierSpec | None, path: str = "verifier") -> VerifierTask:
-    """The verifier that is set; legalJudgement where there is no spec, since it brings its own."""
+    """Return the verifier that is set; legalJudgement if there is no spec, since it brings its own."""
     if spec is None or spec.legal_judgement is not None:
         return VerifierTask("legal_judgement", {}, f"{path}.legalJudgement")
     if spec.exact_match is not None:
@@ -58,7 +58,7 @@ def task_of(spec: VerifierSpec | None, path: str = "verifier") -> VerifierTask:
 
 
 def verify(spec: VerifierSpec | None, record: Mapping[str, Any], reply: str) -> Verdict:
-    """The verdict on one reply, without any protection; for tests and for trying a verifier."""
+    """Return the verdict on one reply, without any protection; for tests and for trying a verifier."""
     return load(task_of(spec))(record, reply)
 
 
@@ -87,7 +87,7 @@ def load(task: VerifierTask) -> Verify:
 
 
 def check_record(task: VerifierTask, record: Mapping[str, Any]) -> None:
-    """Raises RecordProblem where replies to this prompt could not be judged; its message names the field."""
+    """Raises RecordProblem if replies to this prompt could not be judged; its message names the field."""
     match task.kind:
         case "legal_judgement":
             case_from(record)

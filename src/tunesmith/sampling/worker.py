@@ -1,7 +1,7 @@
 """The process in which one verifier runs: started and, where need be, killed by `pool`.
 
 Reads pickled tasks from a socket and answers each with a line of JSON, which nothing the verifier returns can
-make dangerous to read. The verifier's own output goes nowhere. Knows nothing of who waits for the verdicts.
+make dangerous to read. The verifier's own output goes nowhere. Does not depend on who waits for the verdicts.
 """
 
 from __future__ import annotations

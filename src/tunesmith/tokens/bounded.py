@@ -1,7 +1,7 @@
 """Chat templates rendered in a process of their own, within limits that no honest template comes near.
 
 Whoever made a model wrote its template, a program that may loop, multiply and nest without end; Jinja's
-sandbox bounds none of that. One process renders all templates of this one, and is started anew when it had to
+sandbox bounds none of that. One process renders all templates of this one, and is restarted when it had to
 end. Does not depend on what messages mean, nor on what a rendering is for.
 """
 
@@ -58,12 +58,12 @@ class Request(NamedTuple):
     limits: Limits
 
     def plain(self) -> tuple[object, ...]:
-        """The same as a tuple, which is pickled in half the time."""
+        """Return the same as a tuple, which is pickled in half the time."""
         return self.task, self.template, self.values, tuple(self.limits)
 
     @classmethod
     def read(cls, messages: BinaryIO) -> Self:
-        """The next one. Raises EOFError after the last."""
+        """Return the next one. Raises EOFError after the last."""
         task, template, values, limits = pickle.load(messages)
         return cls(task, template, values, Limits(*limits))
 
@@ -72,7 +72,7 @@ class BoundedTemplate:
     """A chat template by its source. `values` are those that every rendering gets.
 
     What renders raises jinja2's TemplateError with the template's own message where it refuses, OverLimit,
-    and TemporaryError where no process can be started.
+    and TemporaryError if no process can be started.
     """
 
     def __init__(self, source: str, values: Mapping[str, Any] | None = None) -> None:
@@ -81,7 +81,7 @@ class BoundedTemplate:
         self._source, self._values, self._key = source, dict(values or {}), next(_keys)
 
     def render(self, **values: Any) -> str:
-        """The text, as jinja2's own templates return it."""
+        """Return the text, as jinja2's own templates return it."""
         return str(self._one("text", values)["text"])
 
     def prefixes(self, turns: Turns) -> tuple[str, list[int]]:
@@ -96,7 +96,7 @@ class BoundedTemplate:
         return None if found is None else (found[0], found[1])
 
     def many(self, task: str, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What `render` ("text") or `beginnings` would find for each, at the price of one.
+        """Return what `render` ("text") or `beginnings` would find for each, at the price of one.
 
         The process's own answers: those without a `text` are for the other methods to explain. Raises
         OverLimit where all together take too much, which says nothing of any.
@@ -119,7 +119,7 @@ class BoundedTemplate:
 
 
 def limits_for(sizes: Sequence[int]) -> Limits:
-    """What rendering conversations of these sizes (characters) may take together.
+    """Return what rendering conversations of these sizes (characters) may take together.
 
     The longest text that each may become is that of the shortest one.
     """
@@ -145,7 +145,7 @@ class _RenderProcess:
     def ask(self, request: Request, opening: Request) -> list[dict[str, Any]]:
         """An answer for each of the values; `opening` is asked before where the template is not known yet.
 
-        Raises OverLimit where there is none, after two attempts if something else may have failed: what
+        Raises OverLimit if there is none, after two attempts if something else may have failed: what
         earlier renderings left behind counts against the memory of the first.
         """
         with self._lock:

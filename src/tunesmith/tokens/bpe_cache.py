@@ -56,7 +56,7 @@ class BpeCache:
 
     @classmethod
     def of(cls, tokenizer: Any) -> BpeCache | None:
-        """For a transformers tokenizer; None where its way of splitting is not known whole."""
+        """For a transformers tokenizer; None if its way of splitting is not known whole."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not _is_plain_bpe(backend.model) or not _keeps_text(backend.normalizer):
             return None
@@ -68,7 +68,7 @@ class BpeCache:
         return words
 
     def ids(self, text: str) -> list[int] | None:
-        """The ids of a text without added tokens; None: ask the tokenizer."""
+        """Return the ids of a text without added tokens; None: ask the tokenizer."""
         if self._looked_up > PATIENCE and self._missed * 4 > self._looked_up:
             return None  # words that hardly repeat, as in texts without spaces
         if text.isascii() and not self._doubtful_ascii:
@@ -133,12 +133,12 @@ def _state(part: Any) -> dict[str, Any]:
 
 
 def _keeps_text(normalizer: Any) -> bool:
-    """Whether texts that are composed (NFC), as nearly all are, stay as they are."""
+    """Return whether texts that are composed (NFC), as nearly all are, stay as they are."""
     return normalizer is None or _state(normalizer) == {"type": "NFC"}
 
 
 def _splitter(pre_tokenizer: Any) -> WordSplitter | None:
-    """What the pre-tokenizer does, before it writes bytes as characters; None where a part is not known."""
+    """What the pre-tokenizer does, before it writes bytes as characters; None if a part is not known."""
     if pre_tokenizer is None:
         return None
     state = _state(pre_tokenizer)
@@ -221,7 +221,7 @@ def _pattern(step: dict[str, Any]) -> str | None:
 
 
 def byte_characters() -> dict[int, str]:
-    """How byte-level BPE writes bytes as visible characters (Radford et al. 2019)."""
+    """Return how byte-level BPE writes bytes as visible characters (Radford et al. 2019)."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + n) for n, byte in enumerate(others)}

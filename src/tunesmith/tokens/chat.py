@@ -2,7 +2,7 @@
 
 For each trained assistant turn the prompt is the template's own rendering with a generation prompt, the
 label region is what the rendering of the whole turn adds to it, up to and including the end-of-turn
-token. Refuses to know file formats, models and training; imports transformers only when loading.
+token. Does not depend on file formats, models and training; imports transformers only when loading.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class ChatTokenizer:
     def load(
         cls, folder: Path, *, trust_remote_code: bool = False, today: date | None = None
     ) -> ChatTokenizer:
-        """Load from local files only. Raises ModelError where there is no usable tokenizer in `folder`.
+        """Load from local files only. Raises ModelError if there is no usable tokenizer in `folder`.
 
         A missing chat template is an error only once something asks for it. `today` is what templates
-        that print the date print; a run that goes on tomorrow must still see the same tokens.
+        that print the date print; a run that continues tomorrow must still see the same tokens.
         """
         from transformers import AutoTokenizer
 
@@ -95,12 +95,12 @@ class ChatTokenizer:
 
     @cached_property
     def vocab_size(self) -> int:
-        """The largest id the tokenizer can give, plus one."""
+        """Return the largest id the tokenizer can give, plus one."""
         return int(max(self.tokenizer.get_vocab().values())) + 1
 
     @cached_property
     def shape(self) -> TemplateShape:
-        """How the template ends replies and opens turns. Raises ModelError where labels cannot be known."""
+        """How the template ends replies and opens turns. Raises ModelError if labels cannot be known."""
         return learn_shape(self._render, self._encoder)
 
     @cached_property
@@ -113,12 +113,12 @@ class ChatTokenizer:
 
     @property
     def eot_ids(self) -> frozenset[int]:
-        """The ids that end a reply in labels."""
+        """Return the ids that end a reply in labels."""
         return self.shape.eot_ids
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The ids at which generation stops.
+        """Return the ids at which generation stops.
 
         EOS, the template's end of turn where one can be found, and those control tokens that the model's
         generation configuration names.
@@ -130,15 +130,15 @@ class ChatTokenizer:
         return frozenset(ids | named & set(self._encoder.added.values()))
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """What inference sends for `messages`, up to where the model goes on."""
+        """Return what inference sends for `messages`, up to where the model continues."""
         return self._render(messages, prompt=True)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
+        """Return the ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
         return self._encoder.ids(self.prompt_text(messages))
 
     def whole_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """As `prompt_ids`. Raises RecordError where the template leaves out part of a message."""
+        """As `prompt_ids`. Raises RecordError if the template leaves out part of a message."""
         return self._encoder.ids(self._prompts.prompt(messages))
 
     def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
@@ -155,7 +155,7 @@ class ChatTokenizer:
         return self._opened(conversation)[:-1]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens shown, nothing tidied."""
+        """Return the text of `ids`, special tokens shown, nothing tidied."""
         return self._encoder.decode(ids)
 
     def decode_whole(self, ids: Sequence[int]) -> str:
@@ -257,7 +257,7 @@ class ChatTokenizer:
         return self._render.ahead(found)
 
     def _opened(self, conversation: Conversation) -> tuple[Message, ...]:
-        """The messages, with the conversation's opening where the template needs one."""
+        """Return the messages, with the conversation's opening where the template needs one."""
         messages = conversation.messages
         at = next((n for n, message in enumerate(messages) if message.role != "system"), 0)
         first = not conversation.opening or messages[at].role != "assistant"
@@ -267,7 +267,7 @@ class ChatTokenizer:
 
     @cached_property
     def _may_begin(self) -> bool:
-        """Whether the template lets the assistant speak first, after a system message."""
+        """Return whether the template lets the assistant speak first, after a system message."""
         with suppress(RecordError):
             self._kept.texts([Message("system", "x"), Message("assistant", "x")], [1])
             return True
@@ -281,7 +281,7 @@ class ChatTokenizer:
         truncate_reply: bool = False,
         truncate_prompt: bool = True,
     ) -> Iterator[Sample]:
-        """A text in chunks of at most `max_length`; each token, and EOS at the end, is a label once.
+        """Return a text in chunks of at most `max_length`; each token, and EOS at the end, is a label once.
 
         After a prompt it is one sample, cut as `samples` cuts.
         """

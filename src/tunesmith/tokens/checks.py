@@ -1,6 +1,6 @@
 """What must hold for every sample before the first step; cheap enough to look at all of them.
 
-Refuses to know how samples are made: it would find a mistake in `chat.py`.
+Does not depend on how samples are made: it would find a mistake in `chat.py`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def refuse_control(text: str, where: str, control: re.Pattern[str]) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RecordError(f"{where} holds half a character (a lone surrogate)") from error
+            raise RecordError(f"{where} contains a lone surrogate, half of a character") from error
 
 
 def refuse_forged(reply: Sequence[int], turn_ids: frozenset[int]) -> None:

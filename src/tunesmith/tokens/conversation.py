@@ -43,12 +43,12 @@ class Message:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All that the turn says: its content, then the names and arguments of its calls."""
+        """Return all that the turn says: its content, then the names and arguments of its calls."""
         return self.content, *(text for call in self.calls for text in (call.name, call.arguments))
 
     @property
     def shown(self) -> str:
-        """What people are shown of the turn: its content, then a line for each call."""
+        """Return what people are shown of the turn: its content, then a line for each call."""
         return "\n".join([*filter(None, [self.content]), *(f"{c.name}({c.arguments})" for c in self.calls)])
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Block:
     keep: int = 0
 
     def text(self, dropped: int = 0) -> str:
-        """Title and lines without the first `dropped` ones; empty where no line is left."""
+        """Title and lines without the first `dropped` ones; empty if no line is left."""
         lines = self.lines[dropped:]
         return "\n".join([self.title, *lines] if self.title else lines) if lines else ""
 
@@ -89,7 +89,7 @@ class SystemText:
     blocks: tuple[Block, ...]
 
     def text(self, dropped: int = 0) -> str:
-        """The message without its first `dropped` droppable lines."""
+        """Return the message without its first `dropped` droppable lines."""
         left = dict.fromkeys(range(len(self.blocks)), 0)
         for at in sorted(left, key=lambda at: self.blocks[at].cut):
             block = self.blocks[at]
@@ -101,7 +101,7 @@ class SystemText:
 
     @property
     def droppable(self) -> int:
-        """How many lines may go."""
+        """Return how many lines may go."""
         return sum(max(0, len(block.lines) - block.keep) for block in self.blocks if block.cut)
 
 

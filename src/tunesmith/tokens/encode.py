@@ -1,6 +1,6 @@
 """Text to token ids and back, so that a prompt's ids are those that inference would have.
 
-Knows the tokenizer and its control tokens; refuses to know messages, turns and labels.
+Knows the tokenizer and its control tokens; does not depend on messages, turns and labels.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Encoder:
         self._separates: dict[str, bool] = {}
 
     def many(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text by itself."""
+        """Return the ids of each text by itself."""
         if not self.tokenizer.is_fast:
             return self._encoded(texts)
         found = [self._by_words(text) for text in texts]
@@ -61,7 +61,7 @@ class Encoder:
         return [next(answers) if ids is None else ids for ids in found]
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """What the tokenizer itself says."""
+        """Return what the tokenizer itself says."""
         if self.tokenizer.is_fast:
             backend = self.tokenizer.backend_tokenizer
             if backend.truncation is None and backend.padding is None:
@@ -74,7 +74,7 @@ class Encoder:
         return ids
 
     def _by_words(self, text: str) -> list[int] | None:
-        """The ids by the dictionary of words; None where the tokenizer must be asked."""
+        """Return the ids by the dictionary of words; None if the tokenizer must be asked."""
         if self._words is None:
             return None
         ids: list[int] = []
@@ -90,7 +90,7 @@ class Encoder:
 
     @cached_property
     def _words(self) -> BpeCache | None:
-        """None where added tokens take in text around them, or the tokenizer is not known whole."""
+        """None if added tokens take in text around them, or the tokenizer is not known whole."""
         added = self.tokenizer.added_tokens_decoder.values()
         normalises = self.tokenizer.backend_tokenizer.normalizer is not None
         if any(t.lstrip or t.rstrip or t.single_word or (t.normalized and normalises) for t in added):
@@ -106,11 +106,11 @@ class Encoder:
         return re.compile(f"({pattern_of(list(self._added_ids)).pattern})")
 
     def ids(self, text: str) -> list[int]:
-        """The ids of one text."""
+        """Return the ids of one text."""
         return self.many([text])[0]
 
     def pieces(self, text: str) -> Iterator[list[int]]:
-        """The ids of a text, those of a long one a piece at a time, so that few are in memory.
+        """Yield the ids of a text, those of a long one a piece at a time, so that few are in memory.
 
         A piece ends with a line break, between two lines without blanks around if there are such near: there
         the ids are those of the whole text. Elsewhere they may differ, and decode to the same.
@@ -126,17 +126,17 @@ class Encoder:
         yield self._after_line(text[start:]) if start else self.ids(text)
 
     def _after_line(self, text: str) -> list[int]:
-        """The ids of a text that follows a line break."""
+        """Return the ids of a text that follows a line break."""
         return self.ids(text) if self.joins else self.ids("\n" + text)[len(self.frame("\n")) :]
 
     @cached_property
     def _cuts_at_lines(self) -> bool:
-        """Whether text before and after a line break is encoded as if by itself."""
+        """Return whether text before and after a line break is encoded as if by itself."""
         pairs = (("a b.\n", "c d"), ("你好。\n", "再见"), ("x\n", '"y"'), ("1\n", "2"))
         return all(self.ids(one + two) == self.ids(one) + self._after_line(two) for one, two in pairs)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, control tokens shown, nothing tidied."""
+        """Return the text of `ids`, control tokens shown, nothing tidied."""
         text: str = self.tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -144,7 +144,7 @@ class Encoder:
 
     @cached_property
     def joins(self) -> bool:
-        """Whether pieces encoded one by one decode to the joined text.
+        """Return whether pieces encoded one by one decode to the joined text.
 
         True for byte-level BPE; False where each piece gets a blank of its own in front (sentencepiece).
         """
@@ -153,7 +153,7 @@ class Encoder:
         return all(self.decode(before + ids) == "x" + piece for ids, piece in zip(after, pieces, strict=True))
 
     def frame(self, text: str) -> list[int]:
-        """The ids of a text that stands before many replies, encoded once if it is short."""
+        """Return the ids of a text that stands before many replies, encoded once if it is short."""
         if text not in self._frames:
             if len(self._frames) >= FRAMES or len(text) > FRAME_CHARACTERS:
                 return self.ids(text)
@@ -161,7 +161,7 @@ class Encoder:
         return self._frames[text]
 
     def separates(self, token: str) -> bool:
-        """Whether text before and after the added token `token` is always encoded by itself.
+        """Return whether text before and after the added token `token` is always encoded by itself.
 
         So it is where pieces join, the token is matched as it is written, takes no white space with it,
         and no other added token can overlap it.
@@ -181,14 +181,14 @@ class Encoder:
 
     @cached_property
     def starts_with_bos(self) -> bool:
-        """Whether the tokenizer itself puts BOS before a plain text."""
+        """Return whether the tokenizer itself puts BOS before a plain text."""
         ids: list[int] = self.tokenizer("x")["input_ids"]
         return self.bos_id is not None and bool(ids) and ids[0] == self.bos_id
 
     def pair(self, prompt: str, reply: str) -> PromptReply:
         """Ids of a prompt exactly as inference has them, and ids of the reply that follows.
 
-        Raises RecordError where the tokenizer has no ids that continue the prompt with the reply's text.
+        Raises RecordError if the tokenizer has no ids that continue the prompt with the reply's text.
         """
         if self.joins:
             return PromptReply(*self.many([prompt, reply]))
@@ -230,11 +230,11 @@ class Encoder:
 
 
 def overlap(left: str, right: str) -> bool:
-    """Whether some end of `left` is a beginning of `right`."""
+    """Return whether some end of `left` is a beginning of `right`."""
     return any(right.startswith(left[-size:]) for size in range(1, min(len(left), len(right)) + 1))
 
 
 def pattern_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    """A pattern that finds any of `tokens`, the longest first; it never matches where there are none."""
+    """A pattern that finds any of `tokens`, the longest first; it never matches if there are none."""
     ordered = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")

@@ -66,7 +66,7 @@ def _places(messages: Sequence[Message], at: int) -> list[str]:
 
 
 def _plain(messages: Sequence[Message]) -> bool:
-    """Whether each message is one text."""
+    """Return whether each message is one text."""
     return not any(
         not message.content or message.content.isspace() or thought_of(message) for message in messages
     )

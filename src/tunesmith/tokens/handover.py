@@ -100,7 +100,7 @@ def _thought_field(render: Render, source: str, turn: Turn, shown: str) -> str:
 
 
 def _takes_text(render: Render) -> bool:
-    """Whether arguments are shown only if they are text."""
+    """Return whether arguments are shown only if they are text."""
 
     def shows(handover: Handover) -> bool:
         text = render(handover.turns([Message("user", "?"), Message("assistant", "", calls=(_CALL,))]))

@@ -38,7 +38,7 @@ class KeptTexts:
         return texts
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """What inference sends. Raises RecordError that quotes what the template leaves out."""
+        """Return what inference sends. Raises RecordError that quotes what the template leaves out."""
         texts = self._rendered(messages, ())
         self._check(messages, (), texts)
         return texts[0].prompt
@@ -60,7 +60,7 @@ class KeptTexts:
             self._examine(messages, turns, texts)
 
     def _learn(self, messages: Sequence[Message], turns: tuple[int, ...]) -> list[Layout] | None:
-        """Where the texts of such messages are; None where some are left out."""
+        """Return where the texts of such messages are; None if some are left out."""
         marks = Marks(messages, bare=True)
         try:
             texts = self._rendered(marks.messages, turns)
@@ -79,7 +79,7 @@ class KeptTexts:
         return [TurnText(self._render(messages, prompt=True), "")]
 
     def _examine(self, messages: Sequence[Message], turns: tuple[int, ...], texts: list[TurnText]) -> None:
-        """Mark the very texts of the record, for templates that render some texts otherwise than others."""
+        """Mark the texts of the record, for templates that render some texts otherwise than others."""
         marks, ends = Marks(messages), _ends(messages, turns)
         rendered = zip(ends, texts, self._rendered(marks.messages, turns), strict=True)
         for at, text, marked in reversed(list(rendered)):  # the last turn has seen the most messages
@@ -93,7 +93,7 @@ class KeptTexts:
 
 
 def _ends(messages: Sequence[Message], turns: tuple[int, ...]) -> tuple[int, ...]:
-    """The positions at which prompts end."""
+    """Return the positions at which prompts end."""
     return turns or (len(messages),)
 
 

@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     order: list[int]
 
     def holds(self, texts: Sequence[str], rendered: str) -> bool:
-        """Whether `rendered` is the frames with these texts, up to white space."""
+        """Return whether `rendered` is the frames with these texts, up to white space."""
         filled = self.frames.copy()
         filled[1::2] = [texts[number] for number in self.order]
         if "".join(filled) == rendered:
@@ -120,16 +120,16 @@ class Marks:
         return Layout(frames, order)
 
     def split(self, text: str) -> tuple[list[str], list[int]]:
-        """What `text` has around the marks, and the numbers of these."""
+        """Return what `text` has around the marks, and the numbers of these."""
         pieces = self._mark.split(text)
         return pieces[::2], [ord(mark) - self._plane for mark in pieces[1::2]]
 
     def without(self, text: TurnText) -> str:
-        """A rendering of `messages` without its marks."""
+        """Return a rendering of `messages` without its marks."""
         return self._mark.sub("", text.prompt + text.reply)
 
     def lost(self, text: TurnText, at: int) -> list[MissingText]:
-        """What a rendering of `messages` up to the reply `at` does not hold of them.
+        """Return what a rendering of `messages` up to the reply `at` does not hold of them.
 
         Thoughts of earlier turns are no loss: the template cuts them in inference too.
         """
@@ -147,7 +147,7 @@ class Marks:
         )
 
     def _held(self, text: str) -> Iterator[int]:
-        """The numbers of the parts that stand whole in `text`, which has no white space."""
+        """Yield the numbers of the parts that stand whole in `text`, which has no white space."""
         pieces = self._mark.split(text)
         used = 0
         for place in range(1, len(pieces), 2):
@@ -162,7 +162,7 @@ class Marks:
                     break
 
     def _holds_tags(self, at: int, prompt: str, reply: str) -> bool:
-        """Whether the tags of a reply's thought are there, or others in their place."""
+        """Return whether the tags of a reply's thought are there, or others in their place."""
         content = without_white_space(self.messages[at].content)
         opened = next((tags for tags in _OPENED if prompt.endswith(tags)), "")
         if content in opened + reply:
@@ -180,7 +180,7 @@ class Marks:
 
 
 def order_of(messages: Sequence[Message]) -> tuple[tuple[str, ...], list[str]]:
-    """What the layout of `messages` depends on, and the texts that fill it.
+    """Return what the layout of `messages` depends on, and the texts that fill it.
 
     These are the texts that `Marks` marks, in the same order.
     """
@@ -198,14 +198,14 @@ def order_of(messages: Sequence[Message]) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _middle(text: str) -> int:
-    """Where a mark may stand: in the middle, but in no tag, by which a template may go."""
+    """Return where a mark may stand: in the middle, but in no tag, by which a template may go."""
     middle = (len(text) + 1) // 2
     inside = next((tag for tag in _TAG.finditer(text) if tag.start() < middle < tag.end()), None)
     return inside.end() if inside else middle
 
 
 def without_white_space(text: str) -> str:
-    """The text without its white space."""
+    """Return the text without its white space."""
     return "".join(text.split())
 
 

@@ -30,7 +30,7 @@ class MissingText:
 def missing_text_reason(
     lost: Sequence[MissingText], messages: Sequence[Message], reply: int, rendered: TurnText, template: str
 ) -> str:
-    """Why a record is bad whose turn at `reply` was rendered without what is `lost`."""
+    """Return why a record is bad whose turn at `reply` was rendered without what is `lost`."""
     if not lost:
         return (
             f"{template} renders messages by their content in a way that cannot be traced, so parts of the "
@@ -64,7 +64,7 @@ def missing_text_reason(
 
 
 def fewer(messages: Sequence[Message], prompt: str) -> list[MissingText]:
-    """The messages whose text `prompt` has less often than they have, up to white space."""
+    """Return the messages whose text `prompt` has less often than they have, up to white space."""
     there = "".join(prompt.split())
     texts = ["".join(message.content.split()) for message in messages]
     return [

@@ -51,7 +51,7 @@ class Renderer:
 
     @property
     def name(self) -> str:
-        """What messages call the template: the file that has it, where that can be found."""
+        """Return what messages call the template: the file that has it, where that can be found."""
         folder = Path(self._tokenizer.name_or_path or "")
         for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json"):
             if self._tokenizer.name_or_path and file.is_file():
@@ -59,7 +59,7 @@ class Renderer:
         return "the model's chat template"
 
     def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        """Render; with `prompt`, up to where the model is to go on (`add_generation_prompt`).
+        """Render; with `prompt`, up to where the model is to continue (`add_generation_prompt`).
 
         Raises RecordError with the template's own message where it refuses, ModelError without a template and
         for one that takes more than any honest one.
@@ -144,11 +144,11 @@ class Renderer:
 
     @property
     def _is_proved(self) -> bool:
-        """Whether the template alone renders conversations without further values."""
+        """Return whether the template alone renders conversations without further values."""
         return not self._given and self._compiled.agreed[False] == AGREEMENTS
 
     def prefixes(self, messages: Sequence[Message]) -> RenderedPrefixes | None:
-        """All beginnings of `messages` at once; None where the template may look ahead.
+        """Return all beginnings of `messages` at once; None if the template may look ahead.
 
         Raises RecordError with the template's own message where it refuses any of them, ModelError as above.
         """
@@ -181,7 +181,7 @@ class Renderer:
             self._ready = {}
 
     def _wanted(self, messages: Sequence[Message], turns: Sequence[int]) -> dict[_Key, dict[str, Any]]:
-        """The values with which the texts of `turns` are rendered."""
+        """Return the values with which the texts of `turns` are rendered."""
         told = self.handover.turns(messages[: turns[-1] + 1])
         if self._compiled.endings is not None:
             return {(None, tuple(messages[: len(told)])): {MESSAGES: told}}
@@ -203,7 +203,7 @@ class Renderer:
         return {key: answer for key, answer in zip(wanted, answers, strict=True) if "text" in answer}
 
     def _holds(self, whole: RenderedPrefixes, turns: list[Turn]) -> bool:
-        """Whether two beginnings are what transformers itself renders."""
+        """Return whether two beginnings are what transformers itself renders."""
         half = max(1, len(turns) // 2)
         return all(
             whole.prefix(n, prompt=prompt) == self._by_transformers(turns[:n], prompt)

@@ -12,7 +12,7 @@ from tunesmith.tokens.conversation import Sample
 
 
 def spans(sample: Sample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
-    """The sample's text as runs of (text, is label); joined they are the decoded sample.
+    """Return the sample's text as runs of (text, is label); joined they are the decoded sample.
 
     A character whose bytes lie on both sides of a boundary belongs to the later run; one that is not whole
     at the end of a cut reply is left out.
@@ -31,7 +31,7 @@ def spans(sample: Sample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters two texts have in common from the start."""
+    """Return how many characters two texts have in common from the start."""
     for at, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return at

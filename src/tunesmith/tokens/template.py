@@ -37,7 +37,7 @@ class TemplateShape:
     """How a template ends a reply and opens a turn.
 
     `tail` is the text after the last reply, `closing` the part that is still the reply's own: up to and
-    including the end-of-turn token `eot`, `eot_id`. `role_ids` are the tokens that open a turn (empty where
+    including the end-of-turn token `eot`, `eot_id`. `role_ids` are the tokens that open a turn (empty if
     the template marks roles by plain words); `markers` the texts of all these tokens.
     `inner_ids` are control tokens that a reply with thoughts or calls has within it, `call_ending` is for
     replies that call tools, where it differs.
@@ -53,18 +53,18 @@ class TemplateShape:
     call_ending: Ending | None = None
 
     def ending(self, reply: Message) -> Ending:
-        """How the template ends this reply."""
+        """Return how the template ends this reply."""
         own = self.call_ending if reply.calls else None
         return own or Ending(self.tail, self.closing, self.eot_id)
 
     @property
     def eot_ids(self) -> frozenset[int]:
-        """The ids that end a reply."""
+        """Return the ids that end a reply."""
         return frozenset({self.eot_id, *([self.call_ending.eot_id] if self.call_ending else [])})
 
 
 def learn_shape(render: Renderer, encoder: Encoder) -> TemplateShape:
-    """Find a template's shape from made-up conversations. Raises ModelError where labels cannot be known."""
+    """Find a template's shape from made-up conversations. Raises ModelError if labels cannot be known."""
     try:
         return _learn(render, encoder)
     except RecordError as error:
@@ -147,7 +147,7 @@ def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
 
 
 def _mend(prompt: str, found: list[str]) -> str:
-    """What to do where the rendered conversations `found` do not continue `prompt`."""
+    """Return what to do where the rendered conversations `found` do not continue `prompt`."""
     if any("".join(full.split()).startswith("".join(prompt.split())) for full in found):
         return f"{WHITE_SPACE_ONLY}."
     if prompt.rstrip().endswith(OPENS_THOUGHT):

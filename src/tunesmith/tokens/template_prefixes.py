@@ -2,7 +2,7 @@
 
 Such a template writes each message from what came before it alone, so that the text of a shorter conversation
 is a beginning of the longer one's. Whether a template is of that kind is read from its syntax tree, and every
-doubt means no. Knows templates only; refuses to know labels.
+doubt means no. Knows templates only; does not depend on labels.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class RenderedPrefixes:
     end: str
 
     def prefix(self, messages: int, *, prompt: bool) -> str:
-        """The rendering of the first `messages` ones."""
+        """Return the rendering of the first `messages` ones."""
         return self.text[: self.starts[messages]] + (self.prompt if prompt else self.end)
 
 
 def endings(environment: Any, source: str) -> tuple[str, str] | None:
-    """What a template that never looks ahead writes after the last message, with and without a prompt.
+    """Return what a template that never looks ahead writes after the last message, with and without a prompt.
 
-    None where it may look ahead, or is written in a way not understood here.
+    None if it may look ahead, or is written in a way not understood here.
     """
     from jinja2 import nodes
 
@@ -79,7 +79,7 @@ def _looks_back(tree: Any) -> bool:
 
 
 def _constant(after: list[Any], prompt: bool) -> str | None:
-    """The text of nodes that depend on nothing but `add_generation_prompt`; None for others."""
+    """Return the text of nodes that depend on nothing but `add_generation_prompt`; None for others."""
     from jinja2 import nodes
 
     text = ""
@@ -105,7 +105,7 @@ def _constant(after: list[Any], prompt: bool) -> str | None:
 def render_all(
     template: Any, values: Mapping[str, Any], turns: list[dict[str, str]]
 ) -> tuple[str, list[int]]:
-    """The text of all turns without what follows them, and where each begins and the last one ends."""
+    """Return the text of all turns without what follows them, and where each begins and the last one ends."""
     watched = _RecordedMessages(turns)
     context = template.new_context({**values, MESSAGES: watched, PROMPT: False})
     for chunk in template.root_render_func(context):

@@ -69,7 +69,7 @@ def _allow(limits: Limits | None, base: int) -> None:
 
 
 def _answer(made: Any, opened: _Opens, request: Request) -> bytes:
-    """A line of JSON. All fails together for lack of memory, and for nothing else."""
+    """Return a line of JSON. All fails together for lack of memory, and for nothing else."""
     template = opened.get(request.template)
     if request.task != "open" and template is None:
         return b"{}"
@@ -125,7 +125,7 @@ def _text(template: _Opened, values: Mapping[str, Any]) -> str:
 
 
 def _checked(text: str, limits: Limits) -> dict[str, Any]:
-    """The rendering, or what is wrong with it."""
+    """Return the rendering, or what is wrong with it."""
     if len(text) > limits.characters:
         return {"over": limits.characters}
     if not text.isascii():

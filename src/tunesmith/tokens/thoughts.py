@@ -1,7 +1,7 @@
 """What a model thought before it answered, cut from its reply: the one rule of sampling and dialogues.
 
 Thoughts are between two tags. The opening one may stand in the prompt, since many chat templates write it
-there. Which tags a family uses its chat template tells; where there is none to ask, `KNOWN` are looked for.
+there. Which tags a family uses its chat template tells; if there is none to ask, `KNOWN` are looked for.
 Pure.
 """
 
@@ -128,7 +128,7 @@ def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None)
 
 
 def tags_of(template: str) -> tuple[Tags, ...]:
-    """The tags that a chat template's source speaks of, and behind them `KNOWN`."""
+    """Return the tags that a chat template's source speaks of, and behind them `KNOWN`."""
     found = [Tags(f"<{name}>", f"</{name}>") for name in _ANGLE.findall(template)]
     found += [Tags(f"[{name}]", f"[/{name}]") for name in _SQUARE.findall(template)]
     found += [tag for tag in KNOWN if tag.begin in template or tag.end in template]
@@ -150,7 +150,7 @@ def tags_in(reply: str) -> tuple[Tags, ...]:
 
 
 def begun_by(prompt: str, tags: Sequence[Tags]) -> Tags | None:
-    """The tags that a prompt has opened for the reply: it ends with one."""
+    """Return the tags that a prompt has opened for the reply: it ends with one."""
     text = prompt.rstrip()
     return next((tag for tag in tags if tag.anywhere and text.endswith(tag.begin)), None)
 

@@ -1,6 +1,6 @@
 """Cutting context so that a reply fits into `max_length` tokens: oldest first, the reply only if told.
 
-Every cut conversation is rendered anew by the template; nothing is cut out of rendered text.
+Every cut conversation is rendered again by the template; nothing is cut out of rendered text.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Truncator:
 
     @cached_property
     def _head(self) -> int:
-        """How many system messages stand at the beginning; they are never cut."""
+        """Return how many system messages are at the beginning; they are never cut."""
         at = 0
         while at < len(self._messages) and self._messages[at].role == "system":
             at += 1
         return at
 
     def fit(self, index: int, full: PromptReply) -> PromptReply:
-        """The turn at `index`, whose uncut form `full` is too long, with as much context as fits.
+        """Return the turn at `index`, whose uncut form `full` is too long, with as much context as fits.
 
         First the oldest messages go, then the system message's droppable lines, then the beginning of the
         message that is left, as far as the limits let them. Only with `truncate_reply`, and only where that
@@ -108,7 +108,7 @@ class Truncator:
     def _encode(
         self, index: int, start: int, content: str | None = None, dropped: int = 0
     ) -> PromptReply | None:
-        """The turn with context from `start` on (its content replaced if given); None if refused."""
+        """Return the turn with context from `start` on (its content replaced if given); None if refused."""
         head, rest = list(self._messages[: self._head]), list(self._messages[start:index])
         if dropped and self._system:
             shorter = self._system.text(dropped)
@@ -143,7 +143,7 @@ class Truncator:
         return pair if pair and len(pair.prompt) + len(pair.reply) <= self._max_length else None
 
     def _guess(self, starts: list[int], index: int, full: PromptReply) -> int:
-        """Which of `starts` probably is the first that fits, so that few need to be rendered."""
+        """Return which of `starts` probably is the first that fits, so that few need to be rendered."""
         excess = len(full.prompt) + len(full.reply) - self._max_length
         overhead = max(0.0, (len(full.prompt) - sum(self._costs[:index])) / index)
         dropped, at = 0.0, self._head

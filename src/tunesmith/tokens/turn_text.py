@@ -29,7 +29,7 @@ class TurnText:
 
 
 def turn_text(render: Renderer, shape: TemplateShape, context: Sequence[Message], reply: Message) -> TurnText:
-    """Render one assistant turn after `context`. Raises RecordError where the two do not fit together."""
+    """Render one assistant turn after `context`. Raises RecordError if the two do not fit together."""
     prompt, full = render(context, prompt=True), render([*context, reply], prompt=False)
     if full.startswith(prompt):
         return TurnText(prompt, _reply(shape.ending(reply), prompt, full))
@@ -59,7 +59,7 @@ def turn_texts(
 
 
 def _after_context(render: Renderer, context: Sequence[Message], reply: Message) -> tuple[str, str]:
-    """What the prompt and the whole rendering say after the last message before the reply.
+    """Return what the prompt and the whole rendering say after the last message before the reply.
 
     Some templates move a message when more follow (Mistral's put the system message into the last user turn),
     so that the prompt is no prefix of the whole; from that message on they say the same. Empty texts where
@@ -74,7 +74,7 @@ def _after_context(render: Renderer, context: Sequence[Message], reply: Message)
 
 
 def _reply(ending: Ending, before: str, full: str) -> str:
-    """What `full` adds to `before`, up to and including the end of turn."""
+    """Return what `full` adds to `before`, up to and including the end of turn."""
     end = len(full) - len(ending.tail)
     if not full.endswith(ending.tail) or end < len(before):
         raise RecordError(f"the chat template does not end this reply with {ending.tail!r} as it ends others")
@@ -85,7 +85,7 @@ def _reply(ending: Ending, before: str, full: str) -> str:
 
 
 def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
-    """Why a reply after a message of `role` cannot be had: `prompt` and `full` go on differently there."""
+    """Why a reply after a message of `role` cannot be had: `prompt` and `full` continue differently there."""
     differs = (
         "the chat template renders this reply in a way that inference never does: the prompt ends with "
         f"{prompt[-_SHOWN:]!r}, the rendered conversation continues differently there. "

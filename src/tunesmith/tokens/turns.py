@@ -14,7 +14,7 @@ from tunesmith.tokens.turn_text import TurnText
 
 
 def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[PromptReply]:
-    """The ids of each turn's prompt and reply; `eot` is the token that ends replies.
+    """Return the ids of each turn's prompt and reply; `eot` is the token that ends replies.
 
     Where each prompt begins with the turns before it, the last prompt is encoded once and cut: text before
     and after a control token is encoded by itself, so every part of it is what that part's own ids are.
@@ -48,7 +48,7 @@ def _cut(
 def _cut_at(
     encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int], eot: str
 ) -> list[PromptReply] | None:
-    """Cut `whole` at the tokens that end turns; None where a reply's first token is not its own."""
+    """Cut `whole` at the tokens that end turns; None if a reply's first token is not its own."""
     eot_id = encoder.added[eot]
     ends = [at for at, id_ in enumerate(whole) if id_ == eot_id]
     pairs: list[PromptReply] = []
@@ -103,7 +103,7 @@ def append_sample(samples: list[Sample], pair: PromptReply, labels: list[float],
 
 
 def reply_labels(tokens: int, weight: float, thoughts: int) -> list[float]:
-    """The weights of a reply's tokens; the first `thoughts` of them are context.
+    """Return the weights of a reply's tokens; the first `thoughts` of them are context.
 
     Raises RecordError if none is left.
     """
@@ -113,7 +113,7 @@ def reply_labels(tokens: int, weight: float, thoughts: int) -> list[float]:
 
 
 def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: PromptReply) -> int:
-    """How many of a rendered reply's tokens come before its answer; 0 if it does not think.
+    """Return how many of a rendered reply's tokens come before its answer; 0 if it does not think.
 
     A token that holds the end of the thoughts and the beginning of the answer is learned.
     """

@@ -35,7 +35,7 @@ class WholeCharacters:
         self._token_bytes: TokenBytes = _level_bytes if self._level else _fallback_bytes
 
     def text(self, ids: Sequence[int], decode: Decode) -> str:
-        """What `decode` makes of `ids` without a character at the end that is not whole.
+        """Return what `decode` makes of `ids` without a character at the end that is not whole.
 
         A tokenizer whose bytes cannot be seen (one without a Rust backend) loses every U+FFFD at the end.
         """
@@ -49,7 +49,7 @@ class WholeCharacters:
         return decode(ids).removesuffix(_REPLACEMENT) if self._level else decode(ids[:-missing])
 
     def unfinished(self, ids: Sequence[int]) -> int:
-        """How many bytes at the end belong to a character that is not whole, 0 to 3."""
+        """Return how many bytes at the end belong to a character that is not whole, 0 to 3."""
         tail = b""
         for id_ in reversed(ids[-_MOST:]):
             name = self._tokenizer.convert_ids_to_tokens(int(id_))
@@ -72,7 +72,7 @@ def _unfinished(tail: bytes) -> int:
 
 
 def _decoder_types(tokenizer: Any) -> set[str]:
-    """The kinds of decoder a Rust tokenizer has; none if it has none, or is not one."""
+    """Return the kinds of decoder a Rust tokenizer has; none if it has none, or is not one."""
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     if decoder is None:
         return set()

@@ -32,7 +32,7 @@ StateDict = Mapping[str, Any]
 
 
 def has_adapters(model: Any) -> bool:
-    """Whether the model is a base with adapters, rather than trained whole."""
+    """Return whether the model is a base with adapters, rather than trained whole."""
     from peft import PeftModel
 
     return isinstance(model, PeftModel)
@@ -44,7 +44,7 @@ def _earlier(model: Any) -> list[str]:
 
 
 def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) -> Any:
-    """The model with a new adapter over frozen earlier ones; only the new one is trained, in float32.
+    """Return the model with a new adapter over frozen earlier ones; only the new one is trained, in float32.
 
     The new one comes first, so that its initial weights do not depend on what lies beneath.
     """
@@ -88,7 +88,7 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
         refuse_tied(adapted, folder)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
-                with gather_params_ctx(_base_weight(module)):  # under ZeRO-3 it is shared out
+                with gather_params_ctx(_base_weight(module)):  # under ZeRO-3 it is sharded
                     module.merge(safe_merge=True)
         model = adapted.unload()
     return model.requires_grad_(True)
@@ -208,12 +208,12 @@ def _module_of(name: str) -> str:
 
 
 def _scale(model: Any, name: str, adapter: str) -> float:
-    """What the product of a module's matrices is multiplied by: alpha / r, or alpha / √r."""
+    """Return what the product of a module's matrices is multiplied by: alpha / r, or alpha / √r."""
     return float(model.get_submodule(_module_of(name)).scaling[adapter])
 
 
 def _targets(model: Any, weights: StateDict) -> list[str]:
-    """The modules' last names where these mean no others, else their whole names."""
+    """Return the modules' last names where these mean no others, else their whole names."""
     from peft.tuners.lora import LoraLayer
 
     prefix = "base_model.model."

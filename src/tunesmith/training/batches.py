@@ -88,7 +88,7 @@ def collate_tree(
 
 
 def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBatch:
-    """A tree as a batch; `tokens` are those of its samples."""
+    """Return a tree as a batch; `tokens` are those of its samples."""
     labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
     labels = labels[np.argsort(tree.parents[labels], kind="stable")]
     kept, rows = np.unique(tree.parents[labels], return_inverse=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AtBegin(TrainerCallback):  # type: ignore[misc]
-    """Calls `act` on every rank; before that, weights that are shared out cannot be computed with."""
+    """Calls `act` on every rank; before that, weights that are sharded cannot be computed with."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
@@ -24,7 +24,7 @@ class AtBegin(TrainerCallback):  # type: ignore[misc]
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
-    """Saves and stops after the step in which any rank was told to stop."""
+    """Saves and stops after the step in which any rank was asked to stop."""
 
     def __init__(self, trainer: StepTrainer) -> None:
         self._trainer = trainer

@@ -95,7 +95,7 @@ class Checkpoints:
 
         A damaged one is passed over, saying so, and deleted once another is published. Rank 0's word decides;
         the first rank of each node fetches.
-        Raises OutputConflictError when it was made by another number of processes.
+        Raises OutputConflictError if it was made by another number of processes.
         """
         here = self._newest_here(folder) if self.ranks.rank == 0 else None
         chosen: int | None
@@ -106,7 +106,7 @@ class Checkpoints:
         return chosen
 
     def _newest_here(self, folder: Path) -> tuple[int | None, tuple[int, ...]]:
-        """The newest that is whole, and it with all that are older."""
+        """Return the newest that is whole, and it with all that are older."""
         steps = self.steps()
         for number, step in enumerate(steps):
             try:

@@ -22,7 +22,7 @@ _TORCH = re.compile(r"PytorchStreamWriter failed writing|inline_container.*unexp
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is a full disk."""
+    """Return whether an error, or one that led to it, is a full disk."""
     while error is not None:
         text = str(error)
         if isinstance(error, OSError) and error.errno in _NO_SPACE:

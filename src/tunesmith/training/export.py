@@ -58,7 +58,7 @@ def ends_of(model: Any, tokenizer: ChatTokenizer, *, turns: bool = True) -> Ends
 
 
 def base_name(source: ModelSource) -> str:
-    """How the base model is named in an adapter's configuration: a hub's name, else the address."""
+    """Return how the base model is named in an adapter's configuration: a hub's name, else the address."""
     assert source.uri is not None
     return source.uri.removeprefix("hf://")
 

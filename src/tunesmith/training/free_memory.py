@@ -26,7 +26,7 @@ def free_trainer(trainer: StepTrainer) -> None:
     for tensor in chain(model.parameters(), model.buffers()):
         tensor.grad = None
         tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        if hasattr(tensor, "ds_tensor"):  # this rank's part of a weight that is shared out
+        if hasattr(tensor, "ds_tensor"):  # this rank's part of a weight that is sharded
             tensor.ds_tensor = None
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()

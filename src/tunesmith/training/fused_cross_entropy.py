@@ -23,7 +23,7 @@ CHUNK = 1 << 24
 class Targets:
     """Labels: `weights[i]` is that of token `ids[i]` after the hidden state `rows[i]`. Shapes (m,).
 
-    Rows are sorted; a row may have several labels, where samples go on differently.
+    Rows are sorted; a row may have several labels, where samples continue differently.
     """
 
     rows: torch.Tensor
@@ -31,7 +31,7 @@ class Targets:
     weights: torch.Tensor
 
     def to(self, device: torch.device) -> Targets:
-        """The same on a device."""
+        """Return the same on a device."""
         return Targets(self.rows.to(device), self.ids.to(device), self.weights.to(device))
 
 
@@ -155,7 +155,7 @@ class FusedHead:
 
 
 def fuse_head(model: Any) -> FusedHead | None:
-    """Take over the head of a model, or None where more than a plain linear layer makes its logits."""
+    """Take over the head of a model, or None if more than a plain linear layer makes its logits."""
     config = model.config.get_text_config()
     changed = (
         "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier",

@@ -27,7 +27,7 @@ class Health:
     """Told the loss of every step; the same on all ranks, since the loss is.
 
     All it remembers is the first of the bad steps in a row that lead up to now. That number travels with each
-    checkpoint, so that a resumed run ends at the very step an uninterrupted one would.
+    checkpoint, so that a resumed run ends at the step an uninterrupted one would.
     """
 
     def __init__(self, vocabulary: int, output: str, published: Callable[[], Sequence[int]]) -> None:
@@ -50,7 +50,7 @@ class Health:
             )
 
     def diverged(self, step: int, what: str) -> DivergedError:
-        """The error of a run that cannot go on after `step`. `what` is a sentence that names the step."""
+        """The error of a run that cannot continue after `step`. `what` is a sentence that names the step."""
         first = step if self._bad_since is None else self._bad_since
         return DivergedError(f"{what} {self._last_good(first)} {_ADVICE}")
 

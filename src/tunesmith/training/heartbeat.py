@@ -31,7 +31,7 @@ class KeyValueStore(Protocol):
         """Write a value."""
 
     def check(self, keys: list[str]) -> bool:
-        """Whether all of these are there."""
+        """Return whether all of these are there."""
 
     def multi_get(self, keys: list[str]) -> list[bytes]:
         """Their values; waits for those that are not there."""
@@ -103,7 +103,7 @@ class HangJudge:
 
 
 def _behind(places: dict[int, RankHeartbeat]) -> list[int]:
-    """Ranks at an earlier place than the farthest; none when all are at the same."""
+    """Ranks at an earlier place than the farthest; None if all are at the same."""
     farthest = max(places.values(), key=lambda beat: (beat.step, beat.within))
     same = [beat for beat in places.values() if beat.phase == farthest.phase]
     return [

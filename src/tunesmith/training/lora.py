@@ -1,7 +1,7 @@
 """A layer with LoRA as one step: y = x Wᵀ + s · drop(x) Aᵀ Bᵀ, the products added up where they lie.
 
 peft makes the two outputs apart, scales one and adds them, forwards and backwards; on a CPU that is as much
-time as a tenth of the products themselves. Only layers where nothing else goes on are taken over: a frozen
+time as a tenth of the products themselves. Only layers where nothing else continues are taken over: a frozen
 linear base, one adapter, one type for everything.
 """
 

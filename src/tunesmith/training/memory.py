@@ -58,18 +58,18 @@ class ModelShape:
 
     @property
     def weights(self) -> int:
-        """All of the model, but for norms and biases."""
+        """Return all of the model, but for norms and biases."""
         return self.layers * (self.attention_weights + self.mlp_weights) + self.embeddings
 
     def adapter_weights(self, rank: int) -> int:
-        """An adapter on all linear layers; experts that are one tensor have none."""
+        """Return an adapter on all linear layers; experts that are one tensor have none."""
         inner = 0 if self.experts else 3 * (self.hidden + self.inner)
         ends = 4 * self.hidden + 2 * self.queries + 2 * self.keys + inner
         return self.layers * rank * ends
 
 
 def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
-    """The numbers of a config.json, by the names that models use; None where they are not there."""
+    """Return the numbers of a config.json, by the names that models use; None if they are not there."""
     nested = config.get("text_config")
     text: Mapping[str, Any] = {**config, **nested} if isinstance(nested, Mapping) else config
 
@@ -121,7 +121,7 @@ def activation_memory(shape: ModelShape, method: str, dtype_bytes: int, tokens: 
 def needs_gradient_checkpointing(
     config: dict[str, Any], *, tokens: int, dtype_bytes: int, method: str, free: int, rank: int = 64
 ) -> tuple[bool, str]:
-    """Whether to compute activations twice, and why, in one sentence for the log.
+    """Return whether to compute activations twice, and why, in one sentence for the log.
 
     `tokens` of the largest micro-batch of a device; `dtype_bytes` of what is computed in; `method` full, lora
     or qlora, of `rank`; `free` bytes of the device (of a GPU, else of the main memory for one process) before

@@ -1,7 +1,7 @@
 """What a run tells of itself: metrics.jsonl, TensorBoard, Weights & Biases, and the progress of the moment.
 
 Every line of metrics.jsonl but its times follows from the data and the seed, so the window that is not yet
-written travels with the checkpoint, and a resumed run writes the very lines of an uninterrupted one.
+written travels with the checkpoint, and a resumed run writes the lines of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class Wandb:
 
 
 def _logged_in(base_url: str) -> bool:
-    """Whether `wandb login` has kept a key for the server on this machine, in the file it writes."""
+    """Return whether `wandb login` has kept a key for the server on this machine, in the file it writes."""
     path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
     try:
         return netrc.netrc(path).authenticators(urlsplit(base_url).hostname or "") is not None

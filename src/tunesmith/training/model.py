@@ -29,7 +29,7 @@ def computed_in(spec: FineTuneSpec, folder: Path) -> torch.dtype:
 def build_model(
     spec: FineTuneSpec, folder: Path, adapters: Sequence[Path] = (), *, gradient_checkpointing: bool = False
 ) -> Any:
-    """The model ready to train, over the adapters it starts from, the lowest first.
+    """Return the model ready to train, over the adapters it starts from, the lowest first.
 
     New adapter weights follow from `training.seed` alone.
     """
@@ -43,7 +43,7 @@ def build_model(
         model = load_model(
             folder,
             # Full fine-tuning keeps its own weights in float32 and computes in `dtype` by autocast. DeepSpeed
-            # has float32 weights of its own, shared out, beside those it computes with.
+            # has float32 weights of its own, sharded, beside those it computes with.
             dtype=torch.float32 if method.full is not None and spec.deepspeed is None else dtype,
             attention=spec.model.attention,
             trust_remote_code=spec.model.trust_remote_code,
@@ -81,7 +81,7 @@ def _four_bits(method: QloraMethod, dtype: torch.dtype) -> Any:
 def _keep_layout(model: Any) -> None:
     """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 whenever the model is in eval mode.
 
-    Repacked weights have no gradient for what flows through them, and stay so when training goes on.
+    Repacked weights have no gradient for what flows through them, and stay so when training continues.
     """
     from bitsandbytes.nn import Linear4bit
 

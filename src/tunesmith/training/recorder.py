@@ -57,7 +57,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._hang_detector.beat(state.global_step + 1, "training")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the step down, look whether training is sound, and go on with what is being uploaded."""
+        """Write the step down, look whether training is sound, and continue with what is being uploaded."""
         self._hang_detector.beat(state.global_step, "between steps")
         self._write_down(state)
         self._health.step(state.global_step, self._trainer.last_step.loss)
@@ -116,5 +116,5 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._metrics.start_clock()
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Wait until the last checkpoint is published, also when the program was told to stop."""
+        """Wait until the last checkpoint is published, also when the program was asked to stop."""
         self._uploads.finish()

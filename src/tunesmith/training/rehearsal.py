@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def empty_model(spec: FineTuneSpec, files: ModelFiles) -> Any:
-    """A model as `build_model` makes it, but empty. Raises ModelError if the method does not fit."""
+    """Return a model as `build_model` makes it, but empty. Raises ModelError if the method does not fit."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -83,7 +83,7 @@ def refusals_explained() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in one line; where the first line only announces it, with the next."""
+    """Return what is wrong, in one line; where the first line only announces it, with the next."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
     whole = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     return (whole or type(error).__name__).rstrip(".")

@@ -1,7 +1,7 @@
 """Which samples meet in which optimizer step, on which rank, in which micro-batch.
 
 Everything here follows from (table, seed, sizes) alone, so every rank computes the same plan and a resumed
-run goes on exactly where the other stopped. Knows nothing of models.
+run continues exactly where the other stopped. Does not depend on models.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def epoch_order(table: Table, seed: int, epoch: int, shuffle: str) -> Indices:
 
 
 def micro_batches(step: Indices, lengths: Indices, sizes: StepSizes, rank: int) -> list[Indices]:
-    """The micro-batches of one rank for the samples of one step; every rank gets the same number.
+    """Return the micro-batches of one rank for the samples of one step; every rank gets the same number.
 
     Samples are sorted by length first, so that little is padded and the ranks work equally long; the sum of
     a step's gradient does not depend on it. A micro-batch may be empty.
@@ -131,7 +131,7 @@ class StepPlan:
         return divide(self._table, self.samples(index), self._sizes, self.budget, self._rank)
 
     def samples(self, index: int) -> Indices:
-        """All samples of a step, over all ranks."""
+        """Return all samples of a step, over all ranks."""
         if not 0 <= index < self._steps:
             raise IndexError(index)
         epoch, within = divmod(index, self.steps_per_epoch)
@@ -147,7 +147,7 @@ class StepPlan:
 
     @property
     def sizes(self) -> StepSizes:
-        """How large a step is."""
+        """Return how large a step is."""
         return self._sizes
 
     @property

@@ -24,7 +24,7 @@ _SHOWN = 24
 
 
 def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
-    """Return `targetModules` as peft takes it. Raises ModelError where a name cannot have an adapter."""
+    """Return `targetModules` as peft takes it. Raises ModelError if a name cannot have an adapter."""
     if method.target_modules == ALL:
         return linear_layers(model) if fused_experts(model) else ALL
     field = f"spec.method.{'qlora' if isinstance(method, QloraMethod) else 'lora'}.targetModules"

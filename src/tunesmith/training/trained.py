@@ -44,7 +44,7 @@ class Trained:
 
 
 def count_trained(model: Any) -> Trained:
-    """Count what requires a gradient; weights that are shared out or in 4 bits as what they stand for."""
+    """Count what requires a gradient; weights that are sharded or in 4 bits as what they stand for."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {

@@ -46,7 +46,7 @@ from tunesmith.training.weighting import denominator
 
 
 def _stopped_early(checkpoint: Path) -> bool:
-    """Whether early stopping had no patience left when the checkpoint was written."""
+    """Return whether early stopping had no patience left when the checkpoint was written."""
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     early = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
     if not early:
@@ -131,7 +131,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self.tree = replace(self.tree, used=False)
 
     def _computed_in(self, base: Any) -> torch.dtype:
-        """What the model computes in: autocast's type, else that of its weights."""
+        """Return what the model computes in: autocast's type, else that of its weights."""
         if self.args.bf16 or self.args.fp16:
             return torch.bfloat16 if self.args.bf16 else torch.float16
         found: torch.dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
@@ -144,7 +144,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[StepData], None]:
-        """The next step; its denominator is gathered in `training_step`."""
+        """Return the next step; its denominator is gathered in `training_step`."""
         return [next(epoch_iterator) for _ in range(num_batches)], None
 
     def get_total_train_batch_size(self, args: Any) -> int:
@@ -236,12 +236,12 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self._load_from_checkpoint(str(checkpoint))
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """What was trained, on rank 0, where the model itself has only a share of it; else None."""
+        """Return what was trained, on rank 0, where the model itself has only a share of it; else None."""
         return runtime.whole_weights(self) if self.is_deepspeed_enabled else None
 
     @property
     def _scales(self) -> bool:
-        """Whether losses are scaled for float16."""
+        """Return whether losses are scaled for float16."""
         if self.is_deepspeed_enabled:
             return bool(self.model_wrapped.fp16_enabled())
         return bool(self.args.fp16)
@@ -274,7 +274,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def validation_loss(self, model: Any) -> float:
-        """The weighted loss of the whole validation table."""
+        """Return the weighted loss of the whole validation table."""
         assert self._validation is not None
         table, steps = self._validation, self.steps
         was_training = model.training

@@ -15,13 +15,13 @@ from tunesmith.training.sampler import StepPlan, StepSizes, steps_per_epoch, tot
 
 
 def sizes(spec: FineTuneSpec, world: int) -> StepSizes:
-    """How large a step is with this many devices."""
+    """Return how large a step is with this many devices."""
     training = spec.training
     return StepSizes(training.per_device_train_batch_size, training.gradient_accumulation_steps, world)
 
 
 def plan_steps(spec: FineTuneSpec, table: Table, world: int, rank: int) -> StepPlan:
-    """All optimizer steps of the run."""
+    """Return all optimizer steps of the run."""
     training, step = spec.training, sizes(spec, world)
     steps = total_steps(len(table.order()), step, training.num_train_epochs, training.max_steps)
     asked = None if training.tokens_per_device == "auto" else training.tokens_per_device
@@ -59,8 +59,8 @@ def training_arguments(
 ) -> Any:
     """TrainingArguments; also joins the process group where there is one. `dtype` is what is computed in.
 
-    With DeepSpeed they must exist while the model is built: its weights are shared out as they are read.
-    Raises PermanentError where DeepSpeed refuses its configuration.
+    With DeepSpeed they must exist while the model is built: its weights are sharded as they are read.
+    Raises PermanentError if DeepSpeed refuses its configuration.
     """
     import torch
     from transformers import TrainingArguments

@@ -61,7 +61,7 @@ def use_tree_attention(model: Any) -> None:
 
 
 def small_samples(table: Table, step: Indices) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-    """A few samples of a step that share most, cut to some tokens around where they part."""
+    """Return a few samples of a step that share most, cut to some tokens around where they part."""
     ids = [table.ids(i) for i in step.tolist()]
     found = sort_samples(ids)
     size = min(SAMPLES, len(ids))
@@ -83,7 +83,7 @@ def difference(
 ) -> float:
     """Relative difference between the losses of some samples as a tree and padded; every token is a label.
 
-    Raises UnsupportedAttentionError where attention along a tree cannot be had.
+    Raises UnsupportedAttentionError if attention along a tree cannot be had.
     """
     draw = np.random.default_rng(0)
     weights = [draw.uniform(0.5, 1.5, len(sample)).astype(np.float32) for sample in samples]
@@ -118,7 +118,7 @@ def compare(
     path: AttentionPath,
     tolerance: float,
 ) -> TreeCheck:
-    """Whether trees give the loss of padded samples on one path of attention."""
+    """Return whether trees give the loss of padded samples on one path of attention."""
     try:
         seen = difference(model, samples, device, head, path)
     except UnsupportedAttentionError as error:

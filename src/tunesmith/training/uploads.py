@@ -1,4 +1,4 @@
-"""Checkpoints on their way from the nodes' disks to the output, while training goes on.
+"""Checkpoints on their way from the nodes' disks to the output, while training continues.
 
 Phases, each begun on all ranks together once the one before is over on all of them: room is made (rank 0),
 each node's part is sent (its first rank), the manifest is written and old checkpoints go (rank 0). With one
@@ -58,7 +58,7 @@ class Uploads:
         self._start_phase(upload)
 
     def meet(self) -> None:
-        """At the end of a step: go on with what is on its way. Raises what ended it for good."""
+        """At the end of a step: continue with what is on its way. Raises what ended it for good."""
         if self._upload is not None:
             self._meet(self._upload, gives_up=False)
 

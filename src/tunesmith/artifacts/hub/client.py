@@ -71,7 +71,7 @@ def _client(hub: str) -> Any:
 
 
 def _as_asked(url: Any) -> str:
-    """A client's address, put together from the parts that it connects to."""
+    """Return a client's address, put together from the parts that it connects to."""
     return f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}"
 
 

@@ -126,7 +126,7 @@ def _configuration(repository: Repository, given: Mapping[str, Any]) -> Configur
 
 
 def _card_splits(repository: Repository, name: str, given: object) -> Splits | None:
-    """The splits of `data_files`, in any of its forms; None if it is absent."""
+    """Return the splits of `data_files`, in any of its forms; None if it is absent."""
     match given:
         case None:
             return None
@@ -160,7 +160,7 @@ def _refuse_script(repository: Repository) -> None:
 
 
 def _converted(repository: Repository) -> list[Configuration]:
-    """The configurations of the branch that the hub converts to: folders, and splits in them."""
+    """Return the configurations of the branch that the hub converts to: folders, and splits in them."""
     data = [path for path in repository.paths if not path.startswith(".") and path != CARD]
     found = [_CONVERTED.fullmatch(path) for path in data]
     if repository.revision != PARQUET_BRANCH or not all(found):
@@ -204,7 +204,7 @@ def _chosen_split(uri: str, configuration: Configuration, choice: FilesChoice) -
 
 
 def _of_one_container(repository: Repository, configuration: Configuration, split: str) -> list[str]:
-    """The files of a split. Of several containers the most frequent is meant, as on the hub."""
+    """Return the files of a split. Of several containers the most frequent is meant, as on the hub."""
     what = f"the split {split}"
     found: dict[str, None] = {}
     for pattern in configuration.splits[split]:
@@ -227,7 +227,7 @@ def _of_one_container(repository: Repository, configuration: Configuration, spli
 
 
 def _container(path: str) -> str:
-    """The container by the name; "" for one that is not read."""
+    """Return the container by the name; "" for one that is not read."""
     lower = PurePosixPath(path.lower())
     ending = PurePosixPath(lower.stem).suffix if lower.suffix in _PACKED else lower.suffix
     return _CONTAINERS.get(ending, "")
@@ -236,7 +236,7 @@ def _container(path: str) -> str:
 def _meant(
     repository: Repository, pattern: str, what: str, folder: str = "", *, may_lack: bool = False
 ) -> list[str]:
-    """The files that a pattern means. Raises DataError where there are none."""
+    """Return the files that a pattern means. Raises DataError if there are none."""
     try:
         found = matching(pattern, _inside(repository.paths, folder))
     except ValueError as error:

@@ -68,7 +68,7 @@ class HubDataset:
         return chosen
 
     def size(self, key: str) -> int | None:
-        """Return the bytes of a file, None where there is none."""
+        """Return the bytes of a file, None if there is none."""
         return self._files[key][0] if key in self._files else None
 
     def exists(self, key: str) -> bool:
@@ -113,7 +113,7 @@ class HubDataset:
                 raise _not_cached(self.uri, self._repo, self._revision, self._access, key) from None
 
     def _check_shards(self, paths: list[str]) -> None:
-        """Raise StoragePermanentError where the cache has some of the files that count each other only."""
+        """Raise StoragePermanentError if the cache has some of the files that count each other only."""
         for found in filter(None, map(_SHARD.fullmatch, paths)):
             before, _, of, count, after = found.groups()
             for number in range(int(count)):
@@ -171,7 +171,7 @@ def _resolved_online(uri: str, repo: str, revision: str, access: HubAccess) -> H
 
 
 def _resolved_offline(uri: str, repo: str, revision: str, access: HubAccess) -> HubDatasetFiles:
-    """The listing that was noted when the hub was asked, else the files that the cache has."""
+    """Return the listing that was noted when the hub was asked, else the files that the cache has."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -188,7 +188,7 @@ def _resolved_offline(uri: str, repo: str, revision: str, access: HubAccess) -> 
 
 
 def _noted(path: Path) -> dict[str, tuple[int, str]]:
-    """The listing that huggingface_hub keeps of a commit; empty where there is none."""
+    """Return the listing that huggingface_hub keeps of a commit; empty if there is none."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         listed = json.loads(path.read_bytes())["files"]
         return {str(name): (int(each["size"]), str(each["blob_id"])) for name, each in listed.items()}
@@ -196,7 +196,7 @@ def _noted(path: Path) -> dict[str, tuple[int, str]]:
 
 
 def _cached(folder: Path) -> dict[str, tuple[int, str]]:
-    """The files of a snapshot in the cache; each is a link to one that is named by its content."""
+    """Return the files of a snapshot in the cache; each is a link to one that is named by its content."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): (path.stat().st_size, path.resolve().name) for path in paths}
 

@@ -52,7 +52,7 @@ def matching(pattern: str, paths: Iterable[str]) -> list[str]:
 
 
 def _special(path: PurePosixPath) -> tuple[int, int]:
-    """How many parts are hidden, and how many folders begin with `__`."""
+    """Return how many parts are hidden, and how many folders begin with `__`."""
     hidden = sum(part.startswith(".") and set(part) != {"."} for part in path.parts)
     return hidden, sum(part.startswith("__") for part in path.parent.parts)
 
@@ -60,7 +60,7 @@ def _special(path: PurePosixPath) -> tuple[int, int]:
 def default_splits(paths: Sequence[str]) -> Splits:
     """Return the splits of files that no card speaks of: by shards in `data/`, folders, files, or all train.
 
-    Empty where there is no file.
+    Empty if there is no file.
     """
     shards = {shard["split"] for path in paths if (shard := _SHARD.fullmatch(path))}
     if shards:

@@ -53,6 +53,6 @@ def explained_hub(question: HubQuestion, refusal: type[PermanentError]) -> Itera
 
 
 def first_line(error: Exception) -> str:
-    """The first line that says something; libraries write essays."""
+    """Return the first line that says something; libraries write essays."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0].rstrip(".")

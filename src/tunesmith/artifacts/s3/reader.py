@@ -17,7 +17,7 @@ HEADWAY_BYTES = 8 << 20
 
 
 def open_object(client: S3Client, key: str, target: S3Target, resumes: int) -> BinaryIO:
-    """A buffered stream of the object; its errors are ours."""
+    """Return a buffered stream of the object; its errors are ours."""
     return cast(BinaryIO, io.BufferedReader(_Reader(client, key, target, resumes), BUFFER_BYTES))
 
 

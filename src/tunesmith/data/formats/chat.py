@@ -239,7 +239,7 @@ def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Messag
 
 
 def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Message:
-    """A reply, which may think, call tools, or do nothing but that."""
+    """Return a reply, which may think, call tools, or do nothing but that."""
     weight, calls = weight_of(turn, name), calls_of(turn, name, label)
     said = text_field(turn, field, name) if field and isinstance(turn[field], str) else ""
     if said and str(turn.get("role") or turn.get("from")).strip().lower() in CALL_ROLES:
@@ -256,7 +256,7 @@ def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Messag
 
 
 def _with_call(message: Message, turn: Fields, name: str) -> Message:
-    """A tool's turn with the call that it answers, if it says which."""
+    """Return a tool's turn with the call that it answers, if it says which."""
     if message.role != "tool":
         return message
     given = [optional_text(turn, field, name) or "" for field in ("name", "tool_call_id")]
@@ -264,7 +264,7 @@ def _with_call(message: Message, turn: Fields, name: str) -> Message:
 
 
 def without_thoughts(messages: list[Message]) -> list[Message]:
-    """The turns without the thoughts of replies."""
+    """Return the turns without the thoughts of replies."""
     split = [(message, thought_of(message)) for message in messages]
     return [
         message if found is None else replace(message, content=found[2].strip()) for message, found in split

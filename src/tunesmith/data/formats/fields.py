@@ -156,7 +156,7 @@ def is_empty(value: object) -> bool:
 
 
 def holds_nothing(value: object) -> bool:
-    """Whether a field is empty, or JSON as text that is."""
+    """Return whether a field is empty, or JSON as text that is."""
     return is_empty(value) or (isinstance(value, str) and value in _EMPTY_TEXTS)
 
 

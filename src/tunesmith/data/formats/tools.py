@@ -165,7 +165,7 @@ def template_arguments(record: Mapping[str, Any]) -> str:
 
 
 def is_call_record(record: Mapping[str, Any]) -> bool:
-    """Whether a record is one question and the calls that answer it."""
+    """Return whether a record is one question and the calls that answer it."""
     own = plain(record)
     return all(own.get(field) is not None for field in (_QUERY, _ANSWERS)) and bool(given_of(own, TOOLS))
 

@@ -18,7 +18,7 @@ from tunesmith.errors import DataError
 
 
 def read_articles(uri: str, options: StorageOptions, encoding: str = UTF_8) -> dict[str, str]:
-    """The articles' texts by id. Raises DataError, whose message names the file."""
+    """Return the articles' texts by id. Raises DataError, whose message names the file."""
     store, entries = find_files(uri, options)
     return _articles(store, entries, uri, encoding)
 
@@ -53,7 +53,7 @@ class LawsOfSets:
         self._read = cache(partial(read_articles, options=options, encoding=spec.encoding))
 
     def of(self, each: PromptSet, store: ReadableStore) -> tuple[dict[str, str], dict[str, str] | None]:
-        """The old law and the new one, None where only one is to be shown. Raises DataError."""
+        """Return the old law and the new one, None if only one is to be shown. Raises DataError."""
         if self._legal is None:
             return {}, None
         old = self._texts(each.articles, store, self._legal.articles_uri)

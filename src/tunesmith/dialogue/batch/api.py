@@ -2,7 +2,7 @@
 
 What is made (a file, a batch) is looked for before it is made again, since an answer that was lost may have
 made it: a file by its name, a batch by the tag in its metadata or by its file. A server in trouble is waited
-for; what it refuses for good raises EndpointError. Knows nothing of dialogues, journal and money.
+for; what it refuses for good raises EndpointError. Does not depend on dialogues, journal and money.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class BatchServer(Protocol):
         take: Callable[[str], None] | None = None,
         **content: Any,
     ) -> ServerReply:
-        """The raw reply."""
+        """Return the raw reply."""
         ...
 
 
@@ -64,7 +64,7 @@ class FileTooLargeError(Exception):
 
 
 class BatchApi:
-    """The batch interface of one server. `tell` hears what it is waiting for, None when it answers."""
+    """The batch interface of one server. `tell` hears what it is waiting for, None if it answers."""
 
     def __init__(
         self, server: BatchServer, tell: Callable[[TunesmithError | None], None] = lambda error: None
@@ -73,7 +73,7 @@ class BatchApi:
         self._worked = False
 
     async def upload(self, tag: str, content: bytes, *, new: bool) -> str:
-        """The id of the file of this tag. `new`: nobody has sent it before."""
+        """Return the id of the file of this tag. `new`: nobody has sent it before."""
         name = f"{tag}.jsonl"
 
         async def send() -> ServerReply:
@@ -88,7 +88,7 @@ class BatchApi:
         return str(found["id"])
 
     async def create(self, tag: str, file: str, metadata: Mapping[str, str], *, new: bool) -> BatchObject:
-        """The batch of this tag, over an uploaded file. `new`: nobody has asked for it before."""
+        """Return the batch of this tag, over an uploaded file. `new`: nobody has asked for it before."""
         body = {
             "input_file_id": file,
             "endpoint": URL,
@@ -103,7 +103,7 @@ class BatchApi:
         )
 
     async def state(self, batch: str) -> BatchObject | None:
-        """What the server says of a batch; None where it knows none."""
+        """Return what the server says of a batch; None if it knows none."""
         return await self._get(f"batches/{batch}", LASTING)
 
     async def read_lines(self, file: str, take: Callable[[str], None]) -> None:
@@ -122,7 +122,7 @@ class BatchApi:
         new: bool,
         query: Mapping[str, str] | None = None,
     ) -> BatchObject:
-        """What `send` makes, unless it is there."""
+        """Return what `send` makes, unless it is there."""
         for failures in count(1):
             found = None if new else await self._find_twice(path, is_it, query or {})
             if found is None:
@@ -146,7 +146,7 @@ class BatchApi:
     async def _find(
         self, path: str, is_it: Callable[[BatchObject], bool], query: Mapping[str, str]
     ) -> BatchObject | None:
-        """The first of a list, page by page; None too where the server keeps no list."""
+        """Return the first of a list, page by page; None too where the server keeps no list."""
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
             page = await self._get(path, REFUSALS, params={**query, **after, "limit": _PAGE})
@@ -161,7 +161,7 @@ class BatchApi:
         return None
 
     async def _get(self, path: str, believed: int, **options: Any) -> BatchObject | None:
-        """The answer; None where there is no such thing, as is `believed` after so many refusals."""
+        """Return the answer; None if there is no such thing, as is `believed` after so many refusals."""
         for failures in count(1):
             reply = await self._server.exchange("GET", path, **options)
             good = 200 <= reply.status < 300 and not reply.trouble
@@ -217,7 +217,7 @@ class BatchApi:
 
 
 def _object(reply: ServerReply) -> BatchObject | None:
-    """The JSON object of a good reply; None where it is none, or none of these."""
+    """Return the JSON object of a good reply; None if it is none, or none of these."""
     if not 200 <= reply.status < 300 or reply.trouble:
         return None
     found = parsed(reply.text)

@@ -5,8 +5,8 @@
           → replies journalled, read, settled
 
 Nothing is sent before its intent is where the next process looks for it, so that process knows which calls
-are under way and by which tag to find their batch. Replies are journalled as tries, like those of single
-calls; what a batch lacks at its end is asked for again in another one. Knows nothing of HTTP.
+are in progress and by which tag to find their batch. Replies are journalled as tries, like those of single
+calls; what a batch lacks at its end is retried in another one. Does not depend on HTTP.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ class BatchModelClient:
         return completion_of(outcome, reply, request, len(past), cost, tries.seconds)
 
     def stop(self, error: TunesmithError) -> None:
-        """Send nothing and wait for nothing any more; batches under way are there for the next process."""
+        """Send nothing and wait for nothing any more; batches in progress are there for the next process."""
         self._fail(error)
 
     def waiting(self) -> str:
-        """What is waited for, since when, and how many requests are done; empty if nothing is."""
+        """Return what is waited for, since when, and how many requests are done; empty if nothing is."""
         return awaited(self._running)
 
     async def _ask(
@@ -268,7 +268,7 @@ class BatchModelClient:
     # How calls and tasks end.
 
     def _wake(self, asked: BatchedCall, result: tuple[Outcome, ServerReply] | BaseException) -> None:
-        if asked.future.done():  # called off
+        if asked.future.done():  # cancelled
             return
         self._lull.resume()
         if isinstance(result, BaseException):

@@ -17,7 +17,7 @@ from tunesmith.dialogue.turns import CallJournal, GetRow, Held, batch_key, held_
 class LeftBatches:
     """What earlier processes have left, by the ids of requests without a reply.
 
-    `batches` are under way, or about to be sent; `held` is in picodollars.
+    `batches` are in progress, or about to be sent; `held` is in picodollars.
     """
 
     batches: dict[str, CallBatch] = field(default_factory=dict)

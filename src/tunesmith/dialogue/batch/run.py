@@ -1,7 +1,7 @@
 """One batch from its intent to its last reply: file, batch, polls, files of results.
 
 Whatever was done before is not done again: the intent, the file and the batch are in the journal, or found at
-the server. Knows nothing of money, and of dialogues only whose round and role it is.
+the server. Does not depend on money, and of dialogues only whose round and role it is.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Requests(Protocol):
     def request(
         self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
     ) -> ChatRequest:
-        """What would be sent."""
+        """Return what would be sent."""
         ...
 
     def body(self, request: ChatRequest) -> Mapping[str, Any]:
-        """The body as this server is known to want it."""
+        """Return the body as this server is known to want it."""
         ...
 
     def learns(self, body: Mapping[str, Any], reply: ServerReply) -> bool:
-        """Whether the reply says that it wants another, which `body` gives from then on."""
+        """Return whether the reply says that it wants another, which `body` gives from then on."""
         ...
 
 
@@ -67,7 +67,7 @@ class BatchedCall:
     denied: bool = False
 
     def line(self) -> bytes:
-        """The request as a batch's file holds it."""
+        """Return the request as a batch's file holds it."""
         body = {name: value for name, value in self.body.items() if name != "stream"}
         value = {"custom_id": self.id, "method": "POST", "url": URL, "body": body}
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
@@ -139,7 +139,7 @@ class BatchRun:
         self._note(batch, "id", id=batch.id)
 
     async def wait(self, batch: CallBatch) -> dict[str, Any]:
-        """The batch at its end, or when it has taken too long even to be cancelled."""
+        """Return the batch at its end, or when it has taken too long even to be cancelled."""
         pause = FIRST_POLL
         while True:
             found = await self._client.state(batch.id)
@@ -186,7 +186,7 @@ class BatchRun:
 
 
 def reply_of(line: Mapping[str, Any], seconds: float) -> ServerReply:
-    """A line of a file of results as the reply to a single call."""
+    """Return a line of a file of results as the reply to a single call."""
     response, error = line.get("response"), line.get("error")
     if isinstance(response, dict) and isinstance(response.get("status_code"), int):
         body = response.get("body")
@@ -202,7 +202,7 @@ def reply_of(line: Mapping[str, Any], seconds: float) -> ServerReply:
 
 
 def errors_of(state: Mapping[str, Any]) -> str:
-    """What the server says of a batch that it refuses."""
+    """Return what the server says of a batch that it refuses."""
     errors = state.get("errors")
     data = errors.get("data") if isinstance(errors, dict) else None
     said = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
@@ -211,7 +211,7 @@ def errors_of(state: Mapping[str, Any]) -> str:
 
 
 def _done(state: Mapping[str, Any]) -> int:
-    """How many requests have been dealt with, as far as the server says."""
+    """Return how many requests have been dealt with, as far as the server says."""
     counts = state.get("request_counts")
     found = [counts.get(name) for name in ("completed", "failed")] if isinstance(counts, dict) else []
     return sum(each for each in found if isinstance(each, int))

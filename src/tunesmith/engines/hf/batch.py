@@ -1,6 +1,6 @@
-"""Rows that are drawn together: their tokens side by side, padded on the left, and one call of `generate`.
+"""Rows that are sampled together: their tokens side by side, padded on the left, and one call of `generate`.
 
-A call ends where the caller wants to change the batch, and the next one goes on from the cache. Knows
+A call ends where the caller wants to change the batch, and the next one continues from the cache. Knows
 tensors and rows; which rows share a batch is not its business.
 """
 
@@ -103,7 +103,7 @@ class TokenSampler:
         """Draw tokens until all rows ended, or `enough`, asked after each token, says so.
 
         Rows whose reply is complete are told at once; those nobody wants any more just end. Also returns
-        where there is no position for a further token: rows that ended would need it as the others do.
+        if there is no position for a further token: rows that ended would need it as the others do.
         """
         width = batch.ids.shape[1]
         left = max(row.limit - len(row.ids) for row in batch.live)

@@ -46,7 +46,7 @@ def open_transformers(
     *,
     seed: int,
 ) -> Engine:
-    """An engine with the model in memory, on the GPU where there is one. Raises ModelError.
+    """Return an engine with the model in memory, on the GPU where there is one. Raises ModelError.
 
     `seed` is for all requests that bring none of their own.
     """
@@ -61,7 +61,7 @@ def open_transformers(
 
 
 def sizes_of(model: Any, longest: int, settings: TransformersEngine, sampling: SamplingSpec) -> BatchSizes:
-    """How large batches may be, from the memory that is free once the model is there."""
+    """Return how large batches may be, from the memory that is free once the model is there."""
     cuda = model.device.type == "cuda"
     cache = prompt_cache(model, [0, 1, 2])  # shows what kind of cache the model has
     flows = caches.is_plain(cache)
@@ -102,7 +102,7 @@ class BatchedEngine:
         self._thread.start()
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """See `engines.engine.Engine`. Raises what drawing raised, PermanentError where memory ran out."""
+        """See `engines.engine.Engine`. Raises what drawing raised, PermanentError if memory ran out."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[GeneratedReply] = loop.create_future()
         most = self._most_tokens if request.max_tokens is None else request.max_tokens

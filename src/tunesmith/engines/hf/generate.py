@@ -17,7 +17,7 @@ OnText = Callable[[str], None]
 
 
 def preview_messages(preview: PreviewSpec) -> list[Message]:
-    """The conversation of a preview, with the suffix at the end of its system message."""
+    """Return the conversation of a preview, with the suffix at the end of its system message."""
     messages = [Message(m.role, m.content) for m in preview.messages or []]
     if preview.user is not None:
         messages = [Message("user", preview.user)]

@@ -20,12 +20,12 @@ KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
 def is_plain(cache: Any) -> bool:
-    """Whether each layer keeps each token's keys and values, whole, and nothing else."""
+    """Return whether each layer keeps each token's keys and values, whole, and nothing else."""
     return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def is_attention(cache: Any) -> bool:
-    """Whether there is nothing but attention, be it over a window, so that padding can be masked."""
+    """Return whether there is nothing but attention, be it over a window, so that padding can be masked."""
     return isinstance(cache, Cache) and all(
         isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
         for layer in cache.layers
@@ -45,7 +45,7 @@ def repeated(cache: DynamicCache, times: int) -> DynamicCache:
 
 
 def joined(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """All rows of `caches`, in order; shorter ones are filled up with zeros on the left."""
+    """Return all rows of `caches`, in order; shorter ones are filled up with zeros on the left."""
     width = max(cache.get_seq_length() for cache in caches)
     layers = zip(*(_pairs(cache) for cache in caches), strict=True)
     return _cache((_stacked([k for k, _ in of], width), _stacked([v for _, v in of], width)) for of in layers)

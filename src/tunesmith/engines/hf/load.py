@@ -15,7 +15,7 @@ from tunesmith.engines.load import load_model, model_config, resolve_dtype
 
 
 def load_for_generation(files: ModelFiles, source: ModelSource) -> Any:
-    """The model on this process's GPU, else on the CPU. Raises ModelError where it cannot be used."""
+    """Return the model on this process's GPU, else on the CPU. Raises ModelError if it cannot be used."""
     import torch
     from transformers import GenerationConfig
 

@@ -27,7 +27,7 @@ def longest(config: Any, tokenizer: Any) -> int:
 
 
 def has_experts(config: Any) -> bool:
-    """Whether tokens of a batch share experts: then a row's arithmetic depends on the other rows."""
+    """Return whether tokens of a batch share experts: then a row's arithmetic depends on the other rows."""
     text = config.get_text_config().to_dict()
     return any("expert" in name and isinstance(value, int) and value > 1 for name, value in text.items())
 

@@ -37,7 +37,7 @@ class GenerationRow:
         return len(self.request.prompt) + self.limit
 
     def end(self, result: GeneratedReply | Exception) -> None:
-        """Hand the result over; nothing more is drawn."""
+        """Hand the result over; nothing more is sampled."""
         self.ended = True
         self.done(result)
 
@@ -49,7 +49,7 @@ class GenerationRow:
 
 
 def padding_row(request: GenerationRequest) -> GenerationRow:
-    """A row nobody asked for, in a batch that must have a certain size."""
+    """Return a row nobody asked for, in a batch that must have a certain size."""
     return GenerationRow(request, 1, Random(0), lambda result: None, ended=True)
 
 
@@ -67,7 +67,7 @@ class Group:
 
 
 class WaitingRows:
-    """Rows that nothing is drawn for yet, by group, in the order the groups came. Safe between threads."""
+    """Rows that nothing is sampled for yet, by group, in the order the groups came. Safe between threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,6 +1,6 @@
 """The thread that draws: which rows share a batch, when others join, and what happens when memory runs out.
 
-Rows come and go while a batch is drawn, so that a long reply holds up no other. Where that cannot be, since
+Rows come and go while a batch is sampled, so that a long reply holds up no other. Where that cannot be, since
 the model's cache cannot be taken apart or since replies must not depend on others, a batch stays as it is.
 """
 
@@ -97,7 +97,7 @@ class Runner:
             batch = batch if batch.rows else None
 
     def _joining(self, live: Sequence[GenerationRow]) -> list[tuple[Group, list[GenerationRow]]]:
-        """Rows that have a place beside those that are drawn, the first that came first."""
+        """Rows that have a place beside those that are sampled, the first that came first."""
         places, number = self._sizes.most - len(live), len(live)
         widest = max((row.whole for row in live), default=0)
         found = []
@@ -112,7 +112,7 @@ class Runner:
         return found
 
     def _may_change(self, batch: GenerationBatch) -> bool:
-        """Whether it pays to let others join, or to leave out rows that ended."""
+        """Return whether it pays to let others join, or to leave out rows that ended."""
         if self._waiting.closed:
             return True
         live = batch.live
@@ -161,7 +161,7 @@ class Runner:
         return taken
 
     def _cache(self, group: Group) -> DynamicCache | None:
-        """Of the group's prompt, computed once; None where it cannot be shared."""
+        """Of the group's prompt, computed once; None if it cannot be shared."""
         if not self._sizes.flows or len(group.prompt) < 2:
             return None
         if group.cache is None:
@@ -190,7 +190,7 @@ class Runner:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it was raised since there is no more memory, of the GPU or of the machine."""
+    """Return whether it was raised since there is no more memory, of the GPU or of the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = ("not enough memory", "can't allocate memory")

@@ -21,7 +21,7 @@ _LIKELIEST = 256
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How likelihoods are bent before a token is drawn; a temperature of 0 takes the likeliest."""
+    """How likelihoods are bent before a token is sampled; a temperature of 0 takes the likeliest."""
 
     temperature: float
     top_p: float
@@ -33,15 +33,15 @@ class SamplingParams:
         return cls(sampling.temperature, sampling.top_p, sampling.top_k)
 
     def at(self, temperature: float | None) -> SamplingParams:
-        """The same at another temperature, if one is given."""
+        """Return the same at another temperature, if one is given."""
         return self if temperature is None else replace(self, temperature=temperature)
 
 
 def sample_tokens(logits: torch.Tensor, chances: Sequence[float], params: SamplingParams) -> torch.Tensor:
-    """The next token of each row, on the CPU.
+    """Return the next token of each row, on the CPU.
 
     `logits` are [rows, vocabulary] in float32; `chances` are a number a row, at least 0 and below 1. Raises
-    ModelError where the logits are not numbers.
+    ModelError if the logits are not numbers.
     """
     total = torch.logsumexp(logits, dim=-1)
     if not bool(torch.isfinite(total).all()):

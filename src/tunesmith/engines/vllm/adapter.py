@@ -23,7 +23,7 @@ _PREFIX = "base_model.model."
 def one_adapter(adapters: Sequence[Path], folder: Path) -> Path | None:
     """The folder of the only adapter, of all of them as one (written to `folder`), or None without any.
 
-    Raises ModelError where the files are damaged, or vLLM could not use an adapter.
+    Raises ModelError if the files are damaged, or vLLM could not use an adapter.
     """
     for each in adapters:
         refuse_experts(read_config(each / ADAPTER_CONFIG))
@@ -79,13 +79,13 @@ def _joined(adapters: Sequence[Path]) -> dict[str, Any]:
 
 
 def _module(name: str) -> str:
-    """The adapted module's name, of that of one of its matrices."""
+    """Return the adapted module's name, of that of one of its matrices."""
     suffix = next(suffix for suffix in LORA_A + LORA_B if name.endswith(suffix))
     return name.removeprefix(_PREFIX).removesuffix(suffix)
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int, adapter: Path) -> float:
-    """What peft multiplies the product of a module's matrices by: alpha / r, or alpha / √r."""
+    """Return what peft multiplies the product of a module's matrices by: alpha / r, or alpha / √r."""
     patterns = config.get("alpha_pattern") or {}
     own = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
     alpha = own[0] if own else config.get("lora_alpha")

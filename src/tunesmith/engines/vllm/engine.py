@@ -44,7 +44,7 @@ async def open_vllm(
     """Start vLLM with a model and its adapters; takes half a minute to several minutes.
 
     Cancelling the awaiting task ends the start. Raises ModelError for files, settings and memory with which
-    vLLM cannot run, PermanentError where vLLM is not installed, and TemporaryError where its process died.
+    vLLM cannot run, PermanentError if vLLM is not installed, and TemporaryError if its process died.
     """
     refuse_other_model(files.base, model_config(files.base))
     # The thread that starts vLLM's processes has to live as long as they do (see vllm_process).
@@ -128,7 +128,7 @@ class VllmReplies:
             answer.cancel()
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """Draw one reply. Raises TemporaryError where vLLM's process has died, StoppedError once closed."""
+        """Draw one reply. Raises TemporaryError if vLLM's process has died, StoppedError once closed."""
         from vllm.exceptions import VLLMClientError
         from vllm.inputs import tokens_input
         from vllm.sampling_params import SamplingParams
@@ -213,7 +213,7 @@ def _temperature(wanted: float) -> float:
 
 
 def sampling_arguments(sampling: SamplingSpec, stop_ids: Sequence[int] | frozenset[int]) -> dict[str, Any]:
-    """What all requests have in common, by the names of vLLM's SamplingParams."""
+    """Return what all requests have in common, by the names of vLLM's SamplingParams."""
     from vllm.sampling_params import RequestOutputKind
 
     return {

@@ -3,7 +3,7 @@
 vLLM runs the model in processes of its own. Left alone they outlive a parent that is killed, with the GPU's
 memory, and what goes wrong in them is a page of text on standard error. Here they are started through a
 script: the kernel ends them with this process, and what they say goes to a file, of which a sentence is made.
-Knows nothing of models and requests.
+Does not depend on models and requests.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def vllm_environment(folder: Path) -> Iterator[None]:
 def children_end_with_us(folder: Path) -> Iterator[None]:
     """Processes of multiprocessing that are started meanwhile end with this thread, and write to the log.
 
-    Raises PermissionError where programs in `folder` may not be run.
+    Raises PermissionError if programs in `folder` may not be run.
     """
     python = os.fsdecode(multiprocessing.spawn.get_executable())
     command = [python, "-IS", "-c", _DIE_WITH, str(os.getpid()), python]
@@ -90,7 +90,7 @@ def children_end_with_us(folder: Path) -> Iterator[None]:
 
 
 def log_file(folder: Path) -> Path:
-    """Where the processes' output is."""
+    """Return where the processes' output is."""
     return folder / "vllm.log"
 
 
@@ -101,7 +101,7 @@ def kill_cores() -> None:
 
 
 def workers() -> list[Any]:
-    """What the engine processes have started, as psutil has them.
+    """Return what the engine processes have started, as psutil has them.
 
     One that is killed leaves its workers without a parent, and they take their time with the GPU's memory.
     """
@@ -155,7 +155,7 @@ _DEVICES = re.compile(r"(World size \(\d+\) is larger than the number of availab
 
 
 def memory_cause(text: str) -> str | None:
-    """What vLLM has too little memory for and what helps, as sentences; None where that is not the matter."""
+    """What vLLM has too little memory for and what helps, as sentences; None if that is not the matter."""
     if found := _ROOM.search(text):
         length, needed, there, fitting = found.groups()
         cure = f"set engine.vllm.maxModelLen to at most {fitting}, or " if fitting else ""
@@ -184,7 +184,7 @@ def memory_cause(text: str) -> str | None:
 
 
 def setting_cause(text: str) -> str | None:
-    """Which setting does not fit the model or machine, as sentences; None where that is not the matter."""
+    """Which setting does not fit the model or machine, as sentences; None if that is not the matter."""
     if found := _LENGTH.search(text):
         return f"engine.vllm.maxModelLen {found[1]} exceeds the model's maximum ({found[2]}). Lower it."
     if found := _HEADS.search(text) or _DEVICES.search(text):
@@ -193,7 +193,7 @@ def setting_cause(text: str) -> str | None:
 
 
 def raised(text: str) -> str:
-    """The message of the first error in a log; empty where there is none."""
+    """Return the message of the first error in a log; empty if there is none."""
     for line in text.splitlines():
         found = _RAISED.match(_PREFIX.sub("", line))
         if found and not found[2].startswith(_FOLLOWED):

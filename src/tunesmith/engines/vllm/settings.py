@@ -24,7 +24,7 @@ _CACHE_BYTES = 4 << 30
 def engine_arguments(
     files: ModelFiles, settings: VllmEngine, *, dtype: str, seed: int, rank: int
 ) -> dict[str, Any]:
-    """Arguments by vLLM's names. `dtype` as vLLM writes it; `rank` for the adapter, 0 where there is none."""
+    """Arguments by vLLM's names. `dtype` as vLLM writes it; `rank` for the adapter, 0 if there is none."""
     ours: dict[str, Any] = {
         "model": str(files.base),
         "tokenizer": str(files.tokenizer),
@@ -47,7 +47,7 @@ def engine_arguments(
 
 
 def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What is different on a CPU, where the manifest says nothing else. `total_memory` in bytes.
+    """Return what is different on a CPU, where the manifest says nothing else. `total_memory` in bytes.
 
     vLLM's share of the memory would there be one of the main memory, all of it taken at once, so keys and
     values get a fixed number of bytes; and compiling the model needs a C++ compiler and minutes.
@@ -99,7 +99,7 @@ def check_extra(extra: VllmArguments, known: Iterable[str]) -> None:
 
 
 def adapter_rank(folder: Path | None, config: Mapping[str, Any], allowed: Iterable[int]) -> int:
-    """The smallest rank that vLLM can be built for and that holds this adapter. Raises ModelError."""
+    """Return the smallest rank that vLLM can be built for and that holds this adapter. Raises ModelError."""
     if folder is None:
         return 0
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]

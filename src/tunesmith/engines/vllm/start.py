@@ -82,7 +82,7 @@ def start_vllm(
 
 
 def _client(arguments: Mapping[str, Any], folder: Path) -> Any:
-    """vLLM's client, once its processes are ready. Raises ModelError, TemporaryError where one has died."""
+    """vLLM's client, once its processes are ready. Raises ModelError, TemporaryError if one has died."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -119,7 +119,7 @@ def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
 
 
 def first_words(error: Exception) -> str:
-    """What an error says, without the essay around it."""
+    """Return what an error says, without the essay around it."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):

@@ -40,14 +40,14 @@ _SECTIONS = (
 
 
 def refuse_wrong(spec: FineTuneSpec) -> None:
-    """Raises PermanentError where `spec.deepspeed` asks for what cannot be done."""
+    """Raises PermanentError if `spec.deepspeed` asks for what cannot be done."""
     wrong = problem(spec)
     if wrong:
         raise PermanentError(f"{wrong}.", reason=Reason.INVALID_MANIFEST)
 
 
 def problem(spec: FineTuneSpec) -> str:
-    """What about `spec.deepspeed` cannot be done, or an empty text."""
+    """Return what about `spec.deepspeed` cannot be done, or an empty text."""
     asked = spec.deepspeed
     if asked is None:
         return ""
@@ -90,7 +90,7 @@ def _problem_of(config: Mapping[str, Any], dtype: str) -> str:
 
 
 def _compiled(config: Mapping[str, Any], zero: Mapping[str, Any]) -> str:
-    """The first field that images without a compiler cannot do, or an empty text."""
+    """Return the first field that images without a compiler cannot do, or an empty text."""
     for part in ("offload_optimizer", "offload_param"):
         device = zero[part].get("device", "none") if isinstance(zero.get(part), dict) else "none"
         if device not in ("none", "cpu", "auto"):
@@ -102,12 +102,12 @@ def _compiled(config: Mapping[str, Any], zero: Mapping[str, Any]) -> str:
 
 
 def _enabled(config: Mapping[str, Any], section: str) -> Any:
-    """True, False, "auto", or None where nothing is said."""
+    """True, False, "auto", or None if nothing is said."""
     return config.get(section, {}).get("enabled")
 
 
 def zero_stage(spec: FineTuneSpec) -> int:
-    """What is shared out; 0 is nothing, as without DeepSpeed."""
+    """Return what is sharded; 0 is nothing, as without DeepSpeed."""
     asked = spec.deepspeed
     if asked is None:
         return 0
@@ -127,7 +127,7 @@ def precision(spec: FineTuneSpec, dtype: str) -> str:
 
 
 def deepspeed_config(spec: FineTuneSpec, *, dtype: str, world: int, gpu: bool) -> Config | None:
-    """The configuration, whole but for what depends on the model's size; None without DeepSpeed.
+    """Return the configuration, whole but for what depends on the model's size; None without DeepSpeed.
 
     `dtype` is what is computed in, as `precision` has it.
     """

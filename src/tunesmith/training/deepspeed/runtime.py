@@ -32,7 +32,7 @@ def name_device(*, gpu: bool) -> None:
 def join(config: Config, *, gpu: bool, world: int, seconds: int) -> None:
     """Start DeepSpeed and its process group; before TrainingArguments and before a model is built.
 
-    `seconds` is how long a collective may wait. Raises PermanentError where DeepSpeed is missing or refuses
+    `seconds` is how long a collective may wait. Raises PermanentError if DeepSpeed is missing or refuses
     the configuration.
     """
     if world == 1:
@@ -109,7 +109,7 @@ def check(config: Config) -> None:
 
 
 def _complaint(error: Exception) -> str:
-    """What is wrong, and with which field; pydantic's essay in one line."""
+    """Return what is wrong, and with which field; pydantic's essay in one line."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
@@ -178,9 +178,9 @@ def step(engine: Any) -> float:
 
 
 def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
-    """All weights of the model, or of its adapters, on rank 0; None on others. Every rank takes part.
+    """Return all weights of the model, or of its adapters, on rank 0; None on others. Every rank takes part.
 
-    None everywhere where the weights are not shared out: they are in the model.
+    None everywhere where the weights are not sharded: they are in the model.
     """
     from deepspeed.runtime.zero import GatheredParameters
     from peft import PeftModel

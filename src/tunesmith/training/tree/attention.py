@@ -58,7 +58,7 @@ class TreeAttention:
 
     @cached_property
     def pieces(self) -> list[Piece]:
-        """The runs cut into pieces, in order."""
+        """Return the runs cut into pieces, in order."""
         starts = [run.start for run in self._tree.runs]
         pieces = []
         for number, run in enumerate(self._tree.runs):
@@ -82,7 +82,7 @@ class TreeAttention:
 
     @cached_property
     def blocks(self) -> Any:
-        """The same for FlexAttention, from the ends of each block alone."""
+        """Return the same for FlexAttention, from the ends of each block alone."""
         return block_mask(self._tree.ends, self._device)
 
     def shape(self) -> torch.Tensor:
@@ -125,7 +125,7 @@ def block_mask(ends: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) 
 
 
 def _indices(wanted: np.ndarray[Any, np.dtype[np.bool_]], device: torch.device) -> tuple[Any, Any]:
-    """How many blocks of each row are wanted, and which; shapes (1, 1, rows), (1, 1, rows, rows)."""
+    """Return how many blocks of each row are wanted, and which; shapes (1, 1, rows), (1, 1, rows, rows)."""
     order = np.argsort(~wanted, axis=1, kind="stable").astype(np.int32)
     counts = wanted.sum(1).astype(np.int32)
     return torch.from_numpy(counts).to(device)[None, None], torch.from_numpy(order).to(device)[None, None]
@@ -140,7 +140,7 @@ def attend(
     tree: TreeAttention | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """What transformers calls in each layer.
+    """Return what transformers calls in each layer.
 
     query has shape (1, heads, n, size), key and value (1, key heads, n, size), the result
     (1, n, heads, size).

@@ -30,7 +30,7 @@ class Bin:
 
 
 def cheapest(step: SortedSamples, budget: int) -> list[Bin]:
-    """The stretches with fewest tokens in all, each within the budget."""
+    """Return the stretches with fewest tokens in all, each within the budget."""
     count = len(step.lengths)
     best: list[float] = [0.0, *[np.inf] * count]
     cut_at = [0] * (count + 1)
@@ -93,7 +93,7 @@ def _slowest(bins: Sequence[Bin], world: int) -> int:
 
 
 def divide(step: SortedSamples, budget: int, world: int) -> list[list[Bin]]:
-    """The rounds of a step: with one rank the fewest tokens, with more the least waiting."""
+    """Return the rounds of a step: with one rank the fewest tokens, with more the least waiting."""
     choices = [cheapest(step, budget)]
     if world > 1:
         least = -(-len(fewest(step, budget)) // world)

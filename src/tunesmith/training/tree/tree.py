@@ -87,7 +87,7 @@ def sort_samples(ids: Sequence[npt.NDArray[np.int32]]) -> SortedSamples:
 
 
 def build_tree(ids: Sequence[npt.NDArray[np.int32]], weights: Sequence[npt.NDArray[np.float32]]) -> Tree:
-    """The tree of some samples, shapes (n_s,) each. The samples are not empty."""
+    """Return the tree of some samples, shapes (n_s,) each. The samples are not empty."""
     return _Builder(ids, weights).build()
 
 
@@ -186,7 +186,7 @@ class _Builder:
 
 
 def cut(ranges: tuple[Range, ...], size: int) -> tuple[Range, ...]:
-    """The first `size` tokens of some ranges."""
+    """Return the first `size` tokens of some ranges."""
     kept = []
     for start, stop in ranges:
         if size <= 0:
