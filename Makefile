@@ -64,10 +64,11 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev ## the site of README and docs/ in build/site; fails on a link or an anchor that leads nowhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md and the golden renders; tests check that nothing changes
+generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md, the chart's README and the golden renders; tests check that nothing changes
 	$(BIN)/tunesmith crds --output crds/
 	$(BIN)/tunesmith schemas --output schemas/
 	$(BIN)/python -m docs.generate_reference
+	$(BIN)/python -m docs.generate_chart_readme
 	$(BIN)/python -m tests.golden.update
 
 lock: $(VENV)/.lock ## write locks/ anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions
