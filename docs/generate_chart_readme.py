@@ -17,9 +17,10 @@ HEAD = """<!-- Generated from Chart.yaml and values.yaml by `make generate`; do 
 
 {description} Version {version}, for Kubernetes {kubeVersion}.
 
-Install it with `helm upgrade --install tunesmith charts/tunesmith -n tunesmith-system --create-namespace`,
-and check it with `helm test tunesmith -n tunesmith-system`. In the repository, docs/install.md has
-prerequisites, CRDs, rights, upgrades and removal; docs/security.md and docs/multitenancy.md what `allowed` does.
+Install it with `helm upgrade --install tunesmith charts/tunesmith -n tunesmith-system
+--create-namespace`, and check it with `helm test tunesmith -n tunesmith-system`. In the repository,
+docs/install.md has prerequisites, CRDs, rights, upgrades and removal; docs/security.md and
+docs/multitenancy.md what `allowed` does.
 
 ## Values
 
