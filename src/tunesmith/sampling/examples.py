@@ -53,7 +53,7 @@ class Chosen:
             heapq.heapreplace(self._heap, (rank, self._count, make()))
 
     def values(self) -> list[dict[str, Any]]:
-        """Return a sort key: the smallest hash first."""
+        """Return the kept examples, the smallest hash first."""
         return [made for _, _, made in sorted(self._heap, reverse=True)]
 
 
