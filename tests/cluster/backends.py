@@ -31,6 +31,7 @@ RUNTIME = {
                                         "automountServiceAccountToken": False,
                                         "enableServiceLinks": False,
                                         "shareProcessNamespace": True,
+                                        "terminationGracePeriodSeconds": 120,
                                         "containers": [{"name": "node", "image": "set-by-each-job"}],
                                     }
                                 },

@@ -65,6 +65,8 @@ def test_what_goes_where():
     (container,) = template["spec"]["containers"]
     # The webhook refuses environment here.
     assert container.keys() == {"name", "securityContext", "volumeMounts"}
+    # Kueue 0.19 takes it away when it admits the job, and JobSet refuses that.
+    assert "terminationGracePeriodSeconds" not in template["spec"]
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -130,6 +132,7 @@ POD = {
     "restartPolicy": "Never",
     "automountServiceAccountToken": False,
     "shareProcessNamespace": True,
+    "terminationGracePeriodSeconds": 120,
     "priorityClassName": "batch",
     "containers": [CONTAINER],
 }
@@ -155,6 +158,7 @@ UNFIT = {
     "restarts pods": (runtime({"restartPolicy": "OnFailure"}), None, "restartPolicy of its"),
     "a token": (runtime({"automountServiceAccountToken": True}), None, "automountServiceAccountToken"),
     "no shared processes": (runtime({"shareProcessNamespace": None}), None, "is not true"),
+    "little grace": (runtime({"terminationGracePeriodSeconds": 30}), None, "is not 120"),
     "another step": (runtime(label="dataset-initializer"), None, "trainjob-ancestor-step: trainer"),
     "another container": (runtime({"containers": [{"name": "main"}]}), None, "no container node"),
 }

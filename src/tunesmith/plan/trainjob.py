@@ -15,7 +15,7 @@ from tunesmith.api.common import JobSpec
 from tunesmith.names import Backend
 from tunesmith.plan.attempt_object import AttemptObject, attempt_object
 from tunesmith.plan.objects import Object, get, items
-from tunesmith.plan.pod_template import AttemptSpec, pod_template, processes_per_node
+from tunesmith.plan.pod_template import GRACE_SECONDS, AttemptSpec, pod_template, processes_per_node
 from tunesmith.plan.runtimes import Runtime
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -32,7 +32,6 @@ _PATCHED = (
     "imagePullSecrets",
     "schedulingGates",
     "serviceAccountName",
-    "terminationGracePeriodSeconds",
     "securityContext",
     "volumes",
     "nodeSelector",
@@ -96,12 +95,14 @@ def read(body: Object) -> AttemptObject:
     )
 
 
-# What the pods of every attempt rely on, as a path of keys in the runtime's replicated job, and its value.
+# What the pods of every attempt rely on, as a path of keys in the runtime's replicated job, and its value. A patch may
+# set the grace period too, but Kueue 0.19 drops it when it admits a job, which JobSet then refuses to change.
 _NEEDED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("template", "spec", "backoffLimit"), 0),
     (("template", "spec", "template", "spec", "restartPolicy"), "Never"),
     (("template", "spec", "template", "spec", "automountServiceAccountToken"), False),
     (("template", "spec", "template", "spec", "shareProcessNamespace"), True),
+    (("template", "spec", "template", "spec", "terminationGracePeriodSeconds"), GRACE_SECONDS),
 )
 
 
