@@ -25,6 +25,7 @@ RUNTIME = {
                             },
                             "spec": {
                                 "backoffLimit": 0,
+                                "podReplacementPolicy": "Failed",
                                 "template": {
                                     "spec": {
                                         "restartPolicy": "Never",

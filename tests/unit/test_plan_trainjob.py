@@ -140,7 +140,9 @@ POD = {
 
 def runtime(pod=None, job=None, label="trainer", policy=None, **spec):
     labels = {"trainer.kubeflow.org/trainjob-ancestor-step": label}
-    inner = {"backoffLimit": 0, "template": {"spec": POD | (pod or {})}} | (job or {})
+    inner = {"backoffLimit": 0, "podReplacementPolicy": "Failed", "template": {"spec": POD | (pod or {})}} | (
+        job or {}
+    )
     one = {"name": "node", "template": {"metadata": {"labels": labels}, "spec": inner}}
     jobset = {"failurePolicy": policy or {"maxRestarts": 0}, "replicatedJobs": [one]}
     return {"spec": {"mlPolicy": {"torch": {}}, "template": {"spec": jobset}} | spec}
@@ -158,6 +160,7 @@ UNFIT = {
     "restarts pods": (runtime({"restartPolicy": "OnFailure"}), None, "restartPolicy of its"),
     "a token": (runtime({"automountServiceAccountToken": True}), None, "automountServiceAccountToken"),
     "no shared processes": (runtime({"shareProcessNamespace": None}), None, "is not true"),
+    "pods replaced early": (runtime(job={"podReplacementPolicy": None}), None, "is not Failed"),
     "little grace": (runtime({"terminationGracePeriodSeconds": 30}), None, "is not 120"),
     "another step": (runtime(label="dataset-initializer"), None, "trainjob-ancestor-step: trainer"),
     "another container": (runtime({"containers": [{"name": "main"}]}), None, "no container node"),

@@ -95,10 +95,12 @@ def read(body: Object) -> AttemptObject:
     )
 
 
-# What the pods of every attempt rely on, as a path of keys in the runtime's replicated job, and its value. A patch may
-# set the grace period too, but Kueue 0.19 drops it when it admits a job, which JobSet then refuses to change.
+# What the pods of every attempt rely on, as a path of keys in the runtime's replicated job, and its value.
+# A patch may set the grace period too, but Kueue 0.19 drops that when it admits a job, which JobSet refuses.
 _NEEDED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("template", "spec", "backoffLimit"), 0),
+    # Else a job that a queue suspends and resumes has new pods while the old ones still save.
+    (("template", "spec", "podReplacementPolicy"), "Failed"),
     (("template", "spec", "template", "spec", "restartPolicy"), "Never"),
     (("template", "spec", "template", "spec", "automountServiceAccountToken"), False),
     (("template", "spec", "template", "spec", "shareProcessNamespace"), True),
@@ -137,7 +139,8 @@ def _lacking(runtime: Object) -> Iterator[str]:
         yield f"no container {NODE} in its replicated job {NODE}"
     for path, value in _NEEDED:
         if get(job, *path) != value:
-            yield f"{'.'.join(path)} of its replicated job {NODE} is not {str(value).lower()}"
+            expected = str(value).lower() if isinstance(value, bool) else value
+            yield f"{'.'.join(path)} of its replicated job {NODE} is not {expected}"
 
 
 def _node(runtime: Object) -> Any:
