@@ -1,8 +1,11 @@
 """Which commits of data sets on the hub an attempt reads."""
 
+import pytest
 from good_manifests import FINE_TUNE, changed
 
 from tunesmith.api.manifest import parse_document
+from tunesmith.errors import CorruptObjectError
+from tunesmith.jobs.inputs import refuse_other_data
 from tunesmith.jobs.output_lock import COMMITS, ExistingOutput, OutputState
 from tunesmith.jobs.reading import hub_sources, reading_options
 
@@ -48,3 +51,9 @@ def test_every_source_of_records_may_be_on_the_hub():
         ("validation",),
         ("evaluation", 0, "prompts"),
     ]
+
+
+def test_nodes_that_have_read_other_data_do_not_train_together():
+    refuse_other_data(["a", "a"])
+    with pytest.raises(CorruptObjectError, match="The nodes have read different data"):
+        refuse_other_data(["a", "a", "b"])

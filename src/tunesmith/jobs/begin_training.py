@@ -11,7 +11,7 @@ from tunesmith.engines.load import model_config
 from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.hang_detection import start_hang_detector
-from tunesmith.jobs.inputs import Inputs, data_digest
+from tunesmith.jobs.inputs import Inputs, data_digest, refuse_other_data
 from tunesmith.jobs.memory import use_gradient_checkpointing
 from tunesmith.jobs.output_lock import ExistingOutput, claim
 from tunesmith.jobs.reading import commits_of, reading_options
@@ -49,7 +49,7 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     ranks = _ranks(world)
     if session.first:
         claim(session.patient, found, _fingerprint(session, inputs, found))
-    ranks.gather(None)
+    refuse_other_data(ranks.gather(inputs.samples.name))
     checkpoints = _checkpoints(session, ranks)
     resume = _newest(session, checkpoints, folder)
     model = _model(session, inputs, plan.most_tokens, dtype, ranks)

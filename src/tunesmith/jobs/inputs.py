@@ -29,6 +29,7 @@ from tunesmith.data.table import Table
 from tunesmith.engines.files import ModelFiles, dump_model_files, fetch_files, load_model_files
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
+from tunesmith.errors import CorruptObjectError
 from tunesmith.jobs.models import EvaluatedModel, compared_models, prepare_evaluations
 from tunesmith.jobs.output_lock import ExistingOutput
 from tunesmith.jobs.progress import Progress
@@ -155,3 +156,15 @@ def data_digest(prepared: Prepared) -> str:
                 digest.update(np.ascontiguousarray(column).view(np.uint8).data)
                 digest.update(b"|")
     return digest.hexdigest()
+
+
+def refuse_other_data(names: Sequence[str]) -> None:
+    """Raise CorruptObjectError if the nodes have prepared other samples, by the names of their folders.
+
+    A branch of the hub, or a file, may change while one node reads after the other.
+    """
+    if len(set(names)) > 1:
+        raise CorruptObjectError(
+            "The nodes have read different data: a file, or the branch of a data set on the hub, has changed "
+            "between them. The next attempt reads it again."
+        )
