@@ -148,7 +148,7 @@ def test_an_account_of_others_is_left_alone_and_named(install, more):
     assert accounts_in(release) == ["b"]
     notes = release["notes"]
     assert "The service account tunesmith-job in a is not managed by Helm: it is used as it is" in notes
-    assert "jobServiceAccount.annotations and imagePullSecrets do not reach it." in notes
+    assert "jobServiceAccount.annotations and imagePullSecrets are not applied to it." in notes
 
 
 def test_the_releases_own_account_stays_in_it(install):
