@@ -79,6 +79,7 @@ bench: $(VENV)/.dev .demo/model/config.json ## the ones that need no cluster; be
 	$(BIN)/python bench/cli/cpu_time.py
 	$(BIN)/python bench/data/bench.py speed .demo/model
 	$(BIN)/python bench/data/bench.py memory .demo/model
+	$(BIN)/python bench/journal/bench.py
 	$(BIN)/python bench/training/bench.py .demo/model
 
 soak: $(VENV)/.dev ## long repetitions, of which `test` runs a few

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -65,13 +66,20 @@ def write(path: Path, records) -> Path:
 
 def run(*command: str) -> dict[str, float]:
     """Run one side; seconds of the whole process, and what it says of itself."""
-    began = time.perf_counter()
+    began, used = time.perf_counter(), processor_seconds()
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, *command], check=True, stdout=subprocess.PIPE, text=True, env=environment
     )
     said = json.loads(done.stdout.splitlines()[-1])
-    return {**said, "seconds": time.perf_counter() - began}
+    seconds = {"seconds": time.perf_counter() - began, "cpu": processor_seconds() - used}
+    return {**said, **seconds}
+
+
+def processor_seconds() -> float:
+    """User and system time of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def speed(model: str, conversations: int, dialogues: int, pairs: int) -> None:
@@ -84,18 +92,24 @@ def speed(model: str, conversations: int, dialogues: int, pairs: int) -> None:
         }
         for name, path in inputs.items():
             modes = ("ids", "labels") if name == "chat" else ("samples",)
-            times: dict[str, list[dict[str, float]]] = {mode: [] for mode in ("tunesmith", *modes)}
+            times: dict[str, list[dict[str, float]]] = {
+                mode: [] for mode in ("tunesmith", "no cache", *modes)
+            }
             for _ in range(pairs):
                 times["tunesmith"].append(run(str(here / "ours.py"), name, str(path), model))
+                times["no cache"].append(run(str(here / "ours.py"), name, str(path), model, "--no-cache"))
                 for mode in modes:
                     times[mode].append(run(str(here / "peer.py"), mode, str(path), model))
-            ours = statistics.median(one["seconds"] for one in times["tunesmith"])
+            ours, ours_cpu = (
+                statistics.median(one[unit] for one in times["tunesmith"]) for unit in ("seconds", "cpu")
+            )
             for mode, all_ in times.items():
                 seconds = statistics.median(one["seconds"] for one in all_)
-                tokens = all_[0]["tokens"]
+                cpu, tokens = statistics.median(one["cpu"] for one in all_), all_[0]["tokens"]
                 print(
                     f"{name:6} {mode:10} {seconds:7.1f} s  {tokens / seconds:12,.0f} tokens/s  "
-                    f"{all_[0]['samples']:9,.0f} samples {tokens:13,.0f} tokens  ratio {seconds / ours:5.2f}",
+                    f"{all_[0]['samples']:9,.0f} samples {tokens:13,.0f} tokens  "
+                    f"ratio {seconds / ours:5.2f}  {cpu:7.1f} s of processor, ratio {cpu / ours_cpu:5.2f}",
                     flush=True,
                 )
 

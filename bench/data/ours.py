@@ -1,4 +1,4 @@
-"""Tunesmith's side of `bench.py`: FORMAT FILE MODEL. Prints its figures as JSON on the last line."""
+"""Tunesmith's side of `bench.py`: FORMAT FILE MODEL [--no-cache]. Prints its figures as JSON in the end."""
 
 import json
 import os
@@ -10,7 +10,11 @@ from pathlib import Path
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import prepare
+from tunesmith.tokens.bpe_cache import BpeCache
 from tunesmith.tokens.chat import ChatTokenizer
+
+if "--no-cache" in sys.argv:
+    BpeCache.of = lambda tokenizer: None  # in helpers, too, which import this module
 
 FORMATS = {"chat": {"chat": {}}, "users": {"userSimulation": {"expand": True}}}
 
@@ -39,7 +43,7 @@ def children() -> int:
 
 
 def main() -> None:
-    name, path, model = sys.argv[1:]
+    name, path, model = sys.argv[1:4]
     most, calls = [0], [0]
 
     def watch(dataset: str, records: int) -> None:
@@ -51,7 +55,7 @@ def main() -> None:
     dataset = {"uri": Path(path).as_uri(), **FORMATS[name]}
     spec = FineTuneSpec.model_validate(
         {
-            "model": {"uri": Path(model).as_uri()},
+            "model": {"uri": Path(model).absolute().as_uri()},
             "datasets": [dataset],
             "method": {"lora": {}},
             "output": {"uri": "file:///nowhere"},

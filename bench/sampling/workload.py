@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import SamplingSpec, VllmEngine
-from tunesmith.data.prompts.load import Prompt
+from tunesmith.data.prompts.store import Prompt
 from tunesmith.engines.files import ModelFiles
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
