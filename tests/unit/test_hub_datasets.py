@@ -251,7 +251,7 @@ def test_the_rules_hold_for_data_sets(world, monkeypatch):
     with pytest.raises(PermanentError, match="may not open the address hf://datasets/org/set"):
         world.found(fields=fields)
     allow(["hf://datasets/org/set"], "https://hub.example")
-    with pytest.raises(PermanentError, match="The endpoint http://127"):
+    with pytest.raises(PermanentError, match="the endpoint http://127"):
         world.found(fields=fields)
     allow(["hf://datasets/org/set"], world.url)
     assert world.read("hf://datasets/org/set@main", fields) == ["l0"]
