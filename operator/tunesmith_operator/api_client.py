@@ -124,7 +124,7 @@ class ApiClient:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._client = OfficialClient(configuration)
-        self._client.user_agent = FIELD_MANAGER
+        self._client.set_default_header("User-Agent", FIELD_MANAGER)  # type: ignore[no-untyped-call]
 
     @classmethod
     async def connect(cls) -> ApiClient:
