@@ -168,6 +168,9 @@ def test_prompts_to_sample_for(record, reference):
 
 def test_the_shape_has_a_name():
     assert shape_of({"prompt": "q", "completion": "a"}) == ("chat", "prompts and completions")
+    assert shape_of({"conversations": ["q", "a"]}) == ("chat", "lists of texts")
+    calls = {"query": "q", "answers": "[]", "tools": "[]"}
+    assert shape_of(calls) == ("chat", "questions and the calls that answer them")
 
 
 def test_lists_of_texts_and_of_inputs_and_outputs():

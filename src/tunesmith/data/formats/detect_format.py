@@ -13,6 +13,7 @@ from tunesmith.data.formats.chat import LISTS
 from tunesmith.data.formats.oasst import is_tree
 from tunesmith.data.formats.pairs import is_pair
 from tunesmith.data.formats.sampled import COUNT_FIELD
+from tunesmith.data.formats.tools import is_call_record
 
 
 class RecordShape(NamedTuple):
@@ -42,6 +43,8 @@ def shape_of(value: Mapping[str, Any]) -> RecordShape:
         return RecordShape("chat", _of_turns(value[listed]))
     if is_pair(value):
         return RecordShape("chat", "prompts and completions")
+    if is_call_record(value):
+        return RecordShape("chat", "questions and the calls that answer them")
     if "speaker" in value:
         return RecordShape("character", "lines of speakers")
     if "instruction" in value:
@@ -72,6 +75,8 @@ def _legal(value: Mapping[str, Any]) -> RecordShape:
 
 def _of_turns(turns: object) -> str:
     first = turns[0] if isinstance(turns, list) and turns else None
+    if isinstance(first, str):
+        return "lists of texts"
     if not isinstance(first, Mapping) or "role" in first:
         return "OpenAI messages"
     return "ShareGPT conversations" if "from" in first else "lists of pairs"
