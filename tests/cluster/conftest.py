@@ -9,13 +9,17 @@ import uuid
 from pathlib import Path
 
 import pytest
+from tests.cluster.backends import RUNTIME, PyTorchJobs, TrainJobs
 from tests.crds import wait_until_established
 from world import World
 
 from tunesmith.plan.build import PlanSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTORCHJOB_CRD = ROOT.parent / "shared" / "data" / "crds" / "kubeflow.org_pytorchjobs.yaml"
+CRDS = ROOT.parent / "shared" / "data" / "crds"
+PYTORCHJOB_CRD = CRDS / "kubeflow.org_pytorchjobs.yaml"
+TRAINER_KINDS = ("trainjobs", "trainingruntimes", "clustertrainingruntimes")
+BACKENDS = {"pytorchjob": PyTorchJobs, "trainjob": TrainJobs}
 KUBECTL = shutil.which("kubectl") or str(Path(sys.executable).parent / "kubectl")
 
 
@@ -79,6 +83,28 @@ def pytorchjobs(cluster):
             pytest.skip("the cluster has no PyTorchJobs, and their CRD is not at hand")
         cluster("apply", "--server-side", "-f", str(PYTORCHJOB_CRD))
         wait_until_established(cluster, ["-f", str(PYTORCHJOB_CRD)])
+
+
+@pytest.fixture(scope="session")
+def trainjobs(cluster):
+    """The CRDs of Trainer, and the runtime that the chart would create."""
+    for kind in TRAINER_KINDS:
+        if cluster("get", "crd", f"{kind}.trainer.kubeflow.org", check=False).returncode:
+            path = CRDS / f"trainer.kubeflow.org_{kind}.yaml"
+            if not path.is_file():
+                pytest.skip("the cluster has no TrainJobs, and their CRDs are not at hand")
+            cluster("apply", "--server-side", "-f", str(path))
+            wait_until_established(cluster, ["-f", str(path)])
+    if cluster("get", "clustertrainingruntime", "tunesmith", check=False).returncode:
+        cluster("apply", "-f", "-", stdin=json.dumps(RUNTIME))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    """How the objects of attempts look; the operator is told to make such."""
+    request.getfixturevalue(f"{request.param}s")
+    monkeypatch.setenv("TUNESMITH_BACKEND", request.param)
+    return BACKENDS[request.param]()
 
 
 @pytest.fixture

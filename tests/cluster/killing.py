@@ -117,9 +117,9 @@ def left(world):
     return {"statuses": statuses, "children": world.children(), "config_maps": world.config_maps()}
 
 
-def outcome(namespace, folder, scenario, at=0, forward=False):
+def outcome(namespace, folder, scenario, at=0, forward=False, backend=None):
     """What is left after a scenario, and the write at which the operator was killed ("" if it never came)."""
-    world = World(namespace)
+    world = World(namespace, backend)
     with Supervised(namespace, folder, at, forward) as supervised:
         SCENARIOS[scenario](world)
         time.sleep(1)
@@ -136,9 +136,9 @@ EXPECTED = {
 }
 
 
-def check(namespace, folder, scenario, at, forward):
+def check(namespace, folder, scenario, at, forward, backend=None):
     """Same statuses, no child twice, none left over."""
-    found, fired = outcome(namespace, folder, scenario, at, forward)
+    found, fired = outcome(namespace, folder, scenario, at, forward, backend)
     statuses = {n: (s["phase"], s["attempts"], s["launches"]) for n, s in found["statuses"].items()}
     assert statuses == EXPECTED[scenario], fired
     wanted = (

@@ -17,5 +17,5 @@ SAMPLE = [
 
 
 @pytest.mark.parametrize(("scenario", "at", "forward"), SAMPLE)
-def test_killed_at_a_write(namespace, pytorchjobs, tmp_path, scenario, at, forward):
-    assert check(namespace, tmp_path, scenario, at, forward)
+def test_killed_at_a_write(namespace, backend, tmp_path, scenario, at, forward):
+    assert check(namespace, tmp_path, scenario, at, forward, backend)

@@ -28,7 +28,7 @@ FAULTS = {
     "no answer": Hang(answer=False),
     "no events": Hang(answer=True),
 }
-WATCHES = ["finetunejobs", "pytorchjobs"]
+WATCHES = ["jobs", "their objects"]
 
 
 def health(port):
@@ -56,11 +56,12 @@ class Faulty:
         return self.fault
 
 
-@pytest.mark.parametrize("plural", WATCHES)
+@pytest.mark.parametrize("watched", WATCHES)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_watch_that_fails(namespace, pytorchjobs, tmp_path, fault, plural):
+def test_a_watch_that_fails(namespace, backend, tmp_path, fault, watched):
     """For four seconds; then either the process has ended, or it sees what was made since."""
-    world, port = World(namespace), free_port()
+    world, port = World(namespace, backend), free_port()
+    plural = "finetunejobs" if watched == "jobs" else backend.plural
     faulty = Faulty(plural, fault)
     with ApiProxy(faulty) as proxy:
         operator = OperatorProcess(

@@ -1,10 +1,10 @@
 """The operator killed before and after every one of its writes, in every scenario."""
 
 import pytest
-from tests.cluster.conftest import cluster, namespace, pytorchjobs
+from tests.cluster.conftest import backend, cluster, namespace, pytorchjobs, trainjobs
 from tests.cluster.killing import WRITES, check
 
-__all__ = ["cluster", "namespace", "pytorchjobs"]
+__all__ = ["backend", "cluster", "namespace", "pytorchjobs", "trainjobs"]
 pytestmark = [pytest.mark.soak, pytest.mark.cluster]
 
 
@@ -15,5 +15,5 @@ PLACES = [(name, at + 1) for name, writes in WRITES.items() for at in range(writ
 @pytest.mark.parametrize(
     ("scenario", "at"), [(name, at + 1) for name, n in WRITES.items() for at in range(n)]
 )
-def test_killed_at_every_write(namespace, pytorchjobs, tmp_path, scenario, at, forward):
-    print(scenario, at, forward, check(namespace, tmp_path, scenario, at, forward))
+def test_killed_at_every_write(namespace, backend, tmp_path, scenario, at, forward):
+    print(scenario, at, forward, check(namespace, tmp_path, scenario, at, forward, backend))

@@ -1,4 +1,4 @@
-"""What the liveness check takes from kopf's inside: the names of its tasks. Seen with kopf 1.45.2."""
+"""What the operator takes from kopf's inside: names of tasks, a look at new CRDs. Seen with kopf 1.45.2."""
 
 import asyncio
 from importlib.metadata import version
@@ -9,16 +9,18 @@ pytest.importorskip("kopf")
 
 import kopf
 from kopf._cogs.aiokits.aiotoggles import ToggleSet
-from kopf._cogs.structs.references import Resource
+from kopf._cogs.structs.references import Insights, Resource
 from kopf._core.reactor.orchestration import Ensemble, spawn_missing_watchers
 
 from tunesmith import names
+from tunesmith.names import Backend
+from tunesmith_operator import handlers
 from tunesmith_operator.liveness import watchers_missing
+from tunesmith_operator.served import Watched
 
 SEEN_WITH = "1.45.2"
 WATCHED = [
     *(Resource(names.GROUP, names.VERSION, plural, namespaced=True) for plural in names.PLURALS.values()),
-    Resource("kubeflow.org", "v1", "pytorchjobs", namespaced=True),
     Resource("", "v1", "pods", namespaced=True),
     Resource("", "v1", "configmaps", namespaced=True),
 ]
@@ -53,3 +55,27 @@ def test_watchers_are_named_as_when_last_seen(namespaces):
     )
     assert watchers_missing(found, wanted) == [], message
     assert watchers_missing(found[1:], wanted) != [], message
+
+
+async def look_at(served, monkeypatch):
+    """What of attempts' objects is watched before and after kopf looks again at what is served."""
+
+    async def scan(*, groups, **_):
+        return {one for one in served if one.group in groups}
+
+    monkeypatch.setattr("kopf._cogs.clients.scanning.scan_resources", scan)
+    watched = Watched(kopf.OperatorSettings(), Insights())
+    before = watched.backends()
+    await watched.look_again(Backend)
+    return before, watched.backends(), watched.plurals()
+
+
+def test_kopf_watches_what_is_served_since_its_start(monkeypatch):
+    assert handlers.child_seen is not None  # its registry knows which kinds are ours
+    verbs = frozenset({"list", "watch", "patch"})
+    trainjobs = Resource(
+        "trainer.kubeflow.org", "v1alpha1", "trainjobs", kind="TrainJob", verbs=verbs, namespaced=True, preferred=True
+    )
+    found = asyncio.run(look_at({trainjobs}, monkeypatch))
+    assert found == (frozenset(), {Backend.TRAIN_JOB}, ["trainjobs"])
+    assert asyncio.run(look_at(set(), monkeypatch))[1:] == (frozenset(), [])
