@@ -73,9 +73,8 @@ async def look_at(served, monkeypatch):
 def test_kopf_watches_what_is_served_since_its_start(monkeypatch):
     assert handlers.child_seen is not None  # its registry knows which kinds are ours
     verbs = frozenset({"list", "watch", "patch"})
-    trainjobs = Resource(
-        "trainer.kubeflow.org", "v1alpha1", "trainjobs", kind="TrainJob", verbs=verbs, namespaced=True, preferred=True
-    )
+    what = {"kind": "TrainJob", "verbs": verbs, "namespaced": True, "preferred": True}
+    trainjobs = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", **what)
     found = asyncio.run(look_at({trainjobs}, monkeypatch))
     assert found == (frozenset(), {Backend.TRAIN_JOB}, ["trainjobs"])
     assert asyncio.run(look_at(set(), monkeypatch))[1:] == (frozenset(), [])
