@@ -485,7 +485,7 @@ def test_fields_of_other_names(call):
     columns = ["--set", "columns.instruction=question", "--set", "columns.output=reply.text"]
     ended = call("check", "x.jsonl", *columns)
     assert ended.code == 0, ended.err
-    assert "Read as instruction, a guess" in ended.out
+    assert "Read as instruction (detected)" in ended.out
     assert "reply.model (1)" in ended.out
     ended = call("convert", "x.jsonl", "y.jsonl", "--to", "openai", *columns)
     assert ended.code == 0, ended.err
