@@ -13,8 +13,8 @@ from tunesmith.data.cache import cache_key
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prompts.load import prepare_prompts
 from tunesmith.errors import DataError
-from tunesmith.tokens.chat import TokenizerSource
 from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.source import TokenizerSource
 
 
 @pytest.fixture(scope="module", autouse=True)

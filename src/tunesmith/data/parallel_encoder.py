@@ -23,9 +23,10 @@ from tunesmith.data.lengths import too_long
 from tunesmith.data.read import Item, ReadResult
 from tunesmith.data.record import BadRecord, Skipped
 from tunesmith.errors import LabelError
-from tunesmith.tokens.chat import ChatTokenizer, RecordError, TokenizerSource
+from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.checks import Checker, SampleError
 from tunesmith.tokens.conversation import Conversation, Document, Encoded, Message
+from tunesmith.tokens.source import TokenizerSource
 
 # Input above this size is worth the second or two that other processes need to start.
 WORTH_HELP = 8_000_000

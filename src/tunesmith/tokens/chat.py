@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.kept import KeptTexts
 from tunesmith.tokens.plain import chunks, completion
 from tunesmith.tokens.renderer import Renderer
+from tunesmith.tokens.source import TokenizerSource
 from tunesmith.tokens.template import TemplateShape, learn_shape
 from tunesmith.tokens.thoughts import THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
 from tunesmith.tokens.tools import marked_tools, refuse_hidden, template_values
@@ -43,15 +43,6 @@ _PROMPT_END = 32
 _OTHERS = 64
 """Sets of tools and arguments whose tokenizers are kept."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerSource:
-    """From where the same tokenizer can be loaded again, in another process."""
-
-    folder: Path
-    trusted: bool
-    today: date
 
 
 class ChatTokenizer:
