@@ -354,7 +354,7 @@ def test_rows_of_an_output_that_is_gone_are_not_taken_over(opened, store, tmp_pa
     store.delete([entry.key for entry in store.list()])
     assert "a" not in opened()
     assert files(tmp_path) == []
-    assert "no longer there" in caplog.text
+    assert "no longer exists" in caplog.text
 
 
 def test_a_damaged_part_is_named(opened, store):

@@ -25,16 +25,9 @@ from tunesmith.tokens.renderer import Renderer
 from tunesmith.tokens.source import TokenizerSource
 from tunesmith.tokens.template import TemplateShape, learn_shape
 from tunesmith.tokens.thoughts import THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
-from tunesmith.tokens.tools import marked_tools, refuse_hidden, template_values
+from tunesmith.tokens.tools import refuse_hidden_tools, template_values
 from tunesmith.tokens.truncation import LengthLimits, Truncator
-from tunesmith.tokens.turns import (
-    append_sample,
-    encode_turns,
-    lone_sample,
-    reply_labels,
-    thought_tokens,
-    trained_turns,
-)
+from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample, reply_labels, trained_turns
 from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
@@ -55,7 +48,7 @@ class ChatTokenizer:
         self.today = today or date.today()
         self._render = Renderer(tokenizer, self.today)
         self._encoder = Encoder(tokenizer)
-        self._tools: list[Any] = []
+        self._values: dict[str, Any] = {}
         self._others: dict[tuple[str, str], ChatTokenizer] = {}
 
     @classmethod
@@ -186,7 +179,7 @@ class ChatTokenizer:
         for message in messages[: trained[-1] + 1]:
             for said in message.texts:
                 refuse_control(said, f"a message of role {message.role}", self._chat_control)
-        self._refuse_hidden_tools(messages[: trained[-1]])
+        refuse_hidden_tools(self._render, self._values, messages[: trained[-1]])
         texts = self._kept.texts(messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
         cutter = Truncator(self._kept, self._encoder, messages, conversation.system, limits)
@@ -195,10 +188,8 @@ class ChatTokenizer:
             fits = len(full.prompt) + len(full.reply) <= limits.max_length
             pair = full if fits else cutter.fit(at, full)
             refuse_forged(pair.reply, self._turn_ids)
-            thoughts = (
-                0 if conversation.learn_thoughts else thought_tokens(self._encoder, messages[at], text, full)
-            )
-            labels = reply_labels(len(pair.reply), messages[at].weight, thoughts)
+            kept, learn = len(pair.reply), conversation.learn_thoughts
+            labels = reply_labels(self._encoder, messages[at], text, full, kept, learn=learn)
             cut = len(full.prompt) - len(pair.prompt)
             if conversation.merge:
                 append_sample(samples, pair, labels, cut)
@@ -224,15 +215,9 @@ class ChatTokenizer:
             other._encoder = self._encoder
             if "shape" in self.__dict__:
                 other.__dict__["shape"] = self.shape
-            other._render, other._tools = self._render.given(values), values.get("tools", [])
+            other._render, other._values = self._render.given(values), values
             self._others[key] = other
         return self._others[key]
-
-    def _refuse_hidden_tools(self, context: Sequence[Message]) -> None:
-        if self._tools:
-            tools, marks = marked_tools(self._tools)
-            prompt = self._render.given({"tools": tools})(context, prompt=True)
-            refuse_hidden(prompt, marks, self._render.name)
 
     def ahead(
         self, contents: Iterable[Conversation | Document], train_on: str

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.tokens.conversation import Message
 from tunesmith.tokens.encode import RecordError
+from tunesmith.tokens.renderer import Renderer
 
 _FIRST = 0xF0000
 """Characters for private use, which no template writes itself."""
@@ -46,13 +48,18 @@ def marked_tools(tools: list[Any]) -> tuple[list[Any], dict[str, str]]:
     return [walk(tool) for tool in tools], marks
 
 
-def refuse_hidden(prompt: str, marks: Mapping[str, str], template: str) -> None:
-    """Raise RecordError if `prompt`, of marked tools, lacks one of the marks."""
+def refuse_hidden_tools(render: Renderer, values: Mapping[str, Any], context: Sequence[Message]) -> None:
+    """Raise RecordError if the prompt after `context` lacks one of the tools in `values`, or a part of it."""
+    if not values.get("tools"):
+        return
+    tools, marks = marked_tools(values["tools"])
+    prompt = render.given({**values, "tools": tools})(context, prompt=True)
     hidden = [text for sign, text in marks.items() if sign not in prompt]
     if not hidden:
         return
     named = f"{hidden[0][:60]!r}" + (f" and {len(hidden) - 1} more texts" if len(hidden) > 1 else "")
     every = "the tools of this record" if len(hidden) == len(marks) else f"{named} of this record's tools"
     raise RecordError(
-        f"{template} leaves out {every}, so the model would never see them. Use a template that renders tools"
+        f"{render.name} leaves out {every}, so the model would never see them. "
+        "Use a template that renders tools"
     )

@@ -102,14 +102,17 @@ def append_sample(samples: list[Sample], pair: PromptReply, labels: list[float],
     samples.append(Sample(pair.prompt + pair.reply, weights, cut_tokens))
 
 
-def reply_labels(tokens: int, weight: float, thoughts: int) -> list[float]:
-    """Return the weights of a reply's tokens; the first `thoughts` of them are context.
+def reply_labels(
+    encoder: Encoder, reply: Message, text: TurnText, full: PromptReply, kept: int, *, learn: bool
+) -> list[float]:
+    """Return the weights of a reply's first `kept` tokens; those of its thoughts are 0 unless `learn`.
 
-    Raises RecordError if none is left.
+    Raises RecordError if nothing but thoughts is kept.
     """
-    if thoughts >= tokens:
+    thoughts = 0 if learn else thought_tokens(encoder, reply, text, full)
+    if thoughts >= kept:
         raise RecordError("nothing but thoughts is left of a reply, and thoughts are context")
-    return [0.0] * thoughts + [weight] * (tokens - thoughts)
+    return [0.0] * thoughts + [reply.weight] * (kept - thoughts)
 
 
 def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: PromptReply) -> int:
