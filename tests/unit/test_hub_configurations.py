@@ -1,5 +1,7 @@
 """Which files of a data set are read: by its card, by the names of files, by what the manifest says."""
 
+from itertools import pairwise
+
 import pytest
 from tests.cases import each
 
@@ -113,6 +115,12 @@ CARDS = {
     "no YAML": ("configs: [", "its front matter is not YAML"),
     "no list": ("configs: main", "configs is not a list"),
     "files": ("configs: [{config_name: a, data_files: 7}]", "data_files of the configuration a is neither"),
+    "a name that is a bomb": (
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghijk"))
+        + "configs: [{config_name: *k, data_files: a.jsonl}]",
+        "has a name that is not text",
+    ),
     "a split twice": (
         "configs: [{config_name: a, data_files: [{split: x, path: a}, {split: x, path: b}]}]",
         "data_files of the configuration a is neither",

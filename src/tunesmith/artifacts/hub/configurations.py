@@ -108,7 +108,7 @@ def _front_matter(repository: Repository) -> Mapping[str, Any]:
 
 
 def _configuration(repository: Repository, given: Mapping[str, Any]) -> Configuration:
-    name, folder = str(given.get("config_name") or _DEFAULT), given.get("data_dir") or ""
+    name, folder = _name(repository, given.get("config_name", _DEFAULT)), given.get("data_dir") or ""
     if not isinstance(folder, str):
         raise _card_problem(repository, f"data_dir of the configuration {name} is not a text")
     others = [str(key) for key in given if key not in _KNOWN]
@@ -135,12 +135,19 @@ def _card_splits(repository: Repository, name: str, given: object) -> Splits | N
         case list() if given and all(isinstance(each, str) for each in given):
             return {TRAIN: given}
         case list() if given and all(isinstance(each, Mapping) for each in given):
-            splits = {str(each.get("split")): _texts(each.get("path")) for each in given}
+            splits = {_name(repository, each.get("split")): _texts(each.get("path")) for each in given}
             if all(splits.values()) and len(splits) == len(given):
                 return splits
     raise _card_problem(
         repository, f"data_files of the configuration {name} is neither paths nor a list of split and path"
     )
+
+
+def _name(repository: Repository, given: object) -> str:
+    """A name that a card gives; YAML may read it as a number. Nothing larger is ever written out."""
+    if isinstance(given, str | int | float):
+        return str(given)
+    raise _card_problem(repository, "a configuration or split has a name that is not text")
 
 
 def _texts(given: object) -> list[str]:
