@@ -60,4 +60,6 @@ def test_mended_when_loaded(tiny_model, tmp_path_factory, caplog, given, wanted,
     saved = json.loads((out / "generation_config.json").read_text())
     assert {name: value for name, value in saved.items() if name != "transformers_version"} == wanted
     logged = [r.getMessage() for r in caplog.records if "generation configuration" in r.getMessage()]
-    assert logged == ([f"Fixed the model's generation configuration: {said}."] if said else [])
+    assert logged == (
+        [f"Adjusted the loaded generation configuration (not the model's file): {said}."] if said else []
+    )

@@ -268,7 +268,7 @@ WRONG = {
     "option": (["--set", "expand=true"], "--set expand: the format chat has no such option."),
     "nested": (["--set", "a=1", "--set", "a.b=2"], "the format chat has no such option."),
     "value": (["--set", "trainOn=some"], "--set trainOn: Input should be 'lastAssistant' or 'allAssistant'."),
-    "name": (["--name", "Ann"], "--name is for the format character."),
+    "name": (["--name", "Ann"], "--name applies only to --format character."),
     "length": (["--max-length", "100"], "--max-length needs --model"),
     "model": (["--format", "seeds", "--model", "m"], "--model is only for formats for training"),
     "no-model": (["--model", "nowhere"], "nowhere: there is no such folder."),
@@ -366,7 +366,7 @@ def test_what_has_no_room_is_refused_by_place_and_nothing_is_written(call):
     write_jsonl(Path("x.jsonl"), [CHAT, tool, {**LINE}])
     ended = call("convert", "x.jsonl", "o.jsonl", "--to", "alpaca")
     assert ended.code == 2
-    assert any(line.startswith("x.jsonl, line 2: turn 3 (tool) is in the place") for line in ended.lines)
+    assert any(line.startswith("x.jsonl, line 2: turn 3 (tool) is where Alpaca has") for line in ended.lines)
     assert ended.lines[-1] == "Nothing was written: 2 bad records, 0 allowed by --max-bad-records."
     assert names() == ["x.jsonl"]
     ended = call("convert", "x.jsonl", "o.jsonl", "--to", "alpaca", "--max-bad-records", "2")

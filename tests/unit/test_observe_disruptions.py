@@ -26,7 +26,7 @@ def test_a_job_resumes_when_no_pod_of_its_is_left():
         waits = look(SUSPENDED, children=children, pods=[left])
         assert (waits.suspend, waits.create) == (None, None)
         name = left["metadata"]["name"]
-        assert waits.status["message"] == f"The job resumes when pod {name} has been deleted."
+        assert waits.status["message"] == f"The job resumes by itself when pod {name} has ended."
         assert waits.status["phase"] == "Suspended"
     resumed = look(waits.status, children=children)
     assert resumed.suspend == ("tune-ftj-1", False)

@@ -97,7 +97,9 @@ def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: ChatR
     if not parts.answer and not parts.unended and (reason := _block_reason(body)):
         return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
     if message.get("tool_calls") or message.get("function_call"):
-        return Unusable(Fault.INTERRUPTED, "The reply calls a tool, which is not supported.", usage)
+        return Unusable(
+            Fault.INTERRUPTED, "The server's reply calls a tool, and dialogues offer it none.", usage
+        )
     if finish is Finish.BROKEN:
         why = f"The server does not report the reply as complete (finish_reason {word})."
         return Unusable(Fault.INTERRUPTED, why, usage)

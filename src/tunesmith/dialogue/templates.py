@@ -111,7 +111,7 @@ def checked(role: Role, text: str) -> Template:
         )
     often = [name for name, times in places.items() if times > _OFTEN]
     if often:
-        raise DataError(f"{field}: the prompt has the place {{{often[0]}}} more than {_OFTEN} times.")
+        raise DataError(f"{field}: the prompt has the placeholder {{{often[0]}}} more than {_OFTEN} times.")
     return Template(text)
 
 

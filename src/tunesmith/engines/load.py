@@ -209,5 +209,5 @@ def load_model(
             f"The model in {folder} is incomplete: {len(missing)} weights are missing, such as {missing[0]}."
         )
     for change in mend_generation_config(model):
-        log.warning("Fixed the model's generation configuration: %s.", change)
+        log.warning("Adjusted the loaded generation configuration (not the model's file): %s.", change)
     return model

@@ -127,7 +127,7 @@ def _settings(name: str, asked: ReadOptions) -> InputSpec:
         if not block["name"]:
             raise UsageError("The format character needs the character's name: --name NAME.")
     elif asked.name:
-        raise UsageError("--name is for the format character.")
+        raise UsageError("--name applies only to --format character.")
     try:
         return _dataset(name, block, beside)
     except ValidationError as error:

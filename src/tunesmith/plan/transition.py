@@ -210,7 +210,9 @@ def _resume(observed: ObservedState, builder: StatusBuilder, child: AttemptObjec
     """
     left = next(map(name_of, of_attempt(observed.pods, child)), None)
     if left is not None:
-        builder.phase(_held(builder), Reason.STARTING, f"The job resumes when pod {left} has been deleted.")
+        builder.phase(
+            _held(builder), Reason.STARTING, f"The job resumes by itself when pod {left} has ended."
+        )
         return Decision(builder.status, again=_until_deadline(observed, builder))
     builder.phase(Phase.PENDING, Reason.STARTING, "The job resumes.")
     return Decision(builder.status, suspend=(child.name, False), again=_until_deadline(observed, builder))

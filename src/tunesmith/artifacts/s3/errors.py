@@ -205,8 +205,8 @@ def _explain_credentials(code: str, response: Any, what: str, target: S3Target) 
         )
     if code in _EXPIRED:
         return StoragePermanentError(
-            f"{what}: the session's credentials have expired ({code}). Renew them; they come from "
-            f"{credential_source()}, with AWS_SESSION_TOKEN."
+            f"{what}: the session's credentials have expired ({code}). Renew them: they were "
+            f"read from {credential_source()}, AWS_SESSION_TOKEN among them."
         )
     if code == "RequestTimeTooSkewed":
         return StoragePermanentError(

@@ -58,7 +58,10 @@ def _start(copy: IO[bytes]) -> int:
             raise FileProblem(_TRUNCATED)
         return _PADDED_MAGIC
     if not head.startswith(STREAM_MAGIC):
-        raise FileProblem("the first bytes are not those of an Arrow file; rename it to match its content")
+        raise FileProblem(
+            "the first bytes are not those of an Arrow file; rename it to match its content, or "
+            "write it again if it is damaged"
+        )
     if tail != _END_OF_STREAM:
         raise FileProblem(_TRUNCATED)
     return 0

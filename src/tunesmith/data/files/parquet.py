@@ -53,7 +53,10 @@ def _check_ends(copy: IO[bytes]) -> None:
     size = copy.tell()
     copy.seek(0)
     if copy.read(4) != MAGIC:
-        raise FileProblem("the first bytes are not those of a Parquet file; rename it to match its content")
+        raise FileProblem(
+            "the first bytes are not those of a Parquet file; rename it to match its content, or "
+            "write it again if it is damaged"
+        )
     copy.seek(max(size - 4, 0))
     if size < 12 or copy.read(4) != MAGIC:
         raise FileProblem("the Parquet data is truncated: the file ends early; upload the file again")

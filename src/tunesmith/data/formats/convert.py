@@ -107,8 +107,8 @@ def _alpaca(messages: Sequence[Message]) -> dict[str, Any]:
         wanted = "assistant" if (at - start) % 2 else "user"
         if message.role != wanted:
             raise RecordProblem(
-                f"{_turn(at, message)} is in the place of the {wanted}'s in Alpaca,"
-                " which has alternating questions and replies, and one system message before them"
+                f"{_turn(at, message)} is where Alpaca has a turn of the {wanted}: questions and replies take"
+                " turns, after one system message at most"
             )
     *history, asked, reply = messages[start:]  # `_check` found a reply, and it came second
     if reply.role != "assistant":
