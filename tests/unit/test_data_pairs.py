@@ -122,6 +122,7 @@ def test_a_text_after_its_prompt():
         document_from_text({"prompt": "a", "completion": ""})
 
 
+@pytest.mark.engine
 @each("family", ["chatml", "llama3", "mistral"])
 def test_a_plain_completion_has_the_ids_of_inference_and_its_labels_alone(family):
     tokenizer = load_family(family)

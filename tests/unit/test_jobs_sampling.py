@@ -232,7 +232,7 @@ def test_work_that_is_called_off_raises_why():
         if begun.is_set():
             raise StorageTemporaryError("Told to stop.")
 
-    with pytest.raises(StorageTemporaryError, match="Stopped"):
+    with pytest.raises(StorageTemporaryError, match="Told to stop"):
         retry_with_check("Work", away, check)
 
 
