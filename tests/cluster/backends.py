@@ -106,7 +106,7 @@ class TrainJobs:
         counts = {"active": 0, "ready": 0, "failed": 0, "succeeded": 0, "suspended": 0}
         name, reason = {
             "Succeeded": ("Complete", "AllJobsCompleted"),
-            "Failed": ("Failed", "FailedJobs"),
+            "Failed": ("Failed", "ReachedMaxRestarts"),
             "Running": (None, None),
             "Created": (None, None),
         }[kind]
