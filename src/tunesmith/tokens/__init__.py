@@ -1,1 +1,1 @@
-"""Chat templates, tokens, labels, cutting: one rendering for training, preview, chat and sampling."""
+"""Chat templates, tokens, labels, truncation: one rendering for training, preview, chat and sampling."""

@@ -1,8 +1,8 @@
-"""Chat templates rendered in a process of their own, within limits that no honest template comes near.
+"""Render chat templates in a separate process, within limits that no legitimate template comes near.
 
-Whoever made a model wrote its template, a program that may loop, multiply and nest without end; Jinja's
-sandbox bounds none of that. One process renders all templates of this one, and is restarted when it had to
-end. Does not depend on what messages mean, nor on what a rendering is for.
+A model's author wrote its template, a program that may loop, multiply and nest without end; Jinja's sandbox
+limits none of that. A single child process renders all templates, and is restarted after it had to be
+stopped. Does not depend on what messages mean, nor on what a rendering is for.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, BinaryIO, NamedTuple, Self
 from tunesmith.errors import TemporaryError
 from tunesmith.processes import Ended, Process
 
-# What one rendering may take, and how much more for each character of the conversation.
+# What one rendering may use, and how much more per character of the conversation.
 SECONDS, SECONDS_EACH = 10.0, 1 / 20_000
 MEMORY_BYTES, MEMORY_BYTES_EACH = 256 << 20, 64
 CHARACTERS, CHARACTERS_EACH = 4_000_000, 100
 LONGEST_SOURCE = 1_000_000
 _WORKER = "tunesmith.tokens.template_worker"
 _LONGEST_ANSWER = 1 << 40
-"""More than any text within the limits, whose conversation we have in memory too."""
+"""Longer than any text within the limits, since the conversation itself is in our memory too."""
 _WAITS = 60
-"""Times the processor time that may pass on a busy machine before a process counts as dead."""
+"""Wall-clock time, as a multiple of the CPU time limit, after which a process counts as dead."""
 _ATTEMPTS = 2
 _FAR = ", far more than a chat template needs"
 _keys = count()
@@ -38,11 +38,11 @@ Turns = Sequence[Mapping[str, Any]]
 
 
 class OverLimit(Exception):  # noqa: N818 - its text is the end of a sentence about the template
-    """A template takes more than any honest one."""
+    """A template uses more than any legitimate one."""
 
 
 class Limits(NamedTuple):
-    """What one rendering may take: seconds of processor time, bytes of memory, characters that come out."""
+    """Limits of one rendering: seconds of CPU time, bytes of memory, characters of output."""
 
     seconds: float
     memory: int
@@ -50,7 +50,7 @@ class Limits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What the process is asked: a task, the template's key, and the values of each rendering."""
+    """A request to the process: a task, the template's key, and the values of each rendering."""
 
     task: str
     template: int
@@ -58,21 +58,21 @@ class Request(NamedTuple):
     limits: Limits
 
     def plain(self) -> tuple[object, ...]:
-        """Return the same as a tuple, which is pickled in half the time."""
+        """Return the request as a tuple, which is pickled in half the time."""
         return self.task, self.template, self.values, tuple(self.limits)
 
     @classmethod
     def read(cls, messages: BinaryIO) -> Self:
-        """Return the next one. Raises EOFError after the last."""
+        """Return the next request. Raises EOFError after the last."""
         task, template, values, limits = pickle.load(messages)
         return cls(task, template, values, Limits(*limits))
 
 
 class BoundedTemplate:
-    """A chat template by its source. `values` are those that every rendering gets.
+    """A chat template, given its source. `values` are passed to every rendering.
 
-    What renders raises jinja2's TemplateError with the template's own message where it refuses, OverLimit,
-    and TemporaryError if no process can be started.
+    Methods that render raise jinja2's TemplateError with the template's own message if it raises one,
+    OverLimit if a limit is exceeded, and TemporaryError if no process can be started.
     """
 
     def __init__(self, source: str, values: Mapping[str, Any] | None = None) -> None:
@@ -85,21 +85,21 @@ class BoundedTemplate:
         return str(self._one("text", values)["text"])
 
     def prefixes(self, turns: Turns) -> tuple[str, list[int]]:
-        """As `template_prefixes.render_all`."""
+        """Return the text and the starts of `turns`, as `template_prefixes.render_all`."""
         answer = self._one("beginnings", {"messages": turns})
         return answer["text"], answer["starts"]
 
     @cached_property
     def endings(self) -> tuple[str, str] | None:
-        """As `template_prefixes.endings`."""
+        """The text after the last message with and without a prompt, as `template_prefixes.endings`."""
         found = self._one("endings", {})["endings"]
         return None if found is None else (found[0], found[1])
 
     def many(self, task: str, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return what `render` ("text") or `beginnings` would find for each, at the price of one.
+        """Return what `render` ("text") or `prefixes` ("beginnings") finds for each, in one request.
 
-        The process's own answers: those without a `text` are for the other methods to explain. Raises
-        OverLimit where all together take too much, which says nothing of any.
+        These are the process's raw answers; those without a `text` are explained by the other methods. Raises
+        OverLimit if all together exceed the limits, which does not show that any single one does.
         """
         limits = limits_for([_size(each.get("messages") or ()) for each in values])
         opening = {"source": self._source, "values": self._values}
@@ -119,9 +119,9 @@ class BoundedTemplate:
 
 
 def limits_for(sizes: Sequence[int]) -> Limits:
-    """Return what rendering conversations of these sizes (characters) may take together.
+    """Return the limits for rendering conversations of these sizes (in characters) together.
 
-    The longest text that each may become is that of the shortest one.
+    The maximum text length of each is that of the shortest one.
     """
     size = sum(sizes)
     return Limits(
@@ -136,17 +136,17 @@ def _size(turns: Turns) -> int:
 
 
 class _RenderProcess:
-    """The process that renders for all threads: started when first needed, and again after it had to end."""
+    """The process that renders for all threads: started when first needed, and again after it was stopped."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: Process | None = None
 
     def ask(self, request: Request, opening: Request) -> list[dict[str, Any]]:
-        """An answer for each of the values; `opening` is asked before where the template is not known yet.
+        """Return an answer for each of the values, sending `opening` first if the template is unknown.
 
-        Raises OverLimit if there is none, after two attempts if something else may have failed: what
-        earlier renderings left behind counts against the memory of the first.
+        Raises OverLimit if there is no answer, after two attempts if the cause may lie elsewhere: memory
+        that earlier renderings left behind counts against the first attempt.
         """
         with self._lock:
             for left in reversed(range(_ATTEMPTS)):
@@ -177,7 +177,7 @@ class _RenderProcess:
             if code == -signal.SIGPROF:
                 raise _too_long(limits) from None
             raise _Failed(f"ends the process that renders it (exit code {code})") from None
-        except BaseException:  # its answer would be taken for the next one's
+        except BaseException:  # its answer would be taken for that of the next request
             self.end()
             raise
         if "over" in answer:
@@ -196,13 +196,13 @@ class _RenderProcess:
         return self._process
 
     def end(self) -> int | None:
-        """End the process, and return its exit code."""
+        """Stop the process and return its exit code."""
         process, self._process = self._process, None
         return None if process is None else process.end()
 
 
 class _Failed(Exception):  # noqa: N818 - as OverLimit
-    """An attempt without an answer. `surely`: another would fare no better."""
+    """An attempt without an answer. `surely` means that another attempt would fail as well."""
 
     def __init__(self, text: str, *, surely: bool = False) -> None:
         super().__init__(text)
@@ -217,7 +217,7 @@ _process = _RenderProcess()
 
 
 def _begin_anew() -> None:
-    """A fork has its parent's socket, and must not speak into it."""
+    """Drop the process in a forked child, which must not write to its parent's socket."""
     global _process
     _process = _RenderProcess()
 
@@ -226,12 +226,12 @@ os.register_at_fork(after_in_child=_begin_anew)
 atexit.register(lambda: _process.end())
 
 
-# transformers keeps what it has compiled too.
+# transformers caches compiled templates too.
 _compile = lru_cache(16)(BoundedTemplate)
 
 
 def bound_transformers() -> None:
-    """Have transformers' `apply_chat_template` render here: this is the only place where it compiles any."""
+    """Make transformers' `apply_chat_template` render here, by replacing its only function that compiles."""
     from transformers.utils import chat_template_utils
 
     if chat_template_utils._compile_jinja_template is not _compile:

@@ -1,9 +1,9 @@
-"""Byte-level BPE by whole words, each word encoded once: the same ids as the tokenizer's own, sooner.
+"""A word-level cache for byte-level BPE, each word encoded once: the tokenizer's own ids, but faster.
 
 Text repeats its words, and a byte-level BPE encodes each by itself, so a dictionary of words does most of the
-work. Nothing is taken on trust: the tokenizer must be of a kind that is understood whole, it must agree on a
-set of awkward texts, and every character is tried before a text with it is believed to be split alike.
-Where there is a doubt, there is no answer, and the tokenizer is asked.
+work. Nothing is assumed: the tokenizer must be of a kind that is fully understood, it must agree on a set of
+awkward texts, and every character is tested before a text that contains it is trusted to be split alike.
+In case of doubt the cache returns None, and the tokenizer itself is used.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import regex
 
 WordSplitter = Callable[[str], list[str]]
 
-# A character, for which "?" stands, beside every kind of character.
+# A character, represented by "?", next to every kind of character.
 PROBE = "a?b A?? 1?2 .?. ? ??\n?\n\n?  ?'? '?e 'l? 'r? '?\t?a?1?"
 WORDS = 60_000
 PATIENCE = 20_000
 DIGITS = r"\p{N}|\P{N}+"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# The same for the parts between digits that stand alone: what is left of a digit is an end.
+# GPT2 for the parts between single digits: a digit ends the part to the left of it.
 GPT2_BY_DIGITS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 ASCII_CLASSES = {"L": "A-Za-z", "Lu": "A-Z", "Ll": "a-z", "Lt": "", "Lm": "", "Lo": "", "M": "", "N": "0-9"}
 AWKWARD = (
@@ -42,7 +42,7 @@ AWKWARD = (
 
 
 class BpeCache:
-    """The word dictionary of one tokenizer. Not for several threads."""
+    """The word dictionary of one tokenizer. Not thread-safe."""
 
     def __init__(self, backend: Any, split: WordSplitter) -> None:
         self._model, self._pre, self._split = backend.model, backend.pre_tokenizer, split
@@ -56,7 +56,7 @@ class BpeCache:
 
     @classmethod
     def of(cls, tokenizer: Any) -> BpeCache | None:
-        """For a transformers tokenizer; None if its way of splitting is not known whole."""
+        """Return the cache of a transformers tokenizer; None if how it splits text is not fully known."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not _is_plain_bpe(backend.model) or not _keeps_text(backend.normalizer):
             return None
@@ -68,7 +68,7 @@ class BpeCache:
         return words
 
     def ids(self, text: str) -> list[int] | None:
-        """Return the ids of a text without added tokens; None: ask the tokenizer."""
+        """Return the ids of a text without added tokens; None if the tokenizer itself must encode it."""
         if self._looked_up > PATIENCE and self._missed * 4 > self._looked_up:
             return None  # words that hardly repeat, as in texts without spaces
         if text.isascii() and not self._doubtful_ascii:
@@ -103,7 +103,7 @@ class BpeCache:
         return tuple(token.id for token in self._model.tokenize(_as_characters(word)))
 
     def _try(self, characters: set[str]) -> None:
-        """Whether both split around a character alike, whatever kinds of characters stand beside it."""
+        """Test whether both split alike around each character, next to every kind of character."""
         for c in characters:
             probe = PROBE.replace("?", c)
             mine = [_as_characters(word) for word in self._split(probe)]
@@ -133,12 +133,12 @@ def _state(part: Any) -> dict[str, Any]:
 
 
 def _keeps_text(normalizer: Any) -> bool:
-    """Return whether texts that are composed (NFC), as nearly all are, stay as they are."""
+    """Return whether composed texts (NFC), as nearly all are, are left unchanged."""
     return normalizer is None or _state(normalizer) == {"type": "NFC"}
 
 
 def _splitter(pre_tokenizer: Any) -> WordSplitter | None:
-    """What the pre-tokenizer does, before it writes bytes as characters; None if a part is not known."""
+    """Return how the pre-tokenizer splits, before it maps bytes to characters; None if a part is unknown."""
     if pre_tokenizer is None:
         return None
     state = _state(pre_tokenizer)
@@ -159,7 +159,7 @@ def _splitter(pre_tokenizer: Any) -> WordSplitter | None:
 
 
 def _ascii(patterns: list[str | None], whole: WordSplitter) -> WordSplitter | None:
-    """The same for ASCII text by Python's own patterns, which are twice as fast; None if they differ."""
+    """Return a splitter for ASCII text that uses Python's `re`, twice as fast; None if they differ."""
     try:
         quick = _composed(
             [re.compile(_in_ascii(pattern), re.ASCII).findall for pattern in patterns if pattern]
@@ -171,7 +171,7 @@ def _ascii(patterns: list[str | None], whole: WordSplitter) -> WordSplitter | No
 
 
 def _in_ascii(pattern: str) -> str:
-    r"""A pattern with \p{…} written out as far as ASCII goes. Raises KeyError for a class not known here."""
+    r"""Return a pattern with \p{…} written out for ASCII. Raises KeyError for an unknown class."""
     inside, parts = False, []
     for part in re.findall(r"\\[pP]\{\w+\}|\\.|[^\\]", pattern):
         if part[:2] in (r"\p", r"\P"):
@@ -193,7 +193,10 @@ def _refuse(part: str) -> str:
 
 
 def _composed(finders: list[WordSplitter]) -> WordSplitter:
-    """Each finder splits the pieces of the one before it; a split that loses text shows in the length."""
+    """Return a splitter in which each finder splits the pieces of the one before it.
+
+    A split that loses text shows in the length.
+    """
     first, *others = finders
     if not others:
         return first
@@ -208,7 +211,7 @@ def _composed(finders: list[WordSplitter]) -> WordSplitter:
 
 
 def _pattern(step: dict[str, Any]) -> str | None:
-    """A pattern that finds the step's pieces; "" for a step that splits nothing, None for an unknown one."""
+    """Return a pattern that finds the step's pieces; "" if the step splits nothing, None if it is unknown."""
     match step:
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": use}:
             return GPT2 if use else ""

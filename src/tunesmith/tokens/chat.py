@@ -1,8 +1,8 @@
 """A model's tokenizer and chat template: prompts as inference sends them, samples with exact labels.
 
-For each trained assistant turn the prompt is the template's own rendering with a generation prompt, the
-label region is what the rendering of the whole turn adds to it, up to and including the end-of-turn
-token. Does not depend on file formats, models and training; imports transformers only when loading.
+For each trained assistant turn the prompt is the template's own rendering with a generation prompt, and the
+labels are what the rendering of the whole turn adds to it, up to and including the end-of-turn token.
+Does not depend on file formats, models and training; imports transformers only when loading.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample, rep
 from tunesmith.tokens.whole import WholeCharacters
 
 __all__ = ["ChatTokenizer", "RecordError"]
-# Tokens that hold the tag that opens thoughts, and what is around it.
+# Number of tokens that contain the tag that opens thoughts, and what is around it.
 _PROMPT_END = 32
 _OTHERS = 64
-"""Sets of tools and arguments whose tokenizers are kept."""
+"""Maximum number of sets of tools and arguments whose tokenizers are cached."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
@@ -57,8 +57,8 @@ class ChatTokenizer:
     ) -> ChatTokenizer:
         """Load from local files only. Raises ModelError if there is no usable tokenizer in `folder`.
 
-        A missing chat template is an error only once something asks for it. `today` is what templates
-        that print the date print; a run that continues tomorrow must still see the same tokens.
+        A missing chat template is an error only when it is needed. `today` is the date that templates print,
+        if they print one; a run that resumes tomorrow must still see the same tokens.
         """
         from transformers import AutoTokenizer
 
@@ -79,12 +79,12 @@ class ChatTokenizer:
 
     @cached_property
     def vocab_size(self) -> int:
-        """Return the largest id the tokenizer can give, plus one."""
+        """The largest id the tokenizer can return, plus one."""
         return int(max(self.tokenizer.get_vocab().values())) + 1
 
     @cached_property
     def shape(self) -> TemplateShape:
-        """How the template ends replies and opens turns. Raises ModelError if labels cannot be known."""
+        """How the template ends replies and opens turns. Raises ModelError if labels cannot be determined."""
         return learn_shape(self._render, self._encoder)
 
     @cached_property
@@ -97,36 +97,36 @@ class ChatTokenizer:
 
     @property
     def eot_ids(self) -> frozenset[int]:
-        """Return the ids that end a reply in labels."""
+        """The ids that end a reply in labels."""
         return self.shape.eot_ids
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Return the ids at which generation stops.
+        """The ids at which generation stops.
 
-        EOS, the template's end of turn where one can be found, and those control tokens that the model's
-        generation configuration names.
+        EOS, the template's end-of-turn token if one can be found, and those control tokens that the model's
+        generation config names.
         """
         ids = set() if self._encoder.eos_id is None else {self._encoder.eos_id}
-        with suppress(ModelError):  # a template unfit for training may still do for generating
+        with suppress(ModelError):  # a template unfit for training may still be good enough for generation
             ids |= self.shape.eot_ids
         named = set() if self.source is None else named_ends(self.source.folder)
         return frozenset(ids | named & set(self._encoder.added.values()))
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """Return what inference sends for `messages`, up to where the model continues."""
+        """Return the prompt text that inference sends for `messages`, with the generation prompt."""
         return self._render(messages, prompt=True)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids of `prompt_text`. BOS is there only if the template writes it: never twice."""
+        """Return the ids of `prompt_text`. BOS is included only if the template writes it, so never twice."""
         return self._encoder.ids(self.prompt_text(messages))
 
     def whole_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """As `prompt_ids`. Raises RecordError if the template leaves out part of a message."""
+        """Return the ids as `prompt_ids` does. Raises RecordError if the template omits part of a message."""
         return self._encoder.ids(self._prompts.prompt(messages))
 
     def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
-        """Cut the thoughts from a reply to these ids, by the tags of the template (`thoughts.split`)."""
+        """Separate the thoughts from a reply to these ids, by the template's tags (see `thoughts.split`)."""
         tags = self._thought_tags
         return split(text, tags, begun=begun_by(self.decode(prompt[-_PROMPT_END:]), tags))
 
@@ -135,15 +135,15 @@ class ChatTokenizer:
         return tags_of(str(self.tokenizer.chat_template or ""))
 
     def asked(self, conversation: Conversation) -> tuple[Message, ...]:
-        """Return the messages to which the conversation's last one, a reply, is the reply, as in training."""
+        """Return the messages before the conversation's last one, a reply, as training renders them."""
         return self._opened(conversation)[:-1]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, special tokens shown, nothing tidied."""
+        """Return the text of `ids` with special tokens, without clean-up."""
         return self._encoder.decode(ids)
 
     def decode_whole(self, ids: Sequence[int]) -> str:
-        """The same without a character at the end of which bytes are missing: the text of a cut reply."""
+        """Return the text of `ids` without an incomplete last character, which a truncated reply may have."""
         return self._whole.text(ids, self._encoder.decode)
 
     @cached_property
@@ -159,13 +159,13 @@ class ChatTokenizer:
         truncate_reply: bool = False,
         truncate_prompt: bool = True,
     ) -> list[Sample]:
-        """Samples in which every trained reply is labelled exactly once; none is longer than `max_length`.
+        """Return samples in which every trained reply is labelled exactly once, none over `max_length`.
 
-        One sample where the turns' token sequences continue each other. Several where the template
-        rewrites history, where tokens run together across a turn's start, or where context had to be
-        cut: then each reply has as much of the context before it as fits; and one a reply where the
-        conversation says `merge=False`. What follows the last trained reply is left out. Without
-        `truncate_prompt` no context is cut, but for whole turns of a conversation that says `merge=False`.
+        There is one sample if the turns' token sequences continue each other. There are several if the
+        template rewrites history, if tokens merge across a turn's start, or if context had to be truncated:
+        then each reply has as much of the preceding context as fits. With `merge=False` in the conversation
+        there is one sample per reply. What follows the last trained reply is left out. Without
+        `truncate_prompt` no context is dropped, except whole turns of a conversation with `merge=False`.
         Raises RecordError for a record that cannot be used, ModelError for a template.
         """
         limits = LengthLimits(
@@ -198,7 +198,7 @@ class ChatTokenizer:
         return samples
 
     def _given(self, conversation: Conversation) -> ChatTokenizer:
-        """Return the tokenizer whose template has the tools and arguments of this conversation."""
+        """Return the tokenizer whose template has this conversation's tools and arguments."""
         if not (conversation.tools or conversation.arguments):
             return self
         refuse_control(conversation.tools, "a tool", self._chat_control)
@@ -222,7 +222,7 @@ class ChatTokenizer:
     def ahead(
         self, contents: Iterable[Conversation | Document], train_on: str
     ) -> AbstractContextManager[None]:
-        """Meanwhile the samples of these contents are made faster, and are the same."""
+        """Return a context in which the samples of these contents are made faster; they do not change."""
         found = []
         for content in contents:
             with suppress(RecordError):
@@ -233,7 +233,7 @@ class ChatTokenizer:
         return self._render.ahead(found)
 
     def _opened(self, conversation: Conversation) -> tuple[Message, ...]:
-        """Return the messages, with the conversation's opening where the template needs one."""
+        """Return the messages, with the conversation's opening if the template needs one."""
         messages = conversation.messages
         at = next((n for n, message in enumerate(messages) if message.role != "system"), 0)
         first = not conversation.opening or messages[at].role != "assistant"
@@ -243,7 +243,7 @@ class ChatTokenizer:
 
     @cached_property
     def _may_begin(self) -> bool:
-        """Return whether the template lets the assistant speak first, after a system message."""
+        """Whether the template lets the assistant speak first, after a system message."""
         with suppress(RecordError):
             self._kept.texts([Message("system", "x"), Message("assistant", "x")], [1])
             return True
@@ -259,7 +259,7 @@ class ChatTokenizer:
     ) -> Iterator[Sample]:
         """Return a text in chunks of at most `max_length`; each token, and EOS at the end, is a label once.
 
-        After a prompt it is one sample, cut as `samples` cuts.
+        A text after a prompt is one sample, truncated as in `samples`.
         """
         if not document.text.strip():
             raise RecordError("the text is empty")

@@ -1,6 +1,6 @@
-"""What must hold for every sample before the first step; cheap enough to look at all of them.
+"""Checks that every sample must pass before the first step, cheap enough to run on all of them.
 
-Does not depend on how samples are made: it would find a mistake in `chat.py`.
+Does not depend on how samples are made, so it would find a mistake in `chat.py`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Mask = npt.NDArray[np.bool_]
 
 
 class SampleError(LabelError):
-    """What is wrong with the first wrong sample of several; `index` says which."""
+    """The error of the first invalid sample of several; `index` is its position."""
 
     def __init__(self, index: int, message: str) -> None:
         super().__init__(message)
         self.index = index
 
     def __reduce__(self) -> tuple[type[SampleError], tuple[int, str]]:
-        """So that other processes can raise it."""
+        """Return what pickle needs, so that the error can be raised in another process."""
         return SampleError, (self.index, self.message)
 
 
 class Checker:
-    """Looks at many samples at once. `vocab_size` is the model's number of embeddings, if known."""
+    """A check of many samples at once. `vocab_size` is the model's number of embeddings, if known."""
 
     def __init__(self, tokenizer: ChatTokenizer, vocab_size: int | None = None) -> None:
         self._tokenizer = tokenizer
@@ -46,10 +46,10 @@ class Checker:
         *,
         truncate_reply: bool = False,
     ) -> None:
-        """Raise SampleError unless all samples, which stand end to end, can be trained on.
+        """Raise SampleError unless all samples, which are concatenated, can be trained on.
 
-        `kind` is "chat" or "text" (where a chunk need not hold an end). With `truncate_reply` the reply at a
-        sample's end may lack its end of turn.
+        `kind` is "chat" or "text" (whose chunks need not contain an end). With `truncate_reply` the reply at
+        a sample's end may lack its end-of-turn token.
         """
         ends = np.cumsum(lengths, dtype=np.int64)
         starts = ends - lengths
@@ -91,7 +91,7 @@ class Checker:
             )
 
     def _check_ends(self, ids: Ids, labels: Mask, ends: npt.NDArray[np.int64], truncated: bool) -> None:
-        """Every run of labels ends with the end of turn."""
+        """Check that every run of labels ends with the end-of-turn token."""
         last = labels.copy()
         last[:-1] &= ~labels[1:]
         last[ends - 1] = False if truncated else labels[ends - 1]

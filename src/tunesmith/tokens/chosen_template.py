@@ -1,4 +1,4 @@
-"""Chat templates that a job chooses: the ready ones, and values that a template always gets.
+"""Chat templates that a job chooses: the built-in ones, and values that a template always gets.
 
 Does not depend on where a template comes from, nor on tokenizers.
 """
@@ -15,23 +15,23 @@ from tunesmith.errors import ModelError
 
 READY = ("chatml", "llama3", "mistral")
 _ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": ""}
-"""What ends a turn, if the tokenizer has it as one token; else its EOS does."""
+"""The end-of-turn token, if the tokenizer has it as one token; EOS otherwise."""
 _FOLDER = Path(__file__).parent / "templates"
 _RESERVED = frozenset(["messages", "tools", "documents", "add_generation_prompt", "continue_final_message"])
 
 
 def ready_template(name: str, is_token: Callable[[str], bool]) -> str:
-    """Return the source of a ready template for a tokenizer, whose control tokens `is_token` knows."""
+    """Return the source of a built-in template for a tokenizer whose control tokens `is_token` recognises."""
     source = (_FOLDER / f"{name}.jinja").read_text("utf-8").rstrip("\n")
     end = _ENDS[name]
     return re.sub(r"\bEND\b", repr(end) if end and is_token(end) else "eos_token", source)
 
 
 def with_arguments(source: str, arguments: Mapping[str, Any]) -> str:
-    """Return a template that has these values unless a rendering gives others.
+    """Return a template that uses these values unless a rendering passes others.
 
-    So whoever loads the template renders alike: training, vLLM and plain transformers. Raises ModelError for
-    a name that the template does not use.
+    So the template renders alike wherever it is loaded: in training, vLLM and plain transformers. Raises
+    ModelError for a name that the template does not use.
     """
     for name in arguments:
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name in _RESERVED:
@@ -51,7 +51,7 @@ def with_arguments(source: str, arguments: Mapping[str, Any]) -> str:
 
 
 def literal(value: Any) -> str:
-    """Return a JSON value as Jinja writes it."""
+    """Return a JSON value as a Jinja literal."""
     match value:
         case None | bool():
             return str(value).lower()

@@ -1,4 +1,4 @@
-"""The values that flow from readers to the trainer: messages, conversations, samples of tokens."""
+"""The values passed from readers to the trainer: messages, conversations, samples of tokens."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool in an assistant's turn. `arguments` is a JSON object as text."""
+    """One tool call in an assistant's turn. `arguments` is a JSON object as text."""
 
     name: str
     arguments: str = "{}"
     id: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the call as OpenAI writes it, with its arguments as an object."""
+        """Return the call in OpenAI's format, with its arguments as an object."""
         function = {"name": self.name, "arguments": json.loads(self.arguments)}
         return {"type": "function", "function": function, **({"id": self.id} if self.id else {})}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `weight` counts for an assistant's turn only: 0 makes it context, 1 is usual.
+    """One turn. `weight` matters for an assistant's turn only: 0 makes it context, 1 is the default.
 
-    Thoughts are part of `content`, between `<think>` and `</think>`, whatever a template makes of them.
-    `calls` are an assistant's; `name` and `call_id` say of which call a tool's turn is the result.
+    Thoughts are part of `content`, between `<think>` and `</think>`, however a template renders them.
+    `calls` are an assistant's tool calls; `name` and `call_id` identify the call that a tool's turn answers.
     """
 
     role: str
@@ -43,16 +43,16 @@ class Message:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Return all that the turn says: its content, then the names and arguments of its calls."""
+        """All texts of the turn: its content, then the names and arguments of its calls."""
         return self.content, *(text for call in self.calls for text in (call.name, call.arguments))
 
     @property
     def shown(self) -> str:
-        """Return what people are shown of the turn: its content, then a line for each call."""
+        """The turn as displayed to people: its content, then one line per call."""
         return "\n".join([*filter(None, [self.content]), *(f"{c.name}({c.arguments})" for c in self.calls)])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the turn as OpenAI writes it."""
+        """Return the turn in OpenAI's format."""
         turn: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.calls:
             turn["tool_calls"] = [call.as_dict() for call in self.calls]
@@ -67,8 +67,8 @@ class Message:
 class Block:
     """A titled part of a system message.
 
-    `cut` 0 keeps it whole; else its lines may go, the oldest first, from the block with the lowest `cut`
-    first, until `keep` are left. A block without lines is not shown.
+    With `cut` 0 it is kept whole; otherwise its lines may be dropped, the oldest first and from the block
+    with the lowest `cut` first, until `keep` are left. A block without lines is not rendered.
     """
 
     title: str
@@ -77,14 +77,14 @@ class Block:
     keep: int = 0
 
     def text(self, dropped: int = 0) -> str:
-        """Title and lines without the first `dropped` ones; empty if no line is left."""
+        """Return title and lines without the first `dropped` ones; "" if no line is left."""
         lines = self.lines[dropped:]
         return "\n".join([self.title, *lines] if self.title else lines) if lines else ""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemText:
-    """A system message made of blocks, some of which may be shortened where room is short."""
+    """A system message made of blocks, some of which may be shortened to fit."""
 
     blocks: tuple[Block, ...]
 
@@ -101,7 +101,7 @@ class SystemText:
 
     @property
     def droppable(self) -> int:
-        """Return how many lines may go."""
+        """The number of lines that may be dropped."""
         return sum(max(0, len(block.lines) - block.keep) for block in self.blocks if block.cut)
 
 
@@ -109,11 +109,12 @@ class SystemText:
 class Conversation:
     """Turns in order. At least one assistant turn has a weight above zero.
 
-    `system` is what the first message was made of, where it may be shortened. With `merge` false every
-    trained reply is a sample of its own, though the turns' token sequences continue each other. `opening`
-    is said before an assistant's first turn where the model's template refuses to begin with one. `tools` is
-    a JSON list of the tools that the model is shown, `arguments` a JSON object of further values for the chat
-    template; "" for none. With `learn_thoughts` false the thoughts of a reply are context.
+    `system` is the source of the first message, if that may be shortened. With `merge` false every trained
+    reply is a separate sample, even if the turns' token sequences continue each other. `opening` is the user
+    turn inserted before an assistant's first turn if the model's template rejects conversations that start
+    with the assistant. `tools` is a JSON list of the tools that the model is offered, `arguments` a JSON
+    object of further values for the chat template; "" for none. With `learn_thoughts` false the thoughts of a
+    reply are context.
     """
 
     messages: tuple[Message, ...]
@@ -139,7 +140,7 @@ class Sample:
 
     `ids` are token ids, shape (n,). `weights`, shape (n,), is the weight of the loss of *predicting*
     `ids[t]` from what comes before; 0 means the token is context. `weights[0]` is always 0.
-    `cut_tokens` says how many tokens of context did not fit and were left out (0: nothing was cut).
+    `cut_tokens` is the number of tokens of context that did not fit and were left out (0: nothing was).
     """
 
     ids: list[int]
@@ -149,10 +150,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Samples end to end, as they go to the disk and from one process to another.
+    """Concatenated samples, as they are written to disk and passed between processes.
 
-    `ids` is int32 and `weights` float32, both (tokens,) in the machine's order. For each sample: its length,
-    its number of labels, the tokens of context that were cut, and a 64-bit hash of its ids.
+    `ids` is int32 and `weights` float32, both (tokens,) in native byte order. For each sample: its length,
+    its number of labels, the tokens of context that were left out, and a 64-bit hash of its ids.
     """
 
     ids: bytes
@@ -164,7 +165,7 @@ class Encoded:
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Self:
-        """Pack samples, one after the other."""
+        """Pack samples one after another."""
         ids, weights = bytearray(), bytearray()
         lengths, labels, cut, hashes = array("q"), array("q"), array("q"), array("q")
         for sample in samples:

@@ -1,6 +1,6 @@
 """Text to token ids and back, so that a prompt's ids are those that inference would have.
 
-Knows the tokenizer and its control tokens; does not depend on messages, turns and labels.
+Depends on the tokenizer and its control tokens, not on messages, turns and labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN_LINE, _LINE = re.compile(r"(?<=\S\n)(?=\S)"), re.compile(r"(?<=\n)(?=[^\r
 
 
 class RecordError(DataError):
-    """A record cannot become samples. The message is a plain reason; the caller adds file and line."""
+    """A record cannot become samples. The message is the reason alone; the caller adds file and line."""
 
 
 class PromptReply(NamedTuple):
@@ -31,7 +31,7 @@ class PromptReply(NamedTuple):
 
 
 class Encoder:
-    """A transformers tokenizer as this package uses it: no special tokens added, nothing cut, no padding."""
+    """A transformers tokenizer as used in this package: no special tokens added, no truncation or padding."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -42,7 +42,7 @@ class Encoder:
             zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         )
         for id_, token in tokenizer.added_tokens_decoder.items():
-            # Some tokenizers add runs of blanks as tokens; those are text, not control.
+            # Some tokenizers have runs of blanks as added tokens; those are text, not control tokens.
             if token.content.strip():
                 self.added[token.content] = id_
                 if token.special:
@@ -61,11 +61,11 @@ class Encoder:
         return [next(answers) if ids is None else ids for ids in found]
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return what the tokenizer itself says."""
+        """Return the ids from the tokenizer itself, without the cache."""
         if self.tokenizer.is_fast:
             backend = self.tokenizer.backend_tokenizer
             if backend.truncation is None and backend.padding is None:
-                # The same, without the offsets and masks nobody asks for here.
+                # The same, without the offsets and masks, which are not needed here.
                 return [each.ids for each in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         encoded = self.tokenizer(
             list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
@@ -74,7 +74,7 @@ class Encoder:
         return ids
 
     def _by_words(self, text: str) -> list[int] | None:
-        """Return the ids by the dictionary of words; None if the tokenizer must be asked."""
+        """Return the ids from the word cache; None if the tokenizer itself must encode the text."""
         if self._words is None:
             return None
         ids: list[int] = []
@@ -90,7 +90,7 @@ class Encoder:
 
     @cached_property
     def _words(self) -> BpeCache | None:
-        """None if added tokens take in text around them, or the tokenizer is not known whole."""
+        """The word cache; None if added tokens absorb adjacent text, or the tokenizer is not fully known."""
         added = self.tokenizer.added_tokens_decoder.values()
         normalises = self.tokenizer.backend_tokenizer.normalizer is not None
         if any(t.lstrip or t.rstrip or t.single_word or (t.normalized and normalises) for t in added):
@@ -110,10 +110,10 @@ class Encoder:
         return self.many([text])[0]
 
     def pieces(self, text: str) -> Iterator[list[int]]:
-        """Yield the ids of a text, those of a long one a piece at a time, so that few are in memory.
+        """Yield the ids of a text, those of a long one piece by piece, so that few are in memory.
 
-        A piece ends with a line break, between two lines without blanks around if there are such near: there
-        the ids are those of the whole text. Elsewhere they may differ, and decode to the same.
+        A piece ends with a line break, if possible one without blanks around it: there the ids are those of
+        the whole text. Elsewhere they may differ, but decode to the same text.
         """
         start = 0
         while len(text) - start > PIECE_CHARACTERS and self._cuts_at_lines:
@@ -131,12 +131,12 @@ class Encoder:
 
     @cached_property
     def _cuts_at_lines(self) -> bool:
-        """Return whether text before and after a line break is encoded as if by itself."""
+        """Whether text before and after a line break is encoded independently."""
         pairs = (("a b.\n", "c d"), ("你好。\n", "再见"), ("x\n", '"y"'), ("1\n", "2"))
         return all(self.ids(one + two) == self.ids(one) + self._after_line(two) for one, two in pairs)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, control tokens shown, nothing tidied."""
+        """Return the text of `ids` with control tokens, without clean-up."""
         text: str = self.tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -144,16 +144,16 @@ class Encoder:
 
     @cached_property
     def joins(self) -> bool:
-        """Return whether pieces encoded one by one decode to the joined text.
+        """Whether pieces encoded one by one decode to the joined text.
 
-        True for byte-level BPE; False where each piece gets a blank of its own in front (sentencepiece).
+        True for byte-level BPE; False if a blank is put in front of each piece (sentencepiece).
         """
         pieces = ("a", " a", "\n", "你", "1")
         before, *after = self.many(["x", *pieces])
         return all(self.decode(before + ids) == "x" + piece for ids, piece in zip(after, pieces, strict=True))
 
     def frame(self, text: str) -> list[int]:
-        """Return the ids of a text that stands before many replies, encoded once if it is short."""
+        """Return the ids of a text that precedes many replies, encoded once if it is short."""
         if text not in self._frames:
             if len(self._frames) >= FRAMES or len(text) > FRAME_CHARACTERS:
                 return self.ids(text)
@@ -161,10 +161,10 @@ class Encoder:
         return self._frames[text]
 
     def separates(self, token: str) -> bool:
-        """Return whether text before and after the added token `token` is always encoded by itself.
+        """Return whether text before and after the added token `token` is always encoded independently.
 
-        So it is where pieces join, the token is matched as it is written, takes no white space with it,
-        and no other added token can overlap it.
+        That is so if pieces join, the token is matched literally, absorbs no white space, and no other added
+        token can overlap it.
         """
         if token not in self._separates:
             self._separates[token] = self._separates_text(token)
@@ -181,12 +181,12 @@ class Encoder:
 
     @cached_property
     def starts_with_bos(self) -> bool:
-        """Return whether the tokenizer itself puts BOS before a plain text."""
+        """Whether the tokenizer itself puts BOS before a plain text."""
         ids: list[int] = self.tokenizer("x")["input_ids"]
         return self.bos_id is not None and bool(ids) and ids[0] == self.bos_id
 
     def pair(self, prompt: str, reply: str) -> PromptReply:
-        """Ids of a prompt exactly as inference has them, and ids of the reply that follows.
+        """Return the ids of a prompt exactly as in inference, and the ids of the reply that follows.
 
         Raises RecordError if the tokenizer has no ids that continue the prompt with the reply's text.
         """
@@ -196,7 +196,7 @@ class Encoder:
         rest = whole[len(prompt_ids) :]
         if whole[: len(prompt_ids)] == prompt_ids and self._reads_as(rest, reply):
             return PromptReply(prompt_ids, rest)
-        # After a control token most such tokenizers add no blank, so the reply stands as it is.
+        # After a control token most such tokenizers add no blank, so the reply's text is unchanged.
         guarded = self.ids(str(self.tokenizer.eos_token) + reply)[1:]
         if self._reads_as(guarded, reply):
             return PromptReply(prompt_ids, guarded)
@@ -206,14 +206,14 @@ class Encoder:
         )
 
     def _reads_as(self, ids: list[int], text: str) -> bool:
-        # A token before it keeps the decoder from taking away a leading blank. Tokenizers may
-        # normalise characters (NFC, NFKC), and inference reads them just so.
+        # A token before it keeps the decoder from stripping a leading blank. Tokenizers may
+        # normalise characters (NFC, NFKC), which happens in inference too.
         guard = [self.eos_id] if self.eos_id is not None else []
         read = self.decode(guard + ids)[len(self.decode(guard)) :]
         return read == text or unicodedata.normalize("NFKC", read) == unicodedata.normalize("NFKC", text)
 
     def cuts(self, text: str) -> list[int]:
-        """At k: the position (in characters) from which `text` is at most k tokens shorter.
+        """Return, at index k, the character position from which `text` is at most k tokens shorter.
 
         Tokens that are parts of one character share its position, so no cut splits a character.
         """
@@ -230,11 +230,11 @@ class Encoder:
 
 
 def overlap(left: str, right: str) -> bool:
-    """Return whether some end of `left` is a beginning of `right`."""
+    """Return whether some suffix of `left` is a prefix of `right`."""
     return any(right.startswith(left[-size:]) for size in range(1, min(len(left), len(right)) + 1))
 
 
 def pattern_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    """A pattern that finds any of `tokens`, the longest first; it never matches if there are none."""
+    """Return a pattern that finds any of `tokens`, the longest first; it never matches if there are none."""
     ordered = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")

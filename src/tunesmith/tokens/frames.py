@@ -1,7 +1,8 @@
 """What a chat template writes between two plain messages, learned from marked renderings of others.
 
-Most templates frame a message by its role, the role before it and whether a question follows. A rendering of
-such frames and the record's texts, and nothing else, holds them all, whatever orders of roles came before.
+Most templates frame a message by its role, the role before it and whether a question follows. A rendering
+that consists of such frames and the record's texts, and nothing else, contains all of them, whatever the
+order of roles.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from tunesmith.tokens.turn_text import TurnText
 
 
 class Frames:
-    """Frames by what stands around them; the newest of each."""
+    """Frames by the roles around them; the newest of each."""
 
     def __init__(self) -> None:
         self._before: dict[tuple[str, str], str] = {}
         self._reply: dict[str, tuple[str, str, str]] = {}
 
     def learn(self, marks: Marks, at: int, text: TurnText) -> None:
-        """Take the frames of a rendering of bare marks, if each message is there once, in order."""
+        """Learn the frames from a rendering of bare marks, if it contains each message once, in order."""
         prompt, before = marks.split(text.prompt)
         reply, own = marks.split(text.reply)
         if before != list(range(at)) or own != [at] or not _plain(marks.messages):
@@ -33,7 +34,7 @@ class Frames:
         self._reply[places[-1]] = (prompt[-1], reply[0], reply[1])
 
     def hold(self, messages: Sequence[Message], turns: Sequence[int], texts: Sequence[TurnText]) -> bool:
-        """Whether all `texts` are frames and the whole of `messages`, up to white space at their ends."""
+        """Return whether all `texts` are frames and complete `messages`, up to white space at their ends."""
         if not _plain(messages):
             return False
         whole = [message.content for message in messages]
@@ -59,7 +60,7 @@ class Frames:
 
 
 def _places(messages: Sequence[Message], at: int) -> list[str]:
-    """The start, and the roles of what stands before the reply `at`; those after the last question apart."""
+    """Return "", then the roles of the messages before the reply `at`, marked after the last question."""
     roles = [message.role for message in messages[:at]]
     asked = max((number for number, role in enumerate(roles) if role == "user"), default=-1)
     return ["", *roles[: asked + 1], *(f"{role} after all" for role in roles[asked + 1 :])]

@@ -1,8 +1,8 @@
-"""In which form a chat template takes what is more than text: thoughts and calls of tools.
+"""The form in which a chat template takes what is more than text: thoughts and tool calls.
 
-Families differ: thoughts are part of the content or a field of its own under one of three names, a call's
-arguments an object or JSON text. A made-up conversation shows which form a template renders. Does not depend
-on any template by name.
+Model families differ: thoughts are part of the content or a separate field under one of three names, a call's
+arguments are an object or JSON text. A made-up conversation shows which form a template renders. Does not
+depend on any template by name.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tunesmith.tokens.thoughts import thought_of, with_thought
 
 Turn = dict[str, Any]
 Render = Callable[[list[Turn]], str | None]
-"""A rendering without a generation prompt; None if the template refuses the turns."""
+"""Returns a rendering without a generation prompt; None if the template rejects the turns."""
 
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
-# Words no template writes itself.
+# Words that no template writes itself.
 _THOUGHT, _ANSWER, _NAME, _VALUE = (f"qtunesmith{part}q" for part in ("muse", "reply", "tool", "value"))
 _CALL = ToolCall(_NAME, json.dumps({"key": _VALUE}))
 _ASKED: Turn = {"role": "user", "content": "?"}
 _ID = "{:09d}"
-"""Calls without an id get one that all families accept: some ask for nine letters or digits."""
+"""Calls without an id get one that all families accept: some require nine letters or digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """How turns are handed to one template. `thought_field` is "" where thoughts stay in the content.
+    """How turns are passed to one template. `thought_field` is "" if thoughts stay in the content.
 
-    `call_thought_field` is that of turns with calls: some templates show their thoughts only.
+    `call_thought_field` is the field in turns with calls: some templates render only the thoughts of those.
     """
 
     thought_field: str = ""
@@ -67,7 +67,7 @@ class Handover:
 
 
 def _result_of(message: Message, waiting: deque[tuple[str, str]]) -> Turn:
-    """Name the call that a tool's turn answers: the one it names itself, else the first without a result."""
+    """Return the fields that identify a tool turn's call: the one named, else the first without a result."""
     named = next((each for each in waiting if message.call_id and each[0] == message.call_id), None)
     found = named or (waiting[0] if waiting and not message.call_id else None)
     if found is not None:
@@ -78,7 +78,7 @@ def _result_of(message: Message, waiting: deque[tuple[str, str]]) -> Turn:
 
 
 def learn_handover(render: Render, source: str) -> Handover:
-    """Find the form from renderings; `source` is the template's own text, which names the fields it reads."""
+    """Find the form from renderings; `source` is the template's text, which names the fields it reads."""
     as_text = _takes_text(render)
     calls = Handover(arguments_as_text=as_text).turns([Message("assistant", "", calls=(_CALL,))])[0]
     plain = {"role": "assistant", "content": _ANSWER}
@@ -88,7 +88,7 @@ def learn_handover(render: Render, source: str) -> Handover:
 
 
 def _thought_field(render: Render, source: str, turn: Turn, shown: str) -> str:
-    """Return the field that has the template render a turn's thoughts beside what else is `shown`."""
+    """Return the field with which the template renders a turn's thoughts as well as `shown`; "" if none."""
     inline = render([_ASKED, {**turn, "content": with_thought(_THOUGHT, turn["content"])}])
     for field in _THOUGHT_FIELDS:
         if not re.search(rf"\b{field}\b", source):
@@ -100,7 +100,7 @@ def _thought_field(render: Render, source: str, turn: Turn, shown: str) -> str:
 
 
 def _takes_text(render: Render) -> bool:
-    """Return whether arguments are shown only if they are text."""
+    """Return whether arguments are rendered only if they are text."""
 
     def shows(handover: Handover) -> bool:
         text = render(handover.turns([Message("user", "?"), Message("assistant", "", calls=(_CALL,))]))

@@ -1,8 +1,8 @@
-"""Turns that hold all of their record: every message in the prompt, the whole reply in the labels.
+"""Turns that contain all of their record: every message in the prompt, the whole reply in the labels.
 
-A chat template may leave out a role, cut a text, move or merge messages, and says nothing of it. Where the
-texts are is learned once for each order of roles; then a record's rendering is compared with that. Does not
-depend on any template by name, nor on tokens.
+A chat template may silently leave out a role, shorten a text, move or merge messages. The positions of the
+texts are learned once per order of roles, and each record's rendering is compared with them. Does not depend
+on any template by name, nor on tokens.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tunesmith.tokens.template import TemplateShape
 from tunesmith.tokens.turn_text import TurnText, turn_texts
 
 _LAYOUTS = 2000
-"""Layouts kept at once; a data set has as many as there are orders of roles in it."""
+"""Maximum number of cached layouts; a data set has one per order of roles."""
 
 
 class KeptTexts:
-    """The texts of conversations' turns, by one chat template. Prompts alone need no `shape`."""
+    """The texts of conversations' turns, as one chat template renders them. Prompts alone need no `shape`."""
 
     def __init__(self, render: Renderer, shape: TemplateShape | None = None) -> None:
         self._render, self._shape = render, shape
@@ -31,20 +31,20 @@ class KeptTexts:
         self._frames = Frames()
 
     def texts(self, messages: Sequence[Message], turns: Sequence[int]) -> list[TurnText]:
-        """As `turn_texts`. Raises RecordError that quotes what the template leaves out."""
+        """Return the texts as `turn_texts` does. Raises RecordError quoting what the template leaves out."""
         messages = messages[: turns[-1] + 1]
         texts = self._rendered(messages, tuple(turns))
         self._check(messages, tuple(turns), texts)
         return texts
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Return what inference sends. Raises RecordError that quotes what the template leaves out."""
+        """Return the prompt that inference sends. Raises RecordError quoting what the template leaves out."""
         texts = self._rendered(messages, ())
         self._check(messages, (), texts)
         return texts[0].prompt
 
     def _check(self, messages: Sequence[Message], turns: tuple[int, ...], texts: list[TurnText]) -> None:
-        if any(message.calls for message in messages):  # their arguments are of no order
+        if any(message.calls for message in messages):  # their arguments have no fixed order
             self._examine(messages, turns, texts)
             return
         order, contents = order_of(messages)
@@ -60,7 +60,7 @@ class KeptTexts:
             self._examine(messages, turns, texts)
 
     def _learn(self, messages: Sequence[Message], turns: tuple[int, ...]) -> list[Layout] | None:
-        """Return where the texts of such messages are; None if some are left out."""
+        """Return the layouts of messages in this order of roles; None if some text is left out."""
         marks = Marks(messages, bare=True)
         try:
             texts = self._rendered(marks.messages, turns)
@@ -79,10 +79,13 @@ class KeptTexts:
         return [TurnText(self._render(messages, prompt=True), "")]
 
     def _examine(self, messages: Sequence[Message], turns: tuple[int, ...], texts: list[TurnText]) -> None:
-        """Mark the texts of the record, for templates that render some texts otherwise than others."""
+        """Raise RecordError unless a rendering with marks in the record's own texts contains all of them.
+
+        This is for templates whose layout depends on the texts.
+        """
         marks, ends = Marks(messages), _ends(messages, turns)
         rendered = zip(ends, texts, self._rendered(marks.messages, turns), strict=True)
-        for at, text, marked in reversed(list(rendered)):  # the last turn has seen the most messages
+        for at, text, marked in reversed(list(rendered)):  # the last turn has the most messages before it
             lost = marks.lost(marked, at)
             differs = without_white_space(marks.without(marked)) != without_white_space(
                 text.prompt + text.reply

@@ -1,7 +1,7 @@
-"""Messages whose texts are marked with a character of their own, and what of them a rendering holds.
+"""Messages whose texts are each marked with a unique character, and which of them a rendering contains.
 
-A mark is found again wherever a template moves its text. What stands around it must be the text, up to white
-space. Does not depend on any template by name, nor on tokens.
+A mark can be found wherever a template moves its text. What surrounds it must be the text, up to white space.
+Does not depend on any template by name, nor on tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tunesmith.tokens.missing_text import MissingText
 from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT, thought_of
 from tunesmith.tokens.turn_text import TurnText
 
-# Characters for private use: no template writes them, none trims them.
+# Private-use characters: no template writes or trims them.
 _PLANES = (0xF0000, 0x100000)
 _MARKS = [re.compile(f"([{chr(plane)}-{chr(plane + 0xFFF0)}])") for plane in _PLANES]
 _OPENED = (OPENS_THOUGHT, OPENS_THOUGHT + CLOSES_THOUGHT)
@@ -28,7 +28,7 @@ _TAG = re.compile(r"<[^<>\s]{1,40}>")
 class _MarkedText(NamedTuple):
     """A text of message `at` that is rendered as a whole.
 
-    `around` is what stands before and after its mark, without white space; a second pair where the text may
+    `around` is the text before and after its mark, without white space, with a second pair if the text may
     also be rendered as a JSON string.
     """
 
@@ -39,7 +39,7 @@ class _MarkedText(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A rendering with room for texts: every second of `frames` is empty, and `order` says whose it is."""
+    """A rendering with gaps for texts: every second of `frames` is empty, and `order` names the texts."""
 
     frames: list[str]
     order: list[int]
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
 
 
 class Marks:
-    """`messages` with a mark within each text, or with `bare` in its place."""
+    """`messages` with a mark inside each text, or in place of it with `bare`."""
 
     def __init__(self, messages: Sequence[Message], *, bare: bool = False) -> None:
         self._bare = bare
@@ -69,7 +69,7 @@ class Marks:
         ]
 
     def _marked_calls(self, at: int, message: Message) -> tuple[ToolCall, ...]:
-        """Calls with a mark in their name, in every key and in every text of their arguments."""
+        """Return the calls with a mark in their name, in every key and in every text of their arguments."""
         return tuple(
             replace(
                 call,
@@ -113,14 +113,14 @@ class Marks:
         return text[:cut] + mark + text[cut:]
 
     def layout(self, text: TurnText) -> Layout:
-        """Frames and order of a rendering of `messages`."""
+        """Return the frames and the order of texts of a rendering of `messages`."""
         pieces, order = self.split(text.prompt + text.reply)
         frames = [""] * (2 * len(order) + 1)
         frames[::2] = pieces
         return Layout(frames, order)
 
     def split(self, text: str) -> tuple[list[str], list[int]]:
-        """Return what `text` has around the marks, and the numbers of these."""
+        """Return the parts of `text` around the marks, and the numbers of the marks."""
         pieces = self._mark.split(text)
         return pieces[::2], [ord(mark) - self._plane for mark in pieces[1::2]]
 
@@ -129,9 +129,9 @@ class Marks:
         return self._mark.sub("", text.prompt + text.reply)
 
     def lost(self, text: TurnText, at: int) -> list[MissingText]:
-        """Return what a rendering of `messages` up to the reply `at` does not hold of them.
+        """Return the texts that a rendering of `messages` up to the reply `at` does not contain.
 
-        Thoughts of earlier turns are no loss: the template cuts them in inference too.
+        Thoughts of earlier turns do not count: the template removes them in inference too.
         """
         prompt, reply = without_white_space(text.prompt), without_white_space(text.reply)
         before, there = set(self._held(prompt)), set(self._held(reply))
@@ -147,7 +147,7 @@ class Marks:
         )
 
     def _held(self, text: str) -> Iterator[int]:
-        """Yield the numbers of the parts that stand whole in `text`, which has no white space."""
+        """Yield the numbers of the parts that `text`, which has no white space, contains as a whole."""
         pieces = self._mark.split(text)
         used = 0
         for place in range(1, len(pieces), 2):
@@ -162,7 +162,7 @@ class Marks:
                     break
 
     def _holds_tags(self, at: int, prompt: str, reply: str) -> bool:
-        """Return whether the tags of a reply's thought are there, or others in their place."""
+        """Return whether the rendering has the tags of a reply's thought, or others in their place."""
         content = without_white_space(self.messages[at].content)
         opened = next((tags for tags in _OPENED if prompt.endswith(tags)), "")
         if content in opened + reply:
@@ -180,7 +180,7 @@ class Marks:
 
 
 def order_of(messages: Sequence[Message]) -> tuple[tuple[str, ...], list[str]]:
-    """Return what the layout of `messages` depends on, and the texts that fill it.
+    """Return the order of roles, on which the layout of `messages` depends, and the texts that fill it.
 
     These are the texts that `Marks` marks, in the same order.
     """
@@ -198,7 +198,7 @@ def order_of(messages: Sequence[Message]) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _middle(text: str) -> int:
-    """Return where a mark may stand: in the middle, but in no tag, by which a template may go."""
+    """Return where to insert a mark: in the middle, but not inside a tag that a template may look for."""
     middle = (len(text) + 1) // 2
     inside = next((tag for tag in _TAG.finditer(text) if tag.start() < middle < tag.end()), None)
     return inside.end() if inside else middle

@@ -1,4 +1,4 @@
-"""What a chat template left out of a record, in words: the messages, and the part that is missing.
+"""Messages about what a chat template left out of a record: the turns, and the part that is missing.
 
 Does not depend on how losses are found.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN, _NAMED = 60, 3
 _CHANCE = 4
-"""Fewer characters than these may be found in a rendering that does not have them from the text."""
+"""Fewer characters than these may occur in a rendering by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class MissingText:
 def missing_text_reason(
     lost: Sequence[MissingText], messages: Sequence[Message], reply: int, rendered: TurnText, template: str
 ) -> str:
-    """Return why a record is bad whose turn at `reply` was rendered without what is `lost`."""
+    """Return why a record is bad if its turn at `reply` was rendered without the texts in `lost`."""
     if not lost:
         return (
             f"{template} renders messages by their content in a way that cannot be traced, so parts of the "
@@ -64,7 +64,7 @@ def missing_text_reason(
 
 
 def fewer(messages: Sequence[Message], prompt: str) -> list[MissingText]:
-    """Return the messages whose text `prompt` has less often than they have, up to white space."""
+    """Return the messages whose text occurs less often in `prompt` than in `messages`, up to white space."""
     there = "".join(prompt.split())
     texts = ["".join(message.content.split()) for message in messages]
     return [
@@ -81,7 +81,7 @@ def _quoted(text: str) -> str:
 
 
 def _missing(text: str, rendered: str) -> str:
-    """What of `text` is left without its longest beginning and end that `rendered` has, up to white space."""
+    """Return `text` without its longest prefix and suffix that `rendered` contains, up to white space."""
     there = "".join(rendered.split())
     end = _kept(text, there, -1)
     tail = "".join(text[len(text) - end :].split())
@@ -91,7 +91,7 @@ def _missing(text: str, rendered: str) -> str:
 
 
 def _kept(text: str, there: str, step: int) -> int:
-    """How many characters at the beginning (`step` 1) or end (-1) of `text` are `there`; few are chance."""
+    """Return how many characters at the start (`step` 1) or end (-1) of `text` are in `there`; 0 if few."""
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""Plain text to samples: all tokens are labels, long texts are cut into chunks with no loss of tokens."""
+"""Plain text to samples: all tokens are labels, long texts are split into chunks with no loss of tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tunesmith.tokens.truncation import LengthLimits
 
 
 def chunks(encoder: Encoder, text: str, max_length: int) -> Iterator[Sample]:
-    """Chunks of at most `max_length` ids in which each token of `text`, and EOS at its end, is a label once.
+    """Yield chunks of at most `max_length` ids; each token of `text`, and EOS at its end, is a label once.
 
-    The first token of a sequence is predicted from nothing and cannot be a label, so every chunk opens
-    with context of weight 0: BOS where the tokenizer uses one (else EOS, which separates documents), and in
-    later chunks also the last token of the chunk before. A long text is never in memory as ids.
+    The first token of a sequence is predicted from nothing and cannot be a label, so every chunk starts
+    with context of weight 0: BOS if the tokenizer uses one (in the first chunk EOS otherwise, which separates
+    documents), and in later chunks the last token of the chunk before. The ids of a long text are never all
+    in memory.
     """
     if encoder.eos_id is None:
         raise ModelError("The model's tokenizer has no EOS token, so it cannot learn where a text ends.")
@@ -46,9 +47,9 @@ def _sample(lead: list[int], labels: list[int]) -> Sample:
 
 
 def completion(encoder: Encoder, document: Document, limits: LengthLimits) -> Sample:
-    """Return a prompt, as inference has its ids, and the text after it with EOS, whose tokens are the labels.
+    """Return a sample of a prompt, with its ids as in inference, and the text after it with EOS, as labels.
 
-    A prompt that is too long loses its beginning, as far as the limits let it. Raises RecordError.
+    A prompt that is too long is truncated at its beginning, as far as the limits allow. Raises RecordError.
     """
     if encoder.eos_id is None:
         raise ModelError("The model's tokenizer has no EOS token, so the end of a text cannot be taught.")

@@ -1,7 +1,7 @@
-"""Messages to text by the model's own chat template, in a process of its own (`bounded`).
+"""Render messages to text by the model's own chat template, in a separate process (see `bounded`).
 
-transformers' `apply_chat_template` is the truth, and does much around the template: the compiled template is
-used by itself once it has agreed often enough. Does not depend on what a rendering is for.
+transformers' `apply_chat_template` is the reference, but does much besides rendering: the compiled template
+is used alone once both have agreed often enough. Does not depend on what a rendering is for.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.handover import Handover, Turn, learn_handover
 from tunesmith.tokens.template_prefixes import MESSAGES, PROMPT, RenderedPrefixes
 
-# After so many equal renderings the compiled template is used by itself.
+# Equal renderings after which the compiled template is used alone.
 AGREEMENTS, NEVER = 8, -1
 NOW_AND_THEN = 500
-# Characters of a conversation, times its turns, that are rendered ahead.
+# Maximum of a conversation's characters times its turns for rendering ahead.
 MOST_AHEAD = 1 << 20
-# A conversation with or without a generation prompt; None for all its beginnings.
+# A conversation with or without a generation prompt; None for all its prefixes.
 _Key = tuple[bool | None, tuple[Message, ...]]
 
 
 @dataclass(slots=True)
 class _Compiled:
-    """The template by itself, and how often it agreed with transformers: without further values, and with."""
+    """The compiled template, and how often it agreed with transformers: without further values, and with."""
 
     template: BoundedTemplate | None = None
     endings: tuple[str, str] | None = None
@@ -41,7 +41,7 @@ class _Compiled:
 
 
 class Renderer:
-    """Messages to the text the model sees. `today` is the date for templates that print it."""
+    """Renders messages to the text that the model sees. `today` is the date for templates that print it."""
 
     def __init__(self, tokenizer: Any, today: date) -> None:
         self._tokenizer, self._today = tokenizer, today
@@ -51,7 +51,7 @@ class Renderer:
 
     @property
     def name(self) -> str:
-        """Return what messages call the template: the file that has it, where that can be found."""
+        """The template's name in messages, with the file that contains it if that can be found."""
         folder = Path(self._tokenizer.name_or_path or "")
         for file in (folder / "chat_template.jinja", folder / "tokenizer_config.json"):
             if self._tokenizer.name_or_path and file.is_file():
@@ -59,10 +59,10 @@ class Renderer:
         return "the model's chat template"
 
     def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        """Render; with `prompt`, up to where the model is to continue (`add_generation_prompt`).
+        """Render `messages`; with `prompt`, add the generation prompt (`add_generation_prompt`).
 
-        Raises RecordError with the template's own message where it refuses, ModelError without a template and
-        for one that takes more than any honest one.
+        Raises RecordError with the template's own message if it rejects them, ModelError if there is no
+        template or if it exceeds the limits of any legitimate one.
         """
         if not self._tokenizer.chat_template:
             raise ModelError(
@@ -88,7 +88,7 @@ class Renderer:
 
     @cached_property
     def handover(self) -> Handover:
-        """In which form the template takes thoughts and calls."""
+        """The form in which the template takes thoughts and calls."""
         source = str(self._tokenizer.chat_template)
 
         def render(turns: list[Turn]) -> str | None:
@@ -113,7 +113,7 @@ class Renderer:
             raise RecordError(f"the model's chat template rejects this conversation: {error}") from error
 
     def _render(self, turns: list[Turn], prompt: bool) -> str:
-        """transformers' rendering, which does much around the template; after some, the template alone."""
+        """Render with transformers, and after enough agreements with the compiled template alone."""
         agreed, which = self._compiled.agreed, bool(self._given)
         if agreed[which] == AGREEMENTS:
             return self._alone(turns, prompt)
@@ -144,13 +144,13 @@ class Renderer:
 
     @property
     def _is_proved(self) -> bool:
-        """Return whether the template alone renders conversations without further values."""
+        """Whether the template alone renders conversations, which must have no further values."""
         return not self._given and self._compiled.agreed[False] == AGREEMENTS
 
     def prefixes(self, messages: Sequence[Message]) -> RenderedPrefixes | None:
-        """Return all beginnings of `messages` at once; None if the template may look ahead.
+        """Return all prefixes of `messages` in one rendering; None if the template may look ahead.
 
-        Raises RecordError with the template's own message where it refuses any of them, ModelError as above.
+        Raises RecordError with the template's own message if it rejects any of them, ModelError as above.
         """
         compiled = self._compiled
         if not self._is_proved or compiled.endings is None or compiled.template is None:
@@ -169,7 +169,7 @@ class Renderer:
 
     @contextmanager
     def ahead(self, conversations: Iterable[tuple[Sequence[Message], Sequence[int]]]) -> Iterator[None]:
-        """Meanwhile have the texts of these turns ready: one request for all, since each has its price."""
+        """Return a context in which the texts of these turns are ready, from one request for all of them."""
         wanted: dict[_Key, dict[str, Any]] = {}
         if self._is_proved:
             for messages, turns in conversations:
@@ -198,12 +198,12 @@ class Renderer:
         task = "text" if self._compiled.endings is None else "beginnings"
         try:
             answers = self._compiled.template.many(task, list(wanted.values()))
-        except OverLimit:  # one by one they will show which
+        except OverLimit:  # rendering them one by one will show which
             return {}
         return {key: answer for key, answer in zip(wanted, answers, strict=True) if "text" in answer}
 
     def _holds(self, whole: RenderedPrefixes, turns: list[Turn]) -> bool:
-        """Return whether two beginnings are what transformers itself renders."""
+        """Return whether two prefixes are what transformers itself renders."""
         half = max(1, len(turns) // 2)
         return all(
             whole.prefix(n, prompt=prompt) == self._by_transformers(turns[:n], prompt)

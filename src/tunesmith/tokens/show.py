@@ -1,4 +1,4 @@
-"""Samples for people: which text is context, which is label. Needs neither torch nor a model."""
+"""Samples displayed for people: which text is context, which is label. Needs neither torch nor a model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tunesmith.tokens.conversation import Sample
 def spans(sample: Sample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
     """Return the sample's text as runs of (text, is label); joined they are the decoded sample.
 
-    A character whose bytes lie on both sides of a boundary belongs to the later run; one that is not whole
-    at the end of a cut reply is left out.
+    A character whose bytes are on both sides of a boundary belongs to the later run; one that is incomplete
+    at the end of a truncated reply is left out.
     """
     whole = tokenizer.decode_whole(sample.ids)
     runs: list[tuple[str, bool]] = []
@@ -39,7 +39,7 @@ def _shared(one: str, other: str) -> int:
 
 
 def as_text(sample: Sample, tokenizer: ChatTokenizer) -> Text:
-    """For a terminal: labels bold green, context dim."""
+    """Return the sample for a terminal: labels bold green, context dim."""
     text = Text()
     for run, is_label in spans(sample, tokenizer):
         text.append(visible(run), style="bold green" if is_label else "dim")
@@ -47,5 +47,5 @@ def as_text(sample: Sample, tokenizer: ChatTokenizer) -> Text:
 
 
 def as_plain(sample: Sample, tokenizer: ChatTokenizer) -> str:
-    """For a file: labels between « and »."""
+    """Return the sample for a file: labels between « and »."""
     return "".join(f"«{run}»" if is_label else run for run, is_label in spans(sample, tokenizer))

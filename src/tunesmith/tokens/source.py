@@ -1,4 +1,4 @@
-"""Where a tokenizer was loaded from, so that another process can load the same."""
+"""The source of a tokenizer, so that another process can load the same one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSource:
-    """From where the same tokenizer can be loaded again, in another process."""
+    """The folder and settings with which another process can load the same tokenizer."""
 
     folder: Path
     trusted: bool

@@ -1,7 +1,7 @@
-"""What made-up conversations tell about a chat template: how it opens a turn and ends a reply.
+"""The shape of a chat template, found from made-up conversations: how it opens a turn and ends a reply.
 
 Does not depend on any template by name, and never looks for markers in a record's text: where a reply starts
-and ends is known from renderings alone.
+and ends is determined from renderings alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.renderer import Renderer
 from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT, THOUGHT_TAGS
 
-# Words no template writes itself; letters only, so that trimming leaves them whole.
+# Words that no template writes itself; letters only, so that trimming leaves them whole.
 ASKED, REPLIED, ASKED_AGAIN = "qtunesmithaskedq", "qtunesmithrepliedq", "qtunesmithaskedagainq"
 WHITE_SPACE_ONLY = "They differ in white space only; make the template's generation prompt match its replies"
 _VALUE = "qtunesmithvalueq"
@@ -25,7 +25,7 @@ THOUGHT = f"{OPENS_THOUGHT}\nqtunesmiththoughtq\n{CLOSES_THOUGHT}\n\n"
 
 
 class Ending(NamedTuple):
-    """As in TemplateShape: the text after a reply, its own part of that, and the token that ends it."""
+    """A reply's end, as in TemplateShape: the text after it, its own part of that, and its last token."""
 
     tail: str
     closing: str
@@ -36,11 +36,11 @@ class Ending(NamedTuple):
 class TemplateShape:
     """How a template ends a reply and opens a turn.
 
-    `tail` is the text after the last reply, `closing` the part that is still the reply's own: up to and
+    `tail` is the text after the last reply, `closing` the part that still belongs to the reply: up to and
     including the end-of-turn token `eot`, `eot_id`. `role_ids` are the tokens that open a turn (empty if
-    the template marks roles by plain words); `markers` the texts of all these tokens.
-    `inner_ids` are control tokens that a reply with thoughts or calls has within it, `call_ending` is for
-    replies that call tools, where it differs.
+    the template marks roles by plain words); `markers` are the texts of all these tokens.
+    `inner_ids` are control tokens inside a reply with thoughts or calls; `call_ending` is the ending of
+    replies that call tools, if it differs.
     """
 
     tail: str
@@ -59,12 +59,12 @@ class TemplateShape:
 
     @property
     def eot_ids(self) -> frozenset[int]:
-        """Return the ids that end a reply."""
+        """The ids that end a reply."""
         return frozenset({self.eot_id, *([self.call_ending.eot_id] if self.call_ending else [])})
 
 
 def learn_shape(render: Renderer, encoder: Encoder) -> TemplateShape:
-    """Find a template's shape from made-up conversations. Raises ModelError if labels cannot be known."""
+    """Find a template's shape from made-up conversations. Raises ModelError if it gives no exact labels."""
     try:
         return _learn(render, encoder)
     except RecordError as error:
@@ -87,7 +87,7 @@ def _learn(render: Renderer, encoder: Encoder) -> TemplateShape:
         )
     closing, eot = _closing(render, encoder, tail)
     role_tokens = _role_tokens(render, encoder, prompt, eot)
-    # Some formats let the model itself write tokens that also stand in headers (harmony's <|message|>).
+    # In some formats the model itself writes tokens that also occur in headers (harmony's <|message|>).
     role_tokens -= set(pattern_of(list(encoder.added)).findall(lead + closing))
     inner, call_ending = _within(render, encoder, prompt, Ending(tail, closing, encoder.added[eot]))
     return TemplateShape(
@@ -105,7 +105,7 @@ def _learn(render: Renderer, encoder: Encoder) -> TemplateShape:
 def _within(
     render: Renderer, encoder: Encoder, prompt: str, plain: Ending
 ) -> tuple[frozenset[int], Ending | None]:
-    """Return the control tokens within replies that think or call, and how a reply that calls ends."""
+    """Return the control tokens inside replies with thoughts or calls, and how a reply with calls ends."""
     control = pattern_of(list(encoder.added))
     thinks = _added(render, prompt, Message("assistant", THOUGHT + REPLIED)).rpartition(REPLIED)[0]
     calls, _, rest = _added(render, prompt, Message("assistant", "", calls=(CALL,))).rpartition(_VALUE)
@@ -115,7 +115,7 @@ def _within(
 
 
 def _added(render: Renderer, prompt: str, reply: Message) -> str:
-    """Return what a reply adds to the prompt; "" if the template cannot render it so."""
+    """Return the text that a reply adds to the prompt; "" if its rendering does not continue the prompt."""
     full = ""
     with suppress(RecordError):
         full = render([Message("user", ASKED), reply], prompt=False)
@@ -123,7 +123,7 @@ def _added(render: Renderer, prompt: str, reply: Message) -> str:
 
 
 def _call_ending(encoder: Encoder, rest: str, plain: Ending) -> Ending | None:
-    """Return how `rest`, which follows a call, ends a reply, if otherwise than plain replies."""
+    """Return how `rest`, which follows a call, ends a reply; None if as in plain replies."""
     specials = list(pattern_of(list(encoder.special)).finditer(rest))
     if rest.endswith(plain.tail) or not specials:
         return None
@@ -132,7 +132,7 @@ def _call_ending(encoder: Encoder, rest: str, plain: Ending) -> Ending | None:
 
 
 def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
-    """A rendering of a made-up reply that starts with `prompt`: a plain one, or one that thinks first."""
+    """Return a rendering, which starts with `prompt`, of a made-up reply: plain, or one that thinks first."""
     found = [
         render([*asked, Message("assistant", reply)], prompt=False) for reply in (REPLIED, THOUGHT + REPLIED)
     ]
@@ -147,7 +147,7 @@ def _render_reply(render: Renderer, asked: list[Message], prompt: str) -> str:
 
 
 def _mend(prompt: str, found: list[str]) -> str:
-    """Return what to do where the rendered conversations `found` do not continue `prompt`."""
+    """Return how to fix a template whose rendered conversations `found` do not continue `prompt`."""
     if any("".join(full.split()).startswith("".join(prompt.split())) for full in found):
         return f"{WHITE_SPACE_ONLY}."
     if prompt.rstrip().endswith(OPENS_THOUGHT):
@@ -161,7 +161,7 @@ def _mend(prompt: str, found: list[str]) -> str:
 
 
 def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
-    """What ends a reply, with its end-of-turn token: from the tail, or from what stands between turns."""
+    """Return what ends a reply, and its end-of-turn token: from the tail, or from the text between turns."""
     control = pattern_of(list(encoder.added))
     match = control.search(tail)
     if match:
@@ -180,7 +180,7 @@ def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
 
 
 def _role_tokens(render: Renderer, encoder: Encoder, prompt: str, eot: str) -> set[str]:
-    """Control tokens that open a turn: all before a question, and those of the generation prompt.
+    """Return the control tokens that open a turn: all before a question, and those of the generation prompt.
 
     Of the generation prompt's tokens that are not special only the first counts, and never the tags of
     thoughts, which may follow it.
@@ -196,5 +196,5 @@ def _role_tokens(render: Renderer, encoder: Encoder, prompt: str, eot: str) -> s
         with_system = render([Message("system", REPLIED), Message("user", ASKED)], prompt=True)
         found |= set(control.findall(with_system.partition(ASKED)[0]))
     except RecordError:
-        pass  # the template knows no system role
+        pass  # the template has no system role
     return found - plain

@@ -1,8 +1,8 @@
-"""Every beginning of a conversation by one rendering, for chat templates that never look ahead.
+"""Render every prefix of a conversation at once, for chat templates that never look ahead.
 
 Such a template writes each message from what came before it alone, so that the text of a shorter conversation
-is a beginning of the longer one's. Whether a template is of that kind is read from its syntax tree, and every
-doubt means no. Knows templates only; does not depend on labels.
+is a prefix of the longer one's. Whether a template is of that kind is read from its syntax tree; in case of
+doubt it is not. Depends on templates only, not on labels.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 MESSAGES, PROMPT = "messages", "add_generation_prompt"
-# What a loop tells about the past; everything else tells about the future.
+# Attributes of `loop` that depend on the past only; all others may depend on the future.
 _PAST = ("first", "index", "index0", "previtem")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrefixes:
-    """`text` of all messages; `starts[k]` is where message k begins, and the last one where the text ends.
+    """The `text` of all messages; `starts[k]` is where message k starts, the last one where the text ends.
 
-    `prompt` and `end` are what follows the last message with and without a generation prompt.
+    `prompt` and `end` follow the last message with and without a generation prompt.
     """
 
     text: str
@@ -29,14 +29,14 @@ class RenderedPrefixes:
     end: str
 
     def prefix(self, messages: int, *, prompt: bool) -> str:
-        """Return the rendering of the first `messages` ones."""
+        """Return the rendering of the first `messages` messages."""
         return self.text[: self.starts[messages]] + (self.prompt if prompt else self.end)
 
 
 def endings(environment: Any, source: str) -> tuple[str, str] | None:
     """Return what a template that never looks ahead writes after the last message, with and without a prompt.
 
-    None if it may look ahead, or is written in a way not understood here.
+    None if it may look ahead, or is written in an unknown way.
     """
     from jinja2 import nodes
 
@@ -60,7 +60,7 @@ def _is_plain_loop(loop: Any) -> bool:
 
 
 def _looks_back(tree: Any) -> bool:
-    """Whether nothing in here can know the messages after the one at hand, or what ends the conversation."""
+    """Return whether nothing in `tree` depends on later messages or on the generation prompt."""
     from jinja2 import nodes
 
     odd = (nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.Include, nodes.Import, nodes.FromImport)
@@ -105,7 +105,7 @@ def _constant(after: list[Any], prompt: bool) -> str | None:
 def render_all(
     template: Any, values: Mapping[str, Any], turns: list[dict[str, str]]
 ) -> tuple[str, list[int]]:
-    """Return the text of all turns without what follows them, and where each begins and the last one ends."""
+    """Return the text of all turns without what follows them, and where each starts and the last one ends."""
     watched = _RecordedMessages(turns)
     context = template.new_context({**values, MESSAGES: watched, PROMPT: False})
     for chunk in template.root_render_func(context):
@@ -116,7 +116,7 @@ def render_all(
 
 
 class _RecordedMessages(list[dict[str, str]]):
-    """Messages that note how much was written when each was asked for: templates write as they go."""
+    """Messages that record how much was written when each was read: templates write as they iterate."""
 
     def __init__(self, turns: list[dict[str, str]]) -> None:
         super().__init__(turns)

@@ -1,8 +1,8 @@
-"""The process in which chat templates are rendered: they are programs, and whoever made the model wrote them.
+"""The process in which chat templates are rendered: they are programs, written by the model's author.
 
-The kernel ends it when a rendering has had its processor time, and gives it no more memory than that may
-need, whatever the template does: loops, large numbers, patterns, nesting. Does not depend on transformers,
-which needs half a second to be imported; a test compares the two environments.
+The kernel kills it when a rendering has used up its CPU time, and gives it no more memory than a rendering
+may need, whatever the template does: loops, large numbers, patterns, nesting. Does not depend on
+transformers, whose import takes half a second; a test compares the two environments.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _Opens = OrderedDict[int, _Opened]
 
 
 def main(descriptor: int, _parent: int) -> None:
-    """Answer requests until the socket is closed, which it is when our parent ends."""
+    """Answer requests until the socket is closed, which happens when our parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     made, opened, base = environment(), OrderedDict[int, _Opened](), memory_in_use()
@@ -62,14 +62,14 @@ def main(descriptor: int, _parent: int) -> None:
 
 
 def _allow(limits: Limits | None, base: int) -> None:
-    """Set the limits of a rendering; without, those of reading a request, which is our parent's own."""
+    """Set the limits of a rendering; None lifts them to read a request, which is our parent's own."""
     signal.setitimer(signal.ITIMER_PROF, limits.seconds if limits else 0)
     if base:
         limit_memory(base + limits.memory if limits else None)
 
 
 def _answer(made: Any, opened: _Opens, request: Request) -> bytes:
-    """Return a line of JSON. All fails together for lack of memory, and for nothing else."""
+    """Return a line of JSON. Only lack of memory makes all renderings fail together."""
     template = opened.get(request.template)
     if request.task != "open" and template is None:
         return b"{}"
@@ -82,7 +82,7 @@ def _answer(made: Any, opened: _Opens, request: Request) -> bytes:
 
 
 def _guarded(made: Any, opened: _Opens, request: Request, values: Mapping[str, Any]) -> dict[str, Any]:
-    """At this process's edge nothing may pass: a template is not our code."""
+    """Return the answer, or the reason of a failure: no exception of a template may leave this process."""
     try:
         return _done(made, opened, request, values)
     except MemoryError:
@@ -125,7 +125,7 @@ def _text(template: _Opened, values: Mapping[str, Any]) -> str:
 
 
 def _checked(text: str, limits: Limits) -> dict[str, Any]:
-    """Return the rendering, or what is wrong with it."""
+    """Return the rendering, or the limit that it exceeds."""
     if len(text) > limits.characters:
         return {"over": limits.characters}
     if not text.isascii():
@@ -133,7 +133,7 @@ def _checked(text: str, limits: Limits) -> dict[str, Any]:
     return {"text": text}
 
 
-# --- As transformers has it -------------------------------------------------------------------------------
+# --- As in transformers -----------------------------------------------------------------------------------
 
 
 def environment() -> ImmutableSandboxedEnvironment:
@@ -147,12 +147,12 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """`{% generation %}`, around what a model writes: a mark for others, which changes nothing."""
+    """The tag `{% generation %}`, around what a model writes; it changes nothing in the text."""
 
     tags = {"generation"}  # noqa: RUF012 - as in jinja2's own
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Read to the end of the mark."""
+        """Parse to the end of the tag."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)

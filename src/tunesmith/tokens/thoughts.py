@@ -1,8 +1,7 @@
-"""What a model thought before it answered, cut from its reply: the one rule of sampling and dialogues.
+"""A model's thoughts before its answer, split from its reply by one rule for sampling and dialogues.
 
-Thoughts are between two tags. The opening one may stand in the prompt, since many chat templates write it
-there. Which tags a family uses its chat template tells; if there is none to ask, `KNOWN` are looked for.
-Pure.
+Thoughts are between two tags. The opening one may be in the prompt, since many chat templates write it there.
+A family's tags are read from its chat template; if there is none, the `KNOWN` ones are looked for. Pure.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from tunesmith.tokens.conversation import Message
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What thoughts stand between. `anywhere`: nobody but a model that thinks writes them.
+    """The tags around thoughts. With `anywhere`, only a model that thinks writes them.
 
-    Others mean thoughts only where a reply begins with them: a prompt may ask for such XML.
+    Others mean thoughts only at the start of a reply: a prompt may ask for such XML.
     """
 
     begin: str
@@ -30,7 +29,7 @@ class Tags:
 THINK = Tags("<think>", "</think>")
 THOUGHT_TAGS = OPENS_THOUGHT, CLOSES_THOUGHT = THINK.begin, THINK.end
 _CHANNELS = Tags("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
-# The same without its special tokens, as engines decode it.
+# The same without special tokens, as engines decode it.
 _BARE_CHANNELS = Tags("analysis", "assistantfinal", anywhere=False)
 KNOWN = (
     THINK,
@@ -51,10 +50,10 @@ KNOWN = (
     Tags("Here is my thought process:", "Here is my response:", anywhere=False),
     Tags("Here's my thought process:", "Here's my response:", anywhere=False),
 )
-"""Those of the families that are known."""
+"""The tags of known families."""
 _NAME = r"(?:\w+:)?[a-z_]*(?:think|thought|reason)[a-z_]*"
 _ANGLE, _SQUARE = re.compile(rf"</({_NAME})>", re.IGNORECASE), re.compile(rf"\[/({_NAME})\]", re.IGNORECASE)
-# Of a family that nobody has listed; names are short and few, whatever a reply holds.
+# Tags of an unlisted family; names are short and few, whatever a reply contains.
 _UNLISTED = re.compile(
     r"[<\[]/?((?:\w{1,20}:)?[a-z_]{0,20}(?:think|thought)[a-z_]{0,20})[>\]]", re.IGNORECASE
 )
@@ -65,7 +64,7 @@ _TURN_ENDS = re.compile(r"(?:<\|end\|>)?(?:<\|start\|>assistant)?\s*$")
 
 @dataclass(frozen=True, slots=True)
 class SplitReply:
-    """The parts of a reply, stripped. `unended`: it ends while it thinks, so there is no `answer`."""
+    """The parts of a reply, stripped. `unended` means that it ends in its thoughts and has no `answer`."""
 
     answer: str
     reasoning: str = ""
@@ -73,9 +72,9 @@ class SplitReply:
 
 
 def thought_of(message: Message) -> tuple[str, str, str] | None:
-    """Return opening tag, thought and answer of an assistant's turn that thinks first.
+    """Return opening tag, thought and answer of an assistant's turn that thinks first; None for others.
 
-    The tag is "" where the prompt is what opens the thought.
+    The tag is "" if the prompt opens the thought.
     """
     if message.role != "assistant" or CLOSES_THOUGHT not in message.content:
         return None
@@ -92,10 +91,10 @@ def with_thought(thought: str, answer: str) -> str:
 
 
 def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None) -> SplitReply:
-    """Cut the thoughts from a reply; `begun` are the tags that the prompt has opened.
+    """Split the thoughts from a reply; `begun` are the tags that the prompt has opened.
 
-    Tags in quotes or backticks are spoken of, and are text. A closing tag that nothing opened ends thoughts
-    that the prompt has opened: all before it is thoughts.
+    Tags in quotes or backticks are mentions, and are text. A closing tag without an opening one ends thoughts
+    that the prompt has opened: everything before it is thoughts.
     """
     pattern, by_text = _pattern(tags if begun is None else (begun, *tags))
     answer, thoughts, inside, position = list[str](), list[str](), begun, 0
@@ -128,7 +127,7 @@ def split(text: str, tags: Sequence[Tags] = KNOWN, *, begun: Tags | None = None)
 
 
 def tags_of(template: str) -> tuple[Tags, ...]:
-    """Return the tags that a chat template's source speaks of, and behind them `KNOWN`."""
+    """Return the tags that a chat template's source contains, followed by `KNOWN`."""
     found = [Tags(f"<{name}>", f"</{name}>") for name in _ANGLE.findall(template)]
     found += [Tags(f"[{name}]", f"[/{name}]") for name in _SQUARE.findall(template)]
     found += [tag for tag in KNOWN if tag.begin in template or tag.end in template]
@@ -141,7 +140,7 @@ def tags_of(template: str) -> tuple[Tags, ...]:
 
 
 def tags_in(reply: str) -> tuple[Tags, ...]:
-    """`KNOWN`, and behind them those of other families by whose names a reply has tags."""
+    """Return `KNOWN`, followed by tags in the reply whose names suggest thoughts of other families."""
     listed = {tag.begin for tag in KNOWN}
     names = dict.fromkeys(found[1] for found in islice(_UNLISTED.finditer(reply), 100))
     pairs = [("<", ">"), ("[", "]")]
@@ -150,7 +149,7 @@ def tags_in(reply: str) -> tuple[Tags, ...]:
 
 
 def begun_by(prompt: str, tags: Sequence[Tags]) -> Tags | None:
-    """Return the tags that a prompt has opened for the reply: it ends with one."""
+    """Return the tags that a prompt has opened for the reply, by ending with the first of them."""
     text = prompt.rstrip()
     return next((tag for tag in tags if tag.anywhere and text.endswith(tag.begin)), None)
 

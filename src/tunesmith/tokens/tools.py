@@ -1,4 +1,4 @@
-"""The tools that a conversation offers: given to the chat template, and looked for in what it renders.
+"""The tools that a conversation offers: passed to the chat template, and looked for in what it renders.
 
 Does not depend on how records write them.
 """
@@ -15,18 +15,18 @@ from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.renderer import Renderer
 
 _FIRST = 0xF0000
-"""Characters for private use, which no template writes itself."""
+"""The first of the private-use characters, which no template writes itself."""
 
 
 def template_values(tools: str, arguments: str, source: str) -> dict[str, Any]:
-    """Return what a template gets besides messages: the tools, and those arguments that its source names."""
+    """Return a template's values besides messages: the tools, and those arguments that its source names."""
     given = json.loads(arguments) if arguments else {}
     known = {name: value for name, value in given.items() if re.search(rf"\b{re.escape(name)}\b", source)}
     return {"tools": json.loads(tools), **known} if tools else known
 
 
 def marked_tools(tools: list[Any]) -> tuple[list[Any], dict[str, str]]:
-    """Return the tools with a mark in each name and description, and what stands where each mark does."""
+    """Return the tools with a mark in each name and description, and the text that each mark belongs to."""
     marks: dict[str, str] = {}
 
     def mark(text: str) -> str:
@@ -49,7 +49,7 @@ def marked_tools(tools: list[Any]) -> tuple[list[Any], dict[str, str]]:
 
 
 def refuse_hidden_tools(render: Renderer, values: Mapping[str, Any], context: Sequence[Message]) -> None:
-    """Raise RecordError if the prompt after `context` lacks one of the tools in `values`, or a part of it."""
+    """Raise RecordError if the prompt after `context` lacks one of the tools in `values`, or part of one."""
     if not values.get("tools"):
         return
     tools, marks = marked_tools(values["tools"])

@@ -1,6 +1,6 @@
-"""Cutting context so that a reply fits into `max_length` tokens: oldest first, the reply only if told.
+"""Truncate context so that a reply fits into `max_length` tokens: oldest first, the reply only on request.
 
-Every cut conversation is rendered again by the template; nothing is cut out of rendered text.
+Every truncated conversation is rendered again by the template; rendered text itself is never truncated.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tunesmith.tokens.kept import KeptTexts
 
 @dataclass(frozen=True, slots=True)
 class LengthLimits:
-    """Tokens of a sample at most, and what may go so that it fits.
+    """The maximum number of tokens of a sample, and what may be dropped to reach it.
 
-    `turns_may_go`: whole turns, the oldest first, and droppable lines; `truncate_prompt`: also the beginning
-    of the message that is left.
+    `turns_may_go` allows dropping whole turns, the oldest first, and droppable lines; `truncate_prompt` also
+    the beginning of the message that is left; `truncate_reply` the end of the reply.
     """
 
     max_length: int
@@ -28,7 +28,7 @@ class LengthLimits:
 
 
 class Truncator:
-    """Cuts the context of one conversation's turns."""
+    """Truncates the context of one conversation's turns."""
 
     def __init__(
         self,
@@ -46,23 +46,23 @@ class Truncator:
 
     @cached_property
     def _costs(self) -> list[int]:
-        """Tokens of each message's content."""
+        """The number of tokens of each message's content."""
         return [len(ids) for ids in self._encoder.many([message.content for message in self._messages])]
 
     @cached_property
     def _head(self) -> int:
-        """Return how many system messages are at the beginning; they are never cut."""
+        """The number of system messages at the start; their turns are never dropped."""
         at = 0
         while at < len(self._messages) and self._messages[at].role == "system":
             at += 1
         return at
 
     def fit(self, index: int, full: PromptReply) -> PromptReply:
-        """Return the turn at `index`, whose uncut form `full` is too long, with as much context as fits.
+        """Return the turn at `index`, whose complete form `full` is too long, with as much context as fits.
 
-        First the oldest messages go, then the system message's droppable lines, then the beginning of the
-        message that is left, as far as the limits let them. Only with `truncate_reply`, and only where that
-        is not enough, the reply loses its end and with it the end-of-turn token. Raises RecordError with the
+        The oldest messages are dropped first, then the system message's droppable lines, then the beginning
+        of the message that is left, as far as the limits allow. With `truncate_reply`, and only if that is
+        not enough, the reply loses its end and with it the end-of-turn token. Raises RecordError with the
         numbers if nothing helps.
         """
         last, pair = self._last_start(index), None
@@ -76,7 +76,7 @@ class Truncator:
         raise self._too_long(index, full)
 
     def _cut_reply(self, index: int, last: int, full: PromptReply) -> PromptReply | None:
-        """Cut the reply's end. The question keeps up to half the room, or all of it if it must stay whole."""
+        """Truncate the reply's end. The question keeps at most half the room, or stays whole if it must."""
         if self._limits.truncate_prompt:
             pairs = (self._cut_first(index, last, self._max_length // share) for share in (2, 4, 8))
         else:
@@ -89,7 +89,7 @@ class Truncator:
         return None
 
     def _drop_lines(self, index: int, start: int) -> PromptReply | None:
-        """Drop as few of the system message's lines as needed; the messages before `start` are gone."""
+        """Drop as few of the system message's lines as needed; the messages before `start` are dropped."""
         if self._system is None or not self._system.droppable:
             return None
         low, high = 1, self._system.droppable
@@ -101,14 +101,14 @@ class Truncator:
         return best
 
     def _last_start(self, index: int) -> int:
-        """Where the shortest context starts: the last user turn, or else the message before the reply."""
+        """Return where the shortest context starts: the last user turn, else the message before the reply."""
         users = [at for at in range(self._head, index) if self._messages[at].role == "user"]
         return users[-1] if users else max(self._head, index - 1)
 
     def _encode(
         self, index: int, start: int, content: str | None = None, dropped: int = 0
     ) -> PromptReply | None:
-        """Return the turn with context from `start` on (its content replaced if given); None if refused."""
+        """Return the turn with context from `start` on (its content replaced if given); None if rejected."""
         head, rest = list(self._messages[: self._head]), list(self._messages[start:index])
         if dropped and self._system:
             shorter = self._system.text(dropped)
@@ -123,7 +123,7 @@ class Truncator:
             return None
 
     def _drop_oldest(self, index: int, full: PromptReply) -> PromptReply | None:
-        """Drop as few of the oldest messages as needed; what is left starts with a user turn if it can."""
+        """Drop as few of the oldest messages as needed; the rest starts with a user turn if there is one."""
         starts = list(range(self._head + 1, index))
         if any(message.role == "user" for message in self._messages[self._head : index]):
             starts = [at for at in starts if self._messages[at].role == "user"]
@@ -143,7 +143,7 @@ class Truncator:
         return pair if pair and len(pair.prompt) + len(pair.reply) <= self._max_length else None
 
     def _guess(self, starts: list[int], index: int, full: PromptReply) -> int:
-        """Return which of `starts` probably is the first that fits, so that few need to be rendered."""
+        """Return the index in `starts` of the first that probably fits, so that few need to be rendered."""
         excess = len(full.prompt) + len(full.reply) - self._max_length
         overhead = max(0.0, (len(full.prompt) - sum(self._costs[:index])) / index)
         dropped, at = 0.0, self._head
@@ -155,7 +155,7 @@ class Truncator:
         return max(0, len(starts) - 1)
 
     def _cut_first(self, index: int, start: int, room: int) -> PromptReply | None:
-        """Cut the beginning of the message at `start` so that the reply, or `room` of its tokens, fits."""
+        """Truncate the message at `start` from the left so that the reply, or `room` of its tokens, fits."""
 
         def excess(pair: PromptReply) -> int:
             return len(pair.prompt) + min(len(pair.reply), room) - self._max_length

@@ -1,7 +1,7 @@
-"""One assistant turn as two texts: the prompt as inference sends it, and the reply that is learned.
+"""One assistant turn as two texts: the prompt as inference sends it, and the reply that is trained on.
 
-The template's renderings alone say where a reply begins. Does not depend on what the record's text is, nor
-on whether all of it was rendered, which `kept.py` checks.
+Where a reply starts is determined by the template's renderings alone. Does not depend on the record's text,
+nor on whether all of it was rendered, which `kept.py` checks.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from tunesmith.tokens.template import WHITE_SPACE_ONLY, Ending, TemplateShape
 from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT
 
 _MARK = "\U0010fffd"
-"""A character for private use, which no template writes itself and none trims."""
+"""A private-use character, which no template writes or trims."""
 _SHOWN = 30
 
 
 @dataclass(frozen=True, slots=True)
 class TurnText:
-    """A prompt byte for byte as inference sends it, and the reply with its end of turn."""
+    """A prompt byte for byte as inference sends it, and the reply with its end-of-turn token."""
 
     prompt: str
     reply: str
 
 
 def turn_text(render: Renderer, shape: TemplateShape, context: Sequence[Message], reply: Message) -> TurnText:
-    """Render one assistant turn after `context`. Raises RecordError if the two do not fit together."""
+    """Render one assistant turn after `context`. Raises RecordError if it does not continue the prompt."""
     prompt, full = render(context, prompt=True), render([*context, reply], prompt=False)
     if full.startswith(prompt):
         return TurnText(prompt, _reply(shape.ending(reply), prompt, full))
@@ -43,7 +43,7 @@ def turn_text(render: Renderer, shape: TemplateShape, context: Sequence[Message]
 def turn_texts(
     render: Renderer, shape: TemplateShape, messages: Sequence[Message], turns: Sequence[int]
 ) -> list[TurnText]:
-    """As `turn_text` for the assistant's `turns`, by their positions."""
+    """Render the assistant turns at the positions `turns`, as `turn_text` does."""
     whole = render.prefixes(messages[: turns[-1] + 1]) if len(messages) > 1 and turns[0] else None
     if whole is None:
         return [turn_text(render, shape, messages[:at], messages[at]) for at in turns]
@@ -59,11 +59,11 @@ def turn_texts(
 
 
 def _after_context(render: Renderer, context: Sequence[Message], reply: Message) -> tuple[str, str]:
-    """Return what the prompt and the whole rendering say after the last message before the reply.
+    """Return the text of the prompt and of the whole rendering after the last message before the reply.
 
     Some templates move a message when more follow (Mistral's put the system message into the last user turn),
-    so that the prompt is no prefix of the whole; from that message on they say the same. Empty texts where
-    the template leaves that message out.
+    so that the prompt is not a prefix of the whole; from that message on the two agree. Empty texts if the
+    template leaves that message out.
     """
     last = context[-1]
     marked = [*context[:-1], replace(last, content=last.content.rstrip() + _MARK)]
@@ -74,7 +74,7 @@ def _after_context(render: Renderer, context: Sequence[Message], reply: Message)
 
 
 def _reply(ending: Ending, before: str, full: str) -> str:
-    """Return what `full` adds to `before`, up to and including the end of turn."""
+    """Return what `full` adds to `before`, up to and including the end-of-turn token."""
     end = len(full) - len(ending.tail)
     if not full.endswith(ending.tail) or end < len(before):
         raise RecordError(f"the chat template does not end this reply with {ending.tail!r} as it ends others")
@@ -85,7 +85,7 @@ def _reply(ending: Ending, before: str, full: str) -> str:
 
 
 def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
-    """Why a reply after a message of `role` cannot be had: `prompt` and `full` continue differently there."""
+    """Return why a reply after a message of `role` is not usable: `prompt` and `full` differ after it."""
     differs = (
         "the chat template renders this reply in a way that inference never does: the prompt ends with "
         f"{prompt[-_SHOWN:]!r}, the rendered conversation continues differently there. "

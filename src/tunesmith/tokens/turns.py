@@ -1,4 +1,4 @@
-"""The ids of a conversation's turns: prompts exactly as inference has them, replies as training labels them.
+"""The ids of a conversation's turns: prompts exactly as in inference, replies as training labels them.
 
 Does not depend on messages, templates and lengths.
 """
@@ -16,8 +16,8 @@ from tunesmith.tokens.turn_text import TurnText
 def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[PromptReply]:
     """Return the ids of each turn's prompt and reply; `eot` is the token that ends replies.
 
-    Where each prompt begins with the turns before it, the last prompt is encoded once and cut: text before
-    and after a control token is encoded by itself, so every part of it is what that part's own ids are.
+    If each prompt starts with the turns before it, only the last prompt is encoded, and then split: text
+    before and after a control token is encoded independently, so each part has the ids of its own text.
     """
     pieces = _pieces(texts) if encoder.joins and len(texts) > 1 else None
     pairs = pieces and _cut(encoder, pieces, texts[-1], eot)
@@ -25,7 +25,7 @@ def encode_turns(encoder: Encoder, texts: Sequence[TurnText], eot: str) -> list[
 
 
 def _pieces(texts: Sequence[TurnText]) -> list[tuple[str, str]] | None:
-    """What each turn adds: context, then reply. None unless every prompt begins with the turns before it."""
+    """Return the context and reply each turn adds; None unless every prompt starts with the turns before."""
     pieces: list[tuple[str, str]] = []
     done = ""
     for text in texts:
@@ -48,7 +48,7 @@ def _cut(
 def _cut_at(
     encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int], eot: str
 ) -> list[PromptReply] | None:
-    """Cut `whole` at the tokens that end turns; None if a reply's first token is not its own."""
+    """Split `whole` at the end-of-turn tokens; None if a reply's first token merges with what precedes it."""
     eot_id = encoder.added[eot]
     ends = [at for at, id_ in enumerate(whole) if id_ == eot_id]
     pairs: list[PromptReply] = []
@@ -70,7 +70,10 @@ def _cut_at(
 def _joined(
     encoder: Encoder, pieces: Sequence[tuple[str, str]], whole: list[int]
 ) -> list[PromptReply] | None:
-    """For tokens that may take in what is around them: all pieces by themselves, if they join to `whole`."""
+    """Return the turns from pieces encoded one by one, for tokens that may absorb adjacent text.
+
+    None if their ids do not concatenate to `whole`.
+    """
     parts = encoder.many([piece for both in pieces for piece in both][:-1])
     if [id_ for ids in parts for id_ in ids] != whole:
         return None
@@ -86,12 +89,12 @@ def _pairs(parts: Sequence[list[int]]) -> Iterator[PromptReply]:
 
 
 def lone_sample(pair: PromptReply, labels: list[float], cut_tokens: int) -> Sample:
-    """One turn, whose reply's tokens have the weights `labels`, as a sample."""
+    """Return a sample of one turn; the tokens of its reply have the weights `labels`."""
     return Sample(pair.prompt + pair.reply, [0.0] * len(pair.prompt) + labels, cut_tokens)
 
 
 def append_sample(samples: list[Sample], pair: PromptReply, labels: list[float], cut_tokens: int) -> None:
-    """Add a turn as a sample of its own, or to the last sample where its prompt continues that one's ids."""
+    """Add a turn as a separate sample, or to the last sample if its prompt continues that one's ids."""
     if samples and pair.prompt[: len(samples[-1].ids)] == samples[-1].ids:
         last = samples.pop()
         weights = last.weights + [0.0] * (len(pair.prompt) - len(last.ids)) + labels
@@ -116,9 +119,9 @@ def reply_labels(
 
 
 def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: PromptReply) -> int:
-    """Return how many of a rendered reply's tokens come before its answer; 0 if it does not think.
+    """Return how many of a rendered reply's tokens come before its answer; 0 if it has no thoughts.
 
-    A token that holds the end of the thoughts and the beginning of the answer is learned.
+    A token that contains both the end of the thoughts and the start of the answer counts as thoughts.
     """
     split = thought_of(reply)
     if split is None:
@@ -140,7 +143,7 @@ def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: Promp
 
 
 def trained_turns(messages: Sequence[Message], train_on: str) -> list[int]:
-    """Return the positions of the assistant turns to train, ascending, at least one."""
+    """Return the positions of the assistant turns to train on, ascending, at least one."""
     turns = [at for at, message in enumerate(messages) if message.role == "assistant"]
     if not turns:
         raise RecordError("the conversation has no assistant turn")

@@ -1,7 +1,7 @@
-"""Where the tokens of a text stop in the middle of a character: its first bytes are there, the rest is not.
+"""Detect tokens that end in the middle of a character, with its first bytes but not the rest.
 
-Decoders make U+FFFD of such bytes, which nobody has written. The bytes tell them from a U+FFFD that the model
-did write, which is three bytes of its own (EF BF BD). Does not depend on why the tokens stop there.
+Decoders turn such bytes into a U+FFFD that nobody wrote. The bytes distinguish it from a U+FFFD that the
+model did write, which has three bytes (EF BF BD). Does not depend on why the tokens end there.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from tunesmith.tokens.bpe_cache import byte_characters
 
 _REPLACEMENT = "\ufffd"
 _MOST = 3
-"""Bytes that a character in UTF-8 may have and still lack one."""
+"""The most bytes that an incomplete UTF-8 character can have."""
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 _BYTES = {character: byte for byte, character in byte_characters().items()}
 
 Decode = Callable[[Sequence[int]], str]
 TokenBytes = Callable[[str], bytes | None]
-"""The bytes that a token's name stands for; None if it is whole characters of its own."""
+"""Returns the bytes that a token's name stands for; None if it consists of complete characters."""
 
 
 class WholeCharacters:
-    """Texts of one transformers tokenizer, up to the last whole character."""
+    """Texts of one transformers tokenizer, up to the last complete character."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -35,21 +35,21 @@ class WholeCharacters:
         self._token_bytes: TokenBytes = _level_bytes if self._level else _fallback_bytes
 
     def text(self, ids: Sequence[int], decode: Decode) -> str:
-        """Return what `decode` makes of `ids` without a character at the end that is not whole.
+        """Return the text of `ids` by `decode`, without an incomplete last character.
 
-        A tokenizer whose bytes cannot be seen (one without a Rust backend) loses every U+FFFD at the end.
+        With a tokenizer whose bytes are unknown (one without a Rust backend) every U+FFFD at the end is lost.
         """
         if not self._known:
             return decode(ids).rstrip(_REPLACEMENT)
         missing = self.unfinished(ids)
         if not missing:
             return decode(ids)
-        # A decoder of byte tokens gives up all bytes in a row if the last character is not whole; a
-        # byte-level one replaces just that, which may share a token with the character before it.
+        # A decoder of byte tokens rejects all bytes in a row if the last character is incomplete; a
+        # byte-level one replaces only that, which may share a token with the character before it.
         return decode(ids).removesuffix(_REPLACEMENT) if self._level else decode(ids[:-missing])
 
     def unfinished(self, ids: Sequence[int]) -> int:
-        """Return how many bytes at the end belong to a character that is not whole, 0 to 3."""
+        """Return how many bytes at the end belong to an incomplete character, 0 to 3."""
         tail = b""
         for id_ in reversed(ids[-_MOST:]):
             name = self._tokenizer.convert_ids_to_tokens(int(id_))
@@ -72,7 +72,7 @@ def _unfinished(tail: bytes) -> int:
 
 
 def _decoder_types(tokenizer: Any) -> set[str]:
-    """Return the kinds of decoder a Rust tokenizer has; none if it has none, or is not one."""
+    """Return the types of a Rust tokenizer's decoders; an empty set if it has none, or is not one."""
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     if decoder is None:
         return set()
