@@ -13,7 +13,6 @@ from typing import Any
 
 from tunesmith.errors import ModelError
 
-READY = ("chatml", "llama3", "mistral")
 _ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": ""}
 """The end-of-turn token, if the tokenizer has it as one token; EOS otherwise."""
 _FOLDER = Path(__file__).parent / "templates"
