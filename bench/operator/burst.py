@@ -1,16 +1,16 @@
 """A burst of jobs, many finished jobs at start, and a bare kopf handler beside: see README.md.
 
-KUBECONFIG=… python bench/operator/burst.py burst|peer|finished [COUNT]
+KUBECONFIG=… [TUNESMITH_BACKEND=trainjob] python bench/operator/burst.py burst|peer|finished [COUNT]
 """
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 
 from counting import Counting
@@ -19,7 +19,11 @@ from process import attempts, cpu, in_phase, megabytes, metrics, quiet, start
 from tunesmith_operator.api_client import ApiClient
 from tunesmith_operator.cluster import CHILDREN, CONFIG_MAP, JOBS, POD
 
-JOB, CHILD = JOBS["FineTuneJob"], CHILDREN["PyTorchJob"]
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from tests.cluster.backends import PyTorchJobs, TrainJobs
+
+BACKEND = TrainJobs() if os.environ.get("TUNESMITH_BACKEND") == "trainjob" else PyTorchJobs()
+JOB, CHILD = JOBS["FineTuneJob"], CHILDREN[BACKEND.kind]
 QUIET = 60.0
 
 
@@ -76,55 +80,46 @@ def a_job(writes, count: int) -> dict:
 
 
 class Moving:
-    """Plays the training operator and the kubelet for all jobs of a namespace."""
+    """Plays the kubelet and the controller of attempts' objects for all jobs of a namespace."""
 
     def __init__(self, api, namespace: str) -> None:
         self.api, self.namespace = api, namespace
 
     async def read(self) -> None:
-        """The PyTorchJobs there are."""
+        """The objects of attempts there are."""
         self.children = [child async for child in self.api.pages(CHILD, self.namespace)]
 
     async def condition(self, i: int, kind: str) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        condition = {"type": kind, "status": "True", "lastTransitionTime": now}
-        patch = {"status": {"conditions": [condition], "replicaStatuses": {}}}
-        await self._patch(CHILD, self.children[i]["metadata"]["name"], patch)
+        child = self.children[i]
+        status = BACKEND.status({"metadata": child["metadata"]}, kind, "")
+        await self._patch(CHILD, child["metadata"]["name"], {"status": status})
 
     async def run(self, i: int) -> None:
         await self.condition(i, "Running")
 
     async def succeed(self, i: int) -> None:
-        """A rank-0 pod that ended with the word of a published result, then the PyTorchJob's success."""
-        child = self.children[i]["metadata"]
-        name, pod = child["name"], pod_of(child)
-        await self.api.create(POD, self.namespace, pod)
+        """A rank-0 pod that ended with the word of a published result, then its object's success."""
+        name, labels, owner = BACKEND.pod(self.children[i], "master")
+        # No scheduler gives it to a node, whose kubelet would write another status over ours.
+        containers = [{"name": BACKEND.container, "image": "x"}]
+        spec = {"containers": containers, "automountServiceAccountToken": False, "schedulerName": "none"}
+        metadata = {"name": name, "labels": labels, "ownerReferences": [owner]}
+        await self.api.create(POD, self.namespace, {"metadata": metadata, "spec": spec})
         word = json.dumps({"reason": "Succeeded", "manifest": "0" * 64})
         state = {"terminated": {"exitCode": 0, "reason": "Completed", "message": word}}
-        container = {"name": "pytorch", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        container = {
+            "name": BACKEND.container,
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+        }
         status = {"phase": "Succeeded", "containerStatuses": [container | {"state": state}]}
-        await self._patch(POD, f"{name}-master-0", {"status": status})
+        await self._patch(POD, name, {"status": status})
         await self.condition(i, "Succeeded")
 
     async def _patch(self, resource, name: str, patch: dict) -> None:
         await self.api.patch(resource, self.namespace, name, patch, "status")
-
-
-def pod_of(child: dict) -> dict:
-    replica = {"replica-type": "master", "replica-index": "0", "job-name": child["name"]}
-    labels = child["labels"] | {f"training.kubeflow.org/{key}": value for key, value in replica.items()}
-    owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "controller": True}
-    owner |= {key: child[key] for key in ("name", "uid")}
-    # No scheduler gives it to a node, whose kubelet would write another status over ours.
-    spec = {
-        "containers": [{"name": "pytorch", "image": "x"}],
-        "automountServiceAccountToken": False,
-        "schedulerName": "none",
-    }
-    return {
-        "metadata": {"name": f"{child['name']}-master-0", "labels": labels, "ownerReferences": [owner]},
-        "spec": spec,
-    }
 
 
 async def burst(api, namespace: str, count: int, log: Path, proxy: Counting) -> dict:
@@ -154,12 +149,12 @@ async def burst(api, namespace: str, count: int, log: Path, proxy: Counting) -> 
         return {
             "jobs": count,
             "seconds to apply": applied,
-            "seconds until all have their PyTorchJob": made,
+            "seconds until all have their object": made,
             "seconds until all have succeeded": done,
-            "writes a job until its PyTorchJob is there": launched.total() / count,
+            "writes a job until its object is there": launched.total() / count,
             **a_job(writes, count),
             "failed requests": sum(v for n, v in metrics().items() if "api_errors_total" in n),
-            "CPU seconds until all have their PyTorchJob": used,
+            "CPU seconds until all have their object": used,
             "CPU seconds": total,
             "MiB before": empty,
             "MiB after": megabytes(process),

@@ -6,8 +6,10 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-# Of `kubectl proxy -v=6`: one line for each answer of the API server.
-WRITE = re.compile(r'verb="(POST|PUT|PATCH|DELETE)" url="https?://[^/]+([^"?]*)[^"]*" status="(\d+)')
+# Of `kubectl proxy -v=6`: one line for each answer of the API server, as newer and older kubectl write it.
+WRITE = re.compile(
+    r'(?:verb="|\] )(POST|PUT|PATCH|DELETE)(?:" url="| )https?://[^/]+([^"? ]*)[^" ]*"? (?:status=")?(\d+)'
+)
 PLACE = re.compile(r"/namespaces/[^/]+/([^/]+)(/[^/]+)?(/[^/]+)?$")
 
 
