@@ -60,9 +60,7 @@ def test_a_hostile_template_ends_with_its_cause_and_takes_none_of_our_memory(sou
 def test_the_message_names_the_file_and_what_to_do(tmp_path):
     with_template("chatml", TEMPLATES["a product"][0]).tokenizer.save_pretrained(tmp_path)
     chat = type(with_template("chatml", None)).load(tmp_path)
-    said = (
-        r"^The chat template in \S+/chat_template\.jinja needs more than 64 MiB of memory, far more .* Mend"
-    )
+    said = r"^The chat template in \S+/chat_template\.jinja needs more than 64 MiB of memory, far more .* Fix"
     conversation = Conversation((*ASKED, Message("assistant", "a")))
     for ask in (
         lambda: chat.prompt_text(ASKED),

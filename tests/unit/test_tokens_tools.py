@@ -209,3 +209,11 @@ def test_all_of_a_conversation_is_in_its_samples_or_it_is_bad(turns, name: str, 
     last = max(at for at, message in enumerate(messages) if message.role == "assistant")
     assert all(_is_in(m.content.strip(), seen) for m in messages[:last] if m.role in ("user", "tool"))
     assert not tools or "Weather of a city" in seen
+
+
+def test_many_tools_are_no_more_than_a_template_may_take():
+    """What a rendering may take grows with the tools as it does with the messages."""
+    many = [
+        {"type": "function", "function": {"name": f"f{n}", "description": "x" * 2000}} for n in range(3000)
+    ]
+    assert len(load("hermes").given(json.dumps(many)).prompt_text([ASKED])) > 6_000_000

@@ -101,7 +101,7 @@ class BoundedTemplate:
         These are the process's raw answers; those without a `text` are explained by the other methods. Raises
         OverLimit if all together exceed the limits, which does not show that any single one does.
         """
-        limits = limits_for([_size(each.get("messages") or ()) for each in values])
+        limits = limits_for([_size(each) for each in values])
         opening = {"source": self._source, "values": self._values}
         return _process.ask(
             Request(task, self._key, values, limits), Request("open", self._key, [opening], limits)
@@ -131,8 +131,12 @@ def limits_for(sizes: Sequence[int]) -> Limits:
     )
 
 
-def _size(turns: Turns) -> int:
-    return sum(len(part) if isinstance(part, str) else len(repr(part)) for t in turns for part in t.values())
+def _size(values: Mapping[str, Any]) -> int:
+    """Return the characters of what a rendering gets: its messages, and other values such as tools."""
+    turns = values.get("messages") or ()
+    parts = (part for turn in turns for part in turn.values())
+    others = sum(len(repr(value)) for name, value in values.items() if name != "messages")
+    return others + sum(len(part) if isinstance(part, str) else len(repr(part)) for part in parts)
 
 
 class _RenderProcess:
