@@ -1,8 +1,8 @@
-"""The adapter that is trained, and those that lie frozen beneath it.
+"""The adapter that is trained, and the frozen ones beneath it.
 
-The model's output is base + earlier adapters + new one: peft adds the adapters that are active, each in its
-own precision, so the sum is exact over bf16 and over 4-bit weights, which merging would round. What is left
-at the end is one adapter over the original base: B₁A₁ + B₂A₂ = [B₁ B₂]·[A₁; A₂], the ranks side by side.
+The model's output is base + earlier adapters + new one: peft adds the active adapters, each in its own
+precision, so the sum is exact over bf16 and over 4-bit weights, which merging would round. The result is one
+adapter over the original base: B₁A₁ + B₂A₂ = [B₁ B₂]·[A₁; A₂], with the ranks concatenated.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ StateDict = Mapping[str, Any]
 
 
 def has_adapters(model: Any) -> bool:
-    """Return whether the model is a base with adapters, rather than trained whole."""
+    """Return whether the model is a base with adapters, rather than fully trained."""
     from peft import PeftModel
 
     return isinstance(model, PeftModel)
 
 
 def _earlier(model: Any) -> list[str]:
-    """Names of the frozen adapters, the lowest first."""
+    """Return the names of the frozen adapters, the lowest first."""
     return [name for name in model.peft_config if name != TRAINED]
 
 
 def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) -> Any:
     """Return the model with a new adapter over frozen earlier ones; only the new one is trained, in float32.
 
-    The new one comes first, so that its initial weights do not depend on what lies beneath.
+    The new one is created first, so that its initial weights do not depend on the earlier ones.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -79,7 +79,7 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
 
 
 def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
-    """The model with adapters added into its weights, all of which are trained then; meant for float32."""
+    """Return the model with adapters merged into its weights, all of them trainable; meant for float32."""
     from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import gather_params_ctx
 
@@ -101,9 +101,9 @@ def _base_weight(module: Any) -> Any:
 
 
 def refuse_tied(model: Any, folder: Path) -> None:
-    """Raise ModelError for an adapter that cannot be merged.
+    """Raise ModelError if an adapter changes one of two tied embeddings.
 
-    Input and output embeddings that are one matrix cannot take an adapter of one of them.
+    Input and output embeddings that are one matrix cannot absorb an adapter of only one of them.
     """
     if changes_tied(model):
         raise ModelError(
@@ -116,29 +116,29 @@ def refuse_tied(model: Any, folder: Path) -> None:
 
 
 def save_trained(model: Any, folder: Path, state: StateDict | None = None) -> None:
-    """Write the adapter that is trained, and no other, as peft does. `state`: all weights, where sharded."""
+    """Write the trained adapter, and no other, as peft does. `state` has all weights if they are sharded."""
     model.save_pretrained(
         str(folder), selected_adapters=[TRAINED], save_embedding_layers=False, state_dict=state
     )
 
 
 def save_for_resume(model: Any, checkpoint: Path) -> None:
-    """Write the trained adapter alone to a folder of its own, if the checkpoint's combines several."""
+    """Write the trained adapter alone to a separate folder, if the checkpoint's adapter combines several."""
     if _earlier(model):
         save_trained(model, checkpoint / TRAINED_ADAPTER)
 
 
 def load_trained(model: Any, checkpoint: Path) -> None:
-    """Set the weights of the trained adapter; what is active and what is trained stays as it is."""
+    """Set the weights of the trained adapter; which adapters are active or trained does not change."""
     alone = checkpoint / TRAINED_ADAPTER
     put_weights(model, read_weights(alone if alone.is_dir() else checkpoint), TRAINED)
 
 
 def save_combined(model: Any, folder: Path, state: StateDict | None = None) -> None:
-    """Write all adapters as one over the original base. `state`: all weights, where they are sharded.
+    """Write all adapters as one over the original base. `state` has all weights if they are sharded.
 
-    One rank for all modules and no patterns, since not every engine reads those: where a module has less,
-    zeros fill up. The scales go into B, and alpha = r says 1.
+    All modules get the same rank and there are no patterns, since not every engine reads those: modules with
+    a lower rank are padded with zeros. The scales are multiplied into B, so alpha = r (a scale of 1).
     """
     from peft import LoraConfig, TaskType
     from safetensors.torch import save_file
@@ -166,7 +166,7 @@ def save_combined(model: Any, folder: Path, state: StateDict | None = None) -> N
 
 
 def _combined(model: Any, state: StateDict | None) -> dict[str, Any]:
-    """Matrices of all adapters side by side, on the CPU, all of one rank."""
+    """Return the matrices of all adapters, concatenated, on the CPU, padded to one rank."""
     import torch
     from peft import get_peft_model_state_dict
     from torch.nn.functional import pad
@@ -208,12 +208,12 @@ def _module_of(name: str) -> str:
 
 
 def _scale(model: Any, name: str, adapter: str) -> float:
-    """Return what the product of a module's matrices is multiplied by: alpha / r, or alpha / √r."""
+    """Return the factor of the product of a module's matrices: alpha / r, or alpha / √r."""
     return float(model.get_submodule(_module_of(name)).scaling[adapter])
 
 
 def _targets(model: Any, weights: StateDict) -> list[str]:
-    """Return the modules' last names where these mean no others, else their whole names."""
+    """Return the last parts of the modules' names if they match no other modules, else the full names."""
     from peft.tuners.lora import LoraLayer
 
     prefix = "base_model.model."

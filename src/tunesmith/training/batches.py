@@ -1,6 +1,6 @@
-"""Micro-batches as a model takes them: padded rows, or one row that is a tree.
+"""Micro-batches as passed to a model: padded rows, or one row that is a tree.
 
-Both say which hidden states have labels and which; the loss is the same sum (see `loss`).
+Both name the hidden states that have labels, and those labels; the loss is the same sum (see `loss`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class MicroBatch:
     """A micro-batch, on the CPU.
 
     `ids` has shape (rows, n). Padded rows have a `mask` of that shape; a tree has `tree` and `positions`
-    (1, n) instead. `kept` are the places in a row whose logits are needed, shape (k,); targets' rows count
-    through (rows, k). `tokens` counts the samples' tokens, `computed` those the model computes.
+    (1, n) instead. `kept` are the positions in a row whose logits are needed, shape (k,); the rows of
+    `targets` index the flattened (rows, k). `tokens` counts the samples' tokens, `computed` those that the
+    model computes.
     """
 
     ids: torch.Tensor
@@ -40,16 +41,16 @@ class MicroBatch:
     positions: torch.Tensor | None = None
     tree: Tree | None = None
     path: AttentionPath = "auto"
-    """How attention goes along the tree; see `attention.TreeAttention`."""
+    """How attention along the tree is computed; see `attention.TreeAttention`."""
 
     @property
     def computed(self) -> int:
-        """Tokens the model computes, padding among them."""
+        """The number of tokens that the model computes, including padding."""
         return self.ids.numel()
 
 
 def collate(table: Table, indices: Indices, reduction: str, pad_id: int) -> MicroBatch:
-    """Samples of a table as `padded_batch` makes it."""
+    """Return samples of a table as a padded batch, as `padded_batch` does."""
     return padded_batch(*_read(table, indices, reduction), pad_id)
 
 
@@ -59,7 +60,7 @@ def _read(table: Table, indices: Indices, reduction: str) -> tuple[Samples, Samp
 
 
 def padded_batch(samples: Samples, weights: SampleWeights, pad_id: int) -> MicroBatch:
-    """Samples padded on the right. No samples give two padding tokens and no labels."""
+    """Return samples padded on the right. No samples give two padding tokens and no labels."""
     longest = max([2, *map(len, samples)])
     shape = (max(1, len(samples)), longest)
     ids = np.full(shape, pad_id, dtype=np.int64)
@@ -80,7 +81,7 @@ def padded_batch(samples: Samples, weights: SampleWeights, pad_id: int) -> Micro
 def collate_tree(
     table: Table, indices: Indices, reduction: str, pad_id: int, path: AttentionPath = "auto"
 ) -> MicroBatch:
-    """Samples as one tree. No samples give two padding tokens and no labels."""
+    """Return samples as one tree. No samples give two padding tokens and no labels."""
     if not len(indices):
         return collate(table, indices, reduction, pad_id)
     samples, weights = _read(table, indices, reduction)
@@ -88,7 +89,7 @@ def collate_tree(
 
 
 def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBatch:
-    """Return a tree as a batch; `tokens` are those of its samples."""
+    """Return a tree as a batch; `tokens` is the number of tokens of its samples."""
     labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
     labels = labels[np.argsort(tree.parents[labels], kind="stable")]
     kept, rows = np.unique(tree.parents[labels], return_inverse=True)
@@ -105,7 +106,7 @@ def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBa
 
 
 def _kept(places: Indices) -> torch.Tensor:
-    """At least one place, so that every forward pass reaches the head."""
+    """Return the positions, at least one, so that every forward pass reaches the head."""
     return torch.from_numpy(places if len(places) else np.zeros(1, np.int64))
 
 

@@ -1,4 +1,4 @@
-"""The Trainer's callbacks that decide: what happens first, when to evaluate and save, when to stop."""
+"""The Trainer's callbacks that control a run: what happens first, when to evaluate, save and stop."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class AtBegin(TrainerCallback):  # type: ignore[misc]
-    """Calls `act` on every rank; before that, weights that are sharded cannot be computed with."""
+    """Calls `act` on every rank when training begins; sharded weights cannot be used before that."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Act."""
+        """Call `act`."""
         self._act()
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
-    """Saves and stops after the step in which any rank was asked to stop."""
+    """Saves and stops after the step in which any rank received a stop request."""
 
     def __init__(self, trainer: StepTrainer) -> None:
         self._trainer = trainer
@@ -32,7 +32,7 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Asks for a checkpoint and the end."""
+        """Request a checkpoint and the end of training, if any rank is to stop."""
         if self._trainer.stopping:
             control.should_save = control.should_training_stop = True
         return control
@@ -47,7 +47,7 @@ class EvaluateAt(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Asks for an evaluation and, with it, a checkpoint."""
+        """Request an evaluation and, with it, a checkpoint, if one is due."""
         if state.global_step % self._every == 0 or state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
         return control

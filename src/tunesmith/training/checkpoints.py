@@ -1,8 +1,8 @@
 """Checkpoints in the output: published by a manifest written last, verified before they are used.
 
-Each node uploads what its ranks wrote; rank 0 writes the manifest when all have, so a checkpoint is there
-whole or not at all. Who does what when is in uploads.py. The collectives are handed in, so that this file
-needs no process group of its own.
+Each node uploads what its ranks wrote; rank 0 writes the manifest when all have, so a checkpoint is complete
+or does not exist. uploads.py coordinates the ranks. The collectives are passed in, so that this file needs
+no process group.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Ranks:
     local_rank: int
     world: int
     gather: Callable[[Any], list[Any]]
-    """Values of all ranks, in order, on every rank."""
+    """Returns the values of all ranks, in order, on every rank."""
 
 
 class Checkpoints:
@@ -49,31 +49,31 @@ class Checkpoints:
     ) -> None:
         self.store, self.ranks = store, ranks
         self.known: tuple[int, ...] = ()
-        """Steps of published checkpoints, newest first, as all ranks last heard."""
+        """Steps of published checkpoints, newest first, as last shared with all ranks."""
         self._keep, self._progress = keep, progress
         self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
-        """Steps of published checkpoints, newest first."""
+        """Return the steps of published checkpoints, newest first."""
         return published_steps(self.store)
 
     def clear(self, step: int) -> None:
-        """Make room for one of this step.
+        """Delete whatever exists of a checkpoint of this step.
 
-        What is there is damaged, half there, or of an attempt that was thought dead.
+        It is damaged, incomplete, or of an attempt that was thought dead.
         """
         unpublish(self.store, checkpoint_key(step))
 
     def publish(self, step: int, files: Sequence[FileInfo]) -> None:
-        """Write the manifest of a checkpoint whose files are all there."""
+        """Write the manifest of a checkpoint whose files are all uploaded."""
         extra = {"step": step, "world": self.ranks.world}
         publish_manifest(self.store, checkpoint_key(step), files, extra)
         self._damaged.discard(step)
 
     def delete_old(self, newest: int, best: int | None) -> tuple[int, ...]:
-        """Delete what is over the limit now that `newest` is published; the steps that are left.
+        """Delete checkpoints over the limit now that `newest` is published; return the steps that are left.
 
-        Damaged ones go, and what was never finished: nobody will finish it.
+        Damaged ones are deleted too, and those that were never finished: nobody will finish them.
         """
         listed = list_checkpoints(self.store)
         published = {step for step, names in listed.items() if MANIFEST_KEY in names}
@@ -86,15 +86,15 @@ class Checkpoints:
         return tuple(step for step in whole if step in kept)
 
     def fetch(self, step: int, folder: Path) -> None:
-        """One checkpoint, verified, into `folder`. Raises CorruptObjectError."""
+        """Fetch one checkpoint into `folder` and verify it. Raises CorruptObjectError."""
         shutil.rmtree(folder, ignore_errors=True)
         fetch_verified(self.store, checkpoint_key(step), folder, self._progress)
 
     def newest(self, folder: Path) -> int | None:
-        """Fetch the newest checkpoint that is whole into `folder/checkpoint-<step>`; its step, or None.
+        """Fetch the newest intact checkpoint into `folder/checkpoint-<step>`; return its step, or None.
 
-        A damaged one is passed over, saying so, and deleted once another is published. Rank 0's word decides;
-        the first rank of each node fetches.
+        A damaged one is skipped with a warning, and deleted once another is published. Rank 0 decides; the
+        first rank of each node fetches.
         Raises OutputConflictError if it was made by another number of processes.
         """
         here = self._newest_here(folder) if self.ranks.rank == 0 else None
@@ -106,7 +106,7 @@ class Checkpoints:
         return chosen
 
     def _newest_here(self, folder: Path) -> tuple[int | None, tuple[int, ...]]:
-        """Return the newest that is whole, and it with all that are older."""
+        """Return the step of the newest intact checkpoint, and that step with all older ones."""
         steps = self.steps()
         for number, step in enumerate(steps):
             try:

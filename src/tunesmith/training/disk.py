@@ -1,6 +1,6 @@
-"""A disk that is full while a checkpoint is written: recognised, cleaned up, explained.
+"""Recognise, clean up and explain a full disk while a checkpoint is written.
 
-torch.save and safetensors raise errors of their own, of which only the text says what happened.
+torch.save and safetensors raise errors of their own, in which only the text says what happened.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tunesmith.names import Reason
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SAYS_SO = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122|27)\b")
-# What torch.save says when a write fails, for whatever reason; the errno is lost.
+# The messages of torch.save if a write fails, for whatever reason; the errno is lost.
 _TORCH = re.compile(r"PytorchStreamWriter failed writing|inline_container.*unexpected pos|iostream error")
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Return whether an error, or one that led to it, is a full disk."""
+    """Return whether an error, or one that led to it, was caused by a full disk."""
     while error is not None:
         text = str(error)
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
@@ -37,10 +37,10 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Around everything that writes checkpoints below `folder`, which goes when there is no room.
+    """Explain a full disk around code that writes checkpoints below `folder`, which is then deleted.
 
-    Raises TemporaryError with Reason.DISK_FULL. Other errors pass, and so does a full disk of the output,
-    which has been explained where it was met.
+    Raises TemporaryError with Reason.DISK_FULL. Other errors are passed on, and so is a full disk of the
+    output, which is explained where it occurs.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""The model as others load it: what `final_model` and every checkpoint hold.
+"""The model as others load it: the content of `final_model` and of every checkpoint.
 
-Whole weights, or one adapter over the original base, as safetensors; with them all that plain transformers,
-peft and vLLM need to use them: configuration, the base's address, tokenizer, chat template, generation
-configuration. Does not depend on where they are written to, nor on what a resume needs besides.
+Full weights, or one adapter over the original base, as safetensors, with all that plain transformers, peft
+and vLLM need to use them: config, the base's address, tokenizer, chat template, generation config. Does not
+depend on where they are written to, nor on what else is needed to resume.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What ends a reply of a trained model.
+    """The tokens that end a reply of a trained model.
 
-    `ids` are all tokens that do: the one that training teaches first, then the tokenizer's and the model's
-    own. `token` is the text of the first, which becomes the tokenizer's EOS; "" where that stays as it is.
+    `ids` are all of them: the one that training teaches first, then the tokenizer's and the model's own.
+    `token` is the text of the first, which becomes the tokenizer's EOS; "" if that does not change.
     """
 
     ids: tuple[int, ...]
@@ -39,9 +39,9 @@ class Ends:
 
 
 def ends_of(model: Any, tokenizer: ChatTokenizer, *, turns: bool = True) -> Ends:
-    """Return what ends a reply. `turns`: whether conversations are trained on, not only documents.
+    """Return the tokens that end a reply. `turns`: conversations are trained on, not only documents.
 
-    The tokenizer's EOS becomes the end of turn unless the template asks for `eos_token`, which would then
+    The tokenizer's EOS becomes the end-of-turn token unless the template uses `eos_token`, which would then
     render prompts as training never saw them, or the tokenizer adds EOS to each text by itself.
     """
     eos = tokenizer.tokenizer.eos_token_id
@@ -58,7 +58,7 @@ def ends_of(model: Any, tokenizer: ChatTokenizer, *, turns: bool = True) -> Ends
 
 
 def base_name(source: ModelSource) -> str:
-    """Return how the base model is named in an adapter's configuration: a hub's name, else the address."""
+    """Return the base model's name in an adapter's config: its name on the hub, or else its address."""
     assert source.uri is not None
     return source.uri.removeprefix("hf://")
 
@@ -73,10 +73,10 @@ def save_final(
     *,
     turns: bool = True,
 ) -> None:
-    """Adapter or full weights as safetensors, tokenizer and chat template: what plain transformers loads.
+    """Write what plain transformers loads: adapter or full weights, tokenizer and chat template.
 
-    An adapter is one over `base`, whatever adapters training began with. `state` has all weights where the
-    model itself holds only a part of each. `turns` as in `ends_of`.
+    An adapter is one over `base`, whatever adapters training started from. `state` has all weights if the
+    model itself has only a part of each. `turns` is as in `ends_of`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(model, folder, state, dtype)
@@ -87,9 +87,9 @@ def save_final(
 
 
 def save_ends(model: Any, folder: Path, ends: Ends) -> None:
-    """Name in the generation configuration and in config.json what ends a reply: both are read by others.
+    """Write the tokens that end a reply to the generation config and to config.json: both are read by others.
 
-    The generation configuration is the base model's, and is written beside an adapter too.
+    The generation config is the base model's, and is written next to an adapter too.
     """
     config = copy.deepcopy(_base(model).generation_config)
     config.eos_token_id = list(ends.ids) or None
@@ -100,7 +100,7 @@ def save_ends(model: Any, folder: Path, ends: Ends) -> None:
 
 
 def _name_ends(path: Path, ids: list[int]) -> None:
-    """Set `eos_token_id` of a config.json to all ids; to the first where its class takes no list."""
+    """Set `eos_token_id` of a config.json to all ids, or to the first if its class accepts no list."""
     from transformers import AutoConfig
 
     before = json.loads(path.read_text("utf-8"))
@@ -112,7 +112,7 @@ def _name_ends(path: Path, ids: list[int]) -> None:
             AutoConfig.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
             return
         except Exception:  # noqa: BLE001 - whatever a class's own validation raises
-            if "auto_map" in before:  # code of the model's own, which is not run for this
+            if "auto_map" in before:  # the model's own code, which is not run for this
                 return
 
 
@@ -121,7 +121,7 @@ def _has_end(nested: Any) -> bool:
 
 
 def save_tokenizer(tokenizer: ChatTokenizer, folder: Path, ends: Ends) -> None:
-    """Write the tokenizer and its chat template, with what ends a reply as its EOS."""
+    """Write the tokenizer and its chat template, with the token that ends a reply as its EOS."""
     tokenizer.tokenizer.save_pretrained(folder)
     path = folder / TOKENIZER_CONFIG
     if not ends.token or not path.is_file():
@@ -139,9 +139,9 @@ def _base(model: Any) -> Any:
 def save_checkpoint(
     model: Any, folder: Path, state: Mapping[str, Any] | None, dtype: torch.dtype | None
 ) -> None:
-    """Write a checkpoint's weights. `state` as in `save_final`.
+    """Write a checkpoint's weights. `state` is as in `save_final`.
 
-    In `dtype` where a resume reads weights of its own; with None as they are trained, for a resume too.
+    They are converted to `dtype` if resuming reads other weights; None keeps them as trained, to resume from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(model, folder, state, dtype)
@@ -162,17 +162,17 @@ def _save_weights(
 
 
 def describe_weights(folder: Path, base: ModelSource, dtype: torch.dtype) -> None:
-    """Say in a folder's configuration what its weights are for.
+    """Write to a folder's config how its weights are to be used.
 
-    An adapter names the base of the manifest, not a folder of the machine that trained it. Whole weights are
-    to be loaded as `dtype`, whatever they are kept in, and used with a cache.
+    An adapter names the base of the manifest, not a folder of the machine that trained it. Full weights are
+    to be loaded as `dtype`, whatever they are stored in, and used with a cache.
     """
     if not is_adapter(folder):
         _change(folder / CONFIG, dtype=str(dtype).removeprefix("torch."), use_cache=True)
         return
     path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text("utf-8"))
-    targets = {  # peft keeps them as sets
+    targets = {  # peft has them as sets, in no fixed order
         field: sorted(config[field])
         for field in ("target_modules", "target_parameters")
         if isinstance(config.get(field), list)

@@ -1,4 +1,4 @@
-"""Gives back what training holds, so that another process can use the same devices while this one lives."""
+"""Free the memory of training, so that another process can use the same devices while this one lives."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def free_trainer(trainer: StepTrainer) -> None:
-    """Let go of weights, gradients and the optimizer's state; trainer and model are of no use afterwards.
+    """Free weights, gradients and the optimizer's state; trainer and model are unusable afterwards.
 
-    Too many parts refer to the model for it to go by itself, so its tensors are emptied where they are.
+    Too many objects refer to the model for it to be garbage-collected, so its tensors are emptied in place.
     """
     model, engine = trainer.model, trainer.model_wrapped
     if trainer.is_deepspeed_enabled:
@@ -37,7 +37,7 @@ def free_trainer(trainer: StepTrainer) -> None:
 
 
 def trim_main_memory() -> None:
-    """Return freed main memory to the machine; glibc keeps most of it for this process alone."""
+    """Return freed main memory to the operating system; glibc keeps most of it for this process."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

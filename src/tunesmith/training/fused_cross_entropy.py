@@ -1,8 +1,7 @@
-"""The language-model head and the loss in one, a few rows at a time: no logits of all tokens in memory.
+"""The language-model head fused with the loss, a few rows at a time: never all logits in memory.
 
-What the head would give to its caller is one number, Σ w (log Σ exp z − z_target); the gradient of the hidden
-states (and of the head's own weights, where they are trained) is made in the forward pass, when a chunk of
-logits is at hand.
+The head returns a single number, Σ w (log Σ exp z − z_target); the gradient of the hidden states (and of the
+head's own weights, if they are trained) is computed in the forward pass, while a chunk of logits exists.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-# Logits at a time, in numbers: 64 MB in float32.
+# Number of logits in one chunk: 64 MB in float32.
 CHUNK = 1 << 24
 
 
@@ -23,7 +22,7 @@ CHUNK = 1 << 24
 class Targets:
     """Labels: `weights[i]` is that of token `ids[i]` after the hidden state `rows[i]`. Shapes (m,).
 
-    Rows are sorted; a row may have several labels, where samples continue differently.
+    Rows are sorted; a row has several labels if samples continue differently.
     """
 
     rows: torch.Tensor
@@ -31,12 +30,12 @@ class Targets:
     weights: torch.Tensor
 
     def to(self, device: torch.device) -> Targets:
-        """Return the same on a device."""
+        """Return the targets on a device."""
         return Targets(self.rows.to(device), self.ids.to(device), self.weights.to(device))
 
 
 def loss_of_logits(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Σ w ℓ from the logits of every row, shape (rows, vocabulary); a differentiable zero without labels."""
+    """Return Σ w ℓ from the logits (rows, vocabulary) of every row; a differentiable zero without labels."""
     if not len(targets.rows):
         return logits.float().sum() * 0.0
     logits = logits.float()
@@ -84,14 +83,14 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        # In float32: a scale rounded to 16 bits would be wrong for every weight alike.
+        # In float32: a scale rounded to 16 bits would give all weights the same error.
         grads = [None if grad is None else (grad.float() * scale).to(grad.dtype) for grad in ctx.grads]
         ctx.grads = []
         return (*grads, None, None)
 
 
 def _room(part: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Zeros for the gradient of what has one."""
+    """Return zeros for the gradient of a tensor; None if it requires none."""
     wanted = part is not None and part.requires_grad
     return torch.zeros_like(part, dtype=dtype) if wanted and part is not None else None
 
@@ -104,7 +103,7 @@ def _chunk(
     grads: list[torch.Tensor | None],
     place: slice,
 ) -> torch.Tensor:
-    """Σ w ℓ of some rows; adds to the gradients where they are wanted."""
+    """Return Σ w ℓ of some rows; adds to the gradients that are wanted."""
     logits = functional.linear(states, head, None if bias is None else bias.to(head.dtype)).float()
     logits.sub_(logits.amax(-1, keepdim=True))
     chosen = logits[targets.rows, targets.ids]
@@ -127,7 +126,7 @@ def _chunk(
 
 
 class FusedHead:
-    """The head of a model; inside `loss` a forward pass gives the loss in place of logits."""
+    """The head of a model; inside `loss` a forward pass returns the loss instead of logits."""
 
     def __init__(self, module: torch.nn.Linear) -> None:
         self._module, self._plain = module, module.forward
@@ -136,7 +135,7 @@ class FusedHead:
 
     @contextmanager
     def loss(self, targets: Targets) -> Iterator[None]:
-        """Until left, the model's `logits` are Σ w ℓ, shape (1, 1, 1)."""
+        """Return a context in which the model's `logits` are Σ w ℓ, shape (1, 1, 1)."""
         self._targets = targets
         try:
             yield
@@ -155,7 +154,7 @@ class FusedHead:
 
 
 def fuse_head(model: Any) -> FusedHead | None:
-    """Take over the head of a model, or None if more than a plain linear layer makes its logits."""
+    """Replace a model's head and return it; None if its logits need more than a plain linear layer."""
     config = model.config.get_text_config()
     changed = (
         "final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier",

@@ -1,8 +1,8 @@
-"""The gradient's length, exact however large a tensor is, and clipping by it.
+"""The gradient norm, exact for tensors of any size, and clipping by it.
 
-torch adds the squares of a float32 tensor up in float32; on a CPU the length of an embedding of 28 million
-numbers comes out too short by more than 1e-4. DeepSpeed adds them up in float64, so the same run would have
-another `grad_norm`, and other weights once it clips. Here rows are short enough for float32, and their sum is
+torch sums the squares of a float32 tensor in float32; on a CPU the norm of an embedding with 28 million
+elements is too small by more than 1e-4. DeepSpeed sums them in float64, so the same run would have another
+`grad_norm`, and other weights once it clips. Here rows are short enough for float32, and are summed in
 float64.
 """
 
@@ -16,7 +16,7 @@ _ROW = 4096
 
 
 def gradient_norm(gradients: Iterable[torch.Tensor]) -> float:
-    """Return the Euclidean length of all gradients as one vector; nan or inf if one of them holds such."""
+    """Return the Euclidean norm of all gradients as one vector; nan or inf if one of them contains such."""
     squares = [part for gradient in gradients for part in _squares(gradient.detach())]
     if not squares:
         return 0.0
@@ -25,7 +25,7 @@ def gradient_norm(gradients: Iterable[torch.Tensor]) -> float:
 
 
 def _squares(gradient: torch.Tensor) -> Iterable[torch.Tensor]:
-    """Sums of squares whose sum is the gradient's, float64 scalars on its device."""
+    """Yield partial sums of squares of the gradient, float64 scalars on its device."""
     flat = gradient.reshape(-1).float()
     whole = len(flat) - len(flat) % _ROW
     for part in (flat[:whole].view(-1, _ROW), flat[whole:].view(1, -1)):
@@ -34,7 +34,7 @@ def _squares(gradient: torch.Tensor) -> Iterable[torch.Tensor]:
 
 
 def clip_gradient(parameters: Iterable[torch.nn.Parameter], most: float) -> float:
-    """Make the gradient no longer than `most`; 0 leaves it as it is. Returns its length before."""
+    """Clip the gradient's norm to at most `most`; 0 does not clip. Returns the norm before clipping."""
     with_gradient = [each for each in parameters if each.grad is not None]
     norm = gradient_norm(each.grad for each in with_gradient if each.grad is not None)
     if most > 0:

@@ -1,7 +1,7 @@
-"""Is the training still sound? A pure look at the losses, and the words for when it is not.
+"""Divergence detection from the losses of a run, and the error that reports it. Pure.
 
-Guessing every token alike costs ln(vocabulary). A loss of more than twice that, ten steps in a row, is a
-model that has come apart, though its numbers are finite.
+A uniform prediction has the loss ln(vocabulary). If the loss is more than twice that for ten steps in a row,
+the model has diverged, though its numbers are finite.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _ADVICE = (
 
 
 class Health:
-    """Told the loss of every step; the same on all ranks, since the loss is.
+    """The state of divergence detection; the same on all ranks, since the loss is.
 
-    All it remembers is the first of the bad steps in a row that lead up to now. That number travels with each
-    checkpoint, so that a resumed run ends at the step an uninterrupted one would.
+    Its only state is the first of the consecutive bad steps up to now. That number is saved with each
+    checkpoint, so that a resumed run fails at the same step as an uninterrupted one.
     """
 
     def __init__(self, vocabulary: int, output: str, published: Callable[[], Sequence[int]]) -> None:
-        """`published`: steps of the checkpoints in `output`, asked only when all is lost."""
+        """Initialise. `published` returns the steps of the checkpoints in `output` if training diverges."""
         self.limit = TIMES_GUESSING * math.log(vocabulary)
         self._output, self._published = output, published
         self._bad_since: int | None = None
 
     def step(self, step: int, loss: float) -> None:
-        """Note the finite loss of a step. Raises DivergedError at the tenth bad one in a row."""
+        """Record the finite loss of a step. Raises DivergedError at the tenth bad one in a row."""
         if loss <= self.limit:
             self._bad_since = None
             return
@@ -50,23 +50,23 @@ class Health:
             )
 
     def diverged(self, step: int, what: str) -> DivergedError:
-        """The error of a run that cannot continue after `step`. `what` is a sentence that names the step."""
+        """Return the error of a run that cannot continue after `step`; `what` is a sentence naming it."""
         first = step if self._bad_since is None else self._bad_since
         return DivergedError(f"{what} {self._last_good(first)} {_ADVICE}")
 
     def _last_good(self, first_bad: int) -> str:
-        # A checkpoint's weights give the loss of the step after it; that one must have been well.
+        # A checkpoint's weights give the loss of the step after it, which must not have been bad.
         good = [step for step in self._published() if step + 1 < first_bad]
         if not good:
             return "No checkpoint was published before the loss diverged."
         return f"The last good checkpoint is {checkpoint_key(max(good))} in {self._output}."
 
     def save(self, checkpoint: Path) -> None:
-        """Put what is remembered beside a checkpoint's weights."""
+        """Save the state next to a checkpoint's weights."""
         (checkpoint / STATE).write_text(json.dumps({"bad_since": self._bad_since}), "utf-8")
 
     def restore(self, checkpoint: Path) -> None:
-        """Remember what was saved with a checkpoint."""
+        """Restore the state that was saved with a checkpoint."""
         path = checkpoint / STATE
-        if path.exists():  # checkpoints of before this was kept
+        if path.exists():  # older checkpoints do not have it
             self._bad_since = json.loads(path.read_text("utf-8"))["bad_since"]

@@ -1,8 +1,8 @@
-"""Do the ranks still move? Found out by their heartbeats, since a rank that waits cannot say so itself.
+"""Hang detection by the ranks' heartbeats, since a rank that waits cannot report it itself.
 
-A stopped process, a dead node or a hung network leaves all others waiting in a collective for ever. Each
-rank's thread puts the rank's heartbeat into a store all of them share, and looks at the others' there. When
-nothing has moved on any rank for too long, every rank that still can ends itself, naming those it waits for.
+A stopped process, a dead node or a hung network leaves all others waiting in a collective forever. A thread
+of each rank writes the rank's heartbeat to a store that all of them share, and reads the others' there. If no
+rank has made progress for too long, every rank that still can exits, naming those it waits for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunesmith.errors import StuckError
 log = logging.getLogger(__name__)
 STUCK_SECONDS = 1800.0
 GROUP_SECONDS = 7 * 24 * 3600
-"""Timeout of the process group's own collectives: so long that the watch, which knows more, comes first."""
+"""Timeout of the process group's own collectives: so long that hang detection, which knows more, is first."""
 LONGEST_INTERVAL = 30.0
 
 
@@ -31,31 +31,31 @@ class KeyValueStore(Protocol):
         """Write a value."""
 
     def check(self, keys: list[str]) -> bool:
-        """Return whether all of these are there."""
+        """Return whether all of these keys exist."""
 
     def multi_get(self, keys: list[str]) -> list[bytes]:
-        """Their values; waits for those that are not there."""
+        """Return their values; waits for keys that do not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankHeartbeat:
-    """Where a rank is."""
+    """The progress of a rank."""
 
     tick: int = 0
-    """Grows as long as the rank's watching thread lives."""
+    """Grows as long as the rank's hang-detection thread lives."""
     count: int = 0
-    """Grows as long as its main thread moves."""
+    """Grows as long as its main thread makes progress."""
     step: int = 0
     phase: str = "starting"
     within: int = 0
-    """Beats since step or phase changed: which of two ranks is behind the other."""
+    """Beats since step or phase changed; shows which of two ranks is behind the other."""
 
     def __str__(self) -> str:
         return f"step {self.step} ({self.phase})"
 
 
 class HangJudge:
-    """Told what all ranks' beats are, time after time. Pure: the time is handed in, in seconds."""
+    """Decides whether a run hangs from all ranks' heartbeats. Pure: the time is passed in, in seconds."""
 
     def __init__(self, world: int, timeout: float, interval: float, now: float) -> None:
         self._timeout, self._interval = timeout, interval
@@ -67,9 +67,9 @@ class HangJudge:
         self._answered = [now] * len(self._beats)
 
     def see(self, beats: Sequence[RankHeartbeat | None], now: float) -> str | None:
-        """What to say when nothing has moved for too long, else None. A rank's first beat may be missing."""
+        """Return a message if no rank made progress for too long, else None. A rank may have no beat yet."""
         if now - self._looked > 3 * self._interval:
-            self._forgive(now)  # this process itself was stopped for a while: it knows nothing of the others
+            self._forgive(now)  # this process itself was stopped for a while and did not see the others
         self._looked = now
         for rank, (old, new) in enumerate(zip(self._beats, beats, strict=True)):
             if new is None or (old is not None and old.tick == new.tick):
@@ -103,7 +103,7 @@ class HangJudge:
 
 
 def _behind(places: dict[int, RankHeartbeat]) -> list[int]:
-    """Ranks at an earlier place than the farthest; None if all are at the same."""
+    """Return the ranks that are behind the farthest one; none if all are at the same place."""
     farthest = max(places.values(), key=lambda beat: (beat.step, beat.within))
     same = [beat for beat in places.values() if beat.phase == farthest.phase]
     return [
@@ -114,7 +114,7 @@ def _behind(places: dict[int, RankHeartbeat]) -> list[int]:
 
 
 def _ranks(ranks: Sequence[int]) -> str:
-    """Rank 3; Ranks 1, 2 and 5."""
+    """Return ranks as text: "Rank 3", "Ranks 1, 2 and 5"."""
     words = [str(rank) for rank in ranks]
     if len(words) == 1:
         return f"Rank {words[0]}"
@@ -126,27 +126,27 @@ def _duration(seconds: float) -> str:
 
 
 class HangDetector:
-    """This rank's heart, and its eye on the others. Without `start` it only counts."""
+    """This rank's heartbeat, and hang detection for all ranks. Without `start` it only counts beats."""
 
     def __init__(self, rank: int, world: int, timeout: float, end: Callable[[StuckError], None]) -> None:
-        """`end` is called in the watching thread, and should not come back: the main thread hangs."""
+        """Initialise. `end` is called in the detection thread, and should not return: the main one hangs."""
         self._rank, self._world, self._timeout, self._end = rank, world, timeout, end
         self._interval = min(timeout / 10, LONGEST_INTERVAL)
         self._beat, self._stopped = RankHeartbeat(), threading.Event()
 
     def beat(self, step: int | None = None, phase: str | None = None) -> None:
-        """This rank has moved: to a step or phase, or on within them. Cheap enough for every micro-batch."""
+        """Record progress of this rank: to a step or phase, or within them. Cheap enough per micro-batch."""
         old = self._beat
         step, phase = old.step if step is None else step, old.phase if phase is None else phase
         within = old.within + 1 if (step, phase) == (old.step, old.phase) else 0
         self._beat = RankHeartbeat(0, old.count + 1, step, phase, within)
 
     def start(self, store: KeyValueStore) -> None:
-        """Watch from now on; `store` is this thread's alone."""
+        """Start hang detection; `store` must be used by its thread alone."""
         threading.Thread(target=self._run, args=(store,), name="watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop hang detection."""
         self._stopped.set()
 
     def _run(self, store: KeyValueStore) -> None:
@@ -163,7 +163,7 @@ class HangDetector:
 
 
 def exchange(store: KeyValueStore, rank: int, world: int, mine: RankHeartbeat) -> list[RankHeartbeat | None]:
-    """Everybody's beat; only one's own when the store, which the first node keeps, does not answer."""
+    """Return the beats of all ranks; only one's own if the store, on the first node, does not respond."""
     beats: list[RankHeartbeat | None] = [None] * world
     beats[rank] = mine
     try:

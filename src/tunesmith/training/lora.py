@@ -1,8 +1,8 @@
-"""A layer with LoRA as one step: y = x Wᵀ + s · drop(x) Aᵀ Bᵀ, the products added up where they lie.
+"""A fused LoRA layer: y = x Wᵀ + s · drop(x) Aᵀ Bᵀ, with the products added in place.
 
-peft makes the two outputs apart, scales one and adds them, forwards and backwards; on a CPU that is as much
-time as a tenth of the products themselves. Only layers where nothing else continues are taken over: a frozen
-linear base, one adapter, one type for everything.
+peft computes the two outputs separately, scales one and adds them, in the forward and the backward pass; on a
+CPU that takes a tenth of the time of the products themselves. Only plain layers are replaced: a frozen linear
+base, one adapter, one dtype for everything.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class _Product(torch.autograd.Function):
 
 
 class FusedLora:
-    """Stands in for the forward pass of one of peft's layers."""
+    """Replaces the forward pass of one of peft's layers."""
 
     def __init__(self, layer: Any) -> None:
         self._layer, self._plain, self._name = layer, layer.forward, layer.active_adapters[0]
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As peft's own, which is called wherever this is not for us."""
+        """Return the layer's output; peft's own forward pass is called in cases that are not supported."""
         layer, name = self._layer, self._name
         base, a, b = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
         alike = x.dtype == base.weight.dtype == a.dtype and not torch.is_autocast_enabled(x.device.type)
@@ -74,7 +74,7 @@ class FusedLora:
 
 
 def fuse_lora(model: Any) -> int:
-    """Take over what layers can be; returns how many. Not where weights are gathered as layers are called."""
+    """Fuse all layers that can be, and return how many. Not for weights that are gathered per layer call."""
     taken = 0
     for layer in model.modules():
         if type(layer) is Linear and _is_plain(layer):

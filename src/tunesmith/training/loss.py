@@ -4,8 +4,8 @@
     L = Σ_s w_s/T_s Σ_t m_st ℓ_st / Σ_s w_s/T_s Σ_t m_st          (sampleMean)
 
 over all samples s of the optimizer step, on all ranks, with m the message's `loss_weight` and T_s the number
-of the sample's labels. Both are one formula once each label token has its weight v: L = Σ v ℓ / D with D
-gathered once per step; a micro-batch contributes Σ v ℓ alone.
+of the sample's labels. Both are the same formula once each label token has its weight v: L = Σ v ℓ / D, with
+D gathered once per step; a micro-batch contributes Σ v ℓ alone.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def weighted_sum(
     model: Any, batch: MicroBatch, device: torch.device, head: FusedHead | None = None
 ) -> torch.Tensor:
-    """Σ v ℓ of a micro-batch, a float32 scalar; logits are computed only where some sample has a label.
+    """Return Σ v ℓ of a micro-batch, a float32 scalar; logits are computed only at positions with a label.
 
-    With no labels it is a differentiable zero, so that every rank takes part in the same collectives.
+    Without labels it is a differentiable zero, so that every rank takes part in the same collectives.
     """
     from tunesmith.training.fused_cross_entropy import loss_of_logits
 

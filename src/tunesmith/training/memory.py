@@ -1,17 +1,17 @@
-"""Whether activations must be computed twice (gradient checkpointing) to fit: an estimate from config.json.
+"""Estimate from config.json whether gradient checkpointing is needed for the activations to fit in memory.
 
-It counts what PyTorch keeps for the backward pass of a decoder as transformers writes them, with attention
-that keeps no scores (SDPA, FlexAttention). Per token and layer, with b bytes a number and widths h (hidden),
-i (inner), q (queries), k (keys and values):
+It counts what PyTorch keeps for the backward pass of a decoder as implemented in transformers, with attention
+that keeps no scores (SDPA, FlexAttention). Per token and layer, with b bytes per number and the widths
+h (hidden), i (inner), q (queries), k (keys and values):
 
-- two norms: their input in float32 and their output, 2·(4 + b)·h; where their weights are trained, what
-  these multiply too, 2·4·h
+- two norms: their input in float32 and their output, 2·(4 + b)·h; if their weights are trained, also what
+  these multiply, 2·4·h
 - queries, keys, values and the attention's output: 2·(q + k)·b
 - a gated MLP: gate, its activation, up and their product: 4·i·b
 - an adapter on every linear layer: its input after dropout and the mask, (b + 1)·(5·h + q + i)
 
-A test holds it within a fifth of what PyTorch keeps; a sixth of the memory is left free for what is not
-counted. Pure: it knows numbers, no devices.
+A test keeps it within a fifth of what PyTorch keeps; a sixth of the memory is left free for what is not
+counted. Pure: depends on numbers only, not on devices.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 
 GIB = 1 << 30
 USABLE = 5 / 6
-# Logits at a time, in float32, with their gradient and a copy in the model's type; see
+# One chunk of logits in float32, with its gradient and a copy in the model's dtype; see
 # `training.fused_cross_entropy`.
 HEAD = 3 * 4 * (1 << 24)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A decoder in numbers; `inner` is how wide an MLP one token goes through, of all its experts."""
+    """The sizes of a decoder; `inner` is the width of the MLP for one token, over all of its experts."""
 
     layers: int
     hidden: int
@@ -43,33 +43,33 @@ class ModelShape:
 
     @property
     def attention_weights(self) -> int:
-        """Of one layer."""
+        """The attention weights of one layer."""
         return self.hidden * (2 * self.queries + 2 * self.keys)
 
     @property
     def mlp_weights(self) -> int:
-        """Of one layer, all experts."""
+        """The MLP weights of one layer, all experts."""
         return 3 * self.hidden * (self.expert_inner * self.experts if self.experts else self.inner)
 
     @property
     def embeddings(self) -> int:
-        """Input and output."""
+        """The weights of the input and output embeddings."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     @property
     def weights(self) -> int:
-        """Return all of the model, but for norms and biases."""
+        """All weights of the model, except norms and biases."""
         return self.layers * (self.attention_weights + self.mlp_weights) + self.embeddings
 
     def adapter_weights(self, rank: int) -> int:
-        """Return an adapter on all linear layers; experts that are one tensor have none."""
+        """Return the weights of an adapter on all linear layers; experts that are one tensor have none."""
         inner = 0 if self.experts else 3 * (self.hidden + self.inner)
         ends = 4 * self.hidden + 2 * self.queries + 2 * self.keys + inner
         return self.layers * rank * ends
 
 
 def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
-    """Return the numbers of a config.json, by the names that models use; None if they are not there."""
+    """Return the sizes in a config.json, by the names that models use; None if they are missing."""
     nested = config.get("text_config")
     text: Mapping[str, Any] = {**config, **nested} if isinstance(nested, Mapping) else config
 
@@ -99,9 +99,9 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
 
 
 def static_memory(shape: ModelShape, method: str, dtype_bytes: int, rank: int) -> int:
-    """Bytes of weights, gradients and AdamW's state, whatever the batch."""
+    """Return the bytes of weights, gradients and AdamW's state, which do not depend on the batch."""
     if method == "full":
-        copy = dtype_bytes if dtype_bytes < 4 else 0  # autocast keeps one while it computes
+        copy = dtype_bytes if dtype_bytes < 4 else 0  # autocast caches one while it computes
         return shape.weights * (4 + 4 + 8 + copy)
     trained = shape.adapter_weights(rank) * (4 + 4 + 8)
     if method == "lora":
@@ -111,7 +111,7 @@ def static_memory(shape: ModelShape, method: str, dtype_bytes: int, rank: int) -
 
 
 def activation_memory(shape: ModelShape, method: str, dtype_bytes: int, tokens: int) -> int:
-    """Bytes kept for the backward pass without checkpointing."""
+    """Return the bytes kept for the backward pass without gradient checkpointing."""
     b, h, q, k, i = dtype_bytes, shape.hidden, shape.queries, shape.keys, shape.inner
     layer = 2 * (4 + b) * h + 2 * (q + k) * b + 4 * i * b
     layer += 2 * 4 * h if method == "full" else (b + 1) * (5 * h + q + i)
@@ -121,11 +121,11 @@ def activation_memory(shape: ModelShape, method: str, dtype_bytes: int, tokens: 
 def needs_gradient_checkpointing(
     config: dict[str, Any], *, tokens: int, dtype_bytes: int, method: str, free: int, rank: int = 64
 ) -> tuple[bool, str]:
-    """Return whether to compute activations twice, and why, in one sentence for the log.
+    """Return whether to use gradient checkpointing, and why, in one sentence for the log.
 
-    `tokens` of the largest micro-batch of a device; `dtype_bytes` of what is computed in; `method` full, lora
-    or qlora, of `rank`; `free` bytes of the device (of a GPU, else of the main memory for one process) before
-    the model is loaded.
+    `tokens` are those of the largest micro-batch of a device; `dtype_bytes` those of the dtype computed in;
+    `method` is full, lora or qlora, with `rank`; `free` are the free bytes of the device (of a GPU, else of
+    the main memory for one process) before the model is loaded.
     """
     shape = read_shape(config)
     if shape is None:

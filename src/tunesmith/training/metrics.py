@@ -1,7 +1,7 @@
-"""What a run tells of itself: metrics.jsonl, TensorBoard, Weights & Biases, and the progress of the moment.
+"""The metrics of a run: metrics.jsonl, TensorBoard and Weights & Biases.
 
-Every line of metrics.jsonl but its times follows from the data and the seed, so the window that is not yet
-written travels with the checkpoint, and a resumed run writes the lines of an uninterrupted one.
+Every line of metrics.jsonl, except its times, is determined by the data and the seed, so the window that is
+not yet written is saved with the checkpoint, and a resumed run writes the lines of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ MetricsRow = dict[str, Any]
 
 
 class Sink(Protocol):
-    """Takes rows as they are written."""
+    """Receives rows as they are written."""
 
     def write(self, row: MetricsRow) -> None:
-        """One row of metrics.jsonl."""
+        """Write one row of metrics.jsonl."""
 
     def close(self) -> None:
-        """Everything is written."""
+        """Write everything that is still buffered."""
 
 
 @dataclass(slots=True)
 class LoggingWindow:
-    """What happened since the last line of training metrics."""
+    """Sums since the last line of training metrics."""
 
     steps: int = 0
     loss: float = 0.0
@@ -49,7 +49,7 @@ class LoggingWindow:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step, as it is known on every rank."""
+    """One optimizer step, the same on every rank."""
 
     step: int
     epoch: float
@@ -61,7 +61,7 @@ class Step:
 
 
 class Metrics:
-    """Writes metrics.jsonl and feeds the sinks. Rank 0 has one; the others have none."""
+    """Writes metrics.jsonl and feeds the sinks. Only rank 0 has one."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Metrics:
         self.path.write_text("")
 
     def restore(self, checkpoint: Path) -> None:
-        """Go on from the lines and the window that were saved with a checkpoint."""
+        """Resume from the lines and the window that were saved with a checkpoint."""
         text = (checkpoint / METRICS_KEY).read_text("utf-8")
         self.path.write_text(text, "utf-8")
         self.rows = [json.loads(line) for line in text.splitlines()]
@@ -91,12 +91,12 @@ class Metrics:
             self._feed(row)
 
     def save(self, checkpoint: Path) -> None:
-        """Put lines and window beside a checkpoint's weights."""
+        """Save lines and window next to a checkpoint's weights."""
         (checkpoint / METRICS_KEY).write_bytes(self.path.read_bytes())
         (checkpoint / STATE).write_text(json.dumps(asdict(self._window)), "utf-8")
 
     def start_clock(self) -> None:
-        """Time before this moment counts for no step."""
+        """Start measuring; time before this does not count for any step."""
         self._since = self._clock()
 
     def step(self, step: Step) -> None:
@@ -124,7 +124,7 @@ class Metrics:
         self._append(row)
 
     def tree_packing(self, used: bool, difference: float | None) -> None:
-        """Write down, before the first step, whether samples are packed as trees and what a trial showed."""
+        """Write, before the first step, whether tree packing is used and the loss difference in its trial."""
         row: MetricsRow = {"step": 0, "tree_packing": int(used)}
         self._append(row if difference is None else row | {"tree_difference": difference})
 
@@ -158,25 +158,25 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder))
 
     def write(self, row: MetricsRow) -> None:
-        """One scalar a number."""
+        """Write one scalar per number."""
         for key, value in _numbers(row).items():
             group = "eval" if key == "eval_loss" else "train"
             self._writer.add_scalar(f"{group}/{key.removeprefix('eval_')}", value, row["step"])
 
     def flush(self) -> None:
-        """Everything so far is in the file."""
+        """Write everything so far to the file."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Everything is written."""
+        """Write everything and close the file."""
         self._writer.close()
 
 
 class Wandb:
     """One run of Weights & Biases.
 
-    Without `key` it uses `WANDB_API_KEY`, else what `wandb login` has kept on this machine; with neither,
-    the run is recorded offline, under the folder. `run_id` is what makes a later attempt the same run.
+    Without `key` it uses `WANDB_API_KEY`, else what `wandb login` has stored on this machine; without any,
+    the run is recorded offline, under the folder. `run_id` makes a later attempt continue the same run.
     """
 
     def __init__(
@@ -217,19 +217,19 @@ class Wandb:
             self._run = wandb.init(**settings, mode="offline")
 
     def write(self, row: MetricsRow) -> None:
-        """One point a row."""
+        """Log one point per row."""
         self._run.log(_numbers(row), step=row["step"])
 
     def close(self) -> None:
-        """Everything is sent or written, and nothing writes to the folder any more."""
+        """Send or write everything; nothing writes to the folder afterwards."""
         import wandb
 
         self._run.finish()
-        wandb.teardown()  # its process writes logs of its own until it ends
+        wandb.teardown()  # its process writes logs until it exits
 
 
 def _logged_in(base_url: str) -> bool:
-    """Return whether `wandb login` has kept a key for the server on this machine, in the file it writes."""
+    """Return whether `wandb login` has stored a key for the server on this machine, in the file it writes."""
     path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
     try:
         return netrc.netrc(path).authenticators(urlsplit(base_url).hostname or "") is not None

@@ -1,4 +1,4 @@
-"""The model as it is trained: loaded, with the method of the manifest applied."""
+"""The model to be trained: loaded, with the method of the manifest applied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def computed_in(spec: FineTuneSpec, folder: Path) -> torch.dtype:
-    """The type that training computes in: the manifest's, or what its DeepSpeed configuration enables."""
+    """Return the dtype that training computes in: the manifest's, or the one its DeepSpeed config enables."""
     import torch
 
     loaded = str(resolve_dtype(folder, spec.model.dtype)).removeprefix("torch.")
@@ -31,7 +31,7 @@ def build_model(
 ) -> Any:
     """Return the model ready to train, over the adapters it starts from, the lowest first.
 
-    New adapter weights follow from `training.seed` alone.
+    New adapter weights are determined by `training.seed` alone.
     """
     import torch
     from transformers import set_seed
@@ -42,8 +42,8 @@ def build_model(
     with one_reads():
         model = load_model(
             folder,
-            # Full fine-tuning keeps its own weights in float32 and computes in `dtype` by autocast. DeepSpeed
-            # has float32 weights of its own, sharded, beside those it computes with.
+            # Full fine-tuning keeps the weights in float32 and computes in `dtype` by autocast. DeepSpeed
+            # has separate float32 weights, sharded, besides those it computes with.
             dtype=torch.float32 if method.full is not None and spec.deepspeed is None else dtype,
             attention=spec.model.attention,
             trust_remote_code=spec.model.trust_remote_code,
@@ -53,7 +53,7 @@ def build_model(
         _keep_layout(model)
     model.config.use_cache = False
     if gradient_checkpointing:
-        # Without re-entrance no input has to have a gradient, which frozen embeddings do not give.
+        # Without re-entrance no input needs a gradient, which frozen embeddings do not have.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = method.lora or method.qlora
     if lora is None:
@@ -63,9 +63,9 @@ def build_model(
 
 
 def _four_bits(method: QloraMethod, dtype: torch.dtype) -> Any:
-    """As in QLoRA (arXiv:2305.14314): linear layers but the last in 4 bits, all else in `dtype` as it is.
+    """Return QLoRA's config (arXiv:2305.14314): linear layers except the last in 4 bits, all else in `dtype`.
 
-    Nothing else is made float32 (peft's `prepare_model_for_kbit_training` would): norms compute in float32
+    Nothing is converted to float32 (peft's `prepare_model_for_kbit_training` would): norms compute in float32
     anyway, and embeddings and output layer would take twice the memory.
     """
     from transformers import BitsAndBytesConfig
@@ -79,9 +79,9 @@ def _four_bits(method: QloraMethod, dtype: torch.dtype) -> Any:
 
 
 def _keep_layout(model: Any) -> None:
-    """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 whenever the model is in eval mode.
+    """Prevent bitsandbytes from repacking weights for CPUs with AVX512-BF16 when the model is in eval mode.
 
-    Repacked weights have no gradient for what flows through them, and stay so when training continues.
+    No gradient flows through repacked weights, and they stay so when training continues.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -91,5 +91,5 @@ def _keep_layout(model: Any) -> None:
 
 
 def method_name(method: MethodSpec) -> str:
-    """full, lora or qlora."""
+    """Return the method's name: full, lora or qlora."""
     return next(name for name in ("full", "lora", "qlora") if getattr(method, name) is not None)

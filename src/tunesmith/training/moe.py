@@ -1,7 +1,7 @@
-"""Experts that are one tensor for a whole layer, as transformers keeps them since version 5.
+"""Experts that are one tensor for a whole layer, as in transformers since version 5.
 
-An adapter reaches them as parameters (peft's `target_parameters`); 4 bits do not. peft would take the old
-names of the experts' matrices for these tensors, which is refused (`targets`).
+An adapter can target them as parameters (peft's `target_parameters`); 4-bit quantisation does not reach them.
+peft would apply the old names of the experts' matrices to these tensors, which is rejected (see `targets`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from tunesmith.api.finetune import MethodSpec
 
 log = logging.getLogger(__name__)
-# Last names that peft reads as the experts of such models, also where a dense layer has them.
+# Last parts of names that peft reads as the experts of such models, even if a dense layer has them.
 OLD_NAMES = frozenset(("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"))
 
 
 def expert_parameters(model: Any) -> list[str]:
-    """Return their names, one for each layer."""
+    """Return the names of the expert tensors, one or more per layer."""
     return [
         name
         for name, weight in model.named_parameters()
@@ -27,7 +27,7 @@ def expert_parameters(model: Any) -> list[str]:
 
 
 def fused_experts(model: Any) -> list[str]:
-    """Return their names, `*` for the layer's number."""
+    """Return the names of the expert tensors, with `*` for the layer's number."""
     return list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in expert_parameters(model)))
 
 
@@ -37,7 +37,7 @@ def short_name(name: str) -> str:
 
 
 def linear_layers(model: Any) -> list[str]:
-    """Names of what `all-linear` means in a model with such experts: linear layers that are none of them."""
+    """Return what `all-linear` means in a model with such experts: the linear layers that are not experts."""
     import torch
 
     head = model.get_output_embeddings()
@@ -51,7 +51,7 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def tell(model: Any, method: MethodSpec) -> None:
-    """Say what a method leaves out of a model with such experts."""
+    """Log a warning if a method leaves out such experts of a model."""
     experts = fused_experts(model)
     if method.lora is None or not experts:
         return

@@ -1,4 +1,4 @@
-"""One checkpoint on its way to the output, and what ranks tell each other of it: see `training.uploads`."""
+"""One checkpoint being uploaded, and what ranks report to each other about it: see `training.uploads`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tunesmith.artifacts.publish import FileInfo
 from tunesmith.errors import TunesmithError
 
 NEXT_SECONDS = 60.0
-"""How long the next save waits for a storage that is away before the one on its way is passed over."""
+"""How long the next save waits for an unreachable storage before the upload in progress is skipped."""
 LAST_SECONDS = 300.0
-"""How long the end of the run waits for a storage that is away."""
+"""How long the end of the run waits for an unreachable storage."""
 
 
 def _nothing() -> None:
@@ -22,45 +22,45 @@ def _nothing() -> None:
 
 @dataclass(slots=True)
 class UploadHooks:
-    """What the uploads need of the run they are part of."""
+    """Callbacks and time limits that the uploads get from the run."""
 
     after: Callable[[], None] = _nothing
-    """Called on rank 0, in its thread, when a checkpoint is published: the logs go too."""
+    """Called on rank 0, in the upload's thread, after a checkpoint is published, to upload the logs too."""
     seconds_left: Callable[[], float | None] = lambda: None
-    """Until the program is killed, once it was told to stop."""
+    """Returns the seconds until the program is killed, after a stop request; None without one."""
     beat: Callable[[], None] = _nothing
-    """Called while waiting: this rank lives."""
+    """Called while waiting, as this rank's heartbeat."""
     next_seconds: float = NEXT_SECONDS
     last_seconds: float = LAST_SECONDS
     pauses: Sequence[float] = PAUSES
-    """Between tries."""
+    """Seconds between tries."""
     tell: OnTrouble = ignore_trouble
-    """Told of trouble with the storage, from a thread."""
+    """Called with trouble with the storage, from a thread."""
 
 
 @dataclass(slots=True)
 class PendingUpload:
-    """One checkpoint on its way, as one rank sees it."""
+    """The upload of one checkpoint, as one rank sees it."""
 
     step: int
     folder: Path
     best: int | None
     phases: list[Callable[[RetryingTask], None] | None]
-    """What is left to do after the phase under way."""
+    """The phases left after the one in progress."""
     task: RetryingTask | None = None
     files: dict[str, FileInfo] = field(default_factory=dict)
-    """This node's, by their names below the checkpoint's folder."""
+    """This node's files, by their names below the checkpoint's folder."""
     everyone: list[FileInfo] = field(default_factory=list)
-    """All nodes', once they are sent."""
+    """The files of all nodes, once they are sent."""
     sent: set[str] = field(default_factory=set)
     published: bool = False
     left: tuple[int, ...] | None = None
-    """Steps in the store after old ones were deleted, on rank 0 when all is done."""
+    """Steps in the store after old ones were deleted; set on rank 0 when everything is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadState:
-    """What a rank tells the others."""
+    """What a rank reports to the others."""
 
     done: bool
     files: tuple[FileInfo, ...]
@@ -72,7 +72,7 @@ class UploadState:
 
 
 def upload_state(upload: PendingUpload, gives_up: bool) -> UploadState:
-    """Return what this rank tells the others of the upload."""
+    """Return what this rank reports to the others about the upload."""
     task = upload.task
     done = task is None or task.done
     return UploadState(

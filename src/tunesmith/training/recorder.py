@@ -1,4 +1,4 @@
-"""The Trainer's callback that writes things down: metrics, progress, checkpoints; and looks after the run."""
+"""The Trainer's callback that records a run: metrics, progress, checkpoints; and monitors its health."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tunesmith.training.uploads import Uploads
 log = logging.getLogger(__name__)
 ShowProgress = Callable[..., None]
 Complete = Callable[[Path, int, int], None]
-"""Completes the model in a checkpoint's folder: its step, and the run's last."""
+"""Completes the model in a checkpoint's folder, given the folder, its step and the run's last step."""
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Told of every step, evaluation and checkpoint. Ranks other than 0 have no metrics."""
+    """Records every step, evaluation and checkpoint. Ranks other than 0 have no metrics."""
 
     def __init__(
         self,
@@ -46,18 +46,18 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._started, self._first = time.monotonic(), 0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Start the clocks, after everything slow."""
+        """Start the clocks, after all slow preparation."""
         self._started, self._first = time.monotonic(), state.global_step
         if self._metrics:
             self._metrics.start_clock()
         self._tell(phase="training", step=state.global_step, total=state.max_steps)
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """This rank has come to the next step."""
+        """Record that this rank has reached the next step."""
         self._hang_detector.beat(state.global_step + 1, "training")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the step down, look whether training is sound, and continue with what is being uploaded."""
+        """Record the step, check for divergence, and continue the upload in progress."""
         self._hang_detector.beat(state.global_step, "between steps")
         self._write_down(state)
         self._health.step(state.global_step, self._trainer.last_step.loss)
@@ -95,7 +95,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         )  # fmt: skip
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the validation loss down."""
+        """Record the validation loss."""
         loss = kwargs["metrics"]["eval_loss"]
         if self._metrics:
             epoch = state.global_step / self._steps_per_epoch
@@ -104,7 +104,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             log.info("step %d/%d  validation loss %.4f", state.global_step, state.max_steps, loss)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Have what was saved uploaded; every rank takes part."""
+        """Start the upload of what was saved; every rank takes part."""
         folder = self._folder / checkpoint_key(state.global_step)
         self._hang_detector.beat()
         if self._metrics:
@@ -116,5 +116,5 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._metrics.start_clock()
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Wait until the last checkpoint is published, also when the program was asked to stop."""
+        """Wait until the last checkpoint is published, also after a stop request."""
         self._uploads.finish()

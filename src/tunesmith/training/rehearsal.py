@@ -1,7 +1,7 @@
-"""A model without weights, on which everything but the weights of a save can be tried before the first step.
+"""A model without weights, to test saving everything but the weights before the first step.
 
-Its tensors are on torch's meta device: they have shapes and take no memory, so making a model of any
-size takes a second or two.
+Its tensors are on torch's meta device: they have shapes and take no memory, so a model of any size is created
+in a second or two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def empty_model(spec: FineTuneSpec, files: ModelFiles) -> Any:
-    """Return a model as `build_model` makes it, but empty. Raises ModelError if the method does not fit."""
+    """Return a model as `build_model` does, but empty. Raises ModelError if the method does not fit."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -49,7 +49,7 @@ def empty_model(spec: FineTuneSpec, files: ModelFiles) -> Any:
 
 @contextmanager
 def no_weights_written() -> Iterator[None]:
-    """Within it transformers, peft and safetensors write everything of a model but its weights."""
+    """Make transformers, peft and safetensors write everything of a model but its weights meanwhile."""
     import peft.peft_model
     import safetensors.torch
     from transformers import modeling_utils
@@ -68,7 +68,7 @@ def no_weights_written() -> Iterator[None]:
 
 @contextmanager
 def refusals_explained() -> Iterator[None]:
-    """Raise ModelError for what a model's files make a library raise; what needs weights is passed over."""
+    """Raise ModelError for errors that a model's files cause in a library; what needs weights is skipped."""
     try:
         yield
     except NotImplementedError as error:  # of a tensor without weights
@@ -83,7 +83,7 @@ def refusals_explained() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong, in one line; where the first line only announces it, with the next."""
+    """Return the error's first line, with the second if the first only announces it (ends with a colon)."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
     whole = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     return (whole or type(error).__name__).rstrip(".")

@@ -1,7 +1,7 @@
-"""Which samples meet in which optimizer step, on which rank, in which micro-batch.
+"""The assignment of samples to optimizer steps, ranks and micro-batches.
 
-Everything here follows from (table, seed, sizes) alone, so every rank computes the same plan and a resumed
-run continues exactly where the other stopped. Does not depend on models.
+Everything here is determined by (table, seed, sizes) alone, so every rank computes the same plan and a
+resumed run continues exactly where the previous one stopped. Does not depend on models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StepSizes:
-    """How large a step is: samples of one micro-batch, micro-batches of one step, and devices."""
+    """The size of a step: samples per micro-batch, micro-batches per step, and devices."""
 
     micro_batch: int
     accumulation: int
@@ -29,27 +29,27 @@ class StepSizes:
 
     @property
     def step(self) -> int:
-        """Samples of one optimizer step over all devices."""
+        """The number of samples of one optimizer step over all devices."""
         return self.micro_batch * self.accumulation * self.world
 
 
 def steps_per_epoch(samples: int, sizes: StepSizes) -> int:
-    """Optimizer steps of one pass; the last may be smaller."""
+    """Return the optimizer steps of one epoch; the last may be smaller."""
     return math.ceil(samples / sizes.step)
 
 
 def total_steps(samples: int, sizes: StepSizes, epochs: float, max_steps: int | None) -> int:
-    """Optimizer steps of the run."""
+    """Return the optimizer steps of the run."""
     if max_steps is not None:
         return max_steps
     return max(1, math.ceil(epochs * steps_per_epoch(samples, sizes) - 1e-9))
 
 
 def epoch_order(table: Table, seed: int, epoch: int, shuffle: str) -> Indices:
-    """Sample indices of one epoch, shape (samples with copies,).
+    """Return the sample indices of one epoch, shape (samples with copies,).
 
-    `shuffle` "sample" shuffles samples singly; "group" shuffles the groups and keeps siblings together. What
-    is repeated comes back at another place: each copy of a group is shuffled for itself.
+    `shuffle` "sample" shuffles samples individually; "group" shuffles the groups and keeps siblings together.
+    Repeated samples come back elsewhere: each copy of a group is shuffled separately.
     """
     order = table.order()
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
@@ -65,8 +65,8 @@ def epoch_order(table: Table, seed: int, epoch: int, shuffle: str) -> Indices:
 def micro_batches(step: Indices, lengths: Indices, sizes: StepSizes, rank: int) -> list[Indices]:
     """Return the micro-batches of one rank for the samples of one step; every rank gets the same number.
 
-    Samples are sorted by length first, so that little is padded and the ranks work equally long; the sum of
-    a step's gradient does not depend on it. A micro-batch may be empty.
+    Samples are sorted by length first, so that there is little padding and the ranks take equally long; the
+    gradient of a step, a sum, does not depend on it. A micro-batch may be empty.
     """
     by_length = step[np.argsort(-lengths[step], kind="stable")]
     rounds = math.ceil(len(step) / (sizes.micro_batch * sizes.world))
@@ -78,24 +78,24 @@ def micro_batches(step: Indices, lengths: Indices, sizes: StepSizes, rank: int) 
 
 
 def tree_budget(table: Table, sizes: StepSizes, asked: int | None) -> int:
-    """Tokens of a tree: as asked for, else what a padded micro-batch of the longest samples would have."""
+    """Return the token limit of a tree: as requested, else a padded micro-batch of the longest samples."""
     return asked or sizes.micro_batch * int(table.lengths.max(initial=1))
 
 
 def divide(table: Table, samples: Indices, sizes: StepSizes, budget: int | None, rank: int) -> list[Indices]:
-    """One rank's micro-batches of some samples: trees within a budget of tokens, or without one padded."""
+    """Return one rank's micro-batches of some samples: trees within a token budget, or padded without one."""
     if budget is None:
         return micro_batches(samples, table.lengths, sizes, rank)
     places = tree_micro_batches([table.ids(i) for i in samples.tolist()], budget, sizes.world, rank)
     return [samples[place] for place in places]
 
 
-# Samples of a validation set that are sorted together.
+# Number of samples of a validation set that are sorted together.
 WINDOW = 512
 
 
 def evaluation(table: Table, sizes: StepSizes, budget: int | None, rank: int) -> Iterator[Indices]:
-    """One rank's micro-batches of a whole table, those of a group near each other; as many for every rank."""
+    """Yield one rank's micro-batches of a whole table, groups kept close together; as many for every rank."""
     order = np.argsort(table.groups if budget is not None else -table.lengths, kind="stable")
     for start in range(0, len(order), WINDOW):
         yield from divide(table, order[start : start + WINDOW], sizes, budget, rank)
@@ -104,7 +104,7 @@ def evaluation(table: Table, sizes: StepSizes, budget: int | None, rank: int) ->
 class StepPlan:
     """The whole run as a sequence: item `i` is the list of this rank's micro-batches for step `i`.
 
-    With a `budget` micro-batches are trees of at most so many tokens; the samples of a step are the same.
+    With a `budget` micro-batches are trees of at most that many tokens; the samples of a step are the same.
     """
 
     def __init__(
@@ -141,16 +141,16 @@ class StepPlan:
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of a micro-batch at most."""
+        """The maximum number of tokens of a micro-batch."""
         longest = int(self._table.lengths.max(initial=1))
         return max(longest, self.budget or longest * self._sizes.micro_batch)
 
     @property
     def sizes(self) -> StepSizes:
-        """Return how large a step is."""
+        """The size of a step."""
         return self._sizes
 
     @property
     def rank(self) -> int:
-        """Whose micro-batches these are."""
+        """The rank whose micro-batches these are."""
         return self._rank

@@ -15,25 +15,25 @@ from tunesmith.training.weighting import denominator
 
 @dataclass(frozen=True, slots=True)
 class StepData:
-    """One optimizer step of one rank: its micro-batches and what they add to the denominator."""
+    """One optimizer step of one rank: its micro-batches and their part of the denominator."""
 
     batches: list[MicroBatch]
     denominator: float
 
     @property
     def tokens(self) -> int:
-        """Tokens of the samples of this rank's part of the step."""
+        """The number of tokens of the samples of this rank's part of the step."""
         return sum(batch.tokens for batch in self.batches)
 
     @property
     def computed(self) -> int:
-        """Tokens the model computes for them: fewer where beginnings are shared, more with padding."""
+        """The number of tokens that the model computes: fewer with shared prefixes, more with padding."""
         return sum(batch.computed for batch in self.batches)
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimizer step was, over all ranks: loss, tokens of the samples, tokens computed."""
+    """The result of one optimizer step over all ranks: loss, tokens of the samples, tokens computed."""
 
     loss: float
     tokens: int
@@ -41,7 +41,7 @@ class StepResult:
 
 
 class StepDataset(Dataset[StepData]):
-    """The run's steps. While one is computed, a thread makes the next."""
+    """The run's steps. While one is computed, a thread prepares the next."""
 
     def __init__(self, table: Table, plan: StepPlan, reduction: str, pad_id: int) -> None:
         self.table, self.plan, self.reduction, self.pad_id = table, plan, reduction, pad_id
@@ -68,12 +68,12 @@ class StepDataset(Dataset[StepData]):
         return StepData(batches, sum(denominator(self.table, m, self.reduction) for m in micro))
 
     def batch(self, table: Table, indices: Indices) -> MicroBatch:
-        """Samples of a table in the form the plan asks for: a tree, or padded rows."""
+        """Return samples of a table in the form that the plan requires: a tree, or padded rows."""
         if self.plan.budget is None:
             return collate(table, indices, self.reduction, self.pad_id)
         return collate_tree(table, indices, self.reduction, self.pad_id, self.path)
 
     def disable_trees(self) -> None:
-        """Pad from now on. The steps hold the same samples as before."""
+        """Pad from now on. The steps have the same samples as before."""
         self._ahead.clear()
         self.plan.budget = None

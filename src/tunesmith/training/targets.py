@@ -1,6 +1,6 @@
-"""Which modules get an adapter: `targetModules` against the modules that the model has.
+"""The modules that get an adapter: `targetModules` matched against the model's modules.
 
-peft takes a list in which one name fits and leaves out the others in silence; here each must fit.
+peft accepts a list in which one name matches and silently ignores the others; here each must match.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN = 24
 
 
 def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
-    """Return `targetModules` as peft takes it. Raises ModelError if a name cannot have an adapter."""
+    """Return `targetModules` as passed to peft. Raises ModelError if a name cannot have an adapter."""
     if method.target_modules == ALL:
         return linear_layers(model) if fused_experts(model) else ALL
     field = f"spec.method.{'qlora' if isinstance(method, QloraMethod) else 'lora'}.targetModules"
@@ -44,9 +44,9 @@ def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
 
 
 def target_parameters(model: Any, method: LoraMethod) -> list[str]:
-    """Return the parameters that get an adapter, as peft takes them: experts that are one tensor.
+    """Return the parameters that get an adapter, as passed to peft: experts that are one tensor.
 
-    Raises ModelError for a name that fits none, and where experts cannot have what the method asks for.
+    Raises ModelError for a name that matches none, and if experts do not support what the method requires.
     """
     kind = "qlora" if isinstance(method, QloraMethod) else "lora"
     experts = expert_parameters(model)
@@ -83,12 +83,12 @@ def _stay_in_16_bits(model: Any) -> str:
 
 
 def fits(name: str, module: str) -> bool:
-    """Whether peft gives a module an adapter for a name: the module's own, or the end of it after a dot."""
+    """Return whether peft adds an adapter to a module for a name: its full name, or a suffix after a dot."""
     return module == name or module.endswith(f".{name}")
 
 
 def last_names(model: Any) -> list[str]:
-    """Last parts of the names of linear modules, each once; with the part before where that is a number."""
+    """Return the last parts of linear modules' names, each once; with the part before if that is a number."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -106,7 +106,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _refuse_experts(model: Any, field: str, names: Sequence[str]) -> None:
-    """peft would put adapters that no engine reads on experts that are one tensor, under their old names."""
+    """Raise ModelError for old names of experts that are one tensor: no engine reads the adapters on them."""
     experts = fused_experts(model)
     wrong = [name for name in names if name.rpartition(".")[2] in OLD_NAMES] if experts else []
     if wrong:
@@ -117,7 +117,7 @@ def _refuse_experts(model: Any, field: str, names: Sequence[str]) -> None:
 
 
 def _refuse_tied(model: Any, field: str, fitting: dict[str, set[str]]) -> None:
-    """An adapter on one of two embeddings that share their weights is merged into both by plain peft."""
+    """Raise ModelError for an adapter on one of two tied embeddings, which peft would merge into both."""
     ends = tied_ends(model)
     named = {id(module): name for name, module in model.named_modules()}
     shared = [named[id(end)] for end in ends]

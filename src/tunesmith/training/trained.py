@@ -1,4 +1,4 @@
-"""How much of a model is trained: what the log and the report say before and after a run."""
+"""How much of a model is trained, for the log and the report before and after a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Modules that have trained weights, these weights in numbers, and all weights, adapters included.
+    """The number of modules with trained weights, of these weights, and of all weights, adapters included.
 
-    `names` counts the modules by the last parts of their names, where they have adapters.
+    `names` counts the modules with adapters by the last parts of their names.
     """
 
     modules: int
@@ -21,11 +21,11 @@ class Trained:
 
     @property
     def share(self) -> float:
-        """Trained weights among all."""
+        """The share of trained weights among all."""
         return self.parameters / self.total if self.total else 0.0
 
     def sentence(self) -> str:
-        """For people, without a full stop."""
+        """Return a sentence for people, without a full stop."""
         named = ", ".join(f"{name} {number}" for name, number in self.names.items())
         modules = f"{self.modules:,} module{'' if self.modules == 1 else 's'}"
         return f"{self.parameters:,} of {self.total:,} parameters ({100 * self.share:.3g}%) in {modules}" + (
@@ -33,7 +33,7 @@ class Trained:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for result.json."""
+        """Return plain values for result.json."""
         return {
             "modules": self.modules,
             "parameters": self.parameters,
@@ -44,7 +44,7 @@ class Trained:
 
 
 def count_trained(model: Any) -> Trained:
-    """Count what requires a gradient; weights that are sharded or in 4 bits as what they stand for."""
+    """Count what requires a gradient; sharded and 4-bit weights count with their full size."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {
@@ -68,7 +68,7 @@ def _trains(module: Any, recurse: bool) -> bool:
 
 
 def _size(weight: Any) -> int:
-    """Numbers that a parameter stands for."""
+    """Return the number of weights that a parameter represents."""
     shape = getattr(getattr(weight, "quant_state", None), "shape", None)  # of bitsandbytes' packed weights
     if shape is not None:
         return int(shape.numel())

@@ -1,6 +1,6 @@
-"""transformers' Trainer, told what a step is.
+"""transformers' Trainer with our definition of a step.
 
-To the Trainer one item of the data loader is one optimizer step and the whole run is one pass, so that its
+To the Trainer one item of the data loader is one optimizer step and the whole run is one epoch, so that its
 bookkeeping (skipping on resume, schedules, checkpoints) counts optimizer steps and nothing else. The
 micro-batches of a step, their weights and their denominator are ours.
 """
@@ -60,7 +60,7 @@ def _alone(items: list[StepData]) -> StepData:
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
-    """Trains and evaluates with the weighted loss; `last_step` tells of the step just made."""
+    """Trains and evaluates with the weighted loss; `last_step` is the result of the latest step."""
 
     def __init__(
         self,
@@ -86,9 +86,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         self.tokens_seen = 0
 
     def go_on(self, checkpoint: Path | None) -> None:
-        """Train to the end, from a checkpoint where there is one; not a step more where the run ended there.
+        """Train to the end, from a checkpoint if there is one; not a step more if the run ended there.
 
-        The Trainer itself forgets on resume that early stopping has struck.
+        The Trainer itself forgets on resume that early stopping has ended the run.
         """
         folder = None if checkpoint is None else str(checkpoint)
         if checkpoint is not None and _stopped_early(checkpoint):
@@ -101,7 +101,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self.train(resume_from_checkpoint=folder)
 
     def check_tree(self, asked: str) -> TreeCheck:
-        """Decide whether samples are packed as trees, before the first step; every rank decides alike."""
+        """Decide before the first step whether samples are packed as trees; all ranks decide alike."""
         steps = self.steps
         if steps.plan.budget is None:
             return self.tree
@@ -131,14 +131,14 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self.tree = replace(self.tree, used=False)
 
     def _computed_in(self, base: Any) -> torch.dtype:
-        """Return what the model computes in: autocast's type, else that of its weights."""
+        """Return the dtype that the model computes in: autocast's, else that of its weights."""
         if self.args.bf16 or self.args.fp16:
             return torch.bfloat16 if self.args.bf16 else torch.float16
         found: torch.dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
         return found
 
     def get_train_dataloader(self) -> DataLoader[StepData]:
-        """One item a step, in order; not prepared by accelerate, since each rank has its own items."""
+        """Return a loader of one item per step; each rank has its own, so accelerate does not prepare it."""
         return DataLoader(self.steps, batch_size=1, collate_fn=_alone, generator=torch.Generator())
 
     def get_batch_samples(
@@ -148,18 +148,18 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return [next(epoch_iterator) for _ in range(num_batches)], None
 
     def get_total_train_batch_size(self, args: Any) -> int:
-        """Only shown in logs; the steps themselves say what they hold."""
+        """Return a number that is only logged; the steps themselves determine their samples."""
         return cast(int, args.per_device_train_batch_size) * cast(int, args.world_size)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted here: inputs are whole steps."""
+        """Return 0: operations are not counted, since inputs are whole steps."""
         return 0
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
-        """Tokens are counted in `last_step`."""
+        """Do nothing: tokens are counted in `last_step`."""
 
     def _reduce(self, *values: float) -> list[float]:
-        """Sums over all ranks, in float64."""
+        """Return sums over all ranks, in float64."""
         tensor = torch.tensor(values, dtype=torch.float64)
         if self.args.world_size > 1:
             tensor = tensor.to(self.args.device)
@@ -167,7 +167,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return cast(list[float], tensor.tolist())
 
     def training_step(self, model: Any, inputs: StepData, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of all micro-batches of one optimizer step. Returns the step's loss."""
+        """Run the forward and backward passes of one step's micro-batches. Returns the step's loss."""
         model.train()
         total, tokens, computed, stops = self._reduce(
             inputs.denominator, inputs.tokens, inputs.computed, self._stop_asked()
@@ -192,7 +192,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return torch.tensor(loss / self.args.world_size, device=self.args.device)
 
     def _backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Backward of one micro-batch; with DeepSpeed the optimizer's step follows upon the last."""
+        """Run the backward pass of one micro-batch; with DeepSpeed the optimizer steps after the last."""
         if not self.is_deepspeed_enabled:
             self.accelerator.backward(loss)
             return
@@ -201,9 +201,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self.last_grad_norm = runtime.step(self.model_wrapped)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Weights of a checkpoint as others load them; every rank takes part.
+        """Write the weights of a checkpoint as others load them; every rank takes part.
 
-        What DeepSpeed itself resumes from is written with the optimizer, each rank its share.
+        What DeepSpeed itself resumes from is written with the optimizer's state, each rank its share.
         """
         if not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
@@ -214,7 +214,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         self._beat()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write weights and configuration. transformers 5.20 and later call it on every rank; one writes."""
+        """Write weights and config. transformers 5.20 and later call it on every rank; one writes."""
         if not self.args.should_save:
             return
         model = self.accelerator.unwrap_model(self.model)
@@ -228,7 +228,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def load_weights(self, checkpoint: Path) -> None:
-        """Go back to a checkpoint's weights, after training. Every rank takes part."""
+        """Load a checkpoint's weights again, after training. Every rank takes part."""
         if self.is_deepspeed_enabled:
             adapter = has_adapters(self.model)
             deepspeed_load_checkpoint(self.model_wrapped, str(checkpoint), load_module_strict=not adapter)
@@ -236,12 +236,12 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self._load_from_checkpoint(str(checkpoint))
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """Return what was trained, on rank 0, where the model itself has only a share of it; else None."""
+        """Return the trained weights on rank 0 if the model itself has only a share of them; else None."""
         return runtime.whole_weights(self) if self.is_deepspeed_enabled else None
 
     @property
     def _scales(self) -> bool:
-        """Return whether losses are scaled for float16."""
+        """Whether losses are scaled for float16."""
         if self.is_deepspeed_enabled:
             return bool(self.model_wrapped.fp16_enabled())
         return bool(self.args.fp16)
@@ -250,7 +250,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return self._health.diverged(self.state.global_step + 1, what)
 
     def _clip_grad_norm(self, model: Any) -> float:
-        """Clip, unless DeepSpeed has done so with its step. Returns the gradient's length before."""
+        """Clip the gradient, unless DeepSpeed's step did. Returns its norm before clipping."""
         if not self.is_deepspeed_enabled:
             self.accelerator.unscale_gradients()
             self.last_grad_norm = clip_gradient(model.parameters(), self.args.max_grad_norm)
@@ -259,15 +259,15 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: Any, grad_norm: float | None = None) -> float:
         if grad_norm is None:
             self._clip_grad_norm(model)
-        # With float16 an overflow is no end: the scaler passes over the step and scales less.
+        # With float16 an overflow is not an error: the scaler skips the step and lowers the scale.
         if not math.isfinite(self.last_grad_norm) and not self._scales:
             raise self._diverged(f"The gradient of step {self.state.global_step + 1} is not finite.")
-        # Called after the optimizer's step is due and before the scheduler's: the rate of this step.
+        # Called after the optimizer's step and before the scheduler's: this is the step's learning rate.
         self.last_learning_rate = float(self._get_learning_rate())
         return self.last_grad_norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validation loss by the same definition as the training loss, over all ranks."""
+        """Return the validation loss over all ranks, defined like the training loss."""
         metrics = {"eval_loss": self.validation_loss(self.model_wrapped)}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -15,7 +15,7 @@ from tunesmith.training.sampler import StepPlan, StepSizes, steps_per_epoch, tot
 
 
 def sizes(spec: FineTuneSpec, world: int) -> StepSizes:
-    """Return how large a step is with this many devices."""
+    """Return the size of a step with this many devices."""
     training = spec.training
     return StepSizes(training.per_device_train_batch_size, training.gradient_accumulation_steps, world)
 
@@ -37,17 +37,17 @@ def plan_steps(spec: FineTuneSpec, table: Table, world: int, rank: int) -> StepP
 
 
 def warmup(spec: FineTuneSpec, steps: int) -> int:
-    """Warm-up steps: as asked for, but never more than a tenth of the run."""
+    """Return the warm-up steps: as requested, but at most a tenth of the run."""
     return min(spec.training.warmup_steps, steps // 10)
 
 
 def eval_every(spec: FineTuneSpec, table: Table, world: int) -> int:
-    """Optimizer steps between two evaluations."""
+    """Return the optimizer steps between two evaluations."""
     return spec.training.eval_steps or steps_per_epoch(len(table.order()), sizes(spec, world))
 
 
 def optimizer(spec: FineTuneSpec, *, gpu: bool) -> str:
-    """The optimizer by transformers' name. Paged AdamW's state moves to main memory when a GPU is full."""
+    """Return transformers' name of the optimizer. Paged AdamW moves state from a full GPU to main memory."""
     if spec.training.optimizer != "auto":
         return spec.training.optimizer
     paged = gpu and spec.method.qlora is not None and spec.deepspeed is None
@@ -57,10 +57,10 @@ def optimizer(spec: FineTuneSpec, *, gpu: bool) -> str:
 def training_arguments(
     spec: FineTuneSpec, folder: Path, *, steps: int, every: int, dtype: str, world: int = 1
 ) -> Any:
-    """TrainingArguments; also joins the process group where there is one. `dtype` is what is computed in.
+    """Return TrainingArguments; also joins the process group if there is one. `dtype` is that computed in.
 
     With DeepSpeed they must exist while the model is built: its weights are sharded as they are read.
-    Raises PermanentError if DeepSpeed refuses its configuration.
+    Raises PermanentError if DeepSpeed rejects its config.
     """
     import torch
     from transformers import TrainingArguments
@@ -114,7 +114,7 @@ def training_arguments(
 
 
 def seconds_left(done: int, total: int, seconds: float, since: int) -> float | None:
-    """Time until the last step, from the steps made since `since` in `seconds`."""
+    """Return the seconds until the last step, from the steps since `since` in `seconds`; None if unknown."""
     made = done - since
     left = total - done
     return None if made <= 0 or not math.isfinite(seconds) else seconds / made * left

@@ -1,7 +1,7 @@
-"""Whether this model can be trained on trees: asked of its configuration, then tried on a few samples.
+"""Check whether this model can be trained on trees: by its config, then by a trial on a few samples.
 
-The loss of a small tree and of the same samples padded must be the same. Where it is not, or where the model
-accepts no custom attention mask, the run pads instead and says so.
+The loss of a small tree and of the same samples padded must be the same. If it is not, or if the model
+does not accept a custom attention mask, the run pads instead and reports it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tunesmith.training.tree.tree import build_tree, sort_samples
 
 SAMPLES = 4
 BEFORE, TOKENS = 128, 320
-# Relative difference of the two losses that is put down to rounding.
+# Relative difference of the two losses that is attributed to rounding.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class TreeCheck:
-    """Whether trees are used, why not, and the relative difference that was seen where it was tried."""
+    """Whether trees are used, why not, and the relative difference in the trial, if there was one."""
 
     used: bool
     reason: str = ""
@@ -37,7 +37,7 @@ class TreeCheck:
 
 
 def why_not(model: Any, asked: str, longest: int) -> str:
-    """Why a model cannot be trained on trees, or an empty text. `asked` is the manifest's model.attention."""
+    """Return why a model cannot be trained on trees, else "". `asked` is the manifest's model.attention."""
     if asked not in ("auto", "sdpa", "flex_attention"):
         return f"model.attention is {asked}"
     config = model.config.get_text_config().to_dict()
@@ -55,13 +55,13 @@ def why_not(model: Any, asked: str, longest: int) -> str:
 
 
 def use_tree_attention(model: Any) -> None:
-    """Have a transformers model call our attention; without a tree it behaves as before."""
+    """Make a transformers model call our attention; without a tree it behaves as before."""
     attention.register()
     model.set_attn_implementation(attention.NAME)
 
 
 def small_samples(table: Table, step: Indices) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
-    """Return a few samples of a step that share most, cut to some tokens around where they part."""
+    """Return the few samples of a step that share most, reduced to some tokens around where they diverge."""
     ids = [table.ids(i) for i in step.tolist()]
     found = sort_samples(ids)
     size = min(SAMPLES, len(ids))
@@ -81,9 +81,9 @@ def difference(
     head: FusedHead | None,
     path: AttentionPath = "auto",
 ) -> float:
-    """Relative difference between the losses of some samples as a tree and padded; every token is a label.
+    """Return the relative difference of the loss of samples as a tree and padded; every token is a label.
 
-    Raises UnsupportedAttentionError if attention along a tree cannot be had.
+    Raises UnsupportedAttentionError if attention along a tree is not possible.
     """
     draw = np.random.default_rng(0)
     weights = [draw.uniform(0.5, 1.5, len(sample)).astype(np.float32) for sample in samples]
@@ -92,7 +92,7 @@ def difference(
     tree = tree_batch(build_tree(samples, weights), sum(map(len, samples)), path)
     try:
         together = weighted_sum(model, tree, device, head).item()
-    except TypeError as error:  # a forward pass that knows no `tree`
+    except TypeError as error:  # a forward pass without the parameter `tree`
         raise UnsupportedAttentionError(str(error)) from error
     except RuntimeError as error:
         if path != "flex":
@@ -104,7 +104,7 @@ def difference(
 
 
 def paths(device: torch.device, most_tokens: int) -> list[AttentionPath]:
-    """Ways of attention to try, the fastest first: where FlexAttention fails, a mask does for long trees."""
+    """Return the attention paths to try, the fastest first: if FlexAttention fails, a mask for long trees."""
     if device.type == "cuda" and most_tokens >= attention.FLEX_FROM:
         return ["flex", "dense"]
     return ["auto"]
@@ -118,7 +118,7 @@ def compare(
     path: AttentionPath,
     tolerance: float,
 ) -> TreeCheck:
-    """Return whether trees give the loss of padded samples on one path of attention."""
+    """Check whether trees give the same loss as padded samples on one attention path."""
     try:
         seen = difference(model, samples, device, head, path)
     except UnsupportedAttentionError as error:

@@ -1,13 +1,13 @@
-"""Checkpoints on their way from the nodes' disks to the output, while training continues.
+"""Upload of checkpoints from the nodes' disks to the output, while training continues.
 
-Phases, each begun on all ranks together once the one before is over on all of them: room is made (rank 0),
-each node's part is sent (its first rank), the manifest is written and old checkpoints go (rank 0). With one
-node nobody waits for anybody, and all of it is one phase. The work is done in threads; the ranks speak with
-each other on their main threads only, at the end of a step and only while something is on its way, which
-all of them know since all save at the same steps.
+An upload has phases, each started on all ranks together once the previous one is done on all of them:
+leftovers of the step are deleted (rank 0), each node's part is sent (its first rank), the manifest is written
+and old checkpoints are deleted (rank 0). With one node no rank waits for another, and all of it is one phase.
+The work is done in threads; the ranks communicate on their main threads only, at the end of a step and only
+during an upload, which all of them know of since all save at the same steps.
 
-A save that comes while the last one is still on its way waits for it. With the storage away that wait has an
-end: the checkpoint is passed over, since a newer one comes; only the last one cannot be.
+A save that starts while the previous upload is in progress waits for it. If the storage is unreachable, that
+wait is limited: the checkpoint is skipped, since a newer one follows; only the last one cannot be skipped.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tunesmith.training.pending_upload import PendingUpload, UploadHooks, Upload
 
 log = logging.getLogger(__name__)
 SPARE_SECONDS = 3.0
-"""What must be left for the last word when the program was told to stop."""
-_POLLS = (0.01, 0.5)  # how often ranks ask each other while they wait: at first, at last
+"""Seconds that must be left to report the end of the run after a stop request."""
+_POLLS = (0.01, 0.5)  # seconds between exchanges of waiting ranks: at first, and at most
 
 
 class Uploads:
-    """Brings the checkpoints of one run to the output. Every method is called by every rank."""
+    """Uploads the checkpoints of one run to the output. Every method is called by every rank."""
 
     def __init__(self, checkpoints: Checkpoints, hooks: UploadHooks | None = None) -> None:
         self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
@@ -42,9 +42,9 @@ class Uploads:
         self._changed = threading.Event()
 
     def begin(self, step: int, folder: Path, best: int | None) -> None:
-        """Send what the ranks wrote into `folder`, which is then deleted, as are all before it.
+        """Start uploading what the ranks wrote to `folder`, which is then deleted, as are all before it.
 
-        Waits for the checkpoint on its way. `best` is the step that is kept whatever the limit says.
+        Waits for the upload in progress. `best` is the step that is kept regardless of the limit.
         """
         before = self._upload
         trouble = self._wait(newer=step)
@@ -58,12 +58,12 @@ class Uploads:
         self._start_phase(upload)
 
     def meet(self) -> None:
-        """At the end of a step: continue with what is on its way. Raises what ended it for good."""
+        """Continue the upload in progress, at the end of a step. Raises the error that ended it for good."""
         if self._upload is not None:
             self._meet(self._upload, gives_up=False)
 
     def finish(self) -> None:
-        """At the end of the run: wait until all is there. Raises StorageTemporaryError if it cannot be."""
+        """Wait at the end of the run until all is uploaded. Raises StorageTemporaryError if that fails."""
         last = self._upload
         trouble = self._wait(newer=None)
         if last is None or not trouble:
@@ -77,9 +77,9 @@ class Uploads:
         raise StorageTemporaryError(f"{message} Run the job again to resume from {self._newest_known()}.")
 
     def settled(self) -> Sequence[int]:
-        """Steps of published checkpoints, newest first, when the one on its way has had its chance.
+        """Finish the upload in progress, and return the steps of published checkpoints, newest first.
 
-        For the last words of a run that fails: what goes wrong here is only logged.
+        This is for the error message of a run that fails: errors are only logged here.
         """
         try:
             self.finish()
@@ -132,7 +132,7 @@ class Uploads:
         )
 
     def _send(self, upload: PendingUpload, task: RetryingTask) -> None:
-        """Send what is not sent yet, then delete it here."""
+        """Send the files that are not sent yet, then delete the local folder."""
         if not upload.files:
             upload.files = {info.key: info for info in describe(upload.folder)}
         prefix, store = checkpoint_key(upload.step), self._checkpoints.store
@@ -157,10 +157,10 @@ class Uploads:
             upload.left = self._checkpoints.delete_old(upload.step, upload.best)
             self._hooks.after()
 
-    # --- The meetings, on main threads.
+    # --- The exchanges, on main threads.
 
     def _meet(self, upload: PendingUpload, gives_up: bool) -> str:
-        """One exchange. Returns the trouble for which the checkpoint is given up, if it is."""
+        """Exchange states once. Returns the trouble for which the checkpoint is given up, or ""."""
         parts: list[UploadState] = self._ranks.gather(upload_state(upload, gives_up))
         for part in parts:
             if part.error is not None:
@@ -181,7 +181,7 @@ class Uploads:
         return ""
 
     def _learn(self, upload: PendingUpload, rank0: UploadState) -> None:
-        """What is in the store now, as rank 0 knows it."""
+        """Update the published steps from rank 0's state."""
         if rank0.left is not None:
             self._checkpoints.known = rank0.left
         elif rank0.published:
@@ -194,7 +194,7 @@ class Uploads:
         self._upload = None
 
     def _wait(self, newer: int | None) -> str:
-        """Wait for what is on its way, before a newer one or the end. Returns why it is given up, if so."""
+        """Wait for the upload before a newer one or the run's end. Returns why it is given up, or ""."""
         if self._upload is None:
             return ""
         began, pause = time.monotonic(), _POLLS[0]
@@ -218,12 +218,12 @@ class Uploads:
         if upload.task is None or upload.task.trouble is None:
             return False
         if left is not None:
-            return not last  # what time there is belongs to the newer one
+            return not last  # the time that is left belongs to the newer one
         return waited > (self._hooks.last_seconds if last else self._hooks.next_seconds)
 
 
 def _delete_others(folder: Path) -> None:
-    """Checkpoints beside this one: what was resumed from, and what was passed over."""
+    """Delete the other local checkpoints: the one resumed from, and skipped ones."""
     for other in folder.parent.glob(f"{CHECKPOINT_PREFIX}*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)

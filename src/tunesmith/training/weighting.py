@@ -9,7 +9,7 @@ from tunesmith.data.table import Table
 
 
 def token_weights(weights: npt.NDArray[np.float32], reduction: str) -> npt.NDArray[np.float32]:
-    """Weight of each token in the sum; `sampleMean` shares a sample's mean weight out over its labels."""
+    """Return each token's weight in the sum; with `sampleMean` divided by the sample's number of labels."""
     if reduction == "tokenMean":
         return weights
     labels = max(int(np.count_nonzero(weights)), 1)
@@ -17,5 +17,5 @@ def token_weights(weights: npt.NDArray[np.float32], reduction: str) -> npt.NDArr
 
 
 def denominator(table: Table, indices: npt.NDArray[np.int64], reduction: str) -> float:
-    """Σ v over the samples: what these add to D."""
+    """Return Σ v over the samples, their part of the denominator D."""
     return float(sum(token_weights(table.weights(int(i)), reduction).sum(dtype=np.float64) for i in indices))

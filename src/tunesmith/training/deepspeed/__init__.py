@@ -1,1 +1,1 @@
-"""DeepSpeed: configuration and runtime."""
+"""DeepSpeed: config and runtime."""

@@ -1,9 +1,9 @@
-"""From `spec.deepspeed` to a DeepSpeed configuration. Pure: knows no torch and no DeepSpeed.
+"""From `spec.deepspeed` to a DeepSpeed config. Pure: does not depend on torch or DeepSpeed.
 
-ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054) shares out what every process else holds: at stage 1 the
-optimizer's state, at 2 also the gradients, at 3 also the weights. The numbers of a run stay those of
-`training`; a configuration of the user's own is taken as it is but for the batch sizes, since to DeepSpeed
-one item of our loader is one step.
+ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054) shards what every process has otherwise: at stage 1 the
+optimizer's state, at 2 also the gradients, at 3 also the weights. The hyperparameters of a run stay those of
+`training`; a user's own config is used unchanged except for the batch sizes, since to DeepSpeed one item of
+our loader is one step.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _SECTIONS = (
 
 
 def refuse_wrong(spec: FineTuneSpec) -> None:
-    """Raises PermanentError if `spec.deepspeed` asks for what cannot be done."""
+    """Raise PermanentError if `spec.deepspeed` requests something unsupported."""
     wrong = problem(spec)
     if wrong:
         raise PermanentError(f"{wrong}.", reason=Reason.INVALID_MANIFEST)
 
 
 def problem(spec: FineTuneSpec) -> str:
-    """Return what about `spec.deepspeed` cannot be done, or an empty text."""
+    """Return what `spec.deepspeed` requests that is not supported, or ""."""
     asked = spec.deepspeed
     if asked is None:
         return ""
@@ -90,7 +90,7 @@ def _problem_of(config: Mapping[str, Any], dtype: str) -> str:
 
 
 def _compiled(config: Mapping[str, Any], zero: Mapping[str, Any]) -> str:
-    """Return the first field that images without a compiler cannot do, or an empty text."""
+    """Return the first field that images without a compiler do not support, or ""."""
     for part in ("offload_optimizer", "offload_param"):
         device = zero[part].get("device", "none") if isinstance(zero.get(part), dict) else "none"
         if device not in ("none", "cpu", "auto"):
@@ -102,12 +102,12 @@ def _compiled(config: Mapping[str, Any], zero: Mapping[str, Any]) -> str:
 
 
 def _enabled(config: Mapping[str, Any], section: str) -> Any:
-    """True, False, "auto", or None if nothing is said."""
+    """Return a section's `enabled`: True, False, "auto", or None if it is not set."""
     return config.get(section, {}).get("enabled")
 
 
 def zero_stage(spec: FineTuneSpec) -> int:
-    """Return what is sharded; 0 is nothing, as without DeepSpeed."""
+    """Return the ZeRO stage; 0 shards nothing, as without DeepSpeed."""
     asked = spec.deepspeed
     if asked is None:
         return 0
@@ -117,7 +117,7 @@ def zero_stage(spec: FineTuneSpec) -> int:
 
 
 def precision(spec: FineTuneSpec, dtype: str) -> str:
-    """What is computed in: `dtype`, unless a configuration of the user's own enables something else."""
+    """Return the dtype computed in: `dtype`, unless the user's own config enables another."""
     given = (spec.deepspeed.config if spec.deepspeed else None) or {}
     for name, short in _SHORT.items():
         if _enabled(given, short) is True:
@@ -127,9 +127,9 @@ def precision(spec: FineTuneSpec, dtype: str) -> str:
 
 
 def deepspeed_config(spec: FineTuneSpec, *, dtype: str, world: int, gpu: bool) -> Config | None:
-    """Return the configuration, whole but for what depends on the model's size; None without DeepSpeed.
+    """Return the config, complete except for what depends on the model's size; None without DeepSpeed.
 
-    `dtype` is what is computed in, as `precision` has it.
+    `dtype` is the one computed in, as returned by `precision`.
     """
     asked = spec.deepspeed
     if asked is None:
@@ -149,7 +149,7 @@ def deepspeed_config(spec: FineTuneSpec, *, dtype: str, world: int, gpu: bool) -
     if zero.get("stage") == 3:
         # For the final model; checkpoints are sharded.
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-    # torch's own AdamW is as fast on a CPU, and DeepSpeed's would have to be compiled.
+    # torch's AdamW is as fast on a CPU, and DeepSpeed's would have to be compiled.
     config.setdefault("zero_force_ds_cpu_optimizer", False)
     return config
 
@@ -165,9 +165,9 @@ def _zero(stage: int, offload: str, gpu: bool) -> Config:
 
 
 def _without_auto(values: Config) -> Config:
-    """Leave out "auto": what we know comes after, and for the rest DeepSpeed has defaults.
+    """Return the config without "auto": known values are set later, and DeepSpeed has defaults for the rest.
 
-    What follows from the model's width transformers fills in.
+    Fields that depend on the model's width keep it, since transformers fills them in.
     """
     return {
         key: _without_auto(value) if isinstance(value, dict) else value

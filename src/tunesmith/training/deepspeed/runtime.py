@@ -1,6 +1,6 @@
-"""DeepSpeed itself: how it is started, and where the Trainer's own way with it is not ours.
+"""DeepSpeed itself: how it is started, and where we use it differently from the Trainer.
 
-Nothing is compiled: neither a compiler nor CUDA's toolkit is needed.
+Nothing is compiled: neither a compiler nor the CUDA toolkit is needed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from tunesmith.training.deepspeed.config import Config
 if TYPE_CHECKING:
     import torch
 
-_SMALL = 1024  # numbers in a tensor
+_SMALL = 1024  # elements of a tensor
 
 
 def name_device(*, gpu: bool) -> None:
-    """Tell DeepSpeed what to compute on, else it looks and warns; accelerate imports it in every run."""
+    """Set DeepSpeed's device, else it probes and warns; accelerate imports it in every run."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
 
 
 def join(config: Config, *, gpu: bool, world: int, seconds: int) -> None:
     """Start DeepSpeed and its process group; before TrainingArguments and before a model is built.
 
-    `seconds` is how long a collective may wait. Raises PermanentError if DeepSpeed is missing or refuses
-    the configuration.
+    `seconds` is how long a collective may wait. Raises PermanentError if DeepSpeed is missing or rejects
+    the config.
     """
     if world == 1:
         _be_a_world_of_one()
@@ -45,9 +45,9 @@ def join(config: Config, *, gpu: bool, world: int, seconds: int) -> None:
             reason=Reason.NOT_IMPLEMENTED,
         ) from error
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # It calls functions of torch.distributed by their old names, at every step.
+    # It calls functions of torch.distributed by deprecated names, in every step.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
-    # Else it would try compilers, and compile collectives in shared memory.
+    # Otherwise it would probe compilers, and compile collectives in shared memory.
     vars(deepspeed.ops)["__compatible_ops__"] = {}
     name_states()
     check(config)
@@ -56,7 +56,7 @@ def join(config: Config, *, gpu: bool, world: int, seconds: int) -> None:
 
 
 def name_states() -> None:
-    """Name the classes that DeepSpeed's own checkpoints hold; a job's process unpickles nothing else."""
+    """Allow the classes in DeepSpeed's own checkpoints; a job's process unpickles nothing else."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -66,7 +66,7 @@ def name_states() -> None:
 
 
 def _be_a_world_of_one() -> None:
-    """What torchrun would have set, for a program started without it."""
+    """Set the environment that torchrun would set, for a program started without it."""
     import socket
 
     if "LOCAL_RANK" in os.environ:
@@ -78,7 +78,7 @@ def _be_a_world_of_one() -> None:
 
 
 def _join_on_cpu(seconds: int) -> None:
-    """accelerate chooses no backend for DeepSpeed on a CPU, but takes one that is named."""
+    """Join the process group on a CPU, for which accelerate accepts a backend but chooses none."""
     from datetime import timedelta
 
     from accelerate import PartialState
@@ -91,7 +91,7 @@ def _join_on_cpu(seconds: int) -> None:
 
 
 def check(config: Config) -> None:
-    """Have DeepSpeed read the configuration. Raises PermanentError with its first complaint."""
+    """Check the config with DeepSpeed's own parser. Raises PermanentError with its first error."""
     from deepspeed.accelerator import get_accelerator
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 
@@ -109,7 +109,7 @@ def check(config: Config) -> None:
 
 
 def _complaint(error: Exception) -> str:
-    """Return what is wrong, and with which field; pydantic's essay in one line."""
+    """Return the error and the field that it concerns, with pydantic's long message in one line."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
@@ -121,10 +121,10 @@ def _complaint(error: Exception) -> str:
 
 @contextmanager
 def one_reads() -> Iterator[None]:
-    """While a model is loaded at stage 3, have rank 0 alone read its weights; others are sent their shares.
+    """Make only rank 0 read the weights while a model is loaded at stage 3; the others receive their shares.
 
-    transformers sends them anyway, but has every rank put together a mixture's experts, each in main memory
-    of its own (57 GB a rank with Qwen3-30B-A3B). Vectors are read by all: buffers are not sent.
+    transformers sends them anyway, but makes every rank assemble the experts of a mixture in its own main
+    memory (57 GB per rank with Qwen3-30B-A3B). Vectors are read by all ranks: buffers are not sent.
     """
     import torch.distributed as dist
     from safetensors import safe_open
@@ -150,37 +150,37 @@ def one_reads() -> Iterator[None]:
 
 
 def backward(engine: Any, loss: torch.Tensor, *, last: bool) -> None:
-    """Backward of one micro-batch of a step.
+    """Run the backward pass of one micro-batch of a step.
 
-    Gradients add up over micro-batches and are averaged over ranks, as without DeepSpeed: stages 0 and 1
-    average once, with the last; 2 and 3 with each, since there a rank keeps its share only.
+    Gradients are summed over micro-batches and averaged over ranks, as without DeepSpeed: stages 0 and 1
+    average once, with the last; 2 and 3 with each, since there a rank keeps only its share.
     """
     engine.set_gradient_accumulation_boundary(last)
     engine.backward(loss, scale_wrt_gas=False)
 
 
 def step(engine: Any) -> float:
-    """Clip the gradient and make the optimizer's step. Returns the gradient's length before clipping.
+    """Clip the gradient and run the optimizer's step. Returns the gradient norm before clipping.
 
-    Where that is no number, and float16 makes DeepSpeed pass over the step, it is nan.
+    It is nan if it is not finite, in which case DeepSpeed with float16 skips the step.
     """
     import torch
 
     from tunesmith.training.gradient import clip_gradient
 
-    # Stage 0 in float32, which measures nothing, and clips by a length added up in float32.
+    # Stage 0 in float32, which does not report the norm, and clips by a norm summed in float32.
     plain = isinstance(engine.optimizer, torch.optim.Optimizer)
     norm = clip_gradient(engine.module.parameters(), engine.gradient_clipping()) if plain else None
     engine.step()
     norm = norm if plain else engine.get_global_grad_norm()
-    # DeepSpeed says -1 for infinite and for no number.
+    # DeepSpeed returns -1 for inf and nan.
     return math.nan if norm is None or norm < 0 else float(norm)
 
 
 def whole_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
     """Return all weights of the model, or of its adapters, on rank 0; None on others. Every rank takes part.
 
-    None everywhere where the weights are not sharded: they are in the model.
+    None on all ranks if the weights are not sharded: they are in the model.
     """
     from deepspeed.runtime.zero import GatheredParameters
     from peft import PeftModel

@@ -1,8 +1,8 @@
-"""Attention along a tree: a token sees its ancestors and nothing else, at the cost of plain attention.
+"""Attention along a tree: a token attends to its ancestors and itself only, at the cost of plain attention.
 
-Registered with transformers under `NAME`; a model that was told to use it behaves as with `sdpa` until a
-forward pass is given `tree=TreeAttention(...)`. On a CPU each run of the tree is a few calls of SDPA over
-the tokens before it and itself. On a GPU short trees take one SDPA call with a boolean mask, long ones
+Registered with transformers under `NAME`; a model set to use it behaves as with `sdpa` unless
+`tree=TreeAttention(...)` is passed to a forward pass. On a CPU each run of the tree is a few calls of SDPA
+over the tokens before it and itself. On a GPU short trees use one SDPA call with a boolean mask, long ones
 FlexAttention with a block mask.
 """
 
@@ -23,22 +23,22 @@ from transformers.masking_utils import sdpa_mask
 from tunesmith.training.tree.tree import Tree
 
 NAME = "tunesmith_tree"
-# On a GPU: from how many tokens on a dense mask costs more than FlexAttention's blocks.
+# On a GPU: number of tokens from which a dense mask costs more than FlexAttention's blocks.
 FLEX_FROM = 2048
 BLOCK = 128
-# On a CPU: queries of one call. Fewer skip more of what is masked, more are computed faster.
+# On a CPU: queries per call. Fewer skip more of what is masked, more are computed faster.
 PIECE = 128
 
 
 class UnsupportedAttentionError(Exception):
-    """The model asks for something this attention does not do."""
+    """The model requires something that this attention does not support."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Queries that are computed together: the last `size` tokens of `seen`.
 
-    `seen` are ranges (run, start, stop) within runs; `mask` says who sees whom, None for plain causal.
+    `seen` are ranges (run, start, stop) within runs; `mask` is the attention mask, None for plain causal.
     """
 
     size: int
@@ -47,7 +47,7 @@ class Piece:
 
 
 class TreeAttention:
-    """One tree as attention needs it, on one device; made once for a forward pass, used by every layer."""
+    """One tree prepared for attention on one device; created once per forward pass, used by every layer."""
 
     def __init__(self, tree: Tree, device: torch.device, path: str = "auto") -> None:
         self._tree, self._device = tree, device
@@ -58,7 +58,7 @@ class TreeAttention:
 
     @cached_property
     def pieces(self) -> list[Piece]:
-        """Return the runs cut into pieces, in order."""
+        """The runs, split into pieces, in order."""
         starts = [run.start for run in self._tree.runs]
         pieces = []
         for number, run in enumerate(self._tree.runs):
@@ -75,31 +75,31 @@ class TreeAttention:
 
     @cached_property
     def mask(self) -> torch.Tensor:
-        """Who sees whom, boolean, shape (1, 1, n, n)."""
+        """The boolean attention mask, shape (1, 1, n, n)."""
         at = torch.arange(len(self._tree), device=self._device)
         ends = torch.from_numpy(self._tree.ends).to(self._device)
         return ((at[:, None] >= at) & (at[:, None] < ends))[None, None]
 
     @cached_property
     def blocks(self) -> Any:
-        """Return the same for FlexAttention, from the ends of each block alone."""
+        """The mask for FlexAttention, computed from the ends of each block alone."""
         return block_mask(self._tree.ends, self._device)
 
     def shape(self) -> torch.Tensor:
-        """What is given to the model as its mask: of four dimensions, so that it makes none of its own."""
+        """Return the mask to pass to the model: of four dimensions, so that the model does not create one."""
         return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self._device)
 
 
 def _causal(size: int, before: int, device: torch.device) -> torch.Tensor:
-    """Who sees whom among `size` tokens after `before` others, shape (size, before + size)."""
+    """Return the causal mask of `size` tokens after `before` others, shape (size, before + size)."""
     return torch.ones((size, before + size), dtype=torch.bool, device=device).tril(diagonal=before)
 
 
 def block_mask(ends: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> Any:
-    """FlexAttention's BlockMask for a preorder whose token k has its descendants up to `ends[k]`.
+    """Return FlexAttention's BlockMask for a preorder whose token k has its descendants up to `ends[k]`.
 
-    A block of keys j matters to a later block of queries i if any of its tokens has a descendant there, and
-    is seen whole if all of them have all of it.
+    A later block of queries i attends to a block of keys j if any token of j has a descendant in i, and in
+    full if every token of i is a descendant of every token of j.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -140,7 +140,7 @@ def attend(
     tree: TreeAttention | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """Return what transformers calls in each layer.
+    """Compute attention; transformers calls this in each layer.
 
     query has shape (1, heads, n, size), key and value (1, key heads, n, size), the result
     (1, n, heads, size).
@@ -188,12 +188,12 @@ def _attend_runs(
 
 
 def _join(runs: Sequence[torch.Tensor], piece: Piece) -> torch.Tensor:
-    """Keys or values that a piece sees, in order."""
+    """Return the keys or values that a piece attends to, in order."""
     parts = [runs[run][:, :, start:stop] for run, start, stop in piece.seen]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def register() -> None:
-    """Make the name known to transformers."""
+    """Register the attention with transformers."""
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)

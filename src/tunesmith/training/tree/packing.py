@@ -1,8 +1,8 @@
-"""Which samples of a step make one tree: the micro-batches of tree packing, the same on every rank.
+"""Packing of a step's samples into trees: the micro-batches of tree packing, the same on every rank.
 
-A micro-batch is a stretch of the step's samples in lexicographic order, so that those that share most are
-together, and holds at most a budget of tokens, shared ones counted once. A sample that is longer alone has
-one to itself.
+A micro-batch is a contiguous range of the step's samples in lexicographic order, so that those that share
+most are together, and has at most a budget of tokens, shared ones counted once. A sample that exceeds the
+budget alone is its own micro-batch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from tunesmith.training.tree.tree import SortedSamples, sort_samples
 
-# What one micro-batch more costs, in tokens: launching kernels, reading the weights once more.
+# The cost of one more micro-batch, in tokens: launching kernels, reading the weights once more.
 OVERHEAD = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """A stretch [start, stop) of sorted samples, and the tokens of its tree."""
+    """A range [start, stop) of sorted samples, and the number of tokens of its tree."""
 
     start: int
     stop: int
@@ -30,7 +30,7 @@ class Bin:
 
 
 def cheapest(step: SortedSamples, budget: int) -> list[Bin]:
-    """Return the stretches with fewest tokens in all, each within the budget."""
+    """Return the ranges with the fewest tokens in total, each within the budget."""
     count = len(step.lengths)
     best: list[float] = [0.0, *[np.inf] * count]
     cut_at = [0] * (count + 1)
@@ -51,7 +51,7 @@ def cheapest(step: SortedSamples, budget: int) -> list[Bin]:
 
 
 def fewest(step: SortedSamples, cap: int) -> list[Bin]:
-    """As few stretches as possible, each within the cap."""
+    """Return as few ranges as possible, each within the cap."""
     bins, start, tokens = [], 0, 0
     for at in range(len(step.lengths)):
         more = int(step.lengths[at] - step.shared[at]) if at > start else int(step.lengths[at])
@@ -65,7 +65,7 @@ def fewest(step: SortedSamples, cap: int) -> list[Bin]:
 
 
 def even(step: SortedSamples, budget: int, count: int) -> list[Bin]:
-    """At most `count` stretches, the largest as small as can be. `count` must be enough for the budget."""
+    """Return at most `count` ranges, the largest as small as possible; `budget` must allow `count` ranges."""
     low, high = int(step.lengths.max(initial=1)), max(budget, int(step.lengths.max(initial=1)))
     while low < high:
         middle = (low + high) // 2
@@ -82,18 +82,21 @@ def _bin(step: SortedSamples, start: int, stop: int) -> Bin:
 
 
 def rounds(bins: Sequence[Bin], world: int) -> list[list[Bin]]:
-    """Micro-batches that are computed at the same time: one a rank, of like size. The last may lack some."""
+    """Return rounds of micro-batches computed at the same time: one per rank, of similar size.
+
+    The last round may have fewer.
+    """
     ordered = sorted(bins, key=lambda b: (-b.tokens, b.start))
     return [list(ordered[i : i + world]) for i in range(0, len(ordered), world)]
 
 
 def _slowest(bins: Sequence[Bin], world: int) -> int:
-    """Tokens that are waited for: the largest of each round."""
+    """Return the sum of the largest micro-batches of all rounds, in tokens with overhead."""
     return sum(part[0].tokens + OVERHEAD for part in rounds(bins, world))
 
 
 def divide(step: SortedSamples, budget: int, world: int) -> list[list[Bin]]:
-    """Return the rounds of a step: with one rank the fewest tokens, with more the least waiting."""
+    """Return the rounds of a step: with one rank the fewest tokens, with more ranks the least waiting."""
     choices = [cheapest(step, budget)]
     if world > 1:
         least = -(-len(fewest(step, budget)) // world)
@@ -104,7 +107,10 @@ def divide(step: SortedSamples, budget: int, world: int) -> list[list[Bin]]:
 def tree_micro_batches(
     ids: Sequence[npt.NDArray[np.int32]], budget: int, world: int, rank: int
 ) -> list[npt.NDArray[np.int64]]:
-    """Places (in `ids`) of the samples of this rank's micro-batches; as many for every rank, some empty."""
+    """Return the indices (in `ids`) of the samples of this rank's micro-batches.
+
+    Every rank gets the same number; some may be empty.
+    """
     step = sort_samples(ids)
     return [
         step.order[part[rank].start : part[rank].stop] if rank < len(part) else step.order[:0]

@@ -1,9 +1,9 @@
-"""Samples as one tree of tokens: what they share at their beginnings is there once.
+"""Samples as one tree of tokens, in which shared prefixes occur once.
 
-The tokens lie in preorder, and within a tree the longest sample comes first, whole, as one run; each other
-sample adds one run where it leaves its neighbours. So a token's descendants are the ones from it to its
-`ends`, the attention of a run is an ordinary causal one over a few ranges of earlier tokens, and there are as
-many runs as there are different endings. Knows tokens and weights, not models.
+The tokens are in preorder, and within a tree the longest sample comes first, complete, as one run; each other
+sample adds one run where it diverges from its neighbours. So a token's descendants are those from it to its
+`ends`, the attention of a run is ordinary causal attention over a few ranges of earlier tokens, and there are
+as many runs as there are different endings. Depends on tokens and weights, not on models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TokenRun:
-    """Tokens `start` to `stop`, which continue the tokens of `before` (in order) and see all of them."""
+    """Tokens `start` to `stop`, which continue those of `before` (in order) and attend to all of them."""
 
     start: int
     stop: int
@@ -29,7 +29,7 @@ class TokenRun:
 
     @property
     def depth(self) -> int:
-        """Tokens before the first one."""
+        """The number of tokens before the first one."""
         return sum(stop - start for start, stop in self.before)
 
 
@@ -56,8 +56,8 @@ class Tree:
 class SortedSamples:
     """Samples in lexicographic order, in which those that share most are neighbours.
 
-    `order` holds the places they were given at, `shared[i]` the tokens that sorted sample i shares with the
-    one before it (0 for the first).
+    `order` has their original indices, `shared[i]` is the number of tokens that sorted sample i shares with
+    the one before it (0 for the first).
     """
 
     order: Ints
@@ -65,12 +65,12 @@ class SortedSamples:
     shared: Ints
 
     def tokens(self) -> int:
-        """Tokens of the tree of all of them."""
+        """Return the number of tokens of the tree of all samples."""
         return int(self.lengths.sum() - self.shared.sum())
 
 
 def common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
-    """Length of the longest common beginning."""
+    """Return the length of the longest common prefix."""
     size = min(len(a), len(b))
     different = a[:size] != b[:size]
     at = int(different.argmax()) if size else 0
@@ -78,7 +78,7 @@ def common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
 
 
 def sort_samples(ids: Sequence[npt.NDArray[np.int32]]) -> SortedSamples:
-    """Bring samples into lexicographic order; equal ones keep theirs."""
+    """Sort samples lexicographically; equal ones keep their order."""
     keys = [sample.astype(">u4").tobytes() for sample in ids]
     order = sorted(range(len(ids)), key=keys.__getitem__)
     shared = [0, *(common(ids[a], ids[b]) for a, b in pairwise(order))][: len(order)]
@@ -92,7 +92,7 @@ def build_tree(ids: Sequence[npt.NDArray[np.int32]], weights: Sequence[npt.NDArr
 
 
 class _Builder:
-    """Lays out one run after the other; `_place` is told what is laid out already."""
+    """Lays out one run after another, in preorder."""
 
     def __init__(
         self, ids: Sequence[npt.NDArray[np.int32]], weights: Sequence[npt.NDArray[np.float32]]
@@ -108,7 +108,7 @@ class _Builder:
         self._runs: list[TokenRun] = []
 
     def build(self) -> Tree:
-        """Lay out everything, parts that are not yet laid out waiting on a stack."""
+        """Lay out all samples, with a stack of the parts that are left."""
         waiting: list[tuple[int, int, int, tuple[Range, ...]]] = []
         roots = [*np.flatnonzero(self._shared == 0).tolist(), len(self._ids)]
         waiting.extend((lo, hi, 0, ()) for lo, hi in reversed(list(pairwise(roots))))
@@ -127,7 +127,7 @@ class _Builder:
         before: tuple[Range, ...],
         waiting: list[tuple[int, int, int, tuple[Range, ...]]],
     ) -> int:
-        """Lay out the longest of the samples [lo, hi), which share `depth` tokens that are there already."""
+        """Lay out the longest of the samples [lo, hi), which share `depth` tokens already laid out."""
         heavy = lo + int(self._lengths[lo:hi].argmax())
         stop = at + int(self._lengths[heavy]) - depth
         span = slice(at, stop)
@@ -139,7 +139,7 @@ class _Builder:
         own = (*before, (at, stop))
         self._add(heavy, own)
         branches = self._branches(lo, hi, heavy, own)
-        # The tree below the run: its branches, those that leave it last first.
+        # The tree below the run: its branches, the last to diverge first.
         end, ends, reached = stop, np.full(stop - at, stop), stop - at
         for low, high, shared in branches:
             ends[shared - depth : reached] = end
@@ -152,7 +152,7 @@ class _Builder:
         return stop
 
     def _branches(self, lo: int, hi: int, heavy: int, own: tuple[Range, ...]) -> list[tuple[int, int, int]]:
-        """Parts of [lo, hi) that leave the heavy sample, with where they do; the last to leave first."""
+        """Return the parts of [lo, hi) that diverge from the heavy sample, and where; the last one first."""
         found: list[tuple[int, int, int]] = []
         for steps, links in (
             (range(heavy - 1, lo - 1, -1), range(heavy, lo, -1)),
@@ -163,7 +163,7 @@ class _Builder:
                 if part < 0 or self._shared[link] <= shared:
                     shared, part = min(shared, int(self._shared[link])), -1
                 if shared == self._lengths[sample]:
-                    self._add(sample, cut(own, shared))  # a beginning of the heavy sample
+                    self._add(sample, cut(own, shared))  # a prefix of the heavy sample
                     part = -1
                 elif part < 0:
                     part = len(found)
@@ -174,7 +174,7 @@ class _Builder:
         return sorted(found, key=lambda branch: (-branch[2], branch[0]))
 
     def _size(self, lo: int, hi: int, depth: int) -> int:
-        """Tokens that the samples [lo, hi) add to `depth` shared ones."""
+        """Return the number of tokens that the samples [lo, hi) add to `depth` shared ones."""
         return int(self._lengths[lo:hi].sum() - self._shared[lo + 1 : hi].sum()) - depth
 
     def _add(self, sample: int, ranges: tuple[Range, ...]) -> None:
