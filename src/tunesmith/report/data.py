@@ -1,6 +1,6 @@
 """The page of `tunesmith preview --html`: what a job would learn from, in plots.
 
-Does not depend on where the values come from and where the page goes. `finetune` says how pages are safe.
+Does not depend on where the values come from and where the page goes. See `finetune` for how pages are safe.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MOST_BARS = 12
 
 
 def render_data_report(data: Mapping[str, Any]) -> str:
-    """HTML of one page; the keys of `data`:
+    """Return the HTML of one page. The keys of `data`:
 
-    title, datasets [as `data.report.DatasetReport` has them], lengths and label_lengths
-    [{low, high, count}], samples [as `samples.sample_values` gives them].
+    title, datasets [as in `data.report.DatasetReport`], lengths and label_lengths
+    [{low, high, count}], samples [as returned by `samples.sample_values`].
     """
     datasets = data["datasets"]
     charts = [
@@ -53,7 +53,7 @@ def render_data_report(data: Mapping[str, Any]) -> str:
 
 
 def summary(datasets: Sequence[Values]) -> list[tuple[str, Any]]:
-    """Return the few numbers one looks for first."""
+    """Return the few most important numbers."""
     whole = {key: sum(row[key] for row in datasets) for key in SUMMED}
     labels = whole["label_tokens"] / whole["tokens"] if whole["tokens"] else 0.0
     facts = [
@@ -67,7 +67,7 @@ def summary(datasets: Sequence[Values]) -> list[tuple[str, Any]]:
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(id, text) of the sections the page will have."""
+    """Return (id, text) of the sections that the page has."""
     known = [
         ("datasets", "Datasets", True),
         ("lengths", "Lengths", values["charts"]),
@@ -78,20 +78,20 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def users_chart(datasets: Sequence[Values]) -> dict[str, Any] | None:
-    """Return how many users have how many samples; None if there are no users."""
+    """Return a chart of users by their number of samples; None if there are no users."""
     bars = [{"low": n, "high": n, "count": count} for n, count in sorted(users(datasets).items())]
     return _bars("Users by number of samples", "samples", bars, "users")
 
 
 def users_bars(datasets: Sequence[Values]) -> list[tuple[str, float, str]]:
-    """Return the same where there are few numbers: name, length on the page, text."""
+    """Return the same as bars, for few numbers of samples: name, length on the page, text."""
     found = users(datasets)
     most = max(found.values(), default=1)
     return [(f"{n:,} samples", count / most, f"{count:,} users") for n, count in sorted(found.items())]
 
 
 def users(datasets: Sequence[Values]) -> Counter[int]:
-    """Users by their number of samples."""
+    """Return the number of users by their number of samples."""
     found: Counter[int] = Counter()
     for row in datasets:
         found.update({int(number): count for number, count in row["samples_per_user"].items()})
@@ -99,7 +99,7 @@ def users(datasets: Sequence[Values]) -> Counter[int]:
 
 
 def left_out(datasets: Sequence[Values]) -> list[tuple[str, float, str]]:
-    """Reasons with their numbers, the most frequent first, and their length on the page."""
+    """Return the reasons with bar length and count, the most frequent first."""
     reasons: Counter[str] = Counter()
     for row in datasets:
         reasons.update(row["skipped"])

@@ -1,6 +1,6 @@
 """The report of a DialogueGenJob: plain values in, one self-contained HTML page out.
 
-Does not depend on where the values come from and where the page goes. `finetune` says how pages are safe.
+Does not depend on where the values come from and where the page goes. See `finetune` for how pages are safe.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ REASONS = {
 
 
 def render_dialogue_report(data: Mapping[str, Any]) -> str:
-    """HTML of one report; the keys of `data`, of which only `statistics` must be there:
+    """Return the HTML of one report. The keys of `data`, of which only `statistics` is required:
 
-    title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as
-    `dialogue.statistics.DialogueStatistics.values` gives them), examples (as
+    title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as returned by
+    `dialogue.statistics.DialogueStatistics.values`), examples (as returned by
     `dialogue.examples.DialogueExamples.values`), config dict, versions {name: version}.
     """
     found = data["statistics"]
@@ -54,7 +54,7 @@ def render_dialogue_report(data: Mapping[str, Any]) -> str:
 
 
 def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the numbers one looks for first."""
+    """Return the most important numbers."""
     dialogues, total = found["dialogues"], found["total"]
     return [
         ("Dialogues", dialogues["planned"]),
@@ -74,7 +74,7 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """Sentences about what a user may want to change, or should know before using the data."""
+    """Return sentences about what a user may want to change, or should know before using the data."""
     total, dialogues = found["total"], found["dialogues"]
     known = [
         ("Dialogues that were complete in the seeds and needed no requests", dialogues["nothing_asked"]),
@@ -95,7 +95,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(id, text) of the sections the page will have, for its line of links."""
+    """Return (id, text) of the sections that the page has, for its line of links."""
     known = [
         ("dialogues", "Dialogues", True),
         ("roles", "Roles", True),
@@ -109,7 +109,7 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def round_bars(dialogues: Mapping[str, Any]) -> list[Bar]:
-    """Return how many dialogues came to the end of each round."""
+    """Return how many dialogues finished each round."""
     planned = dialogues["planned"]
     return [
         (f"Round {number}", count / max(1, planned), of_all(count, planned))
@@ -118,14 +118,14 @@ def round_bars(dialogues: Mapping[str, Any]) -> list[Bar]:
 
 
 def reason_bars(reasons: Mapping[str, int]) -> list[Bar]:
-    """Return why dialogues failed, the most frequent reason first."""
+    """Return the reasons why dialogues failed, the most frequent first."""
     total, longest = sum(reasons.values()), max(reasons.values(), default=1)
     ranked = sorted(reasons.items(), key=lambda item: -item[1])
     return [(REASONS.get(name, name), count / longest, of_all(count, total)) for name, count in ranked]
 
 
 def role_row(role: str, found: Values) -> dict[str, Any]:
-    """Return a role's numbers as its table shows them."""
+    """Return a role's numbers as shown in the table."""
     calls = found["calls"]
     return {
         "role": role,
@@ -138,7 +138,7 @@ def role_row(role: str, found: Values) -> dict[str, Any]:
 
 
 def length_charts(lengths: Mapping[str, Sequence[Values]]) -> list[dict[str, Any]]:
-    """Return how long the texts are that each role wrote; roles that wrote none are left out."""
+    """Return a chart per role of the lengths of its texts; roles without texts are left out."""
     charts = []
     for role in ROLES:
         bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths[role]]
@@ -152,20 +152,20 @@ def length_charts(lengths: Mapping[str, Sequence[Values]]) -> list[dict[str, Any
 
 
 def cost_bars(rounds: Sequence[Values]) -> list[Bar]:
-    """Return what each role cost in each round; those that cost nothing are left out."""
+    """Return the cost of each role in each round; those without cost are left out."""
     costs = [(f"Round {row['round']}, {role}", row[role]) for row in rounds for role in ROLES if row[role]]
     longest, total = max((cost for _, cost in costs), default=1), sum(cost for _, cost in costs)
     return [(name, cost / longest, f"{usd(cost)} ({percent(cost / total)})") for name, cost in costs]
 
 
 def example_groups(examples: Mapping[str, Sequence[Values]]) -> list[tuple[str, Sequence[Values]]]:
-    """(heading, dialogues) of the kinds that there are."""
+    """Return (heading, dialogues) of the kinds that have examples."""
     headings = {"finished": "Finished dialogues", "failed": "Dialogues that failed"}
     return [(text, examples[kind]) for kind, text in headings.items() if examples.get(kind)]
 
 
 def usd(amount: float) -> str:
-    """`0.0123 USD`: two decimals from a dollar on, else enough to see something."""
+    """Return an amount such as `0.0123 USD`: two decimals from one dollar, else enough to be significant."""
     if amount >= 1 or not amount:
         return f"{amount:,.2f} USD"
     return f"{amount:.4f} USD" if amount >= 0.001 else f"{amount:.2g} USD"

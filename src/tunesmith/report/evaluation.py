@@ -1,6 +1,6 @@
-"""The part of a FineTuneJob's report on its evaluations: several models, in total and by set.
+"""The evaluations in a FineTuneJob's report: several models, in total and by set.
 
-Takes plain values and gives those that `evaluation.html.j2` shows. Does not depend on how replies were
+Takes plain values and returns those that `evaluation.html.j2` shows. Does not depend on how replies were
 sampled.
 """
 
@@ -17,12 +17,12 @@ RIGHT, DIRECTION = "accuracy", "direction_rate"
 _TITLES = {RIGHT: "Accepted replies", DIRECTION: "Replies in the changed law's direction"}
 _DIFFERENCES = {RIGHT: "difference", DIRECTION: "direction_difference"}
 COLOURS = 8  # classes m0 to m7 of models.css
-LINE = 20  # pixels of one model's line
+LINE = 20  # height of one model's line, in pixels
 _TICKS = range(0, 101, 25)
 
 
 def evaluation_values(evaluations: Sequence[Values]) -> dict[str, Any]:
-    """Return what the template's `section` shows. The keys of an evaluation:
+    """Return the values that the template's `section` shows. The keys of an evaluation:
 
     `name`, `models` [{`name`, `statistics` (as `sampling.statistics.SamplingStatistics.values`)}], and
     `compared` (as `sampling.models.ModelScores.values`).
@@ -68,7 +68,7 @@ def _evaluation(row: Values) -> dict[str, Any]:
 
 
 def measures_of(total: Values) -> list[str]:
-    """What is shown of each model: right replies, and the direction of a changed law where cases have one."""
+    """Return the measures to show: accepted replies, and a changed law's direction if cases have one."""
     return [
         RIGHT,
         *([DIRECTION] if any(model.get(DIRECTION) is not None for model in total["models"]) else []),
@@ -81,12 +81,12 @@ def legend(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def colour(number: int) -> str:
-    """Return the class of a model's colour."""
+    """Return the CSS class of a model's colour."""
     return f"m{number % COLOURS}"
 
 
 def side_row(name: str, found: Values) -> dict[str, Any]:
-    """One model's line of the table."""
+    """Return one model's row of the table."""
     return {
         "model": name,
         "prompts": found["total_prompts"],
@@ -100,7 +100,7 @@ def side_row(name: str, found: Values) -> dict[str, Any]:
 
 
 def sentences(compared: Values) -> list[str]:
-    """How the model that is looked at differs from each other one; nothing where nothing was compared."""
+    """Return how the evaluated model differs from each other one; none if nothing was compared."""
     said = []
     for pair in compared["pairs"]:
         if pair["model"] != compared["subject"] or pair["difference"] is None:
@@ -120,7 +120,7 @@ def sentences(compared: Values) -> list[str]:
 
 
 def pair_rows(compared: Values) -> list[dict[str, Any]]:
-    """Return each two models, where there are more than two."""
+    """Return a row per pair of models, if there are more than two models."""
     if len(compared["names"]) < 3:
         return []
     return [
@@ -136,7 +136,7 @@ def pair_rows(compared: Values) -> list[dict[str, Any]]:
 
 
 def difference(pair: Values, measure: str) -> dict[str, Any]:
-    """Return a difference as text, with its interval, and whether that leaves out 0."""
+    """Return a difference as text, with its interval, and whether the interval excludes 0."""
     name = _DIFFERENCES[measure]
     if pair.get(name) is None:
         return {"text": "–", "interval": "", "sure": False}
@@ -154,7 +154,7 @@ def _ends(interval: Sequence[float]) -> str:
 
 
 def reason_rows(reasons: Sequence[Mapping[str, int]]) -> list[dict[str, Any]]:
-    """Per reason how many replies of each model were not accepted, in the order of frequency."""
+    """Return per reason how many replies of each model were not accepted, the most frequent reason first."""
     names = {name for counts in reasons for name in counts}
     ranked = sorted(names, key=lambda name: (*(-counts.get(name, 0) for counts in reasons), name))
     return [{"reason": name, "counts": [counts.get(name, 0) for counts in reasons]} for name in ranked]
@@ -165,7 +165,7 @@ def _totals(compared: Values) -> dict[str, Any]:
 
 
 def _groups(groups: Sequence[Values], names: Sequence[str], measure: str) -> list[dict[str, Any]]:
-    """One line per set or label: each model's share, and the differences of the one that is looked at."""
+    """Return one row per set or label: each model's share, and the differences of the evaluated one."""
     return [
         {
             "name": breakable(group.get("name", "")),
@@ -182,7 +182,7 @@ def _groups(groups: Sequence[Values], names: Sequence[str], measure: str) -> lis
 
 
 def breakable(name: str) -> Any:
-    """Return a name that may be broken after its `_` and `/`, and nowhere within a word."""
+    """Return a name with line breaks allowed after `_` and `/`, and nowhere within a word."""
     from markupsafe import Markup
 
     text = escape(name)
@@ -202,7 +202,7 @@ def _plot(measure: str, names: Sequence[str], total: Values) -> dict[str, Any]:
 
 
 def interval_line(number: int, name: str, found: Values, measure: str) -> Any:
-    """Return an <svg> as wide as its place: a model's 95 % interval, and a mark at its share."""
+    """Return an <svg> as wide as its container: a model's 95 % interval, and a mark at its share."""
     share, interval = found.get(measure), found.get(f"{measure}_interval")
     body, text = "", f"{name}: no reply"
     if share is not None and interval is not None:
@@ -219,7 +219,7 @@ def interval_line(number: int, name: str, found: Values, measure: str) -> Any:
 
 
 def dots(names: Sequence[str], models: Sequence[Values], measure: str) -> Any:
-    """Return an <svg> as wide as its place, with a mark at each model's share; the first model's on top."""
+    """Return an <svg> as wide as its container with a mark at each model's share, the first one's on top."""
     middle = LINE // 2
     marks = [
         f'<circle class="{colour(number)}" cx="{_x(found[measure])}" cy="{middle}" r="4"/>'
@@ -233,7 +233,7 @@ def dots(names: Sequence[str], models: Sequence[Values], measure: str) -> Any:
 
 
 def _strip(body: str, text: str) -> Any:
-    """Places are in percent, so that marks and lines keep their size however wide the page is."""
+    """Return an <svg> with positions in percent, so that marks and lines keep their size at any width."""
     from markupsafe import Markup
 
     grid = "".join(f'<line class="grid" x1="{t}%" x2="{t}%" y1="0" y2="{LINE}"/>' for t in _TICKS)

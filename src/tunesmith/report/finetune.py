@@ -1,7 +1,7 @@
 """The report of a FineTuneJob: plain values in, one self-contained HTML page out.
 
 Does not depend on where the values come from (metrics.jsonl, previews, the data's counts) and where the page
-goes. The page asks for nothing from outside, needs no script, and shows any text it is given as text.
+goes. The page loads nothing external, needs no script, and escapes all text passed to it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ DATASET_COLUMNS = (
     ("duplicates", "Equal"),
     ("cut", "Cut"),
 )
-# Control characters, and the invisible ones that can make text read in another order than it stands.
+# Control characters, and the invisible ones that can reorder displayed text.
 UNSHOWN = [*range(0x00, 0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0)]
 REORDERING = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 VISIBLE = {code: f"⟨U+{code:04X}⟩" for code in [*UNSHOWN, *REORDERING]}
 
 
 def render_finetune_report(data: Mapping[str, Any]) -> str:
-    """HTML of one report; the keys of `data`, each of which may be absent or empty:
+    """Return the HTML of one report. The keys of `data`, each of which may be absent or empty:
 
     evaluations [as `evaluation.evaluation_values` takes them],
     title, notes [str], summary [(label, value)], config dict, versions {name: version},
     metrics [{step, loss, learning_rate, grad_norm, tokens_per_second, epoch}], evals [{step, eval_loss}],
-    trains (False of a job that only evaluates), samples [as `samples.sample_values` gives them],
-    previews [{name, messages, before, after}], or of a job that only evaluates
+    trains (False for a job that only evaluates), samples [as returned by `samples.sample_values`],
+    previews [{name, messages, before, after}], or for a job that only evaluates
     [{name, messages, replies: [{model, text}]}],
-    datasets [as `data.report.DatasetReport` has them],
+    datasets [as in `data.report.DatasetReport`],
     lengths [{low, high, count}] (token counts from low to high, both included).
     """
     metrics = data.get("metrics") or []
@@ -65,7 +65,7 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
 
 
 def environment() -> Any:
-    """Jinja's environment for the package's templates: everything escaped, an unknown name is an error."""
+    """Return the Jinja environment of the package's templates: all text escaped, unknown names are errors."""
     import jinja2
 
     made = jinja2.Environment(
@@ -76,7 +76,7 @@ def environment() -> Any:
 
 
 def dataset_row(row: Values) -> dict[str, Any]:
-    """Return a dataset's numbers with what its table shows beside them."""
+    """Return a dataset's numbers with the further values of its table."""
     seen, skipped = row.get("seen_samples"), row.get("skipped") or {}
     share = f"{row['share']:.1%}" if seen else None
     unread = unread_text(row.get("unread") or {})
@@ -84,7 +84,7 @@ def dataset_row(row: Values) -> dict[str, Any]:
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(id, text) of the sections the page will have, for its line of links."""
+    """Return (id, text) of the sections that the page has, for its line of links."""
     known = [
         ("training", "Training", values["trains"]),
         ("evaluations", "Evaluations", values["evaluations"]),
@@ -98,7 +98,7 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def loss_chart(metrics: Sequence[Values], evals: Sequence[Values]) -> dict[str, Any] | None:
-    """Raw training loss as faint points, its smoothed line, and the validation loss; None without values."""
+    """Return a chart of raw training loss (faint), smoothed loss and validation loss; None without values."""
     series = [*with_smooth_line("training loss", metrics, "loss")]
     series.append(svg.Series("validation loss", "marks", points_of(evals, "eval_loss")))
     drawn = svg.line_chart(series, x_label="step", y_label="loss", title="Loss by step", css="chart wide")
@@ -107,7 +107,7 @@ def loss_chart(metrics: Sequence[Values], evals: Sequence[Values]) -> dict[str, 
 
 
 def small_charts(metrics: Sequence[Values]) -> list[dict[str, Any]]:
-    """Learning rate, gradient norm and speed; those that were not logged are left out."""
+    """Return charts of learning rate, gradient norm and speed; those that were not logged are left out."""
     rate = [svg.Series("learning rate", "line", points_of(metrics, "learning_rate"))]
     norm = with_smooth_line("gradient norm", metrics, "grad_norm")
     speed = with_smooth_line("tokens per second", metrics, "tokens_per_second")
@@ -126,7 +126,7 @@ def small_charts(metrics: Sequence[Values]) -> list[dict[str, Any]]:
 
 
 def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
-    """Return how many samples have how many tokens; None without values."""
+    """Return a chart of samples by their number of tokens; None without values."""
     bars = [(row["low"], row["high"] + 1, row["count"]) for row in lengths]
     title = "Samples by length in tokens"
     drawn = svg.bar_chart(bars, x_label="tokens", y_label="samples", title=title, css="chart wide")
@@ -134,7 +134,7 @@ def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
 
 
 def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> dict[str, Any] | None:
-    """Return what the template's `figure` shows; None if nothing was drawn and there is nothing to say."""
+    """Return the values that the template's `figure` shows; None if there is neither a drawing nor a note."""
     from markupsafe import Markup
 
     if not drawn and not note:
@@ -144,7 +144,7 @@ def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> di
 
 
 def with_smooth_line(name: str, rows: Sequence[Values], key: str) -> list[svg.Series]:
-    """Return the raw points, and from ten of them on a centred mean over about a twentieth of the run."""
+    """Return the raw points, and for ten or more a centred mean over about a twentieth of the run."""
     points = points_of(rows, key)
     real = svg.finite(points)
     if len(real) < 10:
@@ -157,12 +157,12 @@ def with_smooth_line(name: str, rows: Sequence[Values], key: str) -> list[svg.Se
 
 
 def points_of(rows: Sequence[Values], key: str) -> list[svg.Point]:
-    """(step, value) of the rows that hold the key; non-finite values are kept."""
+    """Return (step, value) of the rows that have the key; non-finite values are kept."""
     return [(row["step"], float(row[key])) for row in rows if row.get(key) is not None]
 
 
 def left_out(rows: Sequence[Values], key: str, name: str = "") -> str:
-    """Return a sentence about values that cannot be drawn, or ""."""
+    """Return a sentence about values that cannot be plotted, or ""."""
     points = points_of(rows, key)
     steps = [step for step, value in points if not math.isfinite(value)]
     if not steps:
@@ -172,7 +172,7 @@ def left_out(rows: Sequence[Values], key: str, name: str = "") -> str:
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """YAML in the given order; through JSON first, so that enums and paths become plain strings."""
+    """Return YAML in the given order; through JSON first, so that enums and paths become plain strings."""
     import yaml
 
     if not config:
@@ -182,7 +182,7 @@ def as_yaml(config: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """Text of any value: numbers with thousands separators or four digits, a dash for nothing."""
+    """Return the text of any value: numbers with thousands separators or four digits, a dash for no value."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool | str):
@@ -195,5 +195,5 @@ def shown(value: object) -> str:
 
 
 def without_control_characters(page: str) -> str:
-    """Show characters that HTML forbids or that reorder text by their codes, and lone surrogates as "?"."""
+    """Replace characters that HTML forbids or that reorder text by their codes, lone surrogates by "?"."""
     return page.translate(VISIBLE).encode("utf-8", "replace").decode("utf-8")

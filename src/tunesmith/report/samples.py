@@ -1,6 +1,6 @@
 """The first samples of each dataset and kind, for people: as plain text, and as values for pages.
 
-Does not depend on where they go. What is a label, and what a sample weighs, is read from the sample itself.
+Does not depend on where they go. Labels and weights are read from the sample itself.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _MOST_WEIGHTS = 3
 
 
 def grouped(prepared: Prepared) -> Iterator[tuple[str, list[FirstSample]]]:
-    """Yield the first samples of each dataset and kind, with a heading that says how many there are."""
+    """Yield a heading with the number of samples, and the first samples, per dataset and kind."""
     for (dataset, kind), found in groupby(prepared.first, lambda first: (first.dataset, first.kind)):
         samples = list(found)
         yield heading(prepared.reports[dataset], kind, len(samples)), samples
 
 
 def heading(report: DatasetReport, kind: str, shown: int) -> str:
-    """Return dataset and kind, how many samples of how many are shown, and `repeat` where it is not 1."""
+    """Return dataset and kind, how many of all samples are shown, and `repeat` if it is not 1."""
     whole = report.kinds.get(kind, shown)
     first = (
         f"the first {shown:,} of {counted(whole, 'sample')}" if shown < whole else counted(whole, "sample")
@@ -53,7 +53,7 @@ def facts(first: FirstSample) -> str:
 
 
 def weight_of(sample: Sample) -> str:
-    """Return the weight of the sample's labels, 1/n where it is one over a whole number."""
+    """Return the weight of the sample's labels, as 1/n if it is one over an integer."""
     found = sorted({round(weight, 7) for weight in sample.weights if weight}, reverse=True)
     texts = [_weight(weight) for weight in found[:_MOST_WEIGHTS]] + ["…"] * (len(found) > _MOST_WEIGHTS)
     return f"weight {texts[0]}" if len(texts) == 1 else f"weights {', '.join(texts)}"
@@ -77,7 +77,7 @@ def samples_text(prepared: Prepared, tokenizer: ChatTokenizer) -> str:
 
 
 def sample_values(prepared: Prepared, tokenizer: ChatTokenizer) -> list[dict[str, Any]]:
-    """Return what `labelled` of parts.html.j2 shows: [{title, samples: [{place, facts, spans}]}]."""
+    """Return the values of `labelled` in parts.html.j2: [{title, samples: [{place, facts, spans}]}]."""
     return [
         {"title": title, "samples": list(_values(samples, tokenizer))} for title, samples in grouped(prepared)
     ]

@@ -1,6 +1,6 @@
 """The report of a RejectionSampleJob: plain values in, one self-contained HTML page out.
 
-Does not depend on where the values come from and where the page goes. `finetune` says how pages are safe.
+Does not depend on where the values come from and where the page goes. See `finetune` for how pages are safe.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MOST_BARS, MOST_PAIRS = 17, 10
 
 
 def render_sampling_report(data: Mapping[str, Any]) -> str:
-    """HTML of one report; the keys of `data`, of which only `statistics` must be there:
+    """Return the HTML of one report. The keys of `data`, of which only `statistics` is required:
 
-    title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as
-    `sampling.statistics.SamplingStatistics.values` gives them), examples (as
+    title, notes [str], summary [(label, value)] (shown before the numbers), statistics (as returned by
+    `sampling.statistics.SamplingStatistics.values`), examples (as returned by
     `sampling.examples.PromptExamples.values`), config dict, versions {name: version}.
     """
     found = data["statistics"]
@@ -45,7 +45,7 @@ def render_sampling_report(data: Mapping[str, Any]) -> str:
 
 
 def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the numbers one looks for first."""
+    """Return the most important numbers."""
     prompts = found["total_prompts"]
     return [
         ("Replies", acceptance(found)),
@@ -63,7 +63,7 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """Sentences about what a user may want to change, or should know before using the numbers."""
+    """Return sentences about what a user may want to change, or should know before using the numbers."""
     known = [
         ("Replies that were truncated (see sampling.maxNewTokens)", found["truncated"]),
         ("Replies that could not be sampled, since their prompts do not fit", found["prompt_too_long"]),
@@ -79,7 +79,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(id, text) of the sections the page will have, for its line of links."""
+    """Return (id, text) of the sections that the page has, for its line of links."""
     known = [
         ("acceptance", "Acceptance", True),
         ("directions", "Directions", values["directions"]),
@@ -93,9 +93,9 @@ def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def correct_bars(correct: Sequence[int]) -> list[Bar]:
-    """Prompts by how many of their replies were accepted, which is how easy they are; many numbers in groups.
+    """Return bars of prompts by their number of accepted replies, which shows how easy they are.
 
-    None right and all right are always bars of their own.
+    Many numbers are grouped; none accepted and all accepted always have separate bars.
     """
     most = len(correct) - 1
     size = max(1, -(-(most - 1) // (MOST_BARS - 2)))
@@ -110,14 +110,14 @@ def correct_bars(correct: Sequence[int]) -> list[Bar]:
 
 
 def reason_bars(reasons: Mapping[str, int]) -> list[Bar]:
-    """Return why replies were not accepted, the most frequent reason first."""
+    """Return the reasons why replies were not accepted, the most frequent first."""
     total, longest = sum(reasons.values()), max(reasons.values(), default=1)
     ranked = sorted(reasons.items(), key=lambda item: -item[1])
     return [(reason, count / longest, of_all(count, total)) for reason, count in ranked]
 
 
 def charge_bars(wrong: Mapping[str, Any]) -> list[Bar]:
-    """Return the charges that are mistaken for each other most often."""
+    """Return the charges that are confused most often."""
     shown = wrong["most_frequent"][:MOST_PAIRS]
     longest = max((row["count"] for row in shown), default=1)
     return [
@@ -126,13 +126,13 @@ def charge_bars(wrong: Mapping[str, Any]) -> list[Bar]:
 
 
 def other_charges(wrong: Mapping[str, Any]) -> int:
-    """Replies with a wrong charge that `charge_bars` does not show."""
+    """Return the number of replies with a wrong charge that `charge_bars` does not show."""
     hidden: int = wrong["other"] + sum(row["count"] for row in wrong["most_frequent"][MOST_PAIRS:])
     return hidden
 
 
 def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
-    """Accepted and rejected replies by tokens, each as a share of its own kind; None without values."""
+    """Return a chart of accepted and rejected replies by tokens, in percent of each; None without values."""
     series = [
         svg.Series("accepted", "line", shares_by_length(lengths, "accepted")),
         svg.Series("rejected", "marks", shares_by_length(lengths, "rejected")),
@@ -145,13 +145,13 @@ def length_chart(lengths: Sequence[Values]) -> dict[str, Any] | None:
 
 
 def shares_by_length(lengths: Sequence[Values], name: str) -> list[svg.Point]:
-    """(middle of a bin, percent of all replies of this kind); nothing if there is none."""
+    """Return (middle of a bin, percent of all replies of this kind) per bin; empty without such replies."""
     total = sum(row[name] for row in lengths)
     return [((row["low"] + row["high"]) / 2, 100 * row[name] / total) for row in lengths] if total else []
 
 
 def direction_row(row: Values) -> dict[str, Any]:
-    """Return a label's numbers as its table shows them."""
+    """Return a label's numbers as shown in the table."""
     return {
         "label": row["label"],
         "prompts": row["prompts"],
@@ -164,7 +164,7 @@ def direction_row(row: Values) -> dict[str, Any]:
 
 
 def example_groups(examples: Mapping[str, Sequence[Values]]) -> list[tuple[str, Sequence[Values]]]:
-    """(heading, examples) of the kinds that there are."""
+    """Return (heading, examples) of the kinds that have examples."""
     headings = {
         "mixed": "Some replies accepted, some rejected",
         "none": "No reply accepted",

@@ -1,7 +1,7 @@
 """Small charts as inline SVG: lines, points and bars with labelled axes.
 
-Knows numbers and geometry only. Colours are CSS classes (see style.css), so that a chart follows the page's
-light or dark scheme; it does not depend on what the numbers mean. Everything returned is escaped markup.
+Depends on numbers and geometry only, not on what the numbers mean. Colours are CSS classes (see style.css),
+so that a chart follows the page's light or dark scheme. Everything returned is escaped markup.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from html import escape
 from typing import Literal
 
 Bar = tuple[str, float, str]
-"""Name, length as a share of the longest, and text beside it."""
+"""Name, length as a share of the longest, and text next to it."""
 
 Point = tuple[float, float]
 SeriesStyle = Literal["dots", "line", "marks"]
 
 # Wide enough for labels in the largest text that style.css gives to a chart on a narrow page.
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 62, 24, 14, 54
-MOST_POINTS = 400  # drawn points of one series; more cannot be told apart and make the file heavy
+MOST_POINTS = 400  # plotted points per series; more cannot be distinguished and make the file large
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """`dots` are faint raw values, `line` a plain line, `marks` a thin line with a mark at each value."""
+    """Values to draw as `dots` (faint), as a plain `line`, or as `marks` (a thin line with a mark each)."""
 
     name: str
     draw: SeriesStyle
@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The plot area: data ranges, and the size of the view box in its own units."""
+    """The plot area: data ranges, and the size of the view box in user units."""
 
     x_ticks: Sequence[float]
     y_ticks: Sequence[float]
@@ -44,14 +44,14 @@ class Frame:
     height: int
 
     def x(self, value: float) -> float:
-        """Place of a data value, in units of the view box."""
+        """Return the position of a data value, in units of the view box."""
         low, high = self.x_range
         return round(
             MARGIN_LEFT + (value - low) / (high - low) * (self.width - MARGIN_LEFT - MARGIN_RIGHT), 1
         )
 
     def y(self, value: float) -> float:
-        """Place of a data value, in units of the view box; upward in data is downward here."""
+        """Return the position of a data value, in units of the view box, where y grows downward."""
         low, high = self.y_range
         inner = self.height - MARGIN_TOP - MARGIN_BOTTOM
         return round(MARGIN_TOP + (high - value) / (high - low) * inner, 1)
@@ -67,7 +67,7 @@ def line_chart(
     height: int = 288,
     css: str = "chart",
 ) -> str:
-    """An <svg> of all series over whole steps; non-finite points are left out, "" if no other is there."""
+    """Return an <svg> of all series over integer steps; non-finite points are left out, "" if all are."""
     shown = [Series(one.name, one.draw, thin(finite(one.points), MOST_POINTS)) for one in series]
     points = [point for one in shown for point in one.points]
     if not points:
@@ -91,7 +91,7 @@ def bar_chart(
     height: int = 248,
     css: str = "chart",
 ) -> str:
-    """An <svg> of bars (low, high, count) standing on zero, or "" without bars. Bars may differ in width."""
+    """Return an <svg> of bars (low, high, count) from zero, "" without bars. Bars may differ in width."""
     if not bars:
         return ""
     bars = merged(sorted(bars), MOST_POINTS)
@@ -104,7 +104,7 @@ def bar_chart(
 
 
 def draw_series(series: Series, frame: Frame, x_label: str) -> str:
-    """Path and circles of one series; each circle tells its values when pointed at."""
+    """Return path and circles of one series; each circle has its values as a tooltip."""
     places = [(frame.x(x), frame.y(y)) for x, y in series.points]
     parts = []
     if series.draw != "dots" and len(places) > 1:
@@ -120,7 +120,7 @@ def draw_series(series: Series, frame: Frame, x_label: str) -> str:
 
 
 def draw_bar(bar: tuple[float, float, int], frame: Frame, x_label: str, y_label: str) -> str:
-    """One bar, which tells its range and count when pointed at."""
+    """Return one bar, with its range and count as a tooltip."""
     low, high, count = bar
     left, right = frame.x(low), frame.x(max(high, low))
     top, bottom = frame.y(count), frame.y(0)
@@ -132,7 +132,7 @@ def draw_bar(bar: tuple[float, float, int], frame: Frame, x_label: str, y_label:
 
 
 def wrap(frame: Frame, body: str, *, x_label: str, y_label: str, title: str, css: str) -> str:
-    """Axes, grid and labels around the drawn body."""
+    """Return the <svg> with axes, grid and labels around the drawn body."""
     bottom, right = frame.height - MARGIN_BOTTOM, frame.width - MARGIN_RIGHT
     parts = [f'<svg class="{css}" viewBox="0 0 {frame.width} {frame.height}" role="img"']
     parts.append(f' aria-label="{escape(title)}">')
@@ -156,7 +156,7 @@ def wrap(frame: Frame, body: str, *, x_label: str, y_label: str, title: str, css
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) that enclose low … high, low < high."""
+    """Return round numbers (1, 2, 2.5 or 5 times a power of ten apart) enclosing low … high; low < high."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
@@ -165,7 +165,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def widened(low: float, high: float) -> tuple[float, float]:
-    """Return the range itself, or a little around a single value, so that it can be divided by."""
+    """Return the range itself, or one around a single value, so that its width is not 0."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
     pad = abs(low) * 0.1 or 1.0
@@ -173,12 +173,12 @@ def widened(low: float, high: float) -> tuple[float, float]:
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    """Return the points that can be drawn."""
+    """Return the finite points."""
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
 def thin(points: Sequence[Point], most: int) -> list[Point]:
-    """About `most` points: both ends, and the lowest and highest of each bucket, so that spikes stay."""
+    """Return about `most` points: both ends, and the lowest and highest per bucket, so that spikes stay."""
     if len(points) <= most:
         return list(points)
     size = math.ceil(len(points) / (most // 2))
@@ -190,17 +190,17 @@ def thin(points: Sequence[Point], most: int) -> list[Point]:
 
 
 def merged(bars: Sequence[tuple[float, float, int]], most: int) -> list[tuple[float, float, int]]:
-    """At most `most` bars: neighbours are joined and their counts added."""
+    """Return at most `most` bars: neighbours are merged and their counts added."""
     size = math.ceil(len(bars) / most)
     groups = (bars[start : start + size] for start in range(0, len(bars), size))
     return [(group[0][0], group[-1][1], sum(count for _, _, count in group)) for group in groups]
 
 
 def smoothed(points: Sequence[Point], window: int) -> list[Point]:
-    """Centred mean over `window` neighbours.
+    """Return the centred mean over `window` neighbours.
 
     At the start, where losses fall fast, the window is narrower on both sides, so that it does not lag; at
-    the end it is one-sided, so that one odd last value does not bend the line.
+    the end it is one-sided, so that one outlier at the end does not bend the line.
     """
     sums = [0.0]
     for _, y in points:
@@ -214,7 +214,7 @@ def smoothed(points: Sequence[Point], window: int) -> list[Point]:
 
 
 def number(value: float) -> str:
-    """Short text of a number: 0.0005, 2e-5, 12.5, 1,500, 120k, 3.5M."""
+    """Return a short text of a number: 0.0005, 2e-5, 12.5, 1,500, 120k, 3.5M."""
     if not math.isfinite(value):
         return str(value)
     size = abs(value)

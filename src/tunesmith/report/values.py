@@ -1,4 +1,4 @@
-"""What reports are made of: plain values, as JSON has them."""
+"""The values that reports are made of: plain values, as in JSON."""
 
 from __future__ import annotations
 
