@@ -1,1 +1,1 @@
-"""What generates: engines behind one small seam, and loading models for them."""
+"""Generation: engines behind one small interface, and loading models for them."""

@@ -1,7 +1,7 @@
-"""LoRA adapters: what the files of one say, and putting it on a model.
+"""LoRA adapters: reading an adapter's files, and adding it to a model.
 
-Only what every engine can add to a model is taken: pairs of low-rank matrices, nothing that replaces or
-changes weights of the base. What is refused is named.
+Only what every engine can add to a model is accepted: pairs of low-rank matrices, nothing that replaces or
+changes weights of the base. Errors name what is rejected.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tunesmith.errors import ModelError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Down and up, of linear layers and of embeddings.
+# Down- and up-projections, of linear layers and of embeddings.
 LORA_A = (".lora_A.weight", ".lora_embedding_A")
 LORA_B = (".lora_B.weight", ".lora_embedding_B")
 
-# Settings of peft's LoRA under which an adapter is more, or other, than matrices added to the base.
+# Settings of peft's LoRA with which an adapter is more than, or different from, matrices added to the base.
 _BEYOND = (
     "use_dora",
     "lora_bias",
@@ -37,17 +37,17 @@ _BEYOND = (
     "velora_config",
     "megatron_config",
 )
-# Ways to begin that leave the base as it is; the others (PiSSA, OLoRA, LoftQ, …) take something out of it.
+# Initialisations that do not change the base; the others (PiSSA, OLoRA, LoftQ, …) subtract something from it.
 _BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether the folder holds an adapter instead of a whole model."""
+    """Return whether the folder contains an adapter instead of a full model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
 def base_source(folder: Path) -> ModelSource:
-    """Return the model an adapter says it belongs to. Raises ModelError if it says nothing usable."""
+    """Return the base model that an adapter names. Raises ModelError if it names none that is usable."""
     config = read_config(folder / ADAPTER_CONFIG)
     named, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(named, str) or not named:
@@ -62,7 +62,7 @@ def base_source(folder: Path) -> ModelSource:
 
 
 def check_plain(folder: Path) -> None:
-    """Raises ModelError if the adapter is not plain LoRA, naming what it is."""
+    """Raise ModelError if the adapter is not plain LoRA, naming what it is."""
     config = read_config(folder / ADAPTER_CONFIG)
     kind = config.get("peft_type")
     found = [] if kind == "LORA" else [f"peft_type {kind}"]
@@ -79,7 +79,7 @@ def check_plain(folder: Path) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
-    """An adapter's matrices by name. Raises ModelError if the file is missing, damaged or holds others."""
+    """Return an adapter's matrices by name. Raises ModelError if the file is missing, damaged or has more."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -99,7 +99,7 @@ def read_weights(folder: Path) -> dict[str, Any]:
 
 
 def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """Return the model with an adapter on top, frozen and without dropout; further ones go onto the result.
+    """Return the model with an adapter added, frozen and without dropout; more can be added to the result.
 
     Raises ModelError if the adapter is not plain LoRA or was made for another model.
     """
@@ -111,7 +111,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     state = read_weights(folder)
     try:
         config = LoraConfig.from_pretrained(str(folder))
-        # What is loaded takes no part in training, and the beginning is of no account.
+        # A loaded adapter is not trained, and its initialisation does not matter.
         config.inference_mode, config.lora_dropout, config.init_lora_weights = True, 0.0, True
         config.task_type = TaskType.CAUSAL_LM
         if isinstance(model, PeftModel):
@@ -125,7 +125,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def put_weights(model: Any, state: dict[str, Any], name: str) -> None:
-    """Set the matrices of an adapter that the model has. Raises ValueError unless they are exactly these."""
+    """Set the matrices of an adapter in the model. Raises ValueError unless they match exactly."""
     from peft import set_peft_model_state_dict
 
     result = set_peft_model_state_dict(model, state, adapter_name=name)
@@ -138,7 +138,7 @@ def put_weights(model: Any, state: dict[str, Any], name: str) -> None:
 
 
 def tied_ends(model: Any) -> list[Any]:
-    """The input and the output embedding, as they are in the model, if they are one matrix; else nothing."""
+    """Return the model's input and output embeddings if they are one matrix; an empty list otherwise."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
@@ -147,14 +147,14 @@ def tied_ends(model: Any) -> list[Any]:
 
 
 def changes_tied(model: Any) -> bool:
-    """Return whether an adapter is on one of two embeddings that are one matrix."""
+    """Return whether an adapter is on one of two tied embeddings."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return any(isinstance(end, BaseTunerLayer) for end in tied_ends(model))
 
 
 def _reason(error: Exception) -> str:
-    """Return what does not fit, of a message that may be an essay."""
+    """Return the line that names what does not fit, of a message that may be long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     sizes = [line for line in lines if line.startswith("size mismatch")]
     return ([*sizes, *lines] or [type(error).__name__])[0].rstrip(".")

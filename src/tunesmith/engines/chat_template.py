@@ -1,7 +1,7 @@
-"""The chat template that a manifest chooses, put into a copy of the model's tokenizer.
+"""The chat template that a manifest chooses, in a copy of the model's tokenizer.
 
 Everything that renders conversations loads the tokenizer from a folder, and the result's tokenizer is saved
-from what was loaded, so a folder with another template is all it takes. Does not depend on what is rendered.
+from what was loaded, so a folder with another template is enough. Does not depend on what is rendered.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _fetch(uri: str, options: StorageOptions) -> str:
 
 
 def _own(tokenizer: Path) -> str:
-    """Return the template that the tokenizer has. Raises ModelError if it has none."""
+    """Return the tokenizer's own template. Raises ModelError if it has none."""
     if (tokenizer / _FILE).is_file():
         return (tokenizer / _FILE).read_text("utf-8")
     given = _config(tokenizer).get("chat_template")
@@ -81,7 +81,7 @@ def _own(tokenizer: Path) -> str:
 
 
 def control_tokens(tokenizer: Path) -> set[str]:
-    """Return the added tokens of a tokenizer's files."""
+    """Return the added tokens listed in a tokenizer's files."""
     found: set[str] = set()
     for name in ("tokenizer.json", _CONFIG):
         content = _read(tokenizer / name)

@@ -1,6 +1,6 @@
 """The model in a checkpoint of a FineTuneJob: used only if it is finished and undamaged.
 
-Of a checkpoint only the model is fetched: what a resume needs besides is several times as large.
+Only the model of a checkpoint is fetched: what else is needed to resume is several times as large.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tunesmith.errors import CorruptObjectError, ModelError
 from tunesmith.names import FINGERPRINT_KEY, MANIFEST_KEY, TRAINED_ADAPTER, checkpoint_key
 
 Wanted = Callable[[str], bool]
-# What only a resume reads: state of optimizer, schedule and random numbers, DeepSpeed's shards, metrics.
+# Files that are only read to resume: state of optimizer, scheduler and RNGs, DeepSpeed's shards, metrics.
 _OF_A_RESUME = (
     "*.pt", "*.pth", "latest", "zero_to_fp32.py", f"{TRAINED_ADAPTER}/*",
     "trainer_state.json", "metrics.jsonl", "window.json", "health.json",
@@ -38,10 +38,10 @@ def of_the_model(key: str) -> bool:
 
 
 def checkpoint_manifest(output: Store, step: int, named: str) -> Manifest | None:
-    """Return the manifest of a checkpoint; None if the folder is another program's.
+    """Return the manifest of a checkpoint; None if the folder was written by another program.
 
-    `named` is what errors call the address. Raises ModelError if the checkpoint is not there, not finished or
-    holds no model.
+    `named` is the address in error messages. Raises ModelError if the checkpoint does not exist, is not
+    finished or has no model.
     """
     try:
         manifest = read_manifest(output, checkpoint_key(step))
@@ -58,7 +58,7 @@ def checkpoint_manifest(output: Store, step: int, named: str) -> Manifest | None
 
 
 def fetch_checkpoint(output: Store, step: int, folder: Path, named: str, wanted: Wanted) -> None:
-    """Download the `wanted` files of a checkpoint, verified. Raises ModelError if it is damaged."""
+    """Download and verify the `wanted` files of a checkpoint. Raises ModelError if it is damaged."""
     try:
         fetch_verified(output, checkpoint_key(step), folder, wanted=wanted)
     except CorruptObjectError as error:
@@ -66,7 +66,7 @@ def fetch_checkpoint(output: Store, step: int, folder: Path, named: str, wanted:
 
 
 def verify_checkpoint(folder: Path, manifest: Manifest, named: str, wanted: Wanted) -> None:
-    """Check the `wanted` files of a checkpoint that is used where it is. Raises ModelError."""
+    """Verify the `wanted` files of a checkpoint that is used in place. Raises ModelError."""
     try:
         verify_files(folder, [file for file in manifest.files if wanted(file.key)])
     except CorruptObjectError as error:
@@ -79,7 +79,7 @@ def _damaged(named: str, error: CorruptObjectError) -> ModelError:
 
 
 def _not_published(output: Store, step: int) -> str:
-    """Return why there is no such checkpoint, and which there are."""
+    """Return why there is no such checkpoint, and which ones exist."""
     listed = list_checkpoints(output)
     if step in listed:
         why = f"is not finished: it has no {MANIFEST_KEY}"
@@ -90,7 +90,7 @@ def _not_published(output: Store, step: int) -> str:
 
 
 def _check_model(manifest: Manifest, named: str) -> None:
-    """Refuse what earlier versions wrote: DeepSpeed's shards alone, and whole models without tokenizer."""
+    """Reject what earlier versions wrote: DeepSpeed's shards alone, and full models without tokenizer."""
     keys = {file.key for file in manifest.files}
     missing = None if keys & _CONFIGS else "weights but DeepSpeed's shards"
     if missing is None and "adapter_config.json" not in keys and not keys & _TOKENIZERS:

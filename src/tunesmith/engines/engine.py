@@ -1,6 +1,6 @@
-"""The seam between the sampling loop and what generates: a prompt's token ids go in, one reply comes out.
+"""The interface between the sampling loop and an engine: a prompt's token ids in, one reply out.
 
-vLLM and transformers each stand behind it. It knows no records, no messages and no verifiers.
+vLLM and transformers implement it. Does not depend on records, messages and verifiers.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from tunesmith.engines.heartbeat import Heartbeat
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One reply that is wanted.
+    """A request for one reply.
 
-    `prompt` are token ids. Requests of one `group` share their prompt; `index` is which of its samples this
-    is, from 0 to numSamples-1. `seed` is given where the reply must not depend on anything else,
-    `temperature` and `max_tokens` (at most the engine's own) where they are not those of the engine.
+    `prompt` are token ids. Requests of one `group` share their prompt; `index` numbers its replies, from 0 to
+    numSamples-1. `seed` is set if the reply must not depend on anything else, `temperature` and `max_tokens`
+    (at most the engine's own) if they differ from the engine's.
     """
 
     prompt: Sequence[int]
@@ -31,12 +31,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedReply:
-    """What was drawn.
+    """A sampled reply.
 
-    `text` holds no end-of-turn token, no stop text and no special tokens but tags of thoughts
-    (`tokens.thoughts`), and is not stripped. `tokens`
-    counts all that were drawn, the end-of-turn token included. `finish_reason` is "length" where the reply
-    was cut at sampling.maxNewTokens or where the model has no place for more.
+    `text` contains no end-of-turn token, no stop text and no special tokens except tags of thoughts
+    (`tokens.thoughts`), and is not stripped. `tokens` counts all sampled tokens, including the end-of-turn
+    token. `finish_reason` is "length" if the reply was truncated at sampling.maxNewTokens or by the model's
+    maximum length.
     """
 
     text: str
@@ -45,22 +45,22 @@ class GeneratedReply:
 
 
 class Engine(Protocol):
-    """What generates. `reply` may be awaited by many tasks at once, of one event loop."""
+    """An engine, which generates replies. `reply` may be awaited by many tasks of one event loop at once."""
 
     at_once: int
-    """So many requests in flight keep it busy."""
+    """The number of requests in flight that keep it busy."""
     longest: int
-    """Tokens of a prompt and its reply together at most; a prompt must be shorter than this."""
+    """The maximum number of tokens of a prompt and its reply together; a prompt must be shorter than this."""
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """Return when it gave a token or a reply."""
+        """The engine's heartbeat, which shows when it last produced a token or a reply."""
         ...
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """Draw one reply. Cancelling the awaiting task aborts the request."""
+        """Sample one reply. Cancelling the awaiting task aborts the request."""
         ...
 
     async def close(self) -> None:
-        """End whatever still runs, and give the memory back. Requests in flight raise StoppedError."""
+        """Stop whatever is still running, and free the memory. Requests in flight raise StoppedError."""
         ...

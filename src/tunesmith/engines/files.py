@@ -1,7 +1,7 @@
-"""A model's files on this machine: its base, and the adapters that belong on top.
+"""A model's files on this machine: its base, and the adapters on top of it.
 
-An address may hold a whole model or an adapter, as another job's final model does; which of them is known
-when it is fetched, and the base is then where the adapter says.
+An address may contain a full model or an adapter, as another job's final model does; this is known when it is
+fetched, and an adapter then names its base.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ModelFiles:
     adapters: tuple[Path, ...]
     source: ModelSource
     chosen: Path | None = None
-    """Folder of the tokenizer with the chat template that the manifest chooses."""
+    """The folder of the tokenizer with the chat template that the manifest chooses."""
 
     @property
     def tokenizer(self) -> Path:
-        """Return the uppermost folder that has a tokenizer; the base's where none has."""
+        """The uppermost folder that has a tokenizer; the base's if no adapter has one."""
         if self.chosen is not None:
             return self.chosen
         own = [folder for folder in reversed(self.adapters) if has_tokenizer(folder)]
@@ -45,7 +45,7 @@ class ModelFiles:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Return whether the folder holds a tokenizer."""
+    """Return whether the folder contains a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZER)
 
 
@@ -58,7 +58,7 @@ def fetch_files(
     *,
     tokenizer_only: bool = False,
 ) -> ModelFiles:
-    """Bring a model and its adapters to this machine. Raises ModelError if they cannot be used."""
+    """Fetch a model and its adapters to this machine. Raises ModelError if they cannot be used."""
 
     def fetch(wanted: ModelSource, name: str, named: str) -> Path:
         place = folder / name
@@ -94,7 +94,7 @@ def fetch_files(
     if chosen != files.tokenizer:
         files = replace(files, chosen=chosen)
     if source.trust_remote_code:
-        # The tokenizer may come from another place than the model, and may bring code too.
+        # The tokenizer may come from another source than the model, and may have code too.
         for uri in {below.uri or "", *((source.uri, source.adapter_uri) if files.tokenizer != base else ())}:
             if uri:
                 check_code(uri)
@@ -102,7 +102,7 @@ def fetch_files(
 
 
 def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
-    """Say when an adapter names another base than it is put on: with equal shapes nothing else would."""
+    """Log a warning if an adapter names another base: if the shapes are equal, nothing else would show it."""
     try:
         named = base_source(adapter).uri
     except ModelError:
@@ -124,7 +124,7 @@ def dump_model_files(files: ModelFiles) -> dict[str, Any]:
 
 
 def load_model_files(told: dict[str, Any]) -> ModelFiles:
-    """Return what `dump_model_files` told."""
+    """Return the model files that `dump_model_files` returned as plain values."""
     adapters = tuple(Path(folder) for folder in told["adapters"])
     chosen = told.get("chosen")
     source = ModelSource.model_validate(told["source"])
@@ -132,9 +132,9 @@ def load_model_files(told: dict[str, Any]) -> ModelFiles:
 
 
 def model_digest(files: ModelFiles) -> str:
-    """SHA-256 over names and sizes of a model's files, and what the small ones and the adapters hold.
+    """Return a SHA-256 over names and sizes of a model's files, and the content of small files and adapters.
 
-    An adapter trained anew has the same size; a base is too large to be read for this.
+    A retrained adapter has the same size; a base is too large to be read for this.
     """
     facts: list[Any] = []
     for number, folder in enumerate((files.base, *files.adapters)):

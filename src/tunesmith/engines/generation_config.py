@@ -1,26 +1,26 @@
-"""A model's generation configuration: mended where transformers loads it and refuses to save it.
+"""A model's generation config: fixed if transformers loads it but refuses to save it.
 
-`GenerationConfig.save_pretrained` is stricter than loading: settings of sampling without `do_sample` (Vicuna,
-the first Llama-2), or of beams without beams, would end a run at its first save.
+`GenerationConfig.save_pretrained` is stricter than loading: sampling parameters without `do_sample` (Vicuna,
+the first Llama-2), or beam parameters without beams, would end a run at its first save.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# Settings of sampling, each with the value that asks for nothing.
+# Sampling parameters, each with the value that has no effect.
 _OF_SAMPLING = {
     "temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None, "top_h": None, "typical_p": 1.0,
     "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
 }  # fmt: skip
-# On these others depend.
+# Others depend on these.
 _FIRST = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
 
 
 def mend_generation_config(model: Any) -> list[str]:
-    """Mend what a save of the model would refuse. Returns a phrase on each change; none if it is valid.
+    """Fix what saving the model would reject. Returns a phrase per change; none if the config is valid.
 
-    Settings of sampling mean sampling, as later versions of such files say, unless `do_sample` is false or
+    Sampling parameters imply sampling, as in later versions of such files, unless `do_sample` is false or
     the temperature is 0. Whatever else transformers would not save is left out.
     """
     config = getattr(model, "generation_config", None)
@@ -38,7 +38,7 @@ def mend_generation_config(model: Any) -> list[str]:
 
 
 def refused(config: Any) -> str:
-    """Return why transformers would not save a GenerationConfig; empty if it would."""
+    """Return why transformers would not save a GenerationConfig; "" if it would."""
     try:
         config.validate(strict=True)
     except (ValueError, TypeError) as error:
@@ -47,7 +47,7 @@ def refused(config: Any) -> str:
 
 
 def _valid_part(config: Any) -> tuple[Any, list[str]]:
-    """As much of a configuration as can be saved, and the names of what cannot."""
+    """Return the part of a config that can be saved, and the names of the fields that cannot."""
     values = config.to_diff_dict()
     kept, left_out = type(config)(), []
     for name in sorted(values, key=lambda name: name not in _FIRST):

@@ -1,6 +1,6 @@
-"""Signs of life of an engine: tokens and replies, while it is asked for some.
+"""The heartbeat of an engine: tokens and replies, while requests are in flight.
 
-An engine that hangs does not die, and nothing it was asked for comes back. Does not depend on what generates.
+An engine that hangs does not exit, and its requests never return. Does not depend on the kind of engine.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 
 
 class Heartbeat:
-    """Of one engine, from when it has started. `beat` may be called from any thread."""
+    """The heartbeat of one engine, from its start. `beat` may be called from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._asked, self._last = clock, 0, clock()
 
     def beat(self) -> None:
-        """Note a token or a reply."""
+        """Record a token or a reply."""
         self._last = self._clock()
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """Around waiting for one reply."""
+        """Return a context for waiting for one reply."""
         if not self._asked:
             self.beat()
         self._asked += 1
@@ -34,5 +34,5 @@ class Heartbeat:
 
     @property
     def silent(self) -> float:
-        """Return the seconds without a token and a reply; 0 while nothing is asked for."""
+        """The seconds without a token or a reply; 0 while no request is in flight."""
         return self._clock() - self._last if self._asked else 0.0

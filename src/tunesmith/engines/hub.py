@@ -1,6 +1,6 @@
-"""A model of the Hugging Face hub, or of its cache on this machine, as a folder.
+"""A model from the Hugging Face hub, or from its cache on this machine, as a folder.
 
-Does not depend on what is done with it. Where no hub may be asked, the cache must hold it whole.
+Does not depend on what is done with it. If the hub may not be contacted, the cache must have it in full.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CONFIGS = ("config.json", "adapter_config.json")
 
 
 def from_hub(source: ModelSource, hub: HubSpec, token: str | None, tokenizer_only: bool, named: str) -> Path:
-    """Return the folder of a model in the cache, where it is brought first unless no hub may be asked.
+    """Return the folder of a model in the cache, after downloading it there unless the job is offline.
 
-    Raises ModelError if it is not to be had, TemporaryError if the hub cannot be reached.
+    Raises ModelError if the model is not available, TemporaryError if the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -69,7 +69,7 @@ def _not_cached(source: ModelSource, hub: HubSpec, named: str, how: str = "") ->
 
 
 def _missing(folder: Path, tokenizer_only: bool) -> str:
-    """Return the first file that a model needs and the folder lacks; empty if it is whole."""
+    """Return the first file that a model needs and the folder lacks; "" if it is complete."""
     if not any((folder / name).is_file() for name in _CONFIGS):
         return _CONFIGS[0]
     if tokenizer_only:

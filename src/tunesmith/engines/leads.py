@@ -1,8 +1,8 @@
-"""What a model's files lead to: links, and names of files in its JSON.
+"""References in a model's files to other files: links, and file names in its JSON.
 
-Libraries open files by the names that `tokenizer_config.json` (`vocab`, `fast_tokenizer_files`), an index of
-weights or `config.json` hold, wherever these are. Not every such key is known, so every text that is the path
-of a file is looked at, by the rules of this process.
+Libraries open files by the names in `tokenizer_config.json` (`vocab`, `fast_tokenizer_files`), an index of
+weights or `config.json`, wherever these are. Not every such key is known, so every text that is the path of a
+file is checked, by the rules of this process.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tunesmith.errors import ModelError, PermanentError
 
 _MOST_BYTES = 64 << 20
 _LONGEST_PATH = 4096
-# Vocabularies: large, and what is in them is no one's file.
+# Vocabularies: large, and their contents are not file names.
 _CONTENT = ("tokenizer.json", "vocab.json")
 
 
 def check_leads(folder: Path, named: str, *, cached: bool = False) -> None:
-    """Raise PermanentError if a model's files lead out of its folder, to what may not be opened.
+    """Raise PermanentError if a model's files refer to something outside its folder that may not be opened.
 
-    `named` is what errors call the model. In the hub's cache (`cached`) files are links, which the hub's
-    client made, and none of folders.
+    `named` is the model in error messages. In the hub's cache (`cached`) files are links, created by the
+    hub's client, and folders are not.
     """
     resolve = os.path.abspath if cached else os.path.realpath
     own = resolve(folder)
@@ -60,11 +60,11 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        return None  # whoever reads it will say so
+        return None  # whoever reads it will report it
 
 
 def _is_path(text: str) -> bool:
-    """Return whether the kernel would take a text for the path of a file in another folder."""
+    """Return whether the kernel would accept a text as the path of a file in another folder."""
     try:
         return "/" in text and "\0" not in text and len(os.fsencode(text)) < _LONGEST_PATH
     except UnicodeEncodeError:

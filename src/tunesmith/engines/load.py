@@ -1,6 +1,6 @@
-"""Models from where the manifest says to a folder on disk, and from there into memory.
+"""Load models from the manifest's address to a folder on disk, and from there into memory.
 
-Only safetensors weights are loaded, and no code that a repository brings unless the manifest asks for it.
+Only safetensors weights are loaded, and no code of a repository unless the manifest allows it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 
 def _is_small(key: str) -> bool:
-    """Return whether a model's file is its tokenizer's or configuration."""
+    """Return whether a model's file belongs to its tokenizer or config."""
     return any(fnmatch(key, pattern) for pattern in SMALL)
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the folder itself where `uri` is one of this machine, else None."""
+    """Return the folder if `uri` is one on this machine, else None."""
     if uri.startswith(("file://", "/")):
         location = locate(uri)
         return location.path if isinstance(location, FolderLocation) else None
@@ -60,9 +60,9 @@ def fetch_model(
     tokenizer_only: bool = False,
     named: str = "model.uri",
 ) -> Path:
-    """Bring a model to this machine; a local folder is used where it is. Returns its folder.
+    """Fetch a model to this machine; a local folder is used in place. Returns its folder.
 
-    `named` is what errors call the address: a field, or a command's option.
+    `named` is the address in error messages: a field, or a command's option.
     """
     assert source.uri is not None  # plan has resolved every fromJob
     if source.uri.startswith("hf://"):
@@ -122,7 +122,7 @@ def _from_checkpoint(
 
 
 def _get_small(store: Store, folder: Path) -> None:
-    """Tokenizer and configuration, without weights."""
+    """Fetch tokenizer and config, without weights."""
     found = list(store.list())
     if not found:
         raise StoragePermanentError(f"There is nothing at {store.uri}. Check the location.")
@@ -132,7 +132,7 @@ def _get_small(store: Store, folder: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """One of a model's JSON files; empty if there is none. Raises ModelError if it is not an object."""
+    """Return one of a model's JSON files; empty if it is missing. Raises ModelError if it is no object."""
     try:
         config = json.loads(path.read_bytes()) if path.is_file() else {}
     except (ValueError, RecursionError):
@@ -143,12 +143,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """Return the model's config.json; empty if there is none."""
+    """Return the model's config.json; empty if it does not exist."""
     return read_config(folder / "config.json")
 
 
 def vocabulary_size(folder: Path) -> int | None:
-    """Number of embeddings as the model's configuration says, None if it does not."""
+    """Return the number of embeddings in the model's config; None if it is missing."""
     config = model_config(folder)
     text = config.get("text_config")
     size = config.get("vocab_size") or (text.get("vocab_size") if isinstance(text, dict) else None)
@@ -156,7 +156,7 @@ def vocabulary_size(folder: Path) -> int | None:
 
 
 def resolve_dtype(folder: Path, dtype: str) -> torch.dtype:
-    """`auto` is the checkpoint's type where the device has it, float32 on a CPU."""
+    """Return the dtype. `auto` is the checkpoint's dtype if the device supports it, float32 on a CPU."""
     import torch
 
     if dtype != "auto":
@@ -180,8 +180,8 @@ def load_model(
 ) -> Any:
     """Return a causal language model from safetensors, in evaluation mode. Raises ModelError.
 
-    It is on the CPU; with a `quantization` (a transformers configuration) it is on this process's GPU where
-    there is one, since there the weights are quantised.
+    It is on the CPU; with a `quantization` (a transformers config) it is on this process's GPU if there is
+    one, since the weights are quantised there.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -189,7 +189,7 @@ def load_model(
 
     if not model_config(folder):
         raise ModelError(f"{folder} has no model: config.json is missing.")
-    disable_progress_bar()  # who shows progress is for the caller to say
+    disable_progress_bar()  # progress is shown by the caller
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -1,4 +1,4 @@
-"""Memory that is free: a GPU's, or of the main memory what the pod's limit leaves."""
+"""Free memory: of a GPU, or of main memory within the pod's limit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-# Limit, what is used, and where it says how much of that is files that can be read again; of control groups
-# version 2 and, on older nodes, version 1.
+# Files with the limit, the usage and, by its key, the reclaimable page cache; of cgroups version 2 and, on
+# older nodes, version 1.
 _GROUPS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (
@@ -21,7 +21,7 @@ _GROUPS = (
 
 
 def free_memory(cuda: bool, processes: int = 1) -> int:
-    """Return the bytes that one process may still take: of its GPU, else its part of the main memory."""
+    """Return the bytes that one process may still allocate: of its GPU, else its share of main memory."""
     if cuda:
         import torch
 
@@ -30,12 +30,12 @@ def free_memory(cuda: bool, processes: int = 1) -> int:
 
 
 def free_main_memory() -> int:
-    """Bytes that may still be taken."""
+    """Return the bytes of main memory that may still be allocated."""
     return within_limits(psutil.virtual_memory().available, Path("/sys/fs/cgroup"))
 
 
 def within_limits(free: int, groups: Path) -> int:
-    """Of so many free bytes of the machine, those that the control groups described in a folder leave."""
+    """Return how many of the machine's `free` bytes the cgroups described in a folder allow."""
     for limit, used, statistics, files in _GROUPS:
         with suppress(OSError, ValueError):  # no such version, or "max"
             left = int((groups / limit).read_text()) - int((groups / used).read_text())

@@ -1,6 +1,6 @@
-"""How many positions a model has, from its config.json: no sample can be longer.
+"""The number of positions of a model, from its config.json: no sample can be longer.
 
-`max_position_embeddings` is meant as transformers means it: with linear and dynamic scaling it is the length
+`max_position_embeddings` is interpreted as in transformers: with linear and dynamic scaling it is the length
 before scaling, with Llama-3's and LongRoPE's the one after, with YaRN the one after unless
 `original_max_position_embeddings` times `factor` is more.
 """
@@ -19,20 +19,20 @@ _ORIGINAL = "original_max_position_embeddings"
 
 
 def max_positions(folder: Path) -> int | None:
-    """Positions of the model in a folder; None if its config.json names no limit."""
+    """Return the positions of the model in a folder; None if its config.json has no limit."""
     return position_limit(model_config(folder))
 
 
 def position_limit(config: Mapping[str, Any]) -> int | None:
-    """Positions after rope scaling, of a model's configuration; None without a limit, as of recurrent models.
+    """Return a model's positions after RoPE scaling; None without a limit, as for recurrent models.
 
-    Where layers are scaled differently, the smallest counts.
+    If layers are scaled differently, the smallest counts.
     """
     nested = config.get("text_config")
     text: Mapping[str, Any] = {**config, **nested} if isinstance(nested, Mapping) else config
     limit = next((number for name in _NAMES if (number := _count(text.get(name)))), None)
     rope = text.get("rope_parameters") or text.get("rope_scaling")
-    # A base frequency of their own says that some layers are not scaled.
+    # A separate base frequency means that some layers are not scaled.
     if limit is None or not isinstance(rope, Mapping) or text.get("rope_local_base_freq"):
         return limit
     by_layer = [each for each in rope.values() if isinstance(each, Mapping)]

@@ -1,6 +1,6 @@
-"""An engine that is opened again when it hangs or dies; what it was asked for is sampled again.
+"""An engine that is restarted when it hangs or dies; its unfinished requests are sampled again.
 
-For engines whose model runs in processes of their own, which can be killed.
+For engines whose model runs in separate processes, which can be killed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from tunesmith.errors import StoppedError, StuckError, TemporaryError, Tunesmith
 
 log = logging.getLogger(__name__)
 MOST_STARTS = 4
-"""Starts in a row after each of which the engine ends without having given a single reply."""
+"""The number of consecutive starts without a single reply after which the engine fails for good."""
 _LOOK_SECONDS = 0.5
 
 OnRestart = Callable[[TemporaryError | None, int], None]
-"""Told why the engine is being opened again, None when it replies again, and how often that was so far."""
+"""Called with the reason of a restart, or None once the engine replies again, and the number of restarts."""
 
 
 class RestartingEngine:
-    """`engine.Engine` over those that `open` opens, of which `engine` is the first.
+    """`engine.Engine` over the engines that `open` opens, of which `engine` is the first.
 
-    One that gives no token and no reply for `stuck_seconds`, though it is asked for some, is closed.
+    One that produces no token and no reply for `stuck_seconds`, with requests in flight, is closed.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class RestartingEngine:
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """Of the engine that is open now."""
+        """The heartbeat of the engine that is currently open."""
         return self._engine.heartbeat
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """See `engine.Engine`. Raises why an engine ended when it does so again and again."""
+        """Sample one reply; see `engine.Engine`. Raises the engine's error if it fails again and again."""
         while True:
             engine = self._engine
             try:
@@ -64,14 +64,14 @@ class RestartingEngine:
             return reply
 
     async def close(self) -> None:
-        """See `engine.Engine`."""
+        """Close the engine; see `engine.Engine`."""
         self._closed = True
         self._watching.cancel()
         async with self._turn:
             await self._engine.close()
 
     async def _replace(self, engine: Engine, error: TemporaryError) -> None:
-        """Open another in the place of this one, unless that has been done."""
+        """Replace this engine by a new one, unless that has been done."""
         async with self._turn:
             if self._engine is not engine:
                 return

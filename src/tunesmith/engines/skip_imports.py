@@ -1,4 +1,4 @@
-"""Keep libraries from importing others that a process will not use.
+"""Prevent libraries from importing others that a process will not use.
 
 transformers, accelerate and peft import whatever is installed, which is two seconds and 140 MiB of a process.
 """
@@ -11,19 +11,19 @@ from typing import Any, cast
 
 
 def skip_imports(*packages: str) -> None:
-    """Have these look as if they were not installed; nothing changes for what is imported already.
+    """Make these packages look as if they were not installed; those already imported are not affected.
 
-    To be called before the first import of transformers' models, peft or accelerate's parts for DeepSpeed.
+    Call this before the first import of transformers' models, peft or accelerate's parts for DeepSpeed.
     """
     modules = cast(dict[str, Any], sys.modules)
     for name in packages:
-        modules.setdefault(name, None)  # what the import system takes for "there is no such module"
+        modules.setdefault(name, None)  # means "there is no such module" to the import system
 
 
 def unneeded_packages(
     base: Mapping[str, Any], *, quantised: bool = False, deepspeed: bool = False
 ) -> list[str]:
-    """Return what a process does without whose model's configuration is `base`.
+    """Return the packages that a process does not need if its model's config is `base`.
 
     `quantised`: it quantises weights or optimizer states itself; `deepspeed`: it trains with DeepSpeed.
     """

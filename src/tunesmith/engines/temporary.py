@@ -1,7 +1,7 @@
-"""A temporary folder that goes with the process that made it, however that ends.
+"""A temporary folder that is deleted with the process that created it, however that ends.
 
-A process that is killed cannot tidy up, and what others have left there by then they cannot either. So a
-process of its own waits for the end of the one that made the folder, and removes it.
+A process that is killed cannot clean up, nor can its children that are killed with it. So a separate process
+waits for the end of the one that created the folder, and deletes it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# It ends when nothing can come any more from standard input, whose other end only its parent has. Processes
-# that die with the parent may write for another moment.
+# It continues once standard input is closed, whose other end only its parent has. Processes that die with the
+# parent may still write for a moment.
 _REMOVE = """
 import os, shutil, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -25,7 +25,7 @@ while os.path.exists(sys.argv[1]) and time.monotonic() < deadline:
 
 
 class TemporaryFolder:
-    """A new folder `path`, with a short name: sockets below it allow no long one."""
+    """A new folder `path`, with a short name, since the paths of sockets in it are limited."""
 
     def __init__(self, prefix: str) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
@@ -34,11 +34,11 @@ class TemporaryFolder:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # so that it outlives what is sent to all processes of the session
+            start_new_session=True,  # so that it survives signals to all processes of the session
         )
 
     def remove(self) -> None:
-        """Remove it now, with all that is in it. May be called again."""
+        """Delete the folder now, with its content. May be called again."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait()

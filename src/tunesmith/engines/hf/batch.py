@@ -1,7 +1,7 @@
-"""Rows that are sampled together: their tokens side by side, padded on the left, and one call of `generate`.
+"""Rows that are sampled together: their tokens in one batch, padded on the left, and one call of `generate`.
 
-A call ends where the caller wants to change the batch, and the next one continues from the cache. Knows
-tensors and rows; which rows share a batch is not its business.
+A call ends when the caller wants to change the batch, and the next one continues from the cache. Depends on
+tensors and rows, not on which rows share a batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunesmith.engines.reply_text import Endings
 
 @dataclass(slots=True)
 class GenerationBatch:
-    """`ids` and `mask` are [rows, width]; `cache` holds all tokens but the last, or is None: none is kept."""
+    """A batch; `ids` and `mask` are [rows, width]; `cache` has all tokens but the last, or is None."""
 
     rows: list[GenerationRow]
     ids: torch.Tensor
@@ -33,7 +33,7 @@ class GenerationBatch:
     def of(
         cls, rows: Sequence[GenerationRow], device: torch.device, cache: DynamicCache | None = None
     ) -> GenerationBatch:
-        """Rows at their beginning. `cache` is that of their common prompt, of one row."""
+        """Return a batch of new rows. `cache` is that of their common prompt, of one row."""
         prompts = [row.request.prompt for row in rows]
         width = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
@@ -43,11 +43,11 @@ class GenerationBatch:
 
     @property
     def live(self) -> list[GenerationRow]:
-        """Rows that are still drawn."""
+        """The rows that are still being sampled."""
         return [row for row in self.rows if not row.ended]
 
     def compact(self) -> None:
-        """Leave out rows that ended, and padding that no row needs."""
+        """Drop rows that ended, and padding that no row needs."""
         kept = [at for at, row in enumerate(self.rows) if not row.ended]
         self.rows = [self.rows[at] for at in kept]
         if not kept:
@@ -61,7 +61,7 @@ class GenerationBatch:
 
 
 def joined(batches: Sequence[GenerationBatch]) -> GenerationBatch:
-    """One batch of the rows of several, all with a cache."""
+    """Return one batch of the rows of several, all with a cache."""
     width = max(batch.ids.shape[1] for batch in batches)
     pad = torch.nn.functional.pad
     return GenerationBatch(
@@ -73,7 +73,7 @@ def joined(batches: Sequence[GenerationBatch]) -> GenerationBatch:
 
 
 def prompt_cache(model: Any, prompt: Sequence[int]) -> Any:
-    """Keys and values of all tokens of a prompt but the last, for one row; of at least two tokens."""
+    """Return keys and values of a prompt's tokens but the last, for one row. It has at least two tokens."""
     ids = torch.tensor([list(prompt[:-1])], device=model.device)
     config = _plain(1, return_dict_in_generate=True)
     output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
@@ -90,7 +90,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class TokenSampler:
-    """What drawing needs besides the rows; `longest` are the model's positions."""
+    """Samples tokens for the rows of a batch; `longest` is the model's number of positions."""
 
     model: Any
     params: SamplingParams
@@ -100,10 +100,10 @@ class TokenSampler:
     """Called after each token."""
 
     def sample(self, batch: GenerationBatch, enough: Callable[[GenerationBatch], bool]) -> None:
-        """Draw tokens until all rows ended, or `enough`, asked after each token, says so.
+        """Sample tokens until all rows ended, or `enough`, called after each token, returns true.
 
-        Rows whose reply is complete are told at once; those nobody wants any more just end. Also returns
-        if there is no position for a further token: rows that ended would need it as the others do.
+        Rows whose reply is complete get it at once; cancelled ones just end. Also returns if there is no
+        position for a further token: rows that ended would need it as the others do.
         """
         width = batch.ids.shape[1]
         left = max(row.limit - len(row.ids) for row in batch.live)
@@ -120,7 +120,7 @@ class TokenSampler:
 
 
 class _Chooser:
-    """Leaves nothing likely but the token that was drawn. A logits processor."""
+    """A logits processor that leaves only the sampled token possible."""
 
     def __init__(self, rows: Sequence[GenerationRow], params: SamplingParams) -> None:
         self._rows = rows
@@ -138,7 +138,7 @@ class _Chooser:
 
 
 class _StopEndedRows:
-    """Notes the tokens that were drawn and ends rows. A stopping criterion."""
+    """A stopping criterion that records the sampled tokens and ends rows."""
 
     def __init__(
         self,

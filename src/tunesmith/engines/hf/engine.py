@@ -1,7 +1,7 @@
-"""The transformers engine: replies drawn in batches by `generate`, for machines without vLLM.
+"""The transformers engine: replies sampled in batches by `generate`, for machines without vLLM.
 
-Requests come in on the event loop; one thread draws (`run`), and replies go back as they end. Knows
-no records and no verifiers.
+Requests arrive on the event loop; one thread samples (see `run`), and replies are returned as they end. Does
+not depend on records and verifiers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tunesmith.errors import StoppedError
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
-# Samples of a prompt that are computed together at most where replies must be reproducible.
+# Maximum number of replies to a prompt that are computed together if replies must be reproducible.
 _MOST_EXACT = 16
 CLOSE_SECONDS = 60.0
-"""How long what is being computed is waited for; a thread that hangs is left to the process's end."""
+"""How long to wait for a computation in progress; a thread that hangs is left until the process exits."""
 
 
 def open_transformers(
@@ -46,9 +46,9 @@ def open_transformers(
     *,
     seed: int,
 ) -> Engine:
-    """Return an engine with the model in memory, on the GPU where there is one. Raises ModelError.
+    """Return an engine with the model in memory, on the GPU if there is one. Raises ModelError.
 
-    `seed` is for all requests that bring none of their own.
+    `seed` is for all requests without a seed.
     """
     loaded = load_for_generation(files, model)
     longest = memory.longest(loaded.config, tokenizer.tokenizer)
@@ -61,7 +61,7 @@ def open_transformers(
 
 
 def sizes_of(model: Any, longest: int, settings: TransformersEngine, sampling: SamplingSpec) -> BatchSizes:
-    """Return how large batches may be, from the memory that is free once the model is there."""
+    """Return the limits of batches, from the memory that is free after the model is loaded."""
     cuda = model.device.type == "cuda"
     cache = prompt_cache(model, [0, 1, 2])  # shows what kind of cache the model has
     flows = caches.is_plain(cache)
@@ -77,12 +77,12 @@ def sizes_of(model: Any, longest: int, settings: TransformersEngine, sampling: S
 
 
 def at_once(sizes: BatchSizes, sampling: SamplingSpec) -> int:
-    """Rows that keep the engine busy: all samples of a prompt where a batch holds those of one only."""
+    """Return the rows that keep the engine busy: one prompt's replies if a batch has only those."""
     return sampling.num_samples if sampling.deterministic else sizes.most
 
 
 class BatchedEngine:
-    """`engines.engine.Engine` over a thread of its own. All calls come from one event loop."""
+    """`engines.engine.Engine` over a separate thread. All calls come from one event loop."""
 
     def __init__(
         self,
@@ -102,7 +102,10 @@ class BatchedEngine:
         self._thread.start()
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """See `engines.engine.Engine`. Raises what drawing raised, PermanentError if memory ran out."""
+        """Sample one reply; see `engines.engine.Engine`.
+
+        Raises the error that sampling raised, PermanentError if memory ran out.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[GeneratedReply] = loop.create_future()
         most = self._most_tokens if request.max_tokens is None else request.max_tokens
@@ -111,7 +114,7 @@ class BatchedEngine:
             raise ValueError(f"a prompt of {len(request.prompt)} tokens leaves no room for a reply")
 
         def done(result: GeneratedReply | Exception) -> None:
-            with suppress(RuntimeError):  # the loop is closed, nobody waits
+            with suppress(RuntimeError):  # the loop is closed and nothing waits
                 loop.call_soon_threadsafe(_settle, future, result)
 
         random = self._random if request.seed is None else Random(request.seed)
@@ -123,17 +126,17 @@ class BatchedEngine:
             with self.heartbeat.asked():
                 return await future
         finally:
-            row.cancelled = True  # or complete; then it is of no account
+            row.cancelled = True  # has no effect if it is complete
 
     def _hand_over(self) -> None:
-        """Requests that were made together go to the thread together, so that a prompt's share a batch."""
+        """Pass requests made together to the thread together, so that those of one prompt share a batch."""
         rows, self._new = self._new, []
         if not self._waiting.add(rows):
             for row in rows:
                 row.end(StoppedError("The engine is closed."))
 
     async def close(self) -> None:
-        """See `engines.engine.Engine`. A prompt that is being read is read to its end first."""
+        """Close the engine; see `engines.engine.Engine`. A prefill in progress is finished first."""
         self._waiting.close()
         await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
 

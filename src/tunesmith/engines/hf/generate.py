@@ -1,6 +1,6 @@
-"""One reply from a model in this process: for previews and for chat.
+"""Generate one reply with a model in this process, for previews and for chat.
 
-The prompt is rendered as in training; the reply ends at the template's end of turn or at a stop text.
+The prompt is rendered as in training; the reply ends at the template's end-of-turn token or at a stop text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OnText = Callable[[str], None]
 
 
 def preview_messages(preview: PreviewSpec) -> list[Message]:
-    """Return the conversation of a preview, with the suffix at the end of its system message."""
+    """Return the conversation of a preview, with the suffix appended to its system message."""
     messages = [Message(m.role, m.content) for m in preview.messages or []]
     if preview.user is not None:
         messages = [Message("user", preview.user)]
@@ -32,7 +32,7 @@ def preview_messages(preview: PreviewSpec) -> list[Message]:
 
 
 class _TextStream:
-    """Collects token ids as transformers puts them; a streamer and a stopping criterion in one."""
+    """Collects token ids from transformers; a streamer and a stopping criterion in one."""
 
     def __init__(self, tokenizer: ChatTokenizer, stop: StopText, stop_ids: frozenset[int], on_text: OnText):
         self._tokenizer, self._stop, self._stop_ids, self._on_text = tokenizer, stop, stop_ids, on_text
@@ -43,7 +43,7 @@ class _TextStream:
         self.finished = False
 
     def put(self, value: Any) -> None:
-        """The prompt first, then one id at a time."""
+        """Receive the prompt first, then one id at a time."""
         if self._prompt:
             self._prompt = False
             return
@@ -78,7 +78,7 @@ def reply(
     seed: int = 0,
     on_text: OnText = lambda text: None,
 ) -> str:
-    """The model's reply. `on_text` gets each piece of it as it is made. Torch's random state is kept."""
+    """Return the model's reply. `on_text` gets each piece as it is generated. Torch's RNG state is kept."""
     import torch
     from transformers import GenerationConfig, StoppingCriteriaList
 

@@ -1,7 +1,7 @@
-"""A model in memory for generating: its base with the adapters on it, on the device.
+"""Load a model for generation: its base with the adapters on it, on the device.
 
-Adapters are added into the weights, which is faster; where that cannot be (quantised weights, or an embedding
-that is input and output in one) they stay beside them.
+Adapters are merged into the weights, which is faster; if that is not possible (quantised weights, or an
+adapter on a tied embedding) they stay separate.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def load_for_generation(files: ModelFiles, source: ModelSource) -> Any:
     quantised = bool(model_config(files.base).get("quantization_config"))
     if files.adapters:
         model = _with_adapters(model, files, merge=not quantised)
-    if torch.cuda.is_available() and not quantised:  # quantised weights are there already
+    if torch.cuda.is_available() and not quantised:  # quantised weights are on the GPU already
         model = model.to("cuda")
-    # What a checkpoint asks for besides (penalties, sampling, ends) is not what the manifest says.
+    # A checkpoint's own settings (penalties, sampling, EOS) are not those of the manifest.
     model.generation_config = GenerationConfig()
     return model.eval().requires_grad_(False)
 

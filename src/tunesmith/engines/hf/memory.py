@@ -1,6 +1,6 @@
-"""How many rows the transformers engine draws at once, and how long they may be.
+"""How many rows the transformers engine samples at once, and how long they may be.
 
-Estimates from what one token of the cache takes and from what memory is free. Knows no prompts.
+Estimated from the size of one token in the cache and from the free memory. Does not depend on prompts.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from typing import Any
 
 from tunesmith.engines.positions import position_limit
 
-# More rows than this do not make a processor faster.
+# More rows than this do not increase throughput.
 MOST_ON_CPU, MOST_ON_GPU = 64, 256
-# Where a model names no limit.
+# The limit of a model that names none.
 _LONGEST = 32768
-# Of the free memory; the rest is for activations and for what the allocator leaves unused.
+# Share of the free memory; the rest is for activations and for what the allocator leaves unused.
 _SHARE = 0.7
-# A prompt's tokens where none is known yet.
+# The tokens of a prompt, before any is known.
 _PROMPT = 1024
 
 
 def longest(config: Any, tokenizer: Any) -> int:
-    """Tokens of prompt and reply together at most, from a model's configuration and its tokenizer."""
+    """Return the maximum tokens of prompt and reply together, from a model's config and its tokenizer."""
     said = (position_limit(config.get_text_config().to_dict()), tokenizer.model_max_length)
     return min((int(each) for each in said if each and 1 < each < sys.maxsize), default=_LONGEST)
 
@@ -33,16 +33,19 @@ def has_experts(config: Any) -> bool:
 
 
 def token_bytes(config: Any, item: int) -> int:
-    """Bytes of a token's keys and values at most, of `item` bytes a number: as many heads as in queries."""
+    """Return an upper limit of a token's bytes in the KV cache, with `item` bytes per number.
+
+    It assumes as many heads for keys and values as for queries.
+    """
     text = config.get_text_config()
     return 2 * int(text.num_hidden_layers) * int(text.hidden_size) * item
 
 
 def token_budget(free: int, of_token: int) -> int:
-    """Tokens of all rows together that fit into `free` bytes."""
+    """Return how many tokens of all rows together fit into `free` bytes."""
     return max(1, int(free * _SHARE) // max(1, of_token))
 
 
 def rows_at_once(budget: int, new_tokens: int, longest: int, most: int) -> int:
-    """Rows for `batchSize: auto`, of a prompt of usual length and `new_tokens` each."""
+    """Return the rows for `batchSize: auto`, each of a prompt of usual length and `new_tokens`."""
     return max(1, min(most, budget // min(longest, new_tokens + _PROMPT)))

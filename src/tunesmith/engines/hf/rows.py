@@ -1,6 +1,6 @@
-"""Replies that are wanted: what is known of each, and those that wait, by their prompts.
+"""Requested replies: the state of each, and those that are waiting, by prompt.
 
-Rows come from the event loop's thread and are taken by the one that generates. Knows no tensors.
+Rows are added by the event loop's thread and taken by the one that generates. Does not depend on tensors.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ OnDone = Callable[[GeneratedReply | Exception], None]
 
 @dataclass(eq=False, slots=True)
 class GenerationRow:
-    """One reply: wanted, being drawn, or ended. `limit` is the most tokens it may have.
+    """One reply: waiting, being sampled, or ended. `limit` is its maximum number of tokens.
 
-    `done` takes the reply or an error, from any thread. `cancelled` is set from outside: nobody wants it now.
+    `done` is called with the reply or an error, from any thread. `cancelled` is set from outside.
     """
 
     request: GenerationRequest
@@ -33,31 +33,31 @@ class GenerationRow:
 
     @property
     def whole(self) -> int:
-        """Tokens of prompt and reply together at most."""
+        """The maximum number of tokens of prompt and reply together."""
         return len(self.request.prompt) + self.limit
 
     def end(self, result: GeneratedReply | Exception) -> None:
-        """Hand the result over; nothing more is sampled."""
+        """Pass on the result; nothing more is sampled."""
         self.ended = True
         self.done(result)
 
     def start_again(self) -> None:
-        """Forget what was drawn."""
+        """Discard the sampled tokens."""
         self.ids.clear()
         if self.request.seed is not None:
             self.random = Random(self.request.seed)
 
 
 def padding_row(request: GenerationRequest) -> GenerationRow:
-    """Return a row nobody asked for, in a batch that must have a certain size."""
+    """Return a row without a request, for a batch that must have a fixed size."""
     return GenerationRow(request, 1, Random(0), lambda result: None, ended=True)
 
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Rows of one prompt that wait. `cache` is the prompt's, once it was computed, for those that follow.
+    """Waiting rows of one prompt. `cache` is the prompt's, once it is computed, for the rows that follow.
 
-    Where they are `exact`, their seeds are given: the replies must not depend on anything else.
+    If they are `exact`, their seeds are set: the replies must not depend on anything else.
     """
 
     prompt: Sequence[int]
@@ -67,7 +67,7 @@ class Group:
 
 
 class WaitingRows:
-    """Rows that nothing is sampled for yet, by group, in the order the groups came. Safe between threads."""
+    """Rows that are not being sampled yet, by group, in the order of the groups' arrival. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -75,7 +75,7 @@ class WaitingRows:
         self.closed = False
 
     def add(self, rows: Iterable[GenerationRow]) -> bool:
-        """Take these up; False where it is closed and they are not."""
+        """Add rows; return False if the queue is closed and they were not added."""
         with self._changed:
             if not self.closed:
                 for row in rows:
@@ -84,7 +84,7 @@ class WaitingRows:
             return not self.closed
 
     def put_back(self, rows: Iterable[GenerationRow]) -> None:
-        """Rows that were taken and come first again."""
+        """Put rows that were taken back at the front."""
         with self._changed:
             first: dict[tuple[str, bool], Group] = {}
             for row in rows:
@@ -98,7 +98,7 @@ class WaitingRows:
             self._groups = first
 
     def groups(self) -> list[Group]:
-        """Those with rows that are still wanted, in order."""
+        """Return the groups with rows that are not cancelled, in order."""
         with self._changed:
             for key, group in list(self._groups.items()):
                 group.rows = [row for row in group.rows if not row.cancelled]
@@ -107,20 +107,20 @@ class WaitingRows:
             return list(self._groups.values())
 
     def take(self, group: Group, rows: Sequence[GenerationRow]) -> list[GenerationRow]:
-        """Rows of a group, which do not wait any more."""
+        """Take rows of a group out of the queue and return them."""
         with self._changed:
             taken = set(map(id, rows))
             group.rows = [row for row in group.rows if id(row) not in taken]
             return list(rows)
 
     def wait(self) -> bool:
-        """Until there are rows, or it is closed: then False."""
+        """Wait until there are rows, and return True; return False once the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or bool(self._groups))
             return not self.closed
 
     def close(self) -> None:
-        """Take no more rows, and wake up who waits for some."""
+        """Accept no more rows, and wake up the threads that wait for some."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""The thread that draws: which rows share a batch, when others join, and what happens when memory runs out.
+"""The thread that samples: which rows share a batch, when others join, and what happens when out of memory.
 
-Rows come and go while a batch is sampled, so that a long reply holds up no other. Where that cannot be, since
-the model's cache cannot be taken apart or since replies must not depend on others, a batch stays as it is.
+Rows come and go while a batch is sampled, so that a long reply does not delay others. If this is impossible,
+since the model's cache cannot be split by rows or since replies must not depend on others, a batch is fixed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tunesmith.errors import PermanentError, StoppedError
 from tunesmith.names import Reason
 
 log = logging.getLogger(__name__)
-# A fixed batch takes prompts up to so many times longer or shorter than its first.
+# A fixed batch takes prompts up to this factor longer or shorter than its first.
 _ALIKE = 1.25
 
 
 @dataclass(slots=True)
 class BatchSizes:
-    """Of batches: `most` rows and `budget` tokens at once; `exact` rows where replies must be reproducible.
+    """Limits of batches: `most` rows and `budget` tokens; `exact` rows if replies must be reproducible.
 
-    `flows`: the cache can be taken apart. `pads`: prompts of unequal length can share a batch at all.
+    `flows`: the cache can be split by rows. `pads`: prompts of unequal length can share a batch.
     """
 
     most: int
@@ -40,14 +40,14 @@ class BatchSizes:
 
 
 class Runner:
-    """Draws what waits until it is closed. `run` is the thread's function."""
+    """Samples waiting rows until the queue is closed. `run` is the thread's function."""
 
     def __init__(self, token_sampler: TokenSampler, waiting: WaitingRows, sizes: BatchSizes) -> None:
         self._drawing, self._waiting, self._sizes = token_sampler, waiting, sizes
         self._taken: list[GenerationRow] = []
 
     def run(self) -> None:
-        """Until the queue is closed; rows that are left then get a StoppedError."""
+        """Sample until the queue is closed; rows that are left then get a StoppedError."""
         with torch.no_grad():
             while self._waiting.wait():
                 self._serve()
@@ -57,16 +57,16 @@ class Runner:
                 row.end(StoppedError("The engine was closed before the reply was complete."))
 
     def _serve(self) -> None:
-        """One batch until it is empty. Errors go to the rows that were in it."""
+        """Sample one batch until it is empty. Errors are passed to the rows in it."""
         failed: Exception | None = None
         try:
             self._draw(self._waiting.groups())
-        except Exception as error:  # noqa: BLE001 - the thread's edge; told to who waits
+        except Exception as error:  # noqa: BLE001 - the thread's edge; passed to the waiting rows
             failed = error
         self._taken = [row for row in self._taken if not row.ended]
         if failed is not None:
             rows, self._taken = self._taken, []
-            self._after(failed.with_traceback(None), rows)  # a traceback would hold the tensors
+            self._after(failed.with_traceback(None), rows)  # a traceback would keep the tensors alive
 
     def _draw(self, groups: Sequence[Group]) -> None:
         if groups and groups[0].exact:
@@ -97,7 +97,7 @@ class Runner:
             batch = batch if batch.rows else None
 
     def _joining(self, live: Sequence[GenerationRow]) -> list[tuple[Group, list[GenerationRow]]]:
-        """Rows that have a place beside those that are sampled, the first that came first."""
+        """Return the rows that fit in addition to those being sampled, first come, first served."""
         places, number = self._sizes.most - len(live), len(live)
         widest = max((row.whole for row in live), default=0)
         found = []
@@ -112,7 +112,7 @@ class Runner:
         return found
 
     def _may_change(self, batch: GenerationBatch) -> bool:
-        """Return whether it pays to let others join, or to leave out rows that ended."""
+        """Return whether it pays to let others join, or to drop rows that ended."""
         if self._waiting.closed:
             return True
         live = batch.live
@@ -122,10 +122,10 @@ class Runner:
             return True
         return len(batch.rows) - len(live) >= max(1, len(batch.rows) // 4)
 
-    # --- Batches that stay as they are --------------------------------------------------------------------
+    # --- Fixed batches ------------------------------------------------------------------------------------
 
     def _draw_exact(self, group: Group) -> None:
-        """Rows of one group, each at its own place of a batch of a fixed size, on one processor."""
+        """Sample rows of one group, each at its own index in a batch of a fixed size, with one CPU thread."""
         size, request = self._sizes.exact, group.rows[0].request
         part = request.index // size
         places: dict[int, GenerationRow] = {}
@@ -139,7 +139,7 @@ class Runner:
             self._drawing.sample(batch, lambda batch: self._waiting.closed)
 
     def _draw_fixed(self, groups: Sequence[Group]) -> None:
-        """Rows of prompts of about equal length, each computed for itself."""
+        """Sample rows of prompts of about equal length, each prompt computed by itself."""
         first, limit = groups[0], groups[0].rows[0].limit
         ratio = _ALIKE if self._sizes.pads else 1.0
         shortest, widest = len(first.prompt) / ratio, len(first.prompt) * ratio
@@ -161,7 +161,7 @@ class Runner:
         return taken
 
     def _cache(self, group: Group) -> DynamicCache | None:
-        """Of the group's prompt, computed once; None if it cannot be shared."""
+        """Return the cache of the group's prompt, computed once; None if it cannot be shared."""
         if not self._sizes.flows or len(group.prompt) < 2:
             return None
         if group.cache is None:
@@ -170,7 +170,7 @@ class Runner:
         return group.cache
 
     def _after(self, error: Exception, rows: Sequence[GenerationRow]) -> None:
-        """What becomes of rows that were not drawn to their end."""
+        """Handle rows that an error interrupted: end them, or put them back if memory ran out."""
         if not is_out_of_memory(error):
             log.warning("Sampling replies failed: %s", error)
             for row in rows:
@@ -190,7 +190,7 @@ class Runner:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether it was raised since there is no more memory, of the GPU or of the machine."""
+    """Return whether an error means out of memory, of the GPU or of the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = ("not enough memory", "can't allocate memory")
@@ -211,7 +211,7 @@ def _no_memory(row: GenerationRow) -> PermanentError:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums are added up in an order that does not depend on the number of processors."""
+    """Use one thread meanwhile, so that the order of sums does not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,8 +1,8 @@
-"""Drawing the next tokens from logits: temperature, top-k and top-p as transformers defines them.
+"""Sample the next tokens from logits: temperature, top-k and top-p as defined in transformers.
 
-One random number a row decides, along the row's tokens from the likeliest down. A row's token depends on
-nothing but its logits and that number, and almost never is the whole vocabulary sorted, which on a CPU would
-cost more than a small model does. Knows tensors only.
+One random number per row decides, along the row's tokens in order of decreasing probability. A row's token
+depends on its logits and that number only, and the whole vocabulary is almost never sorted, which on a CPU
+would cost more than a small model does. Depends on tensors only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from tunesmith.api.generation import SamplingSpec
 from tunesmith.errors import ModelError
 
-# So many of the likeliest tokens are looked at first; nearly always the one to take is among them.
+# The number of most likely tokens that are tried first; the one to take is nearly always among them.
 _LIKELIEST = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How likelihoods are bent before a token is sampled; a temperature of 0 takes the likeliest."""
+    """How probabilities are changed before a token is sampled; with a temperature of 0 sampling is greedy."""
 
     temperature: float
     top_p: float
@@ -29,19 +29,19 @@ class SamplingParams:
 
     @classmethod
     def of(cls, sampling: SamplingSpec) -> SamplingParams:
-        """As the manifest says."""
+        """Return the manifest's parameters."""
         return cls(sampling.temperature, sampling.top_p, sampling.top_k)
 
     def at(self, temperature: float | None) -> SamplingParams:
-        """Return the same at another temperature, if one is given."""
+        """Return the parameters with another temperature, if one is given."""
         return self if temperature is None else replace(self, temperature=temperature)
 
 
 def sample_tokens(logits: torch.Tensor, chances: Sequence[float], params: SamplingParams) -> torch.Tensor:
     """Return the next token of each row, on the CPU.
 
-    `logits` are [rows, vocabulary] in float32; `chances` are a number a row, at least 0 and below 1. Raises
-    ModelError if the logits are not numbers.
+    `logits` are [rows, vocabulary] in float32; `chances` are one number per row, at least 0 and below 1.
+    Raises ModelError if the logits are not finite.
     """
     total = torch.logsumexp(logits, dim=-1)
     if not bool(torch.isfinite(total).all()):
@@ -67,7 +67,7 @@ def sample_tokens(logits: torch.Tensor, chances: Sequence[float], params: Sampli
 def _along(
     scores: torch.Tensor, total: torch.Tensor, chances: torch.Tensor, top_p: float, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The token of each row among its `width` likeliest, and whether the rest can be left out of account."""
+    """Return each row's token among its `width` most likely ones, and whether the rest can be ignored."""
     everything = width >= scores.shape[-1]
     values, ids = torch.topk(scores, min(width, scores.shape[-1]))
     weights = (values.cpu().double() - total.cpu().double()[:, None]).exp()
@@ -80,7 +80,7 @@ def _along(
         sure = up_to[:, -1] >= top_p
     elif everything:
         whole = up_to[:, -1].contiguous()
-    aim = chances * whole  # less than `whole`, so what has no weight is never reached
+    aim = chances * whole  # less than `whole`, so tokens without weight are never reached
     if top_p == 1:
         sure = aim < up_to[:, -1]
     place = (up_to <= aim[:, None]).sum(dim=-1, keepdim=True).clamp(max=up_to.shape[-1] - 1)

@@ -1,7 +1,7 @@
-"""Several adapters as one, since vLLM puts no more than one on a request.
+"""Combine several adapters into one, since vLLM applies at most one per request.
 
-B₁A₁ + B₂A₂ = [B₁ B₂]·[A₁; A₂]: the ranks side by side, with the scales in B, so nothing is rounded. Reads and
-writes files and knows no model.
+B₁A₁ + B₂A₂ = [B₁ B₂]·[A₁; A₂]: the ranks concatenated, with the scales in B, so nothing is rounded. Reads and
+writes files, and does not depend on a model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PREFIX = "base_model.model."
 
 
 def one_adapter(adapters: Sequence[Path], folder: Path) -> Path | None:
-    """The folder of the only adapter, of all of them as one (written to `folder`), or None without any.
+    """Return the folder of the only adapter, of all combined (written to `folder`), or None without any.
 
     Raises ModelError if the files are damaged, or vLLM could not use an adapter.
     """
@@ -48,7 +48,7 @@ def one_adapter(adapters: Sequence[Path], folder: Path) -> Path | None:
 
 
 def refuse_experts(config: Mapping[str, Any]) -> None:
-    """Raise ModelError for an adapter of parameters, which vLLM does not read."""
+    """Raise ModelError for an adapter on parameters, which vLLM does not read."""
     if config.get("target_parameters"):
         raise ModelError(
             "The adapter is on experts that are single tensors (target_parameters), which vLLM cannot read. "
@@ -57,7 +57,7 @@ def refuse_experts(config: Mapping[str, Any]) -> None:
 
 
 def _joined(adapters: Sequence[Path]) -> dict[str, Any]:
-    """Matrices side by side, in float32, with zeros where a module has less than the highest rank."""
+    """Return concatenated matrices, in float32, padded with zeros to the highest rank."""
     import torch
     from torch.nn.functional import pad
 
@@ -79,13 +79,13 @@ def _joined(adapters: Sequence[Path]) -> dict[str, Any]:
 
 
 def _module(name: str) -> str:
-    """Return the adapted module's name, of that of one of its matrices."""
+    """Return the adapted module's name, given the name of one of its matrices."""
     suffix = next(suffix for suffix in LORA_A + LORA_B if name.endswith(suffix))
     return name.removeprefix(_PREFIX).removesuffix(suffix)
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int, adapter: Path) -> float:
-    """Return what peft multiplies the product of a module's matrices by: alpha / r, or alpha / √r."""
+    """Return peft's factor of the product of a module's matrices: alpha / r, or alpha / √r."""
     patterns = config.get("alpha_pattern") or {}
     own = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
     alpha = own[0] if own else config.get("lora_alpha")

@@ -1,7 +1,7 @@
-"""The vLLM engine: requests of one reply each through its asynchronous interface.
+"""The vLLM engine: requests for one reply each through its asynchronous interface.
 
-vLLM shares what requests have in common, batches them anew each step and draws; here is only what it is
-started with, and what its answers and its end mean. Written for the interface of vLLM 0.32.
+vLLM shares common prefixes of requests, does continuous batching and samples; this module only starts it, and
+interprets its outputs and failures. Written for the interface of vLLM 0.32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
 LEAST_TEMPERATURE = 0.01
-"""vLLM draws with no lower one than this, other than 0; asked to, it warns once a request."""
+"""vLLM samples with no lower temperature than this, except 0; for a lower one it warns once per request."""
 
 
 async def open_vllm(
@@ -43,11 +43,11 @@ async def open_vllm(
 ) -> VllmReplies:
     """Start vLLM with a model and its adapters; takes half a minute to several minutes.
 
-    Cancelling the awaiting task ends the start. Raises ModelError for files, settings and memory with which
-    vLLM cannot run, PermanentError if vLLM is not installed, and TemporaryError if its process died.
+    Cancelling the awaiting task aborts the start. Raises ModelError if vLLM cannot run with the files,
+    settings and memory, PermanentError if vLLM is not installed, and TemporaryError if its process died.
     """
     refuse_other_model(files.base, model_config(files.base))
-    # The thread that starts vLLM's processes has to live as long as they do (see vllm_process).
+    # The thread that starts vLLM's processes must live as long as they do (see `process`).
     thread = ThreadPoolExecutor(1, "vllm")
     folder = TemporaryFolder("tunesmith-vllm-")
     starting = asyncio.get_running_loop().run_in_executor(
@@ -66,7 +66,7 @@ async def open_vllm(
 async def _undo(
     starting: asyncio.Future[VllmProcesses], thread: ThreadPoolExecutor, folder: TemporaryFolder
 ) -> None:
-    """Take back a start that has failed, or that nobody waits for any more."""
+    """Clean up after a start that failed or was cancelled."""
     while not starting.done():
         kill_cores()  # without them it fails
         await asyncio.wait([starting], timeout=0.2)
@@ -101,8 +101,8 @@ class VllmReplies:
         self._died = ""
 
     async def load_adapter(self) -> None:
-        """Have the adapter loaded now instead of with the first request. Raises ModelError."""
-        await self._ask(self._client.get_supported_tasks())  # it listens to its processes from now on
+        """Load the adapter now instead of with the first request. Raises ModelError."""
+        await self._ask(self._client.get_supported_tasks())  # starts listening to its processes
         if self._adapter is not None:
             try:
                 await self._ask(self._client.add_lora(self._adapter))
@@ -112,7 +112,7 @@ class VllmReplies:
                 raise ModelError(f"vLLM cannot use the adapter: {first_words(error)}.") from error
 
     async def _ask(self, question: Coroutine[Any, Any, Any]) -> None:
-        """Wait for an answer of the engine process, for which vLLM waits for ever where the process dies."""
+        """Wait for an answer of the engine process; vLLM itself would wait forever if the process dies."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         answer = asyncio.create_task(question)
@@ -128,7 +128,7 @@ class VllmReplies:
             answer.cancel()
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
-        """Draw one reply. Raises TemporaryError if vLLM's process has died, StoppedError once closed."""
+        """Sample one reply. Raises TemporaryError if vLLM's process has died, StoppedError once closed."""
         from vllm.exceptions import VLLMClientError
         from vllm.inputs import tokens_input
         from vllm.sampling_params import SamplingParams
@@ -163,10 +163,10 @@ class VllmReplies:
         if drawn.finish_reason in ("stop", "length"):
             ids = list(drawn.token_ids)
             spoken = ids[:-1] if ids[-1] in self._stop_ids else ids
-            # At a stop text vLLM has cut the text; every other end is one of the tokens.
+            # vLLM truncates the text at a stop text; every other end is one of the tokens.
             text = drawn.text if isinstance(drawn.stop_reason, str) else self._endings.text(spoken)
             return GeneratedReply(text, len(ids), drawn.finish_reason)
-        if drawn.finish_reason == "abort":  # nobody here asked for it: the process is being ended
+        if drawn.finish_reason == "abort":  # not requested here: the process is being stopped
             raise self._death()
         raise TemporaryError(
             f"vLLM aborted reply {request.index} to the prompt {request.group}: {drawn.finish_reason}.",
@@ -184,11 +184,11 @@ class VllmReplies:
         return TemporaryError(self._died, reason=Reason.PROCESS_DIED)
 
     async def close(self) -> None:
-        """End vLLM's processes, within some seconds. May be called again."""
+        """Stop vLLM's processes, within some seconds. May be called again."""
         if self._closing:
             return
         self._closing = True
-        await self._client.abort(list(self._in_flight))  # else some might wait for ever
+        await self._client.abort(list(self._in_flight))  # otherwise some might wait forever
         await asyncio.get_running_loop().run_in_executor(self._thread, self._started.end)
         del self._client
         self._thread.shutdown()
@@ -196,7 +196,7 @@ class VllmReplies:
 
 
 def beat_with(client: Any, beat: Callable[[], None]) -> None:
-    """Have `beat` called whenever tokens come from vLLM's process; a reply is given out only at its end."""
+    """Call `beat` whenever tokens come from vLLM's process; a reply is returned only when it is complete."""
     processor = client.output_processor
     process = processor.process_outputs
 
@@ -213,7 +213,7 @@ def _temperature(wanted: float) -> float:
 
 
 def sampling_arguments(sampling: SamplingSpec, stop_ids: Sequence[int] | frozenset[int]) -> dict[str, Any]:
-    """Return what all requests have in common, by the names of vLLM's SamplingParams."""
+    """Return the parameters common to all requests, by the names of vLLM's SamplingParams."""
     from vllm.sampling_params import RequestOutputKind
 
     return {
@@ -221,9 +221,9 @@ def sampling_arguments(sampling: SamplingSpec, stop_ids: Sequence[int] | frozens
         "top_p": sampling.top_p,
         "top_k": sampling.top_k or 0,
         "stop": list(sampling.stop_tokens),
-        "detokenize": bool(sampling.stop_tokens),  # once a reply is cheaper than once a token
+        "detokenize": bool(sampling.stop_tokens),  # once per reply is cheaper than once per token
         "stop_token_ids": sorted(stop_ids),
-        "ignore_eos": True,  # EOS is one of the ids, unless the tokenizer says otherwise than the model
+        "ignore_eos": True,  # EOS is one of the ids, unless the tokenizer's differs from the model's
         "output_kind": RequestOutputKind.FINAL_ONLY,
-        "skip_clone": True,  # each is made for one request
+        "skip_clone": True,  # each is created for one request
     }

@@ -1,8 +1,8 @@
-"""Starting vLLM's processes so that they end with this one, and finding out why they did not start.
+"""Start vLLM's processes so that they end with this one, and find out why they did not start.
 
-vLLM runs the model in processes of its own. Left alone they outlive a parent that is killed, with the GPU's
-memory, and what goes wrong in them is a page of text on standard error. Here they are started through a
-script: the kernel ends them with this process, and what they say goes to a file, of which a sentence is made.
+vLLM runs the model in separate processes. By default they outlive a parent that is killed, with the GPU's
+memory, and their errors are a page of text on standard error. Here they are started through a script: the
+kernel kills them with this process, and their output goes to a file, from which a one-sentence error is made.
 Does not depend on models and requests.
 """
 
@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-# No statistics to vLLM's makers, nothing from the network, no process that is a copy of this one.
+# No usage statistics, nothing from the network, no forked processes.
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
@@ -33,14 +33,14 @@ _ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
 }
-# The same, where the user's own setting goes before.
+# Defaults, which the user's own settings override.
 _DEFAULTS = {
-    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about what is set here on purpose
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS is this engine's part of the cores
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about settings made here on purpose
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS is this engine's share of the cores
     "VLLM_ENGINE_READY_TIMEOUT_S": "3600",  # large models from slow disks
 }
 
-# The signal comes when the *thread* ends that started the process; whoever calls has to keep that alive.
+# The signal comes when the *thread* that started the process ends; the caller must keep that alive.
 _DIE_WITH = (
     "import ctypes, os, signal, sys; parent, *command = sys.argv[1:]; "
     "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
@@ -50,16 +50,16 @@ _DIE_WITH = (
 
 @contextmanager
 def vllm_environment(folder: Path) -> Iterator[None]:
-    """The environment in which vLLM is imported and its processes are started; afterwards it is as before.
+    """Set the environment in which vLLM is imported and its processes are started, and restore it afterwards.
 
-    vLLM adds to it (LD_PRELOAD and others), which is nothing for other processes. Temporary files and sockets
-    are made in `folder`.
+    vLLM adds to it (LD_PRELOAD and others), which other processes must not get. Temporary files and sockets
+    are created in `folder`.
     """
     before, temporary = dict(os.environ), tempfile.tempdir
     places = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)}
     os.environ.update({**_DEFAULTS, **before, **_ENVIRONMENT, **places})
     tempfile.tempdir = str(folder)
-    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it speaks before it reads that
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it logs before it reads that
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ def vllm_environment(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def children_end_with_us(folder: Path) -> Iterator[None]:
-    """Processes of multiprocessing that are started meanwhile end with this thread, and write to the log.
+    """Make multiprocessing's processes that start meanwhile end with this thread, and write to the log.
 
     Raises PermissionError if programs in `folder` may not be run.
     """
@@ -81,7 +81,7 @@ def children_end_with_us(folder: Path) -> Iterator[None]:
         f'#!/bin/sh\nexec {shlex.join(command)} "$@" >>{shlex.quote(str(log_file(folder)))} 2>&1\n'
     )
     script.chmod(0o700)
-    resource_tracker.ensure_running()  # started now, since it has to outlive this process to tidy up after it
+    resource_tracker.ensure_running()  # before the script is set: it must outlive this process to clean up
     multiprocessing.spawn.set_executable(str(script))
     try:
         yield
@@ -90,20 +90,20 @@ def children_end_with_us(folder: Path) -> Iterator[None]:
 
 
 def log_file(folder: Path) -> Path:
-    """Return where the processes' output is."""
+    """Return the file with the processes' output."""
     return folder / "vllm.log"
 
 
 def kill_cores() -> None:
-    """End the engine processes that this process has started, and thereby the start that waits for them."""
+    """Kill the engine processes that this process has started, and thereby end the start waiting for them."""
     for process in _cores():
         process.kill()
 
 
 def workers() -> list[Any]:
-    """Return what the engine processes have started, as psutil has them.
+    """Return the child processes of the engine processes, as psutil's objects.
 
-    One that is killed leaves its workers without a parent, and they take their time with the GPU's memory.
+    An engine process that is killed orphans its workers, which keep the GPU's memory for a while.
     """
     import psutil
 
@@ -115,7 +115,7 @@ def workers() -> list[Any]:
 
 
 def end_workers(processes: Sequence[Any]) -> None:
-    """Kill those that are left, and wait a little until they are gone."""
+    """Kill the workers that are left, and wait briefly until they have exited."""
     import psutil
 
     for process in processes:
@@ -155,7 +155,7 @@ _DEVICES = re.compile(r"(World size \(\d+\) is larger than the number of availab
 
 
 def memory_cause(text: str) -> str | None:
-    """What vLLM has too little memory for and what helps, as sentences; None if that is not the matter."""
+    """Return what vLLM lacks memory for, and a remedy, as sentences; None if that is not the cause."""
     if found := _ROOM.search(text):
         length, needed, there, fitting = found.groups()
         cure = f"set engine.vllm.maxModelLen to at most {fitting}, or " if fitting else ""
@@ -184,7 +184,7 @@ def memory_cause(text: str) -> str | None:
 
 
 def setting_cause(text: str) -> str | None:
-    """Which setting does not fit the model or machine, as sentences; None if that is not the matter."""
+    """Return which setting does not fit the model or machine, as sentences; None if that is not the cause."""
     if found := _LENGTH.search(text):
         return f"engine.vllm.maxModelLen {found[1]} exceeds the model's maximum ({found[2]}). Lower it."
     if found := _HEADS.search(text) or _DEVICES.search(text):
@@ -193,7 +193,7 @@ def setting_cause(text: str) -> str | None:
 
 
 def raised(text: str) -> str:
-    """Return the message of the first error in a log; empty if there is none."""
+    """Return the message of the first error in a log; "" if there is none."""
     for line in text.splitlines():
         found = _RAISED.match(_PREFIX.sub("", line))
         if found and not found[2].startswith(_FOLLOWED):

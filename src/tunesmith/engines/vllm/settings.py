@@ -1,7 +1,7 @@
-"""What vLLM is told: engine arguments from the manifest's fields.
+"""vLLM's engine arguments from the manifest's fields.
 
-Pure: imports no vLLM, so that what can be wrong in a manifest is found in a test without it. Names and
-meanings are those of vLLM's AsyncEngineArgs.
+Pure: does not import vLLM, so that tests of invalid manifests run without it. Names and meanings are those of
+vLLM's AsyncEngineArgs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tunesmith.errors import ModelError
 MAX_RANK = 512
 """The highest rank of an adapter that vLLM can be built for."""
 _CACHE_BYTES = 4 << 30
-"""Most of the main memory that cached keys and values take on a CPU, unless the manifest says otherwise."""
+"""The maximum main memory for the KV cache on a CPU, unless the manifest sets another."""
 
 
 def engine_arguments(
     files: ModelFiles, settings: VllmEngine, *, dtype: str, seed: int, rank: int
 ) -> dict[str, Any]:
-    """Arguments by vLLM's names. `dtype` as vLLM writes it; `rank` for the adapter, 0 if there is none."""
+    """Return vLLM's arguments. `dtype` is vLLM's name of it, `rank` that of the adapter, 0 without one."""
     ours: dict[str, Any] = {
         "model": str(files.base),
         "tokenizer": str(files.tokenizer),
@@ -47,10 +47,10 @@ def engine_arguments(
 
 
 def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is different on a CPU, where the manifest says nothing else. `total_memory` in bytes.
+    """Return the arguments that differ on a CPU, unless the manifest sets them. `total_memory` is in bytes.
 
-    vLLM's share of the memory would there be one of the main memory, all of it taken at once, so keys and
-    values get a fixed number of bytes; and compiling the model needs a C++ compiler and minutes.
+    vLLM's share of memory would be one of main memory there, all allocated at once, so the KV cache gets a
+    fixed number of bytes; and compiling the model needs a C++ compiler and minutes.
     """
     arguments: dict[str, Any] = {"enforce_eager": True}
     untouched = settings.gpu_memory_utilization == VllmEngine().gpu_memory_utilization
@@ -60,9 +60,9 @@ def cpu_arguments(settings: VllmEngine, total_memory: int, environment: Mapping[
 
 
 def refuse_early(settings: VllmEngine, *, positions: int | None, rank: int) -> None:
-    """Raise ModelError for what vLLM would refuse when it starts, as far as that is known without it.
+    """Raise ModelError for what vLLM would reject when it starts, as far as that is known without it.
 
-    `positions` are the model's, if it names a limit; `rank` is that of the adapter to come, 0 without one.
+    `positions` are the model's, if it names a limit; `rank` is that of the future adapter, 0 without one.
     """
     asked = settings.max_model_len
     if asked is not None and positions is not None and asked > positions:
@@ -89,7 +89,7 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_extra(extra: VllmArguments, known: Iterable[str]) -> None:
-    """Raise ModelError for the first name that this vLLM does not have, though others do."""
+    """Raise ModelError for the first name that this version of vLLM does not have, though others do."""
     names = set(known)
     for name in extra.to_json():
         if name not in names:
@@ -99,7 +99,7 @@ def check_extra(extra: VllmArguments, known: Iterable[str]) -> None:
 
 
 def adapter_rank(folder: Path | None, config: Mapping[str, Any], allowed: Iterable[int]) -> int:
-    """Return the smallest rank that vLLM can be built for and that holds this adapter. Raises ModelError."""
+    """Return the smallest rank that vLLM supports and that suffices for this adapter. Raises ModelError."""
     if folder is None:
         return 0
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]

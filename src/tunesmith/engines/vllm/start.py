@@ -1,4 +1,4 @@
-"""How vLLM is started, and what it means if it does not start."""
+"""Start vLLM, and explain why it does not start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tunesmith.names import Reason
 
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 8.0
-"""How long vLLM's processes may take to end before they are killed."""
+"""How long vLLM's processes may take to exit before they are killed."""
 ENDED = "; it was killed from outside, as the system does if main memory runs out."
 
 
@@ -46,9 +46,9 @@ class VllmProcesses:
     workers: Sequence[Any]
 
     def end(self) -> None:
-        """End vLLM's processes, by force after a while."""
+        """Stop vLLM's processes; kill them after a while."""
         self.client.shutdown(CLOSE_SECONDS)
-        self.client = None  # else it stays until the interpreter's end, where its own tidying up fails
+        self.client = None  # otherwise it lives until the interpreter exits, when its own clean-up fails
         end_workers(self.workers)
 
 
@@ -82,14 +82,14 @@ def start_vllm(
 
 
 def _client(arguments: Mapping[str, Any], folder: Path) -> Any:
-    """vLLM's client, once its processes are ready. Raises ModelError, TemporaryError if one has died."""
+    """Return vLLM's client once its processes are ready. Raises ModelError, TemporaryError if one died."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
         with children_end_with_us(folder):
-            # How many requests are computed at once follows from the context, which here is offline use.
+            # The number of requests computed at once depends on the context, which is offline use here.
             context = UsageContext.LLM_CLASS
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=context)
     except Exception as error:  # whatever a model, a setting or a machine can make vLLM raise
@@ -97,13 +97,13 @@ def _client(arguments: Mapping[str, Any], folder: Path) -> Any:
 
 
 def log_text(folder: Path) -> str:
-    """Return what vLLM's processes have written."""
+    """Return the output of vLLM's processes."""
     path = log_file(folder)
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
-    """What to tell of a failed start; vLLM's own words go to the log where they are the best there is."""
+    """Return the error of a failed start; vLLM's output goes to the log if no better cause is known."""
     text = f"{first_words(error)}\n{said}"
     memory = memory_cause(text)
     if memory:
@@ -119,7 +119,7 @@ def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
 
 
 def first_words(error: Exception) -> str:
-    """Return what an error says, without the essay around it."""
+    """Return the essential line of an error's message."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
