@@ -1,4 +1,4 @@
-"""A model's generation config: fixed if transformers loads it but refuses to save it.
+"""A model's generation config: fixed if transformers would load it but not save it.
 
 `GenerationConfig.save_pretrained` is stricter than loading: sampling parameters without `do_sample` (Vicuna,
 the first Llama-2), or beam parameters without beams, would end a run at its first save.

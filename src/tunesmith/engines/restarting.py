@@ -93,5 +93,5 @@ class RestartingEngine:
             if engine.heartbeat.silent >= self._stuck_seconds:
                 seconds = f"{self._stuck_seconds:g} s (stuckSeconds)"
                 error = StuckError(f"The engine generated no token and no reply for {seconds}.")
-                with suppress(TunesmithError):  # told to those whose replies are cancelled
+                with suppress(TunesmithError):  # raised to those who wait for the cancelled replies
                     await self._replace(engine, error)

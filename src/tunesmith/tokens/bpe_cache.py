@@ -25,7 +25,7 @@ WORDS = 60_000
 PATIENCE = 20_000
 DIGITS = r"\p{N}|\P{N}+"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# GPT2 for the parts between single digits: a digit ends the part to the left of it.
+# GPT2 with single digits split off: text before a digit ends there, as at the end of the text.
 GPT2_BY_DIGITS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 ASCII_CLASSES = {"L": "A-Za-z", "Lu": "A-Z", "Ll": "a-z", "Lt": "", "Lm": "", "Lo": "", "M": "", "N": "0-9"}
 AWKWARD = (

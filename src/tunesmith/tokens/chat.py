@@ -108,7 +108,7 @@ class ChatTokenizer:
         generation config names.
         """
         ids = set() if self._encoder.eos_id is None else {self._encoder.eos_id}
-        with suppress(ModelError):  # a template unfit for training may still be good enough for generation
+        with suppress(ModelError):  # a template unfit for training may still work for generation
             ids |= self.shape.eot_ids
         named = set() if self.source is None else named_ends(self.source.folder)
         return frozenset(ids | named & set(self._encoder.added.values()))

@@ -31,7 +31,7 @@ class SampleError(LabelError):
 
 
 class Checker:
-    """A check of many samples at once. `vocab_size` is the model's number of embeddings, if known."""
+    """Checks many samples at once. `vocab_size` is the model's number of embeddings, if known."""
 
     def __init__(self, tokenizer: ChatTokenizer, vocab_size: int | None = None) -> None:
         self._tokenizer = tokenizer

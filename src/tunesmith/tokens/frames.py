@@ -60,7 +60,7 @@ class Frames:
 
 
 def _places(messages: Sequence[Message], at: int) -> list[str]:
-    """Return "", then the roles of the messages before the reply `at`, marked after the last question."""
+    """Return "" and the roles of the messages before reply `at`; those after the last question are marked."""
     roles = [message.role for message in messages[:at]]
     asked = max((number for number, role in enumerate(roles) if role == "user"), default=-1)
     return ["", *roles[: asked + 1], *(f"{role} after all" for role in roles[asked + 1 :])]

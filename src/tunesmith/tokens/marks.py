@@ -21,7 +21,7 @@ from tunesmith.tokens.turn_text import TurnText
 _PLANES = (0xF0000, 0x100000)
 _MARKS = [re.compile(f"([{chr(plane)}-{chr(plane + 0xFFF0)}])") for plane in _PLANES]
 _OPENED = (OPENS_THOUGHT, OPENS_THOUGHT + CLOSES_THOUGHT)
-"""How a prompt may begin the reply."""
+"""The tags with which a prompt may start the reply."""
 _TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 

@@ -144,7 +144,7 @@ class Renderer:
 
     @property
     def _is_proved(self) -> bool:
-        """Whether the template alone renders conversations, which must have no further values."""
+        """Whether conversations, without further values here, are rendered by the template alone."""
         return not self._given and self._compiled.agreed[False] == AGREEMENTS
 
     def prefixes(self, messages: Sequence[Message]) -> RenderedPrefixes | None:

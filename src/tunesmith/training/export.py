@@ -39,7 +39,7 @@ class Ends:
 
 
 def ends_of(model: Any, tokenizer: ChatTokenizer, *, turns: bool = True) -> Ends:
-    """Return the tokens that end a reply. `turns`: conversations are trained on, not only documents.
+    """Return the tokens that end a reply. `turns` means that training is on more than plain documents.
 
     The tokenizer's EOS becomes the end-of-turn token unless the template uses `eos_token`, which would then
     render prompts as training never saw them, or the tokenizer adds EOS to each text by itself.

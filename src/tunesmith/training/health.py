@@ -24,7 +24,7 @@ _ADVICE = (
 
 
 class Health:
-    """The state of divergence detection; the same on all ranks, since the loss is.
+    """Detects divergence from the loss of every step; the same on all ranks, since the loss is.
 
     Its only state is the first of the consecutive bad steps up to now. That number is saved with each
     checkpoint, so that a resumed run fails at the same step as an uninterrupted one.

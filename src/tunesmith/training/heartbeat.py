@@ -20,7 +20,7 @@ from tunesmith.errors import StuckError
 log = logging.getLogger(__name__)
 STUCK_SECONDS = 1800.0
 GROUP_SECONDS = 7 * 24 * 3600
-"""Timeout of the process group's own collectives: so long that hang detection, which knows more, is first."""
+"""Timeout of the process group's collectives: so long that hang detection, which explains more, is first."""
 LONGEST_INTERVAL = 30.0
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 
 class _Product(torch.autograd.Function):
-    """x (n, in), weight (out, in), bias (out,) or None, a (r, in), b (out, r); dropped: x as A sees it."""
+    """x (n, in), weight (out, in), bias (out,) or None, a (r, in), b (out, r); seen: x after dropout."""
 
     @staticmethod
     def forward(

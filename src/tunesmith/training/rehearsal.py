@@ -71,7 +71,7 @@ def refusals_explained() -> Iterator[None]:
     """Raise ModelError for errors that a model's files cause in a library; what needs weights is skipped."""
     try:
         yield
-    except NotImplementedError as error:  # of a tensor without weights
+    except NotImplementedError as error:  # from a tensor without weights
         log.info("Could not test saving this model before training: %s.", first_line(error))
     except Exception as error:
         if isinstance(error, TunesmithError) or is_disk_full(error):

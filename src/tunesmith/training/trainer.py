@@ -262,7 +262,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         # With float16 an overflow is not an error: the scaler skips the step and lowers the scale.
         if not math.isfinite(self.last_grad_norm) and not self._scales:
             raise self._diverged(f"The gradient of step {self.state.global_step + 1} is not finite.")
-        # Called after the optimizer's step and before the scheduler's: this is the step's learning rate.
+        # Called when the optimizer's step is due, before the scheduler's: the learning rate of this step.
         self.last_learning_rate = float(self._get_learning_rate())
         return self.last_grad_norm
 

@@ -63,7 +63,7 @@ def open_transformers(
 def sizes_of(model: Any, longest: int, settings: TransformersEngine, sampling: SamplingSpec) -> BatchSizes:
     """Return the limits of batches, from the memory that is free after the model is loaded."""
     cuda = model.device.type == "cuda"
-    cache = prompt_cache(model, [0, 1, 2])  # shows what kind of cache the model has
+    cache = prompt_cache(model, [0, 1, 2])  # to find out the model's kind of cache
     flows = caches.is_plain(cache)
     of_token = caches.token_bytes(cache) if flows else memory.token_bytes(model.config, model.dtype.itemsize)
     budget = memory.token_budget(free_memory(cuda), of_token)

@@ -68,7 +68,7 @@ async def _undo(
 ) -> None:
     """Clean up after a start that failed or was cancelled."""
     while not starting.done():
-        kill_cores()  # without them it fails
+        kill_cores()  # which makes the start fail
         await asyncio.wait([starting], timeout=0.2)
     if starting.exception() is None:
         await asyncio.get_running_loop().run_in_executor(thread, starting.result().end)
@@ -108,7 +108,7 @@ class VllmReplies:
                 await self._ask(self._client.add_lora(self._adapter))
             except TemporaryError:
                 raise
-            except Exception as error:  # vLLM raises no other
+            except Exception as error:  # vLLM raises no narrower type
                 raise ModelError(f"vLLM cannot use the adapter: {first_words(error)}.") from error
 
     async def _ask(self, question: Coroutine[Any, Any, Any]) -> None:

@@ -28,8 +28,8 @@ _INSTEAD = {
     "scheduler": "set training.lrScheduler and warmupSteps",
     "bfloat16": "its name is bf16",
 }
-# Others change what a process computes, so that our steps would no longer be what DeepSpeed takes them for
-# (tensor_parallel, curriculum_learning, …), or write files, import modules or talk to servers (tensorboard,
+# Others change what a process computes, so that our steps would no longer be what DeepSpeed expects
+# (tensor_parallel, curriculum_learning, …), or write files, import modules or contact servers (tensorboard,
 # wandb, flops_profiler, compile, aio, …).
 _SECTIONS = (
     *_BATCH, "activation_checkpointing", "bf16", "communication_data_type", "data_types", "disable_allgather",

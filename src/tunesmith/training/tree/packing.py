@@ -65,7 +65,10 @@ def fewest(step: SortedSamples, cap: int) -> list[Bin]:
 
 
 def even(step: SortedSamples, budget: int, count: int) -> list[Bin]:
-    """Return at most `count` ranges, the largest as small as possible; `budget` must allow `count` ranges."""
+    """Return at most `count` ranges, the largest as small as possible.
+
+    The samples must fit into `count` ranges within the budget.
+    """
     low, high = int(step.lengths.max(initial=1)), max(budget, int(step.lengths.max(initial=1)))
     while low < high:
         middle = (low + high) // 2
