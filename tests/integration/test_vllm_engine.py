@@ -185,7 +185,7 @@ def test_every_argument_that_a_manifest_may_hold_is_one_of_vllms() -> None:
 
 def test_a_rank_that_is_too_high(runner: asyncio.Runner, model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(model, tmp_path / "wide", r=600)
-    with pytest.raises(ModelError, match="has rank 600; vLLM supports 512 at most"):
+    with pytest.raises(ModelError, match="has rank 600; vLLM allows 512 at most"):
         runner.run(opened(files_of(model, [adapter])))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.cases import each
-from tests.fixtures.tokenizers import FAMILIES, label_runs, load_family, unbounded
+from tests.fixtures.tokenizers import FAMILIES, label_runs, load_family, unbounded, with_template
 from tests.fixtures.tool_families import FAMILIES as TOOL_FAMILIES
 from tests.fixtures.tool_families import load
 
@@ -217,3 +217,13 @@ def test_many_tools_are_no_more_than_a_template_may_take():
         {"type": "function", "function": {"name": f"f{n}", "description": "x" * 2000}} for n in range(3000)
     ]
     assert len(load("hermes").given(json.dumps(many)).prompt_text([ASKED])) > 6_000_000
+
+
+def test_a_token_that_begins_the_answer_is_learned():
+    """Where a token holds the end of the thoughts too, as in a template that puts a space between them."""
+    chat = with_template("llama3", "{{ bos_token }}{% for m in messages %}{{ m.role + ': ' }}"
+        "{{ m.content | replace('</think>\n\n', '</think> ') }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")  # fmt: skip
+    thinks = Message("assistant", with_thought("It is wet.", "the weather"))  # " the" is one token
+    (sample,) = samples_of(chat, ASKED, thinks, tools="", learn_thoughts=False)
+    assert labels(chat, [sample]) == [" the weather<|eot_id|>"]

@@ -121,7 +121,7 @@ def reply_labels(
 def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: PromptReply) -> int:
     """Return how many of a rendered reply's tokens come before its answer; 0 if it has no thoughts.
 
-    A token that contains both the end of the thoughts and the start of the answer counts as thoughts.
+    A token that contains both the end of the thoughts and the start of the answer is trained on.
     """
     split = thought_of(reply)
     if split is None:
@@ -138,7 +138,7 @@ def thought_tokens(encoder: Encoder, reply: Message, text: TurnText, full: Promp
         end = len(text.reply) - len(rest.lstrip()) if found else end
     starts = encoder.cuts(text.reply) if encoder.tokenizer.is_fast else []
     if len(starts) == len(full.reply):
-        return sum(start < end for start in starts)
+        return sum(start <= end for start in [*starts[1:], len(text.reply)])
     return len(encoder.ids(text.reply[:end]))
 
 
