@@ -1,1 +1,1 @@
-"""Dialogues written by models behind endpoints: what may be asked, what it costs, and what came back."""
+"""Dialogues written by models behind endpoints: requests, their cost, and the replies."""

@@ -1,7 +1,7 @@
-"""What a reply of an OpenAI-compatible server means, with the ways of Gemini, Together, vLLM and Azure.
+"""The meaning of an OpenAI-compatible server's reply, with the variants of Gemini, Together, vLLM and Azure.
 
-A reply is an Answer, Unusable, Refused, Lost, Unsent or Denied; `refusals` reads errors, `finish` the words
-for how a reply has ended. Pure.
+A reply is an Answer, Unusable, Refused, Lost, Unsent or Denied; `refusals` reads errors, `finish` the
+`finish_reason`. Pure.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _THOUGHT_TYPE = re.compile("think|thought|reason|summary", re.IGNORECASE)
 _THOUGHT_FIELDS = ("thinking", "reasoning", "summary", "text", "content")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details")
 _MOST_TOKENS = 10**9
-_FAR = 2.0  # times its cap, which estimates of tokens never miss by
+_FAR = 2.0  # times the cap: estimates of tokens are never off by that much
 _VERSION = re.compile(r"[-@:._](?:v\d[\d.]*|\d{3,}[\d.]*|\d{4}-\d{2}(?:-\d{2})?|\d{2}-\d{2,4})")
 _LATEST = re.compile(r"[-@:._]latest$")
 
@@ -55,7 +55,7 @@ def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
         status = error_status(error)
         if status is None:
             continue
-        if choice is not None and status != 429:  # there is half a reply, which is paid
+        if choice is not None and status != 429:  # half a reply exists, which is paid
             words = short(message_of({"error": error}, json.dumps(error)))
             fault = Fault.BLOCKED if blocks(status, error) else Fault.INTERRUPTED
             return Unusable(fault, f"The server failed: {words}", _usage(body, request))
@@ -64,7 +64,7 @@ def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
 
 
 def _errors(body: Any, choice: dict[str, Any] | None) -> Iterator[Any]:
-    """Whatever a body, its choice and the choice's message call an error."""
+    """Yield whatever a body, its choice and the choice's message call an error."""
     for part in (body, choice, choice and choice.get("message")):
         if isinstance(part, dict):
             yield from (part.get(name) for name in ("error", "errors"))
@@ -121,7 +121,7 @@ def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
 
 
 def _marks(text: str, body: Any, request: ChatRequest) -> tuple[tuple[Mark, ...], str]:
-    """Return what is odd about an answer, and the model's name if it is another than was asked."""
+    """Return what is odd about an answer, and the model's name if it is not the one requested."""
     named, asked, other = body.get("model"), request.body.get("model"), ""
     if isinstance(named, str) and isinstance(asked, str) and named.strip() and not same_model(asked, named):
         other = short(named)[:100]
@@ -134,7 +134,7 @@ def _marks(text: str, body: Any, request: ChatRequest) -> tuple[tuple[Mark, ...]
 
 
 def same_model(asked: str, named: str) -> bool:
-    """Whether both names are of one model: folders before it, letter case, a date or version do not count."""
+    """Check that both names are of one model, ignoring leading folders, letter case, a date or a version."""
     one, other = (name.strip().casefold().rstrip("/").rpartition("/")[2] for name in (asked, named))
     one, other = _LATEST.sub("", one), _LATEST.sub("", other)
     shorter, longer = sorted((one, other), key=len)
@@ -143,7 +143,7 @@ def same_model(asked: str, named: str) -> bool:
 
 
 def _reasoning(message: Any) -> str:
-    """Thoughts that the server keeps apart from the text."""
+    """Return the thoughts that the server keeps separate from the text."""
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     apart = [part for part in parts if isinstance(part, dict) and not _part_text(part)]
@@ -171,7 +171,7 @@ def _choice(body: Any) -> dict[str, Any] | None:
 
 
 def _content(message: Any) -> str | None:
-    """Return the text, which may come in parts; "" where it is null; None if there is no such thing."""
+    """Return the text, which may come in parts; "" if it is null, None if there is none."""
     if not isinstance(message, dict):
         return None
     match message.get("content"):
@@ -187,7 +187,7 @@ def _content(message: Any) -> str | None:
 
 
 def _part_text(part: Any) -> str | None:
-    """Return what of the answer is in a part; "" in a thought, None if nobody knows what it holds."""
+    """Return the answer's text in a part; "" for a thought, None for an unknown type of part."""
     kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else ("", part)
     if kind is None or kind in _TEXT_TYPES:
         return text if isinstance(text, str) else None if kind else ""
@@ -196,7 +196,7 @@ def _part_text(part: Any) -> str | None:
 
 
 def _refusal(message: Any) -> str:
-    """Return why the model will not answer; "" if it does."""
+    """Return why the model refused to answer; "" if it answered."""
     if not isinstance(message, dict):
         return ""
     content = message.get("content")
@@ -206,7 +206,7 @@ def _refusal(message: Any) -> str:
 
 
 def _block_reason(body: Any) -> str:
-    """Gemini's, which comes without any choice or with an empty one."""
+    """Return Gemini's block reason, which comes without a choice or with an empty one; "" if none."""
     for name in ("promptFeedback", "prompt_feedback"):
         feedback = body.get(name) if isinstance(body, dict) else None
         reason = (
@@ -220,9 +220,9 @@ def _block_reason(body: Any) -> str:
 
 
 def _usage(body: Any, request: ChatRequest) -> Usage:
-    """Return what the server counted; where it does not say, the most there can be.
+    """Return what the server counted; if it does not say, the most there can be.
 
-    No prompt and no text has 0 tokens: a server that says so does not count.
+    No prompt and no text has 0 tokens: a server that reports 0 does not count.
     """
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}
@@ -231,7 +231,7 @@ def _usage(body: Any, request: ChatRequest) -> Usage:
     if not prompt or completion is None or (completion == 0 and _says_something(body)):
         return Usage(request.most_prompt_tokens, request.max_tokens, estimated=True)
     thoughts = _count(_inner(usage, "completion_tokens_details", "reasoning_tokens")) or 0
-    if thoughts > completion:  # counted beside the reply, and paid like it
+    if thoughts > completion:  # counted separately from the reply, and paid like it
         completion += thoughts
     if total is not None:  # Gemini's thoughts are in the total only
         completion = max(completion, total - prompt)
@@ -258,6 +258,6 @@ def _count(value: Any) -> int | None:
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text takes: four ASCII characters, or one and a half of others."""
+    """Estimate a text's tokens: one per four ASCII characters, or per one and a half others."""
     plain = sum(character.isascii() for character in text)
     return 1 + plain // 4 + (len(text) - plain) * 2 // 3

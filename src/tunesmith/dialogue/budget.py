@@ -1,37 +1,37 @@
-"""A wall for spending that holds though the process is killed at any moment, as often as it likes.
+"""A hard limit on spending that holds even if the process is killed at any moment, any number of times.
 
-Money is a whole number of *picodollars* (10⁻¹² USD): the price of a token with six decimals a million is one,
-so nothing is ever rounded; what could be rounded is rounded against the spender.
+Money is a whole number of *picodollars* (10⁻¹² USD): a price with six decimals per million tokens is a
+whole number of them per token, so nothing is ever rounded; what could be rounded is rounded up.
 
 Five numbers, in one process:
 
     spent     what the calls whose outcome is known have cost, in this process and all before it
-    lost      the most that calls may have cost of which nobody knows the outcome
+    lost      the most that calls may have cost whose outcome is unknown
     held      the most that the calls in progress can cost
     granted   what a durable record says may be spent and lost in all
     limit     budget.maxUsd                           always: spent + lost + held ≤ granted ≤ limit
 
 A call is sent only after its worst case is held: `granted` covers it, raised first if need be by a durable
-record. When its outcome is known, what is held becomes spent, as much as it cost; where the process never
-learns it, what is held is lost.
+record. When its outcome is known, its cost moves from held to spent; if the process never learns the outcome,
+what is held is lost.
 
 After a kill, `past_spending` says what the next process starts with. `spent` is what the journal's calls have
-cost, not what was granted. What is lost is what the calls had held that were under way, where the journal is
-certain to hold them all: with the disk (and the running kernel) that the last record names. Where it is not,
-everything is lost that was granted and not spent, since the last replies may be gone with the disk.
+cost, not what was granted. `lost` is what the calls in progress had held, if the journal is
+certain to have them all: on the disk (and under the running kernel) that the last record names. Otherwise
+everything that was granted and not spent is lost, since the last replies may have been lost with the disk.
 
-Why the wall holds. What is really paid for a call is at most its worst case (the prompt's bytes bound its
+Why the limit holds. What is really paid for a call is at most its worst case (the prompt's bytes bound its
 tokens, maxTokens the reply's). So what has really been paid is at any moment at most spent + lost + held ≤
 granted, and after a kill at most what `past_spending` says: for calls with a reply in the journal what they
 cost, for others what they held, or else all that was granted. By induction the bound holds for any number of
-kills, and no record is ever written with more than limit. What is granted in vain is at most what is under
-way, an eighth of what is spent and a hundredth of the limit. At an orderly end a record says what is spent
-and lost.
+kills, and no record is ever written with more than limit. What is granted in vain is at most what is in
+progress, an eighth of what is spent and a hundredth of the limit. At an orderly end a record says what is
+spent and lost.
 
-Only two things could break it. A record has to be seen by whichever process comes next: `write` returns when
-the record is where that process will look (with a disk that dies with its pod that is the store, not the
-journal's local file), and it raises where a later attempt has begun. And a server may charge for more tokens
-than can be: then what it says is written down, and it is the last that is spent.
+Only two things could break it. A record must be visible to whichever process comes next: `write` returns when
+the record is where that process will look (if the disk is deleted with its pod, that is the store, not the
+journal's local file), and it raises if a later attempt has begun. And a server may charge for more tokens
+than are possible: then what it says is recorded, and nothing more is spent.
 
 Does not depend on requests and limits.
 """
@@ -48,7 +48,7 @@ from tunesmith.errors import BudgetError
 
 
 class Budget:
-    """The wall for all endpoints of a job, in one event loop; with no limit it counts only.
+    """The spending limit of all endpoints of a job, in one event loop; without a limit it only counts.
 
     `write(record)` makes a record durable, in another thread; `before` is what earlier processes left, and
     `disk` names where this one's journal is.
@@ -73,23 +73,24 @@ class Budget:
 
     @property
     def process(self) -> int:
-        """The number of this process among all that have held anything; they do not follow one another."""
+        """The number of this process among all that have held anything; numbers are not consecutive."""
         return self._before.records
 
     @property
     def spent(self) -> int:
-        """Picodollars that all calls have cost whose outcome is known."""
+        """The cost of all calls whose outcome is known, in picodollars."""
         return self._ledger.spent
 
     @property
     def lost(self) -> int:
-        """Picodollars at most that calls may have cost whose outcome will never be known."""
+        """The most that calls may have cost whose outcome will never be known, in picodollars."""
         return self._ledger.lost
 
     async def hold(self, amount: int) -> None:
-        """Take the worst case of a call off what is left; first come, first served.
+        """Hold the worst case of a call; first come, first served.
 
-        Waits for calls under way where these may give enough back. Raises BudgetError, and what `write` does.
+        Waits for calls in progress if these may give enough back. Raises BudgetError, and what `write`
+        raises.
         """
         async with self._turn:
             while not self._ledger.fits(amount):
@@ -104,10 +105,10 @@ class Budget:
             self._ahead = asyncio.create_task(self._fetch_ahead())
 
     async def hold_some(self, amounts: Sequence[int]) -> int:
-        """Take the worst cases of as many of the first of these calls as there is room for; how many.
+        """Hold the worst cases of the first of these calls, as many as fit; return their number.
 
         Never waits for calls in progress: 0 if they may give enough back for the first one. Raises
-        BudgetError if nothing can, and what `write` does.
+        BudgetError if nothing can, and what `write` raises.
         """
         count = self._ledger.reserve(amounts)
         if not count and amounts and not self._ledger.held:
@@ -117,9 +118,9 @@ class Budget:
         return count
 
     async def adopt(self, amounts: Sequence[int]) -> None:
-        """Hold what calls may cost that an earlier process has sent and this one awaits: it is not lost.
+        """Hold, rather than lose, what calls may cost that an earlier process has sent and this one awaits.
 
-        To be called before anything else is held, when the journal says of each that this process holds it.
+        Call this before anything else is held, when the journal says of each that this process holds it.
         """
         amount = min(sum(amounts), self._ledger.lost)
         self._ledger.lost -= amount
@@ -130,12 +131,12 @@ class Budget:
         await self._grant(0)
 
     def settle(self, amount: int, cost: int) -> None:
-        """The call is over: what was held for it, and what it cost."""
+        """Settle a call that is over: release `amount`, which was held for it, and count its `cost`."""
         self._ledger.settle(amount, cost)
         self._settled.set()
 
     def lose(self, amount: int) -> None:
-        """The call is over, and its outcome will never be known."""
+        """Count as lost what was held for a call whose outcome will never be known."""
         self._ledger.lose(amount)
         self._settled.set()
 
@@ -146,7 +147,7 @@ class Budget:
         async with self._turn, self._writing:
             total = self._ledger.total
             if self._open or self._ledger.granted != total:
-                self._ledger.granted = total  # before the record, which may be seen though writing it fails
+                self._ledger.granted = total  # before the record: visible even if its write fails
                 calls = self._lost_calls_before + self._ledger.calls_lost + self._ledger.calls_held
                 lost = self._ledger.lost + self._ledger.held
                 await self._record({"spent": total, "lost": lost, "lostCalls": calls})
@@ -165,13 +166,13 @@ class Budget:
             up_to = self._ledger.next_grant(amount)
             wall = {} if self._ledger.limit is None else {"upTo": up_to}
             self._open = True
-            # What was lost before: what this process loses, its calls without a reply say.
+            # What was lost before; what this process loses follows from its calls without a reply.
             lost = {"lost": self._lost_before, "lostCalls": self._lost_calls_before}
             await self._record({**wall, **lost, "process": self.process, "disk": self._disk})
             self._ledger.granted = up_to
 
     async def _record(self, values: Mapping[str, Any]) -> None:
-        """A number is never used twice: a write that failed may have been seen all the same."""
+        """Write a record under a new number: none is reused, since a failed write may be visible."""
         record = {"number": self._records, **values}
         self._records += 1
         await asyncio.to_thread(self._write, record)

@@ -2,10 +2,10 @@
 
     request → turn (limits) → money held (budget) → sent → raw reply journalled → read → settled
             → Answer, or Unusable (blocked, too long): the end of the call
-            → Denied: asked again, or the end of the call, or of the job, as `standing` finds
-            → anything else: a pause, and once more, `maxRetries` times
+            → Denied: retried, or the end of the call, or of the job, as `standing` decides
+            → anything else: a pause and a retry, up to `maxRetries` times
 
-Does not depend on dialogues and roles. Where a job must end (`errors.EndpointError`,
+Does not depend on dialogues and roles. If the job must end (`errors.EndpointError`,
 `errors.QuotaError`), every call of the endpoint raises so.
 """
 
@@ -41,9 +41,9 @@ from tunesmith.errors import EndpointError, PermanentError, QuotaError, Temporar
 from tunesmith.names import Reason
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-"""Seconds before a call is tried again after a failure; a refusal waits for the whole endpoint instead."""
+"""Seconds before a call is retried after a failure; a refusal waits for the whole endpoint instead."""
 FIRST_PAUSE = 1.0
-"""Seconds for which nobody asks an endpoint that refuses everyone; its next pauses grow."""
+"""Seconds of the first pause of an endpoint that refuses every request; later pauses grow."""
 
 
 class Sender(Protocol):
@@ -55,24 +55,24 @@ class Sender(Protocol):
 
 
 class TryJournal(Protocol):
-    """Where the tries of a call are written down (`turns.Tries`)."""
+    """The journal of a call's tries (`turns.Tries`)."""
 
     def hold(self, most: int, process: int) -> None:
-        """That one is about to be sent, and what it can cost in picodollars."""
+        """Journal that a try is about to be sent, and what it can cost in picodollars."""
         ...
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """One try, {endpoint, request, reply}, before its reply is read."""
+        """Journal one try, {endpoint, request, reply}, before its reply is read."""
         ...
 
     async def flushed(self) -> None:
-        """Return when it will not be lost, and so may be used."""
+        """Return when the try is durable, and so may be used."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """How a call ended: with an Answer, or the last of what went wrong.
+    """How a call ended: with an Answer, or the last failure.
 
     `cost` is in picodollars over all tries, `reply` is the last raw reply.
     """
@@ -94,7 +94,7 @@ class _Tried:
 
 
 class Caller:
-    """Calls to the endpoint called `name`. `price` and `budget` may be missing: nothing is counted then.
+    """Calls to the endpoint called `name`. Without `price` and `budget` nothing is counted.
 
     `standing` is that of the endpoint, for all its calls.
     """
@@ -113,7 +113,7 @@ class Caller:
         self._price, self._budget, self._standing = price, budget, standing or EndpointStanding()
 
     async def call(self, request: ChatRequest, journal: TryJournal) -> CallResult:
-        """Ask until there is an end. Raises what ends the job, and what the journal raises."""
+        """Send the request until the call ends. Raises what ends the job, and what the journal raises."""
         case = self._standing.enter()
         try:
             return await self._call(request, journal, case)
@@ -131,13 +131,13 @@ class Caller:
                 raise self._stopped(quota_error(self._name, outcome))
             if is_final(outcome) or tried.verdict is RefusalVerdict.REQUEST or counted > self._max_retries:
                 return CallResult(outcome, tries, cost, tried.reply)
-            # Whoever is refused again goes to the end of the queue, so that each probe is another request.
+            # A request that is refused again goes to the end of the queue, so that each probe is another one.
             again = not isinstance(outcome, Denied) or case.refusals == 1
             if not isinstance(outcome, Refused):
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES)) - 1])
 
     async def _try(self, request: ChatRequest, journal: TryJournal, again: bool, case: RefusedCall) -> _Tried:
-        """One request."""
+        """Send one request."""
         ticket = await self._limiter.turn(request.tokens, again=again)
         outcome: Outcome | None = None
         verdict: RefusalVerdict | None = None
@@ -166,7 +166,7 @@ class Caller:
 
     @asynccontextmanager
     async def _held(self, request: ChatRequest, journal: TryJournal) -> AsyncIterator[Callable[[int], None]]:
-        """Hold the request's worst case; `settle(cost)`, in the block, says what it was; else it is lost."""
+        """Hold the request's worst case; `settle(cost)`, in the block, reports the cost; else it is lost."""
         if self._budget is None:
             yield lambda cost: None
             return
@@ -185,13 +185,13 @@ class Caller:
     def _tell(
         self, ticket: Ticket, outcome: Outcome | None, verdict: RefusalVerdict | None, number: int
     ) -> None:
-        """What the outcome means for those who wait; None: there is none, and the job is ending."""
+        """Report the outcome to the calls that wait; None: there is none, and the job is ending."""
         match outcome:
             case Unusable(fault=Fault.MALFORMED | Fault.INTERRUPTED):
                 self._limiter.failed(ticket, error=self._no_completion(outcome))
             case Unusable(usage=usage) if (
                 usage is NOTHING
-            ):  # refused for what is in it, which says nothing else
+            ):  # refused for its content, which says nothing of the endpoint
                 self._standing.answered(number)
                 self._limiter.answered(ticket, 0)
             case Answer(usage=usage) | Unusable(usage=usage):
@@ -223,7 +223,7 @@ class Caller:
         )
 
     def _no_completion(self, outcome: Unusable) -> TunesmithError:
-        """For an endpoint whose replies are of no use for too long."""
+        """Return the error for an endpoint whose replies were unusable for too long."""
         if self._standing.worked:
             return TemporaryError(
                 f"Endpoint {self._name} has responded for minutes, but with no complete chat completion. "
@@ -237,7 +237,7 @@ class Caller:
         )
 
     def _stopped(self, error: PermanentError) -> PermanentError:
-        """Nobody asks this endpoint any more."""
+        """Stop all requests to this endpoint."""
         self._limiter.stop(error)
         return error
 
@@ -252,7 +252,7 @@ def quota_error(name: str, outcome: Refused) -> QuotaError:
 
 
 def usage_of(outcome: Outcome, request: ChatRequest) -> Usage:
-    """Tokens for the statistics: what is unknown counts as the most there can be."""
+    """Return the tokens for the statistics; what is unknown counts as the most there can be."""
     match outcome:
         case Answer(usage=usage) | Unusable(usage=usage):
             return usage
@@ -272,7 +272,7 @@ def cost_of(outcome: Outcome, request: ChatRequest, price: Price | None) -> int:
 
 
 def is_final(outcome: Outcome) -> bool:
-    """Whether no further try can end better: what a filter did is kept as it is, an empty reply is not."""
+    """Check that no retry can end better: what a filter blocked is final, an empty reply is not."""
     match outcome:
         case Unusable(fault=fault, truncated=truncated):
             return truncated or fault in (Fault.BLOCKED, Fault.UNFIT)

@@ -1,7 +1,7 @@
-"""Who plays the roles: OpenAI-compatible endpoints, and engines in the pod, each behind `turns.ModelClient`.
+"""Clients that play the roles: OpenAI-compatible endpoints and engines in the pod (`turns.ModelClient`).
 
-A call that an earlier process has begun goes on where it stopped: replies in the journal are read again, and
-only what is missing is asked for. Does not depend on dialogues.
+A call that an earlier process has begun is resumed: replies in the journal are read again, and only what is
+missing is requested. Does not depend on dialogues.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class EndpointClient:
     standing: EndpointStanding = field(default_factory=EndpointStanding)
 
     async def call(self, call: Call, tries: Tries) -> Completion:
-        """Ask, or continue asking. Raises what ends the job."""
+        """Make the call, or resume it. Raises what ends the job."""
         request = self.server.request(call.messages, call.temperature, call.max_tokens)
         past = earlier_outcomes(self.server.name, tries, request)
         before = sum(cost_of(outcome, request, self.price) for outcome, _ in past)
@@ -98,7 +98,7 @@ class EndpointClient:
         caller = Caller(
             self.server.name, self.server, self.limiter, left, self.price, self.budget, self.standing
         )
-        # A flush to the disk takes some milliseconds, which only what is paid for is worth.
+        # A flush to the disk takes some milliseconds: only worth it for what is paid for.
         tries.durable = self.price is not None
         ended = await caller.call(request, tries)
         return completion_of(
@@ -111,14 +111,14 @@ class EndpointClient:
         )
 
     def stop(self, error: TunesmithError) -> None:
-        """Send nothing any more."""
+        """Stop sending."""
         self.limiter.stop(error)
 
 
 def earlier_outcomes(name: str, tries: Tries, request: ChatRequest) -> list[tuple[Outcome, ServerReply]]:
-    """Return what earlier tries mean, but for those that do not count against the call.
+    """Return what earlier tries mean, except those that do not count against the call.
 
-    That is one that was refused, perhaps with every other, or that ended the job for its quota.
+    These were refused, perhaps like every other, or ended the job for its quota.
     """
     found = list[tuple[Outcome, ServerReply]]()
     for record in tries.past:
@@ -139,7 +139,7 @@ def endpoint_client(server: ChatServer, spec: EndpointSpec, budget: Budget | Non
 def completion_of(
     outcome: Outcome, reply: ServerReply, request: ChatRequest, tries: int, cost: int, seconds: float
 ) -> Completion:
-    """Return how a call ended, for the journal. White space around a text is not part of it."""
+    """Return how a call ended, for the journal. Whitespace around a text is not part of it."""
     usage = usage_of(outcome, request)
     common: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
@@ -216,7 +216,7 @@ class EngineClient:
         return Completion(parts.answer, cut, reasoning=parts.reasoning, marks=marks, **told)
 
     async def _reply(self, ids: list[int], call: Call) -> tuple[GeneratedReply, int]:
-        """Return the reply that is not empty, or the last one; with how many were sampled."""
+        """Return the first reply that is not empty, or else the last one, and how many were sampled."""
         # Without randomness every reply is the same.
         most = 1 + (self._max_retries if call.temperature > 0 else 0)
         for number in range(most):
@@ -228,7 +228,7 @@ class EngineClient:
         return reply, number + 1
 
     def stop(self, error: TunesmithError) -> None:
-        """Sample nothing any more."""
+        """Stop sampling."""
         self._error = self._error or error
 
 

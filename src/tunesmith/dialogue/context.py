@@ -1,7 +1,7 @@
-"""What a role is shown of a dialogue: the messages of one request.
+"""What a role sees of a dialogue: the messages of one request.
 
-The model that answers gets the dialogue as chat, behind a system message. The simulated user and the aligner
-look at it from outside: they get one message that holds it as a transcript. Pure.
+The model that answers gets the dialogue as chat, after a system message. The simulated user and the aligner
+see it from outside: they get one message that contains it as a transcript. Pure.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _NOTHING: Mapping[Language, str] = {"en": "(none)", "zh": "（无）"}
 
 
 def recent(messages: Sequence[Message], most: int) -> list[Message]:
-    """Return the last `most` messages, without an assistant's at their beginning.
+    """Return the last `most` messages, without leading ones of the assistant.
 
-    Where nothing would be left of a dialogue (its last message is an assistant's, and `most` is 1), its last
-    question comes with it.
+    If nothing would be left of a dialogue (its last message is the assistant's, and `most` is 1), its last
+    question is included.
     """
     first = max(0, len(messages) - most)
     while first < len(messages) and messages[first].role == "assistant":
@@ -35,9 +35,9 @@ def recent(messages: Sequence[Message], most: int) -> list[Message]:
 
 
 def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) -> list[dict[str, str]]:
-    """Return the request for the text that the dialogue wants next, as [{role, content}].
+    """Return the messages of the request for the dialogue's next text, as [{role, content}].
 
-    A template without text makes no system message.
+    An empty template gives no system message.
     """
     wanted = dialogue.wanted
     assert wanted is not None
@@ -53,7 +53,7 @@ def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) ->
             return first + [each.as_dict() for each in recent(said, max_messages)]
         case Role.CORRECTION:
             texts = dialogue.rounds[-1].texts
-            # Without the question, which has a place of its own.
+            # Without the question, which has a separate place.
             before = recent(said[:-1], max_messages)[:-1]
             return _alone(
                 template.fill(
@@ -67,7 +67,7 @@ def messages_for(dialogue: Dialogue, templates: Templates, max_messages: int) ->
 
 
 def transcript(messages: Sequence[Message], language: Language) -> str:
-    """Return a dialogue as text, a word for nothing if there is none."""
+    """Return a dialogue as text, or "(none)" in its language if it is empty."""
     parts = [f"{_SPEAKERS[language][each.role]}\n{each.content}" for each in messages]
     return "\n\n".join(parts) or _NOTHING[language]
 

@@ -1,7 +1,7 @@
-"""What a DialogueGenJob would do: its first requests, and what all of it may take. Nothing is sent. Pure.
+"""Dry run of a DialogueGenJob: its first requests, and estimated tokens, cost and time. Sends nothing. Pure.
 
-The texts that models would write are not known. In the requests that are shown a mark stands for them; in the
-estimate the seed's own texts do, so that later rounds are about as long as the first.
+The texts that models would write are not known. The requests shown have a placeholder for them; the estimate
+uses the seed's own texts instead, so that later rounds are about as long as the first.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from tunesmith.dialogue.state import ROLES, Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.turns import Call
 
 SHOWN = 3
-"""Dialogues whose requests are shown."""
+"""Number of dialogues whose requests are shown."""
 LOOKED_AT = 200
-"""Seeds the estimate is made of, spread evenly over all."""
+"""Number of seeds that the estimate is computed from, spread evenly over all."""
 SECONDS_PER_CALL, SECONDS_PER_TOKEN = 0.6, 0.015
-"""How fast a server is taken to be: until the first token, and for each of the reply's."""
+"""The assumed speed of a server: seconds until the first token, and per token of the reply."""
 _TOKENS_OF_MESSAGE = 4
 
 
 class SeedSequence(Protocol):
-    """What is needed of the seeds (`seed_store.StoredSeeds`)."""
+    """The part of `seed_store.StoredSeeds` that is needed here."""
 
     def __len__(self) -> int:
-        """Return how many."""
+        """Return the number of seeds."""
         ...
 
     def __getitem__(self, position: int) -> PlannedSeed:
-        """Return the one at this place."""
+        """Return the seed at this position."""
         ...
 
 
 @dataclass(slots=True)
 class Expected:
-    """What the calls of a role take; `cost` in picodollars, `most_cost` if every reply is the longest."""
+    """Estimates for the calls of a role, costs in picodollars; `most_cost` if every reply is the longest."""
 
     calls: float = 0
     prompt: float = 0
@@ -51,7 +51,7 @@ class Expected:
     most_cost: float = 0
 
     def add(self, other: Expected, share: float = 1.0) -> None:
-        """Add so many times the other."""
+        """Add the other, multiplied by `share`."""
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value * share)
 
@@ -63,8 +63,8 @@ def dry_run(spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence) -> d
       messages, temperature, max_tokens}]`
     - `roles`: of each `calls`, `tokens` {prompt, completion}, `cost_usd`; `total`: the same over all
     - `most_cost_usd`: if every reply is as long as it may be; `budget_usd`, None without
-    - `seconds`: by the limits of the busiest endpoint, `busiest`; an estimate for servers that are not ours,
-      and without `batches`, which are sent one after the other and take up to a day each
+    - `seconds`: by the limits of the busiest endpoint, `busiest`; an estimate for external servers,
+    and without `batches`, which are sent one after the other and take up to a day each
     """
     roles, asked = _expected(spec, plan, seeds)
     total = Expected()
@@ -143,7 +143,7 @@ def _model(endpoint: EndpointSpec) -> str:
 def _expected(
     spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence
 ) -> tuple[dict[Role, Expected], set[tuple[int, Role]]]:
-    """By role, and in which rounds which roles are asked."""
+    """Return the estimates by role, and the (round, role) pairs that make calls."""
     count = min(LOOKED_AT, len(seeds))
     roles, asked = {role: Expected() for role in ROLES}, set[tuple[int, Role]]()
     for number in range(count):
@@ -170,7 +170,7 @@ def _of_seed(spec: DialogueGenSpec, plan: DialoguePlan, seed: PlannedSeed) -> li
 
 
 def _stand_in(seed: PlannedSeed, role: Role) -> str:
-    """Return the seed's own text of the role, or what is most like it."""
+    """Return the seed's own text of the role, or the one most like it."""
     first = seed.rounds[0]
     match role:
         case Role.QUESTION:
@@ -203,7 +203,7 @@ def _values(each: Expected) -> dict[str, Any]:
 
 
 def _seconds(spec: DialogueGenSpec, plan: DialoguePlan, roles: Mapping[Role, Expected]) -> dict[str, float]:
-    """By endpoint: the slowest of its requests a minute, its tokens a minute and its parallel requests."""
+    """Return the seconds per endpoint by its tightest limit: requests or tokens per minute, parallelism."""
     found = {}
     for name in sorted({plan.roles[role].endpoint for role in ROLES if not _is_batched(spec, plan, role)}):
         here = [each for role, each in roles.items() if plan.roles[role].endpoint == name]
