@@ -272,7 +272,7 @@ MISTAKES = {
     "preview-kind": ("preview -f talk.yaml", "only FineTuneJobs can be previewed"),
     "crds-into-a-file": ("crds -o job.yaml", "job.yaml: File exists"),
     "chat-no-model": ("chat", "Missing option '--model'"),
-    "chat-preset": ("chat --model . --preset wild", "--preset wild: there are precise, balanced, creative"),
+    "chat-preset": ("chat --model . --preset wild", "--preset wild: choose one of precise, balanced"),
     "chat-tokens-0": ("chat --model . --max-new-tokens 0", "Invalid value for '--max-new-tokens'"),
     "chat-tokens-many": ("chat --model . --max-new-tokens 9999999999", "--max-new-tokens"),
     "chat-empty-stop": ("chat --model . --stop ''", "--stop: String should have at least 1 character"),

@@ -182,7 +182,7 @@ def test_wrong_templates_are_refused(role, text, message):
 
 @each("text", PROMPTS)
 def test_a_prompt_does_not_repeat_a_dialogue_without_end(text):
-    with pytest.raises(DataError, match=r"the place {history} more than 20 times"):
+    with pytest.raises(DataError, match=r"the placeholder {history} more than 20 times"):
         checked(Role.CORRECTION, "{question} {answer}" + text)
     assert checked(Role.QUESTION, "{history}" * 20 + "{{history}}" * 50)
 

@@ -70,7 +70,7 @@ def test_no_name_in_a_models_json_leads_out_of_what_may_be_opened(models):
         for values in cases:
             change(path, **values)
             with pytest.raises(
-                PermanentError, match=f"model.uri file://.*: {name} leads elsewhere"
+                PermanentError, match=f"model.uri file://.*: {name} points elsewhere"
             ) as caught:
                 fetch(models / "mine", tokenizer_only=name.startswith("tok"))
             assert caught.value.reason == names.Reason.NOT_ALLOWED, values
@@ -85,7 +85,7 @@ def test_what_a_tokenizer_would_make_of_it(models, tiny_model):
     secret = models.parent / "secret/tokenizer.4.0.0.json"
     change(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", vocab=str(secret))
     assert "SECRET=1" in ChatTokenizer.load(folder).tokenizer.get_vocab()
-    with pytest.raises(PermanentError, match="leads elsewhere"):
+    with pytest.raises(PermanentError, match="points elsewhere"):
         fetch(folder)
 
 
@@ -113,20 +113,20 @@ def test_no_link_leads_out_of_what_may_be_opened(models, target):
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(path)
-        with pytest.raises(PermanentError, match=f"{link.name} leads elsewhere"):
+        with pytest.raises(PermanentError, match=f"{link.name} points elsewhere"):
             fetch(folder)
         link.unlink()
         if kept is not None:
             link.write_bytes(kept)
     (folder / "sub").symlink_to(models.parent / "secret")
-    with pytest.raises(PermanentError, match="sub leads elsewhere"):
+    with pytest.raises(PermanentError, match="sub points elsewhere"):
         fetch(folder)
 
 
 def test_a_link_and_dots_together_lead_nowhere_else(models):
     (models / "mine/up").symlink_to(models)
     change(models / "mine/config.json", x="up/../secret/tokenizer.4.0.0.json")
-    with pytest.raises(PermanentError, match=r"config\.json leads elsewhere"):
+    with pytest.raises(PermanentError, match=r"config\.json points elsewhere"):
         fetch(models / "mine")
 
 
@@ -148,7 +148,7 @@ def test_links_of_the_hubs_cache_are_its_own(models, tmp_path):
         (snapshot / path.name).symlink_to(path)
     check_leads(snapshot, "model.uri hf://a/b", cached=True)
     change(cache / "blobs/config.json", x="../../../../secret")
-    with pytest.raises(PermanentError, match="leads elsewhere"):
+    with pytest.raises(PermanentError, match="points elsewhere"):
         check_leads(snapshot, "model.uri hf://a/b", cached=True)
 
 

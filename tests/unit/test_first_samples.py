@@ -115,7 +115,7 @@ def test_text_page_and_terminal_show_weight_and_repeat(whole):
         assert shown.count("labels, weight 1, 5 times per epoch") == 3
     assert "sample 1: 1.jsonl, line 10, " in text
     assert "Sample 10: 4.jsonl, line 2, " in terminal
-    assert "an epoch shows 50 samples and" in terminal
+    assert "an epoch has 50 samples and" in terminal
     assert "tokens (repeat 5): " in terminal
 
 

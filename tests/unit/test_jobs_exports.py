@@ -143,7 +143,7 @@ def test_a_method_that_does_not_fit(exports, tiny_model, tmp_path, below):
 @each(
     "vllm, settings, words",
     [
-        ({"maxModelLen": 513}, {"r": 4}, "engine.vllm.maxModelLen 513 is more than the 512 positions"),
+        ({"maxModelLen": 513}, {"r": 4}, "engine.vllm.maxModelLen 513 exceeds the model's 512 positions"),
         (
             {},
             {"r": 507},

@@ -205,3 +205,24 @@ def test_a_checkpoint_is_resumed(experts, tmp_path):
     save_for_resume(model, tmp_path)
     load_trained(other, tmp_path)
     assert torch.equal(logits(other), logits(model))
+
+
+@each(
+    ("given", "kept"),
+    [(["a", " b "], "a,b"), ("a, b", "a,b"), ([], ""), ("", ""), ("all-linear", "all-linear")],
+)
+def test_names_are_read_again_as_they_are_written(given, kept):
+    """What is planned goes to the pod as JSON and is read there."""
+    from tunesmith.api.finetune import LoraMethod
+
+    method = LoraMethod.model_validate({"targetParameters": given, "dropout": 0.0})
+    assert method.target_parameters == kept
+    assert LoraMethod.model_validate(method.to_json()) == method
+
+
+@each("given", [7, True, {"a": 1}, ["a", 7], ["a,b"], "a,,b", [""]])
+def test_what_is_no_list_of_names(given):
+    from tunesmith.api.finetune import LoraMethod
+
+    with pytest.raises(ValueError, match=r"must (be a list of|hold) names"):
+        LoraMethod.model_validate({"targetParameters": given, "dropout": 0.0})

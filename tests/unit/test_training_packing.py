@@ -273,11 +273,11 @@ CONFIGS = {
     "Llama": ("LlamaConfig", {}, ""),
     "Qwen3": ("Qwen3Config", {"head_dim": 8}, ""),
     "Mistral, short": ("MistralConfig", {"sliding_window": 512}, ""),
-    "Mistral, long": ("MistralConfig", {"sliding_window": 256}, "sees 256 tokens at a time"),
+    "Mistral, long": ("MistralConfig", {"sliding_window": 256}, "attends to 256 tokens at once"),
     "Gemma 3, long": (
         "Gemma3TextConfig",
         {"sliding_window": 128, "head_dim": 8},
-        "sees 128 tokens at a time",
+        "attends to 128 tokens at once",
     ),
     "Qwen3-Next": ("Qwen3NextConfig", {"head_dim": 8}, "layers of type linear_attention"),
     "Mamba": ("MambaConfig", {}, "does not accept a custom attention mask"),

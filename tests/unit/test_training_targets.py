@@ -40,7 +40,6 @@ LINEAR = f"Its linear modules are {NAMES}; all-linear means"
         ("all-linear, q_proj", "the model has no module named all-linear. " + LINEAR),
         ("proj,q_proj", "the model has no module named proj. "),
         (r".*q_proj", r"the model has no module named .*q_proj. "),
-        ([], "no module is named. " + LINEAR),
     ],
 )
 def test_a_name_that_fits_nothing(tiny_model, targets, words):

@@ -251,7 +251,7 @@ def expected_skips(expected, settings, drawn):
     everyone = [talk for talks in expected.talks.values() for talk in talks]
     all_of_them = len(naive.candidates(everyone, expand=bool(settings.get("expand"))))
     reason = "oneSamplePerUser" if settings.get("oneSamplePerUser") else "maxSamplesPerUser"
-    left = "not the user's last" if settings.get("oneSamplePerUser") else "not drawn"
+    left = "not the user's last" if settings.get("oneSamplePerUser") else "not chosen"
     unused = naive.skipped(everyone)
     skips = {
         "the continuation is blank": unused["blank"],

@@ -163,7 +163,7 @@ def test_no_adapter_has_rank_0():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"r": 513}, "The adapter in /a has rank 513; vLLM supports 512 at most"),
+        ({"r": 513}, "The adapter in /a has rank 513; vLLM allows 512 at most"),
         ({"r": 4, "rank_pattern": {"q": 600}}, "has rank 600"),
         ({}, "has no rank"),
         ({"r": "8"}, "has no rank"),

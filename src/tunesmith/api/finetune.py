@@ -48,7 +48,9 @@ class LoraMethod(Model):
     """Names of parameters, as experts that are one tensor; absent: all experts with all-linear; []: none."""
 
     def problems(self) -> list[tuple[str, str]]:
-        """Return what adapters of parameters cannot have."""
+        """Return what the API server cannot check, since lists of names may be texts."""
+        if not self.target_modules:
+            return [("targetModules", "must name a module, or be all-linear")]
         if self.target_parameters and self.dropout:
             return [("dropout", "must be 0 with targetParameters: adapters of parameters take no dropout")]
         return []

@@ -90,9 +90,7 @@ BoolOrAuto = Annotated[
 def _names_text(value: Any) -> Any:
     """Return a list of names as one text with commas between them, which may be written so too."""
     if isinstance(value, str):
-        names = value.split(",") if value.strip() else []
-        if not names:
-            raise ValueError("must name something; [] names nothing")
+        names = value.split(",") if value else []  # as a list without names is written
     elif isinstance(value, list) and all(isinstance(each, str) and "," not in each for each in value):
         names = value
     else:

@@ -33,10 +33,10 @@ def target_modules(model: Any, method: LoraMethod) -> str | list[str]:
     fitting = {name: {module for module in modules if fits(name, module)} for name in names}
     _refuse_experts(model, field, names)
     missing = [name for name in names if not fitting[name]]
-    if missing or not names:
-        what = f"the model has no module named {' or '.join(missing)}" if names else "no module is named"
+    if missing:
         raise ModelError(
-            f"{field}: {what}. Its linear modules are {_listed(last_names(model))}; {ALL} means all of them "
+            f"{field}: the model has no module named {' or '.join(missing)}. Its linear "
+            f"modules are {_listed(last_names(model))}; {ALL} means all of them "
             "except the output layer."
         )
     _refuse_tied(model, field, fitting)
