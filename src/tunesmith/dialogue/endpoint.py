@@ -2,7 +2,7 @@
 
 The key is in the header of the connection's client and nowhere else: not in a request's value, a reply, a
 log, an exception or a repr; where a server repeats it, it is struck out. Redirects are never followed.
-Does not depend on what a reply means (`answers`), of limits and of money.
+Does not depend on what a reply means (`answers`), on limits and on money.
 """
 
 from __future__ import annotations
@@ -98,21 +98,21 @@ class Endpoint:
     async def send(self, request: ChatRequest) -> ServerReply:
         """Send it and read the reply. Never raises for what a server or a network does.
 
-        A server that refuses max_tokens and names the other field is asked again at once, and from then on
-        with that.
+        If a server refuses max_tokens and names the other field, the request is retried at once with that
+        field, which is used from then on.
         """
         body = self.body(request)
         reply = await self._send(body)
         return await self._send(self.body(request)) if self.learns(body, reply) else reply
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """Return the request's body with the field that the server wants, also where it was made before."""
+        """Return the request's body with the field that the server wants, even if it was made before."""
         if self._spec.max_tokens_field == self._tokens_field:
             return request.body
         return {MAX_COMPLETION_TOKENS if k == MAX_TOKENS else k: v for k, v in request.body.items()}
 
     def learns(self, body: Mapping[str, Any], reply: ServerReply) -> bool:
-        """Whether the reply to this body says that the server wants the other field; then `body` gives it."""
+        """Check that a reply to this body asks for the other field, which `body` uses from then on."""
         if self._spec.max_tokens_field != "auto" or MAX_TOKENS not in body or not wants_other_field(reply):
             return False
         if self._tokens_field == "auto":
@@ -134,7 +134,7 @@ class Endpoint:
         take: Callable[[str], None] | None = None,
         **content: Any,
     ) -> ServerReply:
-        """One request to a path below baseUrl, `content` as the client's `build_request` takes it.
+        """Send one request to a path below baseUrl; `content` is passed to the client's `build_request`.
 
         `timeout` is for the whole of it. `take` gets a good reply's lines as they come instead of the reply;
         one longer than a reply may be is left out. Never raises for what a server or a network does, but
@@ -173,7 +173,7 @@ class Endpoint:
         return url
 
     def _connect(self) -> httpx2.AsyncClient:
-        """A client for one request at a time: one for all takes longer for each the more are in progress."""
+        """Create a client for one request at a time: a shared one slows down with requests in progress."""
         client = httpx2.AsyncClient(
             headers=self._headers,
             timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout)),
@@ -257,7 +257,7 @@ def _address(name: str, base: str) -> httpx2.URL:
 
 
 def _usable_key(name: str, key: str | None) -> str:
-    """Without the line end that a Secret made from a file has."""
+    """Return the key without the line end that a Secret made from a file has."""
     key = (key or "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise EndpointError(

@@ -25,7 +25,7 @@ class DialogueExamples:
         self._finished, self._failed = _Kept(FINISHED), _Kept(FAILED)
 
     def add(self, grown: FinishedDialogue) -> None:
-        """One dialogue."""
+        """Offer one dialogue."""
         (self._finished if grown.failure is None else self._failed).offer(grown)
 
     def values(self) -> dict[str, list[dict[str, Any]]]:
@@ -75,7 +75,7 @@ def example(grown: FinishedDialogue) -> dict[str, Any]:
 
 
 def shortened(text: str) -> dict[str, Any]:
-    """Beginning and end of a text; all of a short one is its beginning."""
+    """Return the beginning and end of a text; all of a short one is its beginning."""
     left_out = len(text) - _BEGIN - _END
     if left_out <= 0:
         return {"begin": text, "left_out": 0, "end": ""}

@@ -1,7 +1,6 @@
-"""Why a reply has ended, by the server's word for it: whole, cut at its longest, or blocked.
+"""Why a reply has ended, by the server's `finish_reason`: whole, truncated at its token limit, or blocked.
 
-Words that are known to be good are listed. Any other one, also a missing one, means that the server has
-failed.
+Known good values are listed. Any other value, or a missing one, means that the server has failed.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from enum import Enum
 
 
 class Finish(Enum):
-    """What the word means."""
+    """The meaning of a `finish_reason`."""
 
     WHOLE = "whole"
     CUT = "cut"

@@ -18,7 +18,7 @@ class Flushes:
         self._next: asyncio.Task[None] | None = None
 
     async def __call__(self) -> None:
-        """Wait for a flush that begins after this moment. Raises what it does."""
+        """Wait for a flush that begins after this moment. Raises what it raises."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._running))
         await asyncio.shield(self._next)

@@ -17,7 +17,7 @@ ENDLESS = 10**30
 class PastSpending:
     """What earlier processes have left: `spent` and `lost`, and how many records there are.
 
-    `lost_calls` is how many calls were lost, as far as that is known: where a disk is gone there may have
+    `lost_calls` is how many calls were lost, as far as that is known: if a disk was lost there may have
     been more. `open`: the last process did not come to an orderly end.
     """
 
@@ -82,7 +82,7 @@ class Ledger:
         )
 
     def fits(self, amount: int) -> bool:
-        """Return whether so much more may be held."""
+        """Return whether `amount` more may be held."""
         return self.limit is None or self.total + amount <= self.limit
 
     def covered(self, amount: int) -> bool:
@@ -94,24 +94,24 @@ class Ledger:
         return (self.limit is None or self.granted < self.limit) and not self.covered(self.block // 2)
 
     def next_grant(self, amount: int) -> int:
-        """Return what to write down before so much is held."""
+        """Return the grant to record before `amount` is held."""
         wanted = self.total + amount + self.block
         return max(self.granted, wanted if self.limit is None else min(self.limit, wanted))
 
     def hold(self, amount: int) -> None:
-        """The worst case of a call that will be sent now."""
+        """Hold the worst case of a call that will be sent now."""
         assert self.covered(amount)
         self.held += amount
         self.calls_held += 1
 
     def settle(self, amount: int, cost: int) -> None:
-        """The call is over: what was held, and what it cost."""
+        """Settle a call that is over: release `amount`, which was held, and count its `cost`."""
         self.held -= amount
         self.calls_held -= 1
         self.spent += cost
 
     def lose(self, amount: int) -> None:
-        """The call is over, and nobody knows whether it was paid."""
+        """Count as lost what was held for a call of which it is unknown whether it was paid."""
         self.held -= amount
         self.calls_held -= 1
         self.lost += amount

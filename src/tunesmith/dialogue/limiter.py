@@ -57,32 +57,32 @@ class Limiter:
         return ticket
 
     def answered(self, ticket: Ticket, tokens: int) -> None:
-        """The server dealt with it; `tokens` is what it counted."""
+        """Report that the server processed the request; `tokens` is what it counted."""
         self._limits.answered(ticket, self._now(), tokens)
         self._pump()
 
     def refused(self, ticket: Ticket, retry_after: float | None) -> None:
-        """The server refuses to be asked so often; it may say for how many seconds."""
+        """Report a 429; `retry_after` is in seconds, if the server says."""
         self._limits.refused(ticket, self._now(), retry_after)
         self._struck()
 
     def failed(
         self, ticket: Ticket, retry_after: float | None = None, error: TunesmithError | None = None
     ) -> None:
-        """No answer came, or one that says that the server is in trouble.
+        """Report that no answer came, or one that says that the server has failed.
 
-        `error` is why, for the case that it continues for so long that nobody believes in an answer any more.
+        `error` is the reason, raised if this lasts until no answer is expected any more.
         """
         self._limits.failed(ticket, self._now(), retry_after)
         self._struck(error)
 
     def leave(self, ticket: Ticket) -> None:
-        """The request was not sent after all."""
+        """Report that the request was not sent after all."""
         self._limits.leave(ticket, self._now())
         self._pump()
 
     def stop(self, error: TunesmithError) -> None:
-        """Nothing is sent any more; everyone who waits, or comes later, is told why."""
+        """Stop sending; calls that wait, or come later, raise `error`."""
         self._error = self._error or error
         waiting, self._waiting = self._waiting, {}
         for ticket, future in waiting.items():
@@ -108,7 +108,7 @@ class Limiter:
         self._pump()
 
     def _pump(self) -> None:
-        """Let go whoever may, and come back when the next one may."""
+        """Release the tickets that may be sent, and set a timer for the next one."""
         now = self._now()
         while (ticket := self._limits.go(now)) is not None:
             future = self._waiting.pop(ticket)

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from tunesmith.dialogue.rate import AdaptiveRate, RequestSpacing, TokenBucket, same_time
 
 FAILURES = 8
-"""Failures in a row that are taken for an endpoint that is down."""
+"""Consecutive failures after which an endpoint counts as down."""
 HOPELESS = 15
-"""Probes in a row without an answer after which nobody believes in one: about ten minutes."""
+"""Consecutive unanswered probes after which no answer is expected: about ten minutes."""
 LONGEST_PAUSE = 60.0
 """Seconds between two probes at most, if the server does not ask for more."""
 _PROBE_GAP = 1.0
@@ -35,7 +35,7 @@ _LATENCY_SHARE = 0.1
 class Pause:
     """While nothing but probes is sent: `since` when, and `until` when the next one waits at least.
 
-    `refused`: the endpoint refuses to be asked so often; else it fails or does not answer.
+    `refused`: the endpoint answers 429; else it fails or does not answer.
     """
 
     since: float
@@ -110,13 +110,13 @@ class EndpointLimits:
         return max(now, self._ready(queue[0], now))
 
     def leave(self, ticket: Ticket, now: float) -> None:
-        """Nobody wants the call any more: it waits, or it had its turn and was not sent after all."""
+        """Drop a call that is no longer wanted: it waits, or it had its turn and was not sent after all."""
         ticket.gone = True
         if ticket.sent is not None:
             self._settle(ticket, now, 0)
 
     def answered(self, ticket: Ticket, now: float, tokens: int) -> None:
-        """The server dealt with it and says, or is believed, to have counted so many tokens."""
+        """Report that the server processed the request; `tokens` is what it counted, or is assumed to."""
         assert ticket.sent is not None
         latency = now - ticket.sent
         self._latency = (
@@ -129,7 +129,7 @@ class EndpointLimits:
                 self._resume(now)
 
     def refused(self, ticket: Ticket, now: float, retry_after: float | None) -> None:
-        """The server refuses to be asked so often; `retry_after` in seconds, if it says."""
+        """Report a 429; `retry_after` in seconds, if the server says."""
         self._settle(ticket, now, 0)
         if ticket.burst == self.bursts and not self._probing:
             self._spacing.learn((self.under_way + 1) / (self._latency or 1.0))
@@ -137,7 +137,7 @@ class EndpointLimits:
         self._stop(ticket, now, retry_after, refused=True)
 
     def failed(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
-        """No answer came, or one that says that the server is in trouble."""
+        """Report that no answer came, or one that says that the server has failed."""
         self._settle(ticket, now, ticket.tokens)
         if ticket.burst == self.bursts:
             self._failures += 1
@@ -146,7 +146,7 @@ class EndpointLimits:
 
     @property
     def pause(self) -> Pause | None:
-        """Return the pause of the moment, if there is one."""
+        """Return the current pause, if there is one."""
         return Pause(self._paused_since, self._pause_until, self._refused) if self._probing else None
 
     def _stop(self, ticket: Ticket, now: float, retry_after: float | None, *, refused: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class LullDetector:
-    """Counts the dialogues that do anything else than wait for a batch, and tells when there are none."""
+    """Counts the dialogues that do anything but wait for a batch; calls its listeners if there are none."""
 
     def __init__(self) -> None:
         self._busy = 0
@@ -21,16 +21,16 @@ class LullDetector:
         self._listeners.append(listener)
 
     def resume(self) -> None:
-        """One more has something to do."""
+        """Count one more active dialogue."""
         self._busy += 1
 
     def rest(self) -> None:
-        """One of them waits for a batch, or is at its end."""
+        """Count one active dialogue less: it waits for a batch, or has ended."""
         self._busy -= 1
         self.look()
 
     def look(self) -> None:
-        """Tell the listeners if there is a lull, once all is done that is about to be done."""
+        """Call the listeners if there is a lull, after the event loop's pending callbacks."""
         if self.quiet:
             asyncio.get_running_loop().call_soon(self._tell)
 

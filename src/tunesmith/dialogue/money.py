@@ -15,13 +15,13 @@ _MILLION = 10**6
 
 
 def picodollars(usd: float, *, up: bool) -> int:
-    """Of the decimal number that was written: 0.1 is a tenth."""
+    """Convert USD, read as the decimal number that was written: 0.1 is a tenth."""
     value = Fraction(str(usd)) * PICO
     return math.ceil(value) if up else math.floor(value)
 
 
 def dollars(money: int) -> float:
-    """For people and statistics."""
+    """Convert to USD, for people and statistics."""
     return money / PICO
 
 
@@ -29,7 +29,7 @@ def dollars(money: int) -> float:
 class Price:
     """Picodollars for a token of the prompt, one of the reply, and one of the prompt that was cached.
 
-    Without a price of its own the last costs what others of the prompt do.
+    Without a separate price the last costs what other tokens of the prompt do.
     """
 
     prompt: int
@@ -38,7 +38,7 @@ class Price:
 
     @classmethod
     def of(cls, spec: PriceSpec) -> Price:
-        """From USD a million tokens."""
+        """Convert from USD per million tokens."""
         cached = spec.cached_input_per_million
         return cls(
             _of_one(spec.input_per_million),
@@ -57,7 +57,7 @@ class Price:
         return cls(math.ceil(price.prompt * share), math.ceil(price.completion * share), cached)
 
     def cost(self, usage: Usage) -> int:
-        """Return what so many tokens cost."""
+        """Return the cost of these tokens."""
         cached = self.prompt if self.cached is None else self.cached
         saved = (self.prompt - cached) * usage.cached_tokens
         return self.prompt * usage.prompt_tokens - saved + self.completion * usage.completion_tokens

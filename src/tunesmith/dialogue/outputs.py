@@ -58,8 +58,8 @@ def write_outputs(
 
     `get` gives committed rows by key (`artifacts.journal.rows.CommittedRows.get`); `lost` is what was lost in
     flight. A dialogue that failed is in the files of the rounds that it finished, and in failed.jsonl;
-    messages.jsonl holds whole dialogues only. A file is there whole or not at all. TemporaryError if a
-    dialogue is not at its end, or the disk is full.
+    messages.jsonl holds whole dialogues only. A file is written whole or not at all. TemporaryError if a
+    dialogue has not ended, or the disk is full.
     """
     statistics, examples, first = DialogueStatistics(plan.rounds, lost), DialogueExamples(), ""
     with ExitStack() as files:
@@ -97,7 +97,7 @@ class _RoundFiles:
         self._history = files.enter_context(whole_file(folder / history_key(number)))
 
     def add(self, dialogue: Dialogue) -> None:
-        """A dialogue, if it came so far."""
+        """Write a dialogue, if it finished this round."""
         rounds = dialogue.whole_rounds[: self._number]
         if len(rounds) == self._number:
             names = dialogue.seed.names()
@@ -106,7 +106,7 @@ class _RoundFiles:
 
 
 def finished_dialogue(plan: DialoguePlan, seed: PlannedSeed, get: GetRow) -> FinishedDialogue:
-    """Return the dialogue of a seed as the rows tell it. TemporaryError if one is missing."""
+    """Return the dialogue of a seed, rebuilt from the rows. TemporaryError if one is missing."""
     dialogue, turns, before = Dialogue(seed, plan.rounds), list[CallRow](), list[CallRow]()
     while dialogue.wanted is not None:
         number, role = dialogue.wanted
@@ -129,7 +129,7 @@ def finished_dialogue(plan: DialoguePlan, seed: PlannedSeed, get: GetRow) -> Fin
 def messages_record(dialogue: Dialogue) -> dict[str, Any]:
     """Return the whole dialogue as FineTuneJob's format `chat` reads it, with the corrected answers.
 
-    `truncated: true` where a text in it was cut at its longest.
+    `truncated: true` if a text in it was truncated at its token limit.
     """
     messages = [message.as_dict() for message in dialogue.messages()]
     marks = {"truncated": True} if dialogue.truncated() else {}

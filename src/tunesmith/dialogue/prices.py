@@ -7,7 +7,7 @@ from tunesmith.api.prices import listed
 
 
 def priced(spec: DialogueGenSpec) -> DialogueGenSpec:
-    """The same with the table's price at each endpoint that has none, where there is a budget to keep."""
+    """Return the spec with the table's price at each endpoint that has none, if there is a budget."""
     if spec.budget is None:
         return spec
     endpoints = {name: _priced(endpoint) for name, endpoint in spec.endpoints.items()}

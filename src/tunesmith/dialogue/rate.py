@@ -1,8 +1,9 @@
-"""How fast an endpoint is asked: what its user allows, less after a refusal, slowly more again.
+"""Request rate of an endpoint: what its user allows, lowered after a refusal, then slowly raised again.
 
-A told rate is used at `SHARE` of itself, so that requests that are late by a moment do not make a server
+Only `SHARE` of a configured rate is used, so that requests that are late by a moment do not make a server
 count one too many. After a refusal everything is scaled down once; then the scale grows by equal steps in
-equal times, by small ones near where it was refused. Where no rate is told, the first refusal teaches one.
+equal times, by small ones near where it was refused. If no rate is configured, it is estimated at the first
+refusal.
 
 Does not depend on requests, answers and queues; the clock is passed in, in seconds.
 """
@@ -12,11 +13,11 @@ from __future__ import annotations
 import math
 
 SHARE = 0.985
-"""Of a told rate, what is used."""
+"""The share of a configured rate that is used."""
 DECREASE = 0.8
 """What a burst of refusals leaves of the rate."""
 STEP, SMALL_STEP = 0.01, 0.001
-"""Growth in a second, as shares of what was refused: away from there, and near it."""
+"""Growth per second, as shares of the refused scale: away from it, and near it."""
 NEAR = (0.95, 1.1)
 """What is near, as factors of the scale that was refused."""
 LOWEST = 0.02
@@ -39,7 +40,7 @@ class AdaptiveRate:
         return self._value
 
     def lower(self, now: float) -> None:
-        """A refusal."""
+        """Lower the scale after a refusal."""
         self._refused = self.at(now)
         self._value = max(LOWEST, self._refused * DECREASE)
 
@@ -76,17 +77,17 @@ class RequestSpacing:
         return self._next
 
     def sent(self, now: float, scale: float) -> None:
-        """A request was sent."""
+        """Count a request that was sent."""
         begin = now if self._next == -math.inf else max(self._next, now - CREDIT)
         self._next = begin + 1 / (self._rate * scale)
 
     def restart(self, now: float) -> None:
-        """After a pause nothing is made up for."""
+        """Restart after a pause, without making up for it."""
         self._next = max(self._next, now)
 
 
 class TokenBucket:
-    """Tokens a minute, as a vessel that fills evenly and holds little. None: as many as one likes."""
+    """Tokens per minute, as a bucket with a small capacity that fills evenly. None: no limit."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._rate = per_minute * SHARE / 60 if per_minute is not None else math.inf
@@ -94,7 +95,7 @@ class TokenBucket:
         self._level, self._since = self._most, 0.0
 
     def ready(self, tokens: float, now: float, scale: float) -> float:
-        """Return when so many may be taken: what the vessel can never hold, when it is full."""
+        """Return when `tokens` may be taken; more than the bucket's capacity, when it is full."""
         if self._rate == math.inf:
             return now
         missing = min(tokens, self._most) - self._fill(now, scale)

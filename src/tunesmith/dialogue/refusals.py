@@ -20,7 +20,7 @@ from tunesmith.dialogue.replies import (
 from tunesmith.dialogue.retry_after import error_details, retry_after
 
 HOURS = 3600.0
-"""A server that wants to be left alone for so long has no quota left."""
+"""A server that asks for a wait this long has no quota left."""
 _KEY_WORDS = re.compile(
     r"api[ _]key (not valid|not found|expired)|api_key_invalid|invalid[_ ]api[_ ]key", re.I
 )
@@ -67,7 +67,7 @@ def error_status(error: Any) -> int | None:
 
 
 def blocks(status: int, error: Any) -> bool:
-    """Return whether an error says that a text was not let through."""
+    """Return whether an error says that a text was blocked."""
     return status == 403 or _FILTER_WORDS.search(json.dumps(error, ensure_ascii=False)) is not None
 
 
@@ -101,7 +101,7 @@ def _read_refusal(body: Any, message: str, everything: str, reply: ServerReply) 
 
 
 def _of_a_day(body: Any) -> bool:
-    """Whether Google's error says that a day's quota was passed; the delay in it is of another limit."""
+    """Check that Google's error says that a day's quota was exceeded; its delay is that of another limit."""
     lists = [details.get("violations") for details in error_details(body)]
     violations = [each for found in lists if isinstance(found, list) for each in found]
     return any(isinstance(each, dict) and "PerDay" in str(each.get("quotaId", "")) for each in violations)
@@ -137,11 +137,11 @@ def message_of(body: Any, text: str) -> str:
 
 
 def whole_text(text: str) -> str:
-    """Without lone surrogates, which no file could hold."""
+    """Return the text without lone surrogates, which cannot be written to a file."""
     return text.encode("utf-8", "replace").decode()
 
 
 def short(text: str) -> str:
-    """One line for people, at most 500 characters."""
+    """Return the text as one line for people, at most 500 characters."""
     text = " ".join(whole_text(text).split())
     return text if len(text) <= _LONGEST_WHY else text[: _LONGEST_WHY - 1] + "…"

@@ -46,7 +46,7 @@ class ServerReply:
     sent: bool = True
 
     def record(self) -> dict[str, Any]:
-        """For the journal; `Reply(**record)` is the same again."""
+        """Return the reply for the journal; `ServerReply(**record)` restores it."""
         return {**asdict(self), "headers": dict(self.headers)}
 
 
@@ -70,7 +70,7 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Both."""
+        """The tokens of prompt and reply."""
         return self.prompt_tokens + self.completion_tokens
 
 
@@ -139,7 +139,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Nobody knows whether it was dealt with: 5xx, no answer in time, a broken connection."""
+    """Unknown whether it was processed: 5xx, no answer in time, a broken connection."""
 
     why: str
     retry_after: float | None = None

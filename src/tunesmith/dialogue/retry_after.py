@@ -1,4 +1,4 @@
-"""When a server wants to be asked again, in any of the ways in which servers say so.
+"""When a server wants a request to be retried, in any of the ways in which servers say so.
 
 In this order: `retry-after-ms`, `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), `retryDelay` of
 Google's RetryInfo and `retry_after` in the body, "try again in 1.5s" in the message, `x-ratelimit-reset*`
@@ -36,13 +36,13 @@ _FIELDS = {"retry_after": 1.0, "retryAfter": 1.0, "retry_after_seconds": 1.0, "r
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those that say when to come again, with names in lower case."""
+    """Return the headers that say when to retry, with names in lower case."""
     lower = {name.lower(): value for name, value in headers.items()}
     return {name: lower[name] for name in lower if name in HEADERS or name.startswith("x-ratelimit-")}
 
 
 def retry_after(headers: Mapping[str, str], body: Any, message: str) -> float | None:
-    """Seconds, from 0 to LONGEST; None if the server does not say, or says what cannot be understood."""
+    """Return seconds, from 0 to LONGEST; None if the server does not say, or it cannot be understood."""
     for seconds in (
         _scaled(_number(headers.get("retry-after-ms", "")), 0.001),
         _retry_after_header(headers),
@@ -87,7 +87,7 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 def duration(value: str) -> float | None:
-    """Seconds of "37s", "6m0s", "1.5h" or "20ms"."""
+    """Return the seconds of "37s", "6m0s", "1.5h" or "20ms"."""
     value = value.strip()
     if not _DURATION.fullmatch(value):
         return None
@@ -105,7 +105,7 @@ def _retry_info(body: Any) -> float | None:
 
 
 def error_details(body: Any) -> Iterator[dict[str, Any]]:
-    """Yield the details of Google's errors, which may stand in a list of one."""
+    """Yield the details of Google's errors, which may be in a list of one."""
     for part in body if isinstance(body, list) else [body]:
         error = part.get("error") if isinstance(part, dict) else None
         details = error.get("details") if isinstance(error, dict) else None
@@ -113,7 +113,7 @@ def error_details(body: Any) -> Iterator[dict[str, Any]]:
 
 
 def _retry_field(body: Any) -> float | None:
-    """Return what a body or its error says under a name of its own."""
+    """Return the seconds in a field of a body, its error or the error's metadata."""
     error = body.get("error") if isinstance(body, dict) else None
     metadata = error.get("metadata") if isinstance(error, dict) else None
     for part in (each for each in (error, body, metadata) if isinstance(each, dict)):
@@ -134,7 +134,7 @@ def _in_message(message: str) -> float | None:
 
 
 def _resets(headers: Mapping[str, str]) -> float | None:
-    """Return the longest of those where nothing is left; where each has something left, the shortest."""
+    """Return the longest reset of the exhausted kinds; if none is exhausted, the shortest."""
     spent: list[float] = []
     others: list[float] = []
     for kind in RESETS:

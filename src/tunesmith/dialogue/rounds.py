@@ -33,9 +33,9 @@ from tunesmith.dialogue.turns import (
 from tunesmith.errors import TunesmithError, first_error
 
 MOST_OPEN, MOST_OPEN_IN_BATCHES = 2000, 10_000
-"""Dialogues under way at once; the more of them wait for a batch, the larger it is."""
+"""Dialogues in progress at once; the more of them wait for a batch, the larger it is."""
 DRAIN_SECONDS = 20.0
-"""How long calls under way may take to come to their end when the job is ending."""
+"""How long calls in progress may take to end when the job is ending."""
 _LOOK_SECONDS = 0.2
 
 
@@ -119,11 +119,11 @@ async def generate(
 ) -> DialogueCounts:
     """Write every dialogue to its end, or to the call that failed. All rows are in `rows` when this returns.
 
-    `lull` is told what dialogues do; clients whose calls wait for a batch say so to it.
+    Dialogues, and clients whose calls wait for a batch, report to `lull`.
 
     `earlier` gives the rows that were committed before (`artifacts.journal.rows.CommittedRows.get`). `check`
-    is called several times a second and raises TunesmithError if the job must end. Then, and where a
-    client says so, nothing new is sent, calls in progress get `drain_seconds`, and the error is raised.
+    is called several times a second and raises TunesmithError if the job must end. Then, and if a
+    client raises one, nothing new is sent, calls in progress get `drain_seconds`, and the error is raised.
     """
     rounds = _Rounds(
         plan, clients, rows, earlier, check, tell, most_open, drain_seconds, clock, lull or LullDetector()
@@ -197,7 +197,7 @@ class _Rounds:
             self._lull.rest()
 
     async def _dialogue(self, dialogue: Dialogue) -> bool:
-        """To its end; False where a call failed."""
+        """Generate a dialogue to its end; return False if a call failed."""
         while dialogue.wanted is not None:
             said = (await self._turn(dialogue)).said
             if said.reason:
@@ -229,7 +229,7 @@ class _Rounds:
         self._tally.tokens += said.prompt_tokens + said.completion_tokens
 
     def _end(self, error: TunesmithError) -> None:
-        """The job is ending: the first error says why."""
+        """End the job; the first error is the reason."""
         if self._error is not None:
             return
         self._error = error
@@ -237,7 +237,7 @@ class _Rounds:
             client.stop(error)
 
     async def _watch(self) -> None:
-        """Look whether the job must end, tell what was done, and end what does not come to its end."""
+        """Check whether the job must end, report progress, and cancel calls that outlast the drain time."""
         loop, ending = asyncio.get_running_loop(), None
         while True:
             await asyncio.sleep(_LOOK_SECONDS)

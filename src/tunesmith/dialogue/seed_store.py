@@ -61,7 +61,7 @@ class SeedWriter(FolderWriter):
         return len(self._starts) - 1
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Give the folder its name, in place of what is there."""
+        """Give the folder its name, replacing what exists."""
         order = np.arange(len(self))
         if self._shuffle_seed is not None:
             order = np.argsort(np.asarray(self._ranks), kind="stable")

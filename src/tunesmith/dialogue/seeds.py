@@ -1,7 +1,7 @@
 """The seeds of a DialogueGenJob: read from storage, checked, and laid out on the disk in their planned order.
 
-Every mistake a record can hold is found here, before anything is asked or paid. Each seed has a key of its
-own: the record's id, or a hash of its content, never its position. Its id is the record's own too, and only
+Every problem of a record is found here, before anything is requested or paid. Each seed has a unique
+key: the record's id, or a hash of its content, never its position. Its id is the record's own too, and only
 if there is none, or one that an earlier record has, is it made. Does not depend on endpoints.
 """
 
@@ -47,7 +47,7 @@ def prepare_seeds(
 ) -> StoredSeeds:
     """Read and check every seed into `folder`, which appears whole or not at all; limit first, then shuffle.
 
-    What is at `folder` is replaced. `progress` is told how many records were read.
+    What is at `folder` is replaced. `progress` is called with the number of records read.
 
     Raises DataError naming the records that cannot be used, when there are more than `maxBadRecords`, or when
     there is no seed; and the storage's errors.
@@ -74,7 +74,7 @@ class _SeedPreparation:
         self.found, self._unread = BadRecords(), Unread()
 
     def results(self, progress: Callable[[int], None]) -> Iterator[BadRecord | None]:
-        """None for each seed that was written, in order."""
+        """Yield None for each seed that was written, or its bad record, in order."""
         records = read_records(self._store, self._entries, encoding=self._encoding)
         for record in self._columns.renamed(islice(records, self._limit)):
             self._records += 1
@@ -129,7 +129,7 @@ class _SeedPreparation:
         return f"There is no seed in {self._uri}: {found}.{first}"
 
     def facts(self) -> dict[str, Any]:
-        """Counts for the report."""
+        """Return the counts for the report."""
         return {
             **({"commit": commit} if (commit := commit_of(self._store)) else {}),
             "records": self._records,
@@ -143,7 +143,7 @@ class _SeedPreparation:
 
 
 def _texts(seed: DialogueSeed) -> Iterator[str | None]:
-    """Everything of the record that is written down."""
+    """Yield every text of the record that is written down."""
     yield from (seed.id, seed.seed)
     for each in seed.rounds:
         yield from (each.question, each.answer, each.correction, *each.reasoning.values())

@@ -1,7 +1,7 @@
 """What the journal says of money: what calls have cost, and what those had held that have no reply.
 
 Every try is in the journal before its reply is read, so its cost is known though a kill came before its call
-ended. Does not depend on the wall, which `budget` is.
+ended. Does not depend on the limit itself, which `budget` enforces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CallRows(Protocol):
         ...
 
     def scan(self) -> Iterator[tuple[str, Any]]:
-        """(key, function that reads the row) for each row."""
+        """Yield (key, function that reads the row) for each row."""
         ...
 
 

@@ -8,7 +8,7 @@ answered is given up as soon as several requests were refused and none that was 
 fault (key, model, address). At the end of a job, where nobody else is left to be asked, a refusal
 in the same words as one that was found to be a request's own fault is one too.
 
-Pure: knows nothing of HTTP, time and money.
+Pure: does not depend on HTTP, time and money.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class EndpointStanding:
         return case
 
     def leave(self, case: RefusedCall) -> None:
-        """The call is over."""
+        """Unregister a call that is over."""
         self._open.discard(case)
 
     def send(self) -> int:
@@ -78,11 +78,11 @@ class EndpointStanding:
         return self._sent
 
     def returned(self, number: int) -> None:
-        """What came of this request is known now, or will never be."""
+        """Report that the outcome of this request is known now, or never will be."""
         self._under_way.discard(number)
 
     def answered(self, number: int) -> None:
-        """This request was answered, whatever the answer is worth."""
+        """Report that this request was answered, whatever the answer is worth."""
         self.worked = True
         self._latest = max(self._latest, number)
         self._refused = {case for case in self._refused if case.since >= number}
@@ -95,7 +95,7 @@ class EndpointStanding:
         case.refusals += 1
         if case.refusals == 1:
             case.since = self._sent
-        said = _NUMBERS.sub("#", said)  # each request has an id of its own
+        said = _NUMBERS.sub("#", said)  # each request has a unique id
         others_answered = self._latest > case.since
         self._refused.add(case)
         many = len(self._refused) >= (ENOUGH if self.worked or certain else AT_FIRST)
@@ -117,7 +117,7 @@ class EndpointStanding:
 
     @property
     def _witnesses(self) -> bool:
-        """Return whether there are others that wait or are in progress, which will show."""
+        """Whether other calls wait or are in progress, whose outcome will show whose fault it is."""
         return bool(self._open - self._refused)
 
     def _from_the_start(self, case: RefusedCall) -> RefusalVerdict:

@@ -1,6 +1,6 @@
 """A dialogue as it grows: which text is wanted next, and what was said so far.
 
-A value, the same for who asks models, who writes the outputs and who only estimates. Knows nothing of
+A value, the same for who asks models, who writes the outputs and who only estimates. Does not depend on
 prompts, calls and files.
 """
 
@@ -47,7 +47,7 @@ class PlannedSeed:
 
 @dataclass(slots=True)
 class Round:
-    """The texts of one round so far, which of them were cut at their longest, and thoughts before them."""
+    """The texts of one round so far, which of them were truncated, and thoughts before them."""
 
     texts: dict[Role, str] = field(default_factory=dict)
     truncated: list[Role] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Dialogue:
 
     @property
     def whole_rounds(self) -> list[Round]:
-        """Those with all three texts."""
+        """The rounds with all three texts."""
         return [each for each in self.rounds if each.whole]
 
     def say(self, text: str, truncated: bool = False, reasoning: str = "") -> None:
@@ -116,11 +116,11 @@ class Dialogue:
         self._advance()
 
     def messages(self) -> list[Message]:
-        """Return the dialogue as chat. A corrected answer stands in the place of the answer."""
+        """Return the dialogue as chat. A corrected answer replaces the answer."""
         return [message for each in self.rounds for message in _messages(each.texts)]
 
     def truncated(self) -> bool:
-        """Return whether a text that `messages` shows was cut."""
+        """Return whether a text in `messages` was truncated."""
         shown = (Role.QUESTION, Role.CORRECTION)
         return any(role in shown for each in self.rounds for role in each.truncated)
 

@@ -112,7 +112,7 @@ class DialogueStatistics:
         self._first, self._last = 0, 0
 
     def add(self, grown: FinishedDialogue) -> None:
-        """One dialogue, finished or failed."""
+        """Count one dialogue, finished or failed."""
         self._planned += 1
         self._nothing_asked += not grown.turns
         for number in range(min(len(self._whole), len(grown.dialogue.whole_rounds))):
@@ -184,7 +184,7 @@ class DialogueStatistics:
 
 
 def bins(lengths: Mapping[int, int]) -> list[dict[str, int]]:
-    """At most 40 bins of one width, a power of two, from the first that holds something."""
+    """Return at most 40 bins of one width, a power of two, from the first that is not empty."""
     width = 1
     while lengths and max(lengths) // width - min(lengths) // width >= _MOST_BINS:
         width *= 2

@@ -60,7 +60,7 @@ class Templates:
     by_role: Mapping[tuple[Role, Language], Template]
 
     def of(self, role: Role, language: Language) -> Template:
-        """Return the one to use."""
+        """Return the template of a role and language."""
         return self.by_role[role, language]
 
     @property
@@ -71,7 +71,7 @@ class Templates:
 
 
 def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
-    """Return the user's prompts where `promptUri` names one (for both languages), else those that come along.
+    """Return the user's prompts if `promptUri` names one (for both languages), else the built-in ones.
 
     Raises DataError, whose message names the field and the place; and the storage's errors.
     """
@@ -88,13 +88,13 @@ def load_templates(roles: RolesSpec, options: StorageOptions) -> Templates:
 
 
 def own_template(role: Role, language: Language) -> Template:
-    """Return the one that comes with Tunesmith."""
+    """Return the template that comes with Tunesmith."""
     file = resources.files("tunesmith.dialogue").joinpath("prompts", f"{role}.{language}.txt")
     return checked(role, file.read_text("utf-8"))
 
 
 def checked(role: Role, text: str) -> Template:
-    """A template without white space around it. Raises DataError for places that are unknown or missing."""
+    """Return a checked template, stripped. Raises DataError for unknown or missing places."""
     field, text = f"roles.{role}.promptUri", text.strip()
     places = Counter(found[2] for found in _PLACE.finditer(text) if found[2] is not None)
     unknown = sorted(places.keys() - set(PLACES[role]))

@@ -30,7 +30,7 @@ REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, INTERRUPTED, RATE_LIMITED, NO_AN
 """Why there is no text: what the server did with the request, or how the last try ended."""
 
 GetRow = Callable[[str], Mapping[str, Any] | None]
-"""The row of a key, None where there is none."""
+"""Returns the row of a key, None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class CallRow:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CallRow:
-        """The row of a journal. OutputConflictError for what this version of Tunesmith does not write."""
+        """Return the row of a journal. OutputConflictError for one this version does not write."""
         if (
             not (_ALL <= value.keys() <= _ALL | _LATER)
             or value["role"] not in set(Role)
@@ -182,7 +182,7 @@ class CallJournal(Protocol):
         ...
 
     def flush(self) -> None:
-        """Have all rows survive a power cut."""
+        """Flush all rows to the disk, so that they survive a power cut."""
         ...
 
 
@@ -226,11 +226,11 @@ class ModelClient(Protocol):
     """A model that plays a role: the one seam to endpoints and engines."""
 
     async def call(self, call: Call, tries: Tries) -> Completion:
-        """Ask until there is an end. Raises TunesmithError if the whole job must end."""
+        """Make the call until it ends. Raises TunesmithError if the whole job must end."""
         ...
 
     def stop(self, error: TunesmithError) -> None:
-        """Send nothing any more: calls that wait raise `error`, those in progress come to their end."""
+        """Stop sending: calls that wait raise `error`, those in progress run to their end."""
         ...
 
 
@@ -253,12 +253,12 @@ def again_key(call: str, number: int) -> str:
 
 
 def retry_key(number: int) -> str:
-    """The key of the row that begins the `number`th (from 1) round of asking again for what has failed."""
+    """Return the key of the row that begins the `number`th (from 1) round of retrying what has failed."""
     return f"{RETRY}{number}"
 
 
 def retries(get: GetRow) -> list[str]:
-    """Return the jobs that have begun a round of asking again, in order."""
+    """Return the jobs that have begun a round of retries, in order."""
     found: list[str] = []
     while (row := get(retry_key(len(found) + 1))) is not None:
         found.append(str(row["job"]))
@@ -270,7 +270,7 @@ def turns_of(
 ) -> list[tuple[int, CallRow]]:
     """How the call has ended, each time that it was asked for: (round of asking again, Turn), in order.
 
-    `again` is the last such round. OutputConflictError for a row that stands under a key not its own.
+    `again` is the last such round. OutputConflictError for a row under a key that is not its own.
     """
     found: list[tuple[int, CallRow]] = []
     for each in range(again + 1):

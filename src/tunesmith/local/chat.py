@@ -85,7 +85,7 @@ def source(text: str, named: str) -> ModelSource:
 
 
 def base_of(adapter: Path, named: str | None) -> ModelSource:
-    """What --base names, else the model an adapter says it belongs to. Raises UsageError or ModelError."""
+    """Return the model of --base, else the one that the adapter names. Raises UsageError or ModelError."""
     if named is not None:
         return source(named, "--base")
     try:
@@ -247,6 +247,6 @@ class ChatSession:
 
 
 def context_length(model: Any) -> int | None:
-    """Tokens the model can look at, where its configuration says so."""
+    """Return the tokens the model can attend to, if its configuration says so."""
     length = getattr(model.config, "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None

@@ -1,6 +1,6 @@
 """`tunesmith chat --as NAME`: which preset of a model is meant, and what it needs besides.
 
-Does not depend on the model's weights: what is wrong here is said before they are loaded.
+Does not depend on the model's weights: errors are reported before they are loaded.
 """
 
 from __future__ import annotations

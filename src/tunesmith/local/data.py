@@ -1,7 +1,7 @@
 """What `tunesmith data` commands have in common: where data is, how it is read, what is found in it.
 
-Reads what jobs read, with the same readers, one record after the other: memory stays flat. Knows nothing of
-what a command makes of it.
+Reads what jobs read, with the same readers, one record after the other: memory stays flat. Does not depend on
+what a command does with it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ InputSpec = DatasetSpec | PromptsSpec | SeedsSpec
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a command is told to read. `format` None: guess."""
+    """The options for reading. `format` None: detect it."""
 
     format: str | None = None
     name: str | None = None
@@ -63,7 +63,7 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class ReadSummary:
-    """What went by while reading."""
+    """Counts taken while reading."""
 
     tally: ReadCounts = field(default_factory=ReadCounts)
     shapes: Counter[RecordShape] = field(default_factory=Counter)

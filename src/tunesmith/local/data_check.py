@@ -53,7 +53,7 @@ class CheckSummary:
     cut: int = 0
 
     def add(self, found: Item | BadRecord | Skipped) -> None:
-        """Counts one thing found."""
+        """Count one item found."""
         match found:
             case BadRecord():
                 self.bad.add(found)
@@ -63,7 +63,7 @@ class CheckSummary:
                 self.good += 1
 
     def measure(self, encoded: Encoded) -> None:
-        """Counts the samples of one thing found."""
+        """Count the samples of one item found."""
         self.tokens += sum(encoded.lengths)
         self.labels += sum(encoded.labels)
         self.cut += sum(map(bool, encoded.cut))
@@ -73,7 +73,7 @@ class CheckSummary:
 def check(
     path: str, asked: ReadOptions, model: str | None, max_length: int | None, work_dir: Path, console: Console
 ) -> int:
-    """Reads everything and says what it is. Returns 0 when all of it can be used, else 2."""
+    """Read everything and report on it. Return 0 if all of it can be used, else 2."""
     account, settings = CheckSummary(), None
     with opened(path, work_dir, Console(stderr=True), asked.encoding, asked.options) as source:
         name, dataset = dataset_of(asked, source, console)
@@ -186,7 +186,7 @@ def quantile(lengths: Counter[int], share: float) -> int:
 
 
 def bins(lengths: Counter[int]) -> list[dict[str, int]]:
-    """Samples by length, in bins of equal width."""
+    """Return the number of samples by length, in bins of equal width."""
     low, high = min(lengths), max(lengths) + 1
     edges = sorted({low + (high - low) * at // BINS for at in range(BINS + 1)})
     return [

@@ -53,7 +53,7 @@ class _ConvertSummary:
 
 
 def convert(path: str, asked: ReadOptions, into: Into, work_dir: Path, console: Console) -> int:
-    """Writes the file, or says why not and leaves nothing. Returns the exit code, 0 or 2."""
+    """Write the file, or report why not and leave nothing. Return the exit code, 0 or 2."""
     target, out = _target(into.target), _out(into)
     account = _ConvertSummary()
     with opened(path, work_dir, Console(stderr=True), asked.encoding, asked.options) as source:
@@ -180,7 +180,7 @@ def _say_what(account: _ConvertSummary, source: Source, console: Console) -> Non
 
 
 def _why_not(account: _ConvertSummary, into: Into) -> str:
-    """Return why the file must not be written; empty if it may."""
+    """Return why the file must not be written; "" if it may."""
     if account.bad.fatal:
         return f"{not_allowed(account.bad.fatal)}, which --max-bad-records does not cover"
     if account.bad.count > into.max_bad:

@@ -41,7 +41,7 @@ COLUMNS, OF_HUB = "columns", ("config", "split", "dataFiles")
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """One line; what comes from data does not steer the terminal."""
+    """Print one line; control characters from data do not reach the terminal."""
     console.print(Text(visible(text), style=style), soft_wrap=True)
 
 
@@ -58,7 +58,7 @@ class Source:
     columns: Columns = field(default_factory=Columns)
 
     def first(self, count: int, *, plain_text: bool) -> list[Mapping[str, Any]]:
-        """Return the first good records; none where the first thousand are bad."""
+        """Return the first good records; none if the first thousand are bad."""
         try:
             chosen = self.chosen(plain_text)
             records = read_records(self.store, chosen, plain_text=plain_text, encoding=self.encoding)
@@ -76,7 +76,7 @@ class Source:
         return chosen
 
     def left_out(self, *, plain_text: bool) -> list[str]:
-        """Files that are not read, with the reason."""
+        """Return the files that are not read, with the reason."""
         _, skipped = choose_files(self.entries, plain_text=plain_text)
         return [*self.hidden, *(f"{file.file}: {file.reason}" for file in skipped)]
 
@@ -118,7 +118,7 @@ def source_of(uri: str, options: Sequence[str]) -> RecordsSource:
 
 
 def _hidden(uri: str, store: ReadableStore) -> list[str]:
-    """Files of a folder that nothing reads, whatever the format."""
+    """Return the files of a folder that nothing reads, whatever the format."""
     if open_store(uri).uri != store.uri:
         return []  # the URI is that of a file
     return [f"{entry.key}: a hidden file" for entry in store.list() if is_hidden(entry.key)]

@@ -84,7 +84,7 @@ class EmbeddedS3:
         return self
 
     def stop(self) -> None:
-        """End it: politely, then not. Does nothing when it does not run."""
+        """Stop it: gracefully first, then by force. Does nothing if it does not run."""
         if self._lock is None or self._owner != os.getpid():
             return
         atexit.unregister(self.stop)
@@ -99,7 +99,7 @@ class EmbeddedS3:
         self.stop()
 
     def create_bucket(self, name: str) -> None:
-        """Make a bucket; one that is there already is fine."""
+        """Create a bucket, unless it exists."""
         from botocore.exceptions import ClientError, ParamValidationError
 
         client = self._client(read_timeout=30, attempts=10)
@@ -148,7 +148,7 @@ class EmbeddedS3:
             )
 
     def _wait_until_ready(self) -> bool:
-        """True when it answers; False when a port was taken meanwhile."""
+        """Wait; return True when it answers, False if a port was taken in the meantime."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         assert self._guard is not None

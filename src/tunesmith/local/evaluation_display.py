@@ -73,7 +73,7 @@ def _difference(pair: Mapping[str, Any]) -> Text:
 
 
 def show_evaluation(console: Console, result: Mapping[str, Any], folder: JobFolder, uri: str) -> None:
-    """What a FineTuneJob that trains nothing found, and where things are."""
+    """Show the results of a FineTuneJob that trains nothing, and where its files are."""
     for preview in result["previews"]:
         console.print(_replies(preview))
     for each in result["evaluation"]:

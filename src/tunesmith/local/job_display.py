@@ -26,7 +26,7 @@ _LONGEST_TIME = 30
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 3m20s, 2h05m."""
+    """Return seconds in people's units: 45s, 3m20s, 2h05m."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
@@ -70,7 +70,7 @@ def details(values: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What rank 0 says of itself, as far as it is sensible."""
+    """The progress that rank 0 reports, as far as it is plausible."""
 
     phase: str
     step: int
@@ -137,7 +137,7 @@ class JobProgress:
             self._bar.stop()
 
     def tell(self, values: dict[str, Any]) -> None:
-        """Show what rank 0 says of itself now."""
+        """Show the progress that rank 0 reports now."""
         moment = read_moment(values)
         if moment is None:
             return
@@ -149,7 +149,7 @@ class JobProgress:
         self._line(moment)
 
     def _tell_trouble(self, trouble: str) -> None:
-        """A line when trouble begins or is another, and one when it is over."""
+        """Print a line when trouble begins or changes, and one when it is over."""
         if trouble == self._trouble:
             return
         self._trouble = trouble
@@ -182,7 +182,7 @@ def preview_table(previews: list[dict[str, Any]]) -> Table:
 def show_result(
     console: Console, result: dict[str, Any], folder: JobFolder, uri: str, chat_options: str = ""
 ) -> None:
-    """What a finished FineTuneJob did, where things are, and how to talk to the model."""
+    """Show what a finished FineTuneJob did, where its files are, and how to chat with the model."""
     if result["previews"]:
         console.print(preview_table(result["previews"]))
     loss = result["validationLoss"]
@@ -201,13 +201,13 @@ def show_result(
     model = folder.output / "final_model"
     address = shown_path(model) if model.exists() else f"{uri.rstrip('/')}/final_model"
     presets = read_presets(model)
-    # With several, `chat` must be told which; with one, it asks by that.
+    # With several presets, `chat` needs one named; a single one is its default.
     asked = f" --as {quote(presets[0].name)}" if len(presets) > 1 else ""
     _line(console, "Try it", f"tunesmith chat --model {quote(address)}{asked}{chat_options}")
 
 
 def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
-    """What a finished RejectionSampleJob kept, and where things are."""
+    """Show what a finished RejectionSampleJob kept, and where its files are."""
     style = "bold green" if stats["accepted"] else "bold yellow"
     console.print(Text(sampled(stats), style=style), soft_wrap=True)
     if stats["acceptance_rate"] is not None:
@@ -221,7 +221,7 @@ def show_sampling(console: Console, stats: dict[str, Any], folder: JobFolder, ur
 
 
 def show_dialogues(console: Console, stats: dict[str, Any], folder: JobFolder, uri: str) -> None:
-    """What a finished DialogueGenJob wrote, or what it would do (of a dry run)."""
+    """Show what a finished DialogueGenJob wrote, or would do (dry run)."""
     total = stats["total"]
     tokens = f"{total['tokens']['prompt']:,} of prompts, {total['tokens']['completion']:,} of replies"
     if "requests" in stats:

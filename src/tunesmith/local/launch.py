@@ -28,7 +28,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class LaunchResult:
-    """How a launch ended. `termination` is the program's own word, None if it could not say one."""
+    """How a launch ended. `termination` is the program's termination message, None if it wrote none."""
 
     code: int
     termination: dict[str, Any] | None
@@ -44,7 +44,7 @@ class Devices:
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """Return a JSON object; nothing if it is anything else."""
+    """Return a JSON object; an empty one if it is anything else."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -119,7 +119,7 @@ class Launch:
         log.close()
 
     def progress(self) -> dict[str, Any]:
-        """Return what rank 0 says of itself now; nothing if it does not answer."""
+        """Return the progress that rank 0 reports now; an empty object if it does not answer."""
         url = f"http://{HOST}:{self._port}/progress"
         try:
             with _DIRECT.open(url, timeout=1) as response:
@@ -128,7 +128,7 @@ class Launch:
             return {}
 
     def wait(self, tell: Callable[[dict[str, Any]], None], every: float = 0.3) -> LaunchResult:
-        """Wait for the end, telling of progress on the way."""
+        """Wait for the end, and report progress meanwhile."""
         while True:
             try:
                 code = self._process.wait(every)

@@ -21,7 +21,7 @@ _FIELD = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 def parse_override(text: str) -> tuple[FieldPath, Any]:
     """`datasets[0].limit=100` as a path below spec and a value; VALUE is read as YAML.
 
-    Where the field is a `uri`, a path of this machine becomes absolute. An empty VALUE removes the field.
+    If the field is a `uri`, a path of this machine becomes absolute. An empty VALUE removes the field.
     """
     field, equals, value = text.partition("=")
     field = field.strip().removeprefix("spec.")
@@ -45,7 +45,7 @@ def absolute(text: str) -> str:
 
 
 def _manifests(documents: list[Any]) -> Iterator[dict[str, Any]]:
-    """Yield the objects with a spec; a `kind: List` stands for its items."""
+    """Yield the objects with a spec; a `kind: List` yields its items."""
     for document in documents:
         if not isinstance(document, dict):
             continue
@@ -56,7 +56,7 @@ def _manifests(documents: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _knows(document: dict[str, Any], field: str | int) -> bool:
-    """Return whether the manifest's kind has such a field directly below spec."""
+    """Return whether the manifest's kind has this field directly below spec."""
     kind = document.get("kind")
     if kind not in list(Kind):
         return False
@@ -74,7 +74,7 @@ def _has(document: dict[str, Any], path: FieldPath) -> bool:
 
 
 def apply_override(documents: list[Any], path: FieldPath, value: Any) -> None:
-    """Replace the field in every manifest that has it; where none has it, add it to all that may have it.
+    """Replace the field in every manifest that has it; if none has it, add it to all that may have it.
 
     Raises UsageError if there is nowhere to put it.
     """

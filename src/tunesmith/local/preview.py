@@ -88,7 +88,7 @@ def _failed(console: Console, error: TunesmithError) -> int:
 
 
 def _hint(console: Console, job: Job, *, embedded: bool) -> None:
-    """What to do about an address with nothing there."""
+    """Print what to do about an address without data."""
     names = ", ".join(f"{ref.target.kind} {ref.target.name}" for ref in references(job))
     if names:
         _print(console, f"It reads the output of {names}, which must have run before.", "dim")
@@ -132,7 +132,7 @@ def _preview(
 
 
 def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Path) -> None:
-    """The preview as one HTML file."""
+    """Write the preview as one HTML file."""
     html = render_data_report(
         {
             "title": f"{job.name}: what it trains on",
@@ -180,7 +180,7 @@ def show_sample(number: int, first: FirstSample, tokenizer: ChatTokenizer, conso
 
 
 def show_report(report: DatasetReport, console: Console) -> None:
-    """What became of one dataset, in a sentence; what is zero is left out."""
+    """Print the counts of one dataset in a sentence, without zeros."""
     _print(console, report.name, "bold")
     for sentence in report.sentences():
         _print(console, f"  {sentence}")
@@ -193,7 +193,7 @@ def show_report(report: DatasetReport, console: Console) -> None:
 
 
 def histogram(lengths: Sequence[dict[str, int]], console: Console) -> None:
-    """Samples by number of tokens."""
+    """Print the samples by number of tokens."""
     most = max((bin_["count"] for bin_ in lengths), default=0)
     if not most:
         return

@@ -1,7 +1,7 @@
 """`tunesmith run`: the jobs of some manifests, one after the other, on this machine.
 
-Plans each job as the operator does and starts its processes as the training operator does; knows nothing of
-what the processes do inside.
+Plans each job as the operator does and starts its processes as the training operator does; does not depend on
+what the processes do.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class LocalRun:
             self._say(f"log: {shown_path(log if log.exists() else folder.logs / 'launcher.log')}")
 
     def _sum_up(self, left: Sequence[Job]) -> None:
-        """What became of several jobs, where not all of them succeeded."""
+        """Print how several jobs ended, if not all of them succeeded."""
         if left:
             names = ", ".join(job.subject for job in left)
             self._say(f"not started: {names} (--keep-going runs what does not depend on a failed job)")
@@ -215,7 +215,7 @@ def _result_key(job: Job) -> str:
 
 
 def _gpus() -> int:
-    """Return how many this machine has; torch takes seconds to say."""
+    """Return the number of GPUs of this machine; importing torch for it takes seconds."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

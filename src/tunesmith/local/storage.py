@@ -1,4 +1,4 @@
-"""Which S3 a command on this machine uses, and putting seeds there."""
+"""The S3 that a command on this machine uses, and uploading seeds to it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SeedUpload = tuple[str, Path]
 
 
 def own_s3(environment: Mapping[str, str]) -> str | None:
-    """Return the variable that says the user has an S3 of their own, if there is one."""
+    """Return the environment variable that says that the user has their own S3, if there is one."""
     return next((name for name in AWS_VARIABLES if environment.get(name)), None)
 
 
@@ -136,7 +136,7 @@ def parse_seed(text: str) -> SeedUpload:
 def put_seed(uri: str, path: Path, options: StorageOptions) -> None:
     """Put a file, or the files of a folder, at an address; a file goes into an address ending with `/`.
 
-    What is there already is not sent again.
+    Files that exist there with the same content are not sent again.
     """
     if path.is_dir():
         store = open_store(uri, options)
@@ -203,7 +203,7 @@ def run_storage(jobs: Sequence[Job], seeds: Sequence[SeedUpload], folder: Path) 
 
 
 def make_buckets(server: EmbeddedS3, uris: Iterable[str]) -> None:
-    """Make the buckets of these addresses."""
+    """Create the buckets of these addresses."""
     for bucket in sorted({uri.removeprefix("s3://").partition("/")[0] for uri in uris}):
         server.create_bucket(bucket)
 

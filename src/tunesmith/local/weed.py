@@ -71,7 +71,7 @@ def _bound(port: int) -> socket.socket:
 
 
 def has_volumes(log: Path) -> bool:
-    """Whether the part that holds the objects is known to the others; at times that takes five seconds."""
+    """Check that the volume server, which has the objects, has registered; that may take five seconds."""
     return "added volume server" in log.read_text(errors="replace")
 
 

@@ -31,7 +31,7 @@ class JobFolder:
 
     @property
     def cache(self) -> Path:
-        """Prepared samples, shared by all jobs of a work dir."""
+        """The prepared samples, shared by all jobs of a work dir."""
         return self.shared or self.path / "cache"
 
     @property
@@ -41,7 +41,7 @@ class JobFolder:
 
     @property
     def logs(self) -> Path:
-        """One file a rank, and the launcher's."""
+        """The folder of logs: one file per rank, and the launcher's."""
         return self.path / "logs"
 
     @property
@@ -91,7 +91,7 @@ class JobFolder:
         return path.read_text("ascii", "replace")
 
     def ended(self) -> None:
-        """The job is done or failed for good: the next attempt is the first one of another job."""
+        """Record that the job is done or failed for good: the next attempt is the first of another job."""
         self._attempt.unlink(missing_ok=True)
         (self.path / "uid").unlink(missing_ok=True)
 
@@ -141,7 +141,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 def _holder_lives(file: IO[str]) -> bool:
-    """Return whether the `tunesmith run` that took the lock is still there."""
+    """Return whether the `tunesmith run` that took the lock is still running."""
     file.seek(0)
     text = file.read(32)
     try:
@@ -177,7 +177,7 @@ class WorkDir:
 
 
 def shown_path(path: Path) -> str:
-    """Return the path as people would type it here: relative where it lies below the current folder."""
+    """Return the path as people would type it here: relative if it is below the current folder."""
     here = Path.cwd()
     path = path.absolute()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,1 +1,1 @@
-"""Which replies are right, and drawing them."""
+"""Sampling replies, and verifying which are accepted."""

@@ -19,7 +19,7 @@ class Busy:
         self._ends: list[float] = []
 
     def add(self, start: float, end: float) -> None:
-        """One reply's time. A clock that was set back in the meantime makes it a moment."""
+        """Add the time of one reply; if the clock was set back in the meantime, it has no length."""
         start = min(start, end)
         first = bisect_left(self._ends, start - GAP)
         last = bisect_right(self._starts, end + GAP)

@@ -26,7 +26,7 @@ class Comparison:
         self._count = {True: 0, False: 0}
 
     def add(self, prompt: ShownPrompt, before: Sequence[SampleRow], after: Sequence[SampleRow]) -> None:
-        """One prompt with both models' rows; it does not count unless both have one that was judged."""
+        """Add one prompt with both models' rows; it counts only if both have a judged one."""
         before, after = judged(before), judged(after)
         if not before or not after:
             return
@@ -83,7 +83,7 @@ def judged(rows: Sequence[SampleRow]) -> list[SampleRow]:
 
 
 def in_direction(label: str, rows: Sequence[SampleRow]) -> int:
-    """How many replies go where the label points; one that was cut, or could not be sampled, goes nowhere."""
+    """Count the replies in the label's direction; one that was truncated or not sampled has none."""
     whole = (row.response for row in rows if row.finish_reason == STOP)
     return sum(direction(label, parse_judgement(reply)) for reply in whole)
 
@@ -104,5 +104,5 @@ def _changed(prompt: ShownPrompt, before: Sequence[SampleRow], after: Sequence[S
 
 
 def _first(rows: Sequence[SampleRow], *, accepted: bool) -> SampleRow:
-    """The first row with this verdict: there is one, since the other side has fewer or more of them."""
+    """Return the first row with this verdict; one exists, since the other side has fewer or more of them."""
     return next(row for row in rows if row.accepted is accepted)

@@ -23,11 +23,11 @@ KINDS = {"mixed": 6, "none": 4, "all": 2}
 
 
 class ShownPrompt(JudgedPrompt, Protocol):
-    """What is needed of a prompt (`data.prompts.store.Prompt`)."""
+    """The part of `data.prompts.store.Prompt` that is needed here."""
 
     @property
     def messages(self) -> Sequence[Message]:
-        """As the model sees them."""
+        """The messages as the model sees them."""
         ...
 
 
@@ -64,7 +64,7 @@ class PromptExamples:
         self._chosen = {kind: Chosen(most) for kind, most in KINDS.items()}
 
     def add(self, prompt: ShownPrompt, rows: Sequence[SampleRow]) -> None:
-        """One prompt with all its rows."""
+        """Add one prompt with all its rows."""
         judged = [row for row in rows if not row.cancelled]
         accepted = sum(row.accepted for row in judged)
         if judged:
@@ -94,7 +94,7 @@ def example(prompt: ShownPrompt, judged: Sequence[SampleRow]) -> dict[str, Any]:
 
 
 def shown_reply(row: SampleRow) -> dict[str, Any]:
-    """Return a reply with what was found of it."""
+    """Return a reply with its verdict."""
     return {
         "sample_index": row.sample_index,
         "accepted": row.accepted,

@@ -24,7 +24,7 @@ class Function:
         self._function = _imported(function, f"{path}.function")
 
     def verify(self, record: Mapping[str, Any], reply: str) -> Verdict:
-        """Return what the function says; raises what it raises."""
+        """Return the function's verdict; raises what it raises."""
         result = self._function(dict(record), reply)
         details: dict[str, Any] = {}
         if isinstance(result, dict):

@@ -1,7 +1,7 @@
 """Verifier `jsonSchema`: a reply that is JSON and follows a schema.
 
 The JSON is the whole reply after its thoughts, or the last fenced block in it. Strict: NaN, Infinity,
-numbers beyond a double and a key given twice are no JSON. Patterns in a schema may backtrack for ever, so
+numbers beyond a double and repeated keys are not JSON. Patterns in a schema may backtrack for ever, so
 this is for a worker process. Schemas are never fetched: a `$ref` must lead somewhere inside the schema.
 """
 
@@ -101,7 +101,7 @@ def _validator(schema: dict[str, Any], path: str) -> Validator:
 
 
 def _check_references(schema: dict[str, Any]) -> None:
-    """Looks every reference up, as validation would when some reply comes that far."""
+    """Resolve every reference, as validation would if a reply reached it."""
     resource = Resource.from_contents(schema, default_specification=DRAFT202012)
     base = resource.id() or ""
     registry: Registry[Any] = Registry().with_resource(base, resource).crawl()
@@ -112,7 +112,7 @@ def _check_references(schema: dict[str, Any]) -> None:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object that can hold a reference; what stands in enum, const and the like cannot."""
+    """Yield every object that can have a reference; those in enum, const and the like cannot."""
     if isinstance(value, dict):
         yield value
         for key, each in value.items():

@@ -31,7 +31,7 @@ async def _none_kept(prompt: str) -> int:
 
 
 class Judges(Protocol):
-    """Who finds replies right or wrong (`sampling.pool.VerifierPool`)."""
+    """Accepts or rejects replies (`sampling.pool.VerifierPool`)."""
 
     async def verify_async(self, record: Mapping[str, Any], reply: str) -> Verdict:
         """Return the verdict on one reply to one prompt."""
@@ -65,7 +65,7 @@ class SamplingCounts:
 
 
 class SamplingLoop:
-    """Draws and judges replies until there are no more shards. `run` once.
+    """Samples and verifies replies until there are no more shards. Call `run` once.
 
     `kept` says how many replies of a prompt were accepted before; it is asked only where `stopAfterAccepted`
     is set and some rows of the prompt are done. `finished` is told each shard whose rows are all written.
@@ -91,7 +91,7 @@ class SamplingLoop:
         self._drawing, self._open, self._changed = 0, 0, asyncio.Event()
 
     async def run(self, shards: Shards) -> None:
-        """Raises what engine, judges and rows raise, the first of them; rows written by then are kept."""
+        """Sample all shards. Raises the first error of engine, judges and rows; rows so far are kept."""
         try:
             async with asyncio.TaskGroup() as group:
                 while (shard := await shards()) is not None:
@@ -159,7 +159,7 @@ class SamplingLoop:
             await _Race(self, draw, enough - before).run(missing)
 
     async def _in_order(self, draw: _Draw, missing: list[int], enough: int) -> None:
-        """Draw all and keep the first in order, since which one ends first depends on the machine."""
+        """Sample all and keep the first in order, since which one ends first depends on the machine."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(draw.row(index)) for index in missing]
         rows: list[SampleRow] = []
@@ -201,7 +201,7 @@ class SamplingLoop:
 
 
 class _Draw:
-    """The replies to one prompt that are being drawn; each is counted out once, drawn or cancelled."""
+    """The replies to one prompt that are being sampled; each is counted out once, sampled or cancelled."""
 
     def __init__(self, loop: SamplingLoop, prompt: Prompt, number: int) -> None:
         self.prompt = prompt

@@ -1,6 +1,6 @@
 """Shares with a confidence interval, and how often replies go where a changed law points.
 
-Sums of whole numbers only, so that the order in which prompts come never changes a digit. Knows nothing of
+Sums of whole numbers only, so that the order in which prompts come never changes a digit. Does not depend on
 rows and files.
 """
 
@@ -40,7 +40,7 @@ class Share:
     _trials_squared: int = 0
 
     def add(self, hits: int, trials: int) -> None:
-        """One cluster, with 0 ≤ hits ≤ trials; one without trials does not count."""
+        """Add one cluster, with 0 ≤ hits ≤ trials; one without trials does not count."""
         if trials:
             self.clusters += 1
             self.trials += trials
@@ -51,7 +51,7 @@ class Share:
 
     @property
     def value(self) -> float | None:
-        """Hits by trials, None without trials."""
+        """Hits divided by trials, None without trials."""
         return self.hits / self.trials if self.trials else None
 
     def interval(self) -> Interval | None:
@@ -83,7 +83,7 @@ class Share:
 
 
 def wilson(rate: float, trials: float) -> Interval:
-    """Wilson's 95 % interval of a rate seen in so many independent trials, which may be a fraction."""
+    """Return Wilson's 95 % interval of a rate over independent trials, whose number may be a fraction."""
     square = _Z * _Z / trials
     middle = (rate + square / 2) / (1 + square)
     half = _Z / (1 + square) * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials))
@@ -141,7 +141,7 @@ class Difference:
     _by_value: Counter[float] = field(default_factory=Counter)
 
     def add(self, difference: float) -> None:
-        """One pair."""
+        """Add one pair."""
         self.pairs += 1
         self._by_value[difference] += 1
 

@@ -20,7 +20,7 @@ RowsOf = Callable[[str], Sequence[SampleRow]]
 
 
 class PromptOfSet(ShownPrompt, Protocol):
-    """What is needed of a prompt (`data.prompts.store.Prompt`)."""
+    """The part of `data.prompts.store.Prompt` that is needed here."""
 
     @property
     def set(self) -> str:
@@ -36,7 +36,7 @@ class ModelScore:
     there: Share = field(default_factory=Share)
 
     def add(self, label: str | None, rows: Sequence[SampleRow]) -> None:
-        """One prompt, with the rows that were judged."""
+        """Add one prompt, with the rows that were judged."""
         self.right.add(sum(row.accepted for row in rows), len(rows))
         if label is not None:
             self.there.add(in_direction(label, rows), len(rows))
@@ -104,7 +104,7 @@ class ModelScores:
         return _Group(len(self._names), self._subject)
 
     def add(self, prompt: PromptOfSet, rows: Sequence[Sequence[SampleRow]]) -> None:
-        """One prompt with the rows of each model."""
+        """Add one prompt with the rows of each model."""
         sides = [judged(each) for each in rows]
         groups = [self._total]
         if prompt.set:
@@ -117,7 +117,7 @@ class ModelScores:
             comparison.add(prompt, sides[other], sides[one])
 
     def values(self) -> dict[str, Any]:
-        """Everything as plain values.
+        """Return everything as plain values.
 
         - `names`, `subject` (a name); `total`: all prompts (as `_Group.values`)
         - `sets`: one a set, by name: `name`, `label` ("" where its prompts have none, or several) and as

@@ -179,7 +179,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def _decimal(digits: str, exponent: str, scale: str) -> Fraction | None:
-    """None for numbers so large or small that only a mistake, or malice, writes them."""
+    """Return the number; None if it is so large or small that only a mistake, or malice, writes it."""
     plain = re.sub("[,\u2009'’_]", "", digits)
     power = int(re.split(r"[eE^*{]+", exponent.removesuffix("}"))[-1] or 0)
     if len(plain) > _MOST_DIGITS or abs(power) > _MOST_EXPONENT:

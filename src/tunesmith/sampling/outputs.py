@@ -47,7 +47,7 @@ def write_outputs(
     """Write sampled_data.json, rejected.jsonl, preference.jsonl and sampling_stats.json.
 
     `rows_of` gives all rows of a prompt's id in order (`rows.rows_of_prompt`), `facts` are values that the
-    statistics have besides. A file is there whole or not at all. Raises what `rows_of` does, and
+    statistics have besides. A file is written whole or not at all. Raises what `rows_of` does, and
     TemporaryError if the disk is full.
     """
     statistics, examples = SamplingStatistics(num_samples), PromptExamples()
@@ -105,7 +105,7 @@ def rejected_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator
 
 
 def preferences(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
-    """Unpaired preferences in conversational form, as TRL's KTOTrainer reads them.
+    """Yield unpaired preferences in conversational form, as TRL's KTOTrainer reads them.
 
     Only replies with a verdict: whether one that was cut, or that no verifier could judge, is worse than
     others is not known.

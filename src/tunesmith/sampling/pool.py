@@ -80,7 +80,7 @@ class VerifierPool:
         self.close()
 
     def check(self, record: Mapping[str, Any]) -> None:
-        """Raises RecordProblem if replies to this prompt could not be judged, before any is sampled."""
+        """Raise RecordProblem if replies to this prompt could not be judged, before any is sampled."""
         check_record(self.task, record)
 
     def submit(self, record: Mapping[str, Any], reply: str) -> Future[Verdict]:
@@ -101,11 +101,11 @@ class VerifierPool:
         return self.submit(record, reply).result()
 
     async def verify_async(self, record: Mapping[str, Any], reply: str) -> Verdict:
-        """The same without holding up the event loop; cancelled, a reply that still waits is passed over."""
+        """Verify without blocking the event loop; if cancelled, a reply that still waits is skipped."""
         return await asyncio.wrap_future(self.submit(record, reply))
 
     def close(self) -> None:
-        """Ends at once: what runs is killed, and what is without a verdict gets StoppedError."""
+        """End at once: what runs is killed, and what is without a verdict gets StoppedError."""
         self._closing.set()
         for _ in self._keepers:
             self._asked.put(None)
@@ -153,13 +153,13 @@ class _VerifierProcess:
             self._end()
 
     def stop(self) -> None:
-        """From another thread: the worker dies, and with it what is being waited for."""
+        """Kill the worker from another thread, and with it the verdict in progress."""
         with self._lock:
             if self._process is not None:
                 self._process.kill()
 
     def join(self) -> None:
-        """Waits for the thread."""
+        """Wait for the thread."""
         self._thread.join()
 
     def _open(self, opened: Future[None]) -> bool:

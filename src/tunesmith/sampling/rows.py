@@ -1,4 +1,4 @@
-"""The rows of a RejectionSampleJob's journal: one a planned reply, whether it was drawn or not.
+"""The rows of a RejectionSampleJob's journal: one per planned reply, sampled or not.
 
 The only file that knows a row's key and fields. Does not depend on prompts' texts, engines and files.
 """
@@ -50,12 +50,12 @@ class SampleRow:
 
     @property
     def drawn(self) -> bool:
-        """There is a reply, whole or cut at its longest."""
+        """A reply was sampled, whole or truncated at its token limit."""
         return self.finish_reason in (STOP, LENGTH)
 
     @property
     def cancelled(self) -> bool:
-        """Nobody wanted this reply any more: it is neither right nor wrong."""
+        """This reply was no longer needed: it is neither accepted nor rejected."""
         return self.finish_reason == CANCELLED
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def rows_of_prompt(
 ) -> list[SampleRow]:
     """Return all rows of one prompt in order, out of `get` (key to row, None if there is none).
 
-    TemporaryError if one is missing, OutputConflictError for a row that stands under a key not its own.
+    TemporaryError if one is missing, OutputConflictError for a row under a key that is not its own.
     """
     rows = []
     for index in range(num_samples):

@@ -36,7 +36,7 @@ _MOST_PAIRS, _SHOWN_PAIRS, _LONGEST_NAME = 10_000, 20, 80
 
 
 class JudgedPrompt(Protocol):
-    """What is needed of a prompt (`data.prompts.store.Prompt`)."""
+    """The part of `data.prompts.store.Prompt` that is needed here."""
 
     @property
     def id(self) -> str:
@@ -70,7 +70,7 @@ class SamplingStatistics:
         self._directions, self._charges = Directions(), WrongCharges()
 
     def add(self, prompt: JudgedPrompt, rows: Sequence[SampleRow]) -> None:
-        """One prompt with all its rows, those that were not drawn among them."""
+        """Add one prompt with all its rows, including those that were not sampled."""
         accepted = sum(row.accepted for row in rows)
         drawn = [row for row in rows if row.drawn]
         judged = [row for row in rows if not row.cancelled]
@@ -169,7 +169,7 @@ class Lengths:
         self.counts[bin_] += 1
 
     def widen(self) -> None:
-        """Make one bin of each two."""
+        """Merge each two bins into one."""
         even, odd = self.counts[::2], self.counts[1::2]
         self.counts = [one + other for one, other in zip_longest(even, odd, fillvalue=0)]
         self.width *= 2
@@ -204,7 +204,7 @@ class WrongCharges:
         self._other = 0
 
     def add(self, record: Mapping[str, Any], reply: str) -> None:
-        """One reply whose reason is `wrong_charge`."""
+        """Add one reply whose reason is `wrong_charge`."""
         said, case = parse_judgement(reply), case_from(record)
         charges = charge_parts(case.charges), said.charges if said else frozenset()
         pair = _short(names_of(charges[0], case.fact)), _short(names_of(charges[1], case.fact))

@@ -51,7 +51,7 @@ _LONGEST_TEXT, _MOST_VALUES, _DEEPEST = 500, 50, 4
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found of one reply.
+    """The verdict on one reply.
 
     `reason` is "" for an accepted reply, else one of REASONS. `details` is small and can be written as JSON;
     what is in it depends on the verifier.

@@ -63,7 +63,7 @@ def verify(spec: VerifierSpec | None, record: Mapping[str, Any], reply: str) -> 
 
 
 def load(task: VerifierTask) -> Verify:
-    """The verifier, ready to be called. Raises PermanentError, whose message names the manifest's field."""
+    """Return the verifier, ready to be called. Raises PermanentError, which names the manifest's field."""
     settings, path = task.settings, task.path
     match task.kind:
         case "legal_judgement":
@@ -87,7 +87,7 @@ def load(task: VerifierTask) -> Verify:
 
 
 def check_record(task: VerifierTask, record: Mapping[str, Any]) -> None:
-    """Raises RecordProblem if replies to this prompt could not be judged; its message names the field."""
+    """Raise RecordProblem if replies to this prompt could not be judged; its message names the field."""
     match task.kind:
         case "legal_judgement":
             case_from(record)

@@ -26,7 +26,7 @@ from tunesmith.sampling.verifiers import Verify, load
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Loads the verifier of the first message, says so, and then judges replies until the socket closes."""
+    """Load the verifier of the first message, report that, then judge replies until the socket closes."""
     _end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _leave_the_network()
