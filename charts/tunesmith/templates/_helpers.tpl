@@ -84,6 +84,43 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and $account (ne (dig "metadata" "labels" "app.kubernetes.io/managed-by" "" $account) "Helm") -}}true{{- end -}}
 {{- end -}}
 
+{{/* Fails for a pod template that undoes what keeps pods restricted, as the operator would at its start; the lists are
+     those of plan/runtimes.py. */}}
+{{- define "tunesmith.requireRestricted" -}}
+{{- range $name, $runtime := .Values.runtimes -}}
+{{- if and (kindIs "map" $runtime) (not (dig "allowPrivileged" false $runtime)) -}}
+{{- $pod := dig "podTemplate" "spec" dict $runtime -}}
+{{- $where := printf "runtimes.%s.podTemplate.spec" $name -}}
+{{- range $key := list "hostIPC" "hostPID" "hostUsers" -}}
+{{- if hasKey $pod $key -}}{{- include "tunesmith.notRestricted" (printf "%s.%s" $where $key) -}}{{- end -}}
+{{- end -}}
+{{- include "tunesmith.requireHarmless" (dict "context" $pod.securityContext "where" $where) -}}
+{{- range $kind := list "containers" "initContainers" -}}
+{{- range $number, $container := dig $kind list $pod -}}
+{{- $here := printf "%s.%s[%d]" $where $kind $number -}}
+{{- include "tunesmith.requireHarmless" (dict "context" $container.securityContext "where" $here) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tunesmith.requireHarmless" -}}
+{{- $harmless := list "fsGroupChangePolicy" "seLinuxOptions" "supplementalGroups" "supplementalGroupsPolicy" -}}
+{{- $restricted := dict "runAsNonRoot" true "readOnlyRootFilesystem" true "allowPrivilegeEscalation" false -}}
+{{- $_ := set $restricted "capabilities" (dict "drop" (list "ALL")) -}}
+{{- range $key, $value := .context -}}
+{{- $kept := and (hasKey $restricted $key) (eq (toJson $value) (toJson (get $restricted $key))) -}}
+{{- if not (or (has $key $harmless) $kept) -}}
+{{- include "tunesmith.notRestricted" (printf "%s.securityContext.%s" $.where $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tunesmith.notRestricted" -}}
+{{- printf "%s undoes what keeps pods restricted; set allowPrivileged: true if that is meant" . | fail -}}
+{{- end -}}
+
 {{/* Kubernetes replaces $(NAME) in the value of a variable; $$( stands for the plain text. */}}
 {{- define "tunesmith.literal" -}}
 {{- . | replace "$(" "$$(" | quote -}}
