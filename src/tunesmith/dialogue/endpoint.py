@@ -1,7 +1,7 @@
 """One request to an OpenAI-compatible server, and its raw reply.
 
 The key is in the header of the connection's client and nowhere else: not in a request's value, a reply, a
-log, an exception or a repr; where a server repeats it, it is struck out. Redirects are never followed.
+log, an exception or a repr; if a server repeats it, it is struck out. Redirects are never followed.
 Does not depend on what a reply means (`answers`), on limits and on money.
 """
 

@@ -1,7 +1,7 @@
 """Some dialogues for people to look at: few, and short enough for a page.
 
 Which are shown depends on their keys alone, so that it does not change from one run to the next nor favours
-those that stand first. Does not depend on pages.
+those that come first. Does not depend on pages.
 """
 
 from __future__ import annotations

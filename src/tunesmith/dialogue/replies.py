@@ -60,7 +60,7 @@ def parsed(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a request; `estimated` where the server did not say."""
+    """Tokens of a request; `estimated` if the server did not report them."""
 
     prompt_tokens: int
     completion_tokens: int

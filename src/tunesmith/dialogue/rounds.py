@@ -44,7 +44,7 @@ class DialoguePlan:
     """What makes up a dialogue. `fingerprint` stands for everything that changes results.
 
     `again`: how many rounds of asking again for what has failed there have been; a call that failed before
-    the last of them is asked once more.
+    the last of them is retried once more.
     """
 
     rounds: int

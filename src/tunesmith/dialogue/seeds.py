@@ -98,7 +98,7 @@ class _SeedPreparation:
         return None
 
     def _named(self, seed: DialogueSeed, record: Record) -> PlannedSeed:
-        """Return the seed with its id, which no other has; `seed` stands beside a made one.
+        """Return the seed with its id, which no other has; `seed` is set beside a made one.
 
         A made id never changes when records are added behind this one.
         """

@@ -1,6 +1,6 @@
 """Whose fault a refused request (4xx) is: its own, or that of the endpoint, which would refuse every other.
 
-What has worked is presumed to work again. A request that is refused is asked once more after a pause. Where
+What has worked is presumed to work again. A request that is refused is retried once after a pause. Where
 others have been answered in between, the fault is the request's. Where others are refused too, it is the
 endpoint's: everyone pauses, and single requests, each another one, probe it. An endpoint that has never
 answered is given up as soon as several requests were refused and none that was sent before is still under way

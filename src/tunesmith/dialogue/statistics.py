@@ -23,7 +23,7 @@ _MOST_MODELS = 20
 class LostInFlight:
     """Requests of killed processes that have no reply, and what they may have cost at most, in picodollars.
 
-    Where the disk is gone too, replies may be lost with it, so that there may be more of them.
+    If the disk was lost too, replies may be lost with it, so that there may be more of them.
     """
 
     calls: int = 0
@@ -46,7 +46,7 @@ class FinishedDialogue:
 
     @property
     def seed(self) -> PlannedSeed:
-        """Return where it began."""
+        """The seed that it began with."""
         return self.dialogue.seed
 
     @property
@@ -132,7 +132,7 @@ class DialogueStatistics:
         - `dialogues`: `planned`, `finished`, `failed`, `nothing_asked` (they were whole in the seeds);
           `finished_by_round`: how many came so far, from round 1 on; `reasons`: {reason: dialogues that
           failed so}
-        - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, and cut at maxTokens),
+        - `roles`: of each role `calls`, `answered`, `failed`, `truncated` (answered, up to maxTokens),
           `retries`, `tokens` {prompt, completion}, `calls_with_estimated_tokens` (the server did not count),
           `seconds` (waiting for replies, over all calls), `cost_usd`; `total`: the same over all roles
         - `lost_in_flight_calls`: requests, beside `calls` and `retries`, whose outcome nobody knows since

@@ -62,7 +62,7 @@ class ChatOptions:
 
 
 def generation(options: ChatOptions) -> PreviewGeneration:
-    """Return the preset as settings. Raises UsageError naming the presets, or what else is wrong."""
+    """Return the preset as settings. Raises UsageError naming the presets, or the invalid option."""
     if options.preset not in PRESETS:
         raise UsageError(f"--preset {options.preset}: choose one of {', '.join(PRESETS)}.")
     try:

@@ -2,7 +2,7 @@
 
 Converts what is mechanical: a setting that has a field. The tool's defaults are written out where ours
 differ, so that the job does what the tool would. Every other setting is listed, never dropped in silence.
-Which setting is which field stands in `api.flags`.
+`api.flags` maps settings to fields.
 """
 
 from __future__ import annotations

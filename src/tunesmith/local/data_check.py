@@ -1,4 +1,4 @@
-"""`tunesmith data check`: what a file or folder holds, what is wrong in it and how long it is for a model."""
+"""`tunesmith data check`: the contents of a file or folder, bad records, and lengths in a model's tokens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NOUNS = {"text": "document", "seeds": "seed", "legalJudgement": "prompt"}
 
 @dataclass(slots=True)
 class CheckSummary:
-    """What was found. `lengths` counts samples by their tokens before any cut."""
+    """What was found. `lengths` counts samples by their tokens before any truncation."""
 
     seen: ReadSummary = field(default_factory=ReadSummary)
     good: int = 0

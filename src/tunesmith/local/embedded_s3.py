@@ -67,7 +67,7 @@ class EmbeddedS3:
 
     def start(self) -> Self:
         """Start and wait until it answers. StorageTemporaryError if it does not, or runs already."""
-        weed()  # where it is not installed, nothing is made either
+        weed()  # if it is not installed, nothing is created either
         self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._dir / "objects").mkdir(exist_ok=True)
         self._lock = take_lock(self._dir / "lock", self._stop_seconds + 5)

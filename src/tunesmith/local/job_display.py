@@ -48,7 +48,7 @@ def _count(values: dict[str, Any], name: str) -> int | None:
 
 
 def money(spent: float, lost: float, calls: int = 0) -> str:
-    """What calls have cost, and beside it what those may have cost that a kill has cut off, where known."""
+    """Return what calls have cost, and what those lost in flight may have cost, if known."""
     number = f" ({calls:,} call{'' if calls == 1 else 's'})" if calls else ""
     return f"{spent:.4f} USD" + (f", at most {lost:.4f} USD more lost in flight{number}" if lost else "")
 

@@ -1,6 +1,6 @@
 """Keep a server alive just as long as its starter: `python -m tunesmith.local.parent_watchdog`.
 
-A process of its own, with one thread, so that the kernel's parent-death signal means this process: in a
+A separate process, with one thread, so that the kernel's parent-death signal means this process: in a
 program with threads it would come when the thread that forked ends. Does not depend on which server it is.
 """
 

@@ -1,7 +1,7 @@
 """Keep other libraries' advice off the terminal of a command that loads them; our own lines stay.
 
 Errors are exceptions and are reported as such. Who wants the advice sets the libraries' own variables, such
-as TRANSFORMERS_VERBOSITY, or PYTHONWARNINGS. Jobs are processes of their own and log everything.
+as TRANSFORMERS_VERBOSITY, or PYTHONWARNINGS. Jobs are separate processes and log everything.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def _wish(nodes: int, gpus: int) -> str:
 
 
 def _fetch_output(store: Store, key: str, result: Mapping[str, Any], folder: JobFolder) -> None:
-    """What people look at, where the run that made it could not keep it: the report, and an adapter."""
+    """Download the report and an adapter, if the run that made them could not keep them."""
     folder.output.mkdir()
     for name in (key, REPORT_KEY):
         store.get_file(name, folder.output / name)

@@ -26,7 +26,7 @@ from tunesmith.names import secret_env
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import upstream_uri
 
-# Any of these says that the user has an S3 of their own.
+# Any of these says that the user has their own S3.
 AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",

@@ -1,4 +1,4 @@
-"""What TRL, LLaMA-Factory and Axolotl do where a configuration says nothing; settings that need no field."""
+"""The defaults of TRL, LLaMA-Factory and Axolotl, and settings that need no field."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def write_security(path: Path) -> None:
 
 
 def _make_certificate(folder: Path) -> bool:
-    """Make one certificate that all parts have and trust; False where the machine has no openssl."""
+    """Make one certificate that all parts have and trust; return False if the machine has no openssl."""
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650"]
     command = [
         "openssl",

@@ -82,7 +82,7 @@ class JobFolder:
         return number
 
     def uid(self) -> str:
-        """Return what stands for the custom resource's uid: the same until the job ends, then another."""
+        """Return a substitute for the custom resource's uid: the same until the job ends, then another."""
         path = self.path / "uid"
         if not path.exists():
             temp = path.with_suffix(".new")

@@ -44,12 +44,12 @@ class Comparison:
     def values(self) -> dict[str, Any]:
         """Return what changed, as plain values.
 
-        - `prompts`: those judged on both sides; `gained`: more of their replies are right after, `lost`:
+        - `prompts`: those judged on both sides; `gained`: more of their replies are accepted after, `lost`:
           fewer
-        - `difference`: mean over prompts of the share of right replies, after less before, with a 95 %
+        - `difference`: mean over prompts of the share of accepted replies, after less before, with a 95 %
           interval (`metrics.Difference`)
         - `labelled`: prompts with a label; `direction_difference`: the same of replies in its direction; both
-          only where there are labels
+          only if there are labels
         - `changed`: examples, gained ones first: {`id`, `messages`, `earlier_messages`, `expected`, `gained`,
           `before`, `after` (as `examples.shown_reply`)}
         """

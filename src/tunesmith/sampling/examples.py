@@ -1,7 +1,7 @@
 """Prompts with some of their replies, for people to look at: few, and short enough for a page.
 
 Which prompts are shown depends on their ids alone, so that it neither changes from one run to the next nor
-favours those that stand first. Does not depend on pages.
+favours those that come first. Does not depend on pages.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Chosen:
 
 
 class PromptExamples:
-    """Prompts of each kind: `mixed` (right and wrong replies), `none` right, `all` right."""
+    """Prompts of each kind: `mixed` (accepted and rejected replies), `none` or `all` accepted."""
 
     def __init__(self) -> None:
         self._chosen = {kind: Chosen(most) for kind, most in KINDS.items()}
@@ -128,7 +128,7 @@ def expected(record: Mapping[str, Any]) -> str:
 
 
 def _telling(judged: Sequence[SampleRow]) -> list[SampleRow]:
-    """At most two: right beside wrong where there are both, and a verdict rather than none."""
+    """Return at most two: an accepted and a rejected one if both exist, preferably with a verdict."""
     right = [row for row in judged if row.accepted]
     wrong = sorted((row for row in judged if not row.accepted), key=lambda row: row.reason in WITHOUT_VERDICT)
     if right:

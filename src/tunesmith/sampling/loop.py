@@ -67,8 +67,9 @@ class SamplingCounts:
 class SamplingLoop:
     """Samples and verifies replies until there are no more shards. Call `run` once.
 
-    `kept` says how many replies of a prompt were accepted before; it is asked only where `stopAfterAccepted`
-    is set and some rows of the prompt are done. `finished` is told each shard whose rows are all written.
+    `kept` returns how many replies of a prompt were accepted before; it is called only if `stopAfterAccepted`
+    is set and some rows of the prompt are done. `finished` is called with each shard whose rows are all
+    written.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Shares with a confidence interval, and how often replies go where a changed law points.
+"""Shares with a confidence interval, and how often replies go in the direction of a changed law.
 
 Sums of whole numbers only, so that the order in which prompts come never changes a digit. Does not depend on
 rows and files.
@@ -97,7 +97,7 @@ class _Direction:
 
 
 class Directions:
-    """For each label of legal prompts, the share of replies that go in its direction, and of right ones."""
+    """Per label of legal prompts, the share of replies that go in its direction, and of accepted ones."""
 
     def __init__(self) -> None:
         self._labels: dict[str, _Direction] = {}
@@ -105,7 +105,7 @@ class Directions:
     def add(self, label: str, replies: Iterable[str], accepted: int, judged: int) -> None:
         """One prompt with its label, its whole replies, how many were accepted and how many counted.
 
-        `judged` may be more than the replies: one that was cut, or could not be drawn, goes nowhere.
+        `judged` may be more than the replies: one that was truncated or not sampled has no direction.
         """
         there = sum(direction(label, parse_judgement(reply)) for reply in replies)
         found = self._labels.setdefault(label, _Direction())
@@ -130,11 +130,11 @@ class Directions:
 
 @dataclass(slots=True)
 class Difference:
-    """Mean of paired differences, each from -1 to 1: the same prompt's share of right replies, by two models.
+    """Mean of paired differences, each from -1 to 1: a prompt's share of accepted replies, by two models.
 
     The interval is Agresti's and Min's (2005, "Simple improved confidence intervals for comparing matched
     proportions"): the normal one of the mean, with two pairs added of which half a pair says 1 and half a
-    pair -1, so that it has a width where no pair, or every pair, differs.
+    pair -1, so that it has a width if no pair, or every pair, differs.
     """
 
     pairs: int = 0

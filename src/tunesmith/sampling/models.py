@@ -30,7 +30,7 @@ class PromptOfSet(ShownPrompt, Protocol):
 
 @dataclass(slots=True)
 class ModelScore:
-    """How one model did on some prompts: replies that are right, and that go where the label points."""
+    """How one model did on some prompts: replies accepted, and replies in the label's direction."""
 
     right: Share = field(default_factory=Share)
     there: Share = field(default_factory=Share)

@@ -77,7 +77,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
-# What stands before a number. Currency and bold marks may come between it and its sign.
+# What may precede a number. Currency and bold marks may come between it and its sign.
 _MARKS = re.compile(r"(?:[$€£¥￥]|\*\*|[({\[`\"'“‘])\Z")
 _MINUS = re.compile(
     r"(?:(?:\A|[^0-9A-Za-z_)\]}.,-])-|[=:：≈是为]\s*-\s{1,3}|负\s?|(?:\A|[^A-Za-z])(?:[Mm]inus|[Nn]egative)\s)\Z"
@@ -121,7 +121,7 @@ class Number:
 
 
 def last_number(text: str) -> Number | None:
-    """Return the last number of a text; None if there is none, or where it cannot be read for certain."""
+    """Return the last number of a text; None if there is none, or if it cannot be read for certain."""
     text = _TEN_TO.sub(_power, _LATEX.sub(_latex, text).translate(_PLAIN))
     for match in reversed(deque(_TOKEN.finditer(text), _LOOKED_AT)):
         before, after = text[max(match.start() - _NEAR, 0) : match.start()], text[match.end() :][:_NEAR]

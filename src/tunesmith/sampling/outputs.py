@@ -107,8 +107,8 @@ def rejected_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator
 def preferences(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict[str, Any]]:
     """Yield unpaired preferences in conversational form, as TRL's KTOTrainer reads them.
 
-    Only replies with a verdict: whether one that was cut, or that no verifier could judge, is worse than
-    others is not known.
+    Only replies with a verdict: it is not known if one that was truncated, or that no verifier could judge,
+    is worse than others.
     """
     messages = messages_of(prompt)
     for row in rows:

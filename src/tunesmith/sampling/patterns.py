@@ -1,8 +1,8 @@
 """Verifier `regex`: a pattern somewhere in the reply, or its first group equal to a field of the record.
 
 The whole reply is searched, thoughts included, since a pattern may well be about them; `^` and `$` are the
-user's to write. With a field the last match counts: a reply may try before it answers. Knows no processes:
-the time limit here ends what backtracks for ever, so that its worker lives on.
+user's to write. With a field the last match counts: a reply may try before it answers. Does not depend on
+processes: the time limit here ends what backtracks for ever, so that its worker survives.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Verdicts on many replies at once, whatever a verifier does.
 
-Harmless verifiers are called right here. The others run in a few worker processes, each with a thread that
-keeps it: asks, waits no longer than the limit, kills and starts anew. A reply whose worker ended by itself is
-asked once more of a fresh one, since another reply may have left the old one in a bad state. Knows nothing of
-engines and of where verdicts go.
+Harmless verifiers are called in this process. The others run in a few worker processes, each with a thread
+that keeps it: sends a task, waits no longer than the limit, kills and restarts it. A reply whose worker ended
+by itself is verified once more by a fresh one, since another reply may have left the old one in a bad state.
+Does not depend on engines and on where verdicts go.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class _VerifierProcess:
         return rejected(MEMORY if "memory" in answer else NONSENSE)
 
     def _again_started(self) -> Process:
-        """The worker; a fresh one if need be. That it loaded before says that the manifest is right."""
+        """Return the worker, a fresh one if need be; an earlier load shows that the manifest is valid."""
         for left in reversed(range(_STARTS)):
             try:
                 return self._started()

@@ -27,9 +27,9 @@ class SampleRow:
     """One planned reply.
 
     `id` is the prompt's, `sample_index` counts its replies from 0. `finish_reason` is one of FINISH_REASONS
-    and `reason` one of verdict.REASONS, or "". `tokens` are those drawn, the end-of-turn token included;
+    and `reason` one of verdict.REASONS, or "". `tokens` are those sampled, the end-of-turn token included;
     `began` is when the engine was asked for the reply and `at` when the row was written, in seconds since
-    1970 (thousandths count), 0 if nothing was drawn.
+    1970 (thousandths count), 0 if nothing was sampled.
     """
 
     id: str

@@ -27,7 +27,7 @@ from tunesmith.sampling.verdict import (
     TRUNCATED,
 )
 
-# Such a reply was not accepted, and nobody knows whether it is wrong.
+# Such a reply was not accepted, and whether it is correct is unknown.
 WITHOUT_VERDICT = frozenset(
     {UNKNOWN_TERM, ERROR, NONSENSE, TIMEOUT, MEMORY, CRASHED, TRUNCATED, PROMPT_TOO_LONG}
 )
@@ -110,11 +110,11 @@ class SamplingStatistics:
           to their end or to their longest; `cancelled`: cancelled by stopAfterAccepted
         - `accepted`; `acceptance_rate`: of `generations`; `accuracy`: of all that was not cancelled, so that
           a prompt that does not fit counts as failed; both with a 95 % interval (`metrics.Share`)
-        - `prompts_not_sampled`: those to which no reply could be drawn
+        - `prompts_not_sampled`: those to which no reply could be sampled
         - `prompts_with_none_correct`, `prompts_with_all_correct`, `mean_correct_per_prompt`;
           `correct_per_prompt`: at index k the number of prompts with k accepted replies
         - `reasons`: {reason: replies not accepted}; `truncated` and `prompt_too_long` once more;
-          `without_verdict`: generations of which nobody knows whether they are right
+          `without_verdict`: generations that no verifier could judge
         - `tokens`: `prompt` (each prompt once), `drawn`, `accepted`; `lengths`: replies by tokens drawn, from
           `low` to `high`, both included
         - `seconds`: in which at least one of these replies was in progress, over all attempts, from when an

@@ -1,7 +1,7 @@
-"""Whether a reply was accepted, and the closed list of reasons why not.
+"""Verdicts on replies: accepted, or rejected for one of a closed list of reasons.
 
 The reasons are counted in `sampling_stats.json` and written to `rejected.jsonl`, so there are few, and what
-differs from reply to reply stands in `details`. Does not depend on verifiers, records and processes.
+differs from reply to reply is in `details`. Does not depend on verifiers, records and processes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def rejected(reason: str, **details: Any) -> Verdict:
 
 
 def small(details: dict[str, Any]) -> dict[str, Any]:
-    """The same as plain JSON values, cut to a few kilobytes: a function of the user's may return anything."""
+    """Return details as plain JSON, at most a few kilobytes: a user's function may return anything."""
     return _mapping(details, _DEEPEST, [_MOST_VALUES])
 
 

@@ -1,7 +1,8 @@
 """The six verifiers: given a spec, a prompt's record and a reply, a verdict.
 
-Pure, and all in this process: what the user's functions and patterns may do to a process is the affair of
-`pool`, which calls this in workers. Imports of one verifier stand where it is made, since a worker needs one.
+Pure, and all in this process: what the user's functions and patterns may do to a process is handled by
+`pool`, which calls this in workers. Each verifier's imports are inside the function that creates it, since
+a worker needs only one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.api.generation import VerifierSpec
 
 SECONDS = 10
-# These take time linear in the reply and run nobody's code: they need no process of their own.
+# These take time linear in the reply and run nobody's code: they need no separate process.
 HARMLESS = ("legal_judgement", "exact_match", "numeric")
 
 Verify = Callable[[Mapping[str, Any], str], Verdict]

@@ -80,7 +80,7 @@ def _send(ours: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def _leave_the_network() -> None:
-    """Go into a network of its own, where there is nothing, if the kernel lets us: many containers do not."""
+    """Move into a separate, empty network namespace if the kernel allows it: many containers do not."""
     new_user, new_network = 0x10000000, 0x40000000
     user, group = os.geteuid(), os.getegid()
     if os.uname().sysname != "Linux" or ctypes.CDLL(None).unshare(new_user | new_network):
