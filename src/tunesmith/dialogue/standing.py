@@ -3,7 +3,7 @@
 What has worked is presumed to work again. A request that is refused is retried once after a pause. Where
 others have been answered in between, the fault is the request's. Where others are refused too, it is the
 endpoint's: everyone pauses, and single requests, each another one, probe it. An endpoint that has never
-answered is given up as soon as several requests were refused and none that was sent before is still under way
+answered is given up as soon as several requests were refused and none sent before is still in progress
 (a filter refuses at once what a model answers in seconds), or one twice for what can only be the endpoint's
 fault (key, model, address). At the end of a job, where nobody else is left to be asked, a refusal
 in the same words as one that was found to be a request's own fault is one too.

@@ -217,7 +217,7 @@ class Tries:
         self.seconds += float(record["reply"]["seconds"])
 
     async def flushed(self) -> None:
-        """Return when what was written is on the disk, where it is to be."""
+        """Return when what was written is on the disk, if it has to be."""
         if self.durable:
             await self._flushes()
 

@@ -60,7 +60,7 @@ def _share(found: Mapping[str, Any], name: str) -> str:
 
 
 def _difference(pair: Mapping[str, Any]) -> Text:
-    """Return a sentence on two models: of the law's direction where cases have one, else of right replies."""
+    """Return a sentence on two models: of the law's direction if cases have one, else accepted replies."""
     name = "direction_difference" if pair.get("direction_difference") is not None else "difference"
     if pair[name] is None:
         return Text(f"{visible(pair['model'])} and {visible(pair['against'])} share no prompt")

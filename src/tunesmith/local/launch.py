@@ -53,7 +53,7 @@ def read_object(text: bytes) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

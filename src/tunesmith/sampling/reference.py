@@ -24,7 +24,7 @@ def answer_of(reply: str) -> str:
 def plain_text(text: str) -> str:
     """Return what two texts must share to be the same.
 
-    White space around them and the kind of line ends do not count, nor whether é is one character or two
+    Whitespace around them and the kind of line ends do not count, nor whether é is one character or two
     (Unicode NFC); case, punctuation and white space inside do.
     """
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
