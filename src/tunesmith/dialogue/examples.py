@@ -29,7 +29,7 @@ class DialogueExamples:
         (self._finished if grown.failure is None else self._failed).offer(grown)
 
     def values(self) -> dict[str, list[dict[str, Any]]]:
-        """`{finished: […], failed: […]}`, each as `example` makes it."""
+        """Return `{finished: […], failed: […]}`, each as `example` makes it."""
         return {"finished": self._finished.values(), "failed": self._failed.values()}
 
 

@@ -43,7 +43,7 @@ def past_spending(
     disk: str = "",
     calls_under_way: Callable[[int], int] = lambda process: 0,
 ) -> PastSpending:
-    """From all records that `write` was given, in any order; the last one counts.
+    """Return the past spending from all records that `write` got, in any order; the last one counts.
 
     `spent` is what the journal's calls have cost. `under_way(process)` is what those of a process had held
     whose reply is not in the journal, `calls_under_way(process)` how many they were, `disk` names the one

@@ -34,7 +34,7 @@ class Limiter:
         return len(self._waiting)
 
     def pause(self) -> Pause | None:
-        """The pause of the moment if there is one, its times in seconds from now: `since` is not above 0."""
+        """Return the current pause if there is one, times in seconds from now: `since` is at most 0."""
         pause, now = self._limits.pause, self._now()
         return None if pause is None else Pause(pause.since - now, pause.until - now, pause.refused)
 

@@ -103,7 +103,7 @@ class EndpointLimits:
         return ticket
 
     def next_time(self, now: float) -> float:
-        """When `go` should be called again; infinite if only a settled ticket or a new one can change it."""
+        """Return when to call `go` again; infinite if only a settled ticket or a new one can change it."""
         queue = self._queue()
         if queue is None or self.under_way >= self._parallel:
             return math.inf

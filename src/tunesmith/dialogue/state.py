@@ -67,8 +67,8 @@ class Round:
         return len(self.texts) == len(ROLES)
 
     def as_dict(self) -> dict[str, Any]:
-        """`{question, answer, correction}`, with `truncated: [role]` only where a text was cut, and with
-        `reasoning: {role: thoughts}` only where a model has thought.
+        """Return `{question, answer, correction}`, with `truncated: [role]` only if a text was truncated, and
+        with `reasoning: {role: thoughts}` only if a model has thought.
         """
         marks: dict[str, Any] = {}
         if self.truncated:

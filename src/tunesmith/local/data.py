@@ -70,7 +70,7 @@ class ReadSummary:
 
 
 def dataset_of(asked: ReadOptions, source: Source, console: Console) -> tuple[str, InputSpec]:
-    """Format and settings. Says what was guessed. Raises UsageError if they cannot be meant."""
+    """Return format and settings, and print what was detected. Raises UsageError if they are invalid."""
     name = asked.format or _guessed(source, console)
     if name not in FORMATS:
         raise UsageError(f"--format {name}: choose one of {', '.join(FORMATS)}.")
@@ -79,7 +79,7 @@ def dataset_of(asked: ReadOptions, source: Source, console: Console) -> tuple[st
 
 
 def found_in(source: Source, name: str, dataset: InputSpec, seen: ReadSummary) -> Iterator[ReadResult]:
-    """Everything the format makes of the files, in order; what is bad or left out with the reason."""
+    """Yield what the format makes of the files, in order; what is bad or left out with the reason."""
     if isinstance(dataset, DatasetSpec) and name in _READ_TWICE:
         files = dataset.sampled or SampledFormat()
         laws = read_laws(files.articles_uri, files.changed_articles_uri, StorageOptions(), dataset.encoding)

@@ -14,7 +14,7 @@ from tunesmith.text import visible
 
 
 def print_evaluation(console: Console, evaluation: Mapping[str, Any]) -> None:
-    """One evaluation: a line for base and tuned model, a table where there are others or several sets."""
+    """Print one evaluation: a line for base and tuned model, a table if there are others or several sets."""
     compared = evaluation.get("compared")
     if compared and (len(compared["names"]) > 2 or "base" not in evaluation or compared["sets"]):
         console.print(_table(evaluation["name"], compared))
@@ -26,7 +26,7 @@ def print_evaluation(console: Console, evaluation: Mapping[str, Any]) -> None:
 
 
 def evaluation_line(evaluation: Mapping[str, Any]) -> Text:
-    """Accuracy of base and tuned model on one test set."""
+    """Return the accuracy of base and tuned model on one test set."""
     parts: list[str | tuple[str, str]] = [f"Accuracy ({visible(evaluation['name'])})  "]
     for side, word, style in (("base", "before", "dim"), ("tuned", "after", "bold green")):
         found = evaluation[side]

@@ -168,7 +168,7 @@ class JobProgress:
 
 
 def preview_table(previews: list[dict[str, Any]]) -> Table:
-    """Previews before and after, side by side."""
+    """Return a table of previews before and after, side by side."""
     table = Table(title="Previews", show_lines=True, expand=True)
     table.add_column("prompt", ratio=2, overflow="fold")
     table.add_column("before", ratio=3, style="dim", overflow="fold")

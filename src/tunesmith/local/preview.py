@@ -148,7 +148,7 @@ def write_page(job: Job, prepared: Prepared, tokenizer: ChatTokenizer, page: Pat
 
 
 def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None:
-    """First samples of each dataset and kind, datasets, bad records, lengths."""
+    """Print the first samples of each dataset and kind, datasets, bad records and lengths."""
     numbers = count(1)
     for title, samples in grouped(prepared):
         _print(console, title, "bold")
@@ -161,7 +161,7 @@ def show(prepared: Prepared, tokenizer: ChatTokenizer, console: Console) -> None
 
 
 def show_sample(number: int, first: FirstSample, tokenizer: ChatTokenizer, console: Console) -> None:
-    """The messages as read, and the text the model sees with the labels marked."""
+    """Print the messages as read, and the text the model sees with the labels marked."""
     _print(console, f"Sample {number}: {first.place}, {facts(first)}", "bold")
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(justify="right", style="cyan")

@@ -30,7 +30,7 @@ class _OwnLines(logging.Handler):
 
 
 def quiet() -> None:
-    """To be called before the libraries are imported: they read their variables then."""
+    """Silence libraries. Call this before they are imported: they read their variables then."""
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:

@@ -57,7 +57,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
-    """Every s3:// address in a job's spec, of the jobs it refers to and of the base of an adapter here.
+    """Return every s3:// address in a job's spec, of the jobs it refers to and of a local adapter's base.
 
     `outputs` are the jobs' output.uri.
     """
@@ -72,7 +72,7 @@ def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
 
 
 def _bases(models: Iterable[str]) -> Iterator[str]:
-    """Addresses of the base models of those that are adapters of this machine."""
+    """Yield the addresses of the base models of those that are adapters on this machine."""
     for uri in models:
         folder = local_path(uri)
         if folder is not None and is_adapter(folder):
@@ -105,7 +105,7 @@ def own_s3_in_words(job: Job, environment: Mapping[str, str]) -> str:
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables set for a while: this is how S3 clients of this process find their server."""
+    """Set environment variables for a while: this is how S3 clients of this process find their server."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -119,7 +119,7 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def parse_seed(text: str) -> SeedUpload:
-    """`s3://bucket/key=PATH` as address and path. Raises UsageError."""
+    """Parse `s3://bucket/key=PATH` into address and path. Raises UsageError."""
     uri, _, place = text.partition("=")
     if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[2] or not place:
         raise UsageError(f"--seed {text}: write s3://bucket/key=PATH.")
@@ -168,7 +168,7 @@ class RunStorage:
     """The first job whose s3:// addresses are on another server."""
 
     def environment(self, job: Job) -> dict[str, str]:
-        """Variables by which this job's processes find their S3. Nobody else's credentials are in it."""
+        """Return variables by which this job's processes find their S3, with no other credentials."""
         if self.server is not None and job.key in self.embedded:
             return self.server.environment()
         return credentials(job, os.environ)
@@ -188,7 +188,7 @@ class RunStorage:
 
 @contextmanager
 def run_storage(jobs: Sequence[Job], seeds: Sequence[SeedUpload], folder: Path) -> Iterator[RunStorage]:
-    """The storage of some jobs; where one means the embedded server, that runs and has their buckets."""
+    """Yield the storage of some jobs; if one uses the embedded server, that runs and has their buckets."""
     outputs = output_uris(jobs)
     uris = {job.key: s3_uris(job, outputs) for job in jobs}
     others = [job for job in jobs if uris[job.key] and has_own_s3(job, os.environ)]

@@ -69,7 +69,7 @@ class JobFolder:
         return self.path / "attempt.json"
 
     def attempt(self) -> int:
-        """Number of this attempt: 1, or one more than the last that did not end."""
+        """Return the number of this attempt: 1, or one more than the last that did not end."""
         number = 1
         if self._attempt.exists():
             try:

@@ -72,7 +72,7 @@ class PromptExamples:
             self._chosen[kind].offer(prompt.id, lambda: example(prompt, judged))
 
     def values(self) -> dict[str, list[dict[str, Any]]]:
-        """{kind: [as `example` makes them]}."""
+        """Return {kind: [as `example` makes them]}."""
         return {kind: chosen.values() for kind, chosen in self._chosen.items()}
 
 

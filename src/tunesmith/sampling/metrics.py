@@ -59,7 +59,7 @@ class Share:
         return wilson(self.hits / self.trials, self._effective_trials()) if self.trials else None
 
     def as_dict(self, name: str) -> dict[str, Any]:
-        """`{name: value, name_interval: [low, high]}`, both None without trials; rounded to 6 digits."""
+        """Return `{name: value, name_interval: [low, high]}`, both None without trials; of 6 digits."""
         interval = self.interval()
         return {
             name: _rounded(self.value),
@@ -67,7 +67,7 @@ class Share:
         }
 
     def _effective_trials(self) -> float:
-        """Between the number of clusters, or nearly, and the number of trials."""
+        """Return a number between that of clusters, or nearly, and that of trials."""
         if self.clusters < 2 or self.hits in (0, self.trials):
             return self.clusters
         # Σ(h - r t)² times trials², in whole numbers; r is hits / trials.
@@ -103,7 +103,7 @@ class Directions:
         self._labels: dict[str, _Direction] = {}
 
     def add(self, label: str, replies: Iterable[str], accepted: int, judged: int) -> None:
-        """One prompt with its label, its whole replies, how many were accepted and how many counted.
+        """Add one prompt with its label, its whole replies, how many were accepted and how many counted.
 
         `judged` may be more than the replies: one that was truncated or not sampled has no direction.
         """
@@ -113,7 +113,7 @@ class Directions:
         found.right.add(accepted, judged)
 
     def values(self) -> list[dict[str, Any]]:
-        """Per label, in the order of `legal.LABELS`: numbers of prompts and replies, both shares."""
+        """Return, per label in the order of `legal.LABELS`, numbers of prompts and replies, both shares."""
         return [
             {
                 "label": label,
@@ -146,7 +146,7 @@ class Difference:
         self._by_value[difference] += 1
 
     def as_dict(self, name: str) -> dict[str, Any]:
-        """`{name: mean, name_interval: [low, high]}`, both None without pairs; rounded to 6 digits."""
+        """Return `{name: mean, name_interval: [low, high]}`, both None without pairs; rounded to 6 digits."""
         if not self.pairs:
             return {name: None, f"{name}_interval": None}
         total = math.fsum(value * count for value, count in self._by_value.items())

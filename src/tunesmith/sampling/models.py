@@ -147,7 +147,7 @@ class ModelScores:
 def count_models(
     prompts: Iterable[PromptOfSet], sides: Sequence[tuple[str, RowsOf]], subject: int = 0
 ) -> dict[str, Any]:
-    """What `ModelScores.values` says of all prompts; a side is a model's name and its rows by prompt id."""
+    """Return `ModelScores.values` of all prompts; a side is a model's name and its rows by prompt id."""
     models = ModelScores([name for name, _ in sides], subject)
     for prompt in prompts:
         models.add(prompt, [rows_of(prompt.id) for _, rows_of in sides])

@@ -196,7 +196,7 @@ def _fraction(whole: str | None, above: str, below: str) -> Fraction | None:
 
 
 def _part(text: str) -> Fraction | None:
-    """Plain digits, or a Chinese numeral as judgements write them."""
+    """Return the value of plain digits, or of a Chinese numeral as judgements write them."""
     text = text.strip()
     if re.fullmatch(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?", text):
         return Fraction(text)

@@ -81,7 +81,7 @@ FIELDS = tuple(field.name for field in fields(SampleRow))
 
 
 def row_key(prompt: str, index: int) -> str:
-    """The key of a row in the journal; no two (prompt, index) share one, whatever a prompt's id holds."""
+    """Return the journal's key of a row, unique per (prompt, index) whatever a prompt's id contains."""
     return f"{prompt}/{index}"
 
 

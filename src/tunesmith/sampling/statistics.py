@@ -176,7 +176,7 @@ class Lengths:
 
 
 def together(accepted: Lengths, rejected: Lengths) -> list[dict[str, int]]:
-    """Both as `[{low, high, accepted, rejected}]` from the first bin that holds something."""
+    """Return both as `[{low, high, accepted, rejected}]` from the first bin that is not empty."""
     while accepted.width != rejected.width:
         min(accepted, rejected, key=lambda one: one.width).widen()
     pairs = list(zip_longest(accepted.counts, rejected.counts, fillvalue=0))

@@ -107,7 +107,7 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
 
 
 def _text(value: object) -> str:
-    """Cut, and without lone surrogates, which no file could hold."""
+    """Return the text truncated, without lone surrogates, which cannot be written to a file."""
     text = str(value)
     text = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
     return text.encode("utf-8", "replace").decode()

@@ -59,7 +59,7 @@ def _serve(ours: socket.socket, messages: Any, verify: Verify) -> None:
 
 
 def _answer(verify: Verify, record: dict[str, Any], reply: str) -> dict[str, Any]:
-    """At this process's edge nothing may pass: the verifier is not our code."""
+    """Return the answer for one reply; no exception may escape, since the verifier is not our code."""
     try:
         return asdict(verify(record, reply))
     except MemoryError:
