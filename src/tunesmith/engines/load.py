@@ -202,7 +202,9 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The model in {folder} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(
+            f"The model in {folder} cannot be loaded, so fix or replace it: {first_line(error)}"
+        ) from error
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would continue with random values there
         raise ModelError(

@@ -90,7 +90,10 @@ def decode_header(payload: bytes, where: str) -> str:
         return str(header["journal"])
     if isinstance(header, dict) and isinstance(header.get("version"), int):
         raise StoragePermanentError(f"{where} was written by another version of Tunesmith. Update Tunesmith.")
-    raise CorruptObjectError(f"{where} is not a journal file: its header is missing.")
+    raise CorruptObjectError(
+        f"{where} is not a journal file: its header is missing. "
+        "Move it away if it does not belong there, or restore it from a copy."
+    )
 
 
 def read_lines(chunks: Iterable[bytes], where: str) -> Iterator[Line]:

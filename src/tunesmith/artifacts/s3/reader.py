@@ -99,7 +99,8 @@ class _Reader(io.RawIOBase):
         if content_range != expected and not (self._position == 0 and not content_range):
             raise CorruptObjectError(
                 f"{self._target.uri} cannot be read further at byte {self._position}: "
-                f"the server responded {content_range or 'without a range'}."
+                f"the server responded {content_range or 'without a range'}. Check the storage server, or a "
+                "proxy before it."
             )
 
     def close(self) -> None:

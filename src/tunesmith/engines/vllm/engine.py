@@ -109,7 +109,10 @@ class VllmReplies:
             except TemporaryError:
                 raise
             except Exception as error:  # vLLM raises no narrower type
-                raise ModelError(f"vLLM cannot use the adapter: {first_words(error)}.") from error
+                raise ModelError(
+                    f"vLLM cannot use the adapter: {first_words(error)}. Use another adapter, or "
+                    "engine.transformers."
+                ) from error
 
     async def _ask(self, question: Coroutine[Any, Any, Any]) -> None:
         """Wait for an answer of the engine process; vLLM itself would wait forever if the process dies."""
