@@ -79,11 +79,19 @@ def test_no_tools(tools: Any):
     assert chat_of({"role": "assistant", "content": "Yes."}, tools=tools).tools == ""
 
 
-def test_tools_that_the_system_message_lists_are_not_shown_twice():
-    system = {"role": "system", "content": "<tools>get_weather: Weather</tools>"}
-    turns = [system, ASKED, {"role": "assistant", "content": "Yes."}]
+@each(
+    ("system", "shown"),
+    [
+        ('<tools>[{"name": "get_weather", "description": "Weather"}]</tools>', False),
+        ("[{'name': 'get_weather'}]", False),
+        ("Use get_weather where it helps.", True),  # a word is no description
+        ("Be brief.", True),
+    ],
+)
+def test_tools_that_the_system_message_describes_are_not_shown_twice(system: str, shown: bool):
+    turns = [{"role": "system", "content": system}, ASKED, {"role": "assistant", "content": "Yes."}]
     (conversation,) = conversation_from_chat({"messages": turns, "tools": [TOOL]})
-    assert conversation.tools == ""
+    assert bool(conversation.tools) == shown
 
 
 @each("field", ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"])

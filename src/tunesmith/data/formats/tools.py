@@ -7,6 +7,7 @@ the calls that answer it (xLAM). Does not depend on what a chat template makes o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ _RESERVED = frozenset(
 def tools_of(record: Mapping[str, Any], messages: Sequence[Message]) -> str:
     """Return the record's tools as a JSON list in OpenAI's form; "" if there are none to show.
 
-    Tools that the record's own system message names, one and all, are shown by that. Raises RecordProblem.
+    Tools that the record's own system message describes as JSON, one and all, are shown by that. Raises
+    RecordProblem.
     """
     found = given_of(record, TOOLS)
     given = {name: value for name in found if not holds_nothing(value := record.get(name))}
@@ -57,9 +59,14 @@ def tools_of(record: Mapping[str, Any], messages: Sequence[Message]) -> str:
     if listed is None:
         return ""
     system = next((message.content for message in messages if message.role == "system"), "")
-    if all(tool["function"]["name"] in system for tool in listed):
+    if all(_is_described(tool["function"]["name"], system) for tool in listed):
         return ""
     return json.dumps(listed, ensure_ascii=False)
+
+
+def _is_described(name: str, system: str) -> bool:
+    """Whether a text has a tool's description as JSON; its bare name may be any word."""
+    return re.search(rf"""["']name["']\s*:\s*["']{re.escape(name)}["']""", system) is not None
 
 
 def _tools(value: Any, name: str) -> list[dict[str, Any]]:
