@@ -116,7 +116,7 @@ def test_every_block_works_in_order(folder: Path) -> None:
     assert ["succeeded" in text for text in trained] == [True, True]
     previews = [text for line, text in said.items() if line.startswith("tunesmith preview")]
     assert ["256 records → 256 samples" in text for text in previews] == [True, False]
-    assert ["To train on this: tunesmith run" in text for text in previews] == [True, True]
+    assert ["To run this: tunesmith run" in text for text in previews] == [True, True]
     assert all(name in "".join(said.values()) for name in ("queue-name: research", "schemas/manifest.json"))
 
 

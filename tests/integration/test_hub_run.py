@@ -19,7 +19,7 @@ from tests.support import chat_records, finetune, logs_of, run_job, write_jsonl
 from tunesmith.api.manifest import parse_document
 from tunesmith.artifacts.hub.client import ask_only
 from tunesmith.artifacts.hub.dataset import _resolved
-from tunesmith.local.preview import preview_jobs
+from tunesmith.local.preview.jobs import preview_jobs
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ROOT / "tests/fixtures/public"

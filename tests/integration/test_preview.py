@@ -15,7 +15,7 @@ from tests.support import chat_records, finetune, run_cli, write_jsonl, write_ma
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import parse_document
 from tunesmith.local.manifests import load_jobs
-from tunesmith.local.preview import preview_jobs
+from tunesmith.local.preview.jobs import preview_jobs
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -137,15 +137,6 @@ def test_a_job_that_waits_for_another(tmp_path: Path, tiny_model: Path, data: Pa
     assert "AWS_ENDPOINT_URL" not in os.environ
 
 
-@pytest.mark.parametrize("kind", ["RejectionSampleJob", "DialogueGenJob"])
-def test_only_finetune_jobs_are_previewed(tmp_path: Path, kind: str) -> None:
-    files = {"RejectionSampleJob": "02-rejection-sample-legal", "DialogueGenJob": "03-dialogue-gen-aligner"}
-    jobs = load_jobs([EXAMPLES / f"{files[kind]}.yaml"])
-    console = Console(file=io.StringIO(), width=100)
-    assert preview_jobs([job for job in jobs if job.kind == kind], 1, tmp_path / "work", console) == 2
-    assert "only FineTuneJobs can be previewed" in console.file.getvalue()  # type: ignore[attr-defined]
-
-
 def with_data() -> dict[str, dict[str, str]]:
     """Examples whose data lies beside them: each dataset's field and its path."""
     found: dict[str, dict[str, str]] = {}
@@ -234,7 +225,7 @@ def test_without_torch(tmp_path: Path, tiny_model: Path, data: Path) -> None:
     ended = run_cli("preview", "-f", path.name, folder=tmp_path, env=env, warm=False)
     assert ended.code == 0, ended.text
     assert "10 records → 10 samples" in ended.text
-    assert ended.text.splitlines()[-1] == "To train on this: tunesmith run -f look.yaml"
+    assert ended.text.splitlines()[-1] == "To run this: tunesmith run -f look.yaml"
     refused = run_cli("run", "-f", path.name, folder=tmp_path, env=env, warm=False)
     assert refused.code == 2
     assert refused.text == "tunesmith: `tunesmith run` needs more packages: pip install 'tunesmith[local]'\n"

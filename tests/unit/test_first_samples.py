@@ -11,7 +11,7 @@ from tests.support import chat_records, write_jsonl
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import load_prepared
-from tunesmith.local.preview import show
+from tunesmith.local.preview.training import show
 from tunesmith.report.samples import grouped, sample_values, samples_text, weight_of
 from tunesmith.tokens.conversation import Sample
 

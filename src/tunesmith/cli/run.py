@@ -115,7 +115,13 @@ def _run(jobs: list[Job], options: RunOptions) -> int:
 def preview(
     files: Files,
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, help="Samples shown per dataset and kind.")
+        int,
+        typer.Option(
+            "--count",
+            "-n",
+            min=1,
+            help="Samples shown per kind, prompts, requests per role.",
+        ),
     ] = 3,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots.")
@@ -124,7 +130,7 @@ def preview(
     seeds: Seeds = None,
     overrides: Sets = None,
 ) -> None:
-    """Show what a FineTuneJob would train on: messages, labels, lengths, bad records. Trains nothing.
+    """Show what jobs would train on, sample or ask: texts, tokens, lengths, bad records, costs. Runs nothing.
 
     [dim]tunesmith preview -f job.yaml
     tunesmith preview -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
@@ -136,14 +142,14 @@ def preview(
     from tunesmith.jobs.unsupported import unsupported
     from tunesmith.local.console import Console
     from tunesmith.local.manifests import load_jobs
-    from tunesmith.local.preview import preview_jobs
+    from tunesmith.local.preview.jobs import preview_jobs
     from tunesmith.local.storage import parse_seed
 
     jobs = load_jobs(files, overrides)
     parsed = [parse_seed(seed) for seed in seeds or []]
     code = preview_jobs(jobs, count, work_dir, Console(highlight=False), html, parsed)
     if code == 0 and not any(unsupported(job.kind, job.spec) for job in jobs):
-        say(f"To train on this: {_again('run', files, work_dir, seeds, overrides)}")
+        say(f"To run this: {_again('run', files, work_dir, seeds, overrides)}")
     raise typer.Exit(code)
 
 

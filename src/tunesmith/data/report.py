@@ -148,9 +148,9 @@ class ReportBuilder:
         self._user, self._of_user = user, 0
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, many: str = "") -> str:
     """Return a number with its noun."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def as_values(reports: list[DatasetReport]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec
+from tunesmith.api.dialogue import DialogueGenSpec, EndpointSpec, LimitsSpec
 from tunesmith.dialogue.answers import estimate_tokens
 from tunesmith.dialogue.money import Price, dollars
 from tunesmith.dialogue.replies import Usage
@@ -56,12 +56,17 @@ class Expected:
             setattr(self, name, getattr(self, name) + value * share)
 
 
-def dry_run(spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence) -> dict[str, Any]:
+def dry_run(
+    spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence, shown: int = SHOWN
+) -> dict[str, Any]:
     """Return what would be done:
 
-    - `dialogues`, `rounds`; `requests`: of the first three dialogues `[{id, round, role, endpoint, model,
+    - `dialogues`, `rounds`; `requests`: of the first `shown` dialogues `[{id, round, role, endpoint, model,
       messages, temperature, max_tokens}]`
-    - `roles`: of each `calls`, `tokens` {prompt, completion}, `cost_usd`; `total`: the same over all
+    - `roles`: of each `endpoint`, `model`, `calls`, `tokens` {prompt, completion}, `cost_usd`; `total`: the
+      same over all, without the first two
+    - `limits`: of each endpoint that a role plays `{endpoint, requests_at_once, requests_per_minute,
+      tokens_per_minute, retries}`, None for no limit
     - `most_cost_usd`: if every reply is as long as it may be; `budget_usd`, None without
     - `seconds`: by the limits of the busiest endpoint, `busiest`; an estimate for external servers,
     and without `batches`, which are sent one after the other and take up to a day each
@@ -77,10 +82,11 @@ def dry_run(spec: DialogueGenSpec, plan: DialoguePlan, seeds: SeedSequence) -> d
         "dialogues": len(seeds),
         "rounds": plan.rounds,
         "requests": [
-            request for at in range(min(SHOWN, len(seeds))) for request in _requests(spec, plan, seeds[at])
+            request for at in range(min(shown, len(seeds))) for request in _requests(spec, plan, seeds[at])
         ],
-        "roles": {str(role): _values(each) for role, each in roles.items()},
+        "roles": {str(role): _played(spec, plan, role) | _values(each) for role, each in roles.items()},
         "total": _values(total),
+        "limits": [_limits(name, spec.endpoints[name].limits) for name in _endpoints(plan)],
         "most_cost_usd": round(dollars(math.ceil(total.most_cost)), 6),
         "budget_usd": spec.budget.max_usd if spec.budget else None,
         "seconds": round(seconds[busiest], 1) if busiest else 0.0,
@@ -109,7 +115,33 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"About {found['seconds'] / 60:.1f} minutes, for which endpoint {found['busiest']} decides."
         )
-    return lines
+    return [*lines, *map(_limits_in_words, found["limits"])]
+
+
+def _limits_in_words(limits: Mapping[str, Any]) -> str:
+    rates = {"requests": limits["requests_per_minute"], "tokens": limits["tokens_per_minute"]}
+    known = [f"{rate:,} {what} per minute" for what, rate in rates.items() if rate is not None]
+    told = ", ".join([f"{limits['requests_at_once']:,} requests at once", *known])
+    return f"Endpoint {limits['endpoint']}: at most {told}; each call is retried {limits['retries']:,} times."
+
+
+def _endpoints(plan: DialoguePlan) -> list[str]:
+    return list(dict.fromkeys(plan.roles[role].endpoint for role in ROLES))
+
+
+def _limits(name: str, limits: LimitsSpec) -> dict[str, Any]:
+    return {
+        "endpoint": name,
+        "requests_at_once": limits.max_parallel_requests,
+        "requests_per_minute": limits.requests_per_minute,
+        "tokens_per_minute": limits.tokens_per_minute,
+        "retries": limits.max_retries,
+    }
+
+
+def _played(spec: DialogueGenSpec, plan: DialoguePlan, role: Role) -> dict[str, Any]:
+    endpoint = plan.roles[role].endpoint
+    return {"endpoint": endpoint, "model": _model(spec.endpoints[endpoint])}
 
 
 def _requests(spec: DialogueGenSpec, plan: DialoguePlan, seed: PlannedSeed) -> list[dict[str, Any]]:

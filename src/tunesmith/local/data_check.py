@@ -27,7 +27,7 @@ from tunesmith.local.chat import source as model_source
 from tunesmith.local.console import Console
 from tunesmith.local.data import LEARNED, InputSpec, ReadOptions, ReadSummary, dataset_of, found_in
 from tunesmith.local.data_source import Source, opened, say
-from tunesmith.local.preview import histogram
+from tunesmith.local.preview.console import histogram
 from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
 from tunesmith.tokens.chat import ChatTokenizer
@@ -172,7 +172,7 @@ def _say_lengths(account: CheckSummary, max_length: int, console: Console) -> No
         )
     else:
         say(console, f"  every sample fits into {max_length:,} tokens")
-    histogram(bins(lengths), console)
+    histogram(console, "Samples by number of tokens", bins(lengths))
 
 
 def quantile(lengths: Counter[int], share: float) -> int:

@@ -27,8 +27,9 @@ MOST_BARS = 12
 def render_data_report(data: Mapping[str, Any]) -> str:
     """Return the HTML of one page. The keys of `data`:
 
-    title, datasets [as in `data.report.DatasetReport`], lengths and label_lengths
-    [{low, high, count}], samples [as returned by `samples.sample_values`].
+    title, takes [str] (what training would take; may be absent), datasets [as in
+    `data.report.DatasetReport`], lengths and label_lengths [{low, high, count}], samples [as returned by
+    `samples.sample_values`].
     """
     datasets = data["datasets"]
     charts = [
@@ -39,6 +40,7 @@ def render_data_report(data: Mapping[str, Any]) -> str:
     values = {
         "title": data["title"],
         "summary": summary(datasets),
+        "takes": data.get("takes") or [],
         "datasets": [dataset_row(row) for row in datasets],
         "dataset_columns": DATASET_COLUMNS,
         "shares": [(r["name"], r["share"], f"{r['share']:.1%}") for r in datasets if r["seen_samples"]],
@@ -69,6 +71,7 @@ def summary(datasets: Sequence[Values]) -> list[tuple[str, Any]]:
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (id, text) of the sections that the page has."""
     known = [
+        ("takes", "What it takes", values["takes"]),
         ("datasets", "Datasets", True),
         ("lengths", "Lengths", values["charts"]),
         ("left-out", "Left out", values["left_out"] or values["bad"]),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from tunesmith.artifacts.folder_writer import FACTS, FolderWriter
 from tunesmith.artifacts.journal.key_set import DIGEST_SIZE, digest_of
@@ -169,6 +170,11 @@ class Prompts(Sequence[Prompt]):
         messages = tuple(Message(role, content) for role, content in row["messages"])
         ids: list[int] = np.frombuffer(tokens, _ID_TYPE).tolist()
         return Prompt(row["id"], row["record"], messages, ids, row["label"], row.get("set", ""))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return the tokens of each prompt, in order."""
+        return np.diff(self._token_starts)
 
     def ids(self) -> Iterator[str]:
         """Yield the ids of all prompts, in order, without reading the prompts."""
