@@ -60,7 +60,7 @@ QWEN_30B_A3B = {
 )
 def test_when_it_is_wanted(config, tokens, method, free, wanted):
     found, why = needs_gradient_checkpointing(
-        config, tokens=tokens, dtype_bytes=2, method=method, free=free * GIB
+        config, tokens=tokens, dtype_bytes=2, method=method, free=free * GIB, gpu=True
     )
     assert found is wanted, why
     assert why.startswith(
@@ -72,7 +72,9 @@ def test_when_it_is_wanted(config, tokens, method, free, wanted):
 def test_more_of_anything_does_not_turn_it_off():
     """Up to some number of tokens it is off, and from there on it is on."""
     answers = [
-        needs_gradient_checkpointing(QWEN_7B, tokens=t, dtype_bytes=2, method="lora", free=80 * GIB)[0]
+        needs_gradient_checkpointing(
+            QWEN_7B, tokens=t, dtype_bytes=2, method="lora", free=80 * GIB, gpu=True
+        )[0]
         for t in range(256, 16384, 256)
     ]
     assert answers == sorted(answers)
@@ -81,7 +83,9 @@ def test_more_of_anything_does_not_turn_it_off():
 
 @pytest.mark.parametrize("config", [{}, {"hidden_size": 64}, {**QWEN_7B, "vocab_size": "many"}])
 def test_a_model_of_unknown_size(config):
-    wanted, why = needs_gradient_checkpointing(config, tokens=1, dtype_bytes=4, method="full", free=GIB)
+    wanted, why = needs_gradient_checkpointing(
+        config, tokens=1, dtype_bytes=4, method="full", free=GIB, gpu=False
+    )
     assert wanted
     assert "does not have the model's size" in why
 

@@ -35,7 +35,7 @@ class Kept:
 
 def make(folder, every=3, start=0.0):
     sink = Kept()
-    return Metrics(folder, every, TOTAL, [sink], lambda: 100, Clock(start)), sink
+    return Metrics(folder, every, TOTAL, [sink], lambda: {"memory_bytes": 100}, Clock(start)), sink
 
 
 def a_step(number):
@@ -92,7 +92,7 @@ def test_restored_at_any_step_gives_the_same_lines(tmp_path, at):
 
 def test_time_spent_evaluating_and_saving_is_not_training(tmp_path):
     clock = Clock()
-    metrics = Metrics(tmp_path, 1, TOTAL, [], lambda: 0, clock)
+    metrics = Metrics(tmp_path, 1, TOTAL, [], dict, clock)
     metrics.start_clock()
     clock.now += 1000
     metrics.evaluation(0, 0.0, 1.0)
@@ -105,7 +105,7 @@ def test_tensorboard_gets_every_number(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = TensorBoard(tmp_path / "logs")
-    metrics = Metrics(tmp_path, 3, TOTAL, [board], lambda: 100)
+    metrics = Metrics(tmp_path, 3, TOTAL, [board], lambda: {"memory_bytes": 100})
     go(metrics, 1, TOTAL)
     metrics.close()
     events = EventAccumulator(str(tmp_path / "logs"))

@@ -20,14 +20,15 @@ def libraries():
     """Not at the top: collecting tests stays cheap."""
     global attend, block_mask, compare, difference, functional, fuse_head, loss_of_logits, padded_batch
     global paths, small_samples, torch, tree_batch, use_tree_attention, why_not, BLOCK, FusedHead, Targets
-    global TreeAttention, CPU, attention
+    global TreeAttention, CPU, attention, compiled, kernels_compiled, padded_length
     import torch
     from torch.nn import functional
 
     from tunesmith.training.batches import padded_batch, tree_batch
     from tunesmith.training.fused_cross_entropy import FusedHead, Targets, fuse_head, loss_of_logits
     from tunesmith.training.tree import attention
-    from tunesmith.training.tree.attention import BLOCK, TreeAttention, attend, block_mask
+    from tunesmith.training.tree.attention import TreeAttention, attend
+    from tunesmith.training.tree.flex import BLOCK, block_mask, compiled, kernels_compiled, padded_length
     from tunesmith.training.tree_check import (
         compare,
         difference,
@@ -157,14 +158,37 @@ def test_every_path_attends_alike(tiny_model, path):
     assert (by_runs - other).abs().max() <= 1e-4 * by_runs.abs().max()
 
 
+def test_lengths_are_few_and_little_longer():
+    sizes = range(1, 1 << 17, 61)
+    assert all(size <= padded_length(size) <= max(BLOCK, size * 1.25) + BLOCK for size in sizes)
+    assert all(padded_length(size) % BLOCK == 0 for size in sizes)
+    assert len({padded_length(size) for size in sizes if size >= 2048}) <= 4 * 6 + 1
+
+
+def test_trees_of_many_lengths_compile_few_kernels():
+    compiled.cache_clear()
+    assert kernels_compiled() == 0
+    compiled()
+    before = kernels_compiled()
+    for size in (700, 710, 725, 768, 800):
+        q, k, v = (torch.randn(1, heads, size, 16) for heads in (6, 3, 3))
+        tree = build_tree([np.arange(size, dtype=np.int32)], [np.ones(size, np.float32)])
+        blocks = TreeAttention(tree, CPU, "flex")
+        out, _ = attend(None, q, k, v, None, tree=blocks)
+        wanted = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        assert (out - wanted.transpose(1, 2)).abs().max() < 1e-4
+    assert kernels_compiled() - before == 2
+
+
 @pytest.mark.parametrize(("blocks", "more"), [(0, 1), (1, -1), (1, 0), (1, 1), (3, 17)])
 def test_blocks_are_those_of_the_mask(blocks, more):
     size = blocks * BLOCK + more
     samples = [s for s in branching(6, max(size // 2, 61), 50) if len(s)][: max(1, size // 60)]
     tree = build_tree(samples, [np.ones(len(s), np.float32) for s in samples])
-    dense = TreeAttention(tree, CPU, "dense").mask[0, 0].numpy()
     made = block_mask(tree.ends, CPU)
     blocks = made.to_dense()[0, 0].numpy().astype(bool)
+    dense = np.eye(len(blocks) * BLOCK, dtype=bool)  # the padding sees itself
+    dense[: len(tree), : len(tree)] = TreeAttention(tree, CPU, "dense").mask[0, 0].numpy()
     for row in range(blocks.shape[0]):
         for column in range(blocks.shape[1]):
             part = dense[row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK]
@@ -199,7 +223,7 @@ def test_attention_that_is_more_than_a_mask_is_refused():
 
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen head", "trained head"])
 def test_head_in_chunks_against_float64(monkeypatch, trained):
-    monkeypatch.setattr("tunesmith.training.fused_cross_entropy.CHUNK", 7 * 1000)
+    monkeypatch.setattr("tunesmith.training.head_chunks.CPU_LOGITS", 7 * 1000)
     torch.manual_seed(0)
     layer = torch.nn.Linear(16, 1000, bias=True)
     torch.nn.init.normal_(layer.weight)
@@ -208,7 +232,7 @@ def test_head_in_chunks_against_float64(monkeypatch, trained):
     exact = copy.deepcopy(layer).double()
     hidden = torch.randn(1, 40, 16, requires_grad=True)
     rows = torch.tensor([0, 0, 3, 6, 7, 8, 20, 39, 39])
-    targets = Targets(rows, torch.arange(9) * 100, torch.linspace(0.2, 2, 9))
+    targets = Targets(rows, torch.arange(9) * 100, torch.linspace(0.2, 2, 9), rows.numpy())
     head = FusedHead(layer)
     with head.loss(targets):
         loss = layer(hidden)
@@ -226,11 +250,23 @@ def test_head_in_chunks_against_float64(monkeypatch, trained):
     assert layer(hidden).shape == (1, 40, 1000)  # outside, the head gives logits
 
 
+def test_chunks_follow_the_memory_of_the_gpu():
+    from tunesmith.training.head_chunks import chunk_rows, head_memory
+
+    assert chunk_rows(100_000, 152_000, None) == 111
+    for gib, rows in ((16, 441), (80, 2207), (141, 3890)):
+        assert chunk_rows(100_000, 152_000, gib << 30) == rows
+    assert chunk_rows(100_000, 32_000, 80 << 30) == 4096
+    assert chunk_rows(10, 32_000, 80 << 30) == 10
+    assert chunk_rows(10, 1 << 40, 1 << 30) == 1
+    assert head_memory(100_000, 152_000, 80 << 30) < (80 << 30) / 16
+
+
 def test_loss_of_logits_is_exact_over_a_large_vocabulary():
     torch.manual_seed(0)
     logits = torch.randn(6, 50_000) * 5
     logits[:, 7] += 30
-    targets = Targets(torch.arange(6), torch.full((6,), 7), torch.ones(6))
+    targets = Targets(torch.arange(6), torch.full((6,), 7), torch.ones(6), np.arange(6))
     wanted = functional.cross_entropy(logits.double(), targets.ids, reduction="sum").item()
     assert loss_of_logits(logits, targets).item() == pytest.approx(wanted, rel=1e-5, abs=1e-5)
 
@@ -314,7 +350,7 @@ def test_the_check_says_what_it_saw(tiny_model, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("transformers.integrations.flex_attention.flex_attention_forward", broken)
+    monkeypatch.setattr("tunesmith.training.tree.flex.compiled", lambda: broken)
     assert "FlexAttention: no compiler" in compare(model, samples, CPU, None, "flex", 1e-4).reason
 
 

@@ -31,12 +31,14 @@ def use_gradient_checkpointing(
         return asked is True
     adapter = spec.method.lora or spec.method.qlora
     shares = ranks.world if zero_stage(spec) == 3 else 1
+    gpu = torch.cuda.is_available()
     wanted, why = needs_gradient_checkpointing(
         model_config(base),
         tokens=tokens * shares,
         dtype_bytes=dtype.itemsize,
         method=method_name(spec.method),
-        free=free_memory(torch.cuda.is_available(), processes) * shares,
+        free=free_memory(gpu, processes) * shares,
+        gpu=gpu,
         rank=adapter.r if adapter else 0,
     )
     log.info("%s", why)

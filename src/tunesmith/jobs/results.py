@@ -16,7 +16,7 @@ from tunesmith.data.prompts.presets import card_section, read_presets
 from tunesmith.engines.hf.generate import preview_messages, reply
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs
-from tunesmith.jobs.tracking import open_sinks, peak_memory
+from tunesmith.jobs.tracking import open_sinks, usage
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
 from tunesmith.names import (
@@ -57,7 +57,7 @@ class Results:
         self._publish_samples()
         logging_steps = self._session.spec.training.logging_steps
         sinks = open_sinks(self._session, self._folder)
-        self.metrics = Metrics(self._folder, logging_steps, steps, sinks, peak_memory)
+        self.metrics = Metrics(self._folder, logging_steps, steps, sinks, usage)
         if resume is not None:
             self.metrics.restore(resume)
 

@@ -37,12 +37,18 @@ def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
     return sinks
 
 
-def peak_memory() -> int:
-    """Return the peak memory so far, in bytes: the GPU's, or the process's on a CPU."""
+def usage() -> dict[str, int]:
+    """Return the peak memory so far, in bytes, and on a GPU how many kernels were compiled.
+
+    The memory is the GPU's, or the process's on a CPU.
+    """
     import resource
 
     import torch
 
+    from tunesmith.training.tree.flex import kernels_compiled
+
     if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        memory = int(torch.cuda.max_memory_allocated())
+        return {"memory_bytes": memory, "kernels_compiled": kernels_compiled()}
+    return {"memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}

@@ -5,7 +5,7 @@ Both name the hidden states that have labels, and those labels; the loss is the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 
 from tunesmith.data.table import Table
+from tunesmith.training.device import to_device
 from tunesmith.training.fused_cross_entropy import Targets
 from tunesmith.training.sampler import Indices
+from tunesmith.training.tree.attention import TreeAttention
 from tunesmith.training.tree.tree import Tree, build_tree
 from tunesmith.training.weighting import token_weights
 
@@ -25,7 +27,7 @@ AttentionPath = Literal["auto", "runs", "dense", "flex"]
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """A micro-batch, on the CPU.
+    """A micro-batch, made on the CPU; `on` returns it on a device.
 
     `ids` has shape (rows, n). Padded rows have a `mask` of that shape; a tree has `tree` and `positions`
     (1, n) instead. `kept` are the positions in a row whose logits are needed, shape (k,); the rows of
@@ -42,11 +44,32 @@ class MicroBatch:
     tree: Tree | None = None
     path: AttentionPath = "auto"
     """How attention along the tree is computed; see `attention.TreeAttention`."""
+    attention: TreeAttention | None = None
+    """The tree on the device; None before `on`."""
+
+    def on(self, device: torch.device) -> MicroBatch:
+        """Return the micro-batch on a device; itself if it is there. Copies are queued, not waited for."""
+        if self.ids.device == device and (self.tree is None or self.attention is not None):
+            return self
+        return replace(
+            self,
+            ids=to_device(self.ids, device),
+            kept=to_device(self.kept, device),
+            targets=self.targets.on(device),
+            mask=None if self.mask is None else to_device(self.mask, device),
+            positions=None if self.positions is None else to_device(self.positions, device),
+            attention=None if self.tree is None else TreeAttention(self.tree, device, self.path),
+        )
 
     @property
     def computed(self) -> int:
         """The number of tokens that the model computes, including padding."""
         return self.ids.numel()
+
+    def forget(self) -> None:
+        """Give up what only a forward and a backward pass need."""
+        if self.attention is not None:
+            self.attention.forget_mask()
 
 
 def collate(table: Table, indices: Indices, reduction: str, pad_id: int) -> MicroBatch:
@@ -111,8 +134,10 @@ def _kept(places: Indices) -> torch.Tensor:
 
 
 def _targets(rows: Indices, ids: Indices, weights: npt.NDArray[np.floating]) -> Targets:
+    order = np.ascontiguousarray(rows, np.int64)
     return Targets(
-        torch.from_numpy(np.ascontiguousarray(rows, np.int64)),
+        torch.from_numpy(order),
         torch.from_numpy(np.ascontiguousarray(ids, np.int64)),
         torch.from_numpy(np.ascontiguousarray(weights, np.float32)),
+        order,
     )

@@ -11,32 +11,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-# Number of logits in one chunk: 64 MB in float32.
-CHUNK = 1 << 24
+from tunesmith.training.device import to_device
+from tunesmith.training.head_chunks import chunk_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Labels: `weights[i]` is that of token `ids[i]` after the hidden state `rows[i]`. Shapes (m,).
 
-    Rows are sorted; a row has several labels if samples continue differently.
+    Rows are sorted; a row has several labels if samples continue differently. `order` has the rows on the
+    CPU, from which it is known what belongs to a chunk without asking the device.
     """
 
     rows: torch.Tensor
     ids: torch.Tensor
     weights: torch.Tensor
+    order: npt.NDArray[np.int64]
 
-    def to(self, device: torch.device) -> Targets:
+    def on(self, device: torch.device) -> Targets:
         """Return the targets on a device."""
-        return Targets(self.rows.to(device), self.ids.to(device), self.weights.to(device))
+        rows, ids, weights = (to_device(each, device) for each in (self.rows, self.ids, self.weights))
+        return Targets(rows, ids, weights, self.order)
+
+    def part(self, start: int, stop: int) -> Targets:
+        """Return the targets of the rows from `start` to `stop`, which become rows from 0."""
+        low, high = np.searchsorted(self.order, (start, stop)).tolist()
+        at = slice(low, high)
+        return Targets(self.rows[at] - start, self.ids[at], self.weights[at], self.order[at] - start)
 
 
 def loss_of_logits(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Return Σ w ℓ from the logits (rows, vocabulary) of every row; a differentiable zero without labels."""
-    if not len(targets.rows):
+    if not len(targets.order):
         return logits.float().sum() * 0.0
     logits = logits.float()
     # torch's own cross entropy is an order of magnitude less exact over a large vocabulary on a CPU.
@@ -62,19 +73,12 @@ class _Loss(torch.autograd.Function):
         kinds = ((hidden, hidden.dtype), (weight, torch.float32), (bias, torch.float32))
         grads = [_room(part, of) if trains else None for part, of in kinds]
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        chunks = -(-len(hidden) * weight.shape[0] // CHUNK)
-        step = -(-len(hidden) // chunks)
-        rows = targets.rows
-        bounds = torch.searchsorted(
-            rows, torch.arange(0, len(hidden) + step, step, device=rows.device)
-        ).tolist()
-        for number, start in enumerate(range(0, len(hidden), step)):
-            low, high = bounds[number], bounds[number + 1]
-            if low == high:
-                continue
-            part = Targets(rows[low:high] - start, targets.ids[low:high], targets.weights[low:high])
-            states = hidden[start : start + step].to(dtype)
-            total += _chunk(states, head, bias, part, grads, slice(start, start + step))
+        step = chunk_rows(len(hidden), weight.shape[0], _memory(hidden.device))
+        for start in range(0, len(hidden), step):
+            part = targets.part(start, start + step)
+            if len(part.order):
+                states = hidden[start : start + step].to(dtype)
+                total += _chunk(states, head, bias, part, grads, slice(start, start + step))
         ctx.grads = [
             None if grad is None or part is None else grad.to(part.dtype)
             for grad, part in zip(grads, (hidden, weight, bias), strict=True)
@@ -87,6 +91,11 @@ class _Loss(torch.autograd.Function):
         grads = [None if grad is None else (grad.float() * scale).to(grad.dtype) for grad in ctx.grads]
         ctx.grads = []
         return (*grads, None, None)
+
+
+def _memory(device: torch.device) -> int | None:
+    """Return the bytes of a GPU's memory; None for a CPU."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def _room(part: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

@@ -12,16 +12,21 @@ from collections.abc import Iterable
 
 import torch
 
+from tunesmith.training.device import read
+
 _ROW = 4096
 
 
-def gradient_norm(gradients: Iterable[torch.Tensor]) -> float:
-    """Return the Euclidean norm of all gradients as one vector; nan or inf if one of them contains such."""
+def gradient_norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the Euclidean norm of all gradients as one vector, a float64 scalar on the first one's device.
+
+    It is nan or inf if one of them contains such.
+    """
     squares = [part for gradient in gradients for part in _squares(gradient.detach())]
     if not squares:
-        return 0.0
+        return torch.zeros((), dtype=torch.float64)
     device = squares[0].device
-    return float(torch.stack([each.to(device) for each in squares]).sum().sqrt())
+    return torch.stack([each.to(device) for each in squares]).sum().sqrt()
 
 
 def _squares(gradient: torch.Tensor) -> Iterable[torch.Tensor]:
@@ -38,5 +43,6 @@ def clip_gradient(parameters: Iterable[torch.nn.Parameter], most: float) -> floa
     with_gradient = [each for each in parameters if each.grad is not None]
     norm = gradient_norm(each.grad for each in with_gradient if each.grad is not None)
     if most > 0:
-        torch.nn.utils.clip_grads_with_norm_(with_gradient, most, torch.tensor(norm))
-    return norm
+        torch.nn.utils.clip_grads_with_norm_(with_gradient, most, norm.float())
+    (number,) = read(norm[None])
+    return number

@@ -28,23 +28,18 @@ def weighted_sum(
     """
     from tunesmith.training.fused_cross_entropy import loss_of_logits
 
-    targets = batch.targets.to(device)
-    inputs = {"input_ids": batch.ids.to(device), "logits_to_keep": batch.kept.to(device), "use_cache": False}
-    inputs |= _attention(batch, device)
+    batch = batch.on(device)
+    inputs = {"input_ids": batch.ids, "logits_to_keep": batch.kept, "use_cache": False} | _attention(batch)
     if head is None:
         logits = model(**inputs).logits
-        return loss_of_logits(logits.reshape(-1, logits.shape[-1]), targets)
-    with head.loss(targets):
+        return loss_of_logits(logits.reshape(-1, logits.shape[-1]), batch.targets)
+    with head.loss(batch.targets):
         loss: torch.Tensor = model(**inputs).logits
     return loss.reshape(())
 
 
-def _attention(batch: MicroBatch, device: torch.device) -> dict[str, Any]:
-    if batch.tree is None:
-        assert batch.mask is not None
-        return {"attention_mask": batch.mask.to(device)}
-    from tunesmith.training.tree.attention import TreeAttention
-
-    assert batch.positions is not None
-    tree = TreeAttention(batch.tree, device, batch.path)
-    return {"attention_mask": tree.shape(), "position_ids": batch.positions.to(device), "tree": tree}
+def _attention(batch: MicroBatch) -> dict[str, Any]:
+    tree = batch.attention
+    if tree is None:
+        return {"attention_mask": batch.mask}
+    return {"attention_mask": tree.shape(), "position_ids": batch.positions, "tree": tree}

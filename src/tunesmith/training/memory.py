@@ -20,11 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.training.head_chunks import head_memory
+
 GIB = 1 << 30
 USABLE = 5 / 6
-# One chunk of logits in float32, with its gradient and a copy in the model's dtype; see
-# `training.fused_cross_entropy`.
-HEAD = 3 * 4 * (1 << 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +118,26 @@ def activation_memory(shape: ModelShape, method: str, dtype_bytes: int, tokens: 
 
 
 def needs_gradient_checkpointing(
-    config: dict[str, Any], *, tokens: int, dtype_bytes: int, method: str, free: int, rank: int = 64
+    config: dict[str, Any],
+    *,
+    tokens: int,
+    dtype_bytes: int,
+    method: str,
+    free: int,
+    gpu: bool,
+    rank: int = 64,
 ) -> tuple[bool, str]:
     """Return whether to use gradient checkpointing, and why, in one sentence for the log.
 
     `tokens` are those of the largest micro-batch of a device; `dtype_bytes` those of the dtype computed in;
     `method` is full, lora or qlora, with `rank`; `free` are the free bytes of the device (of a GPU, else of
-    the main memory for one process) before the model is loaded.
+    the main memory for one process) before the model is loaded; `gpu` is whether they are a GPU's.
     """
     shape = read_shape(config)
     if shape is None:
         return True, "Gradient checkpointing is on: config.json does not have the model's size."
-    left = free - static_memory(shape, method, dtype_bytes, rank) - HEAD
+    head = head_memory(tokens, shape.vocabulary, free if gpu else None)
+    left = free - static_memory(shape, method, dtype_bytes, rank) - head
     needed = activation_memory(shape, method, dtype_bytes, tokens)
     wanted = needed > left * USABLE
     return wanted, (

@@ -1,7 +1,8 @@
 """The metrics of a run: metrics.jsonl, TensorBoard and Weights & Biases.
 
-Every line of metrics.jsonl, except its times, is determined by the data and the seed, so the window that is
-not yet written is saved with the checkpoint, and a resumed run writes the lines of an uninterrupted one.
+Every line of metrics.jsonl, except its times and what the machine used, is determined by the data and the
+seed, so the window that is not yet written is saved with the checkpoint, and a resumed run writes the lines
+of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ class Metrics:
         every: int,
         total: int,
         sinks: list[Sink],
-        memory: Callable[[], int],
+        usage: Callable[[], Mapping[str, int]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS_KEY
         self.rows: list[MetricsRow] = []
         self._every, self._total, self._sinks = every, total, sinks
-        self._memory, self._clock = memory, clock
+        self._usage, self._clock = usage, clock
         self._window = LoggingWindow()
         self._since = clock()
         self.path.write_text("")
@@ -118,7 +119,7 @@ class Metrics:
             "tokens": window.tokens,
             "tokens_computed": window.computed,
             "tokens_per_second": round(window.tokens / max(now - self._since, 1e-9), 1),
-            "memory_bytes": self._memory(),
+            **self._usage(),
         }
         self._window, self._since = LoggingWindow(), now
         self._append(row)

@@ -5,20 +5,26 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import torch
 from torch.utils.data import Dataset
 
 from tunesmith.data.table import Table
 from tunesmith.training.batches import AttentionPath, MicroBatch, collate, collate_tree
+from tunesmith.training.device import CopyStream
 from tunesmith.training.sampler import Indices, StepPlan
 from tunesmith.training.weighting import denominator
 
 
 @dataclass(frozen=True, slots=True)
 class StepData:
-    """One optimizer step of one rank: its micro-batches and their part of the denominator."""
+    """One optimizer step of one rank: its micro-batches and their part of the denominator.
+
+    `copied` is what the device must wait for before it computes with them.
+    """
 
     batches: list[MicroBatch]
     denominator: float
+    copied: torch.cuda.Event | None = None
 
     @property
     def tokens(self) -> int:
@@ -41,13 +47,18 @@ class StepResult:
 
 
 class StepDataset(Dataset[StepData]):
-    """The run's steps. While one is computed, a thread prepares the next."""
+    """The run's steps. While one is computed, a thread prepares the next and copies it to the device."""
 
     def __init__(self, table: Table, plan: StepPlan, reduction: str, pad_id: int) -> None:
         self.table, self.plan, self.reduction, self.pad_id = table, plan, reduction, pad_id
         self.path: AttentionPath = "auto"
+        self._copies = CopyStream(torch.device("cpu"))
         self._ahead: dict[int, Future[StepData]] = {}
         self._thread = ThreadPoolExecutor(1, "steps")
+
+    def send_to(self, device: torch.device) -> None:
+        """Copy each step to a device from now on."""
+        self._copies = CopyStream(device)
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -64,8 +75,10 @@ class StepDataset(Dataset[StepData]):
 
     def _make(self, index: int) -> StepData:
         micro = self.plan[index]
-        batches = [self.batch(self.table, indices) for indices in micro]
-        return StepData(batches, sum(denominator(self.table, m, self.reduction) for m in micro))
+        with self._copies.open():
+            batches = [self.batch(self.table, indices).on(self._copies.device) for indices in micro]
+        total = sum(denominator(self.table, m, self.reduction) for m in micro)
+        return StepData(batches, total, self._copies.mark())
 
     def batch(self, table: Table, indices: Indices) -> MicroBatch:
         """Return samples of a table in the form that the plan requires: a tree, or padded rows."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
@@ -25,6 +25,8 @@ from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
 from tunesmith.training.adapters import has_adapters, load_trained
 from tunesmith.training.deepspeed import runtime
+from tunesmith.training.device import read, to_device, wait_for
+from tunesmith.training.early_stopping import stopped_early
 from tunesmith.training.export import save_checkpoint
 from tunesmith.training.fused_cross_entropy import FusedHead, fuse_head
 from tunesmith.training.gradient import clip_gradient
@@ -43,16 +45,6 @@ from tunesmith.training.tree_check import (
     why_not,
 )
 from tunesmith.training.weighting import denominator
-
-
-def _stopped_early(checkpoint: Path) -> bool:
-    """Return whether early stopping had no patience left when the checkpoint was written."""
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    early = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
-    if not early:
-        return False
-    waited = early["attributes"]["early_stopping_patience_counter"]
-    return bool(waited >= early["args"]["early_stopping_patience"])
 
 
 def _alone(items: list[StepData]) -> StepData:
@@ -74,6 +66,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(train_dataset=steps, eval_dataset=validation, **kwargs)
         self.steps, self._validation, self._stop_asked = steps, validation, stop_asked
+        steps.send_to(self.args.device)
         self._health, self._beat = health, beat
         self.head: FusedHead | None = fuse_head(self.model)
         if has_adapters(self.model) and not self.is_deepspeed_enabled:
@@ -91,7 +84,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         The Trainer itself forgets on resume that early stopping has ended the run.
         """
         folder = None if checkpoint is None else str(checkpoint)
-        if checkpoint is not None and _stopped_early(checkpoint):
+        if checkpoint is not None and stopped_early(checkpoint):
             self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
             if self.is_deepspeed_enabled:
                 self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), folder)
@@ -160,21 +153,23 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
     def _reduce(self, *values: float) -> list[float]:
         """Return sums over all ranks, in float64."""
-        tensor = torch.tensor(values, dtype=torch.float64)
+        return read(self._sum(torch.tensor(values, dtype=torch.float64)))
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sums over all ranks, on the device, without waiting for them."""
+        values = values if values.device == self.args.device else to_device(values, self.args.device)
         if self.args.world_size > 1:
-            tensor = tensor.to(self.args.device)
-            torch.distributed.all_reduce(tensor)
-        return cast(list[float], tensor.tolist())
+            torch.distributed.all_reduce(values)
+        return values
 
     def training_step(self, model: Any, inputs: StepData, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run the forward and backward passes of one step's micro-batches. Returns the step's loss."""
         model.train()
-        total, tokens, computed, stops = self._reduce(
-            inputs.denominator, inputs.tokens, inputs.computed, self._stop_asked()
-        )
-        self.stopping = stops > 0
-        scale = self.args.world_size / total
-        summed = 0.0
+        wait_for(inputs.copied)
+        counts = (inputs.denominator, inputs.tokens, inputs.computed, self._stop_asked())
+        sums = self._sum(torch.tensor(counts, dtype=torch.float64))
+        scale = (self.args.world_size / sums[0]).float()
+        summed = torch.zeros((), dtype=torch.float64, device=self.args.device)
         for number, batch in enumerate(inputs.batches, 1):
             last = number == len(inputs.batches)
             together = last or self.is_deepspeed_enabled
@@ -182,14 +177,21 @@ class StepTrainer(Trainer):  # type: ignore[misc]
                 with self.compute_loss_context_manager():
                     part = weighted_sum(model, batch, self.args.device, self.head)
                 self._backward(part * scale, last)
-            summed += part.item()
+            summed += part.detach()
+            batch.forget()
             self._beat()
-        loss = self._reduce(summed)[0] / total
+        loss = self._sum(summed) / sums[0]
+        self._read_step(torch.cat((loss[None], sums[1:])))
+        return cast(torch.Tensor, loss.float() / self.args.world_size)
+
+    def _read_step(self, values: torch.Tensor) -> None:
+        """Wait for a step's loss, tokens, tokens computed and requests to stop, and keep them."""
+        loss, tokens, computed, stops = read(values)
+        self.stopping = stops > 0
         if not math.isfinite(loss):
             raise self._diverged(f"The loss of step {self.state.global_step + 1} is {loss}.")
         self.last_step = StepResult(loss, int(tokens), int(computed))
         self.tokens_seen += int(tokens)
-        return torch.tensor(loss / self.args.world_size, device=self.args.device)
 
     def _backward(self, loss: torch.Tensor, last: bool) -> None:
         """Run the backward pass of one micro-batch; with DeepSpeed the optimizer steps after the last."""
@@ -279,13 +281,12 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         table, steps = self._validation, self.steps
         was_training = model.training
         model.eval()
-        summed = total = 0.0
+        summed, total = torch.zeros((), dtype=torch.float64, device=self.args.device), 0.0
         for mine in evaluation(table, steps.plan.sizes, steps.plan.budget, steps.plan.rank):
             with self.compute_loss_context_manager():
-                part = weighted_sum(model, steps.batch(table, mine), self.args.device, self.head)
-            summed += part.item()
+                summed += weighted_sum(model, steps.batch(table, mine), self.args.device, self.head)
             self._beat()
             total += denominator(table, mine, steps.reduction)
         model.train(was_training)
-        summed, total = self._reduce(summed, total)
-        return summed / total
+        (loss,) = read(self._sum(summed[None]))
+        return loss / self._reduce(total)[0]

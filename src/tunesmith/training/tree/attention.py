@@ -3,7 +3,7 @@
 Registered with transformers under `NAME`; a model set to use it behaves as with `sdpa` unless
 `tree=TreeAttention(...)` is passed to a forward pass. On a CPU each run of the tree is a few calls of SDPA
 over the tokens before it and itself. On a GPU short trees use one SDPA call with a boolean mask, long ones
-FlexAttention with a block mask.
+FlexAttention with a block mask (see `flex`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from tunesmith.training.device import to_device
+from tunesmith.training.tree.flex import attend_in_blocks, block_mask
 from tunesmith.training.tree.tree import Tree
 
 NAME = "tunesmith_tree"
 # On a GPU: number of tokens from which a dense mask costs more than FlexAttention's blocks.
 FLEX_FROM = 2048
-BLOCK = 128
 # On a CPU: queries per call. Fewer skip more of what is masked, more are computed faster.
 PIECE = 128
 
@@ -47,7 +48,10 @@ class Piece:
 
 
 class TreeAttention:
-    """One tree prepared for attention on one device; created once per forward pass, used by every layer."""
+    """One tree prepared for attention on one device; every layer uses it.
+
+    What is copied to the device is copied here, so that a forward pass copies nothing.
+    """
 
     def __init__(self, tree: Tree, device: torch.device, path: str = "auto") -> None:
         self._tree, self._device = tree, device
@@ -55,6 +59,8 @@ class TreeAttention:
             path = "runs" if device.type == "cpu" else "flex" if len(tree) >= FLEX_FROM else "dense"
         self.path = path
         self.sizes = [run.stop - run.start for run in tree.runs]
+        self._ends = to_device(torch.from_numpy(tree.ends), device)
+        self.blocks = block_mask(tree.ends, device) if path == "flex" else None
 
     @cached_property
     def pieces(self) -> list[Piece]:
@@ -75,15 +81,13 @@ class TreeAttention:
 
     @cached_property
     def mask(self) -> torch.Tensor:
-        """The boolean attention mask, shape (1, 1, n, n)."""
+        """The boolean attention mask, shape (1, 1, n, n); kept until `forget_mask`."""
         at = torch.arange(len(self._tree), device=self._device)
-        ends = torch.from_numpy(self._tree.ends).to(self._device)
-        return ((at[:, None] >= at) & (at[:, None] < ends))[None, None]
+        return ((at[:, None] >= at) & (at[:, None] < self._ends))[None, None]
 
-    @cached_property
-    def blocks(self) -> Any:
-        """The mask for FlexAttention, computed from the ends of each block alone."""
-        return block_mask(self._tree.ends, self._device)
+    def forget_mask(self) -> None:
+        """Give up the attention mask, which may be large."""
+        vars(self).pop("mask", None)
 
     def shape(self) -> torch.Tensor:
         """Return the mask to pass to the model: of four dimensions, so that the model does not create one."""
@@ -93,42 +97,6 @@ class TreeAttention:
 def _causal(size: int, before: int, device: torch.device) -> torch.Tensor:
     """Return the causal mask of `size` tokens after `before` others, shape (size, before + size)."""
     return torch.ones((size, before + size), dtype=torch.bool, device=device).tril(diagonal=before)
-
-
-def block_mask(ends: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> Any:
-    """Return FlexAttention's BlockMask for a preorder whose token k has its descendants up to `ends[k]`.
-
-    A later block of queries i attends to a block of keys j if any token of j has a descendant in i, and in
-    full if every token of i is a descendant of every token of j.
-    """
-    from torch.nn.attention.flex_attention import BlockMask
-
-    size = len(ends)
-    count = -(-size // BLOCK)
-    padded = np.concatenate([ends, np.full(count * BLOCK - size, ends[-1] if size else 0)])
-    by_block = padded.reshape(count, BLOCK)
-    first = np.arange(count) * BLOCK
-    last = np.minimum(first + BLOCK, size)
-    earlier = np.arange(count)[:, None] > np.arange(count)
-    some = (earlier & (by_block.max(1) > first[:, None])) | np.eye(count, dtype=bool)
-    whole = earlier & (by_block.min(1) >= last[:, None])
-    limits = torch.from_numpy(padded).to(device)
-
-    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
-        return (key <= query) & (query < limits[key])
-
-    partial_count, partial = _indices(some & ~whole, device)
-    whole_count, full = _indices(whole, device)
-    return BlockMask.from_kv_blocks(
-        partial_count, partial, whole_count, full, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(size, size)
-    )
-
-
-def _indices(wanted: np.ndarray[Any, np.dtype[np.bool_]], device: torch.device) -> tuple[Any, Any]:
-    """Return how many blocks of each row are wanted, and which; shapes (1, 1, rows), (1, 1, rows, rows)."""
-    order = np.argsort(~wanted, axis=1, kind="stable").astype(np.int32)
-    counts = wanted.sum(1).astype(np.int32)
-    return torch.from_numpy(counts).to(device)[None, None], torch.from_numpy(order).to(device)[None, None]
 
 
 def attend(
@@ -151,12 +119,9 @@ def attend(
     _refuse(options)
     if tree.path == "runs":
         return _attend_runs(module, query, key, value, tree, options), None
-    if tree.path == "dense":
-        out, weights = sdpa_attention_forward(module, query, key, value, tree.mask, **options)
-        return out, weights
-    from transformers.integrations.flex_attention import flex_attention_forward
-
-    out, weights = flex_attention_forward(module, query, key, value, tree.blocks, **options)
+    if tree.blocks is not None and not options.get("dropout"):  # which FlexAttention has not
+        return attend_in_blocks(query, key, value, tree.blocks, options.get("scaling")), None
+    out, weights = sdpa_attention_forward(module, query, key, value, tree.mask, **options)
     return out, weights
 
 
