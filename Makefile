@@ -17,7 +17,7 @@ PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
 LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
 
-.PHONY: demo docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test clean
+.PHONY: demo docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -64,12 +64,20 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev ## the site of README and docs/ in build/site; fails on a link or an anchor that leads nowhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-generate: $(VENV)/.dev ## write crds/, schemas/, docs/reference.md, the chart's README and the golden renders; tests check that nothing changes
+generate: $(VENV)/.dev ## write the version, crds/, schemas/, docs/reference.md, the chart's README and the golden renders; tests check that nothing changes
+	$(BIN)/python -m release.version
 	$(BIN)/tunesmith crds --output crds/
 	$(BIN)/tunesmith schemas --output schemas/
 	$(BIN)/python -m docs.generate_reference
 	$(BIN)/python -m docs.generate_chart_readme
 	$(BIN)/python -m tests.golden.update
+
+# REGISTRY is where the images will be, such as mirror.example/team; the packaged chart takes them from there.
+dist: $(VENV)/.release ## wheel, source archive, chart, lists of contents (SPDX) and check sums in build/dist; the same bytes for a commit
+	$(BIN)/python -m release.dist --registry "$(REGISTRY)"
+
+dist-test: $(VENV)/.dev ## install what `dist` made as users do, in a fresh environment, and use it
+	$(BIN)/python -m release.smoke
 
 lock: $(VENV)/.lock ## write locks/ anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions
 	PATH="$(abspath $(BIN)):$$PATH" locks/refresh $(UPGRADE:1=--upgrade)
@@ -109,6 +117,10 @@ $(VENV)/.demo: pyproject.toml locks/constraints.txt
 $(VENV)/.dev: $(VENV)/.demo locks/templates.in
 	$(BIN)/pip install --quiet -e '.[local,wandb,operator,dev]' $(PIN) $(PIN_BUILD)
 	$(BIN)/pip install --quiet --no-deps -r locks/templates.in $(PIN)
+	touch $@
+
+$(VENV)/.release: $(VENV)/.dev
+	$(BIN)/pip install --quiet -e '.[release]' $(PIN) $(PIN_BUILD)
 	touch $@
 
 # Over the other packages. It names packages that have no build for a CPU, so it comes without what it needs, and that

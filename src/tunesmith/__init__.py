@@ -1,3 +1,3 @@
 """Tunesmith: LLM post-training as Kubernetes resources."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

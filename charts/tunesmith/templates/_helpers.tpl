@@ -45,13 +45,30 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* An image (`.image`) with the registry before it, unless it names one. */}}
+{{- define "tunesmith.inRegistry" -}}
+{{- if and .registry (not (contains "/" .image)) -}}{{ .registry }}/{{ end }}{{ .image -}}
+{{- end -}}
+
 {{- define "tunesmith.image" -}}
 {{- $image := .Values.image -}}
+{{- include "tunesmith.inRegistry" (dict "registry" .Values.registry "image" $image.repository) -}}
 {{- if $image.digest -}}
-{{ $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}@{{ $image.digest }}
+{{ with $image.tag }}:{{ . }}{{ end }}@{{ $image.digest }}
 {{- else -}}
-{{ $image.repository }}:{{ default .Chart.AppVersion $image.tag }}
+:{{ default .Chart.AppVersion $image.tag }}
 {{- end -}}
+{{- end -}}
+
+{{/* The runtimes as JSON, their images with the registry. */}}
+{{- define "tunesmith.runtimes" -}}
+{{- $found := dict -}}
+{{- range $name, $runtime := .Values.runtimes -}}
+{{- $asMap := kindIs "map" $runtime | ternary $runtime (dict "image" $runtime) -}}
+{{- $image := include "tunesmith.inRegistry" (dict "registry" $.Values.registry "image" $asMap.image) -}}
+{{- $_ := set $found $name (kindIs "map" $runtime | ternary (merge (dict "image" $image) $asMap) $image) -}}
+{{- end -}}
+{{- toRawJson $found -}}
 {{- end -}}
 
 {{/* Namespaces whose jobs the operator manages, as JSON; an empty list means all. */}}

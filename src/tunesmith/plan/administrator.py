@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tunesmith import names
@@ -28,12 +29,21 @@ def read_values(values: Any) -> PlanSettings:
     account = values.get("jobServiceAccount") or {}
     default = PlanSettings()
     runtimes = _named("runtimes", lambda: read_runtimes(values.get("runtimes") or {}, TrainingRuntime()))
+    registry = values.get("registry") or ""
     return PlanSettings(
-        runtimes or default.runtimes,
+        {
+            name: replace(one, image=_in_registry(one.image, registry))
+            for name, one in (runtimes or default.runtimes).items()
+        },
         account.get("name", default.service_account),
         _named("copyLabels", lambda: copied_keys(values.get("copyLabels") or [])),
         _named("copyAnnotations", lambda: copied_keys(values.get("copyAnnotations") or [])),
     )
+
+
+def _in_registry(image: str, registry: str) -> str:
+    """Return an image with the registry before it, unless it names one itself; as the chart does."""
+    return f"{registry}/{image}" if registry and "/" not in image else image
 
 
 def _named(name: str, read: Any) -> Any:

@@ -1,0 +1,63 @@
+"""Lists of contents (SBOM, SPDX 2.3 as JSON) of the wheel with what it installs, and of images, by Syft."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from release.version import ROOT, current
+
+NAMESPACE = "https://tunesmith.dev/spdx"
+SUFFIX = ".spdx.json"
+
+
+def syft() -> str:
+    """Return the path of Syft. Raises FileNotFoundError that says how to install it."""
+    found = shutil.which("syft", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        raise FileNotFoundError("syft is not installed: pip install 'tunesmith[release]'")
+    return found
+
+
+def scan(source: str, name: str, output: Path, date: int) -> None:
+    """Write what a source of Syft holds, such as dir:FOLDER or oci-archive:FILE.
+
+    The time and the address in it are made from the name and `date`, so that the same content is the same file.
+    """
+    environment = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false", "SYFT_FILE_METADATA_SELECTION": "none"}
+    words = [syft(), "scan", source, "--quiet", "--source-name", name, "--source-version", current()]
+    done = subprocess.run([*words, "-o", "spdx-json"], env=environment, capture_output=True, check=True)
+    found = json.loads(done.stdout)
+    found["creationInfo"]["created"] = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found["documentNamespace"] = f"{NAMESPACE}/{output.name.removesuffix(SUFFIX)}/{date}"
+    output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def scan_wheel(wheel: Path, date: int) -> Path:
+    """List the wheel and what `pip install tunesmith` installs with it, in the locked versions."""
+    output = wheel.with_name(f"tunesmith-{current()}{SUFFIX}")
+    constraints = str(ROOT / "locks/constraints.txt")
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-compile",
+                "--no-warn-conflicts",
+                "--target",
+                folder,
+            ]
+            + ["--constraint", constraints, str(wheel)],
+            check=True,
+        )
+        scan(f"dir:{folder}", "tunesmith", output, date)
+    return output
