@@ -28,7 +28,8 @@ def syft() -> str:
 def scan(source: str, name: str, output: Path, date: int) -> None:
     """Write what a source of Syft holds, such as dir:FOLDER or oci-archive:FILE.
 
-    The time and the address in it are made from the name and `date`, so that the same content is the same file.
+    The time and the address in it are made from the name and `date`, so that the same content is the same
+    file.
     """
     environment = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false", "SYFT_FILE_METADATA_SELECTION": "none"}
     words = [syft(), "scan", source, "--quiet", "--source-name", name, "--source-version", current()]
@@ -42,22 +43,9 @@ def scan(source: str, name: str, output: Path, date: int) -> None:
 def scan_wheel(wheel: Path, date: int) -> Path:
     """List the wheel and what `pip install tunesmith` installs with it, in the locked versions."""
     output = wheel.with_name(f"tunesmith-{current()}{SUFFIX}")
-    constraints = str(ROOT / "locks/constraints.txt")
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-compile",
-                "--no-warn-conflicts",
-                "--target",
-                folder,
-            ]
-            + ["--constraint", constraints, str(wheel)],
-            check=True,
-        )
+        where = ["--target", folder, "--constraint", str(ROOT / "locks/constraints.txt")]
+        quietly = ["--quiet", "--no-compile", "--no-warn-conflicts"]
+        subprocess.run([sys.executable, "-m", "pip", "install", *quietly, *where, str(wheel)], check=True)
         scan(f"dir:{folder}", "tunesmith", output, date)
     return output
