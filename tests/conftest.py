@@ -21,7 +21,12 @@ settings.register_profile(
 )
 settings.load_profile("shared")
 
-pytest.register_assert_rewrite("tests.integration.kills", "tests.support")
+pytest.register_assert_rewrite(
+    "tests.cluster.killing",
+    "tests.cluster.world",
+    "tests.integration.kills",
+    "tests.support",
+)
 
 # What takes seconds to import. Every process that runs tests collects all of them.
 ENGINES = ("torch", "transformers", "peft", "accelerate")

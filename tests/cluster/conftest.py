@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.backends import RUNTIME, PyTorchJobs, TrainJobs
+from tests.cluster.world import World
 from tests.crds import wait_until_established
-from world import World
 
 from tunesmith.plan.build import PlanSettings
 

@@ -8,7 +8,7 @@ import uuid
 import pytest
 import yaml
 from tests.cluster.conftest import ROOT, Kubectl
-from world import World
+from tests.cluster.world import World
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from world import OperatorProcess, apply, fine_tune, free_port, operating, patch_run
+from tests.cluster.world import OperatorProcess, apply, fine_tune, free_port, operating, patch_run
 
 ROOT = Path(__file__).resolve().parents[2]
 

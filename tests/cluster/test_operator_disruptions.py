@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from world import OperatorProcess, apply, fine_tune, free_port, operating, patch_run
+from tests.cluster.world import OperatorProcess, apply, fine_tune, free_port, operating, patch_run
 
 
 @pytest.fixture

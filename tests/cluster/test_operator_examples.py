@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 from tests.cluster.conftest import ROOT
-from world import apply, operating
+from tests.cluster.world import apply, operating
 
 DOCUMENTS = [
     document

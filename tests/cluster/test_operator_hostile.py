@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 from tests.cluster.conftest import ROOT, make_namespace
-from world import OperatorProcess, World, apply, fine_tune, free_port
+from tests.cluster.world import OperatorProcess, World, apply, fine_tune, free_port
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from tests.cluster.conftest import ROOT
-from world import OperatorProcess, World, apply, fine_tune, free_port
+from tests.cluster.world import OperatorProcess, World, apply, fine_tune, free_port
 
 CRD = ROOT / "crds" / "tunesmith.dev_rejectionsamplejobs.yaml"
 FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from world import apply, fine_tune, operating
+from tests.cluster.world import apply, fine_tune, operating
 
 from tunesmith.names import PROGRESS_PORT
 

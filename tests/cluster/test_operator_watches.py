@@ -6,8 +6,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from api_proxy import ApiProxy, Hang, error_event
-from world import OperatorProcess, World, apply, fine_tune, free_port
+from tests.cluster.api_proxy import ApiProxy, Hang, error_event
+from tests.cluster.world import OperatorProcess, World, apply, fine_tune, free_port
 
 FAULTS = {
     "HTTP 401": 401,

@@ -1,26 +1,19 @@
-"""A sample of the same on a cluster with Kubeflow Trainer; then CRDs that come while the operator runs."""
+"""A sample of the scenarios with Kubeflow Trainer, and CRDs that come while the operator runs."""
 
 import json
 
 import pytest
-from test_operator_standin import (
-    Kept,
-    make_namespace,
-    namespace,
-    nothing_twice,
-    operator,
-    probe,
-    scenarios,
-    watches_fail,
-)
+from tests.cluster import test_operator as scenarios
 from tests.cluster import test_operator_disruptions as disruptions
 from tests.cluster.backends import RUNTIME, PyTorchJobs, TrainJobs
-from tests.standin.client import FakeKubectl, Standin
-from world import OperatorProcess, World, apply, fine_tune, free_port
+from tests.cluster.world import OperatorProcess, World, apply, fine_tune, free_port
+from tests.standin.operating import backend, namespace, probe, standin, world
 
-__all__ = ["namespace", "operator"]
+__all__ = ["backend", "namespace", "standin", "world"]
 pytestmark = pytest.mark.slow
+operator = scenarios.operator
 PYTORCH, TRAINER = "kubeflow.org", "trainer.kubeflow.org"
+BACKEND, WITHOUT = TrainJobs, (PYTORCH,)
 SAMPLE = [
     scenarios.test_from_apply_to_succeeded,
     scenarios.test_a_failure_is_tried_again_and_a_permanent_one_is_not,
@@ -31,53 +24,9 @@ SAMPLE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory):
-    """Without the training operator's CRDs."""
-    server = Standin(tmp_path_factory.mktemp("standin"), "--without", PYTORCH)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(server.kubeconfig))
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        FakeKubectl(server, "default")("apply", "-f", "-", stdin=json.dumps(RUNTIME))
-        yield server
-    server.stop()
-
-
-@pytest.fixture
-def world(namespace):
-    return World(namespace, TrainJobs())
-
-
 @pytest.mark.parametrize("scenario", SAMPLE, ids=lambda test: test.__name__.removeprefix("test_"))
 def test_with_trainjobs(world, operator, scenario):
     scenario(world, operator)
-
-
-@pytest.fixture(scope="module")
-def kept(standin, tmp_path_factory):
-    """One for all faults, in a namespace of its own."""
-    kubectl = make_namespace(standin, "tunesmith-test-faults")
-    kept = Kept(kubectl.namespace, tmp_path_factory.mktemp("faults") / "operator.log")
-    yield kept
-    kept.operator.kill()
-
-
-@pytest.fixture
-def faulty(standin, kept):
-    """The world of that operator."""
-    standin.control("DELETE", "faults")
-    yield World(FakeKubectl(standin, kept.namespace), TrainJobs())
-    standin.control("DELETE", "faults")
-
-
-@pytest.mark.parametrize("action", ["500", "drop-after"])
-def test_writes_that_fail_leave_nothing_twice(standin, faulty, kept, action):
-    nothing_twice(standin, faulty, kept, action)
-
-
-@pytest.mark.parametrize("action", ["truncate"])
-def test_a_watch_that_fails(standin, faulty, kept, action):
-    watches_fail(standin, faulty, kept, action)
 
 
 def test_crds_that_come_later_are_noticed_without_a_restart(standin, namespace, tmp_path):
