@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith import names
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
-from tunesmith.names import Kind, Phase, Reason
+from tunesmith.names import Backend, Kind, Phase, Reason
 from tunesmith.plan.backends import read
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.observed_state import ObservedState
@@ -65,6 +65,8 @@ class Cache:
         self._config_maps: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         self._progress: dict[Key, dict[str, Any]] = {}
+        # Attempts' objects that their controller has not processed yet.
+        self._unnoticed: dict[Backend, set[tuple[Key, str]]] = {backend: set() for backend in Backend}
         # While everything is listed: what was cached before, and what was deleted since.
         self._before: set[str] = set()
         self._gone: set[str] = set()
@@ -79,7 +81,18 @@ class Cache:
 
     def put_child(self, body: Object, gone: bool = False) -> set[Key]:
         """Cache the object of an attempt."""
-        return self._put_owned(self._children, body, gone, f"{body['kind']}/")
+        touched = self._put_owned(self._children, body, gone, f"{body['kind']}/")
+        for key in touched:
+            self._count(key, body["kind"], f"{body['kind']}/{get(body, 'metadata', 'name')}")
+        return touched
+
+    def _count(self, key: Key, kind: str, name: str) -> None:
+        """Note whether the controller of an attempt's object has still to process it."""
+        kept, waiting = self._children.get(key, {}).get(name), self._unnoticed[Backend(kind)]
+        if kept is not None and not read(kept).is_noticed:
+            waiting.add((key, name))
+        else:
+            waiting.discard((key, name))
 
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
         """Cache a pod."""
@@ -235,6 +248,7 @@ class Cache:
             others=self._phases(job),
             progress=self._progress.get(job.key),
             now=now,
+            backlog={backend: len(waiting) for backend, waiting in self._unnoticed.items()},
         )
 
 

@@ -42,6 +42,7 @@ TRAINING_RUNTIMES = {
 CONFIG_MAP = ApiResource("v1", "ConfigMap", "configmaps")
 POD = ApiResource("v1", "Pod", "pods")
 EVENT = ApiResource("v1", "Event", "events")
+MOST_WARNINGS = 10 * PAGE
 SERVICE_ACCOUNT = ApiResource("v1", "ServiceAccount", "serviceaccounts")
 
 
@@ -108,14 +109,18 @@ class Cluster:
                 raise
             raise WriteRefusedError(what, error) from error
 
-    async def events_of(self, namespace: str, source: str) -> list[dict[str, Any]]:
-        """Return the events of one object, by its UID or as kind/name; of very many the last ones listed."""
-        kind, _, name = source.rpartition("/")
-        about = (
-            f"involvedObject.kind={kind},involvedObject.name={name}" if kind else f"involvedObject.uid={name}"
-        )
-        last: deque[dict[str, Any]] = deque(maxlen=PAGE)
-        async for body in self._client.pages(EVENT, namespace, fieldSelector=about):
+    async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        """Return the events of one object; of very many the last ones listed."""
+        return await self._events(namespace, f"involvedObject.uid={uid}", PAGE)
+
+    async def warnings_in(self, namespace: str) -> list[dict[str, Any]]:
+        """Return the warnings about whatever is no pod; of very many the last ones listed."""
+        return await self._events(namespace, "involvedObject.kind!=Pod,type=Warning", MOST_WARNINGS)
+
+    async def _events(self, namespace: str, fields: str, most: int) -> list[dict[str, Any]]:
+        last: deque[dict[str, Any]] = deque(maxlen=most)
+        async for body in self._client.pages(EVENT, namespace, fieldSelector=fields):
+            get(body, "metadata").pop("managedFields", None)
             last.append(body)
         return list(last)
 

@@ -71,7 +71,7 @@ class Reconciler:
         # UID to version of jobs whose status cannot be written: left alone until they change.
         self._refused: dict[str, str] = {}
         self._refusals = Refusals()
-        self._events = Events(cluster.events_of)
+        self._events = Events(cluster.events_of, cluster.warnings_in)
 
     def hurry(self) -> None:
         """Retry at once what was rejected, since it may be possible now."""
@@ -130,10 +130,8 @@ class Reconciler:
         """Return the observed state of a job, with the events of what does not start."""
         seen = self._cache.observed(job, body, self._now())
         observed = replace(seen, served=self._served(), wanted=self._settings.backend)
-        uids = wanted_events(observed)
-        if not uids:
-            return observed
-        return replace(observed, events=await self._events.of(job.metadata.namespace, uids))
+        events = await self._events.of(job.metadata.namespace, wanted_events(observed))
+        return replace(observed, events=events)
 
     async def _wait(self, job: Job, body: Mapping[str, Any], refusal: Refusal) -> float:
         """Write to the status what the API server rejects; return when it is tried again."""

@@ -31,8 +31,14 @@ class Notes:
         self.asked.append(uid)
         if self.fail == "no events":
             raise ApiError(403, "events is forbidden")
+        return []
+
+    async def warnings_in(self, namespace):
+        self.asked.append(namespace)
+        if self.fail == "no events":
+            raise ApiError(403, "events is forbidden")
         words = {"reason": "FailedCreatePod", "message": "exceeded quota", "type": "Warning"}
-        return [{"involvedObject": {"uid": uid}, **words}]
+        return [{"involvedObject": {"uid": "c"}, **words}]
 
     async def create_child(self, body, uid):
         self.tries += 1

@@ -106,6 +106,7 @@ def seen(
     others=None,
     progress=None,
     events=(),
+    backlog=None,
     at=0.0,
     generation=1,
     **run,
@@ -125,6 +126,7 @@ def seen(
         progress=progress,
         now=NOW + timedelta(seconds=at),
         events=list(events),
+        backlog=backlog or {},
     )
 
 

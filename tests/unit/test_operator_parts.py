@@ -12,6 +12,7 @@ pytest.importorskip("kopf")
 
 from tunesmith import names
 from tunesmith.api.manifest import parse_document
+from tunesmith.names import Backend
 from tunesmith_operator.cache import Cache
 from tunesmith_operator.cluster import merge_patch
 from tunesmith_operator.handlers import Backoffs
@@ -127,6 +128,24 @@ def test_objects_of_two_kinds_do_not_hide_each_other():
     assert children(cache) == ["tune-ftj-1"] * 2
     cache.put_child(owned(uid="c2", kind="TrainJob"), gone=True)
     assert children(cache) == ["tune-ftj-1"]
+
+
+def test_what_no_controller_has_processed_is_counted():
+    cache, created = Cache(), {"conditions": [{"type": "Created", "status": "True"}]}
+
+    def backlog():
+        return cache.observed(parse_document(FINE_TUNE, "", 0), body("a"), None).backlog
+
+    for number in "123":
+        cache.put_child(owned(f"tune-ftj-{number}", f"c{number}"))
+    cache.put_child(owned(uid="t", kind="TrainJob"))
+    assert backlog() == {Backend.PYTORCH_JOB: 3, Backend.TRAIN_JOB: 1}
+    cache.put_child(owned("tune-ftj-2", "c2", "5") | {"status": created})
+    cache.put_child(owned("tune-ftj-2", "c2", "4"))  # our own write, reported late
+    cache.put_child(owned("tune-ftj-3", "c3"), gone=True)
+    # The end of the first was missed, and there is another of its name.
+    cache.put_child(owned(uid="again", version="9") | {"status": created})
+    assert backlog() == {Backend.PYTORCH_JOB: 0, Backend.TRAIN_JOB: 1}
 
 
 def test_who_waits_is_looked_at_when_the_other_changes():

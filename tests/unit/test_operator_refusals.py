@@ -11,6 +11,7 @@ pytest.importorskip("kopf")
 from reconciling import Notes, body, reconcile, refusal
 
 from tunesmith.plan.pytorchjob import read
+from tunesmith.plan.starting import EventSources
 from tunesmith.plan.status import format_time
 from tunesmith_operator.api_client import ApiError
 from tunesmith_operator.cache import Cache, key_of
@@ -177,16 +178,17 @@ class Listing:
 
     async def pages(self, resource, namespace, **selectors):
         for number in range(9999):
-            yield {"number": number, **selectors, "namespace": namespace}
+            metadata = {"managedFields": ["long"]}
+            yield {"number": number, **selectors, "namespace": namespace, "metadata": metadata}
 
 
 def test_very_many_events_do_not_fill_the_memory():
+    last = {"number": 9998, "namespace": "n", "metadata": {}}
     found = asyncio.run(Cluster(Listing()).events_of("n", "u"))
-    assert len(found) == 500
-    assert found[-1] == {"number": 9998, "fieldSelector": "involvedObject.uid=u", "namespace": "n"}
-    (*_, named) = asyncio.run(Cluster(Listing()).events_of("n", "Job/a-node-0"))
-    about = "involvedObject.kind=Job,involvedObject.name=a-node-0"
-    assert named == {"number": 9998, "namespace": "n", "fieldSelector": about}
+    assert (len(found), found[-1]) == (500, last | {"fieldSelector": "involvedObject.uid=u"})
+    found = asyncio.run(Cluster(Listing()).warnings_in("n"))
+    of_no_pod = "involvedObject.kind!=Pod,type=Warning"
+    assert (len(found), found[-1]) == (5000, last | {"fieldSelector": of_no_pod})
 
 
 def with_a_child(notes, age, **status):
@@ -209,7 +211,7 @@ def test_events_are_read_after_a_while_and_not_at_every_look():
     notes, young = Notes(), Notes()
     with_a_child(notes, 16)
     with_a_child(young, 14)
-    assert (notes.asked, young.asked) == (["c"], [])
+    assert (notes.asked, young.asked) == (["research"], [])
     assert notes.statuses[-1]["reason"] == "Refused"
     assert "exceeded quota" in notes.statuses[-1]["message"]
 
@@ -223,13 +225,44 @@ def test_without_the_right_to_read_events_the_job_is_looked_at_all_the_same():
 def test_events_are_read_anew_after_some_seconds():
     time, asked = 0.0, []
 
-    async def read(namespace, uid):
+    async def of_pod(namespace, uid):
         asked.append(uid)
-        return [{"uid": uid}]
+        return [about(uid=uid)]
 
-    events = Events(read, lambda: time)
-    assert asyncio.run(events.of("n", ["a", "b"])) == [{"uid": "a"}, {"uid": "b"}]
-    asyncio.run(events.of("n", ["b"]))
+    async def warnings(namespace):
+        asked.append(namespace)
+        return []
+
+    events = Events(of_pod, warnings, lambda: time)
+    assert asyncio.run(events.of("n", EventSources(("a", "b")))) == [about(uid="a"), about(uid="b")]
+    asyncio.run(events.of("n", EventSources(("b",))))
     time = 11.0
-    asyncio.run(events.of("n", ["b"]))
+    asyncio.run(events.of("n", EventSources(("b",))))
     assert asked == ["a", "b", "b"]
+
+
+def about(**what):
+    return {"involvedObject": what}
+
+
+def test_all_jobs_of_a_namespace_share_one_list_of_what_creates_pods():
+    asked = []
+    listed = [
+        about(kind="JobSet", name="a", uid="s"),
+        about(kind="Job", name="b-node-0", uid="j"),
+        about(kind="TrainJob", name="b", uid="t"),
+        about(kind="Job", name="of-others", uid="o"),
+    ]
+
+    async def warnings(namespace):
+        asked.append(namespace)
+        await asyncio.sleep(0)
+        return listed
+
+    async def two_at_once():
+        events = Events(None, warnings)
+        wanted = (("u", "JobSet/a", "Job/a-node-0"), ("t", "JobSet/b", "Job/b-node-0"))
+        return await asyncio.gather(*(events.of("n", EventSources(creators=one)) for one in wanted))
+
+    assert asyncio.run(two_at_once()) == [[listed[0]], [listed[2], listed[1]]]
+    assert asked == ["n"]

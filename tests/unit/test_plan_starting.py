@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sightings import child, conditions, look, pod, seen, stamp
 
 from tunesmith.names import CONTAINERS, Backend
-from tunesmith.plan.starting import NO_CONTROLLER
+from tunesmith.plan.starting import NO_CONTROLLER, EventSources
 from tunesmith.plan.transition import wanted_events
 
 PENDING = look().status
@@ -139,16 +139,16 @@ def test_without_events_only_pods_that_give_no_reason_are_asked_about():
         "runs": wanted_events(seen(RUNNING, children=[CHILD], pods=[pod(state={"running": {}})])),
         "nothing made": wanted_events(seen(PENDING)),
     }
-    assert {name: uids for name, uids in asked.items() if uids} == {
-        "no pod": ("child-1",),
-        "a silent pod": ("pod-0",),
-        "one of two": ("pod-0", "child-1"),
+    assert {name: sources for name, sources in asked.items() if sources != EventSources()} == {
+        "no pod": EventSources(creators=("child-1",)),
+        "a silent pod": EventSources(("pod-0",)),
+        "one of two": EventSources(("pod-0",), ("child-1",)),
     }
 
 
 def test_of_many_silent_pods_a_few_are_asked_about():
     pods = [waits(index=number) for number in range(9)]
-    assert len(wanted_events(seen(PENDING, children=[CHILD], pods=pods, nodes=9))) == 3
+    assert len(wanted_events(seen(PENDING, children=[CHILD], pods=pods, nodes=9)).pods) == 3
 
 
 def test_a_sidecar_that_runs_is_no_start():
@@ -166,6 +166,17 @@ def test_nobody_deals_with_the_pytorchjob():
     )
     young = made(untouched, -5, "child-1")
     assert said(start([], children=[young]))[2] == "Attempt 1 is starting."
+
+
+def test_a_controller_with_much_to_do_is_not_called_absent():
+    """With 1,000 objects before it, at five per second."""
+    untouched, much = CHILD | {"status": {}}, {Backend.PYTORCH_JOB: 1000}
+    asks = NO_CONTROLLER[Backend.PYTORCH_JOB]
+    busy = start([], children=[made(untouched, -214, "child-1")], backlog=much)
+    assert said(busy)[2] == "Attempt 1 is starting."
+    assert asks in said(start([], children=[made(untouched, -216, "child-1")], backlog=much))[2]
+    other = {Backend.TRAIN_JOB: 1000}
+    assert asks in said(start([], children=[untouched], backlog=other))[2]
 
 
 def test_what_goes_on_is_told_of_a_pod_that_takes_long():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,8 @@ class ObservedState:
     those it owns. `others` maps the jobs it references to their phase; one that does not exist is missing,
     one that waits for this one has the reason DependencyCycle, and one without a model InvalidManifest.
     `events` are those of the objects that `wanted_events` names. `served` are the kinds of attempts' objects
-    that the cluster serves, `wanted` the one that the administrator chose (None: any).
+    that the cluster serves, `wanted` the one that the administrator chose (None: any); `backlog` counts, over
+    all jobs, the objects of each kind that their controller has not processed yet.
     """
 
     job: Job
@@ -40,6 +41,7 @@ class ObservedState:
     events: Sequence[Object] = ()
     served: Collection[Backend] = (Backend.PYTORCH_JOB,)
     wanted: Backend | None = None
+    backlog: Mapping[Backend, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

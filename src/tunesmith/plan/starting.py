@@ -22,6 +22,9 @@ PATIENCE = 15.0
 _OFTEN, _SELDOM = 15.0, 60.0
 _LONG = 120.0
 _MOST_PODS = 3
+_PER_SECOND = 5.0
+"""Objects that a busy controller processes at least: the training operator may send 20 requests per second,
+and needs about four per object."""
 _TO_THE_SECOND = len("2026-05-01T12:00:00")
 # Reasons that every container passes through; any other one explains why it cannot start.
 _USUAL = ("ContainerCreating", "PodInitializing")
@@ -44,6 +47,16 @@ NO_CONTROLLER = {
 
 
 @dataclass(frozen=True, slots=True)
+class EventSources:
+    """Objects whose events explain why an attempt does not start."""
+
+    pods: tuple[str, ...] = ()
+    """UIDs."""
+    creators: tuple[str, ...] = ()
+    """What creates its pods: UIDs, or kind/name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """An attempt with pods that have not started: these pods, and whether others were not even created."""
 
@@ -55,14 +68,16 @@ class Start:
     missed_since: datetime
     """Since when pods are missing, by the status."""
     now: datetime
+    backlog: int
+    """Objects of its kind that their controller has not processed yet."""
 
-    def events_of(self) -> tuple[str, ...]:
-        """Return the objects whose events may explain more: UIDs, or kind/name."""
+    def events_of(self) -> EventSources:
+        """Return the objects whose events may explain more."""
         silent = [pod for pod in self.pods if _own_reason(pod) is None and self._age(pod) >= PATIENCE]
         uids = (get(pod, "metadata", "uid") for pod in silent[:_MOST_PODS])
         found = tuple(uid for uid in uids if isinstance(uid, str) and uid)
         late = self.missing and self._seconds(self.since) >= PATIENCE
-        return found + (self.child.event_sources if late else ())
+        return EventSources(found, self.child.event_sources if late else ())
 
     def why(self, events: Sequence[Object]) -> tuple[str, str] | None:
         """Return reason and message; None if there is no sign of a problem."""
@@ -74,7 +89,7 @@ class Start:
     def remark(self, events: Sequence[Object]) -> str:
         """Return a sentence about normal activity, or ""."""
         untouched = not self.child.is_noticed and not self.pods
-        if untouched and self._seconds(self.since) >= PATIENCE:
+        if untouched and self._seconds(self.since) >= PATIENCE + self.backlog / _PER_SECOND:
             return f" {NO_CONTROLLER[self.child.backend]}"
         newest = ((pod, _newest(pod, events)) for pod in self.pods)
         found = (_about(pod, get(event, "message")) for pod, event in newest if event is not None)
@@ -100,7 +115,12 @@ class Start:
 
 
 def start_of(
-    child: AttemptObject, pods: Sequence[Object], nodes: int, status: Mapping[str, Any], now: datetime
+    child: AttemptObject,
+    pods: Sequence[Object],
+    nodes: int,
+    status: Mapping[str, Any],
+    now: datetime,
+    backlog: int,
 ) -> Start | None:
     """Return what of an attempt has not started; None if all has, or if it should not start yet."""
     waiting = [pod for pod in pods if not _has_started(pod)]
@@ -108,7 +128,7 @@ def start_of(
     if child.is_held or not (waiting or missing):
         return None
     since = min(child.released or now, now)
-    return Start(child, waiting, missing, since, max(since, _stopped(status, now)), now)
+    return Start(child, waiting, missing, since, max(since, _stopped(status, now)), now, backlog)
 
 
 def _has_started(pod: Object) -> bool:

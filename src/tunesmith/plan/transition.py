@@ -22,7 +22,7 @@ from tunesmith.plan.observed_state import Decision, ObservedState
 from tunesmith.plan.pods import has_ended, is_deleted, may_write, published
 from tunesmith.plan.progress import AWAITED
 from tunesmith.plan.published import last_progress, outputs, said
-from tunesmith.plan.starting import Start, start_of
+from tunesmith.plan.starting import EventSources, Start, start_of
 from tunesmith.plan.status import BACKEND, NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
@@ -220,16 +220,17 @@ def _resume(observed: ObservedState, builder: StatusBuilder, child: AttemptObjec
 
 def _start_of(observed: ObservedState, status: Mapping[str, Any], child: AttemptObject) -> Start | None:
     pods = of_attempt(observed.pods, child)
-    return start_of(child, pods, observed.job.spec.resources.nodes, status, observed.now)
+    backlog = observed.backlog.get(child.backend, 0)
+    return start_of(child, pods, observed.job.spec.resources.nodes, status, observed.now, backlog)
 
 
-def wanted_events(observed: ObservedState) -> tuple[str, ...]:
-    """Return the objects (UIDs, or kind/name) whose events explain to `next_state` what does not start."""
+def wanted_events(observed: ObservedState) -> EventSources:
+    """Return the objects whose events explain to `next_state` what does not start."""
     child = max(observed.children, key=lambda child: child.number, default=None)
     if child is None or child.is_done or is_terminal(observed.status):
-        return ()
+        return EventSources()
     start = _start_of(observed, valid_fields(observed.status), child)
-    return start.events_of() if start else ()
+    return start.events_of() if start else EventSources()
 
 
 def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
