@@ -17,7 +17,7 @@ from full_manifests import FULL  # noqa: E402
 from good_manifests import FINE_TUNE, changed  # noqa: E402
 from restricted import complaints  # noqa: E402
 from structural import unknown_fields, valid  # noqa: E402
-from test_plan_runtimes import TEMPLATE  # noqa: E402
+from test_plan_runtimes import FOR_TRAINER  # noqa: E402
 
 from tunesmith.api.manifest import parse_document  # noqa: E402
 from tunesmith.names import Backend  # noqa: E402
@@ -85,7 +85,7 @@ def test_where_it_is_created(render):
 
 def test_a_runtime_with_a_pod_template_has_one_of_its_own(render):
     """The pods are as those of the PyTorchJob, whose template the operator merges."""
-    values = {"runtimes": {"default": None, "rdma": {"image": "b", "podTemplate": TEMPLATE}}}
+    values = {"runtimes": {"default": None, "rdma": {"image": "b", "podTemplate": FOR_TRAINER}}}
     runtimes = {one["metadata"]["name"]: one for one in render(CREATED | values)["ClusterTrainingRuntime"]}
     assert runtimes.keys() == {"demo-tunesmith", "demo-tunesmith-rdma"}
     objects = render(CREATED | values)
@@ -104,11 +104,9 @@ def test_a_runtime_with_a_pod_template_has_one_of_its_own(render):
         container_of({"containers": expected["containers"][:1]})
     )
     assert keyed({**pod, "containers": []}) == keyed({**expected, "containers": [], "restartPolicy": "Never"})
-    # Trainer does not take a list of claims from a TrainJob.
-    assert ours["resources"]["claims"] == [{"name": "gpu"}]
     schema = of_real_crd("trainer.kubeflow.org_clustertrainingruntimes")
     assert valid(schema, found) == []
-    mine = {"runtimes": {"default": {"image": "b", "podTemplate": TEMPLATE, "trainingRuntime": "mine"}}}
+    mine = {"runtimes": {"default": {"image": "b", "podTemplate": FOR_TRAINER, "trainingRuntime": "mine"}}}
     assert len(render(CREATED | mine)["ClusterTrainingRuntime"]) == 1
 
 

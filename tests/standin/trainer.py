@@ -1,8 +1,9 @@
 """What Kubeflow Trainer 2.3 and JobSet make of a TrainJob, as far as our jobs rely on it. Pure.
 
 As in the real one: a patch is merged strategically into the runtime's template; `trainer` replaces image and
-command, and adds environment and resources of the container `node`; torchrun's variables come last; pods have
-the names and labels of a Job of a JobSet. Not as in the real one: lists that our patches do not have.
+command, and adds environment and resources of the container `node`, which then loses its device claims;
+torchrun's variables come last; pods have the names and labels of a Job of a JobSet. Not as in the real one:
+lists that our patches do not have.
 """
 
 import copy
@@ -49,6 +50,8 @@ def pod_template(trainjob, runtime):
     variables = upsert(container.get("env", []), trainer["env"], "name")
     container["env"] = upsert(variables, _torch(trainjob), "name")
     resources = strategic(container.get("resources", {}), trainer.get("resourcesPerNode", {}))
+    if "resourcesPerNode" in trainer:
+        resources.pop("claims", None)
     container |= {"resources": resources} if resources else {}
     container["ports"] = [*container.get("ports", []), {"containerPort": PORT}]
     return template

@@ -42,6 +42,8 @@ TEMPLATE = {
         "containers": [CONTAINER, SIDECAR],
     },
 }
+# Kubeflow Trainer would drop the claims.
+FOR_TRAINER = changed(TEMPLATE, {"spec.containers[0].resources": {"limits": {"rdma/ib": 1, "cpu": "99"}}})
 RUNTIMES = {"default": "a", "rdma": {"image": "b", "podTemplate": TEMPLATE}}
 
 
@@ -96,7 +98,7 @@ def test_what_a_template_adds_is_there_and_what_is_ours_stays(kind):
 
 
 def test_a_trainjob_says_what_it_may_and_the_runtime_has_the_rest():
-    spec = child(decided=settings(podTemplate=TEMPLATE), backend=Backend.TRAIN_JOB)["spec"]
+    spec = child(decided=settings(podTemplate=FOR_TRAINER), backend=Backend.TRAIN_JOB)["spec"]
     assert spec["runtimeRef"]["name"] == "tunesmith-default"
     template = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]
     patched = template["template"]["spec"]["template"]
@@ -296,7 +298,8 @@ CRDS = {
 
 @pytest.mark.parametrize("backend", Backend)
 def test_the_real_crds_take_all_of_it(backend):
-    template = TEMPLATE | {"spec": TEMPLATE["spec"] | {"imagePullSecrets": [{"name": "mine"}]}}
+    given = FOR_TRAINER if backend == Backend.TRAIN_JOB else TEMPLATE
+    template = given | {"spec": given["spec"] | {"imagePullSecrets": [{"name": "mine"}]}}
     decided = settings(podTemplate=template, gangScheduling=GANG, limitCpu=False)
     schema = of_real_crd(CRDS[backend])
     for document in FULL.values():

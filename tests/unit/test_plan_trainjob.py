@@ -12,6 +12,7 @@ from tests.golden import update
 from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith.api.scalars import MAX_JOB_NAME
+from tunesmith.errors import ManifestError
 from tunesmith.local.manifests import load_jobs
 from tunesmith.names import Backend, Kind
 from tunesmith.plan.backends import choose, how_to_install
@@ -173,6 +174,37 @@ def test_what_a_runtime_lacks(found, priority_class, words):
     spec = parse_document(changed(FINE_TUNE, {"spec.placement": placement}), "", 0).spec
     lacking = "; ".join(unfit(found, spec, Runtime("x")))
     assert (words in lacking) if words else lacking == ""
+
+
+CLAIMS = {"containers": [CONTAINER | {"resources": {"claims": [{"name": "gpu"}]}}]}
+LIMITS = {"containers": [{"name": "pytorch", "resources": {"limits": {"rdma/ib": 1}}}]}
+NO_RESOURCES = {"spec.resources": {"gpusPerNode": 0}}
+DROPPED = {
+    "in the training runtime": ({}, CLAIMS, {}, True),
+    "in the pod template": ({}, {}, CLAIMS, True),
+    "with limits of the pod template": (NO_RESOURCES, CLAIMS, LIMITS, True),
+    "with memory": ({"spec.resources": {"gpusPerNode": 0, "memory": "9Gi"}}, CLAIMS, {}, True),
+    "without resources": (NO_RESOURCES, CLAIMS, CLAIMS, False),
+    "of a container beside it": ({}, {}, {"containers": [CLAIMS["containers"][0] | {"name": "x"}]}, False),
+}
+
+
+@each(("manifest", "found", "template", "refused"), DROPPED.values(), ids=DROPPED)
+def test_device_claims_that_trainer_drops(manifest, found, template, refused):
+    spec = parse_document(changed(FINE_TUNE, manifest), "", 0).spec
+    chosen = Runtime("x", pod_template={"spec": template})
+    lacking = list(unfit(runtime(found), spec, chosen))
+    assert lacking == list(unfit({}, spec, chosen)) or found
+    assert (["resources.claims of its container node" in one for one in lacking]) == [True] * refused
+
+
+def test_a_runtime_whose_claims_would_be_dropped_is_refused_by_name():
+    job = parse_document(changed(FINE_TUNE, {"spec.runtime": "dra"}), "", 0)
+    chosen = {"dra": Runtime("x", pod_template={"spec": CLAIMS})}
+    settings = PlanSettings(runtimes=chosen)
+    assert build(job, {}, settings=settings).child["kind"] == "PyTorchJob"
+    with pytest.raises(ManifestError, match=r"spec.runtime: is dra: resources.claims of its container node"):
+        build(job, {}, settings=settings, backend=Backend.TRAIN_JOB)
 
 
 PYTORCH, TRAIN = Backend

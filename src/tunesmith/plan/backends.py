@@ -30,6 +30,8 @@ class BackendKind:
     """The object that has the pods' template, where that is another one."""
     unfit: Callable[[Object, JobSpec, Runtime], Iterator[str]] = lambda *_: iter(())
     """What that object lacks of what pods need, in words."""
+    dropped: Callable[[JobSpec, Runtime], Iterator[str]] = lambda *_: iter(())
+    """What of a runtime's pod template would not reach the pods, in words."""
 
     @property
     def api_version(self) -> str:
@@ -55,6 +57,7 @@ BACKENDS: Mapping[Backend, BackendKind] = {
         trainjob.suspension,
         lambda runtime: runtime.training_runtime,
         trainjob.unfit,
+        trainjob.dropped,
     ),
 }
 _INSTALL = {

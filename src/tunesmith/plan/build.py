@@ -96,6 +96,15 @@ def runtime_of(job: Job, settings: PlanSettings) -> Runtime:
     return settings.runtimes[job.spec.runtime]
 
 
+def _refuse_dropped(job: Job, runtime: Runtime, backend: Backend) -> None:
+    """Refuse a runtime of which something would be missing in the pods."""
+    for why in BACKENDS[backend].dropped(job.spec, runtime):
+        problem = Problem(
+            job.source, job.document, job.subject, "spec.runtime", f"is {job.spec.runtime}: {why}"
+        )
+        raise ManifestError([problem])
+
+
 def _refuse_shared_variables(job: Job) -> None:
     """Refuse Secret keys that map to the same environment variable."""
     seen: dict[str, SecretKeyRef] = {}
@@ -125,10 +134,13 @@ def build(
     `rules` are the administrator's for its namespace; None on a user's own machine. `launch_id` tells pods of
     this object from those of any other of its name; a random word.
 
-    Raises ManifestError if a reference or the runtime is unknown, or two Secrets share a variable.
+    Raises ManifestError if a reference or the runtime is unknown, the backend would drop a part of the
+    runtime, or two Secrets share a variable.
     """
     settings = settings or PlanSettings()
     _refuse_shared_variables(job)
+    runtime = runtime_of(job, settings)
+    _refuse_dropped(job, runtime, backend)
     run = replace(resolve(job, outputs), rules=rules)
     metadata = _metadata(job, attempt, owner_uid, settings)
     config_map = {
@@ -142,7 +154,7 @@ def build(
         kind=job.kind,
         spec=job.spec,
         metadata=_with_labels(metadata, {names.LABEL_LAUNCH_ID: launch_id} if launch_id else {}),
-        runtime=runtime_of(job, settings),
+        runtime=runtime,
         service_account=settings.service_account,
         number=attempt,
         job_uid=owner_uid or "",

@@ -103,7 +103,7 @@ def _environment(attempt: AttemptSpec) -> list[dict[str, Any]]:
     return variables
 
 
-def _resources(resources: ResourcesSpec, limit_cpu: bool) -> dict[str, Any]:
+def resources_of(resources: ResourcesSpec, limit_cpu: bool) -> dict[str, Any]:
     """Return limits and requests. The scratch disk is of the node's own unless a storage class is named."""
     wanted = {"cpu": resources.cpu, "memory": resources.memory}
     requests = {key: str(value) for key, value in wanted.items() if value is not None}
@@ -162,7 +162,7 @@ def _container(attempt: AttemptSpec, name: str, ports: Sequence[Mapping[str, Any
             {"name": "shared-memory", "mountPath": "/dev/shm"},
         ],
     }
-    resources = _resources(attempt.spec.resources, attempt.runtime.limit_cpu)
+    resources = resources_of(attempt.spec.resources, attempt.runtime.limit_cpu)
     return {**container, "resources": resources} if resources else container
 
 

@@ -7,7 +7,7 @@ template. What no patch may set must be in the runtime, as in the one that the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesmith import names
@@ -15,7 +15,13 @@ from tunesmith.api.common import JobSpec
 from tunesmith.names import Backend
 from tunesmith.plan.attempt_object import AttemptObject, attempt_object
 from tunesmith.plan.objects import Object, get, items
-from tunesmith.plan.pod_template import GRACE_SECONDS, AttemptSpec, pod_template, processes_per_node
+from tunesmith.plan.pod_template import (
+    GRACE_SECONDS,
+    AttemptSpec,
+    pod_template,
+    processes_per_node,
+    resources_of,
+)
 from tunesmith.plan.runtimes import Runtime
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -118,11 +124,33 @@ def unfit(runtime: Object, spec: JobSpec, chosen: Runtime) -> Iterator[str]:
         sets = f"the runtime sets {found}" if found else "the runtime sets none"
         yield f"placement.priorityClassName is {wanted}, and {sets}, which a TrainJob cannot change"
     if not runtime:
+        yield from dropped(spec, chosen)
         return
     yield from _lacking(runtime)
+    yield from dropped(spec, chosen, items(get(_pod(runtime), "containers")))
     gang = chosen.gang
     if gang is not None and get(runtime, "spec", "podGroupPolicy", gang.scheduler) is None:
         yield f"podGroupPolicy.{gang.scheduler} is not set, and the runtime has gangScheduling"
+
+
+def dropped(spec: JobSpec, chosen: Runtime, found: Iterable[Any] = ()) -> Iterator[str]:
+    """Yield what Kubeflow Trainer 2.3 leaves out of a pod's template, in words; see ADR 13.
+
+    The containers are those of the administrator's pod template, and those found in a training runtime.
+    """
+    given = _ours(items(get(chosen.pod_template, "spec", "containers")))
+    own = [get(one, "resources", kind) for one in given for kind in ("limits", "requests")]
+    if not (any(own) or resources_of(spec.resources, chosen.limit_cpu)):
+        return
+    if any(get(one, "resources", "claims") for one in (*given, *_ours(found))):
+        yield (
+            f"resources.claims of its container {NODE} do not reach the pods: Kubeflow Trainer drops them "
+            "where a TrainJob has limits or requests. Use this runtime with PyTorchJob"
+        )
+
+
+def _ours(containers: Iterable[Any]) -> list[Any]:
+    return [one for one in containers if get(one, "name") in names.CONTAINERS]
 
 
 def _lacking(runtime: Object) -> Iterator[str]:
