@@ -36,6 +36,20 @@ def test_steps_and_evaluations(tmp_path, training, world, steps, every):
     assert eval_every(spec, table, world) == every
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_steps_are_those_of_the_first_attempt(tmp_path, world):
+    """Whatever the number of processes is now, and whether or not it divides the 16 samples of a step."""
+    spec = small_spec({"maxSteps": None, "numTrainEpochs": 2}, **VALIDATION)
+    table = write_table(tmp_path / "t", [Sample([1, 2], [0, 1.0])] * 40)
+    alone = plan_steps(spec, table, 4, 0)
+    plans = [plan_steps(spec, table, world, rank, first=4) for rank in range(world)]
+    for index in range(len(alone)):
+        dealt = [i for plan in plans for micro in plan[index] for i in micro.tolist()]
+        assert sorted(dealt) == sorted(alone.samples(index).tolist())
+    assert {len(plan) for plan in plans} == {len(alone)} == {6}
+    assert eval_every(spec, table, 4) == plans[0].steps_per_epoch == 3
+
+
 @pytest.mark.parametrize(
     ("done", "since", "seconds", "left"),
     [(5, 0, 10.0, 10.0), (6, 4, 10.0, 20.0), (4, 4, 0.0, None), (10, 0, 5.0, 0.0)],

@@ -1,4 +1,4 @@
-"""Checkpoints in an output: published whole, verified, limited, and by the same number of processes."""
+"""Checkpoints in an output: published whole, verified, limited, and resumed by any number of processes."""
 
 import json
 
@@ -192,11 +192,26 @@ def test_a_store_that_takes_nothing_loses_nothing(output, tmp_path):
     assert Checkpoints(output, 1, ALONE).newest(tmp_path / "got") == 2
 
 
-def test_another_number_of_processes_is_refused(output, tmp_path):
+def test_another_number_of_processes_resumes(output, tmp_path):
     published(output, tmp_path, [2])
-    two = Checkpoints(output, 3, Ranks(0, 0, 2, lambda value: [value, None]))
-    with pytest.raises(OutputConflictError, match=r"made by 1 processes; this run has 2\. Run with 1"):
+
+    def work(ranks):
+        assert Checkpoints(output, 3, ranks).newest(tmp_path / "got") == 2
+
+    on_ranks(3, 1, work)
+    assert (tmp_path / "got" / "checkpoint-2" / "model.safetensors").read_text() == "w2"
+
+
+def test_what_is_tied_to_a_number_is_refused_before_anything_is_fetched(output, tmp_path):
+    published(output, tmp_path, [2])
+    two = Checkpoints(output, 3, Ranks(0, 0, 2, lambda value: [value, None]), tied_by="a.setting")
+    said = (
+        r"made by 1 process, and this run has 2: a\.setting ties it to that number\. Run with 1 process, or"
+    )
+    with pytest.raises(OutputConflictError, match=said):
         two.newest(tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+    assert Checkpoints(output, 3, ALONE, tied_by="a.setting").newest(tmp_path / "got") == 2
 
 
 def test_two_nodes_make_one_checkpoint(output, tmp_path):

@@ -10,7 +10,14 @@ from tests.fixtures.steps import small_spec
 
 from tunesmith.errors import PermanentError
 from tunesmith.names import Reason
-from tunesmith.training.deepspeed.config import deepspeed_config, precision, problem, refuse_wrong, zero_stage
+from tunesmith.training.deepspeed.config import (
+    deepspeed_config,
+    precision,
+    problem,
+    refuse_wrong,
+    tied_to_processes,
+    zero_stage,
+)
 from tunesmith.training.deepspeed.runtime import check, name_states
 
 ZERO2 = {"zero_optimization": {"stage": 2}}
@@ -50,6 +57,23 @@ def test_offload(gpu):
     both = made(spec_of(zeroStage=3, offload="all"), gpu=gpu)["zero_optimization"]
     assert some == {"stage": 1, "offload_optimizer": memory}
     assert (both["offload_optimizer"], both["offload_param"]) == (memory, memory)
+
+
+def test_partitions_within_a_node_must_divide_the_processes():
+    spec = spec_of(config={"zero_optimization": {"stage": 3, "zero_hpz_partition_size": 4}})
+    assert made(spec, world=8) is not None
+    with pytest.raises(
+        PermanentError, match=r"zero_hpz_partition_size 4 does not divide .* processes, 6\. Set"
+    ):
+        made(spec, world=6)
+
+
+@each("stage", [1, 2])
+def test_what_ties_a_checkpoint_to_the_number_of_processes(stage):
+    elastic = spec_of(config={"zero_optimization": {"stage": stage, "elastic_checkpoint": True}})
+    assert tied_to_processes(elastic) == "deepspeed.config zero_optimization.elastic_checkpoint"
+    assert tied_to_processes(spec_of(config={"zero_optimization": {"stage": stage}})) == ""
+    assert tied_to_processes(spec_of(zeroStage=stage)) == tied_to_processes(spec_of()) == ""
 
 
 def test_none_without_deepspeed():

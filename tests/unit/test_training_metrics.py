@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from tunesmith.training.metrics import Metrics, Step, TensorBoard
+from tunesmith.training.metrics import (
+    Metrics,
+    Step,
+    TensorBoard,
+    processes_by_step,
+    processes_in_words,
+)
 
 TOTAL = 7
 
@@ -115,3 +121,31 @@ def test_tensorboard_gets_every_number(tmp_path):
     assert {f"train/{name}" for name in names} | {"eval/loss"} == set(events.Tags()["scalars"])
     assert [(e.step, e.value) for e in events.Scalars("eval/loss")] == [(4, 0.5)]
     assert [e.step for e in events.Scalars("train/loss")] == [3, 6, 7]
+
+
+def test_another_number_of_processes_has_a_line(tmp_path):
+    metrics, sink = make(tmp_path)
+    for step, number in ((0, 4), (4, 2), (9, 2), (12, 3)):
+        metrics.processes(step, number, first=4)
+    assert sink.rows == [{"step": 4, "processes": 2}, {"step": 12, "processes": 3}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "numbers", "words"),
+    [
+        ([], [(1, 4)], "4 processes"),
+        ([(0, 1)], [(1, 1)], "1 process"),
+        (
+            [(40, 2), (80, 3)],
+            [(1, 4), (41, 2), (81, 3)],
+            "4 processes until step 40, then 2 until step 80, then 3",
+        ),
+        ([(40, 2), (40, 1)], [(1, 4), (41, 1)], "4 processes until step 40, then 1"),
+    ],
+    ids=["never", "before the first step", "twice", "no step between"],
+)
+def test_numbers_of_processes_by_step(rows, numbers, words):
+    lines = [{"step": 1, "loss": 2.0}, *({"step": step, "processes": number} for step, number in rows)]
+    found = processes_by_step(4, lines)
+    assert [(one["fromStep"], one["processes"]) for one in found] == numbers
+    assert processes_in_words(found) == words

@@ -39,7 +39,8 @@ def tables(draw):
     return Rows(np.array(lengths), np.array(draw(numbers)), np.array(copies))
 
 
-sizes_ = st.builds(StepSizes, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+# Steps that divide evenly among the ranks, and steps that do not.
+sizes_ = st.builds(StepSizes, st.integers(1, 5), st.integers(1, 60), st.integers(1, 5))
 shuffles = st.sampled_from(["group", "sample"])
 seeds = st.integers(0, 2**31 - 1)
 
@@ -70,19 +71,21 @@ def test_ranks_make_the_same_number_of_micro_batches(table, sizes, seed, shuffle
     ]
     for index in range(20):
         counts = {len(plan[index]) for plan in plans}
-        assert len(counts) == 1
-        assert 1 <= counts.pop() <= sizes.accumulation
+        assert counts == {-(-len(plans[0].samples(index)) // (sizes.micro_batch * sizes.world))}
 
 
 @given(tables(), seeds, shuffles, st.integers(0, 40))
 def test_a_step_holds_the_same_samples_however_it_is_divided(table, seed, shuffle, index):
     divisions = [
-        StepSizes(12, 1, 1),
-        StepSizes(3, 4, 1),
+        StepSizes(12, 12, 1),
+        StepSizes(3, 12, 1),
         StepSizes(1, 12, 1),
-        StepSizes(3, 2, 2),
-        StepSizes(1, 3, 4),
-        StepSizes(4, 1, 3),
+        StepSizes(3, 12, 2),
+        StepSizes(1, 12, 4),
+        StepSizes(4, 12, 3),
+        StepSizes(3, 12, 5),
+        StepSizes(1, 12, 7),
+        StepSizes(2, 12, 13),
     ]
     contents = []
     for sizes in divisions:
@@ -144,8 +147,27 @@ GROUP = [6, 7, 4, 5, 2, 3, 0, 1]
 
 def test_a_step_is_sorted_so_that_little_is_padded():
     lengths = np.array([1, 9, 2, 8, 3, 7])
-    made = [micro_batches(np.arange(6), lengths, StepSizes(2, 2, 2), rank) for rank in (0, 1)]
-    assert [[m.tolist() for m in rank] for rank in made] == [[[1, 3], [2, 0]], [[5, 4], []]]
+    made = [micro_batches(np.arange(6), lengths, StepSizes(2, 8, 2), rank) for rank in (0, 1)]
+    assert [[m.tolist() for m in rank] for rank in made] == [[[1, 3], [2]], [[5, 4], [0]]]
+
+
+@pytest.mark.parametrize(
+    ("micro", "world", "dealt"),
+    [
+        (2, 4, [[[7, 6]], [[5, 4]], [[3, 2]], [[1, 0]]]),
+        (2, 2, [[[7, 6], [3, 2]], [[5, 4], [1, 0]]]),
+        (2, 3, [[[7, 6], [1]], [[5, 4], [0]], [[3, 2], []]]),
+        (2, 1, [[[7, 6], [5, 4], [3, 2], [1, 0]]]),
+        (4, 3, [[[7, 6, 5]], [[4, 3, 2]], [[1, 0]]]),
+        (1, 9, [[[7]], [[6]], [[5]], [[4]], [[3]], [[2]], [[1]], [[0]], [[]]]),
+    ],
+    ids=["4", "2", "3", "1", "3-all-at-once", "more-than-samples"],
+)
+def test_a_step_of_four_is_dealt_to_any_number(micro, world, dealt):
+    """A step of 4 ranks × 2 samples; a rank without a sample takes part with an empty micro-batch."""
+    lengths, sizes = np.arange(1, 9), StepSizes(micro, 8, world)
+    made = [micro_batches(np.arange(8), lengths, sizes, rank) for rank in range(world)]
+    assert [[m.tolist() for m in rank] for rank in made] == dealt
 
 
 @pytest.mark.parametrize(
@@ -160,7 +182,7 @@ def test_a_step_is_sorted_so_that_little_is_padded():
     ],
 )
 def test_total_steps(samples, epochs, most, steps):
-    assert total_steps(samples, StepSizes(2, 2, 1), epochs, most) == steps
+    assert total_steps(samples, StepSizes(2, 4, 1), epochs, most) == steps
 
 
 def test_a_plan_ends():

@@ -11,6 +11,8 @@ OVERRIDDEN = {
     "_clip_grad_norm": ["self", "model"],
     "_get_grad_norm": ["self", "model", "grad_norm"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_load_rng_state": ["self", "checkpoint"],
+    "_prepare_for_training": ["self", "max_steps", "train_dataloader", "resume_from_checkpoint"],
     "_save": ["self", "output_dir", "state_dict"],
     "_track_num_input_tokens": ["self", "inputs"],
     "evaluate": ["self", "eval_dataset", "ignore_keys", "metric_key_prefix"],
@@ -23,7 +25,7 @@ OVERRIDDEN = {
 }
 CALLED = {
     "_get_learning_rate": ["self"],
-    "_prepare_for_training": ["self", "max_steps", "train_dataloader", "resume_from_checkpoint"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
 }
 
 

@@ -10,10 +10,11 @@ from tunesmith.engines.files import model_digest
 from tunesmith.engines.load import model_config
 from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
 from tunesmith.jobs.exports import Exports
+from tunesmith.jobs.first_attempt import first_processes
 from tunesmith.jobs.hang_detection import start_hang_detector
 from tunesmith.jobs.inputs import Inputs, data_digest, refuse_other_data
 from tunesmith.jobs.memory import use_gradient_checkpointing
-from tunesmith.jobs.output_lock import ExistingOutput, claim
+from tunesmith.jobs.output_lock import PROCESSES, ExistingOutput, claim
 from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.results import Results
 from tunesmith.jobs.session import TrainingSession
@@ -21,6 +22,7 @@ from tunesmith.jobs.train import Schedule, Training
 from tunesmith.jobs.world import World
 from tunesmith.names import checkpoint_key
 from tunesmith.training.checkpoints import Checkpoints, Ranks
+from tunesmith.training.deepspeed.config import tied_to_processes
 from tunesmith.training.training_args import eval_every, plan_steps, training_arguments
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     from tunesmith.training.model import computed_in
 
     spec, world = session.spec, session.world
-    plan = plan_steps(spec, inputs.prepared.train, world.size, world.rank)
-    every = eval_every(spec, inputs.prepared.train, world.size)
+    first = first_processes(session.store, found, world.size)
+    plan = plan_steps(spec, inputs.prepared.train, world.size, world.rank, first=first)
+    every = eval_every(spec, inputs.prepared.train, first)
     dtype = computed_in(spec, inputs.files.base)
     exports = Exports(session.run.name, spec, inputs, dtype, world.node_folder)
     if session.first:
@@ -48,7 +51,7 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     start_hang_detector(session.hang_detector, world)
     ranks = _ranks(world)
     if session.first:
-        claim(session.patient, found, _fingerprint(session, inputs, found))
+        claim(session.patient, found, _fingerprint(session, inputs, found, first))
     refuse_other_data(ranks.gather(inputs.samples.name))
     checkpoints = _checkpoints(session, ranks)
     resume = _newest(session, checkpoints, folder)
@@ -56,7 +59,7 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     session.hang_detector.beat(phase="preparing to train")
     results = Results(session, inputs, model, exports)
     if session.first:
-        results.begin(len(plan), resume)
+        results.begin(len(plan), resume, first)
     return Training(session, inputs, model, Schedule(plan, every, arguments), checkpoints, results, resume)
 
 
@@ -89,11 +92,14 @@ def _ranks(world: World) -> Ranks:
     return Ranks(world.rank, world.local_rank, world.size, gather)
 
 
-def _fingerprint(session: TrainingSession, inputs: Inputs, found: ExistingOutput) -> dict[str, Any]:
+def _fingerprint(
+    session: TrainingSession, inputs: Inputs, found: ExistingOutput, first: int
+) -> dict[str, Any]:
     fingerprint = {
         "spec": session.run.result_fields(),
         "data": data_digest(inputs.prepared),
         "model": model_digest(inputs.files),
+        PROCESSES: first,
         **commits_of(session.spec, reading_options(session.spec, found)),
     }
     if inputs.evaluations:
@@ -107,6 +113,7 @@ def _checkpoints(session: TrainingSession, ranks: Ranks) -> Checkpoints:
         session.spec.training.save_total_limit,
         ranks,
         lambda _: session.hang_detector.beat(phase="resuming"),
+        tied_to_processes(session.spec),
     )
 
 

@@ -65,7 +65,9 @@ RETRIED = "retried"
 """In the fingerprint: the job that last retried failed dialogues of a finished result."""
 COMMITS = "commits"
 """In the fingerprint: the commit of each data set on the hub that is read, by its address."""
-_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES, RETRIED, COMMITS)
+PROCESSES = "processes"
+"""In a FineTuneJob's fingerprint: the processes of the first attempt, which determine the steps."""
+_NOT_COMPARED = ("uid", "day", _OUTGROWN, SOURCES, RETRIED, COMMITS, PROCESSES)
 _FILES = frozenset(
     key.partition("/")[0]
     for key in (
@@ -214,6 +216,8 @@ def claim(store: Store, found: ExistingOutput, fingerprint: Fingerprint) -> None
         if old != found.fingerprint:
             raise conflict(store, "was changed by another job in the meantime")
         store.put(FINGERPRINT_KEY, data)
+    elif PROCESSES in fingerprint and PROCESSES not in old:  # of an earlier version
+        store.put(FINGERPRINT_KEY, canonical({**old, PROCESSES: fingerprint[PROCESSES]}).encode())
 
 
 def _document(fingerprint: Fingerprint, found: ExistingOutput) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from tunesmith.names import (
 from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.text import VisibleFormatter
 from tunesmith.training.deepspeed.config import zero_stage
-from tunesmith.training.metrics import Metrics
+from tunesmith.training.metrics import Metrics, processes_by_step, processes_in_words
 from tunesmith.training.model import method_name
 from tunesmith.training.trained import count_trained
 
@@ -50,9 +50,14 @@ class Results:
         self._before: dict[str, Any] = {}
         self._trained = count_trained(model)
         self.metrics: Metrics | None = None
+        self._first_processes = session.world.size
 
-    def begin(self, steps: int, resume: Path | None) -> None:
-        """Start log and metrics (continuing an earlier attempt's) and publish the first samples."""
+    def begin(self, steps: int, resume: Path | None, first: int) -> None:
+        """Start log and metrics (continuing an earlier attempt's) and publish the first samples.
+
+        `first` is the number of processes of the first attempt.
+        """
+        self._first_processes = first
         self._start_log()
         self._publish_samples()
         logging_steps = self._session.spec.training.logging_steps
@@ -60,6 +65,11 @@ class Results:
         self.metrics = Metrics(self._folder, logging_steps, steps, sinks, usage)
         if resume is not None:
             self.metrics.restore(resume)
+
+    def trained_with(self, step: int) -> None:
+        """Note the number of processes of this attempt, which resumes after `step`."""
+        if self.metrics is not None:
+            self.metrics.processes(step, self._session.world.size, self._first_processes)
 
     def _start_log(self) -> None:
         path = self._folder / TRAINING_LOG_KEY
@@ -163,6 +173,7 @@ class Results:
             "datasets": self._inputs.prepared.report(),
             "seconds": round(time.monotonic() - self._session.started, 1),
             "world": {"processes": self._session.world.size, "device": device()},
+            "processes": processes_by_step(self._first_processes, self.metrics.rows),
             "versions": versions(),
         }
         write_result(folder, result)
@@ -179,6 +190,7 @@ class Results:
         if loss["before"] is not None:
             summary += [("Validation loss before", loss["before"]), ("Validation loss after", loss["after"])]
         summary += [("Seconds", result["seconds"]), ("Device", result["world"]["device"])]
+        summary += [("Processes", processes_in_words(result["processes"]))]
         return {
             "title": f"{self._session.run.name}",
             "summary": summary,
@@ -195,7 +207,7 @@ class Results:
         }
 
     def _notes(self, result: dict[str, Any]) -> list[str]:
-        notes = [f"{result['world']['processes']} process(es) on {result['world']['device']}."]
+        notes = [f"Trained on {result['world']['device']}, by {processes_in_words(result['processes'])}."]
         if result["stoppedEarly"]:
             notes.append(f"Stopped early; the weights of step {result['usedStep']} are the final model.")
         if self._session.spec.training.packing == "tree":

@@ -166,6 +166,7 @@ class Training:
 
         session = self._session
         self._check_tree()
+        self._results.trained_with(self._trainer.state.global_step)
         if not self._known_before:
             loss = self._validation_loss()
             self._enter("previews before training")

@@ -45,12 +45,18 @@ class Checkpoints:
     """The checkpoints of one output."""
 
     def __init__(
-        self, store: Store, keep: int, ranks: Ranks, progress: TransferProgress | None = None
+        self,
+        store: Store,
+        keep: int,
+        ranks: Ranks,
+        progress: TransferProgress | None = None,
+        tied_by: str = "",
     ) -> None:
+        """Initialise. `tied_by` is the setting for which only as many processes can resume; "" if any can."""
         self.store, self.ranks = store, ranks
         self.known: tuple[int, ...] = ()
         """Steps of published checkpoints, newest first, as last shared with all ranks."""
-        self._keep, self._progress = keep, progress
+        self._keep, self._progress, self._tied_by = keep, progress, tied_by
         self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
@@ -95,7 +101,7 @@ class Checkpoints:
 
         A damaged one is skipped with a warning, and deleted once another is published. Rank 0 decides; the
         first rank of each node fetches.
-        Raises OutputConflictError if it was made by another number of processes.
+        Raises OutputConflictError if it can only be resumed by another number of processes.
         """
         here = self._newest_here(folder) if self.ranks.rank == 0 else None
         chosen: int | None
@@ -110,7 +116,7 @@ class Checkpoints:
         steps = self.steps()
         for number, step in enumerate(steps):
             try:
-                self._check_world(step)
+                self._refuse_tied(step)
                 self.fetch(step, folder / checkpoint_key(step))
             except CorruptObjectError as error:
                 log.warning("Skipping damaged checkpoint %s: %s", step, error.message)
@@ -119,11 +125,14 @@ class Checkpoints:
             return step, tuple(steps[number:])
         return None, ()
 
-    def _check_world(self, step: int) -> None:
-        manifest = read_manifest(self.store, checkpoint_key(step))
+    def _refuse_tied(self, step: int) -> None:
+        manifest = read_manifest(self.store, checkpoint_key(step)) if self._tied_by else None
         made_by = manifest.extra.get("world") if manifest else None
-        if made_by is not None and made_by != self.ranks.world:
-            raise OutputConflictError(
-                f"{checkpoint_key(step)} in {self.store.uri} was made by {made_by} processes; this run has "
-                f"{self.ranks.world}. Run with {made_by} processes, or set output.onExisting: replace."
-            )
+        if made_by in (None, self.ranks.world):
+            return
+        them = f"{made_by} process{'' if made_by == 1 else 'es'}"
+        raise OutputConflictError(
+            f"{checkpoint_key(step)} in {self.store.uri} was made by {them}, and this run has "
+            f"{self.ranks.world}: {self._tied_by} ties it to that number. Run with {them}, or set "
+            "output.onExisting: replace."
+        )

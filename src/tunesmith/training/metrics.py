@@ -13,7 +13,7 @@ import logging
 import netrc
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,6 +129,11 @@ class Metrics:
         row: MetricsRow = {"step": 0, "tree_packing": int(used)}
         self._append(row if difference is None else row | {"tree_difference": difference})
 
+    def processes(self, step: int, number: int, first: int) -> None:
+        """Write that the attempt that resumes after `step` has another number of processes than the last."""
+        if number != processes_by_step(first, self.rows)[-1]["processes"]:
+            self._append({"step": step, "processes": number})
+
     def evaluation(self, step: int, epoch: float, loss: float) -> None:
         """Write the validation loss of a step."""
         self._append({"step": step, "epoch": round(epoch, 6), "eval_loss": loss})
@@ -148,6 +153,24 @@ class Metrics:
     def _feed(self, row: MetricsRow) -> None:
         for sink in self._sinks:
             sink.write(row)
+
+
+def processes_by_step(first: int, rows: Iterable[MetricsRow]) -> list[dict[str, int]]:
+    """Return the numbers of processes of a run that began with `first`, each with the first step it made.
+
+    An attempt that made no step counts only if it is the last.
+    """
+    made = {1: first} | {row["step"] + 1: row["processes"] for row in rows if "processes" in row}
+    return [{"fromStep": step, "processes": number} for step, number in made.items()]
+
+
+def processes_in_words(numbers: Sequence[Mapping[str, int]]) -> str:
+    """Return what `processes_by_step` returned: "4 processes until step 40, then 2"."""
+    first, *others = (one["processes"] for one in numbers)
+    said = f"{first} process{'' if first == 1 else 'es'}"
+    for number, one in zip(others, numbers[1:], strict=True):
+        said += f" until step {one['fromStep'] - 1}, then {number}"
+    return said
 
 
 class TensorBoard:

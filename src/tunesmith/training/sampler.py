@@ -21,16 +21,15 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StepSizes:
-    """The size of a step: samples per micro-batch, micro-batches per step, and devices."""
+    """The size of a step: samples per micro-batch, samples per step, and the devices that share them.
+
+    `step` counts over all devices. It is that of the run's first attempt; `world` is the present one's, so a
+    step need not divide evenly.
+    """
 
     micro_batch: int
-    accumulation: int
+    step: int
     world: int
-
-    @property
-    def step(self) -> int:
-        """The number of samples of one optimizer step over all devices."""
-        return self.micro_batch * self.accumulation * self.world
 
 
 def steps_per_epoch(samples: int, sizes: StepSizes) -> int:
@@ -66,15 +65,13 @@ def micro_batches(step: Indices, lengths: Indices, sizes: StepSizes, rank: int) 
     """Return the micro-batches of one rank for the samples of one step; every rank gets the same number.
 
     Samples are sorted by length first, so that there is little padding and the ranks take equally long; the
-    gradient of a step, a sum, does not depend on it. A micro-batch may be empty.
+    gradient of a step, a sum, does not depend on it. The samples of the last round are shared out as evenly
+    as possible. A micro-batch may be empty.
     """
     by_length = step[np.argsort(-lengths[step], kind="stable")]
-    rounds = math.ceil(len(step) / (sizes.micro_batch * sizes.world))
-    chunks = []
-    for number in range(rounds):
-        start = (number * sizes.world + rank) * sizes.micro_batch
-        chunks.append(by_length[start : start + sizes.micro_batch])
-    return chunks
+    at_once = sizes.micro_batch * sizes.world
+    rounds = (by_length[start : start + at_once] for start in range(0, len(step), at_once))
+    return [np.array_split(samples, sizes.world)[rank] for samples in rounds]
 
 
 def tree_budget(table: Table, sizes: StepSizes, asked: int | None) -> int:

@@ -16,8 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer
-from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers import Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -25,6 +24,7 @@ from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
 from tunesmith.training.adapters import has_adapters, load_trained
 from tunesmith.training.deepspeed import runtime
+from tunesmith.training.deepspeed.resharding import load_checkpoint
 from tunesmith.training.device import read, to_device, wait_for
 from tunesmith.training.early_stopping import stopped_early
 from tunesmith.training.export import save_checkpoint
@@ -33,6 +33,7 @@ from tunesmith.training.gradient import clip_gradient
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
 from tunesmith.training.loss import weighted_sum
+from tunesmith.training.random_numbers import new_seed, saved_by
 from tunesmith.training.sampler import evaluation
 from tunesmith.training.steps import StepData, StepDataset, StepResult
 from tunesmith.training.tree_check import (
@@ -229,11 +230,29 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> Any:
+        """Load DeepSpeed's part of a checkpoint ourselves, whatever number of processes wrote it."""
+        if resume_from_checkpoint is None or not self.is_deepspeed_enabled:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self.load_weights(Path(resume_from_checkpoint))
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return prepared
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Restore this rank's random numbers, or begin new ones if the number of processes has changed."""
+        world, rank = self.args.world_size, self.args.process_index
+        if checkpoint is None or saved_by(Path(checkpoint)) == world:
+            super()._load_rng_state(checkpoint)
+        else:
+            set_seed(new_seed(self.args.seed, self.state.global_step, rank, world))
+
     def load_weights(self, checkpoint: Path) -> None:
-        """Load a checkpoint's weights again, after training. Every rank takes part."""
+        """Load a checkpoint's weights, with DeepSpeed the optimizer too. Every rank takes part."""
         if self.is_deepspeed_enabled:
-            adapter = has_adapters(self.model)
-            deepspeed_load_checkpoint(self.model_wrapped, str(checkpoint), load_module_strict=not adapter)
+            load_checkpoint(self.model_wrapped, checkpoint, strict=not has_adapters(self.model))
         else:
             self._load_from_checkpoint(str(checkpoint))
 

@@ -14,15 +14,17 @@ from tunesmith.training.heartbeat import GROUP_SECONDS
 from tunesmith.training.sampler import StepPlan, StepSizes, steps_per_epoch, total_steps, tree_budget
 
 
-def sizes(spec: FineTuneSpec, world: int) -> StepSizes:
-    """Return the size of a step with this many devices."""
-    training = spec.training
-    return StepSizes(training.per_device_train_batch_size, training.gradient_accumulation_steps, world)
+def sizes(spec: FineTuneSpec, world: int, first: int) -> StepSizes:
+    """Return the size of a step, which `first` devices determined and `world` devices share."""
+    micro = spec.training.per_device_train_batch_size
+    return StepSizes(micro, micro * spec.training.gradient_accumulation_steps * first, world)
 
 
-def plan_steps(spec: FineTuneSpec, table: Table, world: int, rank: int) -> StepPlan:
-    """Return all optimizer steps of the run."""
-    training, step = spec.training, sizes(spec, world)
+def plan_steps(
+    spec: FineTuneSpec, table: Table, world: int, rank: int, *, first: int | None = None
+) -> StepPlan:
+    """Return all optimizer steps of the run, which began with `first` devices: `world` if None."""
+    training, step = spec.training, sizes(spec, world, first or world)
     steps = total_steps(len(table.order()), step, training.num_train_epochs, training.max_steps)
     asked = None if training.tokens_per_device == "auto" else training.tokens_per_device
     return StepPlan(
@@ -41,9 +43,9 @@ def warmup(spec: FineTuneSpec, steps: int) -> int:
     return min(spec.training.warmup_steps, steps // 10)
 
 
-def eval_every(spec: FineTuneSpec, table: Table, world: int) -> int:
-    """Return the optimizer steps between two evaluations."""
-    return spec.training.eval_steps or steps_per_epoch(len(table.order()), sizes(spec, world))
+def eval_every(spec: FineTuneSpec, table: Table, first: int) -> int:
+    """Return the optimizer steps between two evaluations of a run that began with `first` devices."""
+    return spec.training.eval_steps or steps_per_epoch(len(table.order()), sizes(spec, first, first))
 
 
 def optimizer(spec: FineTuneSpec, *, gpu: bool) -> str:

@@ -28,6 +28,8 @@ _INSTEAD = {
     "scheduler": "set training.lrScheduler and warmupSteps",
     "bfloat16": "its name is bf16",
 }
+# Its states are of a form that DeepSpeed itself loads only as it was saved.
+_ELASTIC = "deepspeed.config zero_optimization.elastic_checkpoint"
 # Others change what a process computes, so that our steps would no longer be what DeepSpeed expects
 # (tensor_parallel, curriculum_learning, …), or write files, import modules or contact servers (tensorboard,
 # wandb, flops_profiler, compile, aio, …).
@@ -116,6 +118,29 @@ def zero_stage(spec: FineTuneSpec) -> int:
     return int(asked.config.get("zero_optimization", {}).get("stage", 0))
 
 
+def tied_to_processes(spec: FineTuneSpec) -> str:
+    """Return the setting that ties checkpoints to the number of processes that write them, or ""."""
+    zero = _zero_of(spec)
+    return _ELASTIC if zero.get("elastic_checkpoint") is True else ""
+
+
+def _zero_of(spec: FineTuneSpec) -> Mapping[str, Any]:
+    """Return `zero_optimization` of the user's own config."""
+    given = (spec.deepspeed.config if spec.deepspeed else None) or {}
+    return dict(given.get("zero_optimization", {}))
+
+
+def refuse_world(spec: FineTuneSpec, world: int) -> None:
+    """Raise PermanentError if this many processes cannot share out what the config's groups need."""
+    size = _zero_of(spec).get("zero_hpz_partition_size", 1)
+    if isinstance(size, int) and size > 1 and world % size:
+        raise PermanentError(
+            f"deepspeed.config: zero_optimization.zero_hpz_partition_size {size} does not divide the number "
+            f"of processes, {world}. Set another, or run with a multiple of {size} processes.",
+            reason=Reason.INVALID_MANIFEST,
+        )
+
+
 def precision(spec: FineTuneSpec, dtype: str) -> str:
     """Return the dtype computed in: `dtype`, unless the user's own config enables another."""
     given = (spec.deepspeed.config if spec.deepspeed else None) or {}
@@ -129,11 +154,13 @@ def precision(spec: FineTuneSpec, dtype: str) -> str:
 def deepspeed_config(spec: FineTuneSpec, *, dtype: str, world: int, gpu: bool) -> Config | None:
     """Return the config, complete except for what depends on the model's size; None without DeepSpeed.
 
-    `dtype` is the one computed in, as returned by `precision`.
+    `dtype` is the one computed in, as returned by `precision`. Raises PermanentError if the config does not
+    fit the number of processes.
     """
     asked = spec.deepspeed
     if asked is None:
         return None
+    refuse_world(spec, world)
     if asked.config is None:
         config: Config = {"zero_optimization": _zero(asked.zero_stage or 0, asked.offload, gpu)}
     else:
