@@ -16,24 +16,21 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
-from tunesmith.training.adapters import has_adapters, load_trained
+from tunesmith.training.adapters import has_adapters
 from tunesmith.training.deepspeed import runtime
-from tunesmith.training.deepspeed.resharding import load_checkpoint
 from tunesmith.training.device import read, to_device, wait_for
 from tunesmith.training.early_stopping import stopped_early
-from tunesmith.training.export import save_checkpoint
 from tunesmith.training.fused_cross_entropy import FusedHead, fuse_head
 from tunesmith.training.gradient import clip_gradient
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
 from tunesmith.training.loss import weighted_sum
-from tunesmith.training.random_numbers import new_seed, saved_by
+from tunesmith.training.resumable_trainer import ResumableTrainer
 from tunesmith.training.sampler import evaluation
 from tunesmith.training.steps import StepData, StepDataset, StepResult
 from tunesmith.training.tree_check import (
@@ -52,7 +49,7 @@ def _alone(items: list[StepData]) -> StepData:
     return items[0]
 
 
-class StepTrainer(Trainer):  # type: ignore[misc]
+class StepTrainer(ResumableTrainer):
     """Trains and evaluates with the weighted loss; `last_step` is the result of the latest step."""
 
     def __init__(
@@ -115,7 +112,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         """Try trees on a few samples, with the fastest attention first."""
         steps, device = self.steps, self.args.device
         samples = small_samples(steps.table, steps.plan.samples(0))
-        tolerance = TOLERANCE[self._computed_in(base)]
+        tolerance = TOLERANCE[self.computed_in(base)]
         for path in paths(device, steps.plan.most_tokens):
             self.tree = compare(self.model_wrapped, samples, device, self.head, path, tolerance)
             everywhere = self._reduce(self.tree.used)[0] == self.args.world_size
@@ -123,13 +120,6 @@ class StepTrainer(Trainer):  # type: ignore[misc]
                 steps.path = "auto" if path == "flex" else path
                 return
             self.tree = replace(self.tree, used=False)
-
-    def _computed_in(self, base: Any) -> torch.dtype:
-        """Return the dtype that the model computes in: autocast's, else that of its weights."""
-        if self.args.bf16 or self.args.fp16:
-            return torch.bfloat16 if self.args.bf16 else torch.float16
-        found: torch.dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
-        return found
 
     def get_train_dataloader(self) -> DataLoader[StepData]:
         """Return a loader of one item per step; each rank has its own, so accelerate does not prepare it."""
@@ -202,63 +192,6 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         runtime.backward(self.model_wrapped, loss, last=last)
         if last:
             self.last_grad_norm = runtime.step(self.model_wrapped)
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the weights of a checkpoint as others load them; every rank takes part.
-
-        What DeepSpeed itself resumes from is written with the optimizer's state, each rank its share.
-        """
-        if not self.is_deepspeed_enabled:
-            super().save_model(output_dir, _internal_call)
-            return
-        weights = self.whole_weights()
-        if self.args.should_save:
-            self._save(output_dir, weights)
-        self._beat()
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write weights and config. transformers 5.20 and later call it on every rank; one writes."""
-        if not self.args.should_save:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        dtype = self._computed_in(model) if self.is_deepspeed_enabled else None
-        save_checkpoint(model, Path(output_dir or self.args.output_dir), state_dict, dtype)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if has_adapters(self.model):
-            load_trained(self.model, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _prepare_for_training(
-        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
-    ) -> Any:
-        """Load DeepSpeed's part of a checkpoint ourselves, whatever number of processes wrote it."""
-        if resume_from_checkpoint is None or not self.is_deepspeed_enabled:
-            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        self.load_weights(Path(resume_from_checkpoint))
-        self._load_optimizer_and_scheduler(resume_from_checkpoint)
-        return prepared
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Restore this rank's random numbers, or begin new ones if the number of processes has changed."""
-        world, rank = self.args.world_size, self.args.process_index
-        if checkpoint is None or saved_by(Path(checkpoint)) == world:
-            super()._load_rng_state(checkpoint)
-        else:
-            set_seed(new_seed(self.args.seed, self.state.global_step, rank, world))
-
-    def load_weights(self, checkpoint: Path) -> None:
-        """Load a checkpoint's weights, with DeepSpeed the optimizer too. Every rank takes part."""
-        if self.is_deepspeed_enabled:
-            load_checkpoint(self.model_wrapped, checkpoint, strict=not has_adapters(self.model))
-        else:
-            self._load_from_checkpoint(str(checkpoint))
-
-    def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """Return the trained weights on rank 0 if the model itself has only a share of them; else None."""
-        return runtime.whole_weights(self) if self.is_deepspeed_enabled else None
 
     @property
     def _scales(self) -> bool:
