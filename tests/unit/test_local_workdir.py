@@ -100,7 +100,7 @@ def test_paths_are_shown_as_one_would_type_them(tmp_path, monkeypatch):
 
 def environment(folder, **changes):
     devices = Devices(**{"processes": 3, "engines": 1, "gpus": False, **changes.pop("devices", {})})
-    settings = {"attempt": 2, "cores": 8, "progress_port": 1234, **changes}
+    settings = {"attempt": 2, "cores": 8, "progress_port": 1234, "page_key": "k", **changes}
     return pod_environment(folder, devices=devices, **settings)
 
 
@@ -109,6 +109,7 @@ def test_the_environment_is_the_pods(folder):
     variables = environment(folder)
     world = read_world({**variables, "RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1"})
     assert (world.attempt, world.progress_port, world.progress_host) == (2, 1234, "127.0.0.1")
+    assert world.page_key == "k"
     assert (world.scratch, world.log_dir) == (folder.scratch, folder.logs)
     assert world.termination_log == folder.termination
     assert (variables["PET_NPROC_PER_NODE"], variables["PET_NNODES"], variables["PET_NODE_RANK"]) == (

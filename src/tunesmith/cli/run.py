@@ -51,6 +51,9 @@ def run(
         bool, typer.Option("--keep-going", help="Run jobs that do not depend on one that failed.")
     ] = False,
     processes: Processes = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open a page that shows what the jobs do, in the browser.")
+    ] = False,
     seeds: Seeds = None,
     retry_failed: Annotated[
         bool,
@@ -62,6 +65,7 @@ def run(
     """Run manifests on this machine. After a stop, the same command resumes from the last checkpoint.
 
     [dim]tunesmith run -f job.yaml
+    tunesmith run -f job.yaml --open
     tunesmith run -f job.yaml --seed s3://datasets/train.jsonl=data/train.jsonl
     tunesmith run -f job.yaml --set model.uri=./my-model --set training.maxSteps=10[/dim]
     """
@@ -72,7 +76,7 @@ def run(
     from tunesmith.local.run import RunOptions
     from tunesmith.local.storage import parse_seed
 
-    options = RunOptions(work_dir, keep_going, processes, [parse_seed(seed) for seed in seeds or []])
+    options = RunOptions(work_dir, keep_going, processes, [parse_seed(seed) for seed in seeds or []], open_)
     raise typer.Exit(_run(jobs, options))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tunesmith.api.dialogue import DialogueGenSpec, RoleSpec
 from tunesmith.dialogue.context import messages_for
@@ -97,10 +97,13 @@ class DialogueCounts:
     calls: int = 0
     tokens: int = 0
     open: int = 0
+    latest: Dialogue | None = None
+    """The last one that came to its end, or to the call that failed."""
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name."""
-        return asdict(self)
+        counts = ("done", "failed", "calls", "tokens", "open")
+        return {name: getattr(self, name) for name in counts}
 
 
 async def generate(
@@ -186,7 +189,9 @@ class _Rounds:
 
     async def _one(self, seed: PlannedSeed) -> None:
         try:
-            whole = await self._dialogue(Dialogue(seed, self._plan.rounds))
+            dialogue = Dialogue(seed, self._plan.rounds)
+            whole = await self._dialogue(dialogue)
+            self._tally.latest = dialogue
             self._tally.done += 1
             self._tally.failed += not whole
         except TunesmithError as error:

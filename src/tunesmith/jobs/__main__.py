@@ -66,12 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
     _log_to(world)
     progress = Progress()
     if world.rank == 0 and world.progress_port:
+        logging.getLogger().addHandler(progress.live.log)
         try:
-            serve(progress, world.progress_host, world.progress_port)
+            serve(progress, world.progress_host, world.progress_port, world.page_key)
         except OSError as error:
             log.warning("Cannot serve progress on port %s: %s", world.progress_port, error.strerror)
     try:
         run = parse_run(path.read_bytes())
+        progress.live.job = {
+            "kind": run.kind,
+            "name": run.name,
+            "attempt": world.attempt,
+            "output": run.spec.output.uri,
+        }
         # Checkpoints come from the output, which others may write to: no library may run code from a pickle.
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         if run.rules is not None:

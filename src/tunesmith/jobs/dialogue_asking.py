@@ -15,12 +15,13 @@ from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.dialogue.money import dollars
 from tunesmith.dialogue.rounds import MOST_OPEN, MOST_OPEN_IN_BATCHES, DialogueCounts, DialoguePlan, generate
 from tunesmith.dialogue.seed_store import StoredSeeds
-from tunesmith.dialogue.state import Role
+from tunesmith.dialogue.state import Dialogue, Role
 from tunesmith.dialogue.turns import ModelClient
 from tunesmith.jobs.dialogue_batches import Batching, awaited, uses_batches
 from tunesmith.jobs.dialogue_budget import open_budget
 from tunesmith.jobs.dialogue_clients import open_clients, tell_pauses
 from tunesmith.jobs.dialogue_session import DialogueSession
+from tunesmith.jobs.live import shortened_messages
 
 log = logging.getLogger(__name__)
 SEND_SECONDS = 20.0
@@ -48,6 +49,12 @@ def ask(
         session.stop.check()
     if upload.error is not None:
         raise upload.error
+
+
+def shown_rounds(dialogue: Dialogue) -> list[dict[str, str]]:
+    """Return the texts of a dialogue's last rounds as `LiveView.latest` shows them."""
+    texts = [(role, text) for each in dialogue.rounds for role, text in each.texts.items()]
+    return shortened_messages([{"role": str(role), "content": text} for role, text in texts])
 
 
 def _flush(journal: Journal, upload: RetryingTask, seconds: float) -> bool:
@@ -88,6 +95,8 @@ async def _talk(
             awaited=awaited(clients.values()),
         )
         tell_pauses(session.progress, clients)
+        if tally.latest is not None:
+            session.progress.live.latest(tally.latest.seed.id, {"messages": shown_rounds(tally.latest)})
 
     async with AsyncExitStack() as opened:
         clients |= await open_clients(

@@ -52,7 +52,8 @@ class EnginePool:
 
     `next_shard` returns positions of prompts, None if there are no more. `command` starts one engine, with
     its number, a descriptor and this process's id as additional arguments. An engine that generates no token
-    and no reply for `stuck_seconds` despite requests, or reports nothing at all, is killed.
+    and no reply for `stuck_seconds` despite requests, or reports nothing at all, is killed. `show` gets the
+    last reply of an engine now and then.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class EnginePool:
         environment: Mapping[str, str] = os.environ,
         *,
         stuck_seconds: float = math.inf,
+        show: Callable[[Mapping[str, Any]], None] = lambda reply: None,
     ) -> None:
-        self._stuck_seconds = stuck_seconds
+        self._stuck_seconds, self._show = stuck_seconds, show
         self._troubles: dict[int, Trouble] = {}
         self._command, self._number, self._next_shard = command, number, next_shard
         self._environment = environment
@@ -168,6 +170,8 @@ class EnginePool:
         """Record an engine's counts and what it waits for."""
         if "tally" in message:
             self._tallies[number] = Counter(message["tally"], ready=1)
+        if "latest" in message:
+            self._show(message["latest"])
         self._troubles.pop(number, None)
         if message.get("trouble"):
             self._troubles[number] = Trouble(**message["trouble"])

@@ -25,7 +25,7 @@ from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.artifacts.journal.rows import CommittedRows
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import Store, storage_options
-from tunesmith.data.prompts.load import Prompts
+from tunesmith.data.prompts.load import Prompt, Prompts
 from tunesmith.engines.engine import Engine
 from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.load import model_config
@@ -33,6 +33,7 @@ from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.channel import Channel
 from tunesmith.jobs.engine_settings import EngineSettings
+from tunesmith.jobs.live import shortened, shortened_messages
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.retry import Retry, retry_with_check
 from tunesmith.jobs.termination import of_error
@@ -109,6 +110,7 @@ class _EngineWorker:
         self._task, self._number, self._channel = task, number, channel
         self._shards: asyncio.Queue[range | None] = asyncio.Queue()
         self._stopped = False
+        self._reported: tuple[Prompt, SampleRow] | None = None
         folder = task.journal / f"engine-{number}"
         self._store = open_store(task.output, storage_options(task.storage))
         self._epoch = begin_epoch(self._store, task.job, task.attempt)
@@ -170,13 +172,20 @@ class _EngineWorker:
         self._channel.send(ready=True)
         while not drawing.done():
             await asyncio.wait([drawing], timeout=TOLD_EVERY)
-            self._tell(silent=heartbeat.silent, tally=loop.tally.as_dict())
+            self._tell(silent=heartbeat.silent, tally=loop.tally.as_dict(), **self._news(loop))
             if self._upload.error is not None or self._stopped:
                 drawing.cancel()
                 with suppress(asyncio.CancelledError):
                     await drawing
                 raise self._upload.error or StoppedError("The engine was stopped on request.")
         await drawing
+
+    def _news(self, loop: SamplingLoop) -> dict[str, Any]:
+        """Return the last reply that was judged, for people to look at; nothing if that was reported."""
+        if loop.latest is None or loop.latest is self._reported:
+            return {}
+        self._reported = loop.latest
+        return {"latest": shown_reply(*loop.latest)}
 
     async def _next(self) -> range | None:
         self._channel.send(want=True)
@@ -210,6 +219,16 @@ class _EngineWorker:
         while not self._upload.done and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         return self._upload.done
+
+
+def shown_reply(prompt: Prompt, row: SampleRow) -> dict[str, Any]:
+    """Return a judged reply as `LiveView.latest` shows it, with its `name`."""
+    note = "accepted" if row.accepted else f"rejected: {row.reason}"
+    return {
+        "name": row.id,
+        "messages": shortened_messages([message.as_dict() for message in prompt.messages]),
+        "replies": [{"who": note, "text": shortened(row.response), "note": f"{row.tokens:,} tokens"}],
+    }
 
 
 async def _main(task: EngineSettings, number: int, connection: socket.socket) -> bool:

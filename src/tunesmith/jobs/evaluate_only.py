@@ -19,7 +19,7 @@ from tunesmith.jobs.evaluate import Evaluated, Evaluations
 from tunesmith.jobs.inputs import clean_scratch, gather_prompts
 from tunesmith.jobs.models import EvaluatedModel
 from tunesmith.jobs.output_lock import ExistingOutput, claim
-from tunesmith.jobs.previews import Previewer
+from tunesmith.jobs.previews import Previewer, show_previews
 from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.versions import versions
@@ -92,6 +92,7 @@ def replies_of(session: TrainingSession, models: Sequence[EvaluatedModel]) -> di
             session.progress.update(phase=f"previews of {model.name}")
             with model.files(spec) as files:
                 found[model.name] = previewer.replies(files, model.source, model.day)
+            show_previews(session, model.name, found[model.name])
     return found
 
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import date
 from multiprocessing import active_children, get_context
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import PreviewSpec
 from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.hf.generate import preview_messages
 from tunesmith.errors import TemporaryError
 from tunesmith.names import Reason
 from tunesmith.parent_death import die_with_parent
+
+if TYPE_CHECKING:
+    from tunesmith.jobs.session import TrainingSession
 
 _EVERY = 0.2
 
@@ -58,12 +62,20 @@ class Previewer:
         self._pool.shutdown(cancel_futures=True)
 
 
+def show_previews(session: TrainingSession, who: str, replies: Mapping[str, str]) -> None:
+    """Show replies to the previews, by the previews' names, on the page of the running job."""
+    for preview in session.spec.previews:
+        if preview.name in replies:
+            messages = [message.as_dict() for message in preview_messages(preview)]
+            session.progress.live.preview(preview.name, messages, who, replies[preview.name])
+
+
 def _replies(
     files: ModelFiles, source: ModelSource, previews: list[PreviewSpec], seed: int, day: date
 ) -> dict[str, str]:
     import torch
 
-    from tunesmith.engines.hf.generate import preview_messages, reply
+    from tunesmith.engines.hf.generate import reply
     from tunesmith.engines.hf.load import load_for_generation
     from tunesmith.tokens.chat import ChatTokenizer
 

@@ -1,22 +1,26 @@
-"""Current progress, served by rank 0 as JSON on /progress, and as metrics on /metrics.
+"""Current progress, served by rank 0 as JSON on /progress, as metrics on /metrics, and as a page on /.
 
-Only numbers and short strings; the operator and `tunesmith run` read it, and neither trusts it. `trouble` is
-set while something holds the job up: {reason, message, since}, where `since` is in Kubernetes' time format.
+The progress is only numbers and short strings; the operator and `tunesmith run` read it, and neither trusts
+it. `trouble` is set while something holds the job up: {reason, message, since}, where `since` is in
+Kubernetes' time format. The page, which has texts of the job, is private (`pages`).
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from tunesmith.errors import TunesmithError
+from tunesmith.jobs.live import LiveView
 from tunesmith.jobs.metrics import PROMETHEUS, exposition, gpu_memory
+from tunesmith.names import LIVE_DATA
+from tunesmith.pages import HTML, Page, serve_pages
+from tunesmith.report.live import live_policy, render_live
 
 MOST_CHARACTERS = 600
 """Maximum length of a trouble's message."""
@@ -48,6 +52,8 @@ class Progress:
         self._lock, self._clock = threading.Lock(), clock
         self._values: dict[str, Any] = {"phase": "starting"}
         self._troubles: dict[str, Trouble] = {}
+        self.live = LiveView()
+        """What the job's page shows besides."""
         self.message = ""
         """The job's outcome, in one sentence without its full stop, for the termination message."""
 
@@ -55,6 +61,8 @@ class Progress:
         """Set values; None removes one."""
         with self._lock:
             self._values = {k: v for k, v in {**self._values, **values}.items() if v is not None}
+            values = self._values
+        self.live.moment(values)
 
     def trouble(self, source: str, trouble: Trouble | None) -> None:
         """Set what this source waits for, None if it continues."""
@@ -88,42 +96,21 @@ class Progress:
             return {**self._values, **({} if trouble is None else {"trouble": asdict(trouble)})}
 
 
-def _handler(snapshot: Callable[[], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
-    pages: dict[str, tuple[str, Callable[[], str]]] = {
-        "/progress": ("application/json", lambda: json.dumps(snapshot())),
-        "/metrics": (PROMETHEUS, lambda: exposition(snapshot() | gpu_memory())),
+def serve(progress: Progress, host: str, port: int, key: str = "") -> ThreadingHTTPServer:
+    """Serve `progress` from a separate thread until the process exits.
+
+    With a `key` the private pages are below a folder of that name: on a machine of several users nobody else
+    knows it.
+    """
+    private = f"/{key}" if key else ""
+
+    def shown() -> dict[str, Any]:
+        return progress.live.values(progress.snapshot() | gpu_memory())
+
+    pages = {
+        "/progress": Page("application/json", lambda: json.dumps(progress.snapshot())),
+        "/metrics": Page(PROMETHEUS, lambda: exposition(progress.snapshot() | gpu_memory())),
+        f"{private}/": Page(HTML, lambda: render_live(shown()), private=True, policy=live_policy()),
+        f"{private}/{LIVE_DATA}": Page("application/json", lambda: json.dumps(shown()), private=True),
     }
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path not in pages:
-                self.send_error(404)
-                return
-            content_type, text = pages[self.path]
-            body = text().encode()
-            self.send_response(200)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            """Do not log requests."""
-
-    return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect early, without a traceback in the job's log."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-def serve(progress: Progress, host: str, port: int) -> ThreadingHTTPServer:
-    """Serve `progress` from a separate thread until the process exits."""
-    server = _Server((host, port), _handler(progress.snapshot))
-    threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()
-    return server
+    return serve_pages(pages.get, host, port, "progress")

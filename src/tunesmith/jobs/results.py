@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tunesmith.data.prompts.presets import card_section, read_presets
 from tunesmith.engines.hf.generate import preview_messages, reply
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs
+from tunesmith.jobs.previews import show_previews
 from tunesmith.jobs.tracking import open_sinks, usage
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import device, write_report, write_result
@@ -61,7 +62,7 @@ class Results:
         self._start_log()
         self._publish_samples()
         logging_steps = self._session.spec.training.logging_steps
-        sinks = open_sinks(self._session, self._folder)
+        sinks = [*open_sinks(self._session, self._folder), self._session.progress.live]
         self.metrics = Metrics(self._folder, logging_steps, steps, sinks, usage)
         if resume is not None:
             self.metrics.restore(resume)
@@ -98,6 +99,7 @@ class Results:
             return False
         self._before = json.loads(self._store.read(BEFORE_KEY))
         (self._folder / BEFORE_KEY).write_text(json.dumps(self._before, ensure_ascii=False), "utf-8")
+        self.show("before training", self._before["previews"])
         return True
 
     def write_before(self, loss: float | None, replies: dict[str, str]) -> None:
@@ -106,6 +108,7 @@ class Results:
         text = json.dumps(self._before, ensure_ascii=False)
         (self._folder / BEFORE_KEY).write_text(text, "utf-8")
         self._session.patient.put(BEFORE_KEY, text.encode())
+        self.show("before training", replies)
 
     def previews(self) -> dict[str, str]:
         """Return the model's replies to the previews; if its weights are sharded, every rank takes part."""
@@ -122,6 +125,10 @@ class Results:
             )
             for preview in spec.previews
         }
+
+    def show(self, when: str, replies: Mapping[str, str]) -> None:
+        """Show replies to the previews on the page of the running job."""
+        show_previews(self._session, when, replies)
 
     def save_model(self, weights: Any) -> None:
         """Write the final model to the output's folder; `weights` are the trained ones of a sharded model."""

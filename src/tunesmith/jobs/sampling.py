@@ -10,8 +10,9 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tunesmith.artifacts.journal.fencing import Epoch, begin_epoch
 from tunesmith.artifacts.journal.journal import Journal
@@ -56,12 +57,21 @@ class SamplingRun:
         shown = SharedProgress(self)
         command = engine_command(folder / "task.json")
         started = EnginePool(
-            command, engines, lambda: self._shard(size), stuck_seconds=stuck_seconds(self.task.engine)
+            command,
+            engines,
+            lambda: self._shard(size),
+            stuck_seconds=stuck_seconds(self.task.engine),
+            show=self._show,
         )
         started.run(self.check, lambda tally: shown.tell(tally, started.trouble))
         self._meet("drawn", shown.refresh)
         shown.refresh()  # with the last pod's counts
         return epoch
+
+    def _show(self, reply: Mapping[str, Any]) -> None:
+        """Show a reply on the page of the running job."""
+        where = "" if self.phase == "sampling" else f", {self.phase}"
+        self.progress.live.latest(f"{reply['name']}{where}", {**reply, "name": f"{reply['name']}{where}"})
 
     def rows(self, epoch: Epoch) -> CommittedRows:
         """Return all rows, checked to be the planned ones. For rank 0, after `run`."""

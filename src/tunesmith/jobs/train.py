@@ -81,6 +81,7 @@ class Training:
         self._enter("previews after training", secondsLeft=None)
         replies, weights = self._results.previews(), self._trainer.whole_weights()
         if self._session.first:
+            self._results.show("after training", replies)
             self._results.save_model(weights)
         del weights
         evaluations = self._evaluations()

@@ -30,6 +30,8 @@ class World:
     termination_log: Path
     progress_host: str
     progress_port: int | None
+    page_key: str
+    """A folder that only this user knows, for the private pages of a machine that others use too; or ""."""
     log_dir: Path | None
     journal: Path
     """Rows that are not yet in the storage; on a laptop they survive a kill."""
@@ -61,6 +63,7 @@ def read_world(environment: Mapping[str, str]) -> World:
         termination_log=Path(environment.get(names.ENV_TERMINATION_LOG, names.TERMINATION_LOG)),
         progress_host=environment.get(names.ENV_PROGRESS_HOST, ""),
         progress_port=int(port) if port else None,
+        page_key=environment.get(names.ENV_PAGE_KEY, ""),
         log_dir=Path(log_dir) if log_dir else None,
         journal=Path(environment.get(names.ENV_JOURNAL) or scratch / "journal"),
         engines=int(environment.get(names.ENV_ENGINES) or 1),

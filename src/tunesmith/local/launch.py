@@ -21,7 +21,7 @@ from tunesmith.parent_death import die_with_parent
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 60.0
-MAX_BYTES = 65536
+MAX_BYTES, MAX_LIVE_BYTES = 65536, 16 << 20
 # This machine's own processes are never reached through a proxy, whatever the environment says.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -60,7 +60,7 @@ def free_port() -> int:
 
 
 def pod_environment(
-    folder: JobFolder, *, attempt: int, devices: Devices, cores: int, progress_port: int
+    folder: JobFolder, *, attempt: int, devices: Devices, cores: int, progress_port: int, page_key: str
 ) -> dict[str, str]:
     """Return what the operator and the pod template set, with this machine's folders and ports."""
     port = str(free_port())
@@ -83,6 +83,7 @@ def pod_environment(
         names.ENV_TERMINATION_LOG: str(folder.termination),
         names.ENV_PROGRESS_HOST: HOST,
         names.ENV_PROGRESS_PORT: str(progress_port),
+        names.ENV_PAGE_KEY: page_key,
         names.ENV_LOG_DIR: str(folder.logs),
         names.ENV_JOURNAL: str(folder.journal),
         names.ENV_ENGINES: str(devices.engines),
@@ -101,6 +102,7 @@ class Launch:
         self, folder: JobFolder, environment: Mapping[str, str], progress_port: int, lock: int
     ) -> None:
         self._folder, self._port = folder, progress_port
+        self._page_key = environment[names.ENV_PAGE_KEY]
         folder.logs.mkdir(parents=True, exist_ok=True)
         folder.empty_scratch()
         folder.termination.unlink(missing_ok=True)
@@ -124,6 +126,15 @@ class Launch:
         try:
             with _DIRECT.open(url, timeout=1) as response:
                 return read_object(response.read(MAX_BYTES))
+        except (OSError, http.client.HTTPException):
+            return {}
+
+    def live(self) -> dict[str, Any]:
+        """Return what the job's page shows; an empty object if rank 0 does not answer."""
+        url = f"http://{HOST}:{self._port}/{self._page_key}/{names.LIVE_DATA}"
+        try:
+            with _DIRECT.open(url, timeout=2) as response:
+                return read_object(response.read(MAX_LIVE_BYTES))
         except (OSError, http.client.HTTPException):
             return {}
 

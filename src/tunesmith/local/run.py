@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -26,6 +27,7 @@ from tunesmith.artifacts.transfer import get_tree
 from tunesmith.local.evaluation_display import show_evaluation
 from tunesmith.local.job_display import JobProgress, show_dialogues, show_result, show_sampling
 from tunesmith.local.launch import Devices, Launch, LaunchResult, free_port, pod_environment
+from tunesmith.local.live import RunPage, open_browser
 from tunesmith.local.storage import RunStorage, SeedUpload, own_s3_in_words, run_storage, variables
 from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
 from tunesmith.names import (
@@ -55,6 +57,7 @@ class RunOptions:
     keep_going: bool = False
     processes: int | None = None
     seeds: Sequence[SeedUpload] = ()
+    open_page: bool = False
 
 
 @dataclass(slots=True)
@@ -65,12 +68,18 @@ class LocalRun:
     options: RunOptions
     console: Console
     failed: dict[Key, int] = field(default_factory=dict)
+    page: RunPage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.page = RunPage(self.jobs)
 
     def run(self) -> int:
         """Run everything in order. Return the exit code: 0, 1 (a job failed) or 2 (the user's mistake)."""
         work = WorkDir(self.options.work_dir)
         done = 0
-        with run_storage(self.jobs, self.options.seeds, work.s3) as storage:
+        if self.options.open_page:
+            self._open_page()
+        with closing(self.page), run_storage(self.jobs, self.options.seeds, work.s3) as storage:
             self._tell_storage(storage, work)
             for job in self.jobs:
                 done += 1
@@ -81,6 +90,13 @@ class LocalRun:
                         break
         self._sum_up(self.jobs[done:])
         return max(self.failed.values(), default=0)
+
+    def _open_page(self) -> None:
+        if not self.page.url:
+            self._say("No port of 127.0.0.1 could be opened for the page of this run")
+            return
+        opened = open_browser(self.page.url)
+        self._say(f"{'opened' if opened else 'open'} {self.page.url} to watch this run")
 
     def _tell_storage(self, storage: RunStorage, work: WorkDir) -> None:
         if storage.server is not None:
@@ -128,13 +144,16 @@ class LocalRun:
             devices=self._devices(job),
             cores=os.cpu_count() or 1,
             progress_port=port,
+            page_key=self.page.key,
         )
         launch = Launch(folder, {**environment, **pod}, port, lock)
+        self.page.begin(job, folder, launch.live)
         with JobProgress(self.console, job.name) as bar:
             try:
                 return launch.wait(bar.tell)
             except KeyboardInterrupt:
                 self.console.print(f"Stopping {job.subject}: the current step is finished and saved.")
+                self.page.end(job, "stopped", "Stopped. Run the same command again to resume.")
                 raise
             finally:
                 launch.stop()
@@ -159,6 +178,7 @@ class LocalRun:
     def _succeed(self, job: Job, folder: JobFolder, environment: Mapping[str, str]) -> None:
         new = folder.keep_output()
         ending = "succeeded" if new else "was already finished; nothing was done"
+        self.page.end(job, "succeeded", f"{job.subject} {ending}")
         self.console.print(Text.assemble(("✔ ", "bold green"), f"{job.subject} {ending}"), soft_wrap=True)
         with variables(environment):
             store = open_store(job.spec.output.uri, storage_options(job.spec.storage))
@@ -191,12 +211,12 @@ class LocalRun:
         return 2 if reason in USER_REASONS else 1
 
     def _fail(self, job: Job, reason: str, message: str, folder: JobFolder | None) -> None:
+        self.page.end(job, "failed", f"{job.subject} failed: {visible(reason)}: {visible(message)}")
         cross, why = ("✘ ", "bold red"), (visible(reason), "bold")
         text = Text.assemble(cross, f"{job.subject} failed: ", why, f": {visible(message)}")
         self.console.print(text, soft_wrap=True)
         if folder is not None:
-            log = folder.logs / "rank-0.log"
-            self._say(f"log: {shown_path(log if log.exists() else folder.logs / 'launcher.log')}")
+            self._say(f"log: {shown_path(folder.log())}")
 
     def _sum_up(self, left: Sequence[Job]) -> None:
         """Print how several jobs ended, if not all of them succeeded."""

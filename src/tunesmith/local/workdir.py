@@ -44,6 +44,22 @@ class JobFolder:
         """The folder of logs: one file per rank, and the launcher's."""
         return self.path / "logs"
 
+    def log(self) -> Path:
+        """Return the log of rank 0, or the launcher's while there is none."""
+        own = self.logs / "rank-0.log"
+        return own if own.exists() else self.logs / "launcher.log"
+
+    def announce(self, url: str) -> None:
+        """Keep the address of the page of a running job for other commands, or remove it: ""."""
+        path = self.path / "page"
+        if not url:
+            path.unlink(missing_ok=True)
+            return
+        temp = path.with_suffix(".new")
+        temp.touch(mode=0o600)
+        temp.write_text(url, "ascii")
+        temp.replace(path)
+
     @property
     def scratch(self) -> Path:
         """Return the pod's local disk."""

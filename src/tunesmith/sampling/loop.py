@@ -85,6 +85,8 @@ class SamplingLoop:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.tally = SamplingCounts()
+        self.latest: tuple[Prompt, SampleRow] | None = None
+        """The last reply that was judged, with its prompt."""
         self._prompts, self._engine, self._judges, self._rows = prompts, engine, judges, rows
         self._sampling, self._finished, self._kept, self._clock = sampling, finished, kept, clock
         self._most_drawing = engine.at_once + max(4, engine.at_once // 16)
@@ -180,7 +182,7 @@ class SamplingLoop:
             verdict = rejected(UNPARSABLE)  # whatever a verifier says: nothing can be learned from it
         else:
             verdict = await self._judges.verify_async(prompt.record, reply.text)
-        return SampleRow(
+        row = SampleRow(
             prompt.id,
             index,
             reply.text,
@@ -192,6 +194,8 @@ class SamplingLoop:
             round(self._clock(), 3),
             round(began, 3),
         )
+        self.latest = (prompt, row)
+        return row
 
     def _write(self, rows: Iterable[SampleRow]) -> None:
         for row in rows:

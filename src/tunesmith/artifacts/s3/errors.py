@@ -20,8 +20,7 @@ from tunesmith.errors import (
     TunesmithError,
     UsageError,
 )
-
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+from tunesmith.redaction import without_secrets
 
 _MISSING_BUCKET = {"NoSuchBucket"}
 _MISSING_OBJECT = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
@@ -67,15 +66,6 @@ def credential_source() -> str:
         if os.environ.get(name):
             return f"what {name} points to"
     return "the shared credentials file or the machine's role (AWS_ACCESS_KEY_ID is not set)"
-
-
-def without_secrets(text: str) -> str:
-    """Return the text with the values of the credential variables redacted."""
-    for name in _SECRETS:
-        value = os.environ.get(name)
-        if value and len(value) >= 4:
-            text = text.replace(value, f"<{name}>")
-    return text
 
 
 def shown_endpoint(url: str | None) -> str:
