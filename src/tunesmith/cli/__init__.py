@@ -13,6 +13,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.cli.chat import chat
+from tunesmith.cli.compare import compare
 from tunesmith.cli.data import data_check, data_convert
 from tunesmith.cli.manifests import convert_config, crds, render, schemas, validate
 from tunesmith.cli.options import say
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (validate, render, run, preview, chat, convert_config, crds, schemas, version):
+for command in (validate, render, run, preview, compare, chat, convert_config, crds, schemas, version):
     app.command()(command)
 data = typer.Typer(help="Inspect data before training on it, and convert it.", no_args_is_help=True)
 data.command("check")(data_check)

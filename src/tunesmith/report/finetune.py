@@ -139,7 +139,7 @@ def chart(title: str, drawn: str, series: Sequence[svg.Series], note: str) -> di
 
     if not drawn and not note:
         return None
-    legend = [(one.draw, one.name) for one in series if one.name and svg.finite(one.points)]
+    legend = [(one.classes, one.name) for one in series if one.name and svg.finite(one.points)]
     return {"title": title, "svg": Markup(drawn), "legend": legend, "note": note}
 
 

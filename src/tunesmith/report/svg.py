@@ -30,6 +30,13 @@ class Series:
     name: str
     draw: SeriesStyle
     points: Sequence[Point]
+    css: str = ""
+    """Further classes, such as those that give it a colour of its own."""
+
+    @property
+    def classes(self) -> str:
+        """Return the classes of its marks and lines, and of its key in a legend."""
+        return f"{self.draw} {self.css}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def line_chart(
     css: str = "chart",
 ) -> str:
     """Return an <svg> of all series over integer steps; non-finite points are left out, "" if all are."""
-    shown = [Series(one.name, one.draw, thin(finite(one.points), MOST_POINTS)) for one in series]
+    shown = [Series(one.name, one.draw, thin(finite(one.points), MOST_POINTS), one.css) for one in series]
     points = [point for one in shown for point in one.points]
     if not points:
         return ""
@@ -109,13 +116,13 @@ def draw_series(series: Series, frame: Frame, x_label: str) -> str:
     parts = []
     if series.draw != "dots" and len(places) > 1:
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
-        parts.append(f'<path class="{series.draw}" d="{path}"/>')
+        parts.append(f'<path class="{series.classes}" d="{path}"/>')
     if series.draw != "line" or len(places) == 1:
         radius = 2 if series.draw == "dots" else 4
         for (px, py), (x, y) in zip(places, series.points, strict=True):
             tip = escape(f"{x_label} {x:g}: {series.name} {number(y)}")
             place = f'cx="{px:g}" cy="{py:g}" r="{radius}"'
-            parts.append(f'<circle class="{series.draw}" {place}><title>{tip}</title></circle>')
+            parts.append(f'<circle class="{series.classes}" {place}><title>{tip}</title></circle>')
     return "".join(parts)
 
 
