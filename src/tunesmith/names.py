@@ -183,6 +183,8 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_LAUNCH_ID = f"{GROUP}/launch-id"
 # On such an object that the operator has suspended, so that it never resumes what a queue holds back.
 ANNOTATION_SUSPENDED = f"{GROUP}/suspended"
+# On such an object: what its job's resources and placement were when it was made.
+ANNOTATION_RESOURCES = f"{GROUP}/resources"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 

@@ -75,6 +75,20 @@ def test_each_kind_has_a_policy_and_its_binding(chart):
     assert not any("matchResources" in b["spec"] for b in render(chart)[1])
 
 
+@each("kind", Kind)
+def test_a_new_place_is_looked_at_and_nothing_else_that_changes(chart, kind):
+    """A job that was created when more was allowed can still be suspended."""
+    policies = render(chart, ALLOWED)[0]
+    mine = next(document for document in MINE.values() if document["kind"] == kind)
+    placement = {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}
+    moved = {**mine, "spec": {**mine["spec"], "placement": placement}}
+    assert policy_refusal(policies, moved, "research") == operator_refusal(moved, ALLOWED) != ""
+    assert policy_refusal(policies, moved, "research", mine) == operator_refusal(moved, ALLOWED)
+    suspended = {**moved, "spec": {**moved["spec"], "run": {"suspend": True}}}
+    assert policy_refusal(policies, suspended, "research", moved) == ""
+    assert policy_refusal(policies, mine, "research", moved) == ""
+
+
 @each("document", MINE.values(), ids=MINE)
 def test_what_the_rules_allow_is_admitted(chart, document):
     assert policy_refusal(render(chart, ALLOWED)[0], document, "research") == ""

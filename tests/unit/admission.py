@@ -81,34 +81,41 @@ def change_refusals(crd, old, new):
 @functools.cache
 def _compiled_policy(expression):
     config = cel.NewEnvConfigFromYaml("extensions:\n- name: optional\n")
-    names = ("object", "request", "variables")
+    names = ("object", "oldObject", "request", "variables")
     return cel.NewEnv(config=config, variables=dict.fromkeys(names, cel.Type.DYN)).compile(expression)
 
 
-def _decided(policies, document, namespace):
-    """The policy of the document's kind, and a function that evaluates CEL as it would."""
+def _decided(policies, document, namespace, old=None):
+    """The policy of the document's kind if it looks at this change of `old`, and a function for its CEL."""
     plural = PLURALS[document["kind"]]
     policy = next(
         p["spec"]
         for p in policies
         if plural in p["spec"]["matchConstraints"]["resourceRules"][0]["resources"]
     )
-    data = {"object": document, "request": {"namespace": namespace}, "variables": {}}
+    request = {"namespace": namespace, "operation": "CREATE" if old is None else "UPDATE"}
+    data = {"object": document, "oldObject": old, "request": request, "variables": {}}
 
     def value(expression):
         result = _compiled_policy(expression).eval(data=data)
         assert result.type() != cel.Type.ERROR, result.value()
         return result.plain_value()
 
+    assert request["operation"] in policy["matchConstraints"]["resourceRules"][0]["operations"]
+    if not all(value(condition["expression"]) for condition in policy["matchConditions"]):
+        return None, value
     for variable in policy["variables"]:
         data["variables"][variable["name"]] = value(variable["expression"])
     return policy, value
 
 
-def policy_refusal(policies, document, namespace):
-    """What the rendered policy of the document's kind says against creating it; empty if it does not."""
-    policy, value = _decided(policies, document, namespace)
-    for validation in policy["validations"]:
+def policy_refusal(policies, document, namespace, old=None):
+    """What the rendered policy of the document's kind says against it, or against what `old` becomes.
+
+    Empty if it says nothing.
+    """
+    policy, value = _decided(policies, document, namespace, old)
+    for validation in policy["validations"] if policy else ():
         if value(validation["expression"]) is not True:
             return value(validation["messageExpression"])
     return ""

@@ -232,6 +232,40 @@ def test_everything_else_may_not_change(kind):
     assert unchangeable == set(spec["properties"]) - {"run"}
 
 
+@each(
+    ("change", "path"),
+    [
+        ({"spec.resources.nodes": 3}, ".resources"),
+        ({"spec.resources.gpusPerNode": 2, "spec.resources.memory": "9Gi"}, ".resources"),
+        ({"spec.placement": {"nodeSelector": {"pool": "small"}}}, ".placement"),
+    ],
+    ids=["nodes", "of a pod", "placement"],
+)
+@each("kind", Kind)
+def test_where_pods_run_may_change_while_suspended(kind, change, path):
+    """Before the job is resumed or as it is; as it is suspended, too, but not while it runs."""
+    runs, stands = GOOD[kind], changed(GOOD[kind], {"spec.run.suspend": True})
+    now_runs, now_stands = changed(runs, change)["spec"], changed(stands, change)["spec"]
+    definition, runs, stands = CRDS[kind], runs["spec"], stands["spec"]
+    assert change_refusals(definition, stands, now_stands) == []
+    assert change_refusals(definition, stands, now_runs) == []
+    assert change_refusals(definition, runs, now_stands) == []
+    assert change_refusals(definition, runs, now_runs) == [path]
+
+
+@each("kind", Kind)
+def test_nothing_else_may_change_while_suspended(kind):
+    stands = changed(GOOD[kind], {"spec.run.suspend": True})["spec"]
+    for change in (
+        {"spec.output.onExisting": "replace"},
+        {"spec.hub": {"offline": True}},
+        {"spec.runtime": "x"},
+    ):
+        new = changed(GOOD[kind], change | {"spec.run.suspend": True})["spec"]
+        (field,) = {path.split(".")[1] for path in change}
+        assert change_refusals(CRDS[kind], stands, new) == [f".{field}"]
+
+
 CHANGES = {
     "changed": (FINE_TUNE, {"spec.model.uri": "hf://org/other"}, ".model"),
     "list-longer": (FINE_TUNE, {"spec.datasets": FINE_TUNE["spec"]["datasets"] * 2}, ".datasets"),

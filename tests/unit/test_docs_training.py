@@ -1,13 +1,18 @@
 """The manifests that docs/training.md shows are valid, and mean what it says."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
+from admission import change_refusals
+from good_manifests import FINE_TUNE
 from tests.fixtures.steps import write_table
 from tests.manifests import parse_text
 
 from tunesmith.api.checkpoints import checkpoint_problems, checkpoint_warnings, kept_steps
+from tunesmith.api.crd import crd
+from tunesmith.names import Kind
 from tunesmith.plan.build import output_uris
 from tunesmith.plan.run import resolve
 from tunesmith.tokens.conversation import Sample
@@ -49,3 +54,16 @@ def test_the_examples_of_the_loss(tmp_path):
     assert len(formulas) == 2
     assert all(formula in (loss_module.__doc__ or "") for formula in formulas)
     assert all("m_st" in formula.partition(" / Σ")[2] for formula in formulas)
+
+
+def test_another_number_of_processes_on_a_cluster():
+    """The API server takes both patches, one after the other, and not the second while the job runs."""
+    found = re.findall(r"-p '(.*)'$", section("Another number of processes"), re.MULTILINE)
+    first, second = (json.loads(text)["spec"] for text in found)
+    runs = {**FINE_TUNE["spec"], "resources": {"nodes": 4}}
+    stands = {**runs, "run": first["run"]}
+    resumes = {**runs, "run": first["run"] | second["run"], "resources": second["resources"]}
+    definition = crd(Kind.FINE_TUNE)
+    assert change_refusals(definition, runs, stands) == []
+    assert change_refusals(definition, stands, resumes) == []
+    assert change_refusals(definition, runs, resumes) == [".resources"]

@@ -149,7 +149,7 @@ class RunSpec(Model):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Attempts before the job is Failed; suspension and preemption do not count."""
     suspend: bool = False
-    """Stop the pods and keep the job; set to false to resume."""
+    """Stop the pods and keep the job; set to false to resume. resources, placement may change meanwhile."""
     active_deadline_seconds: Positive | None = None
     """Seconds the job may take, over all attempts."""
     start_deadline_seconds: Positive | None = None

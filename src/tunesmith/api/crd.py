@@ -17,8 +17,9 @@ from tunesmith.api.yaml_dump import Dumper
 from tunesmith.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 
 HEADER = f"# {admission.HEADER}\n"
-# The spec's parts that may change after creation.
+# The spec's parts that may change after creation, and those that may while the job is suspended.
 MUTABLE = ("run",)
+WHILE_SUSPENDED = ("resources", "placement")
 # The Helm chart's place beside crds/.
 CHART = Path("charts/tunesmith")
 
@@ -49,10 +50,19 @@ def _columns(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _unchangeable(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return transition rules: the spec except `run` is immutable; `has` detects added or removed ones."""
+    """Return transition rules: the spec except `run` is immutable; `has` detects added or removed ones.
+
+    Where the pods run and what they get may change before or after the change of `run.suspend`, or with it:
+    one of both specs is suspended.
+    """
     rules = []
     for name, node in spec["properties"].items():
         if name in MUTABLE:
+            continue
+        if name in WHILE_SUSPENDED:
+            message = "can be changed only while run.suspend is true; the next attempt has it then"
+            suspended = f"self.{name} == oldSelf.{name} || self.run.suspend || oldSelf.run.suspend"
+            rules.append({"fieldPath": f".{name}", "message": message, "rule": suspended})
             continue
         same = f"self.{name} == oldSelf.{name}"
         if name not in spec.get("required", []) and "default" not in node:
@@ -66,7 +76,9 @@ def _schema(kind: Kind) -> dict[str, Any]:
     spec = structural_schema(SPECS[kind], "spec")
     spec["x-kubernetes-validations"] = [*spec.get("x-kubernetes-validations", []), *_unchangeable(spec)]
     about = spec["description"]
-    spec["description"] = "Desired state of the job; immutable except for run."
+    spec["description"] = (
+        "Desired state of the job; immutable except for run, and resources and placement while suspended."
+    )
     return {
         "description": about,
         "type": "object",

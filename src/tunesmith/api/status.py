@@ -14,6 +14,7 @@ from tunesmith.api.scalars import NotNegative, ShortText
 
 MAX_MESSAGE = 4096
 MAX_DISRUPTIONS = 11
+MAX_PROCESS_COUNTS = 16
 _Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 _Address = Annotated[str, Field(max_length=2048)]
 _Amount = Annotated[float, Field(ge=0)]
@@ -136,6 +137,15 @@ class DisruptionStatus(Model):
     """When the next attempt was launched; until then, when the disruption was observed."""
 
 
+class ProcessCount(Model):
+    """How many processes an attempt has, and those that follow it up to the next count."""
+
+    launch: NotNegative
+    """Number of the launch."""
+    processes: NotNegative
+    """Processes in all of its pods together."""
+
+
 class JobStatus(Model):
     """The state that the operator observed."""
 
@@ -153,6 +163,8 @@ class JobStatus(Model):
     """PyTorchJobs or TrainJobs created, whether they count as attempts or not."""
     backend: Literal["PyTorchJob", "TrainJob"] | None = None
     """Kind of the object that the last launch created."""
+    processes: Annotated[list[ProcessCount], Field(max_length=MAX_PROCESS_COUNTS)] | None = None
+    """With how many processes the launches run: the first, and each that has another number than before."""
     disruptions: Annotated[list[DisruptionStatus], Field(max_length=MAX_DISRUPTIONS)] | None = None
     """The last attempts that were ended from outside and do not count; at most 10 per hour."""
     start_time: _Time | None = None

@@ -15,6 +15,7 @@ from tunesmith.plan.messages import fit
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.status import clean, parse_time
 
+_DIGITS = 7
 MULTIKUEUE = "kueue.x-k8s.io/multikueue"
 
 
@@ -51,6 +52,12 @@ class AttemptObject:
     ended: datetime | None
     failure: str
     """Why it failed, in its controller's words."""
+    nodes: int
+    """Pods that it makes; 0 if it does not say."""
+    processes: int
+    """Processes in all of them together; 0 if it does not say."""
+    resources: str
+    """What tells its resources and placement from others (`attempt_resources`); "" of an earlier version."""
     pod_label: tuple[str, str]
     """The label that its pods have, and those of no other object."""
     launch_id: str
@@ -87,10 +94,15 @@ def of_attempt(pods: Sequence[Object], child: AttemptObject) -> list[Object]:
     return [pod for pod in pods if child.has_pod(pod)]
 
 
+def count(value: object) -> int:
+    """Return a number of pods or processes, which may be a text; 0 if it is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else 0
+
+
 def attempt_of(body: Object) -> int:
     """Return the number of the attempt that an object or pod is of, 0 if it does not say."""
-    text = str(get(body, "metadata", "labels", names.LABEL_ATTEMPT) or "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
+    return count(get(body, "metadata", "labels", names.LABEL_ATTEMPT))
 
 
 def _condition(body: Object, kind: str) -> Object | None:
@@ -121,12 +133,15 @@ def attempt_object(
     active: bool,
     success: str,
     pod_label: str,
+    nodes: object,
+    processes_per_node: object,
     sources: Sequence[str] = (),
 ) -> AttemptObject:
     """Return what any kind of object says in its metadata and conditions, with what each says in its own way.
 
     `success` is the type of its condition of success; `pod_label` the label that bears its name on its pods.
     """
+    pods = count(nodes)
     name, uid = clean(get(body, "metadata", "name") or "", 253), get(body, "metadata", "uid")
     uid = uid if isinstance(uid, str) else ""
     failed, succeeded = _true(body, "Failed"), _true(body, success)
@@ -150,6 +165,9 @@ def attempt_object(
         has_failed=failed is not None,
         ended=parse_time(get(failed or succeeded, "lastTransitionTime")),
         failure=fit(get(failed, "message")),
+        nodes=pods,
+        processes=pods * count(processes_per_node),
+        resources=_text(get(body, "metadata", "annotations", names.ANNOTATION_RESOURCES)),
         pod_label=(pod_label, name),
         launch_id=_text(get(body, "metadata", "labels", names.LABEL_LAUNCH_ID)),
         event_sources=tuple(filter(None, (uid, *sources))),

@@ -17,6 +17,7 @@ from tunesmith.api.references import Key
 from tunesmith.api.rules import Rules
 from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import Backend, Kind
+from tunesmith.plan.attempt_resources import resources_digest
 from tunesmith.plan.backends import BACKENDS
 from tunesmith.plan.pod_template import AttemptSpec, secret_keys
 from tunesmith.plan.run import Run, resolve
@@ -160,7 +161,12 @@ def build(
         job_uid=owner_uid or "",
     )
     child = BACKENDS[backend].make(spec)
-    return Plan(run, config_map, child | {"metadata": _with_labels(child["metadata"], _queue(job))})
+    annotations = {
+        **child["metadata"].get("annotations", {}),
+        names.ANNOTATION_RESOURCES: resources_digest(job.spec),
+    }
+    made = _with_labels(child["metadata"], _queue(job)) | {"annotations": annotations}
+    return Plan(run, config_map, child | {"metadata": made})
 
 
 def _with_labels(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:

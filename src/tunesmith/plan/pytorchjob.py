@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.names import Backend
-from tunesmith.plan.attempt_object import AttemptObject, attempt_object, is_true
+from tunesmith.plan.attempt_object import AttemptObject, attempt_object, count, is_true
 from tunesmith.plan.objects import Object, get
 from tunesmith.plan.pod_template import AttemptSpec, pod_template, processes_per_node
 
@@ -15,6 +15,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 PLURAL = "pytorchjobs"
 CONTAINER = "pytorch"
 PORT = 23456
+_REPLICAS = ("Master", "Worker")
 JOB_NAME = "training.kubeflow.org/job-name"
 
 
@@ -25,9 +26,10 @@ def pytorchjob(attempt: AttemptSpec) -> dict[str, Any]:
     def replica(count: int) -> dict[str, Any]:
         return {"replicas": count, "restartPolicy": "Never", "template": template}
 
-    replicas = {"Master": replica(1)}
+    master, worker = _REPLICAS
+    replicas = {master: replica(1)}
     if attempt.spec.resources.nodes > 1:
-        replicas["Worker"] = replica(attempt.spec.resources.nodes - 1)
+        replicas[worker] = replica(attempt.spec.resources.nodes - 1)
     return {
         "apiVersion": API_VERSION,
         "kind": str(Backend.PYTORCH_JOB),
@@ -68,5 +70,7 @@ def read(body: Object) -> AttemptObject:
         active=is_true(body, "Running"),
         success="Succeeded",
         pod_label=JOB_NAME,
+        nodes=sum(count(get(body, "spec", "pytorchReplicaSpecs", kind, "replicas")) for kind in _REPLICAS),
+        processes_per_node=get(body, "spec", "nprocPerNode"),
         sources=[f"PodGroup/{get(body, 'metadata', 'name')}"] if is_gang else [],
     )

@@ -97,6 +97,8 @@ def read(body: Object) -> AttemptObject:
         active=any(type(ready := get(job, "ready")) is int and ready > 0 for job in jobs),
         success="Complete",
         pod_label=JOBSET_NAME,
+        nodes=get(body, "spec", "trainer", "numNodes"),
+        processes_per_node=get(body, "spec", "trainer", "numProcPerNode"),
         sources=(f"JobSet/{name}", f"Job/{name}-{NODE}-0"),
     )
 

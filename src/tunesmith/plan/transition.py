@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith import names
 from tunesmith.names import Backend, Phase, Reason
 from tunesmith.plan.attempt_object import AttemptObject, of_attempt
+from tunesmith.plan.attempt_resources import has_other_resources, note_processes, processes_of
 from tunesmith.plan.attempts import adopt, begin, cause_of, next_counts, remember, wait, why_waiting
 from tunesmith.plan.backends import choose
 from tunesmith.plan.causes import Cause
@@ -24,6 +25,7 @@ from tunesmith.plan.progress import AWAITED
 from tunesmith.plan.published import last_progress, outputs, said
 from tunesmith.plan.starting import EventSources, Start, start_of
 from tunesmith.plan.status import BACKEND, NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
+from tunesmith.plan.suspension import held, replaced, suspended
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "All pods exited 0, but none reported a published result."
@@ -41,6 +43,7 @@ def next_state(observed: ObservedState) -> Decision:
     child = next((c for c in observed.children if c.number == builder.launches), None)
     if child is not None:
         builder.status[BACKEND] = str(child.backend)
+        note_processes(builder, child.number, child.processes)
     word = None if child is None else published(of_attempt(observed.pods, child))
     if child is not None and child.has_succeeded and word is not None:
         return _succeeded(observed, builder, word)
@@ -58,9 +61,11 @@ def next_state(observed: ObservedState) -> Decision:
     if child is not None and child.is_done:
         return _ended(observed, builder, child)
     if observed.job.spec.run.suspend:
-        return _suspended(builder, child)
+        return suspended(builder, child)
     if child is None:
         return _start(observed, builder)
+    if has_other_resources(child, observed.job.kind, observed.job.spec):
+        return replaced(builder, child)
     return _under_way(observed, builder, child)
 
 
@@ -69,8 +74,8 @@ def _not_cached_yet(observed: ObservedState, builder: StatusBuilder, child: Atte
 
     Creating it again is correct for both: an existing one is left as it is.
     """
-    suspended = observed.job.spec.run.suspend or builder.before.get("phase") == Phase.SUSPENDED
-    return child is None and builder.launches > 0 and not suspended
+    stopped = observed.job.spec.run.suspend or builder.before.get("phase") == Phase.SUSPENDED
+    return child is None and builder.launches > 0 and not stopped
 
 
 def _choose(observed: ObservedState, builder: StatusBuilder, kept: str | None = None) -> None:
@@ -123,13 +128,14 @@ def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None 
     why = f": {cause.message}" if cause else "."
     writer = next((name_of(pod) for pod in (*observed.pods, *observed.orphaned_pods) if may_write(pod)), None)
     if writer is not None:
-        builder.phase(_held(builder), reason, f"Attempt {number} starts when pod {writer} has ended{why}")
+        builder.phase(held(builder), reason, f"Attempt {number} starts when pod {writer} has ended{why}")
         return Decision(builder.status, again=_until_deadline(observed, builder))
     if cause and (left := wait(builder, observed.children, cause)) > 0:
         builder.phase(Phase.PENDING, reason, why_waiting(builder, cause))
         deadline = _until_deadline(observed, builder)
         return Decision(builder.status, again=left if deadline is None else min(left, deadline))
     begin(builder, number, counted)
+    note_processes(builder, number, processes_of(observed.job.kind, observed.job.spec))
     _choose(observed, builder)
     builder.phase(Phase.PENDING, reason, f"Attempt {number} {'follows' if cause else 'is starting'}{why}")
     return Decision(builder.status, create=number, again=_until_deadline(observed, builder))
@@ -137,14 +143,6 @@ def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None 
 
 def _noun(builder: StatusBuilder) -> str:
     return str(builder.status.get(BACKEND, Backend.PYTORCH_JOB))
-
-
-def _held(builder: StatusBuilder) -> Phase:
-    """Return the phase of a job that has to wait for a pod before it starts.
-
-    Still suspended, if it was: else its object, deleted for that, would be missing and recreated.
-    """
-    return Phase.SUSPENDED if builder.before.get("phase") == Phase.SUSPENDED else Phase.PENDING
 
 
 def _succeeded(observed: ObservedState, builder: StatusBuilder, word: Mapping[str, Any]) -> Decision:
@@ -187,20 +185,8 @@ def _retry(observed: ObservedState, builder: StatusBuilder, cause: Cause) -> Dec
             again=observed.job.spec.run.ttl_seconds_after_finished,
         )
     if observed.job.spec.run.suspend:
-        return _suspended(builder, None)
+        return suspended(builder, None)
     return _start(observed, builder, cause)
-
-
-def _suspended(builder: StatusBuilder, child: AttemptObject | None) -> Decision:
-    """Suspend the attempt, or delete its object if a queue would resume it."""
-    if child is not None and child.is_queued:
-        builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
-        return Decision(builder.status, delete=() if child.is_going else (child.name,))
-    if child is not None and not child.is_suspended_by_us:
-        builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "The pods are being stopped.")
-        return Decision(builder.status, suspend=(child.name, True))
-    builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, "Set run.suspend to false to resume.")
-    return Decision(builder.status)
 
 
 def _resume(observed: ObservedState, builder: StatusBuilder, child: AttemptObject) -> Decision:
@@ -210,9 +196,7 @@ def _resume(observed: ObservedState, builder: StatusBuilder, child: AttemptObjec
     """
     left = next(map(name_of, of_attempt(observed.pods, child)), None)
     if left is not None:
-        builder.phase(
-            _held(builder), Reason.STARTING, f"The job resumes by itself when pod {left} has ended."
-        )
+        builder.phase(held(builder), Reason.STARTING, f"The job resumes by itself when pod {left} has ended.")
         return Decision(builder.status, again=_until_deadline(observed, builder))
     builder.phase(Phase.PENDING, Reason.STARTING, "The job resumes.")
     return Decision(builder.status, suspend=(child.name, False), again=_until_deadline(observed, builder))
