@@ -17,7 +17,7 @@ PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
 LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
 
-.PHONY: demo docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test clean
+.PHONY: demo gpu gpu-bundle docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -90,6 +90,25 @@ bench: $(VENV)/.dev .demo/model/config.json ## the ones that need no cluster; be
 	$(BIN)/python bench/journal/bench.py
 	$(BIN)/python bench/training/bench.py .demo/model
 
+# The packages of a bundle, if there is one, else those of the index; or those that another Python has.
+GPU_BUNDLE = build/gpu-bundle
+GPU_PYTHON ?= .venv-gpu/bin/python
+GPU_ARGS ?=
+
+gpu-bundle: .demo/model/config.json ## carry what `gpu` needs to a machine without a network, in build/gpu-bundle
+	$(BIN)/pip download --quiet --dest $(GPU_BUNDLE)/wheels '.[local,vllm,bench]' liger-kernel hatchling $(PIN)
+	cp -r .demo/model $(GPU_BUNDLE)/
+
+gpu: $(if $(filter .venv-gpu/bin/python,$(GPU_PYTHON)),.venv-gpu/.ready) ## every path that only a GPU takes, and its speed: build/gpu/result.md
+	PYTHONPATH=$(CURDIR)/src $(GPU_PYTHON) bench/gpu/bench.py \
+	  --model $(if $(wildcard $(GPU_BUNDLE)/model),$(GPU_BUNDLE)/model,.demo/model) $(GPU_ARGS)
+
+.venv-gpu/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/pip install --quiet '.[local,vllm,bench]' liger-kernel $(PIN) $(PIN_BUILD) \
+	  $(if $(wildcard $(GPU_BUNDLE)/wheels),--no-index --find-links $(GPU_BUNDLE)/wheels)
+	touch $@
+
 soak: $(VENV)/.dev ## long repetitions, of which `test` runs a few
 	$(BIN)/pytest -m soak --timeout 7200
 
@@ -97,7 +116,7 @@ cluster-test: $(VENV)/.dev ## needs KUBECONFIG
 	$(BIN)/pytest -m cluster
 
 clean:
-	rm -rf $(VENV) .venv-newest .demo .tunesmith
+	rm -rf $(VENV) .venv-newest .venv-gpu .demo .tunesmith
 
 $(VENV)/.lock:
 	$(PYTHON) -m venv $(VENV)

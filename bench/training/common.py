@@ -40,9 +40,15 @@ def memory_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def report(side: str, samples: list[dict], log: LossLog) -> None:
-    """One JSON line; `tokens_per_second` counts the samples' tokens, however they were computed."""
+def report(side: str, samples: list[dict], log: LossLog, model: Any) -> None:
+    """One JSON line; `tokens_per_second` counts the samples' tokens, however they were computed.
+
+    `teraflops` are those of a plain pass over these tokens: 2 for each weight forward, 2 for the gradient of
+    the activations and 2 for that of trained weights.
+    """
     tokens = sum(len(s["ids"]) for s in samples)
+    weights = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    flops = tokens * sum(size * (6 if trained else 4) for size, trained in weights)
     print(
         json.dumps(
             {
@@ -51,6 +57,7 @@ def report(side: str, samples: list[dict], log: LossLog) -> None:
                 "cpu_seconds": round(log.cpu_seconds, 1),
                 "tokens": tokens,
                 "tokens_per_second": round(tokens / log.seconds),
+                "teraflops": round(flops / log.seconds / 1e12, 3),
                 "steps": len(log.losses),
                 "last_loss": round(log.losses[-1], 4),
                 "memory_mib": memory_mib(),

@@ -20,11 +20,11 @@ from tunesmith.training.trainer import StepTrainer
 from tunesmith.training.training_args import plan_steps, training_arguments
 
 
-def spec_of(count: int, packing: str) -> FineTuneSpec:
+def spec_of(packing: str, dtype: str) -> FineTuneSpec:
     """One epoch, 16 samples a step."""
     return FineTuneSpec.model_validate(
         {
-            "model": {"uri": "hf://org/model", "dtype": "auto"},
+            "model": {"uri": "hf://org/model", "dtype": dtype},
             "datasets": [{"uri": "s3://data/train.jsonl", "chat": {}}],
             "method": {"lora": {**LORA, "targetModules": "all-linear"}},
             "training": {
@@ -38,16 +38,16 @@ def spec_of(count: int, packing: str) -> FineTuneSpec:
     )  # fmt: skip
 
 
-def main(model: str, data: str, packing: str) -> None:
+def main(model: str, data: str, packing: str, dtype: str = "float32") -> None:
     """Prints one JSON line."""
     samples = json.loads(Path(data).read_text())
     folder = Path(tempfile.mkdtemp())
     with TableWriter(folder / "table") as writer:
         for row in samples:
             writer.add(Sample(row["ids"], [float(label) for label in row["labels"]]), group=row["group"])
-    table, spec = Table(folder / "table"), spec_of(len(samples), packing)
+    table, spec = Table(folder / "table"), spec_of(packing, dtype)
     plan = plan_steps(spec, table, 1, 0)
-    arguments = training_arguments(spec, folder / "out", steps=len(plan), every=1, dtype="float32")
+    arguments = training_arguments(spec, folder / "out", steps=len(plan), every=1, dtype=dtype)
     arguments.save_strategy = "no"
     trainer = StepTrainer(
         steps=StepDataset(table, plan, "tokenMean", 0),
@@ -61,7 +61,7 @@ def main(model: str, data: str, packing: str) -> None:
     log = LossLog(lambda: trainer.last_step.loss)
     trainer.add_callback(log)
     trainer.train()
-    report(f"tunesmith {packing if check.used else 'none'}", samples, log)
+    report(f"tunesmith {packing if check.used else 'none'}", samples, log, trainer.model)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,15 @@ WAYS: dict[str, tuple[int, dict]] = {
     "by length": (4, {"train_sampling_strategy": "group_by_length"}),
     "padding-free": (4, {"train_sampling_strategy": "sequential", "padding_free": True}),
     "packed": (1, {"packing": True, "packing_strategy": "bfd", "max_length": 2048}),
-}
+    "liger": (4, {"train_sampling_strategy": "group_by_length", "use_liger_kernel": True}),
+    "flash": (8, {"train_sampling_strategy": "sequential", "padding_free": True}),
+    "liger and flash": (
+        8, {"train_sampling_strategy": "sequential", "padding_free": True, "use_liger_kernel": True}
+    ),
+}  # fmt: skip
 
 
-def main(model: str, data: str, way: str) -> None:
+def main(model: str, data: str, way: str, dtype: str = "float32") -> None:
     """Prints one JSON line."""
     from trl import SFTConfig, SFTTrainer
 
@@ -53,11 +58,16 @@ def main(model: str, data: str, way: str) -> None:
             return loss
 
     trainer = Noting(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa"),
+        model=AutoModelForCausalLM.from_pretrained(
+            model,
+            dtype=getattr(torch, dtype),
+            attn_implementation="flash_attention_2" if "flash" in way else "sdpa",
+        ),
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=size,
             gradient_accumulation_steps=each, learning_rate=RATE, lr_scheduler_type="constant",
-            weight_decay=0.0, optim="adamw_torch_fused", use_cpu=not torch.cuda.is_available(), bf16=False,
+            weight_decay=0.0, optim="adamw_torch_fused",
+            use_cpu=not torch.cuda.is_available(), bf16=dtype == "bfloat16",
             gradient_checkpointing=False, save_strategy="no", logging_strategy="no", report_to=[],
             disable_tqdm=True, dataloader_pin_memory=False, **({"max_length": None} | settings),
         ),
@@ -71,7 +81,7 @@ def main(model: str, data: str, way: str) -> None:
     log = LossLog(lambda: sum(losses[-each:]))
     trainer.add_callback(log)
     trainer.train()
-    report(f"trl {way}", samples, log)
+    report(f"trl {way}", samples, log, trainer.model)
 
 
 if __name__ == "__main__":
