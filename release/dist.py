@@ -6,7 +6,6 @@ Wheel, source archive and chart have the same bytes whenever and wherever they a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,10 +14,10 @@ from pathlib import Path
 
 from release.chart import package
 from release.contents import scan_wheel
+from release.sums import digest, write_sums
 from release.version import ROOT, current
 
 DIST = ROOT / "build/dist"
-SUMS = "SHA256SUMS"
 
 
 def commit_date() -> int:
@@ -37,20 +36,6 @@ def build_python(folder: Path, date: int, source: Path = ROOT) -> list[Path]:
         cwd=source, env=os.environ | {"SOURCE_DATE_EPOCH": str(date)}, stdout=subprocess.DEVNULL, check=True,
     )  # fmt: skip
     return sorted(set(folder.glob("*")) - before)
-
-
-def write_sums(folder: Path) -> Path:
-    """Write the SHA-256 of every file of a folder, as `sha256sum --check` reads them."""
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
-    lines = [f"{digest(path)}  {path.name}\n" for path in paths]
-    (folder / SUMS).write_text("".join(lines))
-    return folder / SUMS
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import tempfile
 import venv
 from pathlib import Path
 
-from release.dist import DIST, build_python, commit_date, digest
+from release.dist import DIST, build_python, commit_date
+from release.sums import digest
 from release.version import ROOT, current
 
 MANIFEST = ROOT / "examples/quickstart/finetune.yaml"

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from release import chart as charts
 from release import dist, smoke
+from release.sums import SUMS, digest, write_sums
 from release.version import PLACES, ROOT, current, pages, with_version
 from tests.cases import each
 from tests.integration.test_chart import environment
@@ -52,7 +53,7 @@ def test_another_clone_builds_the_same_bytes(built: Path, tmp_path: Path) -> Non
     dist.build_python(tmp_path / "again", DATE, copied_tree(tmp_path / "clone"))
     charts.package(tmp_path / "again", DATE, REGISTRY)
     first, second = (
-        {path.name: dist.digest(path) for path in folder.iterdir()} for folder in (built, tmp_path / "again")
+        {path.name: digest(path) for path in folder.iterdir()} for folder in (built, tmp_path / "again")
     )
     assert len(first) == 3
     assert first == second
@@ -132,10 +133,10 @@ def test_an_address_that_is_no_registry_is_refused(registry: str, tmp_path: Path
 def test_the_sums_are_as_sha256sum_reads_them(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("b")
     (tmp_path / "a").write_text("a")
-    dist.write_sums(tmp_path)
-    dist.write_sums(tmp_path)
+    write_sums(tmp_path)
+    write_sums(tmp_path)
     done = subprocess.run(
-        ["sha256sum", "--check", "--strict", dist.SUMS], cwd=tmp_path, capture_output=True, text=True
+        ["sha256sum", "--check", "--strict", SUMS], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "a: OK\nb: OK\n")
 
