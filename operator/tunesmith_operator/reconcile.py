@@ -20,6 +20,7 @@ from tunesmith.errors import ManifestError, Problem
 from tunesmith.names import Backend, Phase, Reason
 from tunesmith.plan.backends import BACKENDS
 from tunesmith.plan.build import build, runtime_of
+from tunesmith.plan.memory import OUT_OF_MEMORY
 from tunesmith.plan.objects import get
 from tunesmith.plan.observed_state import Decision, ObservedState
 from tunesmith.plan.refusal import (
@@ -183,6 +184,7 @@ class Reconciler:
                 owner_uid=uid,
                 rules=rules_for(namespace, self._settings),
                 launch_id=uuid4().hex[:12],
+                out_of_memory=following.status.get(OUT_OF_MEMORY, ()),
             )
             self._cache.put_config_map(await self._cluster.create_child(plan.config_map, uid))
             self._cache.put_child(await self._cluster.create_child(plan.child, uid))

@@ -20,6 +20,7 @@
         ├── StorageTemporaryError endpoint unreachable, server errors, reset connections
         ├── CorruptObjectError    an object is shorter than, or differs from, what was published
         ├── StuckError            the processes of a run are deadlocked
+        ├── MemoryShortError      memory ran out; the next attempt takes less
         └── StoppedError          the program stopped on request (SIGTERM)
 
 A message is one or more complete sentences: what is wrong, where (file, field, record), what to do.
@@ -170,6 +171,12 @@ class StuckError(TemporaryError):
     """No progress for too long; names the processes that others wait for."""
 
     default_reason = Reason.STUCK
+
+
+class MemoryShortError(TemporaryError):
+    """Memory ran out in a part of a job whose next attempt takes less of it."""
+
+    default_reason = Reason.OUT_OF_MEMORY
 
 
 class StoppedError(TemporaryError):

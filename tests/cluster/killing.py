@@ -58,7 +58,7 @@ def create(world):
 
 def retry(world):
     create(world)
-    world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
+    world.fail("tune-ftj-1", exit_code=1)
     world.until_child("tune-ftj-2")
     world.until(lambda: world.status("ftj", "tune").get("launches") == 2, "second launch")
     world.until_phase("ftj", "tune", "Pending", "Starting")

@@ -52,7 +52,7 @@ def test_success_without_a_published_result_is_tried_again(world, operator):
 def test_a_failure_is_tried_again_and_a_permanent_one_is_not(world, operator):
     apply(world, fine_tune())
     world.until_child("tune-ftj-1")
-    world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
+    world.fail("tune-ftj-1", exit_code=1)
     world.until_child("tune-ftj-2")
     assert world.status("ftj", "tune")["failedPod"] == world.pod_name("tune-ftj-1")
     message = "train.jsonl, line 3: not JSON"
@@ -69,8 +69,8 @@ def test_the_next_attempt_waits_until_no_pod_of_the_one_before_can_write(world, 
     apply(world, fine_tune())
     world.until_child("tune-ftj-1")
     worker = world.runs("tune-ftj-1", "worker")
-    world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
-    status = world.until_phase("ftj", "tune", "Pending", "OutOfMemory")
+    world.fail("tune-ftj-1", exit_code=1)
+    status = world.until_phase("ftj", "tune", "Pending", "ProcessDied")
     assert f"when pod {worker} has ended" in status["message"]
     time.sleep(2)
     assert (world.children(), world.status("ftj", "tune")["attempts"]) == (["tune-ftj-1"], 1)
@@ -78,6 +78,29 @@ def test_the_next_attempt_waits_until_no_pod_of_the_one_before_can_write(world, 
     world.until_child("tune-ftj-2")
     world.until(lambda: world.status("ftj", "tune").get("attempts") == 2, "the second attempt")
     assert world.status("ftj", "tune")["failedPod"] == world.pod_name("tune-ftj-1")
+
+
+def test_an_attempt_that_ran_out_of_memory_does_not_count_and_the_next_one_is_told(world, operator):
+    apply(world, fine_tune(run={"maxAttempts": 1}))
+    world.until_child("tune-ftj-1")
+    world.fail("tune-ftj-1", exit_code=137, reason="OOMKilled")
+    world.until_child("tune-ftj-2")
+    said = {"reason": "OutOfMemory", "message": "Step 7 does not fit into memory.", "permanent": False}
+    world.fail("tune-ftj-2", exit_code=1, word=said)
+    world.until_child("tune-ftj-3")
+    run = json.loads(world.get("configmap", "tune-ftj-3")["data"]["run.json"])
+    assert run["outOfMemory"] == [1, 2]
+    status = world.until(lambda: _with_launches(world, 3), "the third launch")
+    assert (status["attempts"], status["outOfMemory"]) == (1, [1, 2])
+    message = "One sample alone does not fit into memory: 900 tokens, of train.jsonl, line 3."
+    world.fail("tune-ftj-3", exit_code=1, word=said | {"message": message, "permanent": True})
+    status = world.until_phase("ftj", "tune", "Failed", "OutOfMemory")
+    assert message in status["message"]
+
+
+def _with_launches(world, number):
+    status = world.status("ftj", "tune")
+    return status if status.get("launches") == number else None
 
 
 def test_a_config_map_that_somebody_deleted_is_made_again(world, operator):

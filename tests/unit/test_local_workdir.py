@@ -12,8 +12,8 @@ from tunesmith import names
 from tunesmith.api.manifest import parse_document
 from tunesmith.errors import UsageError
 from tunesmith.jobs.world import read_world
-from tunesmith.local.launch import MAX_BYTES, Devices, pod_environment, read_object
-from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
+from tunesmith.local.launch import Devices, pod_environment
+from tunesmith.local.workdir import MAX_BYTES, JobFolder, WorkDir, read_object, shown_path
 
 
 @pytest.fixture
@@ -150,3 +150,66 @@ def test_what_is_no_object_says_nothing(text):
 
 def test_an_object():
     assert read_object(json.dumps({"phase": "training", "x": os.sep}).encode())["phase"] == "training"
+
+
+SHORT = {"reason": "OutOfMemory", "message": "", "permanent": False}
+# id: the last attempt's termination message
+NOT_SHORT = {
+    "none": None,
+    "permanent": SHORT | {"permanent": True},
+    "another": SHORT | {"reason": "Diverged"},
+    "no object": [],
+    "unknown whether it is permanent": {"reason": "OutOfMemory"},
+}
+
+
+def test_attempts_that_ran_out_of_memory_are_recorded_until_the_job_has_ended(folder):
+    assert (folder.attempt(), folder.out_of_memory()) == (1, ())
+    folder.note_out_of_memory()
+    folder.note_out_of_memory()
+    assert (folder.attempt(), folder.out_of_memory()) == (2, (1,))
+    assert (folder.attempt(), folder.out_of_memory()) == (3, (1,))
+    folder.note_out_of_memory()
+    assert (folder.attempt(), folder.out_of_memory()) == (4, (1, 3))
+    folder.ended()
+    assert (folder.attempt(), folder.out_of_memory()) == (1, ())
+
+
+def test_what_a_killed_command_did_not_record_is_recorded_by_the_next_one(folder):
+    folder.attempt()
+    folder.termination.write_text(json.dumps(SHORT))
+    assert (folder.attempt(), folder.out_of_memory()) == (2, (1,))
+    assert (folder.attempt(), folder.out_of_memory()) == (3, (1,))
+
+
+@pytest.mark.parametrize("moment", ["written", "removed", "counted"])
+def test_a_command_killed_while_it_records_counts_nothing_twice(folder, monkeypatch, moment):
+    """Killed when the record is written, when the message is removed as well, or when the next is counted."""
+    folder.attempt()
+    folder.termination.write_text(json.dumps(SHORT))
+    with monkeypatch.context() as patch:
+        if moment == "written":
+            patch.setattr(type(folder.termination), "unlink", killed)
+        elif moment == "removed":
+            replace = type(folder.termination).replace
+            times = iter([replace, killed])
+            patch.setattr(type(folder.termination), "replace", lambda *a: next(times)(*a))
+        else:
+            folder.attempt()
+        if moment != "counted":
+            with pytest.raises(KeyboardInterrupt):
+                folder.attempt()
+    number = folder.attempt()
+    assert (number, folder.out_of_memory()) == (3 if moment == "counted" else 2, (1,))
+
+
+def killed(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("word", NOT_SHORT.values(), ids=NOT_SHORT)
+def test_other_ends_are_not_recorded(folder, word):
+    folder.attempt()
+    if word is not None:
+        folder.termination.write_text(json.dumps(word))
+    assert (folder.attempt(), folder.out_of_memory()) == (2, ())

@@ -12,7 +12,7 @@ from tunesmith.plan.trouble import UNANSWERED_SINCE
 
 RUNNING = look(look().status, children=[child(1, "Running")], pods=[pod(state={"running": {}})], at=1).status
 SUSPENDED = look(RUNNING, children=[child(1, "Running", suspend=True, ours=True)], suspend=True).status
-OOM = pod(code=137, reason="OOMKilled")
+CRASHED = pod(code=1)
 EVICTED = pod(code=137, reason="Error", at=-50, disrupted="node is low", phase="Failed")
 ALIVE = pod(state={"running": {}}, phase="Running", kind="worker")
 TERMINATING = pod(state={"running": {}}, disrupted="node is low")
@@ -77,20 +77,20 @@ STEPS = {
         {"children": [child(1, "Failed", at=-20)], "maxAttempts": 1},
         *("Pending", "Preempted", 2, None, ()),
     ),
-    "out of memory": (
+    "crashed": (
         RUNNING,
-        {"children": [child(1, "Failed")], "pods": [OOM]},
-        *("Pending", "OutOfMemory", 2, None, ()),
+        {"children": [child(1, "Failed")], "pods": [CRASHED]},
+        *("Pending", "ProcessDied", 2, None, ()),
     ),
-    "out of memory, another pod still runs": (
+    "crashed, another pod still runs": (
         RUNNING,
-        {"children": [child(1, "Failed")], "pods": [OOM, ALIVE]},
-        *("Pending", "OutOfMemory", None, None, ()),
+        {"children": [child(1, "Failed")], "pods": [CRASHED, ALIVE]},
+        *("Pending", "ProcessDied", None, None, ()),
     ),
     "a pod that waits to run": (
         RUNNING,
-        {"children": [child(1, "Failed")], "pods": [OOM, pod(state={"waiting": {}}, phase="Pending")]},
-        *("Pending", "OutOfMemory", None, None, ()),
+        {"children": [child(1, "Failed")], "pods": [CRASHED, pod(state={"waiting": {}}, phase="Pending")]},
+        *("Pending", "ProcessDied", None, None, ()),
     ),
     "published nothing, a pod still runs": (
         RUNNING,
@@ -109,8 +109,8 @@ STEPS = {
     ),
     "last attempt": (
         RUNNING,
-        {"children": [child(1, "Failed")], "pods": [OOM], "maxAttempts": 1},
-        *("Failed", "OutOfMemory", None, None, ()),
+        {"children": [child(1, "Failed")], "pods": [CRASHED], "maxAttempts": 1},
+        *("Failed", "ProcessDied", None, None, ()),
     ),
     "permanent": (
         RUNNING,
@@ -129,7 +129,7 @@ STEPS = {
     ),
     "failed and to be suspended": (
         RUNNING,
-        {"children": [child(1, "Failed")], "pods": [OOM], "suspend": True},
+        {"children": [child(1, "Failed")], "pods": [CRASHED], "suspend": True},
         *("Suspended", "Suspended", None, None, ()),
     ),
     "suspend": (
@@ -174,8 +174,8 @@ STEPS = {
     ),
     "ConfigMap deleted by hand, the PyTorchJob is over": (
         RUNNING,
-        {"children": [child(1, "Failed", at=-20)], "pods": [OOM], "config_maps": (), "maxAttempts": 1},
-        *("Failed", "OutOfMemory", None, None, ()),
+        {"children": [child(1, "Failed", at=-20)], "pods": [CRASHED], "config_maps": (), "maxAttempts": 1},
+        *("Failed", "ProcessDied", None, None, ()),
     ),
     "ConfigMap deleted by hand, suspended": (
         SUSPENDED,
@@ -186,7 +186,7 @@ STEPS = {
     "child deleted by hand, or not seen yet": (RUNNING, {}, "Running", "Running", 1, None, ()),
     "second child not seen yet": (
         RUNNING | {"launches": 2, "attempts": 2},
-        {"children": [child(1, "Failed")], "pods": [OOM]},
+        {"children": [child(1, "Failed")], "pods": [CRASHED]},
         *("Running", "Running", 2, None, ()),
     ),
     "deadline": (
@@ -213,7 +213,7 @@ STEPS = {
     ),
     "status lost": (
         {},
-        {"children": [child(1, "Failed"), child(2, "Running")], "pods": [OOM]},
+        {"children": [child(1, "Failed"), child(2, "Running")], "pods": [CRASHED]},
         *("Running", "Running", None, None, ()),
     ),
 }
@@ -233,13 +233,13 @@ def test_a_step(status, observed, phase, reason, create, suspend, delete):
 
 ATTEMPTS = {
     "first": ({}, {}, 1, 1),
-    "second": (RUNNING, {"children": [child(1, "Failed")], "pods": [OOM]}, 2, 2),
+    "second": (RUNNING, {"children": [child(1, "Failed")], "pods": [CRASHED]}, 2, 2),
     "after an eviction": (RUNNING, {"children": [child(1, "Failed")], "pods": [EVICTED]}, 2, 1),
     "after suspension by deletion": (SUSPENDED, {}, 2, 1),
     "after a deletion by hand": (RUNNING, {}, 1, 1),
     "second, not written": (
         RUNNING,
-        {"children": [child(1, "Failed"), child(2)], "pods": [OOM]},
+        {"children": [child(1, "Failed"), child(2)], "pods": [CRASHED]},
         *(2, 2),
     ),
     "after an eviction, not written": (
@@ -275,20 +275,22 @@ def test_an_eviction_does_not_count_though_the_pod_has_gone_when_the_next_attemp
 
 
 def test_a_failure_counts_though_the_pod_has_gone_when_the_next_attempt_may_start():
-    waits = look(RUNNING, children=[child(1, "Failed")], pods=[OOM, ALIVE])
+    waits = look(RUNNING, children=[child(1, "Failed")], pods=[CRASHED, ALIVE])
     anew = look(waits.status, children=[child(1, "Failed")])
-    assert (anew.create, anew.status["reason"], anew.status["attempts"]) == (2, "OutOfMemory", 2)
+    assert (anew.create, anew.status["reason"], anew.status["attempts"]) == (2, "ProcessDied", 2)
     assert anew.status["message"] == "Attempt 2 follows: Pod tune-ftj-1-master-0 has been deleted."
 
 
-FAILED = {"children": [child(1, "Failed", at=-4)], "pods": [OOM]}
+FAILED = {"children": [child(1, "Failed", at=-4)], "pods": [CRASHED]}
 WAITS = look(RUNNING, **FAILED)
 
 
 def test_the_next_attempt_waits_and_the_status_says_until_when():
     assert (WAITS.create, WAITS.again) == (None, 6)
     assert WAITS.status["nextAttemptTime"] == stamp(6)
-    assert WAITS.status["message"].startswith(f"Attempt 2 starts at {stamp(6)}: Pod tune-ftj-1-master-0 used")
+    assert WAITS.status["message"].startswith(
+        f"Attempt 2 starts at {stamp(6)}: Pod tune-ftj-1-master-0 exited"
+    )
     assert look(WAITS.status, **FAILED, at=5).again == 1
     anew = look(WAITS.status, **FAILED, at=6)
     assert (anew.create, anew.status["attempts"]) == (2, 2)
@@ -308,7 +310,7 @@ PAUSES = {1: 10, 2: 20, 3: 40, 4: 80, 5: 160, 6: 320, 7: 360, 40: 360}
 @each(("failed", "seconds"), PAUSES.items())
 def test_pauses_grow_with_the_attempts_that_counted(failed, seconds):
     before = RUNNING | {"attempts": failed, "launches": 1}
-    assert look(before, children=[child(1, "Failed", at=0)], pods=[OOM], maxAttempts=99).again == seconds
+    assert look(before, children=[child(1, "Failed", at=0)], pods=[CRASHED], maxAttempts=99).again == seconds
 
 
 def test_a_deadline_ends_the_wait_and_suspension_takes_its_place():
@@ -320,7 +322,7 @@ def test_a_deadline_ends_the_wait_and_suspension_takes_its_place():
 
 
 def test_a_clock_of_the_cluster_that_is_ahead_makes_no_pause_longer():
-    assert look(RUNNING, children=[child(1, "Failed", at=900)], pods=[OOM]).again == 10
+    assert look(RUNNING, children=[child(1, "Failed", at=900)], pods=[CRASHED]).again == 10
 
 
 def test_an_attempt_whose_pods_end_one_after_the_other_is_running_until_it_is_over():
@@ -352,7 +354,7 @@ def test_what_holds_a_running_job_up_stands_in_message_and_condition_until_it_is
     well = look(status, **RUNS, progress={"step": 4}, at=60).status
     assert well["message"] == "Attempt 1 is running."
     assert (conditions(well)["Degraded"]["status"], times(well)["Degraded"]) == ("False", stamp(60))
-    ended = look(status, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status
+    ended = look(status, children=[child(1, "Failed")], pods=[CRASHED], maxAttempts=1).status
     assert conditions(ended)["Degraded"]["status"] == "False"
 
 
@@ -372,7 +374,7 @@ def test_progress_that_cannot_be_read_has_a_condition_of_its_own_until_it_is_rea
     read = look(status, **RUNS, progress={"step": 4}, at=60).status
     assert conditions(read)["ProgressUnreachable"]["status"] == "False"
     assert read["message"] == "Attempt 1 is running."
-    ended = look(status, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status
+    ended = look(status, children=[child(1, "Failed")], pods=[CRASHED], maxAttempts=1).status
     assert conditions(ended)["ProgressUnreachable"]["status"] == "False"
     done = look(status, children=[child(1, "Succeeded")], pods=[pod(word=WORD)], progress=silent).status
     assert done["progress"] == {"step": 3}
@@ -462,7 +464,7 @@ def test_times_of_conditions_change_only_with_their_truth():
     later = look(RUNNING, children=[child(1, "Running")], at=500, generation=2).status
     assert times(later) == times(RUNNING)
     assert {c["observedGeneration"] for c in later["conditions"]} == {2}
-    ended = look(later, children=[child(1, "Failed")], pods=[OOM], at=900, maxAttempts=1).status
+    ended = look(later, children=[child(1, "Failed")], pods=[CRASHED], at=900, maxAttempts=1).status
     changed = dict.fromkeys(("Running", "Ready", "Failed", "Stalled"), stamp(900))
     assert times(ended) == times(RUNNING) | changed
 
@@ -478,7 +480,7 @@ def test_time_spent_suspended_does_not_count():
 
 TERMINAL = {
     "Succeeded": look(RUNNING, children=[child(1, "Succeeded")], pods=[pod(word=PUBLISHED)]).status,
-    "Failed": look(RUNNING, children=[child(1, "Failed")], pods=[OOM], maxAttempts=1).status,
+    "Failed": look(RUNNING, children=[child(1, "Failed")], pods=[CRASHED], maxAttempts=1).status,
 }
 LATER = {
     "more attempts": {"children": [child(1, "Failed")], "maxAttempts": 99},

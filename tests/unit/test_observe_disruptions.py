@@ -13,7 +13,7 @@ AWAY = {"reason": "StorageUnavailable", "message": "S3 does not answer."}
 BAD_DATA = {"reason": "BadData", "message": "line 3", "permanent": True}
 SAVES = pod(state={"running": {}}, phase="Running", deleted=-2)
 DRAINED = pod(code=137, disrupted="Eviction API: evicting")
-OOM = pod(code=137, reason="OOMKilled", at=-60)
+CRASHED = pod(code=1, at=-60)
 FAILED = [child(1, "Failed")]
 SUSPENDED = look(
     RUNNING, children=[child(1, "Running", suspend=True, ours=True)], pods=[SAVES], suspend=True
@@ -52,7 +52,7 @@ def test_a_queued_job_in_its_last_attempt_is_suspended_though_an_earlier_one_fai
     """Its PyTorchJob was deleted for that; the one that failed before is not its end."""
     status = RUNNING | {"launches": 2, "attempts": 2}
     queued = child(2, "Running", labels={QUEUE_LABEL: "q"})
-    observed = {"pods": [OOM], "maxAttempts": 2}
+    observed = {"pods": [CRASHED], "maxAttempts": 2}
     suspended = look(status, children=[*FAILED, queued], **observed, suspend=True)
     assert suspended.delete == ("tune-ftj-2",)
     gone = look(suspended.status, children=FAILED, **observed, suspend=True).status
@@ -71,11 +71,11 @@ def test_nothing_is_concluded_while_a_pod_is_being_deleted_and_has_not_ended():
 
 def test_a_failure_before_the_deletion_waits_likewise_and_counts():
     worker = pod(kind="worker", state={"running": {}}, phase="Running", deleted=-58)
-    waits = look(RUNNING, children=FAILED, pods=[OOM, worker], maxAttempts=1)
-    assert (waits.status["phase"], waits.status["reason"]) == ("Pending", "OutOfMemory")
-    for left in ([OOM], [OOM, pod(kind="worker", word=STOPPED, code=1, at=-30, deleted=-58)], []):
+    waits = look(RUNNING, children=FAILED, pods=[CRASHED, worker], maxAttempts=1)
+    assert (waits.status["phase"], waits.status["reason"]) == ("Pending", "ProcessDied")
+    for left in ([CRASHED], [CRASHED, pod(kind="worker", word=STOPPED, code=1, at=-30, deleted=-58)], []):
         failed = look(waits.status, children=FAILED, pods=left, maxAttempts=1).status
-        assert (failed["phase"], failed["reason"]) == ("Failed", "OutOfMemory")
+        assert (failed["phase"], failed["reason"]) == ("Failed", "ProcessDied")
 
 
 # id: what the pod that was being deleted is at last, reason
@@ -143,7 +143,7 @@ def test_a_disruption_is_still_one_after_the_job_was_suspended():
     suspended = look(RUNNING, children=FAILED, pods=[DRAINED], maxAttempts=1, suspend=True).status
     resumed = look(suspended, children=FAILED, maxAttempts=1)
     assert (resumed.create, resumed.status["attempts"]) == (2, 1)
-    counted = look(RUNNING, children=FAILED, pods=[OOM], suspend=True).status
+    counted = look(RUNNING, children=FAILED, pods=[CRASHED], suspend=True).status
     resumed = look(counted, children=FAILED)
     assert (resumed.create, resumed.status["attempts"]) == (2, 2)
 

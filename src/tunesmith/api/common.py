@@ -147,7 +147,7 @@ class RunSpec(Model):
     """Attempts, deadlines and suspension. These fields may change while the job runs."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Attempts before the job is Failed; suspension and preemption do not count."""
+    """Attempts before the job is Failed; suspension, preemption and lack of memory do not count."""
     suspend: bool = False
     """Stop the pods and keep the job; set to false to resume. resources, placement may change meanwhile."""
     active_deadline_seconds: Positive | None = None

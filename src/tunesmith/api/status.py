@@ -15,6 +15,7 @@ from tunesmith.api.scalars import NotNegative, ShortText
 MAX_MESSAGE = 4096
 MAX_DISRUPTIONS = 11
 MAX_PROCESS_COUNTS = 16
+MAX_OUT_OF_MEMORY = 32
 _Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 _Address = Annotated[str, Field(max_length=2048)]
 _Amount = Annotated[float, Field(ge=0)]
@@ -78,6 +79,17 @@ class EvaluationStatus(Model):
     """All models, if there are others than base and tuned."""
 
 
+class FitStatus(Model):
+    """What a training takes of memory; its steps and losses do not depend on it."""
+
+    tokens_per_device: NotNegative | None = None
+    """Tokens of a micro-batch at most; 1: one sample at a time."""
+    gradient_checkpointing: bool | None = None
+    """Whether activations are computed again in the backward pass."""
+    offload: Literal["none", "optimizer", "all"] | None = None
+    """What DeepSpeed keeps in main memory."""
+
+
 class ProgressStatus(Model):
     """How far the job is; which fields are set depends on its kind."""
 
@@ -111,6 +123,8 @@ class ProgressStatus(Model):
     """USD at most, on top of spentUsd, for calls whose outcome was lost when a process was killed."""
     engine_restarts: NotNegative | None = None
     """Restarts of engines that hung or exited."""
+    fit: FitStatus | None = None
+    """What training takes of memory, if it ran out before."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
     """Accuracy of each model, once evaluated."""
 
@@ -158,7 +172,7 @@ class JobStatus(Model):
     observed_generation: Annotated[int, Field(ge=NOT_OBSERVED, le=2**31 - 1)] | None = None
     """Generation of the job that this status is about; -1 until the operator has seen the job."""
     attempts: NotNegative | None = None
-    """Attempts that count; suspension and preemption do not."""
+    """Attempts that count; suspension, preemption and lack of memory do not."""
     launches: NotNegative | None = None
     """PyTorchJobs or TrainJobs created, whether they count as attempts or not."""
     backend: Literal["PyTorchJob", "TrainJob"] | None = None
@@ -167,6 +181,8 @@ class JobStatus(Model):
     """With how many processes the launches run: the first, and each that has another number than before."""
     disruptions: Annotated[list[DisruptionStatus], Field(max_length=MAX_DISRUPTIONS)] | None = None
     """The last attempts that were ended from outside and do not count; at most 10 per hour."""
+    out_of_memory: Annotated[list[NotNegative], Field(max_length=MAX_OUT_OF_MEMORY)] | None = None
+    """Launches that ended since memory ran out, which do not count as attempts; each next one takes less."""
     start_time: _Time | None = None
     """When the first attempt started."""
     next_attempt_time: _Time | None = None

@@ -255,11 +255,11 @@ class _Tables:
             copies = 1 if held_out else part.ranks.copies(item.group)
             part.account.count(encoded, item, copies, held_out=held_out)
             if held_out:
-                self.validation.add_many(encoded, group=group)
+                self.validation.add_many(encoded, group=group, place=str(item.place))
             else:
                 if copies:
                     self.first.add(number, item, len(encoded.lengths), len(self.train))
-                self.train.add_many(encoded, group=group, copies=copies)
+                self.train.add_many(encoded, group=group, copies=copies, place=str(item.place))
         self.bounds.append(len(self.train))
 
 

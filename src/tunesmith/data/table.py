@@ -1,13 +1,14 @@
 """Samples on disk as flat arrays, so that training reads them without holding them in memory.
 
 A folder of raw little-endian arrays: `ids` int32 (tokens,), `weights` float32 (tokens,), `offsets` int64
-(samples + 1,), `groups` int64 (samples,) and `copies` int32 (samples,). A table without `offsets` is
-unfinished and invalid. Does not depend on where samples come from.
+(samples + 1,), `groups` int64 (samples,) and `copies` int32 (samples,); and `places`, a line of text per
+sample. A table without `offsets` is unfinished and invalid. Does not depend on where samples come from.
 """
 
 from __future__ import annotations
 
 from array import array
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from tunesmith.tokens.conversation import Encoded, Sample
 
+_PLACES = "places"
 _COLUMNS = {"ids": "<i4", "weights": "<f4", "groups": "<i8", "copies": "<i4", "offsets": "<i8"}
 
 
@@ -27,6 +29,7 @@ class TableWriter:
         folder.mkdir(parents=True)
         self._folder = folder
         self._files = {name: (folder / name).open("wb") for name in _COLUMNS if name != "offsets"}
+        self._places = (folder / _PLACES).open("w", encoding="utf-8", errors="replace")
         self._offsets = array("q", [0])
         self.hashes = array("q")
 
@@ -34,8 +37,12 @@ class TableWriter:
         """Append a sample. Related samples share `group`; `copies` is how often an epoch has it."""
         self.add_many(Encoded.of([sample]), group=group, copies=copies)
 
-    def add_many(self, encoded: Encoded, *, group: int, copies: int = 1) -> None:
-        """Append all samples of an item. `hashes` grows by one per sample, to find duplicates."""
+    def add_many(self, encoded: Encoded, *, group: int, copies: int = 1, place: str = "") -> None:
+        """Append all samples of an item, which is at `place`.
+
+        `hashes` grows by one per sample, to find duplicates.
+        """
+        self._places.write(f"{' '.join(place.splitlines())}\n" * len(encoded.lengths))
         self._files["ids"].write(encoded.ids)
         self._files["weights"].write(encoded.weights)
         for length in encoded.lengths:
@@ -53,7 +60,7 @@ class TableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
+        for file in (*self._files.values(), self._places):
             file.close()
         if error is None:
             (self._folder / "offsets").write_bytes(self._offsets.tobytes())
@@ -63,6 +70,7 @@ class Table:
     """A finished table, read through the page cache."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._ids = _column(folder, "ids")
         self._weights = _column(folder, "weights")
         self.offsets: npt.NDArray[np.int64] = _column(folder, "offsets")
@@ -96,6 +104,11 @@ class Table:
     def weights(self, index: int) -> npt.NDArray[np.float32]:
         """Return the label weights of one sample, shape (n,); see `tokens.conversation.Sample`."""
         return np.asarray(self._weights[self.offsets[index] : self.offsets[index + 1]])
+
+    def place(self, index: int) -> str:
+        """Return the file and record that a sample is from, "" if unknown. Reads through to it."""
+        with (self._folder / _PLACES).open(encoding="utf-8") as lines:
+            return next(islice(lines, index, None), "").rstrip("\n")
 
     def sample(self, index: int) -> Sample:
         """Return one sample as plain lists."""

@@ -19,6 +19,7 @@ from tunesmith.jobs.reading import commits_of, reading_options
 from tunesmith.jobs.results import Results
 from tunesmith.jobs.session import TrainingSession
 from tunesmith.jobs.train import Schedule, Training
+from tunesmith.jobs.training_fit import TrainingFit
 from tunesmith.jobs.world import World
 from tunesmith.names import checkpoint_key
 from tunesmith.training.checkpoints import Checkpoints, Ranks
@@ -34,11 +35,12 @@ log = logging.getLogger(__name__)
 def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutput) -> Training:
     """Return the training, ready to run. Every rank takes part; rank 0 claims the output."""
     _skip_imports(session, inputs)
-    from tunesmith.training.model import computed_in
+    from tunesmith.training.model import build_model, computed_in
 
     spec, world = session.spec, session.world
     first = first_processes(session.store, found, world.size)
     plan = plan_steps(spec, inputs.prepared.train, world.size, world.rank, first=first)
+    fit = TrainingFit(session, plan, inputs.prepared.train)
     every = eval_every(spec, inputs.prepared.train, first)
     dtype = computed_in(spec, inputs.files.base)
     exports = Exports(session.run.name, spec, inputs, dtype, world.node_folder)
@@ -46,7 +48,7 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
         exports.rehearse()
     folder = world.node_folder / "checkpoints"
     arguments = training_arguments(
-        spec, folder, steps=len(plan), every=every, dtype=_name(dtype), world=world.size
+        fit.spec, folder, steps=len(plan), every=every, dtype=_name(dtype), world=world.size
     )
     start_hang_detector(session.hang_detector, world)
     ranks = _ranks(world)
@@ -55,12 +57,17 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     refuse_other_data(ranks.gather(inputs.samples.name))
     checkpoints = _checkpoints(session, ranks)
     resume = _newest(session, checkpoints, folder)
-    model = _model(session, inputs, plan.most_tokens, dtype, ranks)
+    asked = use_gradient_checkpointing(
+        spec, inputs.files.base, tokens=plan.most_tokens, dtype=dtype, ranks=ranks, processes=world.local_size
+    )
+    on = fit.loads(ranks, asked, checkpoints.known[0] if checkpoints.known else 0)
+    model = build_model(spec, inputs.files.base, inputs.files.adapters, gradient_checkpointing=on)
     session.hang_detector.beat(phase="preparing to train")
     results = Results(session, inputs, model, exports)
     if session.first:
         results.begin(len(plan), resume, first)
-    return Training(session, inputs, model, Schedule(plan, every, arguments), checkpoints, results, resume)
+    schedule = Schedule(plan, every, arguments, fit)
+    return Training(session, inputs, model, schedule, checkpoints, results, resume)
 
 
 def _skip_imports(session: TrainingSession, inputs: Inputs) -> None:
@@ -123,13 +130,3 @@ def _newest(session: TrainingSession, checkpoints: Checkpoints, folder: Path) ->
     log.info("Starting at the first step." if newest is None else f"Resuming after step {newest}.")
     session.hang_detector.beat(newest or 0, "building the model")
     return None if newest is None else folder / checkpoint_key(newest)
-
-
-def _model(session: TrainingSession, inputs: Inputs, tokens: int, dtype: torch.dtype, ranks: Ranks) -> Any:
-    from tunesmith.training.model import build_model
-
-    spec, base = session.spec, inputs.files.base
-    gradient_checkpointing = use_gradient_checkpointing(
-        spec, base, tokens=tokens, dtype=dtype, ranks=ranks, processes=session.world.local_size
-    )
-    return build_model(spec, base, inputs.files.adapters, gradient_checkpointing=gradient_checkpointing)

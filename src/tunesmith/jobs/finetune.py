@@ -15,12 +15,14 @@ from tunesmith.api.evaluate_only import evaluate_only
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.republish import finish_republish
+from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import storage_options
 from tunesmith.jobs.begin_training import begin_training
 from tunesmith.jobs.evaluate_again import compared_fields, evaluate_again, is_looked_at
 from tunesmith.jobs.evaluate_only import evaluate_model
 from tunesmith.jobs.hang_detection import make_hang_detector
 from tunesmith.jobs.inputs import gather_inputs
+from tunesmith.jobs.memory_notes import MemoryNotes
 from tunesmith.jobs.output_lock import OutputState, inspect, is_finished
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
@@ -43,13 +45,17 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     finished = found.state is OutputState.FINISHED
     if finished and is_looked_at(store, run) and is_finished(found, spec.output.uri, progress):
         return finish_republish(store, f"{EVALUATION}/") if world.rank == 0 else found.digest
+    stop = StopFlag()
+    patient = RetryingStore(store, stop.check, progress.teller("storage"))
+    notes = MemoryNotes.of(patient, run, world)
+    if not finished:
+        notes.refuse_hopeless()
     if world.local_rank == 0 and not finished:
         check_inputs(spec, reading_options(spec, found))
-    stop = StopFlag()
     stop.listen()
     folder = world.node_folder / "output"
     hang_detector = make_hang_detector(world, os.environ)
-    session = TrainingSession(run, spec, world, progress, store, stop, hang_detector, folder)
+    session = TrainingSession(run, spec, world, progress, store, stop, hang_detector, notes, folder)
     if finished:
         return evaluate_again(session, found)
     if evaluate_only(spec):

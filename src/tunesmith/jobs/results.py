@@ -31,6 +31,7 @@ from tunesmith.names import (
 from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.text import VisibleFormatter
 from tunesmith.training.deepspeed.config import zero_stage
+from tunesmith.training.fit import Fit
 from tunesmith.training.metrics import Metrics, processes_by_step, processes_in_words
 from tunesmith.training.model import method_name
 from tunesmith.training.trained import count_trained
@@ -178,6 +179,7 @@ class Results:
             ],
             "evaluation": [each.as_dict() for each in evaluated],
             "datasets": self._inputs.prepared.report(),
+            **self._memory(),
             "seconds": round(time.monotonic() - self._session.started, 1),
             "world": {"processes": self._session.world.size, "device": device()},
             "processes": processes_by_step(self._first_processes, self.metrics.rows),
@@ -188,6 +190,11 @@ class Results:
         self._write_card(result)
         (folder / LOGS).mkdir(exist_ok=True)
         self.metrics.close()
+
+    def _memory(self) -> dict[str, Any]:
+        """Return what each attempt took of memory, if it ran out in one."""
+        notes = self._session.notes
+        return {"memory": notes.all} if notes.any_short else {}
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         assert self.metrics is not None
@@ -215,6 +222,10 @@ class Results:
 
     def _notes(self, result: dict[str, Any]) -> list[str]:
         notes = [f"Trained on {result['world']['device']}, by {processes_in_words(result['processes'])}."]
+        if memory := result.get("memory"):
+            short = [str(note["attempt"]) for note in memory if note["ranShort"]]
+            fit = Fit.from_json(memory[-1]).sentence(int(self._inputs.prepared.train.lengths.max(initial=1)))
+            notes.append(f"Memory ran out in attempt {', '.join(short)}; the last one had {fit}.")
         if result["stoppedEarly"]:
             notes.append(f"Stopped early; the weights of step {result['usedStep']} are the final model.")
         if self._session.spec.training.packing == "tree":

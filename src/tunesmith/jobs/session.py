@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.artifacts.retrying_store import RetryingStore
 from tunesmith.artifacts.store import Store
+from tunesmith.jobs.memory_notes import MemoryNotes
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.stopping import StopFlag
 from tunesmith.jobs.world import World
@@ -27,6 +28,7 @@ class TrainingSession:
     store: Store
     stop: StopFlag
     hang_detector: HangDetector
+    notes: MemoryNotes
     folder: Path
     """Files that become the output, on rank 0."""
     started: float = field(default_factory=time.monotonic)

@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 from tunesmith.errors import PermanentError, TunesmithError
 from tunesmith.names import Reason
+from tunesmith.out_of_memory import is_out_of_memory
 from tunesmith.training.disk import is_disk_full
 
 log = logging.getLogger(__name__)
 MAX_BYTES = 4096
 SUCCEEDED = "Succeeded"
+_MOST_SAID = 300  # characters of a library's message
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,11 @@ def of_error(error: BaseException) -> Termination:
     if isinstance(error, TunesmithError):
         return Termination(str(error.reason), error.message, isinstance(error, PermanentError))
     name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
-        message = "Out of memory. Lower perDeviceTrainBatchSize or maxLength, or use gradientCheckpointing."
+    if is_out_of_memory(error):
+        said = " ".join(str(error).split())[:_MOST_SAID]
+        message = (
+            f"Memory ran out{said and f' ({said})'}. Give the job more resources.memory, or larger GPUs."
+        )
         return Termination(Reason.OUT_OF_MEMORY, message)
     if is_disk_full(error):
         where = error.filename if isinstance(error, OSError) and error.filename else "scratch"

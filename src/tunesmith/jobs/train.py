@@ -12,9 +12,11 @@ from tunesmith.errors import StoppedError
 from tunesmith.jobs.evaluate import Evaluations
 from tunesmith.jobs.evaluate_only import checker
 from tunesmith.jobs.inputs import Inputs
+from tunesmith.jobs.memory_notes import FINISHING
 from tunesmith.jobs.models import trained_models
 from tunesmith.jobs.results import Results
 from tunesmith.jobs.session import TrainingSession
+from tunesmith.jobs.training_fit import TrainingFit
 from tunesmith.names import FINAL_MODEL
 from tunesmith.training.checkpoints import Checkpoints
 from tunesmith.training.disk import full_disk_explained
@@ -32,11 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The steps of a run, and the interval of validations."""
+    """The steps of a run, the interval of validations, and how it fits into memory."""
 
     plan: StepPlan
     eval_every: int
     arguments: TrainingArguments
+    fit: TrainingFit
 
 
 class Training:
@@ -54,6 +57,7 @@ class Training:
     ) -> None:
         self._session, self._inputs, self._results = session, inputs, results
         self._checkpoints, self._ranks, self._resume = checkpoints, checkpoints.ranks, resume
+        self._fit = schedule.fit
         self._known_before: bool = self._ranks.gather(results.before_known() if session.first else None)[0]
         uploads = self._uploads()
         health = Health(model.config.get_text_config().vocab_size, session.store.uri, uploads.settled)
@@ -64,7 +68,7 @@ class Training:
 
     def train(self) -> None:
         """Train to the last step. Raises StoppedError if the job was asked to stop before it."""
-        with full_disk_explained(Path(self._trainer.args.output_dir)):
+        with full_disk_explained(Path(self._trainer.args.output_dir)), self._fit.explained(self._trainer):
             self._trainer.go_on(self._resume)
         if self._trainer.stopping:
             step = self._trainer.state.global_step
@@ -77,6 +81,8 @@ class Training:
 
         Returns the digest of the published manifest, "" on other ranks than 0.
         """
+        if self._session.first:
+            self._session.notes.begin(FINISHING)
         used_step = self._load_best()
         self._enter("previews after training", secondsLeft=None)
         replies, weights = self._results.previews(), self._trainer.whole_weights()
@@ -168,6 +174,7 @@ class Training:
         session = self._session
         self._check_tree()
         self._results.trained_with(self._trainer.state.global_step)
+        self._fit.trains(self._ranks)
         if not self._known_before:
             loss = self._validation_loss()
             self._enter("previews before training")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -16,12 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith import names
-from tunesmith.local.workdir import JobFolder
+from tunesmith.local.workdir import MAX_BYTES, JobFolder, read_object
+from tunesmith.names import Reason
+from tunesmith.out_of_memory import oom_kills
 from tunesmith.parent_death import die_with_parent
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 60.0
-MAX_BYTES, MAX_LIVE_BYTES = 65536, 16 << 20
+MAX_LIVE_BYTES = 16 << 20
+_NO_REASON = Reason.PROCESS_DIED
+# What is said of the processes that are left when the kernel kills one.
+_FOLLOWS = (_NO_REASON, Reason.INTERNAL_ERROR, Reason.STUCK)
 # This machine's own processes are never reached through a proxy, whatever the environment says.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -41,15 +45,6 @@ class Devices:
     processes: int
     engines: int
     gpus: bool
-
-
-def read_object(text: bytes) -> dict[str, Any]:
-    """Return a JSON object; an empty one if it is anything else."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def free_port() -> int:
@@ -101,7 +96,7 @@ class Launch:
     def __init__(
         self, folder: JobFolder, environment: Mapping[str, str], progress_port: int, lock: int
     ) -> None:
-        self._folder, self._port = folder, progress_port
+        self._folder, self._port, self._kills = folder, progress_port, oom_kills()
         self._page_key = environment[names.ENV_PAGE_KEY]
         folder.logs.mkdir(parents=True, exist_ok=True)
         folder.empty_scratch()
@@ -146,7 +141,7 @@ class Launch:
             except subprocess.TimeoutExpired:
                 tell(self.progress())
                 continue
-            return LaunchResult(code, self._last_word())
+            return LaunchResult(code, self._last_word(code))
 
     def stop(self) -> None:
         """Ask the ranks to save and stop; after a minute, end them."""
@@ -160,9 +155,12 @@ class Launch:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _last_word(self) -> dict[str, Any] | None:
-        try:
-            with self._folder.termination.open("rb") as file:
-                return read_object(file.read(MAX_BYTES)) or None
-        except OSError:
-            return None
+    def _last_word(self, code: int) -> dict[str, Any] | None:
+        """Return the termination message; the kernel's, if it has killed a process since memory ran out."""
+        word = self._folder.last_word()
+        if code and oom_kills() > self._kills and (word or {}).get("reason", _NO_REASON) in _FOLLOWS:
+            message = (
+                "The kernel killed a process of the job, since memory ran out. The next attempt takes less."
+            )
+            return {"reason": Reason.OUT_OF_MEMORY, "message": message, "permanent": False}
+        return word

@@ -21,6 +21,7 @@ from rich.text import Text
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.manifest import Job
 from tunesmith.api.references import Key, references, target_key
+from tunesmith.api.status import MAX_OUT_OF_MEMORY
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import Store, storage_options
 from tunesmith.artifacts.transfer import get_tree
@@ -29,7 +30,7 @@ from tunesmith.local.job_display import JobProgress, show_dialogues, show_result
 from tunesmith.local.launch import Devices, Launch, LaunchResult, free_port, pod_environment
 from tunesmith.local.live import RunPage, open_browser
 from tunesmith.local.storage import RunStorage, SeedUpload, own_s3_in_words, run_storage, variables
-from tunesmith.local.workdir import JobFolder, WorkDir, shown_path
+from tunesmith.local.workdir import JobFolder, WorkDir, ran_out_of_memory, shown_path
 from tunesmith.names import (
     DRY_RUN,
     DRY_RUN_KEY,
@@ -120,7 +121,7 @@ class LocalRun:
             return 1
         environment = storage.environment(job)
         with folder.locked() as lock:
-            outcome = self._launch(job, folder, environment, lock)
+            outcome = self._attempts(job, folder, environment, lock)
             word = outcome.termination or {}
             if outcome.code == 0 and word.get("reason") == "Succeeded":
                 folder.ended()
@@ -134,13 +135,29 @@ class LocalRun:
             )
         return code
 
+    def _attempts(
+        self, job: Job, folder: JobFolder, environment: Mapping[str, str], lock: int
+    ) -> LaunchResult:
+        """Make one attempt, and the next ones at once as long as memory runs out: each takes less of it."""
+        while True:
+            outcome = self._launch(job, folder, environment, lock)
+            if not ran_out_of_memory(outcome.termination):
+                return outcome
+            folder.note_out_of_memory()
+            if len(folder.out_of_memory()) > MAX_OUT_OF_MEMORY:
+                return outcome
+            assert outcome.termination is not None
+            said = visible(str(outcome.termination.get("message", "")))
+            self._say(f"{job.subject} ran out of memory: {said}")
+
     def _launch(self, job: Job, folder: JobFolder, environment: Mapping[str, str], lock: int) -> LaunchResult:
-        plan = build(job, output_uris(self.jobs))
+        attempt = folder.attempt()
+        plan = build(job, output_uris(self.jobs), out_of_memory=folder.out_of_memory())
         folder.run_json.write_text(plan.run.to_json(), "utf-8")
         port = free_port()
         pod = pod_environment(
             folder,
-            attempt=folder.attempt(),
+            attempt=attempt,
             devices=self._devices(job),
             cores=os.cpu_count() or 1,
             progress_port=port,

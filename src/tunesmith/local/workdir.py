@@ -8,18 +8,33 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tunesmith.api.manifest import Job
 from tunesmith.errors import UsageError
-from tunesmith.names import RUN_JSON, SHORT_NAMES
+from tunesmith.names import RUN_JSON, SHORT_NAMES, Reason
 
+MAX_BYTES = 65536
 # torchrun ends ranks that are still saving after half a minute.
 END_SECONDS = 45.0
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """Return a JSON object; an empty one if it is anything else."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def ran_out_of_memory(word: Mapping[str, Any] | None) -> bool:
+    """Return whether an attempt ended since memory ran out, and the next one takes less."""
+    return word is not None and word.get("reason") == Reason.OUT_OF_MEMORY and word.get("permanent") is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +101,54 @@ class JobFolder:
 
     def attempt(self) -> int:
         """Return the number of this attempt: 1, or one more than the last that did not end."""
-        number = 1
-        if self._attempt.exists():
-            try:
-                number = int(json.loads(self._attempt.read_text("utf-8"))["attempt"]) + 1
-            except (ValueError, KeyError, TypeError):
-                number = 2  # there was one; a first attempt might wipe what it has saved
-        temp = self._attempt.with_suffix(".new")
-        temp.write_text(json.dumps({"attempt": number}), "utf-8")
-        temp.replace(self._attempt)
+        self._note_last()
+        state = self._state()
+        number = int(state["attempt"]) + 1
+        self._write({**state, "attempt": number})
         return number
+
+    def out_of_memory(self) -> tuple[int, ...]:
+        """Return the attempts of this job that ended since memory ran out."""
+        return tuple(self._state()["outOfMemory"])
+
+    def note_out_of_memory(self) -> None:
+        """Record that the last attempt ended since memory ran out, unless that is recorded."""
+        state = self._state()
+        self._write({**state, "outOfMemory": sorted({*state["outOfMemory"], state["attempt"]})})
+        # From here on a message is the next attempt's: after a kill it must not be taken for that one's.
+        self.termination.unlink(missing_ok=True)
+
+    def last_word(self) -> dict[str, Any] | None:
+        """Return the termination message of the last attempt, None if it wrote none."""
+        try:
+            with self.termination.open("rb") as file:
+                return read_object(file.read(MAX_BYTES)) or None
+        except OSError:
+            return None
+
+    def _note_last(self) -> None:
+        """Record what the last attempt ended with, if `tunesmith run` was killed before it did."""
+        if ran_out_of_memory(self.last_word()):
+            self.note_out_of_memory()
+        self.termination.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any]:
+        if not self._attempt.exists():
+            return {"attempt": 0, "outOfMemory": []}
+        try:
+            said = json.loads(self._attempt.read_text("utf-8"))
+            return {
+                "attempt": int(said["attempt"]),
+                "outOfMemory": [int(each) for each in said.get("outOfMemory", ())],
+            }
+        except (ValueError, KeyError, TypeError):
+            # There was one; a first attempt might wipe what it has saved.
+            return {"attempt": 1, "outOfMemory": []}
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        temp = self._attempt.with_suffix(".new")
+        temp.write_text(json.dumps(state), "utf-8")
+        temp.replace(self._attempt)
 
     def uid(self) -> str:
         """Return a substitute for the custom resource's uid: the same until the job ends, then another."""

@@ -129,11 +129,13 @@ def build(
     owner_uid: str | None = None,
     rules: Rules | None = None,
     launch_id: str = "",
+    out_of_memory: Sequence[int] = (),
 ) -> Plan:
     """Plan one attempt of `job`. `outputs` maps the jobs it may reference to their output.uri.
 
     `rules` are the administrator's for its namespace; None on a user's own machine. `launch_id` tells pods of
-    this object from those of any other of its name; a random word.
+    this object from those of any other of its name; a random word. `out_of_memory` are the attempts before
+    this one that ended since memory ran out.
 
     Raises ManifestError if a reference or the runtime is unknown, the backend would drop a part of the
     runtime, or two Secrets share a variable.
@@ -142,7 +144,7 @@ def build(
     _refuse_shared_variables(job)
     runtime = runtime_of(job, settings)
     _refuse_dropped(job, runtime, backend)
-    run = replace(resolve(job, outputs), rules=rules)
+    run = replace(resolve(job, outputs), rules=rules, out_of_memory=tuple(out_of_memory))
     metadata = _metadata(job, attempt, owner_uid, settings)
     config_map = {
         "apiVersion": "v1",

@@ -16,7 +16,7 @@ from tunesmith.names import Reason
 from tunesmith.plan.eviction import EVICTED, never_ran, overuse
 from tunesmith.plan.messages import fit, is_word
 from tunesmith.plan.objects import Object, get, items, name_of
-from tunesmith.plan.pods import states, termination_message
+from tunesmith.plan.pods import has_ended, states, termination_message
 from tunesmith.plan.start_error import init_states, start_error
 from tunesmith.plan.status import format_time, parse_time
 
@@ -26,13 +26,22 @@ _FIRST, _LAST = "", "~"  # before and after every time
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why an attempt ended. `counts` is False if the cluster or a person ended it."""
+    """Why an attempt ended. `counts` is False if it is no attempt of those that a job has.
+
+    Either the cluster or a person ended it, or `memory` ran out, of which the next one takes less.
+    """
 
     reason: str
     message: str
     permanent: bool = False
     counts: bool = True
     pod: str = ""
+    memory: bool = False
+
+    @property
+    def is_disruption(self) -> bool:
+        """Return whether the cluster or a person ended the attempt."""
+        return not self.counts and not self.memory
 
 
 # A failed pod stays, so these were deleted unobserved, as when a node is drained.
@@ -41,7 +50,7 @@ _NO_REASON = Cause(Reason.PROCESS_DIED, "No pod reported a reason.")
 
 
 class _End(NamedTuple):
-    """Return when a pod failed or was removed; the kubelet's report of a pod's own use goes first."""
+    """When a pod failed or was removed. Lack of memory goes first: it is never a consequence."""
 
     time: str
     is_taken: bool
@@ -62,6 +71,8 @@ def _end(pod: Object) -> _End | None:
     if (evicted := _overuse(pod, name)) is not None:
         return _End(_FIRST, False, name, evicted)
     said = _cause_of_pod(pod, name, *own[1:]) if own else None
+    if said is not None and said.memory:
+        return _End(_FIRST, False, name, said)
     if taken is not None:
         return _End(taken[0], True, name, _cause_of_taken(name, taken[1], said))
     if own and said:
@@ -129,19 +140,23 @@ def _overuse(pod: Object, name: str) -> Cause | None:
     if get(pod, "status", "reason") != EVICTED or never_ran(message):
         return None
     found = overuse(message, disruption(pod) is not None)
-    return found and Cause(found[0], f"Pod {name} was evicted: {message} {found[1]}".strip(), pod=name)
+    if found is None:
+        return None
+    reason, remedy, memory = found
+    return Cause(reason, f"Pod {name} was evicted: {message} {remedy}".strip(), pod=name, memory=memory)
 
 
 def _cause_of_pod(pod: Object, name: str, code: int, reason: str) -> Cause:
     if reason == "OOMKilled":
         message = f"Pod {name} used more memory than resources.memory allows."
-        return Cause(Reason.OUT_OF_MEMORY, message, pod=name)
+        return Cause(Reason.OUT_OF_MEMORY, message, pod=name, memory=has_ended(pod))
     if why := start_error(pod):
         return Cause(Reason.START_ERROR, f"Pod {name} could not start: {why}", pod=name)
     word = termination_message(pod)
     said = word.get("reason")
     if isinstance(said, str) and is_word(said) and said != "Succeeded":
         counts, permanent = said != Reason.STOPPED, word.get("permanent") is True
-        return Cause(said, str(word.get("message", "")), permanent, counts, pod=name)
+        memory = said == Reason.OUT_OF_MEMORY and not permanent
+        return Cause(said, str(word.get("message", "")), permanent, counts, pod=name, memory=memory)
     how = "was killed" if code == _KILLED else f"exited with code {code}"
     return Cause(Reason.PROCESS_DIED, f"Pod {name} {how}.", pod=name)

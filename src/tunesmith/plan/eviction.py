@@ -22,13 +22,13 @@ _MORE_THAN_ASKED = re.compile(
 _OVERUSE = (
     (
         re.compile(r'EmptyDir volume "shared-memory"'),
-        (Reason.OUT_OF_MEMORY, "Give the job a larger resources.sharedMemory."),
+        (Reason.OUT_OF_MEMORY, "Give the job a larger resources.sharedMemory.", False),
     ),
     (
         re.compile(r"EmptyDir volume|ephemeral[- ](?:local )?storage|\binodes\b"),
-        (Reason.DISK_FULL, "Give the job a larger resources.scratch.size."),
+        (Reason.DISK_FULL, "Give the job a larger resources.scratch.size.", False),
     ),
-    (re.compile(r"\bmemory\b"), (Reason.OUT_OF_MEMORY, "Give the job more resources.memory.")),
+    (re.compile(r"\bmemory\b"), (Reason.OUT_OF_MEMORY, "Give the job more resources.memory.", True)),
 )
 
 
@@ -37,8 +37,10 @@ def never_ran(message: str) -> bool:
     return message.startswith(_REJECTED)
 
 
-def overuse(message: str, disrupted: bool) -> tuple[Reason, str] | None:
+def overuse(message: str, disrupted: bool) -> tuple[Reason, str, bool] | None:
     """Return what an evicted pod used too much of and the remedy, None if its node was the reason.
+
+    Also whether the job may need less of it by itself the next time.
 
     `disrupted` is whether the pod has the condition DisruptionTarget: without it, its node is never taken
     for the reason.
@@ -48,4 +50,4 @@ def overuse(message: str, disrupted: bool) -> tuple[Reason, str] | None:
         return None
     words = more[1] if more else message
     known = (cause for pattern, cause in _OVERUSE if pattern.search(words))
-    return next(known, (Reason.PROCESS_DIED, ""))
+    return next(known, (Reason.PROCESS_DIED, "", False))

@@ -50,6 +50,21 @@ def _shares(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {"name": said["name"]} | {name: share for name, share in found.items() if share is not None}
 
 
+def _fit(said: Any) -> dict[str, Any]:
+    """Return how a training fits into memory, as far as that is valid."""
+    values: dict[str, Any] = {}
+    if not isinstance(said, Mapping):
+        return values
+    tokens, offload = _number(said.get("tokensPerDevice")), said.get("offload")
+    if tokens is not None and 0 <= tokens <= _MOST_WHOLE:
+        values["tokensPerDevice"] = int(tokens)
+    if isinstance(said.get("gradientCheckpointing"), bool):
+        values["gradientCheckpointing"] = said["gradientCheckpointing"]
+    if offload in ("none", "optimizer", "all"):
+        values["offload"] = offload
+    return values
+
+
 def _evaluations(said: Any) -> list[dict[str, Any]]:
     found = []
     for each in _named(said):
@@ -75,6 +90,8 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     rate = _share(said.get("acceptanceRate"))
     if rate is not None:
         values["acceptanceRate"] = rate
+    if fit := _fit(said.get("fit")):
+        values["fit"] = fit
     evaluations = _evaluations(said.get("evaluations"))
     if evaluations:
         values["evaluations"] = evaluations

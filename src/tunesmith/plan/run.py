@@ -53,6 +53,8 @@ class Run:
     """Short names of the model and those it is compared with, if there are several."""
     rules: Rules | None = None
     """What the job may open, if an administrator decides; the pod's program enforces it."""
+    out_of_memory: tuple[int, ...] = ()
+    """The job's attempts so far that ended since memory ran out, as whoever started them saw it."""
 
     def to_json(self) -> str:
         """Return the text of run.json: the same bytes for the same run, and readable."""
@@ -65,6 +67,7 @@ class Run:
             "spec": {**spec, **({"run": {"retryFailed": True}} if self.retry_failed else {})},
             **({"models": list(self.models)} if self.models else {}),
             **({"rules": self.rules.to_json()} if self.rules else {}),
+            **({"outOfMemory": list(self.out_of_memory)} if self.out_of_memory else {}),
         }
         return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -132,7 +135,8 @@ def parse_run(text: str | bytes) -> Run:
     # The number of GPUs is not recorded: 0 stands for that, and the rules about it allow 0.
     spec = SPECS[kind].model_validate({**document["spec"], "resources": {"gpusPerNode": 0}})
     rules = rules_from(document["rules"]) if "rules" in document else None
-    return Run(kind, document["name"], document["namespace"], spec, tuple(document.get("models", ())), rules)
+    models, short = (tuple(document.get(key, ())) for key in ("models", "outOfMemory"))
+    return Run(kind, document["name"], document["namespace"], spec, models, rules, short)
 
 
 def upstream_uri(target: FromJob, output: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +116,8 @@ class StepPlan:
         budget: int | None = None,
     ) -> None:
         self._table, self._sizes, self._seed, self._shuffle = table, sizes, seed, shuffle
+        self.sizes = sizes
+        """Those of micro-batches; a step's samples do not depend on them."""
         self._steps, self._rank, self.budget = steps, rank, budget
         self.steps_per_epoch = steps_per_epoch(len(table.order()), sizes)
         self._epoch = -1
@@ -125,7 +127,7 @@ class StepPlan:
         return self._steps
 
     def __getitem__(self, index: int) -> list[Indices]:
-        return divide(self._table, self.samples(index), self._sizes, self.budget, self._rank)
+        return divide(self._table, self.samples(index), self.sizes, self.budget, self._rank)
 
     def samples(self, index: int) -> Indices:
         """Return all samples of a step, over all ranks."""
@@ -136,16 +138,21 @@ class StepPlan:
             self._epoch, self._order = epoch, epoch_order(self._table, self._seed, epoch, self._shuffle)
         return self._order[within * self._sizes.step : (within + 1) * self._sizes.step]
 
+    def limit(self, tokens: int | None, samples: int) -> None:
+        """Cut steps into trees of at most `tokens`, or `samples` that are padded, if it has no budget."""
+        if self.budget is not None and tokens is not None:
+            self.budget = tokens
+        self.sizes = replace(self.sizes, micro_batch=samples)
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest sample."""
+        return int(self._table.lengths.max(initial=1))
+
     @property
     def most_tokens(self) -> int:
         """The maximum number of tokens of a micro-batch."""
-        longest = int(self._table.lengths.max(initial=1))
-        return max(longest, self.budget or longest * self._sizes.micro_batch)
-
-    @property
-    def sizes(self) -> StepSizes:
-        """The size of a step."""
-        return self._sizes
+        return max(self.longest, self.budget or self.longest * self.sizes.micro_batch)
 
     @property
     def rank(self) -> int:

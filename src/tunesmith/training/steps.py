@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.utils.data import Dataset
@@ -19,11 +19,12 @@ from tunesmith.training.weighting import denominator
 class StepData:
     """One optimizer step of one rank: its micro-batches and their part of the denominator.
 
-    `copied` is what the device must wait for before it computes with them.
+    `samples` are those of each micro-batch. `copied` is what the device must wait for before it computes.
     """
 
     batches: list[MicroBatch]
     denominator: float
+    samples: list[Indices] = field(default_factory=list)
     copied: torch.cuda.Event | None = None
 
     @property
@@ -78,7 +79,7 @@ class StepDataset(Dataset[StepData]):
         with self._copies.open():
             batches = [self.batch(self.table, indices).on(self._copies.device) for indices in micro]
         total = sum(denominator(self.table, m, self.reduction) for m in micro)
-        return StepData(batches, total, self._copies.mark())
+        return StepData(batches, total, micro, self._copies.mark())
 
     def batch(self, table: Table, indices: Indices) -> MicroBatch:
         """Return samples of a table in the form that the plan requires: a tree, or padded rows."""

@@ -31,7 +31,7 @@ from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
 from tunesmith.training.loss import weighted_sum
 from tunesmith.training.resumable_trainer import ResumableTrainer
-from tunesmith.training.sampler import evaluation
+from tunesmith.training.sampler import Indices, evaluation
 from tunesmith.training.steps import StepData, StepDataset, StepResult
 from tunesmith.training.tree_check import (
     TOLERANCE,
@@ -75,6 +75,8 @@ class StepTrainer(ResumableTrainer):
         self.last_step = StepResult(math.nan, 0, 0)
         self.last_learning_rate = self.last_grad_norm = math.nan
         self.tokens_seen = 0
+        self.at_work: tuple[Table, Indices] | None = None
+        """The samples of the micro-batch that is being computed."""
 
     def go_on(self, checkpoint: Path | None) -> None:
         """Train to the end, from a checkpoint if there is one; not a step more if the run ended there.
@@ -162,6 +164,7 @@ class StepTrainer(ResumableTrainer):
         scale = (self.args.world_size / sums[0]).float()
         summed = torch.zeros((), dtype=torch.float64, device=self.args.device)
         for number, batch in enumerate(inputs.batches, 1):
+            self.at_work = self.steps.table, inputs.samples[number - 1]
             last = number == len(inputs.batches)
             together = last or self.is_deepspeed_enabled
             with contextlib.nullcontext() if together else self.accelerator.no_sync(model):
@@ -171,6 +174,7 @@ class StepTrainer(ResumableTrainer):
             summed += part.detach()
             batch.forget()
             self._beat()
+        self.at_work = None
         loss = self._sum(summed) / sums[0]
         self._read_step(torch.cat((loss[None], sums[1:])))
         return cast(torch.Tensor, loss.float() / self.args.world_size)
@@ -235,10 +239,12 @@ class StepTrainer(ResumableTrainer):
         model.eval()
         summed, total = torch.zeros((), dtype=torch.float64, device=self.args.device), 0.0
         for mine in evaluation(table, steps.plan.sizes, steps.plan.budget, steps.plan.rank):
+            self.at_work = table, mine
             with self.compute_loss_context_manager():
                 summed += weighted_sum(model, steps.batch(table, mine), self.args.device, self.head)
             self._beat()
             total += denominator(table, mine, steps.reduction)
+        self.at_work = None
         model.train(was_training)
         (loss,) = read(self._sum(summed[None]))
         return loss / self._reduce(total)[0]
