@@ -115,9 +115,7 @@ class StepPlan:
         rank: int,
         budget: int | None = None,
     ) -> None:
-        self._table, self._sizes, self._seed, self._shuffle = table, sizes, seed, shuffle
-        self.sizes = sizes
-        """Those of micro-batches; a step's samples do not depend on them."""
+        self._table, self.sizes, self._seed, self._shuffle = table, sizes, seed, shuffle
         self._steps, self._rank, self.budget = steps, rank, budget
         self.steps_per_epoch = steps_per_epoch(len(table.order()), sizes)
         self._epoch = -1
@@ -136,7 +134,7 @@ class StepPlan:
         epoch, within = divmod(index, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(self._table, self._seed, epoch, self._shuffle)
-        return self._order[within * self._sizes.step : (within + 1) * self._sizes.step]
+        return self._order[within * self.sizes.step : (within + 1) * self.sizes.step]
 
     def limit(self, tokens: int | None, samples: int) -> None:
         """Cut steps into trees of at most `tokens`, or `samples` that are padded, if it has no budget."""
