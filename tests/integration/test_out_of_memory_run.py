@@ -119,7 +119,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def limit(home: Home) -> int:
-    """Too little for the manifest's micro-batches, enough for smaller ones; what enough comes to is `whole`."""
+    """Too little for the manifest's micro-batches, enough for smaller ones; `whole` had enough."""
     whole, small = home.run("whole"), home.run("small", tokensPerDevice=100)
     assert (whole.code, small.code) == (0, 0), whole.text + small.text
     assert whole.peak - small.peak > 100 << 20
