@@ -2,6 +2,7 @@
 
 import copy
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -299,14 +300,20 @@ PAIR = {"prompt": "q", "completion": "a"}
 BASES |= {(fmt, "prompt and completion"): (PAIR, ()) for fmt in ("chat", "text")}
 BASES[("chat", "input and output")] = ({"conversation": [{"input": "q", "output": "a"}]}, ("conversation", 0))
 BASES |= {("userSimulation", where): (USER, path) for where, path in INSIDE.items()}
-BASES[("sampled", "turn")] = (BASES[("sampled", "record")][0], ("prompt", 0))
+EARLIER = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+BASES[("sampled", "turn")] = (
+    {**BASES[("sampled", "record")][0], "prompt": [*EARLIER, EARLIER[0]]},
+    ("prompt", 1),
+)
+IN_CHAT = partial(dict.fromkeys, ("chat", "sampled"))
 VALUES = {
-    "tools": {"chat": [TOOL]},
-    "functions": {"chat": [TOOL]},
-    "tool_calls": {"chat": [{"name": "f", "arguments": {}}]},
-    "function_call": {"chat": {"name": "f", "arguments": {}}},
-    "chat_template_kwargs": {"chat": {"enable_thinking": True}},
-    "template_kwargs": {"chat": {"enable_thinking": True}},
+    "tools": IN_CHAT([TOOL]),
+    "functions": IN_CHAT([TOOL]),
+    "tool_calls": IN_CHAT([{"name": "f", "arguments": {}}]),
+    "function_call": IN_CHAT({"name": "f", "arguments": {}}),
+    "chat_template_kwargs": IN_CHAT({"enable_thinking": True}),
+    "template_kwargs": IN_CHAT({"enable_thinking": True}),
+    "response_message": {"role": "assistant", "content": "b"},
     "enable_thinking": True,
     "label": {"sampled": "V", "legalJudgement": "V", "chat": True, "text": True},
     "loss_weight": 0.5,

@@ -181,11 +181,12 @@ def test_what_is_wrong_with_a_record_is_named(record: dict[str, Any], said: str)
     assert said in str(caught.value)
 
 
-@each("turn", [{"tool_calls": [{"name": "f"}]}, {"content": "b", "thinking": "c"}])
-def test_prompts_have_no_room_for_them_yet(turn: dict[str, Any]):
-    record = {"messages": [ASKED, {"role": "assistant", "content": "x", **turn}, ASKED]}
-    with pytest.raises(RecordProblem, match="cannot be used"):
-        turns_from_chat(record)
+def test_prompts_have_room_for_them_too():
+    turns = [{"tool_calls": [{"name": "f"}]}, {"content": "b", "thinking": "c"}]
+    record = {"messages": [ASKED, *({"role": "assistant", **turn} for turn in turns), ASKED]}
+    ((_, calls, thinks, _),) = turns_from_chat(record)
+    assert calls.calls == (ToolCall("f"),)
+    assert thinks.content == "<think>\nc\n</think>\n\nb"
 
 
 def test_what_is_converted_is_read_again_as_the_same():

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.cases import each
 from tests.fixtures.tokenizers import Family, build_backend, label_runs
 
+from tunesmith.engines.reply_text import Endings
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.chosen_template import with_arguments
 from tunesmith.tokens.conversation import Conversation, Message, ToolCall
@@ -126,3 +127,21 @@ def test_thoughts_of_a_call_that_only_a_field_shows():
 def test_what_a_model_cannot_show_is_bad(messages: tuple[Message, ...], tools: str, said: str):
     with pytest.raises(RecordError, match=said):
         labels_of(load("deepseek_v3"), messages, tools)
+
+
+@each("name", ["qwen_25", "llama3_2_vision", "llama4", "mistral_v3_tekken", "jamba", "exaone4"])
+def test_calls_are_read_back_from_what_engines_return(name: str):
+    chat = load(name)
+    (sample,) = chat.samples(
+        Conversation((ASKED, CALLS), tools=TOOLS), train_on="allAssistant", max_length=9000
+    )
+    (span,) = label_runs(sample)
+    ids = sample.ids[slice(*span)]
+    found = Endings(chat, []).reply(ids, len(ids))
+    assert found is not None
+    message = chat.reply_message(found.text, TOOLS)
+    assert message.calls == CALLS.calls, found.text
+
+
+def test_a_form_that_is_not_json_is_not_guessed():
+    assert load("gemma4").call_form is None

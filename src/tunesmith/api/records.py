@@ -17,7 +17,10 @@ Columns = Annotated[dict[ShortText, ShortText], Field(min_length=1, max_length=3
 _SYSTEM = ("system", "system_prompt", "system_message")
 _INSTRUCTION = ("instruction", "input", "output", "response", "history", *_SYSTEM)
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "chat": ("messages", "conversations", "conversation", "prompt", "completion", "label", *_SYSTEM, "id"),
+    "chat": (
+        "messages", "conversations", "conversation", "prompt", "completion", "label", *_SYSTEM, "id", "tools",
+        "query", "answers",
+    ),
     "instruction": (*_INSTRUCTION, "id"),
     "text": ("text", "prompt", "completion", "label", "id"),
     "user_simulation": (
@@ -26,7 +29,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "character": ("speaker", "text", "input", "source_title", *_INSTRUCTION, "id"),
     "sampled": (
         "prompt", "response", "num_correct_for_this_sample", "sample_index", "id", "fact",
-        "relevant_articles", "charge", "prison_time", "label", "finish_reason",
+        "relevant_articles", "charge", "prison_time", "label", "finish_reason", "tools", "response_message",
     ),
 }  # fmt: skip
 """The fields of a record that each format of a dataset reads, to which `columns` may map others."""

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from tunesmith.engines.engine import GeneratedReply
 from tunesmith.tokens.chat import ChatTokenizer
-from tunesmith.tokens.thoughts import KNOWN
+from tunesmith.tokens.thoughts import TAGS
 
-# Special tokens that stay in a text, since without them thoughts could not be separated from the answer.
-_THOUGHT_TAGS = frozenset(text for tag in KNOWN for text in (tag.begin, tag.end))
 # Tokens checked beyond a stop text's own: special ones have no text, and a character may be split.
 _MARGIN = 8
 
@@ -43,7 +41,7 @@ class Endings:
         self._stop_ids = tokenizer.stop_ids
         added = backend.added_tokens_decoder.items()
         self._special = {*backend.all_special_ids, *(id_ for id_, token in added if token.special)}
-        self._special -= {id_ for id_, token in added if token.content in _THOUGHT_TAGS}
+        self._special -= {id_ for id_, token in added if token.content in TAGS}
         # A token is at least one byte of text, so that many tokens contain the longest stop text.
         longest = max((len(text.encode("utf-8", "surrogatepass")) for text in stop_texts), default=0)
         self._window = longest + _MARGIN if longest else 0

@@ -30,6 +30,20 @@ class ShownPrompt(JudgedPrompt, Protocol):
         """The messages as the model sees them."""
         ...
 
+    @property
+    def tools(self) -> str:
+        """The tools that the model is offered, as in `Conversation`."""
+        ...
+
+    @property
+    def arguments(self) -> str:
+        """Values for the chat template, as in `Conversation`."""
+        ...
+
+    def reply(self, text: str) -> Message:
+        """Return a reply as a message, with its calls."""
+        ...
+
 
 class Chosen:
     """At most `most` things, those whose id has the smallest hash; others are never even made."""
@@ -84,7 +98,7 @@ def example(prompt: ShownPrompt, judged: Sequence[SampleRow]) -> dict[str, Any]:
     messages = prompt.messages[-_MOST_MESSAGES:]
     return {
         "id": prompt.id,
-        "messages": [{"role": message.role, "content": cut(message.content)} for message in messages],
+        "messages": [{"role": message.role, "content": cut(message.shown)} for message in messages],
         "earlier_messages": len(prompt.messages) - len(messages),
         "expected": expected(prompt.record),
         "accepted": sum(row.accepted for row in judged),

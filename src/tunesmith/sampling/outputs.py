@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tunesmith.artifacts.json_files import JsonList, json_line, whole_file
-from tunesmith.data.formats.sampled import COUNT_FIELD
+from tunesmith.data.formats.sampled import COUNT_FIELD, REPLY_MESSAGE
 from tunesmith.names import PREFERENCE_KEY, REJECTED_KEY, SAMPLED_DATA_KEY, SAMPLING_STATS_KEY
 from tunesmith.sampling.examples import PromptExamples, ShownPrompt
 from tunesmith.sampling.rows import SampleRow
@@ -24,7 +24,7 @@ from tunesmith.sampling.statistics import WITHOUT_VERDICT, SamplingStatistics
 # Where a record has these they come first, whatever their order was.
 _LEGAL_FIELDS = ("fact", "relevant_articles", "charge", "prison_time")
 # What a record of an output has besides the user's own fields.
-OF_ACCEPTED = ("id", "prompt", "sample_index", "finish_reason", "response", COUNT_FIELD)
+OF_ACCEPTED = ("id", "prompt", "sample_index", "finish_reason", "response", REPLY_MESSAGE, COUNT_FIELD)
 OF_REJECTED = (*OF_ACCEPTED, "reason", "details", "tokens")
 
 
@@ -75,9 +75,11 @@ def accepted_records(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator
     fields, messages = record_fields(prompt, OF_ACCEPTED), messages_of(prompt)
     accepted = [row for row in rows if row.accepted]
     for row in accepted:
+        reply = prompt.reply(row.response)
         yield {
             **fields,
             "response": row.response,
+            **({REPLY_MESSAGE: reply.as_dict()} if reply.calls else {}),
             COUNT_FIELD: len(accepted),
             "id": row.id,
             "prompt": messages,
@@ -110,14 +112,18 @@ def preferences(prompt: ShownPrompt, rows: Sequence[SampleRow]) -> Iterator[dict
     Only replies with a verdict: it is not known if one that was truncated, or that no verifier could judge,
     is worse than others.
     """
-    messages = messages_of(prompt)
+    messages, offered = messages_of(prompt), dict[str, Any]()
+    if prompt.tools:
+        offered["tools"] = json.loads(prompt.tools)
+    if prompt.arguments:
+        offered["chat_template_kwargs"] = json.loads(prompt.arguments)
     for row in rows:
         if row.drawn and row.reason not in WITHOUT_VERDICT:
-            completion = [{"role": "assistant", "content": row.response}]
-            yield {"prompt": messages, "completion": completion, "label": row.accepted}
+            completion = [prompt.reply(row.response).as_dict()]
+            yield {"prompt": messages, "completion": completion, "label": row.accepted, **offered}
 
 
-def messages_of(prompt: ShownPrompt) -> list[dict[str, str]]:
+def messages_of(prompt: ShownPrompt) -> list[dict[str, Any]]:
     """Return the prompt as data sets have it."""
     return [message.as_dict() for message in prompt.messages]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import ModelError
+from tunesmith.tokens.calls import MADE_UP_TOOLS, CallForm, learn_calls, with_calls
 from tunesmith.tokens.control import named_ends, refuse_control, refuse_forged
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
@@ -122,8 +123,22 @@ class ChatTokenizer:
         return self._encoder.ids(self.prompt_text(messages))
 
     def whole_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids as `prompt_ids` does. Raises RecordError if the template omits part of a message."""
+        """Return the ids as `prompt_ids` does. Raises RecordError if the template omits part of a message.
+
+        The same holds for the tools of a tokenizer that is `given` some.
+        """
+        refuse_hidden_tools(self._render, self._values, messages)
         return self._encoder.ids(self._prompts.prompt(messages))
+
+    @cached_property
+    def call_form(self) -> CallForm | None:
+        """How the template writes tool calls; None if that cannot be read back, or if it writes none."""
+        kept = self.given(MADE_UP_TOOLS)._kept
+        return learn_calls(lambda turns: kept.texts(turns, [1])[0].reply, self._encoder.special)
+
+    def reply_message(self, text: str, tools: str) -> Message:
+        """Return a reply as a message, with its calls if it ends in some of `tools` (see `calls`)."""
+        return with_calls(text, tools, self.call_form if tools else None)
 
     def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
         """Separate the thoughts from a reply to these ids, by the template's tags (see `thoughts.split`)."""

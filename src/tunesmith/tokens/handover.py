@@ -26,7 +26,8 @@ _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT, _ANSWER, _NAME, _VALUE = (f"qtunesmith{part}q" for part in ("muse", "reply", "tool", "value"))
 _CALL = ToolCall(_NAME, json.dumps({"key": _VALUE}))
 _ASKED: Turn = {"role": "user", "content": "?"}
-_ID = "{:09d}"
+ID_DIGITS = 9
+_ID = f"{{:0{ID_DIGITS}d}}"
 """Calls without an id get one that all families accept: some require nine letters or digits."""
 
 

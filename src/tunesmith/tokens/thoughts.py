@@ -51,6 +51,8 @@ KNOWN = (
     Tags("Here's my thought process:", "Here's my response:", anywhere=False),
 )
 """The tags of known families."""
+TAGS = frozenset(text for tag in KNOWN for text in (tag.begin, tag.end))
+"""Texts that stay in a reply even if they are control tokens: they separate thoughts from the answer."""
 _NAME = r"(?:\w+:)?[a-z_]*(?:think|thought|reason)[a-z_]*"
 _ANGLE, _SQUARE = re.compile(rf"</({_NAME})>", re.IGNORECASE), re.compile(rf"\[/({_NAME})\]", re.IGNORECASE)
 # Tags of an unlisted family; names are short and few, whatever a reply contains.

@@ -16,7 +16,6 @@ from tunesmith.data.formats.fields import (
     SYSTEM,
     Fields,
     fields_of,
-    optional_text,
     plain,
     present,
     refuse_beside_messages,
@@ -35,6 +34,7 @@ from tunesmith.data.formats.tools import (
     is_call_record,
     template_arguments,
     tools_of,
+    with_call,
     with_thoughts,
 )
 from tunesmith.data.formats.turn_text import content_of, name_of
@@ -104,7 +104,7 @@ def turns_from_chat(value: Mapping[str, Any], *, learned: bool = False) -> list[
         found, field = tree_paths(record), "prompt"
     else:
         found, field = _listed(record, learned)
-    refuse_beside_messages(record, learned=learned)
+    refuse_beside_messages(record, chat=True)
     return [_with_system(record, messages, field) for messages in found]
 
 
@@ -130,7 +130,7 @@ def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
     field = next((name for name in LISTS if plain(record).get(name) is not None), None)
     if field is None and is_pair(record):
         return [_pair_turns(record, learned)], PROMPT
-    if field is None and learned and is_call_record(record):
+    if field is None and is_call_record(record):
         return [call_record(record)], "query"
     if field is None:
         raise RecordProblem(_no_chat(record))
@@ -212,7 +212,7 @@ def _simple(turn: object) -> Message | None:
 
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """Return the messages of one list element: two for a pair, else one."""
-    refuse_in_turn(turn, name, learned=learned)
+    refuse_in_turn(turn, name, chat=True)
     pair = next((names for names in _PAIRS if names[0] in turn and names[1] in turn), None)
     if pair is not None:
         asking, answering = pair
@@ -224,18 +224,15 @@ def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Messag
         return
     role = _role(turn, name)
     field = name_of(turn, ("content", "value"), name)
-    if learned and role == "assistant":
+    if role == "assistant":
         yield _assistant(turn, field, name, label)
         return
     if field is None:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
     text, weight = content_of(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
-    if role == "assistant":
-        yield _reply(text, weight, f"{name}.{field}")
-        return
     if learned and weight:
         raise not_to_learn(name, role)
-    yield _with_call(Message(role, text), turn, name) if learned else Message(role, text)
+    yield with_call(Message(role, text), turn, name)
 
 
 def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Message:
@@ -253,14 +250,6 @@ def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Messag
     if calls:
         return Message("assistant", text, 1.0 if weight is None else weight, calls)
     return _reply(text, weight, f"{name}.{field}")
-
-
-def _with_call(message: Message, turn: Fields, name: str) -> Message:
-    """Return a tool's turn with the call that it answers, if it says which."""
-    if message.role != "tool":
-        return message
-    given = [optional_text(turn, field, name) or "" for field in ("name", "tool_call_id")]
-    return replace(message, name=given[0], call_id=given[1])
 
 
 def without_thoughts(messages: list[Message]) -> list[Message]:

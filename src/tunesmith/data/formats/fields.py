@@ -40,7 +40,7 @@ PREFERENCE = (
 
 # What a message cannot hold: leaving it out would train on something other than the data.
 _LOST_IN_TURN = ("tools", "functions", "reasoning_details", "refusal", *MEDIA)
-_LEARNED_IN_CHAT = (
+_ONLY_IN_CHAT = (
     "tool_calls",
     "function_call",
     "thinking",
@@ -49,7 +49,7 @@ _LEARNED_IN_CHAT = (
     "thought",
     "thoughts",
 )
-"""What only conversations that are learned have room for."""
+"""What only conversations have room for."""
 _BESIDE_CHAT = ("chat_template_kwargs", "template_kwargs", "enable_thinking")
 
 OTHERS = "fields of other names"
@@ -207,20 +207,20 @@ def refuse_fields(
             raise RecordProblem(f"{named(field, inside)} cannot be used: {why}")
 
 
-def refuse_beside_messages(record: Mapping[str, Any], *, learned: bool = False) -> None:
+def refuse_beside_messages(record: Mapping[str, Any], *, chat: bool = False) -> None:
     """Refuse a record's fields that would change how its messages are rendered.
 
-    With `learned`, the record is one of the format chat, which has room for tools and template arguments.
+    With `chat`, the record is one of the format chat, which has room for tools and template arguments.
     """
-    refuse_fields(record, MEDIA if learned else ("tools", "functions", *MEDIA))
+    refuse_fields(record, MEDIA if chat else ("tools", "functions", *MEDIA))
     for field in given_of(record, TEMPLATE):
-        if not (learned and field in _BESIDE_CHAT) and not is_empty(record.get(field)):
+        if not (chat and field in _BESIDE_CHAT) and not is_empty(record.get(field)):
             raise RecordProblem(f"{field} cannot be used: {_ONE_WAY}")
 
 
-def refuse_in_turn(turn: Mapping[str, Any], name: str, *, learned: bool = False) -> None:
-    """Refuse what would be lost of a turn; `learned` as in `refuse_beside_messages`."""
-    refuse_fields(turn, _LOST_IN_TURN if learned else (*_LEARNED_IN_CHAT, *_LOST_IN_TURN), name)
+def refuse_in_turn(turn: Mapping[str, Any], name: str, *, chat: bool = False) -> None:
+    """Refuse what would be lost of a turn; `chat` as in `refuse_beside_messages`."""
+    refuse_fields(turn, _LOST_IN_TURN if chat else (*_ONLY_IN_CHAT, *_LOST_IN_TURN), name)
 
 
 def refuse_preference(record: Mapping[str, Any]) -> None:

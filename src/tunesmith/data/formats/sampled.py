@@ -9,24 +9,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 from tunesmith.data.files.json_text import type_name
 from tunesmith.data.formats.chat import conversation
-from tunesmith.data.formats.fields import Fields, fields_of, present, refuse_in_turn, text_field
+from tunesmith.data.formats.fields import (
+    Fields,
+    fields_of,
+    present,
+    refuse_beside_messages,
+    refuse_in_turn,
+    text_field,
+)
 from tunesmith.data.formats.legal import Laws, case_from, prompt_messages, whole_number
+from tunesmith.data.formats.tools import calls_of, template_arguments, tools_of, with_call, with_thoughts
 from tunesmith.data.formats.weights import LEAST_WEIGHT
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import ROLES, Conversation, Message
 
 COUNT_FIELD = "num_correct_for_this_sample"
+REPLY_MESSAGE = "response_message"
+"""The reply as a message, where it calls tools: `response` is its text as it was sampled."""
 NO_ARTICLES = (
     "prompt is missing; set sampled.articlesUri to the file of articles, from which the prompt is made as at "
     "inference"
 )
 # Fields that differ between the replies of one case.
-_OF_THE_REPLY = ("id", "response", COUNT_FIELD, "sample_index", "finish_reason")
+_OF_THE_REPLY = ("id", "response", REPLY_MESSAGE, COUNT_FIELD, "sample_index", "finish_reason")
 
 # What the prompt was made from, and how the reply was sampled: not trained on.
 _TOLD_BY_PROMPT = (
@@ -45,16 +56,32 @@ def conversation_from_sampled(
     """Return the prompt's messages and the `response`, whose weight is 1 / `num_correct_for_this_sample`.
 
     A record without `prompt` gets that of `legalJudgement` at inference, made from its `fact`, its
-    `relevant_articles` and the texts in `laws`. Replies inside the prompt have weight 0. Raises
-    RecordProblem, whose message names the field.
+    `relevant_articles` and the texts in `laws`. Replies inside the prompt have weight 0. A reply that calls
+    tools is a message in `response_message`. Raises RecordProblem, whose message names the field.
     """
     record = fields_of(value)
     record.know(*_TOLD_BY_PROMPT)
     reply = text_field(record, "response")
     if not reply.strip():
         raise RecordProblem("response is empty")
-    prompt = _prompt(record, laws)
-    return conversation([*prompt, Message("assistant", reply, 1 / _correct(record))], system_prompt)
+    prompt, weight = _prompt(record, laws), 1 / _correct(record)
+    learned = replace(_reply_message(record) or Message("assistant", reply), weight=weight)
+    refuse_beside_messages(record, chat=True)
+    return replace(
+        conversation([*prompt, learned], system_prompt),
+        tools=tools_of(record, prompt),
+        arguments=template_arguments(record),
+    )
+
+
+def _reply_message(record: Fields) -> Message | None:
+    given = record.get(REPLY_MESSAGE)
+    if given is None:
+        return None
+    message = _message(record, given, REPLY_MESSAGE, REPLY_MESSAGE)
+    if message.role != "assistant":
+        raise RecordProblem(f"{REPLY_MESSAGE} is of role {message.role}, not assistant")
+    return message
 
 
 def is_legal(value: Mapping[str, Any], laws: Laws | None) -> bool:
@@ -126,19 +153,22 @@ def _messages(record: Fields, prompt: object) -> list[Message]:
         raise RecordProblem(f"prompt is {type_name(prompt)}, not a list of messages")
     if not prompt:
         raise RecordProblem("prompt is empty")
-    return [_message(record, turn, f"prompt[{index}]") for index, turn in enumerate(prompt)]
+    return [_message(record, turn, f"prompt[{index}]", "prompt[]") for index, turn in enumerate(prompt)]
 
 
-def _message(record: Fields, given: object, name: str) -> Message:
+def _message(record: Fields, given: object, name: str, label: str) -> Message:
     if not isinstance(given, Mapping):
         raise RecordProblem(f"{name} is {type_name(given)}, not an object")
-    turn = record.part(given, "prompt[]")
-    refuse_in_turn(turn, name)
+    turn = record.part(given, label)
+    refuse_in_turn(turn, name, chat=True)
     role = text_field(turn, "role", name)
     if role not in ROLES:
         raise RecordProblem(f'{name}.role is "{role[:40]}"; valid are {", ".join(ROLES)}')
-    content = text_field(turn, "content", name)
-    return Message(role, content, 0.0) if role == "assistant" else Message(role, content)
+    if role != "assistant":
+        return with_call(Message(role, text_field(turn, "content", name)), turn, name)
+    calls = calls_of(turn, name, label)
+    content = "" if calls and turn.get("content") is None else text_field(turn, "content", name)
+    return Message(role, with_thoughts(turn, content, name), 0.0, calls)
 
 
 def _number(file: str, value: Mapping[str, Any]) -> int:

@@ -9,10 +9,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.data.files.json_text import type_name
-from tunesmith.data.formats.fields import Fields, differing, given_of, holds_nothing, named, plain, same_text
+from tunesmith.data.formats.fields import (
+    Fields,
+    differing,
+    given_of,
+    holds_nothing,
+    named,
+    optional_text,
+    plain,
+    same_text,
+)
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message, ToolCall
 from tunesmith.tokens.thoughts import with_thought
@@ -96,6 +106,14 @@ def calls_of(turn: Fields, name: str, label: str) -> tuple[ToolCall, ...]:
         raise RecordProblem(f"{name} has tool_calls and function_call; keep one of them")
     field = "function_call" if holds_nothing(many) else "tool_calls"
     return calls_in(turn, one if holds_nothing(many) else many, f"{name}.{field}", f"{label}.{field}[]")
+
+
+def with_call(message: Message, turn: Fields, name: str) -> Message:
+    """Return a tool's turn with the call that it answers, if it says which; other turns as they are."""
+    if message.role != "tool":
+        return message
+    given = [optional_text(turn, field, name) or "" for field in ("name", "tool_call_id")]
+    return replace(message, name=given[0], call_id=given[1])
 
 
 def calls_in(fields: Fields, value: Any, name: str, label: str) -> tuple[ToolCall, ...]:

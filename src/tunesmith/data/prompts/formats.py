@@ -6,7 +6,7 @@ Three formats, those of `api.datasets.PromptsSpec`. Does not depend on files, id
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
@@ -16,12 +16,13 @@ from tunesmith.data.formats.instruction import question_from_instruction
 from tunesmith.data.formats.legal import LegalCase, articles_from, case_from, prompt_messages
 from tunesmith.data.formats.oasst import is_tree
 from tunesmith.data.formats.pairs import COMPLETION, PROMPT
-from tunesmith.data.formats.sampled import COUNT_FIELD
+from tunesmith.data.formats.sampled import COUNT_FIELD, REPLY_MESSAGE
+from tunesmith.data.formats.tools import template_arguments, tools_of
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message
 
 REFERENCE = "reference"
-_OF_A_REPLY = ("prompt", "response", COUNT_FIELD, "sample_index", "finish_reason")
+_OF_A_REPLY = ("prompt", "response", REPLY_MESSAGE, COUNT_FIELD, "sample_index", "finish_reason")
 _OF_A_REJECTED_REPLY = (*_OF_A_REPLY, "reason", "details", "tokens")
 _MOVED = "record_"  # prefix for a record's field names that an output uses itself
 _NOT_SAID = {"charge": "", "prison_time": None}
@@ -29,11 +30,16 @@ _NOT_SAID = {"charge": "", "prison_time": None}
 
 @dataclass(frozen=True, slots=True)
 class RecordPrompt:
-    """One prompt of a record. `record` has the fields for the verifier and the outputs."""
+    """One prompt of a record. `record` has the fields for the verifier and the outputs.
+
+    `tools` and `arguments` are as in `Conversation`.
+    """
 
     record: dict[str, Any]
     messages: tuple[Message, ...]
     label: str | None = None
+    tools: str = ""
+    arguments: str = ""
 
 
 def is_reply(value: Mapping[str, Any]) -> bool:
@@ -75,9 +81,7 @@ def prompts_from(
         fields.know(*value)
         asked = _chat(fields)
     return [
-        RecordPrompt(
-            each.record, tuple(with_system_prompt(list(each.messages), spec.system_prompt)), each.label
-        )
+        replace(each, messages=tuple(with_system_prompt(list(each.messages), spec.system_prompt)))
         for each in asked
     ]
 
@@ -107,11 +111,13 @@ def _chat(fields: Fields) -> list[RecordPrompt]:
     record = prompt_fields(fields.value)
     if is_tree(fields):
         record.pop("prompt", None)
+    arguments = template_arguments(fields)
     found: dict[tuple[Message, ...], RecordPrompt] = {}
     for turns in _turns(fields):
         messages, reference = _question(turns)
         own = record if reference is None or REFERENCE in record else record | {REFERENCE: reference}
-        found.setdefault(messages, RecordPrompt(own, messages))
+        tools = tools_of(fields, messages)
+        found.setdefault(messages, RecordPrompt(own, messages, tools=tools, arguments=arguments))
     return list(found.values())
 
 
@@ -123,20 +129,20 @@ def _turns(fields: Fields) -> list[list[Message]]:
     value = fields.value
     alone = all(value.get(name) is None for name in (*LISTS, COMPLETION))
     if alone and isinstance(value.get(PROMPT), list | str):
-        refuse_beside_messages(fields)
+        refuse_beside_messages(fields, chat=True)
         return [prompt_turns(fields)]
     return turns_from_chat(fields)
 
 
 def _question(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
-    """Return the turns up to the last question, and the last reply after it, if there is one."""
+    """Return the turns up to the last question, or a tool's result, and the last reply after it with text."""
     if not any(turn.role == "user" for turn in turns):
         raise RecordProblem("there is no user message")
     end = max(at for at, turn in enumerate(turns, 1) if turn.role in ("user", "tool"))
     if turns[end - 1].role == "user" and not turns[end - 1].content.strip():
         raise RecordProblem("the last user message is empty")
-    replies = [turn.content for turn in turns[end:] if turn.role == "assistant"]
-    return tuple(Message(turn.role, turn.content) for turn in turns[:end]), replies[-1] if replies else None
+    replies = [turn.content for turn in turns[end:] if turn.role == "assistant" and not turn.calls]
+    return tuple(replace(turn, weight=1.0) for turn in turns[:end]), replies[-1] if replies else None
 
 
 def articles_of(values: Sequence[Mapping[str, Any]]) -> dict[str, str]:

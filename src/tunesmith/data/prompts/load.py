@@ -33,8 +33,9 @@ from tunesmith.data.record import RecordSkipped, Skipped, SourceLocation
 from tunesmith.data.report import counted
 from tunesmith.errors import DataError, ModelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.control import refuse_control
 from tunesmith.tokens.encode import Encoder, pattern_of
+from tunesmith.tokens.thoughts import THOUGHT_TAGS
 
 __all__ = ["ANOTHER_REPLY", "Prompt", "Prompts", "prepare_prompts"]
 
@@ -69,7 +70,7 @@ def prepare_prompts(
             writer.add(packed)
         if not len(writer):
             raise DataError(preparation.nothing())
-        writer.finish(preparation.facts())
+        writer.finish(preparation.facts(), tokenizer.call_form if writer.has_tools else None)
     return Prompts(folder)
 
 
@@ -102,40 +103,30 @@ class _Maker:
     def packed(self, key: str, asked: RecordPrompt) -> PackedPrompt:
         """Return one prompt, ready for the disk. Raises RecordProblem, RecordError."""
         self._check(asked.record)
-        ids, name = self._ids(asked.messages), self._set.name
+        ids, name = self._ids(asked), self._set.name
         record = {**({"set": name} if name else {}), **asked.record}
-        return pack(Prompt(key, record, asked.messages, ids, asked.label, name))
+        offered = (asked.tools, asked.arguments)
+        return pack(Prompt(key, record, asked.messages, ids, asked.label, name, *offered))
 
-    def _ids(self, messages: Sequence[Message]) -> list[int]:
-        for message in messages:
-            self._refuse_control(message)
-        ids = self._tokenizer.whole_prompt_ids(messages)
+    def _ids(self, asked: RecordPrompt) -> list[int]:
+        for message in asked.messages:
+            for text in message.texts:
+                refuse_control(text, f"a message of role {message.role}", self._control)
+        refuse_control(asked.tools, "a tool", self._control)
+        tokenizer = self._tokenizer
+        if asked.tools or asked.arguments:
+            tokenizer = tokenizer.given(asked.tools, asked.arguments)
+        ids = tokenizer.whole_prompt_ids(asked.messages)
         if not ids:
             raise RecordProblem("the model's chat template renders this conversation as an empty prompt")
         return ids
-
-    def _refuse_control(self, message: Message) -> None:
-        """Refuse control tokens in a text, which would become real ones and could forge a turn."""
-        match = self._control.search(message.content)
-        if match:
-            raise RecordProblem(
-                f"a message of role {message.role} contains {match.group()!r}, one of the model's control"
-                " tokens; remove or rewrite it"
-            )
-        if not message.content.isascii():
-            try:
-                message.content.encode()
-            except UnicodeEncodeError:
-                raise RecordProblem(
-                    f"a message of role {message.role} contains a lone surrogate, half of a character"
-                ) from None
 
 
 def _control_tokens(tokenizer: ChatTokenizer) -> re.Pattern[str]:
     markers: frozenset[str] = frozenset()
     with suppress(ModelError):  # a template that cannot be trained with may still work for generation
         markers = tokenizer.shape.markers
-    return pattern_of([*Encoder(tokenizer.tokenizer).special, *markers])
+    return pattern_of(list({*Encoder(tokenizer.tokenizer).special, *markers}.difference(THOUGHT_TAGS)))
 
 
 class _PromptPreparation:
@@ -197,15 +188,11 @@ class _PromptPreparation:
         self._unread.add(self._columns.own_names(fields.unread(), value))
         key = self._maker.key(value)
         keys = [f"{key}.{number}" for number in range(1, len(asked) + 1)] if len(asked) > 1 else [key]
-        return [
-            (self._take(value, key, each.messages, place), each)
-            for key, each in zip(keys, asked, strict=True)
-        ]
+        return [(self._take(value, key, each, place), each) for key, each in zip(keys, asked, strict=True)]
 
-    def _take(
-        self, value: Mapping[str, Any], key: str, messages: Sequence[Message], place: SourceLocation
-    ) -> str:
-        said = json.dumps([[message.role, message.content] for message in messages])
+    def _take(self, value: Mapping[str, Any], key: str, asked: RecordPrompt, place: SourceLocation) -> str:
+        turns = [message.as_dict() for message in asked.messages]
+        said = json.dumps([turns, asked.tools, asked.arguments])
         if self._taken.take(key, place, said):
             return key
         if is_reply(value) and self._taken.belongs_to(key, said):

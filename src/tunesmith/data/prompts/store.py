@@ -1,9 +1,9 @@
 """Prompts on the local disk, read by position: a million of them take some megabytes per process.
 
-A folder of `rows` (a JSON line per prompt: id, record, messages, label), `tokens` (int32, all prompts end to
-end), their offsets in the two (`row_starts` and `token_starts`, int64, prompts + 1), `ids` (a JSON string per
-line), `digests` (two per prompt: of its id and of its whole content) and `facts.json`. The folder is written
-atomically. Does not depend on where prompts come from.
+A folder of `rows` (a JSON line per prompt: id, record, messages, label, tools), `tokens` (int32, all prompts
+end to end), their offsets in the two (`row_starts` and `token_starts`, int64, prompts + 1), `ids` (a JSON
+string per line), `digests` (two per prompt: of its id and of its whole content) and `facts.json`. The folder
+is written atomically. Does not depend on where prompts come from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b, sha256
 from io import FileIO
 from pathlib import Path
@@ -27,10 +27,14 @@ from tunesmith.artifacts.local_files import explained
 from tunesmith.data.formats.fields import unread_text
 from tunesmith.data.record import RecordProblem
 from tunesmith.data.report import counted
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.calls import CallForm, with_calls
+from tunesmith.tokens.conversation import Message, ToolCall
 
 # Deeper nesting is a mistake or an attack, and would exceed the recursion limit when written or sent.
 DEEPEST = 100
+CALLS_STAY_TEXT = (
+    "calls of tools stay text, without control tokens: the chat template does not write them as JSON"
+)
 _NAMED = 3
 _FILES = ("rows", "tokens", "ids", "digests")
 _ID_TYPE, _START_TYPE = np.dtype("<i4"), np.dtype("<i8")
@@ -42,7 +46,8 @@ class Prompt:
 
     `id` is unique. `record` has the record's own fields, `ids` the token ids of `messages` as sent in
     inference, `label` the direction of a changed law, for cases that have one, `set` the name of the test set
-    it belongs to, "" if there are none.
+    it belongs to, "" if there are none. `tools` and `arguments` are as in `Conversation`; `calls` is how the
+    model writes calls of them, if known.
     """
 
     id: str
@@ -51,6 +56,13 @@ class Prompt:
     ids: list[int]
     label: str | None = None
     set: str = ""
+    tools: str = ""
+    arguments: str = ""
+    calls: CallForm | None = None
+
+    def reply(self, text: str) -> Message:
+        """Return a reply to this prompt as a message, with its calls if it ends in some of the tools."""
+        return with_calls(text, self.tools, self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +72,16 @@ class PackedPrompt:
     id: str
     row: bytes
     tokens: bytes
+    has_tools: bool = False
 
 
 def pack(prompt: Prompt) -> PackedPrompt:
     """Return a prompt's bytes. Raises RecordProblem for what JSON cannot hold, and for too deep nesting."""
-    messages = [[message.role, message.content] for message in prompt.messages]
+    messages = [_packed_message(message) for message in prompt.messages]
     fields = {"id": prompt.id, "record": prompt.record, "messages": messages, "label": prompt.label}
-    fields |= {"set": prompt.set} if prompt.set else {}
+    # Only what there is, so that digests of other prompts stay what they were.
+    given = {"set": prompt.set, "tools": prompt.tools, "arguments": prompt.arguments}
+    fields |= {name: value for name, value in given.items() if value}
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         row = text.encode() + b"\n"
@@ -76,7 +91,19 @@ def pack(prompt: Prompt) -> PackedPrompt:
         raise RecordProblem("a number is NaN or infinite, which is not JSON; use a number or null") from None
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(prompt.record):
         raise RecordProblem(f"the record is nested more than {DEEPEST} levels deep")
-    return PackedPrompt(prompt.id, row, np.asarray(prompt.ids, _ID_TYPE).tobytes())
+    return PackedPrompt(prompt.id, row, np.asarray(prompt.ids, _ID_TYPE).tobytes(), bool(prompt.tools))
+
+
+def _packed_message(message: Message) -> list[Any]:
+    calls = [[call.name, call.arguments, call.id] for call in message.calls]
+    more = [calls, message.name, message.call_id]
+    return [message.role, message.content, *(more if any(more) else ())]
+
+
+def _unpacked_message(
+    role: str, content: str, calls: Sequence[Sequence[str]] = (), name: str = "", call_id: str = ""
+) -> Message:
+    return Message(role, content, 1.0, tuple(ToolCall(*call) for call in calls), name, call_id)
 
 
 def _content_digest(packed: PackedPrompt) -> bytes:
@@ -100,6 +127,7 @@ class PromptWriter(FolderWriter):
         super().__init__(folder, _FILES)
         self._row_starts, self._token_starts = array("q", [0]), array("q", [0])
         self._digest = sha256()
+        self.has_tools = False
 
     def add(self, packed: PackedPrompt) -> None:
         """Append a prompt."""
@@ -108,6 +136,7 @@ class PromptWriter(FolderWriter):
             self.files["tokens"].write(packed.tokens)
             self.files["ids"].write(json.dumps(packed.id).encode() + b"\n")
             self.files["digests"].write(digest_of(packed.id) + _content_digest(packed))
+        self.has_tools = self.has_tools or packed.has_tools
         self._row_starts.append(self._row_starts[-1] + len(packed.row))
         self._token_starts.append(self._token_starts[-1] + len(packed.tokens) // _ID_TYPE.itemsize)
         # A row ends with its line break, and the tokens' size is included: no two lists of prompts collide.
@@ -116,8 +145,11 @@ class PromptWriter(FolderWriter):
     def __len__(self) -> int:
         return len(self._row_starts) - 1
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Rename the folder, in place of an existing one. Tokens are counted here, not by the caller."""
+    def finish(self, facts: Mapping[str, Any], calls: CallForm | None = None) -> None:
+        """Rename the folder, in place of an existing one. Tokens are counted here, not by the caller.
+
+        `calls` is how the model writes calls of the prompts' tools.
+        """
         starts = np.asarray(self._token_starts)
         counted = {
             **facts,
@@ -125,7 +157,8 @@ class PromptWriter(FolderWriter):
             "tokens": int(starts[-1]),
             "longest": int(np.diff(starts).max(initial=0)),
         }
-        told = {"digest": self._digest.hexdigest(), "facts": counted}
+        told = {"digest": self._digest.hexdigest(), "facts": counted, "has_tools": self.has_tools}
+        told |= {"calls": asdict(calls)} if calls else {}
         starts_of = {"row_starts": np.asarray(self._row_starts), "token_starts": starts}
         files = {name: array_.astype(_START_TYPE).tobytes() for name, array_ in starts_of.items()}
         self.finish_folder(files, told)
@@ -145,6 +178,8 @@ class Prompts(Sequence[Prompt]):
             told = json.loads((folder / FACTS).read_text("utf-8"))
             self.digest: str = told["digest"]
             self.facts: dict[str, Any] = told["facts"]
+            self._has_tools = told.get("has_tools", False)
+            self._calls = CallForm(**told["calls"]) if told.get("calls") else None
             self._row_starts = np.memmap(folder / "row_starts", _START_TYPE, "r")
             self._token_starts = np.memmap(folder / "token_starts", _START_TYPE, "r")
             self._rows, self._tokens = FileIO(folder / "rows"), FileIO(folder / "tokens")
@@ -167,9 +202,10 @@ class Prompts(Sequence[Prompt]):
     def _prompt(self, at: int) -> Prompt:
         row = json.loads(_read(self._rows, self._row_starts, at, 1))
         tokens = _read(self._tokens, self._token_starts, at, _ID_TYPE.itemsize)
-        messages = tuple(Message(role, content) for role, content in row["messages"])
+        messages = tuple(_unpacked_message(*message) for message in row["messages"])
         ids: list[int] = np.frombuffer(tokens, _ID_TYPE).tolist()
-        return Prompt(row["id"], row["record"], messages, ids, row["label"], row.get("set", ""))
+        given = {name: row.get(name, "") for name in ("set", "tools", "arguments")}
+        return Prompt(row["id"], row["record"], messages, ids, row["label"], calls=self._calls, **given)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -210,6 +246,7 @@ class Prompts(Sequence[Prompt]):
             lines += facts["bad_records"][:_NAMED]
         lines += [f"{number:,} left out: {reason}" for reason, number in facts["skipped"].items()]
         lines += [f"not read: {unread_text(facts['unread'])}"] if facts.get("unread") else []
+        lines += [CALLS_STAY_TEXT] if self._has_tools and self._calls is None else []
         return [*lines, *(f"file left out: {each}" for each in facts["skipped_files"])]
 
     def close(self) -> None:
