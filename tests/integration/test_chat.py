@@ -20,7 +20,7 @@ from tests.support import CODE, chat_records, environment, finetune, run_cli, wr
 from tunesmith.data.prompts.presets import save_presets
 from tunesmith.data.report import DatasetReport
 from tunesmith.errors import ModelError, StoragePermanentError, UsageError
-from tunesmith.local import chat
+from tunesmith.local import chat_session
 from tunesmith.local.chat import PRESETS, ChatOptions, talk
 
 Talk = Callable[..., tuple[str, list[list[dict[str, str]]]]]
@@ -30,7 +30,7 @@ Talk = Callable[..., tuple[str, list[list[dict[str, str]]]]]
 def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Talk:
     """A conversation in this process: what was shown, and the messages of each question."""
     asked: list[list[dict[str, str]]] = []
-    answer = chat.reply
+    answer = chat_session.reply
 
     def spied(model: Any, tokenizer: Any, messages: Any, *arguments: Any, **options: Any) -> str:
         asked.append([message.as_dict() for message in messages])
@@ -39,7 +39,7 @@ def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Talk:
     def do(lines: list[str], model: Path | str, **options: Any) -> tuple[str, list[list[dict[str, str]]]]:
         text = "".join(line + "\n" for line in lines)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        monkeypatch.setattr(chat, "reply", spied)
+        monkeypatch.setattr(chat_session, "reply", spied)
         console = Console(file=io.StringIO(), width=80, highlight=False)
         settings = {"max_new_tokens": 8, "preset": "creative", "work_dir": tmp_path / "work", **options}
         assert talk(ChatOptions(str(model), **settings), console) == 0
@@ -73,8 +73,8 @@ def test_help_and_blanks_are_no_messages(say: Talk, tiny_model: Path) -> None:
 def test_what_is_shown_is_the_reply(say: Talk, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shown piece by piece, and the whole of it goes into the next question."""
     pieces: list[str] = []
-    translate = chat.visible
-    monkeypatch.setattr(chat, "visible", lambda text: pieces.append(text) or translate(text))
+    translate = chat_session.visible
+    monkeypatch.setattr(chat_session, "visible", lambda text: pieces.append(text) or translate(text))
     _, asked = say(["Hi", "And?"], tiny_model, max_new_tokens=16)
     assert len(pieces) > 4
     assert asked[1][-2]["content"] in "".join(pieces)
@@ -121,7 +121,7 @@ def test_replies_do_not_steer_the_terminal(
         on_text("[/red]\x1b[2J")
         return "x"
 
-    monkeypatch.setattr(chat, "reply", hostile)
+    monkeypatch.setattr(chat_session, "reply", hostile)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\n")))
     console = Console(file=io.StringIO(), force_terminal=True)
     talk(ChatOptions(str(tiny_model)), console)
@@ -135,7 +135,7 @@ def test_ctrl_c_cuts_a_reply_short(say: Talk, tiny_model: Path, monkeypatch: pyt
 
     asked: list[Any] = []
     answers = iter([interrupted, lambda model, tokenizer, messages, *a, **o: asked.append(messages) or "x"])
-    monkeypatch.setattr(chat, "reply", lambda *a, **o: next(answers)(*a, **o))
+    monkeypatch.setattr(chat_session, "reply", lambda *a, **o: next(answers)(*a, **o))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\nAnd?\n")))
     talk(ChatOptions(str(tiny_model)), Console(file=io.StringIO()))
     assert [message.content for message in asked[0]] == ["Hi", "part", "And?"]
@@ -335,26 +335,87 @@ def _first_on_path(folder: Path) -> dict[str, str]:
 # --- Tools ------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_learned_to_call_a_tool_calls_it(say: Talk, tiny_model: Path, tmp_path: Path) -> None:
-    """By a ready template, which is saved with the model; without tools there is nothing to call."""
-    tools = [{"name": "rain", "description": "Is it wet"}]
-    record = {
-        "query": "Rain?",
-        "tools": json.dumps(tools),
-        "answers": '[{"name": "rain", "arguments": {"at": 1}}]',
-    }
-    data = write_jsonl(tmp_path / "data.jsonl", [record] * 2)
+TOOLS = [{"name": "rain", "description": "Is it wet"}]
+CALLING = {
+    "tools": TOOLS,
+    "messages": [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "rain", "arguments": {"at": 1}}]},
+        {"role": "tool", "content": "wet"},
+        {"role": "assistant", "content": "Yes."},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def caller(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that learned to call a tool and to answer by its result, with tools.json beside it.
+
+    By a ready template, which is saved with the model.
+    """
+    folder = tmp_path_factory.mktemp("caller")
+    data = write_jsonl(folder / "data.jsonl", [CALLING] * 2)
     document = finetune(
-        "caller", model=tiny_model, data=data, output=tmp_path / "out", method={"full": {}},
-        training={"maxSteps": 150, "saveSteps": 150, "maxLength": 400, "gradientAccumulationSteps": 1},
+        "caller", model=tiny_model, data=data, output=folder / "out", method={"full": {}},
+        training={"maxSteps": 80, "saveSteps": 80, "maxLength": 400, "gradientAccumulationSteps": 1},
     )  # fmt: skip
     document["spec"]["model"]["chatTemplate"] = {"name": "chatml"}
-    ended = run_cli("run", "-f", write_manifest(tmp_path, document), folder=tmp_path)
+    ended = run_cli("run", "-f", write_manifest(folder, document), folder=folder, timeout=600)
     assert ended.code == 0, ended.text
-    (tmp_path / "tools.json").write_text(json.dumps(tools))
-    chosen = {"tools": str(tmp_path / "tools.json"), "preset": "precise", "max_new_tokens": 80}
-    shown, _ = say(["Rain?"], tmp_path / "out/final_model", **chosen)
-    assert '<tool_call>\n{"name": "rain", "arguments": {"at": 1}}\n</tool_call>' in shown
+    (folder / "tools.json").write_text(json.dumps(TOOLS))
+    return folder
+
+
+@pytest.fixture
+def calling(say: Talk, caller: Path) -> Callable[[list[str]], tuple[str, list[list[dict[str, str]]]]]:
+    chosen = {"tools": str(caller / "tools.json"), "preset": "precise", "max_new_tokens": 80}
+    return lambda lines: say(lines, caller / "out/final_model", **chosen)
+
+
+CALL = '<tool_call>\n{"name": "rain", "arguments": {"at": 1}}\n</tool_call>'
+
+
+def test_a_call_is_answered_by_the_person(calling: Any) -> None:
+    shown, asked = calling(["Rain?", "wet", "Rain?"])
+    assert CALL in shown
+    assert 'rain is called with {"at": 1}; what does it return?' in shown
+    assert "model> Yes." in shown
+    assert [message["role"] for message in asked[1]] == ["user", "assistant", "tool"]
+    assert asked[1][1]["tool_calls"] == [
+        {"type": "function", "function": {"name": "rain", "arguments": {"at": 1}}}
+    ]
+    assert (asked[1][2]["content"], asked[1][2]["name"]) == ("wet", "rain")
+    # The next question has all of it before it.
+    roles = [message["role"] for message in asked[2]]
+    assert roles == ["user", "assistant", "tool", "assistant", "user"]
+    assert asked[2][:3] == asked[1]
+
+
+def test_a_call_may_stay_without_an_answer(calling: Any) -> None:
+    for left in ([], ["/exit", "not asked"]):
+        _, asked = calling(["Rain?", *left])
+        assert len(asked) == 1
+        asked.clear()
+    shown, asked = calling(["Rain?", "/reset", "Rain?"])
+    assert "a new conversation" in shown
+    assert [len(messages) for messages in asked] == [1, 1]
+
+
+def test_results_come_from_a_pipe(caller: Path) -> None:
+    command = [sys.executable, "-c", CODE, "chat", "--model", str(caller / "out/final_model")]
+    command += ["--tools", str(caller / "tools.json"), "--preset", "precise", "--max-new-tokens", "80"]
+    ended = subprocess.run(
+        command,
+        input="Rain?\nwet\n",
+        capture_output=True,
+        text=True,
+        cwd=caller,
+        env=environment(),
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert CALL in ended.stdout
+    assert "model> Yes." in ended.stdout
 
 
 @pytest.mark.parametrize(

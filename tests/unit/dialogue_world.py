@@ -111,7 +111,7 @@ class Server:
     def __init__(self, reply_to, known, seconds=0.4):
         self.reply_to, self.known, self.seconds, self.sent = reply_to, known, seconds, []
 
-    def request(self, messages, temperature, max_tokens):
+    def request(self, messages, temperature, max_tokens, tools=""):
         from tunesmith.dialogue.replies import ChatRequest
 
         body = {"messages": [dict(each) for each in messages], "max_tokens": max_tokens}

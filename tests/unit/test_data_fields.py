@@ -305,7 +305,7 @@ BASES[("sampled", "turn")] = (
     {**BASES[("sampled", "record")][0], "prompt": [*EARLIER, EARLIER[0]]},
     ("prompt", 1),
 )
-IN_CHAT = partial(dict.fromkeys, ("chat", "sampled"))
+IN_CHAT = partial(dict.fromkeys, ("chat", "sampled", "seeds"))
 VALUES = {
     "tools": IN_CHAT([TOOL]),
     "functions": IN_CHAT([TOOL]),
@@ -313,6 +313,9 @@ VALUES = {
     "function_call": IN_CHAT({"name": "f", "arguments": {}}),
     "chat_template_kwargs": IN_CHAT({"enable_thinking": True}),
     "template_kwargs": IN_CHAT({"enable_thinking": True}),
+    "steps": {
+        "seeds": [{"role": "assistant", "tool_calls": [{"name": "f"}]}, {"role": "tool", "content": "r"}]
+    },
     "response_message": {"role": "assistant", "content": "b"},
     "enable_thinking": True,
     "label": {"sampled": "V", "legalJudgement": "V", "chat": True, "text": True},

@@ -449,7 +449,7 @@ def test_kills_at_any_point_and_what_is_spent_is_what_the_calls_cost(kills, para
 
         budget = Budget(10**9, write, before, "disk")
         client, server = speaker_of(rows, reply_by, retries=2, parallel=parallel, budget=budget)
-        server.request = lambda messages, temperature, most: request_of(
+        server.request = lambda messages, temperature, most, tools: request_of(
             {"messages": list(messages), "max_tokens": most}
         )
         held = Rows(rows)

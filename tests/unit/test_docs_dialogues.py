@@ -11,8 +11,10 @@ PAGE = ROOT / "docs/dialogues.md"
 
 
 def test_the_seeds_of_the_page_are_seeds():
-    (block,) = blocks(PAGE, "json")
+    block, tools = blocks(PAGE, "json")
     found = [seed_from(json.loads(line)) for line in block.splitlines()]
+    offered = seed_from(json.loads(tools))
+    assert (bool(offered.tools), len(offered.rounds[0].steps)) == (True, 2)
     assert [len(seed.rounds) for seed in found] == [1, 1, 1, 2, 2]
     assert [seed.rounds[-1].correction is None for seed in found] == [False, True, False, False, False]
 

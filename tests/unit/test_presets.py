@@ -19,6 +19,7 @@ from tunesmith.data.formats.contents import LEGAL, USER
 from tunesmith.data.formats.legal import Laws, case_from, prompt_messages
 from tunesmith.data.formats.sampled import is_legal
 from tunesmith.data.prepare import prepare
+from tunesmith.data.prompts.asking import Exchange
 from tunesmith.data.prompts.presets import PRESETS, card_section, presets_of, read_presets, save_presets
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.chat_as import AsOptions, asking
@@ -202,7 +203,7 @@ def test_a_talk_asks_what_training_asked(tmp_path, family):
         trained, presets = made_of(folder, dataset, records, tokenizer)
         given = None if record is None else str(write_jsonl(folder / "record.jsonl", [record]))
         how = asking(presets, AsOptions(preset, given), tmp_path)
-        asked = tokenizer.prompt_ids(tokenizer.asked(how.ask(past, text)))
+        asked = tokenizer.prompt_ids(tokenizer.asked(how.ask([Exchange(*each) for each in past], text)))
         if asked != trained:
             wrong[name] = (tokenizer.decode(asked), tokenizer.decode(trained))
     assert wrong == {}
@@ -278,7 +279,7 @@ def test_which_preset_is_meant(tmp_path):
         ([], AsOptions()), ([], AsOptions("none")), (two, AsOptions("none")), (two, AsOptions(system="S")),
     ):  # fmt: skip
         assert asking(presets, options, tmp_path).note == ""
-    plain = asking([], AsOptions(system="S"), tmp_path).ask([("a", "b")], "c")
+    plain = asking([], AsOptions(system="S"), tmp_path).ask([Exchange("a", "b")], "c")
     assert [message.content for message in plain.messages] == ["S", "a", "b", "c", ""]
 
 

@@ -35,7 +35,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 """The fields of a record that each format of a dataset reads, to which `columns` may map others."""
 SEED_COLUMNS = (
     "question", "answer", "correction", "corrections", "rounds", "messages", "conversations", "conversation",
-    *_INSTRUCTION, "id",
+    *_INSTRUCTION, "id", "tools",
 )  # fmt: skip
 """The same for seeds."""
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tunesmith.dialogue.called import CALLED, read_calls
 from tunesmith.dialogue.finish import Finish, finish_of
 from tunesmith.dialogue.refusals import blocks, error_status, message_of, read_error, short, whole_text
 from tunesmith.dialogue.replies import (
@@ -26,6 +27,7 @@ from tunesmith.dialogue.replies import (
     Usage,
     parsed,
 )
+from tunesmith.tokens.conversation import ToolCall
 from tunesmith.tokens.thoughts import split, tags_in
 
 _LASTING = re.compile(
@@ -96,20 +98,26 @@ def _read_choice(choice: dict[str, Any], body: Any, usage: Usage, request: ChatR
     parts = split(text, tags_in(text))
     if not parts.answer and not parts.unended and (reason := _block_reason(body)):
         return Unusable(Fault.BLOCKED, f"The server blocked it: {reason}.", usage)
+    calls: tuple[ToolCall, ...] = ()
     if message.get("tool_calls") or message.get("function_call"):
-        return Unusable(
-            Fault.INTERRUPTED, "The server's reply calls a tool, and dialogues offer it none.", usage
-        )
-    if finish is Finish.BROKEN:
+        if not request.body.get("tools"):
+            why = "The server's reply calls a tool, and the dialogue offers it none."
+            return Unusable(Fault.INTERRUPTED, why, usage)
+        found = read_calls(message)
+        if found is None:
+            why = "The model calls a tool in a form that is no call: its name or its arguments are not valid."
+            return Unusable(Fault.EMPTY, why, usage, truncated=finish is Finish.CUT)
+        calls = found
+    if finish is Finish.BROKEN and not (calls and word in CALLED):
         why = f"The server does not report the reply as complete (finish_reason {word})."
         return Unusable(Fault.INTERRUPTED, why, usage)
-    if not parts.answer:
+    if not parts.answer and not calls:
         return _empty(finish is Finish.CUT, word, parts.unended, usage)
     if usage.estimated:
         usage = Usage(request.prompt_tokens, min(request.max_tokens, estimate_tokens(text)), estimated=True)
     reasoning = "\n\n".join(part for part in (_reasoning(message), parts.reasoning) if part)
     marks, model = _marks(parts.answer, body, request)
-    return Answer(parts.answer, finish is Finish.CUT, usage, reasoning, marks, model)
+    return Answer(parts.answer, finish is Finish.CUT, usage, reasoning, marks, model, calls)
 
 
 def _empty(cut: bool, word: str, unended: bool, usage: Usage) -> Unusable:
@@ -244,7 +252,7 @@ def _says_something(body: Any) -> bool:
     choice = _choice(body)
     message = choice.get("message") if choice is not None else None
     return bool((_content(message) or "").strip()) or (
-        isinstance(message, dict) and bool(_reasoning(message))
+        isinstance(message, dict) and bool(message.get("tool_calls") or _reasoning(message))
     )
 
 

@@ -39,6 +39,7 @@ from tunesmith.dialogue.turns import (
     MALFORMED,
     NO_ANSWER,
     NOT_REACHED,
+    NOT_SHOWN,
     RATE_LIMITED,
     TOO_LONG,
     Call,
@@ -47,7 +48,8 @@ from tunesmith.dialogue.turns import (
 )
 from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.errors import TunesmithError
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.conversation import Message, ToolCall
+from tunesmith.tokens.encode import RecordError
 from tunesmith.tokens.thoughts import SplitReply
 
 _OF_FAULT = {
@@ -65,7 +67,7 @@ class ChatServer(Protocol):
     name: str
 
     def request(
-        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
+        self, messages: Sequence[Mapping[str, Any]], temperature: float, max_tokens: int, tools: str = ""
     ) -> ChatRequest:
         """Return what would be sent."""
         ...
@@ -88,7 +90,7 @@ class EndpointClient:
 
     async def call(self, call: Call, tries: Tries) -> Completion:
         """Make the call, or resume it. Raises what ends the job."""
-        request = self.server.request(call.messages, call.temperature, call.max_tokens)
+        request = self.server.request(call.messages, call.temperature, call.max_tokens, call.tools)
         past = earlier_outcomes(self.server.name, tries, request)
         before = sum(cost_of(outcome, request, self.price) for outcome, _ in past)
         left = self.max_retries - len(past)
@@ -151,7 +153,7 @@ def completion_of(
     }
     match outcome:
         case Answer(text=text, truncated=truncated):
-            common |= {"reasoning": outcome.reasoning, "model": outcome.model}
+            common |= {"reasoning": outcome.reasoning, "model": outcome.model, "calls": outcome.calls}
             return Completion(
                 text.strip(), truncated, marks=tuple(str(mark) for mark in outcome.marks), **common
             )
@@ -172,6 +174,18 @@ class PromptTokens(Protocol):
         """Return the prompt as inference sends it."""
         ...
 
+    def whole_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the same. Raises RecordError if the template leaves something out."""
+        ...
+
+    def given(self, tools: str) -> PromptTokens:
+        """Return the same with tools that the template shows."""
+        ...
+
+    def reply_message(self, text: str, tools: str) -> Message:
+        """Return a reply as a message, with its calls of tools."""
+        ...
+
     def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
         """Return the answer and the thoughts in a reply to this prompt."""
         ...
@@ -190,11 +204,13 @@ class EngineClient:
 
     async def call(self, call: Call, tries: Tries) -> Completion:
         """Sample one reply."""
-        messages = [Message(each["role"], each["content"]) for each in call.messages]
         async with self._room:
             if self._error is not None:
                 raise self._error.with_traceback(None)
-            ids = self._tokens.prompt_ids(messages)
+            try:
+                ids = self._prompt(call)
+            except RecordError as error:
+                return Completion(reason=NOT_SHOWN, why=f"{error.message.rstrip('.')}.")
             if len(ids) >= self._engine.longest:
                 most = self._engine.longest
                 why = f"The prompt has {len(ids)} tokens; the model accepts fewer than {most}."
@@ -211,9 +227,20 @@ class EngineClient:
         parts = self._tokens.split_reply(ids, reply.text)
         if not parts.answer:
             return Completion(reason=EMPTY, why=_why_empty(parts, reply), raw=reply.text, **told)
-        marks = (str(Mark.REPLACEMENT),) if "\ufffd" in parts.answer else ()
-        cut = reply.finish_reason == "length"
-        return Completion(parts.answer, cut, reasoning=parts.reasoning, marks=marks, **told)
+        told["marks"] = (str(Mark.REPLACEMENT),) if "\ufffd" in parts.answer else ()
+        said, cut = Message("assistant", parts.answer), reply.finish_reason == "length"
+        if call.tools:
+            said = self._tokens.reply_message(parts.answer, call.tools)
+        return Completion(said.content, cut, reasoning=parts.reasoning, calls=said.calls, **told)
+
+    def _prompt(self, call: Call) -> list[int]:
+        """Return the prompt's ids. Raises RecordError if the template leaves out tools, calls or results."""
+        messages = [_message(each) for each in call.messages]
+        if call.tools:
+            return self._tokens.given(call.tools).whole_prompt_ids(messages)
+        if any(message.calls or message.role == "tool" for message in messages):
+            return self._tokens.whole_prompt_ids(messages)
+        return self._tokens.prompt_ids(messages)
 
     async def _reply(self, ids: list[int], call: Call) -> tuple[GeneratedReply, int]:
         """Return the first reply that is not empty, or else the last one, and how many were sampled."""
@@ -230,6 +257,16 @@ class EngineClient:
     def stop(self, error: TunesmithError) -> None:
         """Stop sampling."""
         self._error = self._error or error
+
+
+def _message(given: Mapping[str, Any]) -> Message:
+    """Return a message of a request."""
+    calls = tuple(
+        ToolCall(call["function"]["name"], call["function"]["arguments"], call["id"])
+        for call in given.get("tool_calls", ())
+    )
+    named = (given.get("name", ""), given.get("tool_call_id", ""))
+    return Message(given["role"], given["content"], 1.0, calls, *named)
 
 
 def _why_empty(parts: SplitReply, reply: GeneratedReply) -> str:

@@ -82,13 +82,14 @@ class Endpoint:
             await client.aclose()
 
     def request(
-        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
+        self, messages: Sequence[Mapping[str, Any]], temperature: float, max_tokens: int, tools: str = ""
     ) -> ChatRequest:
-        """Return what would be sent for these messages ({role, content})."""
+        """Return what would be sent for these messages, as OpenAI has them; `tools` is a JSON list."""
         body: dict[str, Any] = {
             **self._spec.extra_body,
             "model": self._spec.model,
             "messages": [dict(message) for message in messages],
+            **({"tools": json.loads(tools)} if tools else {}),
             **({"temperature": temperature} if self._spec.send_temperature else {}),
             MAX_TOKENS if self._tokens_field == "auto" else self._tokens_field: max_tokens,
             "stream": False,
@@ -198,11 +199,20 @@ def request_of(body: dict[str, Any]) -> ChatRequest:
     """Return the request that has this body, as `Endpoint.request` makes it."""
     messages = body["messages"]
     added = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
-    content = "".join(message["content"] for message in messages)
+    content = "".join(_text_of(message) for message in messages) + _text_of(body.get("tools") or "")
     # A token is made of at least one byte, and the body holds every byte of the prompt.
     most = len(_encode(body)) + added
     longest = int(body[MAX_TOKENS] if MAX_TOKENS in body else body[MAX_COMPLETION_TOKENS])
     return ChatRequest(body, longest, estimate_tokens(content) + 4 * len(messages), most)
+
+
+def _text_of(value: Any) -> str:
+    """Return what a message or a list of tools shows the model, for an estimate of its tokens."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping) and isinstance(value.get("content"), str) and "tool_calls" not in value:
+        return value["content"]  # type: ignore[no-any-return]
+    return json.dumps(value, ensure_ascii=False)
 
 
 def wants_other_field(reply: ServerReply) -> bool:

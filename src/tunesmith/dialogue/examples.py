@@ -86,7 +86,7 @@ def _texts(round_: Round) -> list[dict[str, Any]]:
     return [
         {
             "role": str(role),
-            "content": shortened(round_.texts[role]),
+            "content": shortened(round_.shown(role)),
             "truncated": role in round_.truncated,
         }
         for role in ROLES

@@ -100,7 +100,7 @@ class _RoundFiles:
         """Write a dialogue, if it finished this round."""
         rounds = dialogue.whole_rounds[: self._number]
         if len(rounds) == self._number:
-            names = dialogue.seed.names()
+            names = dialogue.seed.names() | dialogue.seed.offered()
             self._single.write(json_line({**names, **rounds[-1].as_dict()}))
             self._history.write(json_line({**names, "rounds": [each.as_dict() for each in rounds]}))
 
@@ -122,7 +122,7 @@ def finished_dialogue(plan: DialoguePlan, seed: PlannedSeed, get: GetRow) -> Fin
         turns.append(turn)
         if turn.said.reason:
             break
-        dialogue.say(turn.said.text, turn.said.truncated, turn.said.reasoning)
+        dialogue.say(turn.said.text, turn.said.truncated, turn.said.reasoning, turn.said.calls)
     return FinishedDialogue(dialogue, turns, before)
 
 
@@ -133,7 +133,7 @@ def messages_record(dialogue: Dialogue) -> dict[str, Any]:
     """
     messages = [message.as_dict() for message in dialogue.messages()]
     marks = {"truncated": True} if dialogue.truncated() else {}
-    return {**dialogue.seed.names(), "messages": messages} | marks
+    return {**dialogue.seed.names(), **dialogue.seed.offered(), "messages": messages} | marks
 
 
 def failed_record(grown: FinishedDialogue, turn: CallRow) -> dict[str, Any]:
@@ -141,6 +141,7 @@ def failed_record(grown: FinishedDialogue, turn: CallRow) -> dict[str, Any]:
     said = turn.said
     return {
         **grown.seed.names(),
+        **grown.seed.offered(),
         "round": turn.round,
         "role": str(turn.role),
         "reason": said.reason,

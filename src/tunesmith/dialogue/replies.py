@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from tunesmith.tokens.conversation import ToolCall
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -104,7 +106,8 @@ class Mark(StrEnum):
 class Answer:
     """A text; `truncated` if it ends where `maxTokens` ended it.
 
-    `reasoning` are the thoughts before it, `model` is the other model that answered ("": the one asked).
+    `reasoning` are the thoughts before it, `model` is the other model that answered ("": the one asked). With
+    `calls` of tools the text may be blank.
     """
 
     text: str
@@ -113,6 +116,7 @@ class Answer:
     reasoning: str = ""
     marks: tuple[Mark, ...] = ()
     model: str = ""
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

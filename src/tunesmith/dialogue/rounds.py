@@ -85,6 +85,7 @@ class DialoguePlan:
             messages_for(dialogue, self.templates, self.max_messages),
             spec.temperature,
             spec.max_tokens,
+            dialogue.seed.tools if role is Role.ANSWER else "",
         )
 
 
@@ -207,7 +208,7 @@ class _Rounds:
             said = (await self._turn(dialogue)).said
             if said.reason:
                 return False
-            dialogue.say(said.text, said.truncated, said.reasoning)
+            dialogue.say(said.text, said.truncated, said.reasoning, said.calls)
         return True
 
     async def _turn(self, dialogue: Dialogue) -> CallRow:

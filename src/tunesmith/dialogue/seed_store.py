@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -27,6 +27,8 @@ from tunesmith.data.formats.seeds import SeedRound
 from tunesmith.data.hash_split import rank
 from tunesmith.data.report import counted
 from tunesmith.dialogue.state import PlannedSeed
+from tunesmith.tokens.conversation import ToolCall
+from tunesmith.tokens.packed import pack_call, pack_message, unpack_message
 
 _ROWS, _DIGESTS = "rows", "digests"
 _NUMBER = np.dtype("<i8")
@@ -47,8 +49,11 @@ class SeedWriter(FolderWriter):
     def add(self, seed: PlannedSeed) -> None:
         """Append a seed, whose texts hold no lone surrogates."""
         rounds = [_values(each) for each in seed.rounds]
-        row = json.dumps([seed.id, seed.key, rounds, seed.seed], ensure_ascii=False).encode() + b"\n"
-        told = json.dumps([seed.id, rounds], ensure_ascii=False)
+        offered = [seed.tools] if seed.tools else []
+        row = (
+            json.dumps([seed.id, seed.key, rounds, seed.seed, *offered], ensure_ascii=False).encode() + b"\n"
+        )
+        told = json.dumps([seed.id, rounds, *offered], ensure_ascii=False)
         with explained("write", self.temp):
             self.files[_ROWS].write(row)
             self.files[_DIGESTS].write(digest_of(seed.key) + digest_of(told))
@@ -97,8 +102,8 @@ class StoredSeeds:
         row = int(self._order[position])
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         with explained("read", self.folder / _ROWS):
-            name, key, rounds, seed = json.loads(os.pread(self._rows.fileno(), end - start, start))
-        return PlannedSeed(name, key, tuple(_round(*each) for each in rounds), seed)
+            name, key, rounds, seed, *tools = json.loads(os.pread(self._rows.fileno(), end - start, start))
+        return PlannedSeed(name, key, tuple(_round(*each) for each in rounds), seed, *tools)
 
     def __iter__(self) -> Iterator[PlannedSeed]:
         return (self[position] for position in range(len(self)))
@@ -141,9 +146,12 @@ class StoredSeeds:
 
 
 def _values(round_: SeedRound) -> list[Any]:
-    """Return a round as it is written; without thoughts as it ever was, so that digests stay the same."""
-    values = [round_.question, round_.answer, round_.correction, list(round_.truncated)]
-    return [*values, dict(round_.reasoning)] if round_.reasoning else values
+    """Return a round as it is written; with nothing new as it ever was, so that digests stay the same."""
+    values: list[Any] = [round_.question, round_.answer, round_.correction, list(round_.truncated)]
+    tools = [[pack_message(step) for step in round_.steps], [pack_call(call) for call in round_.calls]]
+    if round_.reasoning or any(tools):
+        values.append(dict(round_.reasoning))
+    return [*values, *tools] if any(tools) else values
 
 
 def _round(
@@ -152,5 +160,15 @@ def _round(
     correction: str | None,
     truncated: list[str],
     reasoning: Mapping[str, str] = MappingProxyType({}),
+    steps: Sequence[Sequence[Any]] = (),
+    calls: Sequence[Sequence[str]] = (),
 ) -> SeedRound:
-    return SeedRound(question, answer, correction, tuple(truncated), dict(reasoning))
+    return SeedRound(
+        question,
+        answer,
+        correction,
+        tuple(truncated),
+        dict(reasoning),
+        tuple(unpack_message(*step) for step in steps),
+        tuple(ToolCall(*call) for call in calls),
+    )

@@ -106,12 +106,12 @@ class _SeedPreparation:
             key = content_key({name: value for name, value in record.value.items() if name != "id"})
             name = self._free(made_id(self._records), record)
             place = str(record.place).encode(errors="replace").decode()  # a file's name may be of odd bytes
-            return PlannedSeed(name, self._own(key, record), seed.rounds, place)
+            return PlannedSeed(name, self._own(key, record), seed.rounds, place, seed.tools)
         if self._taken.take(seed.id, record.place):
-            return PlannedSeed(seed.id, seed.id, seed.rounds, seed.seed)
+            return PlannedSeed(seed.id, seed.id, seed.rounds, seed.seed, seed.tools)
         self._repeated += 1
         name = self._taken.take_next(seed.id, record.place)
-        return PlannedSeed(name, name, seed.rounds, seed.id)
+        return PlannedSeed(name, name, seed.rounds, seed.id, seed.tools)
 
     def _own(self, key: str, record: Record) -> str:
         """Return the hash of the content, with a number where an earlier record is equal."""
@@ -144,8 +144,10 @@ class _SeedPreparation:
 
 def _texts(seed: DialogueSeed) -> Iterator[str | None]:
     """Yield every text of the record that is written down."""
-    yield from (seed.id, seed.seed)
+    yield from (seed.id, seed.seed, seed.tools)
     for each in seed.rounds:
+        yield from (text for step in each.steps for text in step.texts)
+        yield from (text for call in each.calls for text in (call.name, call.arguments))
         yield from (each.question, each.answer, each.correction, *each.reasoning.values())
 
 

@@ -6,13 +6,13 @@ prompts, calls and files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
 from tunesmith.data.formats.seeds import SeedRound
-from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.conversation import Message, ToolCall
 
 
 class Role(StrEnum):
@@ -32,26 +32,37 @@ class PlannedSeed:
 
     `id` is its name in the outputs: the record's own id, or a made one, and then `seed` says of which record.
     `key` is the record's own id or the hash of its content, by which the journal knows it. `rounds` are the
-    texts that nobody has to be asked for.
+    texts that nobody has to be asked for. `tools` are those that the answering model is offered, as in
+    `Conversation`.
     """
 
     id: str
     key: str
     rounds: tuple[SeedRound, ...]
     seed: str | None = None
+    tools: str = ""
 
     def names(self) -> dict[str, str]:
         """Return how every output names the dialogue: `id`, and `seed` beside a made one."""
         return {"id": self.id} if self.seed is None else {"id": self.id, "seed": self.seed}
 
+    def offered(self) -> dict[str, Any]:
+        """Return the tools as every output has them: `tools`, if there are any."""
+        return {"tools": json.loads(self.tools)} if self.tools else {}
+
 
 @dataclass(slots=True)
 class Round:
-    """The texts of one round so far, which of them were truncated, and thoughts before them."""
+    """The texts of one round so far, which of them were truncated, and thoughts before them.
+
+    `steps` are calls of tools and their results before the answer, `calls` those of the answer itself.
+    """
 
     texts: dict[Role, str] = field(default_factory=dict)
     truncated: list[Role] = field(default_factory=list)
     reasoning: dict[Role, str] = field(default_factory=dict)
+    steps: tuple[Message, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
     @classmethod
     def of(cls, given: SeedRound) -> Self:
@@ -59,7 +70,8 @@ class Round:
         texts = {role: getattr(given, str(role)) for role in ROLES}
         known = {role: text for role, text in texts.items() if text is not None}
         thoughts = {role: given.reasoning[role] for role in ROLES if given.reasoning.get(role)}
-        return cls(known, [role for role in ROLES if role in given.truncated], thoughts)
+        truncated = [role for role in ROLES if role in given.truncated]
+        return cls(known, truncated, thoughts, given.steps, given.calls)
 
     @property
     def whole(self) -> bool:
@@ -67,15 +79,38 @@ class Round:
         return len(self.texts) == len(ROLES)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return `{question, answer, correction}`, with `truncated: [role]` only if a text was truncated, and
-        with `reasoning: {role: thoughts}` only if a model has thought.
+        """Return `{question, answer, correction}`, with `truncated: [role]` only if a text was truncated,
+        `reasoning: {role: thoughts}` only if a model has thought, `steps` and the answer's `tool_calls` only
+        if there are any.
         """
         marks: dict[str, Any] = {}
         if self.truncated:
             marks["truncated"] = [str(role) for role in self.truncated]
         if self.reasoning:
             marks["reasoning"] = {str(role): text for role, text in self.reasoning.items()}
+        if self.steps:
+            marks["steps"] = [step.as_dict() for step in self.steps]
+        if self.calls:
+            marks["tool_calls"] = [call.as_dict() for call in self.calls]
         return {str(role): self.texts[role] for role in ROLES if role in self.texts} | marks
+
+    def messages(self) -> list[Message]:
+        """Return the round as chat. A corrected answer replaces the answer."""
+        found = [Message("user", self.texts[Role.QUESTION])] if Role.QUESTION in self.texts else []
+        found += self.steps
+        if Role.CORRECTION in self.texts:
+            found.append(Message("assistant", self.texts[Role.CORRECTION]))
+        elif Role.ANSWER in self.texts:
+            found.append(self.answer())
+        return found
+
+    def answer(self) -> Message:
+        """Return the answer, uncorrected, with its calls."""
+        return Message("assistant", self.texts[Role.ANSWER], calls=self.calls)
+
+    def shown(self, role: Role) -> str:
+        """Return a text as displayed to people: an answer with its calls."""
+        return self.answer().shown if role is Role.ANSWER else self.texts[role]
 
 
 class Dialogue:
@@ -103,8 +138,13 @@ class Dialogue:
         """The rounds with all three texts."""
         return [each for each in self.rounds if each.whole]
 
-    def say(self, text: str, truncated: bool = False, reasoning: str = "") -> None:
-        """Put the wanted text in; `reasoning` is kept beside it, and no model ever sees it."""
+    def say(
+        self, text: str, truncated: bool = False, reasoning: str = "", calls: tuple[ToolCall, ...] = ()
+    ) -> None:
+        """Put the wanted text in; `reasoning` is kept beside it, and no model ever sees it.
+
+        `calls` are an answer's calls of tools.
+        """
         wanted = self.wanted
         assert wanted is not None
         role = wanted[1]
@@ -113,11 +153,13 @@ class Dialogue:
             self.rounds[-1].truncated.append(role)
         if reasoning:
             self.rounds[-1].reasoning[role] = reasoning
+        if calls:
+            self.rounds[-1].calls = calls
         self._advance()
 
     def messages(self) -> list[Message]:
         """Return the dialogue as chat. A corrected answer replaces the answer."""
-        return [message for each in self.rounds for message in _messages(each.texts)]
+        return [message for each in self.rounds for message in each.messages()]
 
     def truncated(self) -> bool:
         """Return whether a text in `messages` was truncated."""
@@ -127,13 +169,3 @@ class Dialogue:
     def _advance(self) -> None:
         if self.rounds[-1].whole and len(self.rounds) < self._most:
             self.rounds.append(Round())
-
-
-def _messages(texts: Mapping[Role, str]) -> list[Message]:
-    found = []
-    if Role.QUESTION in texts:
-        found.append(Message("user", texts[Role.QUESTION]))
-    answer = texts.get(Role.CORRECTION, texts.get(Role.ANSWER))
-    if answer is not None:
-        found.append(Message("assistant", answer))
-    return found

@@ -22,11 +22,12 @@ from typing import Any, Protocol
 from tunesmith.dialogue.flushes import Flushes
 from tunesmith.dialogue.state import Role
 from tunesmith.errors import OutputConflictError, TunesmithError
+from tunesmith.tokens.conversation import ToolCall
 
 EMPTY, BLOCKED, MALFORMED, TOO_LONG = "empty", "blocked", "malformed", "too_long"
 INTERRUPTED = "interrupted"
-RATE_LIMITED, NO_ANSWER, NOT_REACHED = "rate_limited", "no_answer", "not_reached"
-REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, INTERRUPTED, RATE_LIMITED, NO_ANSWER, NOT_REACHED)
+RATE_LIMITED, NO_ANSWER, NOT_REACHED, NOT_SHOWN = "rate_limited", "no_answer", "not_reached", "not_shown"
+REASONS = (EMPTY, BLOCKED, MALFORMED, TOO_LONG, INTERRUPTED, RATE_LIMITED, NO_ANSWER, NOT_REACHED, NOT_SHOWN)
 """Why there is no text: what the server did with the request, or how the last try ended."""
 
 GetRow = Callable[[str], Mapping[str, Any] | None]
@@ -35,15 +36,19 @@ GetRow = Callable[[str], Mapping[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One text that is wanted. `id` is the journal's key for it; `messages` are [{role, content}]."""
+    """One text that is wanted. `id` is the journal's key for it; `messages` are as OpenAI has them.
+
+    `tools` are those that the model is offered, as in `Conversation`.
+    """
 
     id: str
     seed: str
     round: int
     role: Role
-    messages: Sequence[Mapping[str, str]]
+    messages: Sequence[Mapping[str, Any]]
     temperature: float
     max_tokens: int
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class Completion:
 
     `tries` and `seconds` (waiting for replies) are over all tries, `cost` too, in picodollars; tokens are
     those of the last try, and `estimated` where the server did not count them. `reasoning` are the thoughts
-    before the text, `marks` what is odd about it (`replies.Mark`), `model` the other model that wrote it.
+    before the text, `marks` what is odd about it (`replies.Mark`), `model` the other model that wrote it;
+    `calls` are calls of tools after the text, which may then be blank.
     """
 
     text: str = ""
@@ -69,6 +75,7 @@ class Completion:
     reasoning: str = ""
     marks: tuple[str, ...] = ()
     model: str = ""
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,8 @@ class CallRow:
         """Return the row as the journal holds it."""
         said = {name: getattr(self.said, name) for name in _FIELDS}
         said |= {name: value for name in _LATER if (value := getattr(self.said, name))}
+        if self.said.calls:
+            said["calls"] = [[call.name, call.arguments, call.id] for call in self.said.calls]
         return {"seed": self.seed, "round": self.round, "role": str(self.role), **said, "at": self.at}
 
     @classmethod
@@ -101,12 +110,13 @@ class CallRow:
                 "output.onExisting: replace."
             )
         said = Completion(**{name: value[name] for name in (*_FIELDS, *(_LATER & value.keys()))})
-        said = replace(said, marks=tuple(said.marks))
+        calls = tuple(ToolCall(*call) for call in value.get("calls", ()))
+        said = replace(said, marks=tuple(said.marks), calls=calls)
         return cls(value["seed"], value["round"], Role(value["role"]), said, value["at"])
 
 
 # Only in rows that have them; journals of earlier versions have none.
-_LATER = frozenset({"reasoning", "marks", "model"})
+_LATER = frozenset({"reasoning", "marks", "model", "calls"})
 _FIELDS = tuple(field.name for field in fields(Completion) if field.name not in _LATER)
 _ALL = frozenset((*_FIELDS, "seed", "round", "role", "at"))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,20 +16,19 @@ from tunesmith.api.common import HubSpec, ModelSource
 from tunesmith.api.generation import PreviewGeneration
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.data.formats.tools import tools_of
-from tunesmith.data.prompts.asking import Exchange
 from tunesmith.data.prompts.presets import joined, read_presets
 from tunesmith.data.record import RecordProblem
 from tunesmith.engines.adapter import base_source, is_adapter, load_adapter
 from tunesmith.engines.files import has_tokenizer
-from tunesmith.engines.hf.generate import reply
 from tunesmith.engines.load import fetch_model, load_model, local_path, model_config, resolve_dtype
 from tunesmith.errors import ModelError, UsageError
 from tunesmith.local.chat_as import Asking, AsOptions, asking
+from tunesmith.local.chat_session import HELP, ChatSession
 from tunesmith.local.overrides import absolute
 from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
 from tunesmith.text import visible
-from tunesmith.tokens.chat import ChatTokenizer, RecordError
+from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -39,8 +36,6 @@ PRESETS: dict[str, dict[str, float]] = {
     "balanced": {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.05},
     "creative": {"temperature": 1.0, "top_p": 0.95, "repetition_penalty": 1.1},
 }
-ENDINGS = ("", "/exit", "/quit", "/bye")
-HELP = "An empty line or Ctrl-D quits, /reset starts a new conversation, Ctrl-C interrupts a reply."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +95,8 @@ def base_of(adapter: Path, named: str | None) -> ModelSource:
     return base
 
 
-def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer, Asking]:
-    """Model, tokenizer and how to ask; for an adapter, the base it names unless --base names another."""
+def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, ChatTokenizer, Asking, str]:
+    """Return model, tokenizer, how to ask, and the tools; for an adapter the base is --base, or its own."""
     import torch
 
     def fetch(found: ModelSource, place: Path, named: str) -> Path:
@@ -121,8 +116,8 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
     if not model_config(base_folder):
         raise ModelError(f"{base_folder} has no model: config.json is missing.")
     tokenizer = ChatTokenizer.load(model_folder if has_tokenizer(model_folder) else base_folder)
-    if options.tools is not None:
-        tokenizer = tokenizer.given(read_tools(Path(options.tools)))
+    tools = "" if options.tools is None else read_tools(Path(options.tools))
+    tokenizer = tokenizer.given(tools) if tools else tokenizer
     tokenizer.prompt_ids([Message("user", "?")])  # without a chat template it is better to say so now
     presets = joined(read_presets(model_folder), read_presets(base_folder))
     wanted = AsOptions(
@@ -132,7 +127,7 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
     model = load_model(base_folder, dtype=resolve_dtype(base_folder, "auto"))
     if base_folder != model_folder:
         model = load_adapter(model, model_folder)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, how
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, how, tools
 
 
 def talk(options: ChatOptions, console: Console) -> int:
@@ -141,13 +136,13 @@ def talk(options: ChatOptions, console: Console) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunesmith-chat-")))
         with console.status("loading the model"):
-            model, tokenizer, how = _load(options, folder, stack)
+            model, tokenizer, how, tools = _load(options, folder, stack)
         stack.close()  # the model is in memory; a run may have the embedded S3
     if console.is_terminal:
         console.print(Text(HELP, style="dim"))
     if how.note:
         console.print(Text(visible(how.note), style="dim"))
-    ChatSession(console, model, tokenizer, settings, how).run()
+    ChatSession(console, model, tokenizer, settings, how, tools).run()
     return 0
 
 
@@ -159,94 +154,3 @@ def read_tools(path: Path) -> str:
         raise UsageError(f"--tools {path}: {error}.") from None
     except RecordProblem as problem:
         raise UsageError(f"--tools {path}: {problem.message}.") from None
-
-
-class ChatSession:
-    """Turns of a person and a model, on a console."""
-
-    def __init__(
-        self,
-        console: Console,
-        model: Any,
-        tokenizer: ChatTokenizer,
-        settings: PreviewGeneration,
-        how: Asking,
-    ) -> None:
-        self._console, self._model, self._tokenizer, self._settings = console, model, tokenizer, settings
-        self._how = how
-        self._past: list[Exchange] = []
-        self._turn = 0
-        self._prompt = "you> "
-        if console.is_terminal and sys.stdin.isatty():
-            import readline  # noqa: F401  (gives `input` its line editing)
-
-            self._prompt = "\x01\x1b[1;36m\x02you>\x01\x1b[0m\x02 "
-        self._context = context_length(model)
-
-    def run(self) -> None:
-        """Ask and answer until the end of input."""
-        if self._how.first:
-            self._note(self._how.first)
-            self._exchange(self._how.first)
-        while True:
-            try:
-                text = input(self._prompt).strip()
-            except (EOFError, KeyboardInterrupt):
-                self._console.print()
-                return
-            except UnicodeDecodeError:
-                self._note("the input was not UTF-8 text")
-                continue
-            if text in ENDINGS and (text or self._how.takes_text):
-                return
-            if text == "/reset":
-                self._past = []
-                self._note("a new conversation")
-            elif text == "/help":
-                self._note(HELP)
-            elif text and not self._how.takes_text:
-                self._note("this preset takes no input; an empty line sends the prompt, /exit quits")
-            else:
-                self._exchange(text)
-
-    def _exchange(self, text: str) -> None:
-        messages = self._tokenizer.asked(self._how.ask(self._past, text))
-        try:
-            used = len(self._tokenizer.prompt_ids(messages))
-        except RecordError as error:
-            self._note(f"this cannot be sent to the model: {error.message}")
-            return
-        room = self._settings.max_new_tokens if self._context is None else self._context - used
-        if room < 1:
-            self._note(
-                f"the conversation is longer than the model's {self._context} tokens; /reset starts over"
-            )
-            return
-        self._turn += 1
-        limit = min(room, self._settings.max_new_tokens)
-        answer = self._answer(messages, self._settings.model_copy(update={"max_new_tokens": limit}))
-        self._past.append((text, answer))
-
-    def _answer(self, messages: Sequence[Message], settings: PreviewGeneration) -> str:
-        self._console.print("[bold green]model>[/bold green] ", end="")
-        pieces: list[str] = []
-
-        def show(piece: str) -> None:
-            pieces.append(piece)
-            self._console.print(Text(visible(piece)), end="", soft_wrap=True)
-
-        try:
-            answer = reply(self._model, self._tokenizer, messages, settings, seed=self._turn, on_text=show)
-        except KeyboardInterrupt:
-            answer = "".join(pieces)
-        self._console.print(Text("" if pieces else "(nothing)", style="dim"))
-        return answer
-
-    def _note(self, text: str) -> None:
-        self._console.print(Text(text, style="dim"))
-
-
-def context_length(model: Any) -> int | None:
-    """Return the tokens the model can attend to, if its configuration says so."""
-    length = getattr(model.config, "max_position_embeddings", None)
-    return length if isinstance(length, int) and length > 0 else None

@@ -167,12 +167,17 @@ def _maker(dataset: InputSpec) -> Callable[[Any], Sequence[Conversation | Docume
 
 
 def _seed(value: Any) -> list[Conversation]:
+    seed = seed_from(value)
     texts = [
         message
-        for each in seed_from(value).rounds
-        for message in (Message("user", each.question), Message("assistant", each.answer or ""))
+        for each in seed.rounds
+        for message in (
+            Message("user", each.question),
+            *each.steps,
+            Message("assistant", each.answer or "", calls=each.calls),
+        )
     ]
-    return [Conversation(tuple(message for message in texts if message.content))]
+    return [Conversation(tuple(each for each in texts if each.content or each.calls), tools=seed.tools)]
 
 
 def _one_by_one(

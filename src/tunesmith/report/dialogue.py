@@ -24,6 +24,7 @@ REASONS = {
     "rate_limited": "refused (429) to the last try",
     "no_answer": "no answer to the last try",
     "not_reached": "server not reached",
+    "not_shown": "left out by the model's chat template",
 }
 
 

@@ -25,7 +25,7 @@ from tunesmith.tokens.plain import chunks, completion
 from tunesmith.tokens.renderer import Renderer
 from tunesmith.tokens.source import TokenizerSource
 from tunesmith.tokens.template import TemplateShape, learn_shape
-from tunesmith.tokens.thoughts import THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
+from tunesmith.tokens.thoughts import TAGS, THOUGHT_TAGS, SplitReply, Tags, begun_by, split, tags_of
 from tunesmith.tokens.tools import refuse_hidden_tools, template_values
 from tunesmith.tokens.truncation import LengthLimits, Truncator
 from tunesmith.tokens.turns import append_sample, encode_turns, lone_sample, reply_labels, trained_turns
@@ -138,7 +138,9 @@ class ChatTokenizer:
 
     def reply_message(self, text: str, tools: str) -> Message:
         """Return a reply as a message, with its calls if it ends in some of `tools` (see `calls`)."""
-        return with_calls(text, tools, self.call_form if tools else None)
+        bare = pattern_of(list({*self._encoder.special} - TAGS)).sub("", text) if tools else text
+        message = with_calls(bare, tools, self.call_form if tools else None)
+        return message if message.calls else Message("assistant", text)
 
     def split_reply(self, prompt: Sequence[int], text: str) -> SplitReply:
         """Separate the thoughts from a reply to these ids, by the template's tags (see `thoughts.split`)."""

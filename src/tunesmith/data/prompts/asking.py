@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunesmith.api.data_formats import UserSimulationFormat
 from tunesmith.data.formats.chat import with_system_prompt
@@ -21,8 +21,15 @@ from tunesmith.data.prompts.presets import PLACE, Preset
 from tunesmith.data.record import RecordProblem, SourceLocation
 from tunesmith.tokens.conversation import Conversation, Message
 
-Exchange = tuple[str, str]
-"""A question and its reply."""
+
+class Exchange(NamedTuple):
+    """A question and its reply; `between` are the calls of tools before the reply, with their results."""
+
+    said: str
+    reply: str
+    between: tuple[Message, ...] = ()
+
+
 Ask = Callable[[Sequence[Exchange], str], Conversation]
 """Makes a conversation whose last reply is empty from earlier exchanges and the person's text."""
 REPLY = Message("assistant", "")
@@ -42,7 +49,7 @@ def ask_by_messages(preset: Preset) -> Ask:
         return last.content.removesuffix(PLACE) + text if preset.takes_text else last.content
 
     def ask(past: Sequence[Exchange], text: str) -> Conversation:
-        before = () if preset.each_alone else tuple((filled(said), reply) for said, reply in past)
+        before = () if preset.each_alone else [each._replace(said=filled(each.said)) for each in past]
         return Conversation((*opening, *_turns(before), Message(last.role, filled(text)), REPLY))
 
     return ask
@@ -83,7 +90,7 @@ def ask_a_user(preset: Preset, record: Mapping[str, Any]) -> Ask:
 def _said(fmt: UserSimulationFormat, new: UserDialogue, past: Sequence[Exchange], text: str) -> UserDialogue:
     if not shows_part(fmt, "context"):
         return replace(new, prefix=text)
-    turns = [turn for said, reply in past for turn in (UserTurn(False, said), UserTurn(True, reply))]
+    turns = [turn for each in past for turn in (UserTurn(False, each.said), UserTurn(True, each.reply))]
     return replace(new, turns=(*turns, UserTurn(False, text)))
 
 
@@ -105,4 +112,8 @@ def _dialogues(record: Mapping[str, Any]) -> list[UserDialogue]:
 
 
 def _turns(past: Sequence[Exchange]) -> list[Message]:
-    return [m for said, reply in past for m in (Message("user", said), Message("assistant", reply))]
+    return [
+        message
+        for each in past
+        for message in (Message("user", each.said), *each.between, Message("assistant", each.reply))
+    ]

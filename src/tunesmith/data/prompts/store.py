@@ -28,7 +28,8 @@ from tunesmith.data.formats.fields import unread_text
 from tunesmith.data.record import RecordProblem
 from tunesmith.data.report import counted
 from tunesmith.tokens.calls import CallForm, with_calls
-from tunesmith.tokens.conversation import Message, ToolCall
+from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.packed import pack_message, unpack_message
 
 # Deeper nesting is a mistake or an attack, and would exceed the recursion limit when written or sent.
 DEEPEST = 100
@@ -77,7 +78,7 @@ class PackedPrompt:
 
 def pack(prompt: Prompt) -> PackedPrompt:
     """Return a prompt's bytes. Raises RecordProblem for what JSON cannot hold, and for too deep nesting."""
-    messages = [_packed_message(message) for message in prompt.messages]
+    messages = [pack_message(message) for message in prompt.messages]
     fields = {"id": prompt.id, "record": prompt.record, "messages": messages, "label": prompt.label}
     # Only what there is, so that digests of other prompts stay what they were.
     given = {"set": prompt.set, "tools": prompt.tools, "arguments": prompt.arguments}
@@ -92,18 +93,6 @@ def pack(prompt: Prompt) -> PackedPrompt:
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(prompt.record):
         raise RecordProblem(f"the record is nested more than {DEEPEST} levels deep")
     return PackedPrompt(prompt.id, row, np.asarray(prompt.ids, _ID_TYPE).tobytes(), bool(prompt.tools))
-
-
-def _packed_message(message: Message) -> list[Any]:
-    calls = [[call.name, call.arguments, call.id] for call in message.calls]
-    more = [calls, message.name, message.call_id]
-    return [message.role, message.content, *(more if any(more) else ())]
-
-
-def _unpacked_message(
-    role: str, content: str, calls: Sequence[Sequence[str]] = (), name: str = "", call_id: str = ""
-) -> Message:
-    return Message(role, content, 1.0, tuple(ToolCall(*call) for call in calls), name, call_id)
 
 
 def _content_digest(packed: PackedPrompt) -> bytes:
@@ -202,7 +191,7 @@ class Prompts(Sequence[Prompt]):
     def _prompt(self, at: int) -> Prompt:
         row = json.loads(_read(self._rows, self._row_starts, at, 1))
         tokens = _read(self._tokens, self._token_starts, at, _ID_TYPE.itemsize)
-        messages = tuple(_unpacked_message(*message) for message in row["messages"])
+        messages = tuple(unpack_message(*message) for message in row["messages"])
         ids: list[int] = np.frombuffer(tokens, _ID_TYPE).tolist()
         given = {name: row.get(name, "") for name in ("set", "tools", "arguments")}
         return Prompt(row["id"], row["record"], messages, ids, row["label"], calls=self._calls, **given)

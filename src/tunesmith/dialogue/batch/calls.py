@@ -78,7 +78,7 @@ class BatchModelClient:
 
     async def call(self, call: Call, tries: Tries) -> Completion:
         """Ask in one batch after the other, until there is an end. Raises what ends the job."""
-        request = self._server.request(call.messages, call.temperature, call.max_tokens)
+        request = self._server.request(call.messages, call.temperature, call.max_tokens, call.tools)
         past, denied = earlier_outcomes(self._server.name, tries, request), 0
         while not past or not (is_final(past[-1][0]) or len(past) > self._max_retries or denied > 1):
             outcome, reply = await self._ask(call, request, tries, denied > 0)

@@ -35,7 +35,7 @@ class Requests(Protocol):
     name: str
 
     def request(
-        self, messages: Sequence[Mapping[str, str]], temperature: float, max_tokens: int
+        self, messages: Sequence[Mapping[str, Any]], temperature: float, max_tokens: int, tools: str = ""
     ) -> ChatRequest:
         """Return what would be sent."""
         ...

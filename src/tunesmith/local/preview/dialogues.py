@@ -52,9 +52,16 @@ def _values(request: Mapping[str, Any]) -> dict[str, Any]:
         "name": f"{request['id']}, round {request['round']}",
         "facts": f"to {request['model']} (endpoint {request['endpoint']}), at most "
         f"{counted(request['max_tokens'], 'token')}, temperature {request['temperature']:g}",
-        "turns": [(each["role"], each["content"]) for each in request["messages"]],
+        "turns": [(each["role"], _text(each)) for each in request["messages"]],
         "text": "",
     }
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """Return a message's text, and its calls one a line."""
+    calls = [each["function"] for each in message.get("tool_calls", ())]
+    lines = [f"{call['name']}({call['arguments']})" for call in calls]
+    return "\n".join(filter(None, [message["content"], *lines]))
 
 
 def _show(console: Console, seeds: StoredSeeds, groups: list[dict[str, Any]], told: list[str]) -> None:
