@@ -39,8 +39,8 @@ class Block:
 
     @property
     def programs(self) -> set[str]:
-        """The programs that it calls."""
-        return {words[0] for words in self.commands()}
+        """The programs that it calls; `export` is the shell's own."""
+        return {words[0] for words in self.commands()} - {"export"}
 
     @property
     def on_cluster(self) -> bool:

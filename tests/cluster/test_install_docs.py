@@ -14,11 +14,15 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.cluster.helm_command import REAL
 from tests.crds import established, wait_until_established
 from tests.docs_blocks import PAGES, blocks, files
 
+from tunesmith import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = "docs/install.md"
+REGISTRY = "mirror.example/tunesmith"
 NAMESPACES = ("tunesmith-system", "research", "vision", "team-a")
 JOBS = "finetunejobs.tunesmith.dev,rejectionsamplejobs.tunesmith.dev,dialoguegenjobs.tunesmith.dev"
 READY = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
@@ -116,9 +120,11 @@ def shell(folder, tmp_path_factory):
     helm = programs / "helm"
     helm.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.cluster.helm_command "$@"\n')
     helm.chmod(0o755)
-    path = [os.environ["PATH"], str(Path(sys.executable).parent), str(programs)]  # a real helm comes first
+    path = [str(programs), os.environ["PATH"], str(Path(sys.executable).parent)]
     environment = os.environ | {
         "PATH": ":".join(path),
+        REAL: shutil.which("helm") or "",
+        "TUNESMITH_REGISTRY": REGISTRY,
         "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
     }
 
@@ -177,7 +183,7 @@ TEAM = "kubectl create namespace team-a"
 SCRATCH = {
     ("README.md", "On a cluster"),
     ("DEVELOPMENT.md", "Development"),
-    *((INSTALL, name) for _, name in SECTIONS if name != "Remove"),
+    *((INSTALL, name) for _, name in SECTIONS if name not in ("Remove", "Upgrade")),
 }
 """Sections that begin with nothing; the others begin with an installation, and a namespace of a team."""
 
@@ -217,7 +223,7 @@ def test_a_service_account_that_was_handed_over_is_the_releases(empty, operator,
     assert account(empty, "research")["labels"] == labels
     deployment = empty.json("get", "deployment", "tunesmith-operator", "-n", "tunesmith-system")
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert image.startswith("mirror.example/"), "the values of before"
+    assert image == f"{REGISTRY}/tunesmith-operator:{__version__}"
 
 
 def test_a_namespace_that_is_not_there_is_named_before_anything_is_changed(empty, shell):

@@ -11,6 +11,7 @@ from tests.docs_blocks import CLUSTER_PROGRAMS, PAGES, PROGRAMS, Block, blocks, 
 
 SHELL = [block for page in PAGES for block in blocks(page)]
 RUN = [block for block in SHELL if block.on_cluster]
+CHARTS = ("charts/tunesmith", "oci://$TUNESMITH_REGISTRY/charts/tunesmith")
 
 
 @each("block", SHELL, ids=lambda block: block.id)
@@ -41,7 +42,8 @@ def test_what_helm_is_asked_is_what_the_test_on_a_cluster_can_do(block):
         if words[0] == "helm":
             asked = parser().parse_args(words[1:])
             assert asked.name == "tunesmith", words
-            assert asked.command != "upgrade" or asked.chart == "charts/tunesmith", words
+            assert asked.command != "upgrade" or asked.chart in CHARTS, words
+            assert asked.command != "upgrade" or ("oci:" in asked.chart) == bool(asked.version), words
 
 
 @each("block", RUN, ids=lambda block: block.id)
