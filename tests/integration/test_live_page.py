@@ -18,7 +18,7 @@ import pytest
 from tests.browser import Tab, browser
 from tests.standin.openai_rules import Settings
 from tests.standin.openai_stub import Stub
-from tests.support import chat_records, finetune, start_cli, write_jsonl, write_manifest
+from tests.support import call_cli, chat_records, finetune, start_cli, write_jsonl, write_manifest
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
@@ -74,6 +74,7 @@ def test_training_is_seen_while_it_goes_and_becomes_its_report(
         tab.wait(lambda: steps_of(tab) > before)  # by itself
         assert "loss" in tab.run("document.querySelector('.log').textContent")
         assert tab.run("document.title") == "watched"
+        assert re.search(r"watched +FineTuneJob +running +\d+/30", call_cli("list", folder=tmp_path).text)
         tab.go("about:blank")
         tab.go(url)  # late, and the curve is whole
         late = tab.run("document.querySelectorAll('#curves circle.dots').length")

@@ -15,6 +15,7 @@ from tunesmith import __version__
 from tunesmith.cli.chat import chat
 from tunesmith.cli.compare import compare
 from tunesmith.cli.data import data_check, data_convert
+from tunesmith.cli.local_jobs import list_jobs, logs, status
 from tunesmith.cli.manifests import convert_config, crds, render, schemas, validate
 from tunesmith.cli.options import say
 from tunesmith.cli.run import preview, run
@@ -41,8 +42,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (validate, render, run, preview, compare, chat, convert_config, crds, schemas, version):
+for command in (
+    validate,
+    render,
+    run,
+    preview,
+    logs,
+    status,
+    compare,
+    chat,
+    convert_config,
+    crds,
+    schemas,
+    version,
+):
     app.command()(command)
+app.command("list")(list_jobs)
 data = typer.Typer(help="Inspect data before training on it, and convert it.", no_args_is_help=True)
 data.command("check")(data_check)
 data.command("convert")(data_convert)

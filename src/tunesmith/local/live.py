@@ -6,6 +6,7 @@ machine knows. When a single job has succeeded, the address gives its report, wh
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 from tunesmith.api.manifest import Job
 from tunesmith.local.job_files import last_lines
 from tunesmith.local.workdir import JobFolder, shown_path
-from tunesmith.names import REPORT_KEY
+from tunesmith.names import LIVE_DATA, REPORT_KEY
 from tunesmith.pages import HTML, Page, serve_pages
 from tunesmith.redaction import without_secrets
 from tunesmith.report.live import live_policy, render_live
@@ -112,6 +113,8 @@ class RunPage:
             self._seen = time.monotonic()
             only = self._shown[0].report if self._ended and len(self._shown) == 1 else None
             return _report(only) if only else Page(HTML, self._html, True, live_policy())
+        if path == f"/{self._key}/{LIVE_DATA}":
+            return Page("application/json", lambda: json.dumps(self._fresh()), True)
         prefix, _, number = path.rpartition("/")
         if prefix == f"/{self._key}/report" and number.isdecimal() and int(number) < len(self._shown):
             report = self._shown[int(number)].report
@@ -119,11 +122,14 @@ class RunPage:
         return None
 
     def _html(self) -> str:
+        return render_live(self._fresh())
+
+    def _fresh(self) -> dict[str, Any]:
         with self._lock:
             if time.monotonic() - self._asked > _AGAIN_SECONDS:
                 self._state = self._ask() or self._state
                 self._asked = time.monotonic()
-            return render_live(self._values())
+            return self._values()
 
     def _values(self) -> dict[str, Any]:
         shown = self._shown[self._now]
