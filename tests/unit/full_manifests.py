@@ -31,7 +31,13 @@ COMMON = {
             "runName": "r",
             "entity": "e",
             "apiKeySecretRef": {"name": "wandb", "key": "k"},
-        }
+        },
+        "mlflow": {
+            "experiment": "e",
+            "runName": "r",
+            "trackingUri": "https://mlflow.example",
+            "secretRef": {"name": "mlflow"},
+        },
     },
 }
 FULL = {

@@ -14,7 +14,7 @@ from tunesmith.api.rules import MACHINE
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import PermanentError, StoragePermanentError
 from tunesmith.jobs import preflight
-from tunesmith.names import ENV_RULES, Reason
+from tunesmith.names import ENV_RULES, MLFLOW_VARIABLES, Reason
 from tunesmith.plan.needs import input_uris, packages
 
 WANDB = {"wandb": {"project": "p"}}
@@ -33,6 +33,7 @@ def spec_of(manifest, **fields):
 def test_each_field_that_needs_a_package_names_it():
     wanted = {
         ("tracking.wandb", "wandb"): spec_of(FINE_TUNE, tracking=WANDB),
+        ("tracking.mlflow", "mlflow"): spec_of(FINE_TUNE, tracking={"mlflow": {"experiment": "e"}}),
         ("tracking.tensorboard", "tensorboard"): spec_of(FINE_TUNE),
         ("method.qlora", "bitsandbytes"): spec_of(FINE_TUNE, method={"qlora": {}}),
         ("training.optimizer", "bitsandbytes"): spec_of(
@@ -87,6 +88,23 @@ def test_a_secret_that_is_not_set_is_missing_unless_nobody_is_asked(monkeypatch)
         (lack,) = {lack.message for lack in preflight.problems(spec_of(manifest))}
         assert lack == "Key api of Secret keys is missing; outside a cluster, set TUNESMITH_SECRET_KEYS_API"
     assert preflight.problems(spec_of(DIALOGUE, endpoints=endpoints, dryRun=True)) == []
+
+
+def test_of_mlflows_secret_one_key_is_enough_and_none_is_missing(monkeypatch):
+    for key in MLFLOW_VARIABLES:
+        monkeypatch.delenv(f"TUNESMITH_SECRET_TEAM_{key}", raising=False)
+    monkeypatch.setattr(preflight, "find_spec", lambda module: True)
+    tracking = {"mlflow": {"experiment": "e", "secretRef": {"name": "team"}}}
+    (lack,) = preflight.problems(spec_of(FINE_TUNE, tracking=tracking))
+    assert lack.field == "tracking.mlflow.secretRef"
+    assert lack.message.endswith("outside a cluster, set TUNESMITH_SECRET_TEAM_MLFLOW_TRACKING_TOKEN")
+    monkeypatch.setenv("TUNESMITH_SECRET_TEAM_MLFLOW_TRACKING_USERNAME", "me")
+    assert preflight.problems(spec_of(FINE_TUNE, tracking=tracking)) == []
+
+
+def test_a_tracking_server_is_no_storage():
+    tracking = {"mlflow": {"experiment": "e", "trackingUri": "https://mlflow.example"}}
+    assert "https://mlflow.example" not in dict(input_uris(spec_of(FINE_TUNE, tracking=tracking))).values()
 
 
 def test_a_verifier_that_does_not_load_is_found(monkeypatch):

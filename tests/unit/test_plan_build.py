@@ -13,7 +13,7 @@ from restricted import complaints
 
 from tunesmith.api.manifest import parse_document
 from tunesmith.errors import ManifestError
-from tunesmith.names import Kind, child_name
+from tunesmith.names import MLFLOW_VARIABLES, Kind, child_name, secret_env
 from tunesmith.plan.build import PlanSettings, build, output_uris
 from tunesmith.plan.pod_template import processes_per_node
 from tunesmith.plan.runtimes import Runtime
@@ -189,7 +189,9 @@ def test_secrets_come_by_reference_only(kind, secrets):
     variables = environment(FULL[kind])
     by_reference = {name for name, item in variables.items() if "valueFrom" in item}
     keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
-    assert by_reference == secrets | keys
+    one_of = {secret_env("mlflow", key) for key in MLFLOW_VARIABLES}
+    assert by_reference == secrets | keys | one_of
+    assert all(variables[name]["valueFrom"]["secretKeyRef"]["optional"] is True for name in one_of)
     for item in variables.values():
         assert set(item.get("valueFrom", {})) <= {"secretKeyRef"}
     assert variables["AWS_SESSION_TOKEN"]["valueFrom"]["secretKeyRef"]["optional"] is True

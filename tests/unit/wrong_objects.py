@@ -697,6 +697,12 @@ OBJECTS = [
     ),
     exam("none-with-training", {"spec.training": {"seed": 1}}, "spec.training", TRAINS_NOTHING),
     exam("none-with-validation", {"spec.validation": {"ratio": 0.1}}, "spec.validation", TRAINS_NOTHING),
+    exam(
+        "none-with-mlflow",
+        {"spec.tracking": {"mlflow": {"experiment": "e"}}},
+        "spec.tracking.mlflow",
+        TRAINS_NOTHING,
+    ),
     exam("none-with-deepspeed", {"spec.deepspeed": {"zeroStage": 2}}, "spec.deepspeed", TRAINS_NOTHING),
     exam(
         "none-and-lora", {"spec.method.lora": {}}, "spec.method", "exactly one of full, lora, qlora and none"

@@ -25,14 +25,16 @@
     (
       [?object.spec.?storage.?endpointUrl] +
       [?object.spec.?hub.?endpoint] +
-      (object.spec.?tracking.?wandb.hasValue() ? [object.spec.?tracking.?wandb.?baseUrl.orValue('https://api.wandb.ai')] : [])
+      (object.spec.?tracking.?wandb.hasValue() ? [object.spec.?tracking.?wandb.?baseUrl.orValue('https://api.wandb.ai')] : []) +
+      [?object.spec.?tracking.?mlflow.?trackingUri]
     ).map(x, !(variables.rules.exists(r, x.matches(r.endpoints))), 'endpoint ' + x)
 - name: secrets
   expression: |-
     (
       [?object.spec.?storage.?secretRef.?name] +
       [?object.spec.?hub.?tokenSecretRef.?name] +
-      [?object.spec.?tracking.?wandb.?apiKeySecretRef.?name]
+      [?object.spec.?tracking.?wandb.?apiKeySecretRef.?name] +
+      [?object.spec.?tracking.?mlflow.?secretRef.?name]
     ).map(x, !(variables.rules.exists(r, x.matches(r.secrets))), 'Secret ' + x)
 - name: runtimes
   expression: |-
@@ -86,14 +88,16 @@
     (
       [?object.spec.?storage.?endpointUrl] +
       [?object.spec.?hub.?endpoint] +
-      (object.spec.?tracking.?wandb.hasValue() ? [object.spec.?tracking.?wandb.?baseUrl.orValue('https://api.wandb.ai')] : [])
+      (object.spec.?tracking.?wandb.hasValue() ? [object.spec.?tracking.?wandb.?baseUrl.orValue('https://api.wandb.ai')] : []) +
+      [?object.spec.?tracking.?mlflow.?trackingUri]
     ).map(x, !(variables.rules.exists(r, x.matches(r.endpoints))), 'endpoint ' + x)
 - name: secrets
   expression: |-
     (
       [?object.spec.?storage.?secretRef.?name] +
       [?object.spec.?hub.?tokenSecretRef.?name] +
-      [?object.spec.?tracking.?wandb.?apiKeySecretRef.?name]
+      [?object.spec.?tracking.?wandb.?apiKeySecretRef.?name] +
+      [?object.spec.?tracking.?mlflow.?secretRef.?name]
     ).map(x, !(variables.rules.exists(r, x.matches(r.secrets))), 'Secret ' + x)
 - name: runtimes
   expression: |-
@@ -151,6 +155,7 @@
       [?object.spec.?storage.?endpointUrl] +
       [?object.spec.?hub.?endpoint] +
       (object.spec.?tracking.?wandb.hasValue() ? [object.spec.?tracking.?wandb.?baseUrl.orValue('https://api.wandb.ai')] : []) +
+      [?object.spec.?tracking.?mlflow.?trackingUri] +
       object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?openai.?baseUrl.hasValue(), object.spec.endpoints[x].?openai.?baseUrl.value())
     ).map(x, !(variables.rules.exists(r, x.matches(r.endpoints))), 'endpoint ' + x)
 - name: secrets
@@ -159,6 +164,7 @@
       [?object.spec.?storage.?secretRef.?name] +
       [?object.spec.?hub.?tokenSecretRef.?name] +
       [?object.spec.?tracking.?wandb.?apiKeySecretRef.?name] +
+      [?object.spec.?tracking.?mlflow.?secretRef.?name] +
       object.spec.?endpoints.orValue({}).map(x, object.spec.endpoints[x].?openai.?apiKeySecretRef.?name.hasValue(), object.spec.endpoints[x].?openai.?apiKeySecretRef.?name.value())
     ).map(x, !(variables.rules.exists(r, x.matches(r.secrets))), 'Secret ' + x)
 - name: runtimes

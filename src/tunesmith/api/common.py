@@ -196,6 +196,19 @@ class WandbSpec(Model):
     """API key; absent: WANDB_API_KEY or `wandb login` on one machine, else the run is recorded offline."""
 
 
+class MlflowSpec(Model):
+    """MLflow."""
+
+    experiment: ShortText
+    """Experiment the run belongs to; created if it does not exist."""
+    run_name: ShortText | None = None
+    """Name of the run; the job's name if absent."""
+    tracking_uri: Annotated[Url | None, Ruled("endpoints")] = None
+    """The tracking server; if absent, that of MLFLOW_TRACKING_URI, else the run is recorded under logs/."""
+    secret_ref: SecretRef | None = None
+    """Secret with MLFLOW_TRACKING_TOKEN, or with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
+
+
 class TrackingSpec(Model):
     """Where metrics go besides metrics.jsonl."""
 
@@ -203,6 +216,8 @@ class TrackingSpec(Model):
     """Write TensorBoard files under logs/."""
     wandb: WandbSpec | None = None
     """Report to Weights & Biases."""
+    mlflow: MlflowSpec | None = None
+    """Report to MLflow."""
 
 
 class JobSpec(Model):

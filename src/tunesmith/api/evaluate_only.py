@@ -55,6 +55,12 @@ def evaluate_only_rules(blocks: Mapping[str, type[Model]]) -> tuple[Rule, ...]:
             "tracking.wandb",
         ),
         Rule(
+            _TRAINS_NOTHING,
+            f"!{NONE} || !has(self.tracking.mlflow)",
+            lambda m: not evaluate_only(m) or m.tracking.mlflow is None,
+            "tracking.mlflow",
+        ),
+        Rule(
             "or previews is required with method none: there is nothing else to do",
             f"!{NONE} || size(self.evaluation) > 0 || size(self.previews) > 0",
             lambda m: not evaluate_only(m) or bool(m.evaluation or m.previews),

@@ -18,7 +18,7 @@ from tunesmith.artifacts.open import check_exists, find_records
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.errors import PermanentError, StoragePermanentError
 from tunesmith.jobs.reading import hub_sources
-from tunesmith.jobs.secrets import secret
+from tunesmith.jobs.secrets import mlflow_credentials, secret
 from tunesmith.names import Reason
 from tunesmith.plan.needs import input_uris, packages, verifiers
 from tunesmith.plan.pod_template import secret_keys
@@ -63,6 +63,10 @@ def _secrets(spec: JobSpec) -> Iterator[MissingRequirement]:
             secret(ref)
         except PermanentError as error:
             yield MissingRequirement("", error.message.rstrip("."), error.reason)
+    try:
+        mlflow_credentials(spec)
+    except PermanentError as error:
+        yield MissingRequirement("tracking.mlflow.secretRef", error.message.rstrip("."), error.reason)
 
 
 def _verifiers(spec: JobSpec) -> Iterator[MissingRequirement]:

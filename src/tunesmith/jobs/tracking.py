@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
-    """Return the manifest's trackers: TensorBoard files below `folder`, Weights & Biases."""
-    from tunesmith.jobs.secrets import secret
+    """Return the manifest's trackers: TensorBoard files below `folder`, Weights & Biases, MLflow."""
+    from tunesmith.jobs.secrets import mlflow_credentials, secret
     from tunesmith.training.metrics import TensorBoard, Wandb
 
     tracking = session.spec.tracking
@@ -31,6 +31,20 @@ def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
                 entity=tracking.wandb.entity,
                 base_url=tracking.wandb.base_url,
                 key=secret(tracking.wandb.api_key_secret_ref),
+                config=session.run.result_fields(),
+            )
+        )
+    if tracking.mlflow:
+        from tunesmith.training.mlflow_tracker import Mlflow
+
+        sinks.append(
+            Mlflow(
+                folder / LOGS,
+                run_id=f"{session.store.uri} {session.world.job_uid}",
+                experiment=tracking.mlflow.experiment,
+                name=tracking.mlflow.run_name or session.run.name,
+                tracking_uri=tracking.mlflow.tracking_uri,
+                credentials=mlflow_credentials(session.spec),
                 config=session.run.result_fields(),
             )
         )

@@ -162,6 +162,8 @@ def _put_missing(spec: dict[str, Any], notes: list[str], name: str) -> None:
         notes.append("output.uri was not in the configuration.")
     if "project" not in spec.get("tracking", {}).get("wandb", {"project": ""}):
         _put(spec, "tracking.wandb.project", name)
+    if "experiment" not in spec.get("tracking", {}).get("mlflow", {"experiment": ""}):
+        _put(spec, "tracking.mlflow.experiment", name)
 
 
 def _model(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
@@ -232,6 +234,8 @@ def _report(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> No
     sinks = value if isinstance(value, list) else [value]
     if "wandb" in sinks or "all" in sinks:
         spec.setdefault("tracking", {}).setdefault("wandb", {})
+    if "mlflow" in sinks:
+        spec.setdefault("tracking", {}).setdefault("mlflow", {})
     if sinks == ["none"]:
         _put(spec, "tracking.tensorboard", False)
 

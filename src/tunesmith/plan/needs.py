@@ -53,6 +53,8 @@ def _extra(name: str) -> str:
 def _of_training(spec: FineTuneSpec) -> Iterator[Package]:
     if spec.tracking.wandb is not None:
         yield Package("tracking.wandb", "wandb", f"{_extra('wandb')}, or remove tracking.wandb")
+    if spec.tracking.mlflow is not None:
+        yield Package("tracking.mlflow", "mlflow", f"{_extra('mlflow')}, or remove tracking.mlflow")
     if spec.tracking.tensorboard:
         yield Package(
             "tracking.tensorboard", "tensorboard", f"{_extra('train')}, or set tracking.tensorboard: false"
@@ -89,7 +91,7 @@ def verifiers(spec: JobSpec) -> Iterator[tuple[str, VerifierSpec]]:
 
 def input_uris(spec: JobSpec) -> Iterator[tuple[str, str]]:
     """Yield every storage address that a job reads, with its field: `uri` and every field ending in `Uri`."""
-    document = {key: value for key, value in spec.to_json().items() if key != "output"}
+    document = {key: value for key, value in spec.to_json().items() if key not in ("output", "tracking")}
     yield from _uris(document, "")
 
 

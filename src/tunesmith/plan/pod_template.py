@@ -39,6 +39,13 @@ def secret_keys(spec: JobSpec) -> Iterator[SecretKeyRef]:
                 yield endpoint.openai.api_key_secret_ref
 
 
+def alternative_secret_keys(spec: JobSpec) -> Iterator[SecretKeyRef]:
+    """Return keys of Secrets that need not all exist: MLflow takes a token, or user and password."""
+    ref = spec.tracking.mlflow.secret_ref if spec.tracking.mlflow else None
+    if ref is not None:
+        yield from (SecretKeyRef(name=ref.name, key=key) for key in names.MLFLOW_VARIABLES)
+
+
 def _secret_variable(variable: str, name: str, key: str, optional: bool = False) -> dict[str, Any]:
     ref: dict[str, Any] = {"name": name, "key": key}
     if optional:
@@ -100,6 +107,9 @@ def _environment(attempt: AttemptSpec) -> list[dict[str, Any]]:
         variables.append(_secret_variable("AWS_SESSION_TOKEN", secret, "AWS_SESSION_TOKEN", optional=True))
     secrets = {names.secret_env(ref.name, ref.key): ref for ref in secret_keys(spec)}
     variables += [_secret_variable(variable, ref.name, ref.key) for variable, ref in secrets.items()]
+    for ref in alternative_secret_keys(spec):
+        variable = names.secret_env(ref.name, ref.key)
+        variables.append(_secret_variable(variable, ref.name, ref.key, optional=True))
     return variables
 
 
