@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cluster.world import OperatorProcess, apply, fine_tune, free_port, operating, patch_run
+from tests.cluster.world import (
+    OperatorProcess,
+    apply,
+    fine_tune,
+    free_port,
+    operating,
+    patch_run,
+    patch_spec,
+)
+
+from tunesmith.names import Backend
+from tunesmith.plan.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +124,21 @@ def test_a_config_map_that_somebody_deleted_is_made_again(world, operator):
     assert new["data"] == old["data"]
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
     assert world.child("tune-ftj-1")["metadata"]["uid"] == child["metadata"]["uid"]
+    assert world.status("ftj", "tune")["attempts"] == 1
+
+
+def test_resources_that_changed_while_suspended_are_those_of_the_next_attempt(world, operator):
+    apply(world, fine_tune(resources={"nodes": 2, "gpusPerNode": 1}))
+    old = world.until_child("tune-ftj-1")
+    patch_run(world, "tune", suspend=True)
+    world.until_phase("ftj", "tune", "Suspended")
+    patch_spec(world, "tune", resources={"nodes": 1})
+    patch_run(world, "tune", suspend=False)
+    new = world.until_child("tune-ftj-2")
+    counts = [{"launch": 1, "processes": 2}, {"launch": 2, "processes": 1}]
+    world.until(lambda: world.status("ftj", "tune").get("processes") == counts, "both numbers")
+    world.until(lambda: world.children() == ["tune-ftj-2"], "deletion of the first")
+    assert [BACKENDS[Backend(body["kind"])].read(body).nodes for body in (old, new)] == [2, 1]
     assert world.status("ftj", "tune")["attempts"] == 1
 
 

@@ -199,6 +199,11 @@ def apply(world, *documents):
     world.kubectl("apply", "-f", "-", stdin="\n".join(json.dumps(d) for d in documents))
 
 
+def patch_spec(world, name, **spec):
+    patch = json.dumps({"spec": spec})
+    world.kubectl("patch", "ftj", name, "--type=merge", "-p", patch)
+
+
 def patch_run(world, name, **run):
     world.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": {"run": run}}))
 

@@ -12,7 +12,15 @@ from tunesmith.api.common import OutputSpec
 from tunesmith.artifacts import fetch_verified, publish, read_manifest
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import OutputConflictError
-from tunesmith.jobs.output_lock import ExistingOutput, OutputState, claim, inspect, remove_outgrown
+from tunesmith.jobs.first_attempt import first_processes
+from tunesmith.jobs.output_lock import (
+    PROCESSES,
+    ExistingOutput,
+    OutputState,
+    claim,
+    inspect,
+    remove_outgrown,
+)
 from tunesmith.plan.growth import Growth, any_change, changed, not_smaller
 
 SPEC = {"training": {"learningRate": 0.1, "seed": 1}, "datasets": [{"uri": "s3://a/b"}]}
@@ -350,3 +358,43 @@ def test_killed_before_any_write_a_growing_output_is_never_half_new_and_looks_fi
         assert real.read("b") == b"great b"
         fetch_verified(real, "", tmp_path / f"grown-{lives}")
     assert list(dict.fromkeys(states)) == [(True, False), (False, False), (True, True)]
+
+
+def attempt(store, processes, spec=SPEC):
+    """The number of processes that a first attempt had, as one with so many finds and claims it."""
+    found = inspect(store, OutputSpec(uri="file:///out"), spec, "me")
+    first = first_processes(store, found, processes)
+    claim(store, found, {"spec": spec, **FACTS, PROCESSES: first})
+    return first
+
+
+def checkpoint(store, tmp_path, step, world):
+    (tmp_path / str(step)).mkdir()
+    (tmp_path / str(step) / "weights").write_bytes(b"w")
+    publish(store, f"checkpoint-{step}", tmp_path / str(step), extra={"step": step, "world": world})
+
+
+def test_the_steps_are_those_of_the_first_attempt_also_without_a_checkpoint(store, tmp_path):
+    assert [attempt(store, processes) for processes in (4, 2)] == [4, 4]
+    checkpoint(store, tmp_path, 2, world=2)
+    assert [attempt(store, processes) for processes in (3, 4)] == [4, 4]
+
+
+def test_an_output_of_an_earlier_version_has_the_number_in_its_checkpoints(store, tmp_path):
+    """Those that another number makes later do not change it."""
+    begun(store)
+    assert attempt(open_store(store.uri), 3) == 3
+    begun_before = json.loads(store.read("fingerprint.json"))
+    assert begun_before.pop(PROCESSES) == 3
+    store.put("fingerprint.json", json.dumps(begun_before).encode())
+    checkpoint(store, tmp_path, 2, world=4)
+    store.put("checkpoint-4/manifest.json", b"{")  # a damaged one
+    assert attempt(store, 2) == 4
+    checkpoint(store, tmp_path, 6, world=2)
+    assert attempt(store, 2) == 4
+
+
+def test_another_job_that_replaces_the_output_has_steps_of_its_own(store):
+    assert attempt(store, 4) == 4
+    found = inspect(store, OutputSpec(uri="file:///out", on_existing="replace"), SPEC, "you")
+    assert first_processes(store, found, 2) == 2

@@ -70,8 +70,12 @@ class Results:
 
     def trained_with(self, step: int) -> None:
         """Note the number of processes of this attempt, which resumes after `step`."""
-        if self.metrics is not None:
-            self.metrics.processes(step, self._session.world.size, self._first_processes)
+        if self.metrics is None:
+            return
+        self.metrics.processes(step, self._session.world.size, self._first_processes)
+        numbers = processes_by_step(self._first_processes, self.metrics.rows)
+        if len(numbers) > 1 or self._session.world.size != self._first_processes:
+            log.info("Trained by %s; a step has the samples that it had.", processes_in_words(numbers))
 
     def _start_log(self) -> None:
         path = self._folder / TRAINING_LOG_KEY

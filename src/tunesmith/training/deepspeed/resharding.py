@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 State = dict[str, Any]
 _OPTIMIZER, _SLICES = "optimizer_state_dict", "param_slice_mappings"
+_PADDINGS, _STAGE = "group_paddings", "zero_stage"
 # Keys of a process's state that describe its layout.
-_OF_LAYOUT = ("group_paddings", "param_alignment_paddings", "partition_count", _SLICES)
+_OF_LAYOUT = (_PADDINGS, "param_alignment_paddings", "partition_count", _SLICES)
 
 
 def shards_of(checkpoint: Path) -> list[Path]:
@@ -102,7 +103,10 @@ class _SavedStates:
     def resharded(self, own: State, layout: Layout) -> State:
         """Return the state with the saved values that a process has whose state and layout are now these."""
         first, base, flats = self._states[0], self._base, own[self._fp32]
-        paddings = own.get("group_paddings", [0] * len(flats))
+        # At stages 1 and 2 the weights are saved without the padding that the moments have. What has no stage
+        # is DeepSpeed's optimizer for bfloat16 with gradients in float32, which saves both alike.
+        padded = _PADDINGS in own and _STAGE in own
+        paddings = own[_PADDINGS] if padded else [0] * len(flats)
         sizes = [flat.numel() + padding for flat, padding in zip(flats, paddings, strict=True)]
         groups = list(zip(layout, sizes, strict=True))
         param_groups = zip(first[base]["param_groups"], own[base]["param_groups"], strict=True)
