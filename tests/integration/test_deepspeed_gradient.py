@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.fixtures.steps import load, write_table
+from tests.fixtures.steps import load, small_spec, write_table
+from tests.fixtures.tiny_model import make_expert_model
+from tests.fixtures.zero_steps import EXPERTS as ADAPTERS
+from tests.fixtures.zero_steps import with_experts
 from tests.unit.test_training_loss import naive, random_samples, relative_error
 
 
@@ -29,28 +32,62 @@ TWO = [
 ONE = ["3-2-4-tokenMean-none", "2-1-8-tokenMean-none", "1-8-1-sampleMean-none"]
 
 
+EXPERTS = [f"{stage}-2-2-tokenMean-{packing}-experts" for stage in (1, 2, 3) for packing in ("none", "tree")]
+
+
+def started(start, model, folder, cases):
+    """Have zero_steps write what it makes of the cases."""
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    command = [sys.executable, *start, "-m", "tests.fixtures.zero_steps"]
+    arguments = [model, folder / "table", folder, *cases]
+    subprocess.run([*command, *map(str, arguments)], env=environment, cwd=folder, check=True, timeout=600)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_model):
     """Gradient, loss and length by case, and those of the formula by reduction."""
     folder = tmp_path_factory.mktemp("zero")
     samples = random_samples(8, seed=3)
     write_table(folder / "table", samples)
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
     for start, cases in ((TORCHRUN, TWO), ([], ONE)):
-        command = [sys.executable, *start, "-m", "tests.fixtures.zero_steps"]
-        arguments = [tiny_model, folder / "table", folder, *cases]
-        subprocess.run([*command, *map(str, arguments)], env=environment, cwd=folder, check=True, timeout=300)
+        started(start, tiny_model, folder, cases)
     wanted = {name: naive(load(tiny_model), samples, name) for name in ("tokenMean", "sampleMean")}
     return {case: torch.load(folder / f"{case}.pt") for case in (*TWO, *ONE)}, wanted
 
 
+@pytest.fixture(scope="module")
+def made_by_experts(tmp_path_factory):
+    """The same for adapters of experts that are one tensor, by two processes."""
+    folder = tmp_path_factory.mktemp("zero")
+    model, samples = make_expert_model(folder / "model", 500), random_samples(8, seed=3)
+    write_table(folder / "table", samples)
+    started(TORCHRUN, model, folder, EXPERTS)
+    spec = small_spec({}, method=ADAPTERS)
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "float32"})})
+    wanted = naive(with_experts(spec, model), samples, "tokenMean")
+    return {case: torch.load(folder / f"{case}.pt") for case in EXPERTS}, wanted
+
+
+@pytest.mark.parametrize("case", EXPERTS)
+def test_gradient_of_experts(made_by_experts, case):
+    """Plain torch, without DeepSpeed, has the same loss and the same gradient of each adapter."""
+    made, wanted = made_by_experts
+    assert sum("experts" in name for name in wanted[1]) == 2 * 2 * 2
+    assert all(gradient.any() for gradient in wanted[1].values())
+    check(made[case], wanted)
+
+
 @pytest.mark.parametrize("case", [*TWO, *ONE])
 def test_gradient(made, case):
-    loss, gradient = made[1]["sampleMean" if "sampleMean" in case else "tokenMean"]
-    made_gradient, made_loss, norm = made[0][case]
+    check(made[0][case], made[1]["sampleMean" if "sampleMean" in case else "tokenMean"])
+
+
+def check(made, wanted):
+    loss, gradient = wanted
+    made_gradient, made_loss, norm = made
     assert made_loss == pytest.approx(loss, rel=1e-6)
     assert relative_error(made_gradient, gradient) <= 1e-5
     assert norm == pytest.approx(math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradient.values())))

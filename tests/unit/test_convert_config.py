@@ -69,6 +69,17 @@ def test_names_of_other_tools_lead_to_their_fields():
     assert wrong == {}
 
 
+def test_whole_modules_beside_an_adapter_are_refused_with_what_to_do():
+    for field in (
+        "spec.method.lora.modulesToSave",
+        "spec.method.lora.modules_to_save",
+        "spec.additional_target",
+    ):
+        message = problems_of(FINE_TUNE, {field: ["lm_head"]})[field]
+        assert "unknown field; whole modules are not trained beside an adapter" in message
+        assert "Name them in targetModules" in message
+
+
 def test_a_name_is_no_hint_where_the_kind_has_no_such_block():
     assert "training" not in problems_of(SAMPLE, {"spec.epochs": 3})["spec.epochs"]
 

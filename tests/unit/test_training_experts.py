@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.cases import each
 from tests.fixtures.adapters import load_base, logits, make_adapter, shake
 from tests.fixtures.steps import small_spec
+from tests.fixtures.tiny_model import make_expert_model
 
 from tunesmith.api.common import ModelSource
 from tunesmith.engines.adapter import load_adapter
@@ -37,16 +38,7 @@ def libraries():
 
 @pytest.fixture(scope="module")
 def experts(tmp_path_factory):
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
-    config = Qwen3MoeConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("experts")
-    torch.manual_seed(0)
-    Qwen3MoeForCausalLM(config).save_pretrained(folder)
-    return folder
+    return make_expert_model(tmp_path_factory.mktemp("experts"))
 
 
 def spec(method="lora", **fields):

@@ -69,7 +69,7 @@ def naive(model, samples, reduction):
     loss = sum(parts) / total
     model.zero_grad()
     loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()}
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def relative_error(made, wanted):

@@ -16,7 +16,7 @@ from tests.unit import naive_users as naive
 
 from tunesmith.api.datasets import DatasetSpec
 from tunesmith.artifacts.store import Entry, StorageOptions
-from tunesmith.data import parallel_encoder
+from tunesmith.data import parallel_encoder, tokenizer_pool
 from tunesmith.data.prepare import prepare
 from tunesmith.data.read import Item, ReadCounts, Reader, RecordChoice
 from tunesmith.errors import DataError
@@ -582,12 +582,12 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path, monkeypatch):
     fmt = {"ablationConfig": ALL, "expand": True, "maxSamplesPerUser": 9}
     options = {"validation": {"ratio": 0.2}, "maxBadRecords": 1, "tokenizer": tokenizer, "repeat": 1.5}
     one = make(records, fmt, workers=1, **options)
-    monkeypatch.setattr(parallel_encoder, "WORTH_HELP", 0)
+    monkeypatch.setattr(tokenizer_pool, "WORTH_HELP", 0)
     monkeypatch.setattr(parallel_encoder, "BATCH", 20_000)
     submitted = []
-    submit = parallel_encoder.ParallelEncoder._submit
+    submit = tokenizer_pool.TokenizerPool._submit
     monkeypatch.setattr(
-        parallel_encoder.ParallelEncoder,
+        tokenizer_pool.TokenizerPool,
         "_submit",
         lambda self, *args: (submitted.append(1), submit(self, *args))[1],
     )

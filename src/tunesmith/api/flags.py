@@ -73,6 +73,13 @@ _FLAGS = {
     "hub.offline": "hf_hub_offline local_files_only",
 }
 FIELD_OF = {flag: field for field, flags in _FLAGS.items() for flag in flags.split()}
+_NO_WHOLE_MODULES = (
+    "; whole modules are not trained beside an adapter: they would be in the base's 16 bits, and vLLM reads "
+    "no such adapter. Name them in targetModules, if the embeddings are not tied, or use method.full"
+)
+_NOT_OFFERED = dict.fromkeys(
+    ("modules_to_save", "lora_modules_to_save", "additional_target"), _NO_WHOLE_MODULES
+)
 # Blocks for which people write a single value, and the field they mean by it.
 _MEANT = {
     "model": "uri",
@@ -103,7 +110,10 @@ def field_hint(name: object, fields: list[str]) -> str:
 
     `fields` are those of the kind's spec, since not every kind has every block.
     """
-    field = FIELD_OF.get(snake(str(name)[:80]), "")
+    spelled = snake(str(name)[:80])
+    if spelled in _NOT_OFFERED and "method" in fields:
+        return _NOT_OFFERED[spelled]
+    field = FIELD_OF.get(spelled, "")
     return f"; write {field} instead" if re.split(r"[.\[]", field)[0] in fields else ""
 
 

@@ -5,16 +5,8 @@ The result is the same either way. Does not depend on files, splits and tables.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -22,16 +14,13 @@ import numpy as np
 from tunesmith.data.lengths import too_long
 from tunesmith.data.read import Item, ReadResult
 from tunesmith.data.record import BadRecord, Skipped
+from tunesmith.data.tokenizer_pool import TokenizerPool, worker_tokenizer
 from tunesmith.errors import LabelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.checks import Checker, SampleError
 from tunesmith.tokens.conversation import Conversation, Document, Encoded, Message
-from tunesmith.tokens.source import TokenizerSource
 
-# Input above this size is worth the second or two that other processes need to start.
-WORTH_HELP = 8_000_000
 BATCH = 60_000
-MOST_WORKERS = 16
 
 Content = Conversation | Document
 EncodeResult = tuple[Item, Encoded] | BadRecord | Skipped
@@ -113,51 +102,26 @@ class ParallelEncoder:
     """Encodes items in order. Use as a context manager: it may start processes, which exit with it."""
 
     def __init__(self, tokenizer: ChatTokenizer, workers: int | None = None) -> None:
-        self._tokenizer = tokenizer
-        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._workers = min(most, MOST_WORKERS) if workers is None else workers
-        self._pool: ProcessPoolExecutor | None = None
-        self._starting: list[Future[None]] = []
+        self._tokenizer, self._pool = tokenizer, TokenizerPool(tokenizer, workers)
 
     def __enter__(self) -> ParallelEncoder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.close()
 
     def expect(self, size: int) -> None:
         """Set the expected bytes of input: for many, other processes are started."""
-        if size < WORTH_HELP or self._workers < 2 or self._tokenizer.source is None:
-            return
-        context = get_context("forkserver")
-        context.set_forkserver_preload([__name__, "transformers.models.auto.tokenization_auto"])
-        self._pool = ProcessPoolExecutor(
-            self._workers, context, initializer=partial(_begin, self._tokenizer.source)
-        )
-        self._starting = [self._pool.submit(_nothing) for _ in range(self._workers)]
+        self._pool.expect(size)
 
     def encode(self, items: Iterable[ReadResult], settings: EncodingSettings) -> Iterator[EncodeResult]:
         """Yield each item with its samples, in order, among what the reader, or the tokenizer, found bad."""
-        waiting: deque[tuple[list[ReadResult], Future[list[Encoded | str]]]] = deque()
-        for batch in _batches(items):
-            if not self._helped():
-                yield from _joined(batch, partial(encode_all, self._tokenizer, settings, _contents(batch)))
-                continue
-            waiting.append((batch, self._submit(batch, settings)))
-            if len(waiting) > 2 * self._workers:
-                done, future = waiting.popleft()
-                yield from _joined(done, future.result)
-        for done, future in waiting:
-            yield from _joined(done, future.result)
-
-    def _helped(self) -> bool:
-        """Return whether other processes do it: until they have started, this one does."""
-        return self._pool is not None and all(future.done() for future in self._starting)
-
-    def _submit(self, batch: list[ReadResult], settings: EncodingSettings) -> Future[list[Encoded | str]]:
-        assert self._pool is not None
-        return self._pool.submit(_work, [_packed(content) for content in _contents(batch)], settings)
+        for batch, encoded in self._pool.ordered(
+            _batches(items),
+            lambda batch: encode_all(self._tokenizer, settings, _contents(batch)),
+            lambda batch: (_work, ([_packed(content) for content in _contents(batch)], settings)),
+        ):
+            yield from _joined(batch, encoded)
 
 
 def _only(batch: Iterable[ReadResult]) -> Iterator[Item]:
@@ -226,30 +190,6 @@ def _joined(batch: list[ReadResult], encode: Callable[[], list[Encoded | str]]) 
             yield each
 
 
-# What follows runs in the worker processes.
-
-_TOKENIZER: list[ChatTokenizer] = []
-
-
-def _begin(source: TokenizerSource | None) -> None:
-    assert source is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to exit
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _TOKENIZER[:] = [ChatTokenizer.load(source.folder, trust_remote_code=source.trusted, today=source.today)]
-
-
-def _nothing() -> None:
-    """Do nothing: when this first task is done, the process has started."""
-
-
-def _end_with_parent() -> None:
-    """Exit if the parent was killed; else the process would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
 def _work(contents: list[PackedContent], settings: EncodingSettings) -> list[Encoded | str]:
-    return encode_all(_TOKENIZER[0], settings, [_unpacked(content) for content in contents])
+    """Encode contents in a worker process."""
+    return encode_all(worker_tokenizer(), settings, [_unpacked(content) for content in contents])

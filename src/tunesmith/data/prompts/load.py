@@ -8,10 +8,9 @@ in.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,22 +24,22 @@ from tunesmith.data.files.records import BadRecord, Record, RecordProblem, choos
 from tunesmith.data.formats.fields import Fields, Unread
 from tunesmith.data.keys import record_key
 from tunesmith.data.prompts.articles import LawsOfSets
+from tunesmith.data.prompts.encode import Ids, ParallelPrompts
 from tunesmith.data.prompts.formats import RecordPrompt, is_reply, prompt_fields, prompts_from
 from tunesmith.data.prompts.ids import TakenIds
 from tunesmith.data.prompts.sets import PromptSet, find_sets
 from tunesmith.data.prompts.store import PackedPrompt, Prompt, Prompts, PromptWriter, pack
 from tunesmith.data.record import RecordSkipped, Skipped, SourceLocation
 from tunesmith.data.report import counted
-from tunesmith.errors import DataError, ModelError
+from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
-from tunesmith.tokens.control import refuse_control
-from tunesmith.tokens.encode import Encoder, pattern_of
-from tunesmith.tokens.thoughts import THOUGHT_TAGS
 
 __all__ = ["ANOTHER_REPLY", "Prompt", "Prompts", "prepare_prompts"]
 
 ANOTHER_REPLY = "another reply to the same prompt"
 _PROGRESS_EVERY = 200
+_BYTES_OF_RECORD = 4000
+_TOO_DEEP = "the record is nested too deeply"
 _SHOWN_OF_ID = 60
 
 Check = Callable[[Mapping[str, Any]], None]
@@ -55,8 +54,11 @@ def prepare_prompts(
     *,
     check: Check = lambda record: None,
     progress: Callable[[int], None] = lambda records: None,
+    workers: int | None = None,
 ) -> Prompts:
     """Read, check and tokenise every prompt into `folder`, which is written atomically.
+
+    Many are tokenised by `workers` processes, as many as there are processors if it is None.
 
     An existing `folder` is replaced. `check` raises RecordProblem for a record whose replies could not be
     verified; `progress` is called with the number of records read.
@@ -64,8 +66,13 @@ def prepare_prompts(
     Raises DataError that names the bad records, if there are more than `maxBadRecords`, or if there is no
     prompt; ModelError if the model has no chat template; and the storage's errors.
     """
-    with PromptWriter(folder) as writer, TakenIds(writer.temp) as taken:
-        preparation = _PromptPreparation(spec, options, taken, _Maker(spec, options, tokenizer, check))
+    with (
+        PromptWriter(folder) as writer,
+        TakenIds(writer.temp) as taken,
+        ParallelPrompts(tokenizer, workers) as encoder,
+    ):
+        maker = _Maker(spec, options, check)
+        preparation = _PromptPreparation(spec, options, taken, maker, encoder)
         for packed in preparation.prompts(progress):
             writer.add(packed)
         if not len(writer):
@@ -74,14 +81,26 @@ def prepare_prompts(
     return Prompts(folder)
 
 
-class _Maker:
-    """Prompts of one record, checked and tokenised. Does not depend on other records."""
+@dataclass(frozen=True, slots=True)
+class _AskedRecord:
+    """A record's prompts with their ids in the outputs and their set, before they are tokenised.
 
-    def __init__(
-        self, spec: PromptsSpec, options: StorageOptions, tokenizer: ChatTokenizer, check: Check
-    ) -> None:
-        self._spec, self._tokenizer, self._check = spec, tokenizer, check
-        self._control = _control_tokens(tokenizer)
+    `result` is set for a record that is bad or left out. `equal` is how many got an id that says so.
+    """
+
+    place: SourceLocation
+    prompts: tuple[RecordPrompt, ...] = ()
+    keys: tuple[str, ...] = ()
+    set: str = ""
+    equal: int = 0
+    result: BadRecord | Skipped | None = None
+
+
+class _Maker:
+    """Prompts of one record, checked. Does not depend on other records."""
+
+    def __init__(self, spec: PromptsSpec, options: StorageOptions, check: Check) -> None:
+        self._spec, self._check = spec, check
         self._laws = LawsOfSets(spec, options)
         self._set, self._old = PromptSet("", ()), dict[str, str]()
         self._new: dict[str, str] | None = None
@@ -100,45 +119,34 @@ class _Maker:
         key = record_key(prompt_fields(value))
         return f"{self._set.name}/{key}" if self._set.name else key
 
-    def packed(self, key: str, asked: RecordPrompt) -> PackedPrompt:
-        """Return one prompt, ready for the disk. Raises RecordProblem, RecordError."""
+    def check(self, asked: RecordPrompt) -> None:
+        """Raise RecordProblem if replies could not be verified."""
         self._check(asked.record)
-        ids, name = self._ids(asked), self._set.name
-        record = {**({"set": name} if name else {}), **asked.record}
-        offered = (asked.tools, asked.arguments)
-        return pack(Prompt(key, record, asked.messages, ids, asked.label, name, *offered))
 
-    def _ids(self, asked: RecordPrompt) -> list[int]:
-        for message in asked.messages:
-            for text in message.texts:
-                refuse_control(text, f"a message of role {message.role}", self._control)
-        refuse_control(asked.tools, "a tool", self._control)
-        tokenizer = self._tokenizer
-        if asked.tools or asked.arguments:
-            tokenizer = tokenizer.given(asked.tools, asked.arguments)
-        ids = tokenizer.whole_prompt_ids(asked.messages)
-        if not ids:
-            raise RecordProblem("the model's chat template renders this conversation as an empty prompt")
-        return ids
-
-
-def _control_tokens(tokenizer: ChatTokenizer) -> re.Pattern[str]:
-    markers: frozenset[str] = frozenset()
-    with suppress(ModelError):  # a template that cannot be trained with may still work for generation
-        markers = tokenizer.shape.markers
-    return pattern_of(list({*Encoder(tokenizer.tokenizer).special, *markers}.difference(THOUGHT_TAGS)))
+    @property
+    def set(self) -> str:
+        """The name of the set, "" if there are none."""
+        return self._set.name
 
 
 class _PromptPreparation:
     """The records of one preparation, one by one, and the counts for the report."""
 
-    def __init__(self, spec: PromptsSpec, options: StorageOptions, taken: TakenIds, maker: _Maker) -> None:
+    def __init__(
+        self,
+        spec: PromptsSpec,
+        options: StorageOptions,
+        taken: TakenIds,
+        maker: _Maker,
+        encoder: ParallelPrompts,
+    ) -> None:
         assert spec.uri is not None  # plan resolves every fromJob
         self._uri, self._limit, self._max_bad = spec.uri, spec.limit, spec.max_bad_records
         self._encoding, self._columns = spec.encoding, Columns(spec.columns)
         self._store, self._entries = find_records(spec, options)
         self._sets = find_sets(self._store, self._entries, spec)
-        self._taken, self._maker = taken, maker
+        self._taken, self._maker, self._encoder = taken, maker, encoder
+        encoder.expect(_expected_size(spec, self._sets.sets))
         self._records = self._equal = self._named = 0
         self._found, self._skipped, self._unread = BadRecords(), Counter[str](), Unread()
 
@@ -156,30 +164,66 @@ class _PromptPreparation:
         for each in self._sets.sets:
             self._maker.begin(each, self._store)
             made = 0
-            records = read_records(self._store, each.entries, encoding=self._encoding)
-            for record in self._columns.renamed(islice(records, self._limit)):
-                self._records += 1
-                if self._records % _PROGRESS_EVERY == 0:
-                    progress(self._records)
-                results = [record] if isinstance(record, BadRecord) else self._made(record)
+            for record, ids in self._encoder.encode(self._asked(each, progress)):
+                results = self._packed(record, ids)
                 made += sum(not isinstance(result, BadRecord | Skipped) for result in results)
                 yield from results
             if each.name and not made and not self._found.count:
                 raise DataError(f"There is no prompt in the set {each.name} of {self._uri}.")
         progress(self._records)
 
-    def _made(self, record: Record) -> Sequence[PackResult]:
-        equal = self._equal
+    def _asked(self, each: PromptSet, progress: Callable[[int], None]) -> Iterator[_AskedRecord]:
+        """Yield the records of a set with their prompts, ids taken and checked, but not tokenised."""
+        records = read_records(self._store, each.entries, encoding=self._encoding)
+        for record in self._columns.renamed(islice(records, self._limit)):
+            self._records += 1
+            if self._records % _PROGRESS_EVERY == 0:
+                progress(self._records)
+            if isinstance(record, BadRecord):
+                yield _AskedRecord(record.place, result=record)
+            else:
+                yield self._made(record)
+
+    def _made(self, record: Record) -> _AskedRecord:
+        before = self._equal
         try:
-            return [self._maker.packed(key, asked) for key, asked in self._with_ids(record)]
+            named = self._with_ids(record)
+            for _, asked in named:
+                self._maker.check(asked)
+            keys, prompts = tuple(key for key, _ in named), tuple(asked for _, asked in named)
+            return _AskedRecord(record.place, prompts, keys, self._maker.set, self._equal - before)
         except RecordSkipped as skipped:
-            return [Skipped(record.place, skipped.reason)]
+            return _AskedRecord(record.place, result=Skipped(record.place, skipped.reason))
         except (RecordProblem, RecordError) as problem:
             reason = problem.message
         except RecursionError:
-            reason = "the record is nested too deeply"
-        self._equal = equal
-        return [BadRecord(record.place, self._columns.explained(reason))]
+            reason = _TOO_DEEP
+        self._equal = before
+        return _AskedRecord(record.place, result=self._bad(record.place, reason))
+
+    def _packed(self, record: _AskedRecord, ids: Sequence[Ids]) -> list[PackResult]:
+        """Return a record's prompts, ready for the disk, or why it is bad or left out."""
+        if record.result is not None:
+            return [record.result]
+        try:
+            together = zip(record.keys, record.prompts, ids, strict=True)
+            return [self._prompt(key, asked, each, record.set) for key, asked, each in together]
+        except RecordProblem as problem:
+            reason = problem.message
+        except RecursionError:
+            reason = _TOO_DEEP
+        self._equal -= record.equal
+        return [self._bad(record.place, reason)]
+
+    def _prompt(self, key: str, asked: RecordPrompt, ids: Ids, name: str) -> PackedPrompt:
+        if isinstance(ids, str):
+            raise RecordProblem(ids)
+        record = {**({"set": name} if name else {}), **asked.record}
+        offered = (asked.tools, asked.arguments)
+        return pack(Prompt(key, record, asked.messages, ids, asked.label, name, *offered))
+
+    def _bad(self, place: SourceLocation, reason: str) -> BadRecord:
+        return BadRecord(place, self._columns.explained(reason))
 
     def _with_ids(self, record: Record) -> list[tuple[str, RecordPrompt]]:
         """Return a record's prompts, each with its id; `<id>.1`, `<id>.2` and so on if there are several."""
@@ -233,6 +277,12 @@ class _PromptPreparation:
             "equal": self._equal,
             "skipped_files": [*skipped, *self._sets.left_out],
         }
+
+
+def _expected_size(spec: PromptsSpec, sets: Sequence[PromptSet]) -> int:
+    """Return about how many bytes will be read, which a limit bounds."""
+    size = sum(entry.size for each in sets for entry in each.entries)
+    return size if spec.limit is None else min(size, spec.limit * len(sets) * _BYTES_OF_RECORD)
 
 
 def _has_id(value: Mapping[str, Any]) -> bool:
