@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from tunesmith.jobs import engine_pool
+from tunesmith.jobs import engine_process
 from tunesmith.parent_death import die_with_parent
 
 MODULE = "tunesmith.jobs.engine_worker"
@@ -37,7 +37,7 @@ class Nursery:
             finally:
                 os._exit(70)
         asked.close()
-        vars(engine_pool)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": self._popen})
+        vars(engine_process)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": self._popen})
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[bytes] | _Engine:
         if MODULE not in command:

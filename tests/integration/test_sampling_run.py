@@ -276,6 +276,30 @@ def test_an_engine_that_dies_again_and_again_ends_the_attempt_with_the_cause(
     assert job.log().count("is restarted") == 3
 
 
+def test_an_engine_whose_memory_runs_out_samples_fewer_rows_at_once(
+    tiny_model: Path, tmp_path: Path, prompts: Path
+) -> None:
+    job = job_in(tmp_path, tiny_model, prompts)
+    with job.start(STUB_FITS="4") as attempt:
+        assert attempt.ended() == [0], job.log()
+    assert job.log().count("is restarted") == 2
+    assert job.word()["progress"]["engineRestarts"] == 2
+    (note,) = json.loads(job.store.read("memory.json"))["attempts"].values()
+    assert (note["rows"], note["part"]) == (4, "finishing")
+
+
+def test_an_engine_that_has_no_memory_for_one_row_ends_the_job_for_good(
+    tiny_model: Path, tmp_path: Path, prompts: Path
+) -> None:
+    job = job_in(tmp_path, tiny_model, prompts)
+    with job.start(STUB_FITS="0") as attempt:
+        assert attempt.ended() == [1]
+    word = job.word()
+    assert (word["reason"], word["permanent"]) == ("OutOfMemory", True)
+    assert "Fewer replies at once did not help" in word["message"]
+    assert job.log().count("is restarted") == 4  # 16, 8, 4, 2 rows, and then one
+
+
 @pytest.mark.parametrize("how", ["the engine", "its process"])
 def test_an_engine_that_hangs_is_started_again_and_its_rows_are_sampled_again(
     tiny_model: Path, tmp_path: Path, how: str

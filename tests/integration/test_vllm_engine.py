@@ -372,7 +372,7 @@ def test_one_that_hangs_is_opened_again(runner: asyncio.Runner, model: Path) -> 
     stopped, told = [], []
 
     async def ask() -> list[GeneratedReply]:
-        def open_one() -> Any:
+        def open_one(rows: int | None = None) -> Any:
             return opened(files_of(model), max_new_tokens=24)
 
         engine = RestartingEngine(

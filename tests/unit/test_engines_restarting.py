@@ -8,11 +8,12 @@ from tests.unit.endpoint_world import run
 from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.restarting import MOST_STARTS, RestartingEngine
-from tunesmith.errors import ModelError, StoppedError, TemporaryError
+from tunesmith.errors import MemoryShortError, ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 
 REQUEST = GenerationRequest([1, 2], "a", 0, None)
 DIED = TemporaryError("It died.", reason=Reason.PROCESS_DIED)
+SHORT = MemoryShortError("Memory ran out.")
 
 
 def test_silence_counts_only_while_something_is_asked_for():
@@ -71,10 +72,15 @@ class Engine:
         self.closed.set()
 
 
-def restarting(*engines, stuck_seconds=600):
-    made, told = list(engines), []
+rows_asked = []
 
-    async def open_one():
+
+def restarting(*engines, stuck_seconds=600):
+    made, told, asked = list(engines), [], []
+    rows_asked.append(asked)
+
+    async def open_one(rows=None):
+        asked.append(rows)
         engine = made.pop(0)()
         if isinstance(engine, Exception):
             raise engine
@@ -116,6 +122,21 @@ def test_one_that_gives_tokens_is_left_alone_however_long_a_reply_takes():
 
     assert run(ask())[0] == "yes"
     assert told == []
+
+
+def test_one_whose_memory_ran_out_is_opened_again_for_fewer_replies_at_once():
+    """And stays so when it is opened again for another reason."""
+    opened, told = restarting(lambda: Engine(SHORT), lambda: Engine(DIED), lambda: Engine("yes"))
+
+    async def ask():
+        engine = await opened()
+        reply = await engine.reply(REQUEST)
+        await engine.close()
+        return reply.text
+
+    assert run(ask())[0] == "yes"
+    assert rows_asked[-1] == [None, 2, 2]
+    assert told == [(Reason.OUT_OF_MEMORY, 1), (Reason.PROCESS_DIED, 2), (None, 2)]
 
 
 def test_one_that_dies_is_opened_again_but_not_for_ever():

@@ -10,6 +10,8 @@ from tests.cases import each
 from tunesmith.artifacts.open import open_store
 from tunesmith.errors import PermanentError, StorageTemporaryError
 from tunesmith.jobs.memory_notes import FINISHING, LOADING, MOST_EARLY, SAMPLING, TRAINING, MemoryNotes
+from tunesmith.jobs.progress import Progress
+from tunesmith.jobs.rows_notes import RowsNotes
 from tunesmith.training.fit import Fit, smaller
 
 FIRST = Fit(4000, 8, False, "none")
@@ -141,3 +143,50 @@ def test_each_failure_that_was_seen_is_one_step_down_and_nothing_else_is(tmp_pat
             short.append(number)
             if where == "training":
                 expected = smaller(fit, LONGEST, "none")
+
+
+def rows(store, attempt, short=(), first=True):
+    return RowsNotes(notes(store, attempt, short), Progress(), first=first)
+
+
+def test_engines_that_ran_out_of_memory_with_their_pod_get_half_the_rows(store):
+    one = rows(store, 1)
+    assert one.most() is None
+    one.have(None)
+    one.have(10)
+    assert [rows(store, 2).most(), rows(store, 2, [1]).most()] == [None, 5]  # the second is the same again
+    two = rows(store, 2, [1])
+    assert two.most() == 5
+    two.have(4)  # an engine found that less memory was free
+    assert rows(store, 3, [1]).most() == 4
+    assert rows(store, 3, [1, 2]).most() == 2
+    three = rows(store, 3, [1, 2])
+    three.most()
+    three.have(1)
+    with pytest.raises(PermanentError, match="One reply alone does not fit") as caught:
+        rows(store, 4, [1, 2, 3]).most()
+    assert caught.value.reason == "OutOfMemory"
+
+
+def test_an_attempt_that_ran_short_while_engines_started_changes_no_rows(store):
+    one = rows(store, 1)
+    one.most()
+    one.have(10)
+    rows(store, 2, [1]).most()
+    assert rows(store, 3, [1, 2]).most() == 5
+    assert notes(store, 3, [1, 2]).last("rows")[0]["rows"] == 10
+
+
+def test_one_pod_notes_what_all_have(store):
+    other = rows(store, 1, first=False)
+    other.most()
+    other.have(10)
+    assert notes(store, 2, [1]).all == []
+
+
+def test_what_was_chosen_is_in_the_progress_if_memory_ran_out(store):
+    first, later = rows(store, 1), rows(store, 2, [1])
+    first.have(10)
+    later.have(5)
+    assert "fit" not in first._progress.snapshot()
+    assert later._progress.snapshot()["fit"] == {"rows": 5}

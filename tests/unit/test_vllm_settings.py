@@ -24,6 +24,7 @@ from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.vllm.adapter import one_adapter
 from tunesmith.engines.vllm.process import (
     children_end_with_us,
+    fewer_may_fit,
     memory_cause,
     raised,
     setting_cause,
@@ -417,3 +418,29 @@ def test_what_was_replaced_is_put_back_whatever_happens(tmp_path):
     with pytest.raises(PermissionError):
         start()
     assert multiprocessing.spawn.get_executable() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "most"), [({}, None, None), ({}, 4, 4), ({"max_num_seqs": 2}, 4, 2)]
+)
+def test_fewer_rows_than_the_manifest_says_but_never_more(asked, rows, most):
+    made = engine_arguments(FILES, extra(asked), dtype="bfloat16", seed=1, rank=0, rows=rows)
+    assert made.get("max_num_seqs") == most
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", True),
+        ("RuntimeError: CUDA out of memory occurred when warming up sampler with 1024 dummy requests", True),
+        (ROOM, False),
+        ("No available memory for the cache blocks. Try", False),
+        (
+            "Free memory on device (1.5/79.2 GiB) on startup is less than desired GPU memory utilization",
+            False,
+        ),
+        ("ValueError: bad", False),
+    ],
+)
+def test_whether_fewer_rows_may_fit(text, may):
+    assert fewer_may_fit(text) == may

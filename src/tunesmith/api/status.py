@@ -80,7 +80,7 @@ class EvaluationStatus(Model):
 
 
 class FitStatus(Model):
-    """What a training takes of memory; its steps and losses do not depend on it."""
+    """What a job takes of memory; its steps, losses and replies do not depend on it."""
 
     tokens_per_device: NotNegative | None = None
     """Tokens of a micro-batch at most; 1: one sample at a time."""
@@ -88,6 +88,8 @@ class FitStatus(Model):
     """Whether activations are computed again in the backward pass."""
     offload: Literal["none", "optimizer", "all"] | None = None
     """What DeepSpeed keeps in main memory."""
+    rows: NotNegative | None = None
+    """Replies that an engine samples at once at most."""
 
 
 class ProgressStatus(Model):
@@ -124,7 +126,7 @@ class ProgressStatus(Model):
     engine_restarts: NotNegative | None = None
     """Restarts of engines that hung or exited."""
     fit: FitStatus | None = None
-    """What training takes of memory, if it ran out before."""
+    """What the job takes of memory, if it ran out before."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
     """Accuracy of each model, once evaluated."""
 

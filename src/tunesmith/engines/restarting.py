@@ -13,6 +13,7 @@ from contextlib import suppress
 from tunesmith.engines.engine import Engine, GeneratedReply, GenerationRequest
 from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.errors import StoppedError, StuckError, TemporaryError, TunesmithError
+from tunesmith.names import Reason
 
 log = logging.getLogger(__name__)
 MOST_STARTS = 4
@@ -26,13 +27,15 @@ OnRestart = Callable[[TemporaryError | None, int], None]
 class RestartingEngine:
     """`engine.Engine` over the engines that `open` opens, of which `engine` is the first.
 
+    `open` gets how many replies may be sampled at once at most, None for as many as there is memory for: half
+    as many as before, after one whose memory ran out.
     One that produces no token and no reply for `stuck_seconds`, with requests in flight, is closed.
     """
 
     def __init__(
         self,
         engine: Engine,
-        open: Callable[[], Awaitable[Engine]],  # noqa: A002 - what it does
+        open: Callable[[int | None], Awaitable[Engine]],  # noqa: A002 - what it does
         stuck_seconds: float,
         tell: OnRestart = lambda error, times: None,
     ) -> None:
@@ -40,6 +43,7 @@ class RestartingEngine:
         self._engine, self._open, self._stuck_seconds, self._tell = engine, open, stuck_seconds, tell
         self._turn = asyncio.Lock()
         self._closed, self._times, self._in_vain = False, 0, 0
+        self._rows: int | None = None
         self._watching = asyncio.create_task(self._watch())
 
     @property
@@ -80,11 +84,13 @@ class RestartingEngine:
             self._times, self._in_vain = self._times + 1, self._in_vain + 1
             if self._in_vain == MOST_STARTS:
                 raise error
+            if error.reason == Reason.OUT_OF_MEMORY:
+                self._rows = max(1, engine.at_once // 2)
             message = f"{error.message} It is restarted, and its unfinished requests are sampled again."
             log.warning("%s", message)
             self._tell(TemporaryError(message, reason=error.reason), self._times)
             await engine.close()
-            self._engine = await self._open()
+            self._engine = await self._open(self._rows)
 
     async def _watch(self) -> None:
         while True:

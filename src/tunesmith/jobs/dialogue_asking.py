@@ -22,6 +22,7 @@ from tunesmith.jobs.dialogue_budget import open_budget
 from tunesmith.jobs.dialogue_clients import open_clients, tell_pauses
 from tunesmith.jobs.dialogue_session import DialogueSession
 from tunesmith.jobs.live import shortened_messages
+from tunesmith.jobs.rows_notes import RowsNotes
 
 log = logging.getLogger(__name__)
 SEND_SECONDS = 20.0
@@ -80,6 +81,7 @@ async def _talk(
     budget = open_budget(session.spec, session.disk, journal, earlier, session.retry_write)
     batching = Batching(session.run.name, journal, earlier.get, session.retry_write, session.progress)
     clients: dict[Role, ModelClient] = {}
+    rows = RowsNotes(session.notes, session.progress, first=True)
     began = time.monotonic()
 
     def tell(tally: DialogueCounts) -> None:
@@ -100,7 +102,7 @@ async def _talk(
 
     async with AsyncExitStack() as opened:
         clients |= await open_clients(
-            session.spec, session.world, session.progress, session.found.day, budget, batching, opened
+            session.spec, session.world, session.progress, session.found.day, budget, batching, opened, rows
         )
         most = MOST_OPEN_IN_BATCHES if uses_batches(session.spec) else MOST_OPEN
         try:

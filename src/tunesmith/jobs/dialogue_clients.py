@@ -25,6 +25,7 @@ from tunesmith.engines.restarting import RestartingEngine
 from tunesmith.errors import StuckError, TemporaryError
 from tunesmith.jobs.dialogue_batches import Batching, uses_batches
 from tunesmith.jobs.progress import Progress, Trouble, format_time
+from tunesmith.jobs.rows_notes import RowsNotes
 from tunesmith.jobs.secrets import hub_token, secret
 from tunesmith.jobs.termination import end_now
 from tunesmith.jobs.world import World
@@ -45,13 +46,16 @@ async def open_clients(
     budget: Budget | None,
     batching: Batching,
     opened: AsyncExitStack,
+    rows: RowsNotes,
 ) -> dict[Role, ModelClient]:
     """Return the client of each role: one per endpoint, whatever its roles; `opened` closes them.
 
-    `day` is for chat templates that print it.
+    `day` is for chat templates that print it; `rows` are those of engines.
     """
     roles: dict[Role, RoleSpec] = {role: getattr(spec.roles, str(role)) for role in ROLES}
     made: dict[str, ModelClient] = {}
+    engines: list[Engine] = []
+    most = rows.most() if any(not spec.endpoints[role.endpoint].openai for role in roles.values()) else None
     for name in dict.fromkeys(role.endpoint for role in roles.values()):
         endpoint = spec.endpoints[name]
         if endpoint.openai is not None:
@@ -66,12 +70,14 @@ async def open_clients(
         else:
             progress.update(phase=f"starting endpoint {name}")
             longest = max(role.max_tokens for role in roles.values() if role.endpoint == name)
-            start = partial(_engine, spec, world, progress, day, name, endpoint, longest, opened)
+            start = partial(_engine, spec, world, progress, day, name, endpoint, longest, opened, most)
             engine, tokenizer = await start()
+            engines.append(engine)
             if uses_batches(spec):
                 engine = batching.resting(name, engine, start)
             opened.push_async_callback(engine.close)
             made[name] = EngineClient(engine, tokenizer, endpoint.limits.max_retries)
+    rows.have(min((engine.at_once for engine in engines), default=None))
     return {role: made[each.endpoint] for role, each in roles.items()}
 
 
@@ -108,8 +114,12 @@ async def _engine(
     endpoint: EndpointSpec,
     longest: int,
     opened: AsyncExitStack,
+    most: int | None,
 ) -> tuple[Engine, ChatTokenizer]:
-    """Start an endpoint's engine, for replies of up to `longest` tokens; each request has a temperature."""
+    """Start an endpoint's engine, for replies of up to `longest` tokens; each request has a temperature.
+
+    It samples at most `most` replies at once.
+    """
     settings = endpoint.vllm or endpoint.transformers
     assert settings is not None
     options, folder = storage_options(spec.storage), world.node_folder / f"model-{name}"
@@ -122,8 +132,9 @@ async def _engine(
 
         vllm, seeds = endpoint.vllm, count(seed, 1 << 16)
 
-        async def open_again() -> Engine:
-            return await open_vllm(files, settings.model, tokenizer, vllm, sampling, seed=next(seeds))
+        async def open_again(rows: int | None) -> Engine:
+            own = next(seeds)
+            return await open_vllm(files, settings.model, tokenizer, vllm, sampling, seed=own, rows=rows)
 
         told = progress.teller(f"endpoint {name}")
 
@@ -131,11 +142,13 @@ async def _engine(
             told(error)
             progress.update(engineRestarts=times)
 
-        return RestartingEngine(await open_again(), open_again, vllm.stuck_seconds, tell), tokenizer
+        return RestartingEngine(await open_again(most), open_again, vllm.stuck_seconds, tell), tokenizer
     from tunesmith.engines.hf.engine import open_transformers
 
     assert endpoint.transformers is not None
-    engine = open_transformers(files, settings.model, tokenizer, endpoint.transformers, sampling, seed=seed)
+    engine = open_transformers(
+        files, settings.model, tokenizer, endpoint.transformers, sampling, seed=seed, rows=most
+    )
     watching = asyncio.create_task(_end_when_stuck(name, engine, endpoint.transformers.stuck_seconds, world))
     opened.callback(watching.cancel)
     return engine, tokenizer

@@ -43,6 +43,7 @@ from tunesmith.jobs.dialogue_session import DialogueSession
 from tunesmith.jobs.disk import disk_name
 from tunesmith.jobs.failed_again import retried_by, retry_rounds, with_failed
 from tunesmith.jobs.inputs import clean_scratch
+from tunesmith.jobs.memory_notes import FINISHING, MemoryNotes
 from tunesmith.jobs.output_lock import (
     RETRIED,
     SOURCES,
@@ -79,8 +80,10 @@ def dialogue_gen(run: Run, world: World, progress: Progress) -> str:
     sources = sources_of(spec.seeds, options)
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return found.digest
+    notes = MemoryNotes.of(store, run, world)
+    notes.refuse_hopeless()
     check_inputs(spec, options)
-    session = DialogueSession(run, priced(spec), world, progress, store, found, stop)
+    session = DialogueSession(run, priced(spec), world, progress, store, found, stop, notes)
     session.stop.listen()
     clean_scratch(world)
     session.folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +168,7 @@ def _finish(session: DialogueSession, plan: DialoguePlan, seeds: StoredSeeds, ep
 
     The stored journal stays, for a job that wants more rounds or has more seeds.
     """
+    session.notes.begin(FINISHING)
     shutil.rmtree(session.folder / "earlier", ignore_errors=True)
     rows, folder = _rows(session, epoch, "rows"), session.folder / "output"
     session.progress.update(phase="writing the outputs")

@@ -11,6 +11,7 @@ from typing import cast
 from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.artifacts.store import Store
 from tunesmith.dialogue.prices import price_sentences
+from tunesmith.jobs.memory_notes import MemoryNotes
 from tunesmith.jobs.output_lock import (
     ExistingOutput,
 )
@@ -35,6 +36,7 @@ class DialogueSession:
     store: Store
     found: ExistingOutput
     stop: StopFlag
+    notes: MemoryNotes
     disk: str = ""
     """Where rows are written before they are in the store (`disk.disk_name`)."""
 

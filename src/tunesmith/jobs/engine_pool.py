@@ -10,21 +10,19 @@ import asyncio
 import logging
 import math
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith import names
 from tunesmith.api.generation import EngineSpec
 from tunesmith.errors import PermanentError, StoppedError, StuckError, TemporaryError, TunesmithError
 from tunesmith.jobs.channel import Channel
+from tunesmith.jobs.engine_process import EngineProcess
 from tunesmith.jobs.progress import Trouble
 from tunesmith.names import Reason
 
@@ -39,8 +37,6 @@ RESTARTED = (
     Reason.STUCK,
 )
 """Errors that a new process may not hit again, unlike a full disk or a storage that rejects."""
-STOP_SECONDS = 22.0
-"""For engines to stop: torchrun kills this program after 30."""
 _EVERY = 0.2
 _STOPPED_SECONDS = 5.0
 
@@ -65,7 +61,10 @@ class EnginePool:
         *,
         stuck_seconds: float = math.inf,
         show: Callable[[Mapping[str, Any]], None] = lambda reply: None,
+        rows: int | None = None,
     ) -> None:
+        self._most: dict[int, int | None] = dict.fromkeys(range(number), rows)
+        self._rows: dict[int, int] = {}
         self._stuck_seconds, self._show = stuck_seconds, show
         self._troubles: dict[int, Trouble] = {}
         self._command, self._number, self._next_shard = command, number, next_shard
@@ -86,6 +85,11 @@ class EnginePool:
         """Return what an engine waits for, or why one is being restarted; the oldest."""
         return min(self._troubles.values(), key=lambda each: each.since, default=None)
 
+    @property
+    def rows(self) -> int | None:
+        """Return how many replies an engine samples at once, the least of all; None before they are ready."""
+        return min(self._rows.values(), default=None)
+
     async def _run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
         keepers = [asyncio.create_task(self._keep(number)) for number in range(self._number)]
         try:
@@ -105,7 +109,7 @@ class EnginePool:
         returned: list[range] = []
         in_vain = 0
         while True:
-            engine = _Process([*self._command, str(number)], self._devices(number))
+            engine = EngineProcess([*self._command, str(number)], self._devices(number))
             try:
                 error = await self._serve(number, engine, returned)
             finally:
@@ -115,15 +119,20 @@ class EnginePool:
             if isinstance(error, PermanentError) or error.reason not in RESTARTED:
                 raise error
             done = self._tallies.get(number, Counter())["prompts"]
-            in_vain = 0 if done else in_vain + 1
+            if error.reason == Reason.OUT_OF_MEMORY and number in self._rows:
+                self._most[number] = fewer_rows(self._rows.pop(number), error)
+            else:
+                in_vain = 0 if done else in_vain + 1
             self._before += self._tallies.pop(number, Counter()) + Counter(restarts=1)
             if in_vain == MOST_STARTS:
-                raise error
+                raise _for_good(error)
             message = f"{error.message} It is restarted, and its unfinished requests are sampled again."
             log.warning("Engine %d: %s", number, message)
             self._troubles[number] = Trouble.of(error.reason, f"Engine {number}: {message}", time.time())
 
-    async def _serve(self, number: int, engine: _Process, returned: list[range]) -> TunesmithError | None:
+    async def _serve(
+        self, number: int, engine: EngineProcess, returned: list[range]
+    ) -> TunesmithError | None:
         """Feed an engine with shards until it is done, or until it has exited: then return why."""
         channel = await Channel.over(engine.connection)
         open_shards: dict[int, range] = {}
@@ -143,6 +152,7 @@ class EnginePool:
                     open_shards.pop(message["done"], None)
                 elif "ready" in message:
                     self._tallies[number] = Counter(ready=1)
+                    self._rows[number] = int(message.get("rows") or 1)
                     self._troubles.pop(number, None)
                     heard.told(0.0)
                 elif "silent" in message:
@@ -164,7 +174,7 @@ class EnginePool:
             return StuckError(
                 f"It generated no token and no reply for {self._stuck_seconds:g} s (stuckSeconds)."
             )
-        return failure or TemporaryError(_death(number, code), reason=Reason.PROCESS_DIED)
+        return failure or engine.death(number, code)
 
     def _note(self, number: int, message: Mapping[str, Any]) -> None:
         """Record an engine's counts and what it waits for."""
@@ -176,7 +186,7 @@ class EnginePool:
         if message.get("trouble"):
             self._troubles[number] = Trouble(**message["trouble"])
 
-    async def _watch(self, engine: _Process, heard: _Heard) -> None:
+    async def _watch(self, engine: EngineProcess, heard: _Heard) -> None:
         """Kill an engine that hangs; whoever waits for its next message then gets an error."""
         silent, looked = 0.0, time.monotonic()
         while silent < self._stuck_seconds:
@@ -190,7 +200,8 @@ class EnginePool:
 
     def _devices(self, number: int) -> dict[str, str]:
         """Return the environment of one engine: an equal share of the visible devices and cores."""
-        environment = {**self._environment}
+        most = self._most[number]
+        environment = {**self._environment, **({names.ENV_ROWS: str(most)} if most else {})}
         devices = visible_devices(environment)
         each = len(devices) // self._number
         if each:
@@ -233,43 +244,25 @@ class _Heard:
         return 0.0 if self.at is None else self.seconds + now - self.at
 
 
-class _Process:
-    """One engine process in its own session, so that what it starts ends with it."""
+def fewer_rows(rows: int, error: TunesmithError) -> int:
+    """Return how many replies to sample at once after memory ran out with `rows`.
 
-    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
-        self.connection, theirs = socket.socketpair()
-        self.channel: Channel | None = None
-        with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid())],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+    Raises PermanentError if it was one.
+    """
+    if rows <= 1:
+        raise _for_good(error)
+    return rows // 2
 
-    async def ended(self) -> int:
-        """Wait for the process and return its exit code."""
-        while self._process.poll() is None:
-            await asyncio.sleep(0.02)
-        return self._process.returncode
 
-    def kill(self) -> None:
-        """Kill it at once, with everything it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    async def stop(self) -> None:
-        """Ask it to exit, and kill it after a while, with everything it started."""
-        if self._process.poll() is None and self.channel is not None:
-            self.channel.send(stop=True)
-            deadline = time.monotonic() + STOP_SECONDS
-            while self._process.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-        self.kill()
-        self._process.wait()
-        if self.channel is not None:
-            await self.channel.close()
+def _for_good(error: TunesmithError) -> TunesmithError:
+    """Return the error of an engine that a new start does not mend."""
+    if error.reason != Reason.OUT_OF_MEMORY or isinstance(error, PermanentError):
+        return error
+    return PermanentError(
+        f"{error.message} Fewer replies at once did not help. Give the engine more memory, or lower "
+        "sampling.maxNewTokens (engine.vllm.maxModelLen).",
+        reason=Reason.OUT_OF_MEMORY,
+    )
 
 
 def stuck_seconds(engine: EngineSpec) -> float:
@@ -290,11 +283,3 @@ def _error(failed: Mapping[str, Any]) -> TunesmithError:
         return StoppedError(failed["message"])
     kind = PermanentError if failed["permanent"] else TemporaryError
     return kind(failed["message"], reason=reason)
-
-
-def _death(number: int, code: int) -> str:
-    if code >= 0:
-        return f"Engine {number} exited with code {code} and reported no error; see its log."
-    name = signal.Signals(-code).name
-    cause = " Did it run out of memory?" if name == "SIGKILL" else ""
-    return f"Engine {number} was killed by {name}.{cause}"

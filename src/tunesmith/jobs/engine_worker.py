@@ -37,6 +37,7 @@ from tunesmith.jobs.live import shortened, shortened_messages
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.retry import Retry, retry_with_check
 from tunesmith.jobs.termination import of_error
+from tunesmith.names import ENV_ROWS
 from tunesmith.parent_death import die_with_parent
 from tunesmith.sampling.loop import SamplingLoop, seed_of
 from tunesmith.sampling.pool import VerifierPool
@@ -55,16 +56,18 @@ async def _engine(task: EngineSettings, seed: int) -> Engine:
     tokenizer = ChatTokenizer.load(
         task.files.tokenizer, trust_remote_code=task.model.trust_remote_code, today=task.day
     )
+    rows = int(os.environ.get(ENV_ROWS) or 0) or None
     if task.engine.vllm is not None:
         from tunesmith.engines.vllm.engine import open_vllm
 
-        return await open_vllm(task.files, task.model, tokenizer, task.engine.vllm, task.sampling, seed=seed)
+        vllm = task.engine.vllm
+        return await open_vllm(task.files, task.model, tokenizer, vllm, task.sampling, seed=seed, rows=rows)
     skip_imports(*unneeded_packages(model_config(task.files.base)))
     from tunesmith.engines.hf.engine import open_transformers
 
     assert task.engine.transformers is not None
     return open_transformers(
-        task.files, task.model, tokenizer, task.engine.transformers, task.sampling, seed=seed
+        task.files, task.model, tokenizer, task.engine.transformers, task.sampling, seed=seed, rows=rows
     )
 
 
@@ -129,7 +132,7 @@ class _EngineWorker:
             with VerifierPool(self._task.verifier, path=self._task.verifier_path) as verifiers:
                 engine = await _engine(self._task, engine_seed(self._task, self._epoch, self._number))
                 try:
-                    await self._watched(self._loop(engine, verifiers), engine.heartbeat)
+                    await self._watched(self._loop(engine, verifiers), engine.heartbeat, engine.at_once)
                 finally:
                     self._channel.send(closing=True)
                     await engine.close()
@@ -166,10 +169,10 @@ class _EngineWorker:
         trouble = self._progress.oldest
         self._channel.send(silent=silent, trouble=None if trouble is None else asdict(trouble), **more)
 
-    async def _watched(self, loop: SamplingLoop, heartbeat: Heartbeat) -> None:
+    async def _watched(self, loop: SamplingLoop, heartbeat: Heartbeat, rows: int) -> None:
         """Run the loop until it ends, the upload fails for good, or the program requests a stop."""
         drawing = asyncio.create_task(loop.run(self._next))
-        self._channel.send(ready=True)
+        self._channel.send(ready=True, rows=rows)
         while not drawing.done():
             await asyncio.wait([drawing], timeout=TOLD_EVERY)
             self._tell(silent=heartbeat.silent, tally=loop.tally.as_dict(), **self._news(loop))

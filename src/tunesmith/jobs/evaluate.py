@@ -175,6 +175,7 @@ class Evaluations:
             SinglePod(),
             session.progress,
             self._check,
+            session.notes,
             phase=f"evaluating {evaluation.name} ({model.name})",
         )
 

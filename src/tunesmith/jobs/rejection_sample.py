@@ -31,6 +31,7 @@ from tunesmith.jobs.added_records import (
 )
 from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.inputs import clean_scratch
+from tunesmith.jobs.memory_notes import FINISHING, MemoryNotes
 from tunesmith.jobs.output_lock import SOURCES, ExistingOutput, claim, inspect, is_finished, remove_outgrown
 from tunesmith.jobs.preflight import check_inputs
 from tunesmith.jobs.progress import Progress
@@ -64,6 +65,8 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
     sources = sources_of(spec.prompts, reading_options(spec, found))
     if not may_have_more(found, world.job_uid, sources) and is_finished(found, spec.output.uri, progress):
         return _finished(store, progress, found)
+    notes = MemoryNotes.of(store, run, world)
+    notes.refuse_hopeless()
     check_inputs(spec, reading_options(spec, found))
     stop.listen()
     clean_scratch(world)
@@ -81,6 +84,7 @@ def rejection_sample(run: Run, world: World, progress: Progress) -> str:
         join(world),
         progress,
         stop.check,
+        notes,
     )
     _claim(run, sampling_run, files, found, sources)
     epoch = sampling_run.run(world.engines)
@@ -179,6 +183,7 @@ def _finish(run: Run, sampling_run: SamplingRun, epoch: Epoch, found: ExistingOu
 
     The stored journal stays, for a job that wants more samples or has more prompts.
     """
+    sampling_run.notes.begin(FINISHING)
     folder: Path = sampling_run.world.node_folder / "output"
     rows = sampling_run.rows(epoch)
     try:

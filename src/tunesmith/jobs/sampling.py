@@ -21,9 +21,11 @@ from tunesmith.artifacts.store import Store
 from tunesmith.data.prompts.load import Prompts
 from tunesmith.jobs.engine_pool import EnginePool, engine_command, stuck_seconds
 from tunesmith.jobs.engine_settings import EngineSettings
+from tunesmith.jobs.memory_notes import MemoryNotes
 from tunesmith.jobs.progress import Progress, Trouble
 from tunesmith.jobs.rendezvous import PodGroup, wait_for
 from tunesmith.jobs.retry import retry_with_check
+from tunesmith.jobs.rows_notes import RowsNotes
 from tunesmith.jobs.world import World
 from tunesmith.names import JOURNAL
 from tunesmith.sampling.rows import planned_keys
@@ -44,6 +46,7 @@ class SamplingRun:
     pods: PodGroup
     progress: Progress
     check: Callable[[], None]
+    notes: MemoryNotes
     phase: str = "sampling"
 
     def run(self, engines: int) -> Epoch:
@@ -56,14 +59,21 @@ class SamplingRun:
         size = shard_size(len(self.prompts), engines * self.world.size)
         shown = SharedProgress(self)
         command = engine_command(folder / "task.json")
+        rows = RowsNotes(self.notes, self.progress, first=self.world.rank == 0)
         started = EnginePool(
             command,
             engines,
             lambda: self._shard(size),
             stuck_seconds=stuck_seconds(self.task.engine),
             show=self._show,
+            rows=rows.most(),
         )
-        started.run(self.check, lambda tally: shown.tell(tally, started.trouble))
+
+        def tell(tally: Counter[str]) -> None:
+            rows.have(started.rows)
+            shown.tell(tally, started.trouble)
+
+        started.run(self.check, tell)
         self._meet("drawn", shown.refresh)
         shown.refresh()  # with the last pod's counts
         return epoch

@@ -23,9 +23,8 @@ from tunesmith.parent_death import die_with_parent
 HOST = "127.0.0.1"
 STOP_SECONDS = 60.0
 MAX_LIVE_BYTES = 16 << 20
-_NO_REASON = Reason.PROCESS_DIED
-# What is said of the processes that are left when the kernel kills one.
-_FOLLOWS = (_NO_REASON, Reason.INTERNAL_ERROR, Reason.STUCK)
+# What the processes say that are left when the kernel kills one.
+_FOLLOWS = (Reason.PROCESS_DIED, Reason.INTERNAL_ERROR, Reason.STUCK)
 # This machine's own processes are never reached through a proxy, whatever the environment says.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -141,7 +140,8 @@ class Launch:
             except subprocess.TimeoutExpired:
                 tell(self.progress())
                 continue
-            return LaunchResult(code, self._last_word(code))
+            killed = oom_kills() > self._kills
+            return LaunchResult(code, termination_of(code, self._folder.last_word(), killed=killed))
 
     def stop(self) -> None:
         """Ask the ranks to save and stop; after a minute, end them."""
@@ -155,12 +155,13 @@ class Launch:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _last_word(self, code: int) -> dict[str, Any] | None:
-        """Return the termination message; the kernel's, if it has killed a process since memory ran out."""
-        word = self._folder.last_word()
-        if code and oom_kills() > self._kills and (word or {}).get("reason", _NO_REASON) in _FOLLOWS:
-            message = (
-                "The kernel killed a process of the job, since memory ran out. The next attempt takes less."
-            )
-            return {"reason": Reason.OUT_OF_MEMORY, "message": message, "permanent": False}
+
+def termination_of(code: int, word: dict[str, Any] | None, *, killed: bool) -> dict[str, Any] | None:
+    """Return how a launch ended: its termination message, or that memory ran out.
+
+    So it did if the kernel has `killed` a process for it, and those that are left say no cause of their own.
+    """
+    if not (code and killed and (word or {}).get("reason", Reason.PROCESS_DIED) in _FOLLOWS):
         return word
+    message = "The kernel killed a process of the job, since memory ran out. The next attempt takes less."
+    return {"reason": Reason.OUT_OF_MEMORY, "message": message, "permanent": False}

@@ -51,13 +51,15 @@ def _shares(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _fit(said: Any) -> dict[str, Any]:
-    """Return how a training fits into memory, as far as that is valid."""
+    """Return what a job takes of memory, as far as that is valid."""
     values: dict[str, Any] = {}
     if not isinstance(said, Mapping):
         return values
-    tokens, offload = _number(said.get("tokensPerDevice")), said.get("offload")
-    if tokens is not None and 0 <= tokens <= _MOST_WHOLE:
-        values["tokensPerDevice"] = int(tokens)
+    offload = said.get("offload")
+    for name in ("tokensPerDevice", "rows"):
+        number = _number(said.get(name))
+        if number is not None and 0 <= number <= _MOST_WHOLE:
+            values[name] = int(number)
     if isinstance(said.get("gradientCheckpointing"), bool):
         values["gradientCheckpointing"] = said["gradientCheckpointing"]
     if offload in ("none", "optimizer", "all"):

@@ -45,14 +45,16 @@ def open_transformers(
     sampling: SamplingSpec,
     *,
     seed: int,
+    rows: int | None = None,
 ) -> Engine:
     """Return an engine with the model in memory, on the GPU if there is one. Raises ModelError.
 
-    `seed` is for all requests without a seed.
+    `seed` is for all requests without a seed; `rows` the most that are sampled at once, after memory ran out.
     """
     loaded = load_for_generation(files, model)
     longest = memory.longest(loaded.config, tokenizer.tokenizer)
     sizes = sizes_of(loaded, longest, settings, sampling)
+    sizes.most = min(sizes.most, rows or sizes.most)
     log.info("The transformers engine samples up to %d replies at once.", at_once(sizes, sampling))
     endings = Endings(tokenizer, sampling.stop_tokens)
     heartbeat = Heartbeat()

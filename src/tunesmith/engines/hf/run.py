@@ -19,6 +19,7 @@ from tunesmith.engines.hf.batch import GenerationBatch, TokenSampler, joined, pr
 from tunesmith.engines.hf.rows import GenerationRow, Group, WaitingRows, padding_row
 from tunesmith.errors import PermanentError, StoppedError
 from tunesmith.names import Reason
+from tunesmith.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 # A fixed batch takes prompts up to this factor longer or shorter than its first.
@@ -187,14 +188,6 @@ class Runner:
         self._sizes.most = max(1, min(self._sizes.most, len(rows)) // 2)
         log.warning("Out of memory; from now on %d replies are sampled at once.", self._sizes.most)
         self._waiting.put_back(rows)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means out of memory, of the GPU or of the machine."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("not enough memory", "can't allocate memory")
-    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
 
 
 def _no_memory(row: GenerationRow) -> PermanentError:

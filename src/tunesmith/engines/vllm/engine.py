@@ -23,11 +23,13 @@ from tunesmith.engines.temporary import TemporaryFolder
 from tunesmith.engines.vllm.process import kill_cores, memory_cause, raised
 from tunesmith.engines.vllm.settings import refuse_other_model
 from tunesmith.engines.vllm.start import ENDED, VllmProcesses, first_words, log_text, start_vllm
-from tunesmith.errors import ModelError, StoppedError, TemporaryError
+from tunesmith.errors import MemoryShortError, ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
 
 log = logging.getLogger(__name__)
+FIRST_ROWS = 256
+"""Requests that vLLM computes at once unless told otherwise; on large GPUs some more."""
 LEAST_TEMPERATURE = 0.01
 """vLLM samples with no lower temperature than this, except 0; for a lower one it warns once per request."""
 
@@ -40,18 +42,41 @@ async def open_vllm(
     sampling: SamplingSpec,
     *,
     seed: int,
+    rows: int | None = None,
 ) -> VllmReplies:
     """Start vLLM with a model and its adapters; takes half a minute to several minutes.
+
+    It computes at most `rows` requests at once. If memory runs out while it starts, it starts again with a
+    quarter of them, down to one.
 
     Cancelling the awaiting task aborts the start. Raises ModelError if vLLM cannot run with the files,
     settings and memory, PermanentError if vLLM is not installed, and TemporaryError if its process died.
     """
     refuse_other_model(files.base, model_config(files.base))
+    while True:
+        try:
+            return await _open(files, model, tokenizer, settings, sampling, seed, rows)
+        except MemoryShortError as error:
+            if rows == 1:
+                raise ModelError(error.message, reason=Reason.OUT_OF_MEMORY) from error
+            rows = max(1, (rows or FIRST_ROWS) // 4)
+            log.warning("%s vLLM starts again, with at most %d requests at once.", error.message, rows)
+
+
+async def _open(
+    files: ModelFiles,
+    model: ModelSource,
+    tokenizer: ChatTokenizer,
+    settings: VllmEngine,
+    sampling: SamplingSpec,
+    seed: int,
+    rows: int | None,
+) -> VllmReplies:
     # The thread that starts vLLM's processes must live as long as they do (see `process`).
     thread = ThreadPoolExecutor(1, "vllm")
     folder = TemporaryFolder("tunesmith-vllm-")
     starting = asyncio.get_running_loop().run_in_executor(
-        thread, lambda: start_vllm(files, model, settings, seed, folder.path)
+        thread, lambda: start_vllm(files, model, settings, seed, folder.path, rows)
     )
     try:
         started = await asyncio.shield(starting)
@@ -98,7 +123,7 @@ class VllmReplies:
         self._sampling = sampling_arguments(sampling, tokenizer.stop_ids)
         self._in_flight: set[str] = set()
         self._closing = False
-        self._died = ""
+        self._died, self._died_short = "", False
 
     async def load_adapter(self) -> None:
         """Load the adapter now instead of with the first request. Raises ModelError."""
@@ -182,8 +207,12 @@ class VllmReplies:
         if not self._died:
             said = log_text(self._folder.path)
             log.error("vLLM's process has died. Its output:\n%s", said or "(nothing)")
-            cause = memory_cause(said) or raised(said)
+            memory = memory_cause(said)
+            cause = memory or raised(said)
             self._died = f"vLLM's process has died: {cause}" if cause else "vLLM's process has died" + ENDED
+            self._died_short = memory is not None
+        if self._died_short:
+            return MemoryShortError(self._died)
         return TemporaryError(self._died, reason=Reason.PROCESS_DIED)
 
     async def close(self) -> None:

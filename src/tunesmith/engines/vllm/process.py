@@ -183,6 +183,11 @@ def memory_cause(text: str) -> str | None:
     return None
 
 
+def fewer_may_fit(text: str) -> bool:
+    """Return whether an allocation was refused, rather than too little found for one reply or the weights."""
+    return bool(_OUT.search(text)) and not any(each.search(text) for each in (_ROOM, _TAKEN, _NO_ROOM))
+
+
 def setting_cause(text: str) -> str | None:
     """Return which setting does not fit the model or machine, as sentences; None if that is not the cause."""
     if found := _LENGTH.search(text):

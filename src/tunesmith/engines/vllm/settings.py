@@ -22,9 +22,12 @@ _CACHE_BYTES = 4 << 30
 
 
 def engine_arguments(
-    files: ModelFiles, settings: VllmEngine, *, dtype: str, seed: int, rank: int
+    files: ModelFiles, settings: VllmEngine, *, dtype: str, seed: int, rank: int, rows: int | None = None
 ) -> dict[str, Any]:
-    """Return vLLM's arguments. `dtype` is vLLM's name of it, `rank` that of the adapter, 0 without one."""
+    """Return vLLM's arguments. `dtype` is vLLM's name of it, `rank` that of the adapter, 0 without one.
+
+    `rows` are the most requests that it computes at once, None for as many as it and the manifest say.
+    """
     ours: dict[str, Any] = {
         "model": str(files.base),
         "tokenizer": str(files.tokenizer),
@@ -41,6 +44,8 @@ def engine_arguments(
     }
     if settings.max_model_len is not None:
         ours["max_model_len"] = settings.max_model_len
+    if rows is not None:
+        ours["max_num_seqs"] = min(rows, settings.extra.max_num_seqs or rows)
     if rank:
         ours |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
     return {**settings.extra.to_json(), **ours}

@@ -20,6 +20,7 @@ from tunesmith.engines.vllm.adapter import one_adapter
 from tunesmith.engines.vllm.process import (
     children_end_with_us,
     end_workers,
+    fewer_may_fit,
     log_file,
     memory_cause,
     raised,
@@ -28,7 +29,7 @@ from tunesmith.engines.vllm.process import (
     workers,
 )
 from tunesmith.engines.vllm.settings import adapter_rank, check_extra, cpu_arguments, engine_arguments
-from tunesmith.errors import ModelError, PermanentError, TemporaryError
+from tunesmith.errors import MemoryShortError, ModelError, PermanentError, TemporaryError
 from tunesmith.names import Reason
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,17 @@ class VllmProcesses:
 
 
 def start_vllm(
-    files: ModelFiles, model: ModelSource, settings: VllmEngine, seed: int, folder: Path
+    files: ModelFiles,
+    model: ModelSource,
+    settings: VllmEngine,
+    seed: int,
+    folder: Path,
+    rows: int | None = None,
 ) -> VllmProcesses:
-    """Start vLLM and wait until it is ready. Runs in a thread; raises what `open_vllm` does."""
+    """Start vLLM and wait until it is ready. Runs in a thread.
+
+    Raises what `open_vllm` does, and MemoryShortError if fewer `rows` at once may fit.
+    """
     with vllm_environment(folder):
         try:
             from vllm.config.lora import MaxLoRARanks
@@ -74,7 +83,7 @@ def start_vllm(
         config = read_config(adapter / ADAPTER_CONFIG) if adapter else {}
         rank = adapter_rank(adapter, config, typing.get_args(MaxLoRARanks))
         dtype = str(resolve_dtype(files.base, model.dtype)).removeprefix("torch.")
-        arguments = engine_arguments(files, settings, dtype=dtype, seed=seed, rank=rank)
+        arguments = engine_arguments(files, settings, dtype=dtype, seed=seed, rank=rank, rows=rows)
         if current_platform.is_cpu():
             arguments |= cpu_arguments(settings, current_platform.get_device_total_memory(), os.environ)
         named = LoRARequest("adapter", 1, str(adapter)) if adapter else None
@@ -106,6 +115,8 @@ def _not_started(error: Exception, said: str) -> ModelError | TemporaryError:
     """Return the error of a failed start; vLLM's output goes to the log if no better cause is known."""
     text = f"{first_words(error)}\n{said}"
     memory = memory_cause(text)
+    if memory and fewer_may_fit(text):
+        return MemoryShortError(f"vLLM has not enough memory for this model. {memory}")
     if memory:
         return ModelError(f"vLLM has not enough memory for this model. {memory}", reason=Reason.OUT_OF_MEMORY)
     setting = setting_cause(text)
