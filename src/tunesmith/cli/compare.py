@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.options import WorkDirectory, need
+from tunesmith.cli.options import WorkDirectory, need, say
 
 
 class Shape(StrEnum):
@@ -43,4 +43,4 @@ def compare(
     from tunesmith.local.compare import compare as run
     from tunesmith.local.console import Console
 
-    raise typer.Exit(run(outputs, html, work_dir, shape is Shape.JSON, Console(highlight=False)))
+    raise typer.Exit(run(outputs, html, work_dir, shape is Shape.JSON, Console(highlight=False), say))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from tunesmith.errors import UsageError
 from tunesmith.local.compare_table import print_comparison
 from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.local.manifests import load_jobs
-from tunesmith.local.read_output import read_output
+from tunesmith.local.read_output import is_output, read_output
 from tunesmith.local.storage import credentials, has_own_s3, make_buckets, own_s3, variables
 from tunesmith.local.workdir import WorkDir, shown_path
 from tunesmith.names import FINGERPRINT_KEY
@@ -84,21 +84,37 @@ def _has_manifests(path: Path) -> bool:
     return any(each.suffix in _MANIFESTS for each in path.iterdir())
 
 
-def read_outputs(places: Sequence[OutputPlace], work_dir: Path) -> list[ComparedOutput]:
-    """Read all outputs, each from its own storage. Raises UsageError if they are of different kinds."""
+def read_outputs(
+    places: Sequence[OutputPlace], work_dir: Path, tell: Callable[[str], None]
+) -> list[ComparedOutput]:
+    """Read all outputs, each from its own storage. Raises UsageError if they are of different kinds.
+
+    Jobs of a manifest that have not begun are left out, and told.
+    """
     embedded = [place.uri for place in places if place.embedded]
     with EmbeddedS3(WorkDir(work_dir).s3) if embedded else nullcontext() as server:
         if server is not None:
             make_buckets(server, embedded)
-        outputs = []
+        outputs, missing = [], []
         for place in places:
             environment: Mapping[str, str] = credentials(place.job, os.environ) if place.job else {}
             if server is not None and place.embedded:
                 environment = server.environment()
             with variables(environment):
+                if place.job is not None and not is_output(place.uri, place.options):
+                    missing.append(place)
+                    continue
                 outputs.append(read_output(place.uri, place.name, place.options))
+    if len(outputs) < 2:
+        raise UsageError(f"Too few outputs exist to be compared: {_listed(missing)} not there yet.")
+    if missing:
+        tell(f"not there yet, left out: {_listed(missing)}")
     refuse_different_kinds(outputs)
     return with_unique_names(outputs)
+
+
+def _listed(places: Sequence[OutputPlace]) -> str:
+    return ", ".join(f"{place.name} ({place.uri})" for place in places)
 
 
 def refuse_different_kinds(outputs: Sequence[ComparedOutput]) -> None:
@@ -130,12 +146,19 @@ def _renamed(output: ComparedOutput, name: str) -> ComparedOutput:
     return replace(output, name=name)
 
 
-def compare(arguments: Sequence[str], html: Path, work_dir: Path, as_json: bool, console: Console) -> int:
+def compare(
+    arguments: Sequence[str],
+    html: Path,
+    work_dir: Path,
+    as_json: bool,
+    console: Console,
+    tell: Callable[[str], None],
+) -> int:
     """Compare outputs: a table in the terminal and a page, or JSON. Return the exit code."""
     places = find_outputs(arguments)
     if not as_json:
         refuse_foreign(html)
-    values = compare_outputs(read_outputs(places, work_dir))
+    values = compare_outputs(read_outputs(places, work_dir, tell))
     if as_json:
         print(json.dumps(values, indent=2, ensure_ascii=False))
         return 0

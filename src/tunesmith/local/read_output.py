@@ -37,6 +37,11 @@ _RESULTS = {
 }
 
 
+def is_output(uri: str, options: StorageOptions) -> bool:
+    """Return whether a job has begun to write there."""
+    return open_store(uri, options).exists(FINGERPRINT_KEY)
+
+
 def read_output(uri: str, name: str, options: StorageOptions) -> ComparedOutput:
     """Read one output. Raises UsageError if there is none, and what its store does."""
     store = open_store(uri, options)
