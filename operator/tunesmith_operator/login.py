@@ -13,7 +13,7 @@ import aiohttp
 import kopf
 from kubernetes.aio.client import Configuration
 
-from tunesmith_operator.api_client import SERVICE_ACCOUNT, in_pod
+from tunesmith_operator.api_client import SERVICE_ACCOUNT, as_go_verifies, in_pod
 from tunesmith_operator.watches import Watches
 
 
@@ -50,7 +50,7 @@ class Login:
 
     def _open(self, info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            connector=aiohttp.TCPConnector(limit=0, ssl=as_go_verifies(info.as_ssl_context())),
             headers=info.as_http_headers(),
             proxy=info.proxy_url,
             trust_env=info.trust_env,

@@ -85,7 +85,7 @@ def test_a_job_resumes_when_its_old_pods_are_gone(world, operator):
     patch_run(world, "tune", suspend=True)
     world.until(lambda: world.is_suspended("tune-ftj-1"), "suspension")
     patch_run(world, "tune", suspend=False)
-    named = f"when pod {pod} has been deleted"
+    named = f"when pod {pod} has ended"
     world.until(lambda: named in world.status("ftj", "tune").get("message", ""), "wait for the pod")
     time.sleep(2)
     assert world.is_suspended("tune-ftj-1")

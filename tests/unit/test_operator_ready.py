@@ -1,6 +1,7 @@
 """Readiness, the address of the API server, and two releases that would share jobs."""
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +14,7 @@ from aiohttp import web
 from yarl import URL
 
 from tunesmith_operator import probes
+from tunesmith_operator.api_client import ApiClient, _configuration
 from tunesmith_operator.liveness import RESOURCES
 from tunesmith_operator.login import Login, connection
 from tunesmith_operator.releases import OverlapError, check_releases
@@ -214,3 +216,27 @@ def test_of_two_releases_exactly_one_works():
 
 def test_a_release_without_its_own_marker_is_let_through():
     check_releases("ours-system/ours", [], [marker("theirs", 1)])
+
+
+def test_certificates_are_verified_as_by_kubectl(monkeypatch):
+    """Python 3.13's contexts refuse a CA without keyUsage, which many clusters have; kubectl does not."""
+    usual, made = ssl.create_default_context, []
+
+    def strict(*arguments, **options):
+        context = usual(*arguments, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        made.append(context)
+        return context
+
+    async def scene():
+        monkeypatch.setattr(ssl, "create_default_context", strict)
+        client = ApiClient(_configuration())
+        session = Login(Watches([])).session(kopf.ConnectionInfo(server=SERVER, token="t")).aiohttp_session
+        await client.close()
+        await session.close()
+
+    asyncio.run(scene())
+    assert len(made) >= 2
+    for context in made:
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
