@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING
 from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.engines.load import model_config
 from tunesmith.engines.main_memory import free_memory
+from tunesmith.engines.model_shape import read_shape
 from tunesmith.training.checkpoints import Ranks
-from tunesmith.training.deepspeed.config import zero_stage
+from tunesmith.training.estimate.from_spec import Batch, memory_setup
 from tunesmith.training.memory import needs_gradient_checkpointing
-from tunesmith.training.model import method_name
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+
+
+def total_memory() -> int:
+    """Return the bytes of this process's GPU."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
 
 
 def use_gradient_checkpointing(
@@ -29,17 +36,18 @@ def use_gradient_checkpointing(
     asked = spec.training.gradient_checkpointing
     if asked != "auto":
         return asked is True
-    adapter = spec.method.lora or spec.method.qlora
-    shares = ranks.world if zero_stage(spec) == 3 else 1
-    gpu = torch.cuda.is_available()
-    wanted, why = needs_gradient_checkpointing(
-        model_config(base),
-        tokens=tokens * shares,
+    shape, gpu = read_shape(model_config(base)), torch.cuda.is_available()
+    if shape is None:
+        log.info("Gradient checkpointing is on: config.json does not have the model's size.")
+        return True
+    setup = memory_setup(
+        spec,
+        shape,
+        Batch(tokens, tokens, tokens, several=True),
         dtype_bytes=dtype.itemsize,
-        method=method_name(spec.method),
-        free=free_memory(gpu, processes) * shares,
-        gpu=gpu,
-        rank=adapter.r if adapter else 0,
+        world=ranks.world,
+        gpu_memory=total_memory() if gpu else None,
     )
+    wanted, why = needs_gradient_checkpointing(setup, free_memory(gpu, processes))
     log.info("%s", why)
     return any(ranks.gather(wanted))

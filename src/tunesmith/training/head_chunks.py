@@ -17,8 +17,3 @@ def chunk_rows(rows: int, vocabulary: int, gpu_memory: int | None) -> int:
     if gpu_memory is None:
         return -(-rows // -(-rows * vocabulary // CPU_LOGITS))
     return max(1, min(GPU_ROWS, rows, gpu_memory // SHARE // (4 * vocabulary)))
-
-
-def head_memory(rows: int, vocabulary: int, gpu_memory: int | None) -> int:
-    """Return the bytes of one chunk: logits in float32, their gradient, and a copy in the model's dtype."""
-    return 3 * 4 * vocabulary * chunk_rows(max(1, rows), vocabulary, gpu_memory)

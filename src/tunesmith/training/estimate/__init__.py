@@ -1,0 +1,1 @@
+"""What a training run needs: memory, time, disk, and what would fit. Pure: no torch, no weights."""
