@@ -15,6 +15,7 @@ from tunesmith import __version__
 from tunesmith.cli.chat import chat
 from tunesmith.cli.compare import compare
 from tunesmith.cli.data import data_check, data_convert
+from tunesmith.cli.estimate import estimate
 from tunesmith.cli.local_jobs import list_jobs, logs, status
 from tunesmith.cli.manifests import convert_config, crds, render, schemas, validate
 from tunesmith.cli.options import say
@@ -47,6 +48,7 @@ for command in (
     render,
     run,
     preview,
+    estimate,
     logs,
     status,
     compare,

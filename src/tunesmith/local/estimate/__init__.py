@@ -1,0 +1,1 @@
+"""`tunesmith estimate`: what a job will need, before anything is paid."""
