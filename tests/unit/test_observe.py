@@ -398,6 +398,14 @@ def test_what_a_running_job_awaits_stands_in_its_message():
     assert "awaited" not in done["progress"]
 
 
+def test_what_training_is_estimated_to_need_stays_in_the_status():
+    told = "61.2 of 79.6 GiB of a GPU, 1,200 steps, about 3h5m on H100"
+    said = to_status({"estimate": f" {told}\n", "phase": "loading the model"})
+    assert look(RUNNING, **RUNS, progress=said, at=30).status["progress"] == {"estimate": told}
+    assert to_status({"estimate": 7}) == to_status({"estimate": " "}) == {}
+    assert len(to_status({"estimate": "x" * 1000})["estimate"]) == 253
+
+
 def test_a_job_that_was_never_in_trouble_has_no_such_condition():
     assert "Degraded" not in conditions(look(RUNNING, **RUNS, progress={"step": 3}).status)
 

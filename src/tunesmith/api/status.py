@@ -123,6 +123,8 @@ class ProgressStatus(Model):
     """USD that calls have cost."""
     lost_in_flight_usd: _Amount | None = None
     """USD at most, on top of spentUsd, for calls whose outcome was lost when a process was killed."""
+    estimate: ShortText | None = None
+    """Estimate of what training needs: memory of a GPU, steps, time; before the weights are loaded."""
     engine_restarts: NotNegative | None = None
     """Restarts of engines that hung or exited."""
     fit: FitStatus | None = None

@@ -145,13 +145,15 @@ def preview(
     quiet_libraries()
     from tunesmith.jobs.unsupported import unsupported
     from tunesmith.local.console import Console
+    from tunesmith.local.estimate.preview import training_needs
     from tunesmith.local.manifests import load_jobs
     from tunesmith.local.preview.jobs import preview_jobs
     from tunesmith.local.storage import parse_seed
 
     jobs = load_jobs(files, overrides)
     parsed = [parse_seed(seed) for seed in seeds or []]
-    code = preview_jobs(jobs, count, work_dir, Console(highlight=False), html, parsed)
+    console = Console(highlight=False)
+    code = preview_jobs(jobs, count, work_dir, console, html, parsed, training_needs)
     if code == 0 and not any(unsupported(job.kind, job.spec) for job in jobs):
         say(f"To run this: {_again('run', files, work_dir, seeds, overrides)}")
     raise typer.Exit(code)

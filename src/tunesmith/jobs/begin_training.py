@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.engines.files import model_digest
 from tunesmith.engines.load import model_config
 from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
+from tunesmith.jobs.estimate import tell_estimate
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.first_attempt import first_processes
 from tunesmith.jobs.hang_detection import start_hang_detector
@@ -61,6 +62,8 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
         spec, inputs.files.base, tokens=plan.most_tokens, dtype=dtype, ranks=ranks, processes=world.local_size
     )
     on = fit.loads(ranks, asked, checkpoints.known[0] if checkpoints.known else 0)
+    if session.first:
+        tell_estimate(session, fit.spec, inputs, plan, dtype.itemsize, gradient_checkpointing=on)
     model = build_model(spec, inputs.files.base, inputs.files.adapters, gradient_checkpointing=on)
     session.hang_detector.beat(phase="preparing to train")
     results = Results(session, inputs, model, exports)

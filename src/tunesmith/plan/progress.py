@@ -10,6 +10,8 @@ from tunesmith.plan.trouble import TROUBLE, trouble_of
 
 AWAITED = "awaited"
 """In the progress of a pod: a message about what it waits for, though nothing is wrong."""
+ESTIMATE = "estimate"
+"""In the progress of a pod: what training is estimated to need."""
 _WHOLE = ("step", "total", "prompts", "accepted", "dialogues", "engineRestarts")
 _AMOUNTS = ("epoch", "tokensPerSecond", "secondsLeft", "spentUsd", "lostInFlightUsd")
 _LARGEST = 2**53
@@ -101,8 +103,9 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
         values["text"] = clean(" ".join(text.split()), _LONGEST_NAME)
     elif values.get("total") and "step" in values:
         values["text"] = f"{values['step']}/{values['total']}"
-    if isinstance(awaited := said.get(AWAITED), str) and awaited.strip():
-        values[AWAITED] = clean(" ".join(awaited.split()), _LONGEST_NAME)
+    for key in (AWAITED, ESTIMATE):
+        if isinstance(sentence := said.get(key), str) and sentence.strip():
+            values[key] = clean(" ".join(sentence.split()), _LONGEST_NAME)
     if trouble := trouble_of(said.get(TROUBLE)):
         values[TROUBLE] = trouble
     if "secondsLeft" in values:

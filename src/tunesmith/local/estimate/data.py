@@ -16,7 +16,7 @@ from tunesmith.local.estimate.model import DescribedModel
 from tunesmith.local.estimate.options import EstimateOptions
 from tunesmith.local.preview.asked import PreviewRequest
 from tunesmith.training.estimate.from_spec import Batch
-from tunesmith.training.estimate.work import StepWork, TrainingWork, training_work
+from tunesmith.training.estimate.work import LOOKED_AT, StepWork, TrainingWork, training_work
 from tunesmith.training.sampler import total_steps
 from tunesmith.training.training_args import plan_steps, sizes
 
@@ -50,8 +50,8 @@ def data_work(
 def prepared_work(spec: FineTuneSpec, prepared: Prepared, world: int) -> DataWork:
     """Return the work of a run over prepared samples."""
     work = training_work(plan_steps(spec, prepared.train, world, 0), prepared.train)
-    some = f"From {work.looked_at} of {work.steps:,} steps, packed as training does."
-    return DataWork(work, (some,) if work.looked_at < work.steps else ())
+    some = f"From {work.looked_at} steps of the first epoch, packed as training does."
+    return DataWork(work, (some,) if work.looked_at == LOOKED_AT else ())
 
 
 def _prepared(asked: PreviewRequest, spec: FineTuneSpec, model: DescribedModel) -> Prepared:

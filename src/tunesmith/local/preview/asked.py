@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +11,21 @@ from rich.console import Console
 from rich.text import Text
 
 from tunesmith.api.common import JobSpec, ModelSource
+from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.manifest import Job
 from tunesmith.artifacts.local_files import explained
 from tunesmith.artifacts.store import HubAccess, StorageOptions, storage_options
+from tunesmith.data.prepared import Prepared
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.local.preview.console import say
 from tunesmith.names import secret_env
 from tunesmith.tokens.chat import ChatTokenizer
+
+TrainingNeeds = Callable[[FineTuneSpec, ModelFiles, ChatTokenizer, Prepared], list[str]]
+
+
+def _unknown(*_: object) -> list[str]:
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,8 @@ class PreviewRequest:
     folder: Path
     page: Path | None
     console: Console
+    needs: TrainingNeeds = _unknown
+    """Returns what training will need, in sentences."""
 
     @property
     def token(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from tunesmith.api.manifest import Job
 from tunesmith.api.references import references
 from tunesmith.api.rejection import RejectionSampleSpec
 from tunesmith.errors import PermanentError, StoragePermanentError, TunesmithError
-from tunesmith.local.preview.asked import PreviewRequest
+from tunesmith.local.preview.asked import PreviewRequest, TrainingNeeds
 from tunesmith.local.preview.console import say
 from tunesmith.local.preview.dialogues import preview_dialogues
 from tunesmith.local.preview.prompts import preview_evaluations, preview_prompts
@@ -34,10 +35,12 @@ def preview_jobs(
     console: Console,
     html: Path | None = None,
     seeds: Sequence[SeedUpload] = (),
+    needs: TrainingNeeds | None = None,
 ) -> int:
     """Show every job of the files, also as a page if `html` names a file; put `seeds` into S3 first.
 
-    Of several jobs each has its page beside it, named after the job. Returns the worst of all exit codes.
+    `needs` returns what training will need, in sentences. Of several jobs each has its page beside it, named
+    after the job. Returns the worst of all exit codes.
     """
     wanted = [job for job in jobs if _has_data(job)]
     for job in jobs:
@@ -51,7 +54,7 @@ def preview_jobs(
             page = _page(html, job, alone=len(wanted) == 1) if html else None
             try:
                 with variables(storage.environment(job)):
-                    _preview(job, jobs, first, WorkDir(work_dir).cache, page, console)
+                    _preview(job, jobs, first, WorkDir(work_dir).cache, page, console, needs)
             except StoragePermanentError as error:
                 code = max(code, _failed(console, error))
                 _hint(console, job, embedded=job.key in storage.embedded)
@@ -89,11 +92,19 @@ def _hint(console: Console, job: Job, *, embedded: bool) -> None:
 
 
 def _preview(
-    job: Job, jobs: Sequence[Job], first: int, cache: Path, page: Path | None, console: Console
+    job: Job,
+    jobs: Sequence[Job],
+    first: int,
+    cache: Path,
+    page: Path | None,
+    console: Console,
+    needs: TrainingNeeds | None,
 ) -> None:
     spec = resolve(job, output_uris(jobs)).spec
     with tempfile.TemporaryDirectory(prefix="tunesmith-preview-") as temp:
         asked = PreviewRequest(job, spec, first, cache, Path(temp), page, console)
+        if needs is not None:
+            asked = replace(asked, needs=needs)
         match spec:
             case RejectionSampleSpec():
                 preview_prompts(asked, spec)

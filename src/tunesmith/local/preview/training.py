@@ -14,7 +14,7 @@ from tunesmith.data.report import DatasetReport
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
 from tunesmith.local.preview.asked import PreviewRequest
-from tunesmith.local.preview.console import BINS, histogram, messages, say
+from tunesmith.local.preview.console import BINS, histogram, messages, say, takes
 from tunesmith.report.data import render_data_report
 from tunesmith.report.samples import facts, grouped, sample_values
 from tunesmith.text import visible
@@ -37,10 +37,13 @@ def preview_training(asked: PreviewRequest, spec: FineTuneSpec) -> None:
             positions=max_positions(files.base),
         )
     show(prepared, tokenizer, asked.console)
+    needs = asked.needs(spec, files, tokenizer, prepared)
+    takes(asked.console, needs)
     asked.write_page(
         render_data_report(
             {
                 "title": f"{asked.job.name}: what it trains on",
+                "takes": needs,
                 "datasets": prepared.report(),
                 "lengths": prepared.lengths(),
                 "label_lengths": prepared.label_lengths(),

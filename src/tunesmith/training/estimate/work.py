@@ -1,7 +1,7 @@
 """What a training run computes, from the prepared samples: steps, tokens and floating-point operations.
 
 Counts the operations of matrix products, two per weight and token (arXiv:2001.08361), and of attention. The
-steps are those of the run's own plan; of a long run some are looked at, spread evenly over it.
+steps are those of the run's own plan; of a long epoch some are looked at, spread evenly over it.
 """
 
 from __future__ import annotations
@@ -56,16 +56,15 @@ class TrainingWork:
 def training_work(plan: StepPlan, table: Table) -> TrainingWork:
     """Return what a run over the samples of a table computes on all devices of its plan."""
     world = plan.sizes.world
-    count = min(LOOKED_AT, len(plan))
-    labels = table.labels
-    found = [_of_step(plan, table, labels, number * len(plan) // count, world) for number in range(count)]
+    epoch, labels = min(len(plan), plan.steps_per_epoch), table.labels
+    count = min(LOOKED_AT, epoch)
+    found = [_of_step(plan, table, labels, number * epoch // count, world) for number in range(count)]
     step = StepWork(*(float(np.mean([each[at] for each in found])) for at in range(6)))
-    longest = int(table.lengths.max(initial=1))
     share = max((each[6] for each in found), default=1.0)
     batch = Batch(
         tokens=plan.most_tokens,
         labels=max(1, round(plan.most_tokens * share)),
-        longest=longest,
+        longest=plan.longest,
         several=step.rounds > 1,
     )
     order = table.order()
