@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.kills import first_step, forget_logs, started, wait_for_step
+from tests.integration.kills import first_step, forget_logs, started, wait_for_checkpoint, wait_for_step
 from tests.support import Ended, chat_records, finetune, logs_of, metrics_of, run_job, write_jsonl
 
 
@@ -181,3 +181,37 @@ def test_killed_after_it_stopped_early(tmp_path: Path, tiny_model: Path) -> None
     (tmp_path / "job/manifest.json").unlink()
     ran(tmp_path, document)
     assert outcome(tmp_path / "job") == whole
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("stage", [2, 3])
+def test_offload_from_a_checkpoint_on_when_memory_ran_out(
+    tmp_path: Path, tiny_model: Path, stage: int
+) -> None:
+    """An attempt without offload is killed; the next one is told that its memory ran out."""
+
+    def document(name: str) -> dict[str, Any]:
+        lora = {"lora": {"r": 4, "alpha": 8, "dropout": 0}}
+        made = small(tmp_path, name, tiny_model, stage, lora)
+        made["spec"]["training"] |= {"gradientCheckpointing": True, "saveSteps": 2}
+        return made
+
+    def losses(name: str) -> list[float]:
+        return [row["loss"] for row in metrics_of(tmp_path / name) if "loss" in row]
+
+    run_job(tmp_path / "home-whole", document("whole"), warm=False)
+    home = tmp_path / "home-less"
+    with started(home, document("less"), env={}) as run:
+        wait_for_checkpoint(run, 2)
+        run.kill("tree")
+        run.ended()
+    notes = json.loads((tmp_path / "less" / "memory.json").read_text("utf-8"))
+    notes["attempts"]["1"] |= {"tokensPerDevice": 10, "samplesPerDevice": 1}
+    (tmp_path / "less" / "memory.json").write_text(json.dumps(notes), "utf-8")
+    (count,) = home.glob(".tunesmith/jobs/*/*/attempt.json")
+    count.write_text(json.dumps({"attempt": 1, "outOfMemory": [1]}), "utf-8")
+    ended = run_job(home, document("less"), warm=False)
+    assert ended.code == 0, ended.text + logs_of(home)
+    after = json.loads((tmp_path / "less" / "memory.json").read_text("utf-8"))["attempts"]["2"]
+    assert after["offload"] == ("all" if stage == 3 else "optimizer")
+    assert losses("less") == pytest.approx(losses("whole"), rel=1e-5)

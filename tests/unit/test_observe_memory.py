@@ -55,6 +55,10 @@ def test_the_next_attempt_starts_at_once_and_does_not_count(pods):
 # id: the pods of the attempt that failed, what it ends with
 OTHERS = {
     "one sample alone does not fit": ([pod(word=ALONE, code=1)], "Failed", "OutOfMemory"),
+    "one sample alone does not fit, and another pod lost its peer in the same second": (
+        [pod(word=LOST_PEER, code=1), pod(word=ALONE, code=1, kind="worker")],
+        *("Failed", "OutOfMemory"),
+    ),
     "the shared memory is too small": (
         [evicted(USES_SHARED_MEMORY)],
         *("Pending", "OutOfMemory"),

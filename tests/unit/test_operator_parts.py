@@ -261,6 +261,15 @@ def test_backoffs_grow_and_have_no_end():
 
 SAID = {
     "right": (b'{"step": 3, "total": 4}', {"step": 3, "total": 4, "text": "3/4"}),
+    "what it takes of memory": (
+        b'{"fit": {"tokensPerDevice": 80, "gradientCheckpointing": true, "offload": "all", "rows": 4}}',
+        {"fit": {"tokensPerDevice": 80, "gradientCheckpointing": True, "offload": "all", "rows": 4}},
+    ),
+    "what it takes of memory, wrong": (
+        b'{"fit": {"tokensPerDevice": -1, "gradientCheckpointing": "yes", "offload": "disk", "rows": "x"}}',
+        {},
+    ),
+    "what it takes of memory, as a text": (b'{"fit": "little"}', {}),
     "a list": (b"[]", {}),
     "no JSON": (b"<html>", {}),
     "no UTF-8": (b"\xff\xfe\xfd", {}),

@@ -48,8 +48,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     stop = StopFlag()
     patient = RetryingStore(store, stop.check, progress.teller("storage"))
     notes = MemoryNotes.of(patient, run, world)
-    if not finished:
-        notes.refuse_hopeless()
+    notes.refuse_hopeless()
     if world.local_rank == 0 and not finished:
         check_inputs(spec, reading_options(spec, found))
     stop.listen()

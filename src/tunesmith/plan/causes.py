@@ -71,7 +71,7 @@ def _end(pod: Object) -> _End | None:
     if (evicted := _overuse(pod, name)) is not None:
         return _End(_FIRST, False, name, evicted)
     said = _cause_of_pod(pod, name, *own[1:]) if own else None
-    if said is not None and said.memory:
+    if said is not None and said.reason == Reason.OUT_OF_MEMORY and has_ended(pod):
         return _End(_FIRST, False, name, said)
     if taken is not None:
         return _End(taken[0], True, name, _cause_of_taken(name, taken[1], said))
