@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -93,7 +94,11 @@ def test_limit_counts_records_not_items():
 def test_nesting_that_only_the_reader_survives_is_a_bad_record():
     deep = '{"text": "x", "deep": ' + "[" * 5000 + "]" * 5000 + "}"
     results = read("text", deep, {"text": "y"})
-    assert "too deeply" in results[0].reason
+    # From Python 3.12 on, what writes JSON goes as deep as what reads it, and the record is good.
+    if sys.version_info >= (3, 12):
+        assert results[0].content == Document("x")
+    else:
+        assert "too deeply" in results[0].reason
     assert results[1].content == Document("y")
 
 
