@@ -69,3 +69,35 @@ def test_what_is_asked_for_is_answered():
             assert json.load(answer) == {"phase": "starting", "step": 3}
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"http://{host}:{port}/other", timeout=30)
+
+
+def get(address, path):
+    with urllib.request.urlopen(f"http://{address[0]}:{address[1]}{path}", timeout=30) as answer:
+        return answer.read().decode(), answer.headers
+
+
+def test_the_page_of_the_job_is_at_the_root():
+    progress = Progress()
+    progress.live.job = {"kind": "FineTuneJob", "name": "mine"}
+    progress.update(phase="training", step=3, total=9)
+    with served(progress) as address:
+        page, headers = get(address, "/")
+    assert "mine" in page
+    assert "3 of 9" in page
+    assert "script-src 'sha256-" in headers["Content-Security-Policy"]
+
+
+def test_with_a_key_the_page_is_where_nobody_else_looks():
+    progress = Progress()
+    server = serve(progress, "127.0.0.1", 0, "key")
+    try:
+        address = server.server_address
+        assert json.loads(get(address, "/key/page.json")[0])["progress"] == {"phase": "starting"}
+        assert "<title>Tunesmith</title>" in get(address, "/key/")[0]
+        assert json.loads(get(address, "/progress")[0]) == {"phase": "starting"}
+        for path in ("/", "/page.json"):
+            with pytest.raises(urllib.error.HTTPError):
+                get(address, path)
+    finally:
+        server.shutdown()
+        server.server_close()

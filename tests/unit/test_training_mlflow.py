@@ -71,6 +71,25 @@ def test_a_later_attempt_continues_the_run_and_sends_nothing_twice(tmp_path):
     assert losses(client, run, "eval/loss") == [(2, 0.25)]
 
 
+def test_rows_whose_receipt_came_too_late_are_sent_again_as_the_same_points(tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow_tracker, "RETRY_SECONDS", 0.1)
+    sent = []
+
+    def too_late(client, run, metrics=(), **more):
+        sent.append([(metric.step, metric.timestamp) for metric in metrics if metric.key == "train/loss"])
+        if len(sent) == 2:  # the first has the settings
+            raise TimeoutError
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", too_late)
+    sink = tracker(tmp_path)
+    sink.write(ROWS[0])
+    deadline = time.monotonic() + 60
+    while len(sent) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    sink.close()
+    assert sent[1] == sent[2] != []
+
+
 def test_another_job_has_another_run(tmp_path):
     for name in ("a", "b"):
         sink = tracker(tmp_path, name)

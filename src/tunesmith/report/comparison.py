@@ -166,7 +166,7 @@ def _trained(output: ComparedOutput) -> Measures:
         ("tokens trained", ""): tokens or None,
         ("peak memory", "bytes"): max((row.get("memory_bytes") or 0 for row in rows), default=0) or None,
         ("time", "seconds"): seconds,
-        ("time of all processes", "seconds"): None if seconds is None else seconds * processes,
+        ("time of all processes", "seconds"): seconds * processes if seconds and processes > 1 else None,
         ("device", ""): (result.get("world") or {}).get("device"),
     }
 

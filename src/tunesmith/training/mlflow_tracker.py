@@ -65,7 +65,9 @@ class Mlflow:
         os.environ.update({**_SETTINGS, **credentials})
         self._uri, self._experiment, self._name = uri, experiment, name
         self._id, self._config = hashlib.sha256(run_id.encode()).hexdigest()[:16], config
-        self._rows: list[MetricsRow] = []
+        # With the time in milliseconds: a point that is sent again, since an answer came too late, is the
+        # same point to the server's database, and is there once.
+        self._rows: list[tuple[MetricsRow, int]] = []
         self._sent, self._run = 0, ""
         self._last = dict.fromkeys(_GROUPS, -1)  # steps that the run has
         self._client: Any = None
@@ -76,7 +78,7 @@ class Mlflow:
 
     def write(self, row: MetricsRow) -> None:
         """Have a row sent."""
-        self._rows.append(row)
+        self._rows.append((row, round(time.time() * 1000)))
         self._changed.set()
 
     def close(self) -> None:
@@ -118,8 +120,8 @@ class Mlflow:
         self._open()
         while self._sent < len(self._rows):
             rows = self._rows[self._sent : self._sent + ROWS_AT_ONCE]
-            new = [row for row in rows if row["step"] > self._last[group_of(row)]]
-            last = self._last | {group_of(row): row["step"] for row in new}
+            new = [(row, at) for row, at in rows if row["step"] > self._last[group_of(row)]]
+            last = self._last | {group_of(row): row["step"] for row, _ in new}
             if new:
                 tags = {_tag(name): str(step) for name, step in last.items()}
                 self._batch(self._run, metrics=new, tags=tags)
@@ -150,18 +152,17 @@ class Mlflow:
     def _batch(
         self,
         run: str,
-        metrics: Sequence[MetricsRow] = (),
+        metrics: Sequence[tuple[MetricsRow, int]] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        now = round(time.time() * 1000)
         self._client.log_batch(
             run,
             metrics=[
-                Metric(name, value, now, row["step"])
-                for row in metrics
+                Metric(name, value, at, row["step"])
+                for row, at in metrics
                 for name, value in points(row).items()
             ],
             params=[Param(name, value) for name, value in (params or {}).items()],
