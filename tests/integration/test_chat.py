@@ -418,6 +418,40 @@ def test_results_come_from_a_pipe(caller: Path) -> None:
     assert "model> Yes." in ended.stdout
 
 
+def test_its_calls_are_sampled_and_learned_again(caller: Path, tmp_path: Path) -> None:
+    """By a real engine: a reply is kept with its call, and the next job learns what the template writes."""
+    model = {"uri": (caller / "out/final_model").as_uri()}
+    prompt = {"id": "p1", "tools": TOOLS, "messages": CALLING["messages"][:1]}  # type: ignore[index]
+    data = write_jsonl(tmp_path / "prompts.jsonl", [prompt])
+    sampler = {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "RejectionSampleJob",
+        "metadata": {"name": "calls"},
+        "spec": {
+            "model": model,
+            "prompts": {"uri": data.as_uri(), "chat": {}},
+            "verifier": {"regex": {"pattern": "rain"}},
+            "sampling": {"numSamples": 2, "temperature": 0.01, "maxNewTokens": 80},
+            "engine": {"transformers": {}},
+            "output": {"uri": (tmp_path / "sampled").as_uri()},
+        },
+    }
+    learner = finetune(
+        "again", model=caller / "out/final_model", data=tmp_path / "sampled/sampled_data.json",
+        output=tmp_path / "again", training={"maxSteps": 1, "saveSteps": 1, "maxLength": 400},
+    )  # fmt: skip
+    learner["spec"]["datasets"] = [{"uri": (tmp_path / "sampled/sampled_data.json").as_uri(), "sampled": {}}]
+    path = write_manifest(tmp_path, sampler, learner)
+    ended = run_cli("run", "-f", path, folder=tmp_path, timeout=600)
+    assert ended.code == 0, ended.text
+    one, _ = json.loads((tmp_path / "sampled/sampled_data.json").read_text("utf-8"))
+    assert one["response"] == CALL
+    (call,) = one["response_message"]["tool_calls"]
+    assert call["function"] == {"name": "rain", "arguments": {"at": 1}}
+    shown = (tmp_path / "again/training_samples_preview.txt").read_text("utf-8")
+    assert f"«{CALL}<|im_end|>»" in shown
+
+
 @pytest.mark.parametrize(
     ("tools", "said"),
     [
