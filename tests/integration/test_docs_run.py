@@ -113,7 +113,8 @@ def test_every_block_works_in_order(folder: Path) -> None:
             assert code == 0, f"{line}\n{said[line]}{logs_of(folder)}"
     assert len(RUN) >= 7
     trained = [text for line, text in said.items() if line.startswith("tunesmith run")]
-    assert ["succeeded" in text for text in trained] == [True, True]
+    assert ["succeeded" in text for text in trained] == [True, True, False, False]
+    assert ["already finished" in text for text in trained] == [False, False, True, True]
     previews = [text for line, text in said.items() if line.startswith("tunesmith preview")]
     assert ["256 records → 256 samples" in text for text in previews] == [True, False]
     assert ["To run this: tunesmith run" in text for text in previews] == [True, True]
