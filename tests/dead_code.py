@@ -22,6 +22,7 @@ USED_BY_LIBRARIES = [
     *("inference_mode", "init_lora_weights", "task_type"),  # peft
     *("progress_storage", "finalizer", "error_backoffs", "worker_limit", "disabled"),  # kopf
     *("server_timeout", "client_timeout", "inactivity_timeout", "request_timeout", "idle_timeout"),
+    "disable_strict_ssl_verification",  # kubernetes' Configuration
     *("do_GET", "log_message", "daemon_threads", "readable", "readall"),  # http.server, io
     *("*_schema", "yaml_*", "ignore_aliases", "globals"),  # pydantic's schema generator, PyYAML, Jinja
 ]
