@@ -193,16 +193,17 @@ def test_offload_from_a_checkpoint_on_when_memory_ran_out(
     def document(name: str) -> dict[str, Any]:
         lora = {"lora": {"r": 4, "alpha": 8, "dropout": 0}}
         made = small(tmp_path, name, tiny_model, stage, lora)
-        made["spec"]["training"] |= {"gradientCheckpointing": True, "saveSteps": 2}
+        made["spec"]["training"] |= {"gradientCheckpointing": True, "saveSteps": 2, "maxSteps": 6}
         return made
 
     def losses(name: str) -> list[float]:
         return [row["loss"] for row in metrics_of(tmp_path / name) if "loss" in row]
 
-    run_job(tmp_path / "home-whole", document("whole"), warm=False)
+    whole = run_job(tmp_path / "home-whole", document("whole"), warm=False, timeout=600)
+    assert whole.code == 0, whole.text
     home = tmp_path / "home-less"
     with started(home, document("less"), env={}) as run:
-        wait_for_checkpoint(run, 2)
+        wait_for_checkpoint(run, 2, 600)
         run.kill("tree")
         run.ended()
     notes = json.loads((tmp_path / "less" / "memory.json").read_text("utf-8"))
@@ -210,7 +211,7 @@ def test_offload_from_a_checkpoint_on_when_memory_ran_out(
     (tmp_path / "less" / "memory.json").write_text(json.dumps(notes), "utf-8")
     (count,) = home.glob(".tunesmith/jobs/*/*/attempt.json")
     count.write_text(json.dumps({"attempt": 1, "outOfMemory": [1]}), "utf-8")
-    ended = run_job(home, document("less"), warm=False)
+    ended = run_job(home, document("less"), warm=False, timeout=600)
     assert ended.code == 0, ended.text + logs_of(home)
     after = json.loads((tmp_path / "less" / "memory.json").read_text("utf-8"))["attempts"]["2"]
     assert after["offload"] == ("all" if stage == 3 else "optimizer")
