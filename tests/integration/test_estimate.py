@@ -102,6 +102,18 @@ def test_the_model_of_a_job_that_is_in_the_files(tmp_path: Path, config_only: Pa
     assert "Its model does not exist yet; that of " in text
 
 
+def test_a_preview_says_it_in_short(tmp_path: Path, config_only: Path, data: Path) -> None:
+    manifest = write_manifest(tmp_path, document(config_only, data, **GPUS))
+    ended = run_cli("preview", "-f", manifest, "--html", "page.html", folder=tmp_path)
+    assert ended.code == 0, ended.text
+    said = ended.text[ended.text.index("What it takes") :]
+    assert "Memory: about 8" in said  # most of it CUDA
+    assert "of 15.0 GiB (T4) without gradient checkpointing." in said
+    assert "6 steps: " in said
+    assert "on 2 × T4, at 35% of its peak (assumed)." in said
+    assert "tunesmith estimate shows it by part" in (tmp_path / "page.html").read_text("utf-8")
+
+
 def test_no_model_says_what_to_do(tmp_path: Path, data: Path) -> None:
     code, text = estimated(tmp_path, document(tmp_path / "no-model", data))
     assert code == 2
