@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tarfile
+import tempfile
+from pathlib import Path
+
 from release.contents import SUFFIX, scan
 from release.dist import DIST, commit_date
 from release.sums import write_sums
@@ -9,11 +13,24 @@ from release.sums import write_sums
 ARCHIVE = ".oci.tar"
 
 
+def scan_image(archive: Path, date: int) -> Path:
+    """List what is in an image's archive; return the list's path.
+
+    Unpacked first, beside it: Syft takes no archive with a layer of more than 2 GiB, and /tmp may be small.
+    """
+    name = archive.name.removesuffix(ARCHIVE)
+    output = archive.with_name(name + SUFFIX)
+    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, filter="data")
+        scan(f"oci-dir:{folder}", name, output, date)
+    return output
+
+
 def main() -> None:
     """List what is in each archive of build/dist."""
     for archive in sorted(DIST.glob(f"*{ARCHIVE}")):
-        name = archive.name.removesuffix(ARCHIVE)
-        scan(f"oci-archive:{archive}", name, archive.with_name(name + SUFFIX), commit_date())
+        scan_image(archive, commit_date())
     write_sums(DIST)
 
 
