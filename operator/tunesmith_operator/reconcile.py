@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -52,6 +52,11 @@ from tunesmith_operator.settings import OperatorSettings
 log = logging.getLogger(__name__)
 NAME_TAKEN_SECONDS = 10.0
 CONFLICT_SECONDS = 1.0
+REFUSED_SECONDS = 300.0
+_REJECTED = (
+    "The API server rejects the status of this job. If the CRDs are older than the operator, apply those of "
+    "its release; else delete the job and apply it again"
+)
 # These need no event while the phase stays the same.
 _USUAL = (Reason.STARTING, Reason.RUNNING, Reason.QUEUED)
 
@@ -69,8 +74,9 @@ class Reconciler:
     ) -> None:
         self._cache, self._cluster, self._settings, self._now = cache, cluster, settings, now
         self._served = served
-        # UID to version of jobs whose status cannot be written: left alone until they change.
-        self._refused: dict[str, str] = {}
+        # UID to version of jobs whose status cannot be written, and when that is tried again if they do not
+        # change: then the CRDs may be newer.
+        self._refused: dict[str, tuple[str, datetime]] = {}
         self._refusals = Refusals()
         self._events = Events(cluster.events_of, cluster.warnings_in)
 
@@ -87,19 +93,20 @@ class Reconciler:
         if _is_over(body) and not self._cache.has_children(key):
             return None
         uid, version = str(get(body, "metadata", "uid")), str(get(body, "metadata", "resourceVersion"))
-        if self._refused.get(uid) == version:
-            return None
+        refused, again = self._refused.get(uid, ("", self._now()))
+        if refused == version and (left := (again - self._now()).total_seconds()) > 0:
+            return left
         with RECONCILE.time():
             try:
                 return await self._step(body)
             except ConflictError:
                 return CONFLICT_SECONDS
             except RefusedError as error:
-                self._refused[uid] = version
-                message = "The API server rejects the status of this job; delete the job and apply it again"
-                log.error("%s: %s", message, error, extra=about(key))
-                await self._cluster.event(body, Reason.INVALID_MANIFEST, f"{message}.", True)
-                return None
+                self._refused[uid] = (version, self._now() + timedelta(seconds=REFUSED_SECONDS))
+                log.error("%s: %s", _REJECTED, error, extra=about(key))
+                if refused != version:
+                    await self._cluster.event(body, Reason.INVALID_MANIFEST, f"{_REJECTED}.", True)
+                return REFUSED_SECONDS
 
     async def _step(self, body: Mapping[str, Any]) -> float | None:
         try:

@@ -1,6 +1,7 @@
 """One look at a job, with a cluster that only notes what is asked of it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from good_manifests import FINE_TUNE, SAMPLE, changed
@@ -13,7 +14,7 @@ pytest.importorskip("kopf")
 from reconciling import Notes, body, reconcile
 
 from tunesmith_operator.cache import Cache, key_of
-from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, Reconciler
+from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, REFUSED_SECONDS, Reconciler
 from tunesmith_operator.settings import Allowed, OperatorSettings
 
 PREVIEW = {"name": "a", "user": "b"}
@@ -40,10 +41,23 @@ def test_somebody_else_wrote_first():
     assert reconcile(body(), Notes("conflict")) == CONFLICT_SECONDS
 
 
-def test_a_job_that_takes_no_status_is_left_alone_until_it_changes():
-    notes = Notes("refused")
-    assert reconcile(body({**FINE_TUNE, "spec": {}}), notes, times=3) is None
-    assert notes.events == ["InvalidManifest"]
+def test_a_job_that_takes_no_status_is_left_alone_for_a_while():
+    """Its CRD may be older than the operator, and become newer without a change of the job."""
+    notes, cache, now = Notes("refused"), Cache(), [datetime(2026, 5, 1, tzinfo=UTC)]
+    cache.put_job(body())
+    reconciler = Reconciler(cache, notes, OperatorSettings(), now=lambda: now[0])
+
+    def looks(times=1):
+        return [asyncio.run(reconciler.reconcile(key_of(body()))) for _ in range(times)]
+
+    assert looks(3) == [REFUSED_SECONDS] * 3
+    now[0] += timedelta(seconds=REFUSED_SECONDS)
+    looks(2)
+    assert (notes.events, notes.statuses) == (["InvalidManifest"], [])
+    now[0] += timedelta(seconds=REFUSED_SECONDS)
+    notes.fail = None
+    looks()
+    assert [status["reason"] for status in notes.statuses] == ["Starting"]
 
 
 RULES = OperatorSettings(allowed=(Allowed(uris=("s3://other",)),))
