@@ -149,7 +149,7 @@ $(VENV)/.demo: pyproject.toml locks/constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo locks/templates.in
-	$(BIN)/pip install --quiet -e '.[local,wandb,mlflow,operator,dev]' $(PIN) $(PIN_BUILD)
+	$(BIN)/pip install --quiet -e '.[local,wandb,mlflow,gguf,operator,dev]' $(PIN) $(PIN_BUILD)
 	$(BIN)/pip install --quiet --no-deps -r locks/templates.in $(PIN)
 	touch $@
 

@@ -24,6 +24,7 @@ USED_BY_LIBRARIES = [
     *("server_timeout", "client_timeout", "inactivity_timeout", "request_timeout", "idle_timeout"),
     "disable_strict_ssl_verification",  # kubernetes' Configuration
     *("do_GET", "log_message", "daemon_threads", "readable", "readall"),  # http.server, io
+    *("n_ctx", "n_parallel", "n_threads", "verbosity", "hostnames"),  # xllamacpp
     *("*_schema", "yaml_*", "ignore_aliases", "globals"),  # pydantic's schema generator, PyYAML, Jinja
 ]
 READ_OTHERWISE = [

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     PACKAGE_MISSING = "PackageMissing"
     DIVERGED = "Diverged"
     HUB_UNAVAILABLE = "HubUnavailable"
+    HUB_REFUSED = "HubRefused"
+    EXPORT_UNPROVEN = "ExportUnproven"
     STORAGE_REFUSED = "StorageRefused"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     CORRUPT_OBJECT = "CorruptObject"
@@ -111,6 +113,8 @@ USER_REASONS = frozenset(
         Reason.SECRET_MISSING,
         Reason.PACKAGE_MISSING,
         Reason.STORAGE_REFUSED,
+        Reason.HUB_REFUSED,
+        Reason.EXPORT_UNPROVEN,
         Reason.NOT_IMPLEMENTED,
         Reason.ENDPOINT_REFUSED,
         Reason.BUDGET_SPENT,
@@ -145,6 +149,12 @@ DRY_RUN_KEY = "dry_run.json"
 JOURNAL = "journal"
 EVALUATION = "evaluation"
 EVALUATING = "evaluating"
+EXPORT = "export"
+EXPORTING = "exporting"
+MERGED_KEY = f"{EXPORT}/merged"
+GGUF_KEY = f"{EXPORT}/gguf"
+ADDED_LATER = (f"{EVALUATION}/", f"{EXPORT}/")
+"""Prefixes of what a finished output may get later."""
 REPORT_DATA_KEY = "report.json"
 
 # The pod's world.

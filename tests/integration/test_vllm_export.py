@@ -11,7 +11,10 @@ from typing import get_args
 import pytest
 from tests.fixtures.base_model import LEARNED, exported, make_base_model
 
+from tunesmith.api.common import ModelSource
+from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.vllm.settings import MAX_RANK
+from tunesmith.export.folder import write_merged
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -56,6 +59,9 @@ def test_a_published_model_stops(tmp_path: Path) -> None:
     whole = exported(base, tmp_path / "whole", "full")
     assert said(tmp_path, whole) == [[end], "stop"]
     adapter = exported(base, tmp_path / "adapter", "lora")
+    files = ModelFiles(base, (adapter,), ModelSource(uri=base.as_uri()))
+    write_merged(files, tmp_path / "merged")
+    assert said(tmp_path, tmp_path / "merged") == [[end], "stop"]
     options = {"enable_lora": True, "tokenizer": str(adapter)}
     from_card = options | {"generation_config": str(adapter)}
     assert said(tmp_path, base, adapter, **from_card) == [[end], "stop"]

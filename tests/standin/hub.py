@@ -1,4 +1,4 @@
-"""A hub on this machine that has data sets: what huggingface_hub needs of its interface to read them."""
+"""A hub on this machine: what huggingface_hub needs to read data sets and to write models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.standin.hub_models import ModelRepository
 
 _PAGE = 3
 
@@ -40,6 +43,8 @@ class HubStub:
     """What the hub has, and what was asked of it. `cut` says how often a file's answer ends midway."""
 
     datasets: dict[str, DatasetRepository] = field(default_factory=dict)
+    models: dict[str, ModelRepository] = field(default_factory=dict)
+    write_token: str = "hf_good"
     asked: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     cut: dict[str, int] = field(default_factory=dict)
@@ -84,9 +89,58 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._tree(repository, path.partition("/tree/")[2])
             if path.startswith(f"/datasets/{name}/resolve/"):
                 return self._file(repository, path.partition("/resolve/")[2])
+        for name, model in self.hub.models.items():
+            if path in (f"/api/models/{name}", f"/api/models/{name}/revision/main"):
+                return self._json(model.info(name))
+            if path.startswith(f"/{name}/resolve/"):
+                return self._file(DatasetRepository({"main": model.files}), path.partition("/resolve/")[2])
         return self._refuse(404, "RepoNotFound")
 
     do_HEAD = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        path, body = self._write()
+        if self.headers.get("Authorization") != f"Bearer {self.hub.write_token}":
+            return self._refuse(401, "")
+        if path == "/api/repos/create":
+            said = json.loads(body)
+            name = "/".join(filter(None, (said["organization"], said["name"])))
+            if name in self.hub.models:
+                return self._json({"url": f"{self.hub.url}/{name}"}, status=409)
+            self.hub.models[name] = ModelRepository(said.get("visibility") == "private")
+            return self._json({"url": f"{self.hub.url}/{name}"})
+        if path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        for name, model in self.hub.models.items():
+            if path == f"/api/models/{name}/preupload/main":
+                return self._json(model.modes(json.loads(body)))
+            if path == f"/{name}.git/info/lfs/objects/batch":
+                return self._json(
+                    {"objects": [self._large(name, each) for each in json.loads(body)["objects"]]}
+                )
+            if path == f"/api/models/{name}/commit/main":
+                commit = model.commit(body)
+                return self._json(
+                    {"commitOid": commit, "commitUrl": f"{self.hub.url}/{name}/commit/{commit}"}
+                )
+        return self._refuse(404, "RepoNotFound")
+
+    def do_PUT(self) -> None:
+        path, body = self._write()
+        name, _, oid = path.removeprefix("/large/").rpartition("/")
+        assert hashlib.sha256(body).hexdigest() == oid
+        self.hub.models[name].pending[oid] = body
+        return self._json({})
+
+    def _write(self) -> tuple[str, bytes]:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.asked.append(f"{self.command} {path}")
+        return path, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _large(self, name: str, said: dict[str, Any]) -> dict[str, Any]:
+        if said["oid"] in self.hub.models[name].pending:
+            return said
+        return {**said, "actions": {"upload": {"href": f"{self.hub.url}/large/{name}/{said['oid']}"}}}
 
     def _info(self, name: str, repository: DatasetRepository, revision: str) -> None:
         found = repository.at(revision)
@@ -136,9 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
             return data[: len(data) // 2]
         return data
 
-    def _json(self, value: object, headers: Mapping[str, str] | None = None) -> None:
+    def _json(self, value: object, headers: Mapping[str, str] | None = None, *, status: int = 200) -> None:
         body = json.dumps(value).encode()
-        self._say(200, {"Content-Length": str(len(body)), **(headers or {})}, body)
+        self._say(status, {"Content-Length": str(len(body)), **(headers or {})}, body)
 
     def _refuse(self, status: int, code: str) -> None:
         self._say(status, {"X-Error-Code": code, "Content-Length": "0"})

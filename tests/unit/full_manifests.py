@@ -46,6 +46,11 @@ FULL = {
         {f"spec.{name}": value for name, value in COMMON.items()}
         | {
             "metadata.annotations": {"note": "text"},
+            "spec.export": {
+                "merged": {},
+                "gguf": {"quantization": "Q4_K_M"},
+                "hub": {"repoId": "org/name", "private": False},
+            },
             "spec.model": {"uri": "hf://org/model", "revision": "main", "adapterUri": "s3://models/a"},
             "spec.datasets": [
                 {

@@ -32,7 +32,7 @@ def store(tmp_path):
 def replace_it(store, folder, **changes):
     old = read_manifest(store, "")
     return republish(
-        store, write(folder, NEW), old, STAGING, {"kind": "x"}, within="evaluation/", kept="final_model/"
+        store, write(folder, NEW), old, STAGING, {"kind": "x"}, within=["evaluation/"], kept="final_model/"
     )
 
 
@@ -74,7 +74,7 @@ def test_the_new_output_takes_the_old_ones_place(store, tmp_path):
     digest = replace_it(store, tmp_path / "new")
     assert read(store, tmp_path / "read") == NEW
     assert {entry.key for entry in store.list()} == {*NEW, "manifest.json", "fingerprint.json"}
-    assert read_manifest(store, "").digest == digest == finish_republish(store, "evaluation/")
+    assert read_manifest(store, "").digest == digest == finish_republish(store, ["evaluation/"])
     assert all("at" not in file for file in json.loads(store.read("manifest.json"))["files"])
 
 
@@ -91,7 +91,7 @@ def test_killed_anywhere_a_reader_finds_the_old_or_the_new_output(store, tmp_pat
             assert found in (OLD, NEW), steps
             seen.append(found == NEW)
             if found == NEW:
-                finish_republish(out, "evaluation/")
+                finish_republish(out, ["evaluation/"])
             else:
                 replace_it(out, tmp_path / "new")
         else:
@@ -126,7 +126,7 @@ def test_other_weights_are_never_published(store, tmp_path):
     folder = write(tmp_path / "new", {"final_model/w.bin": "others"})
     with pytest.raises(CorruptObjectError, match=r"w\.bin is not the file that was published"):
         republish(
-            store, folder, read_manifest(store, ""), STAGING, {}, within="evaluation/", kept="final_model/"
+            store, folder, read_manifest(store, ""), STAGING, {}, within=["evaluation/"], kept="final_model/"
         )
     assert read(store, tmp_path / "read") == OLD
 
@@ -136,7 +136,7 @@ def test_of_two_jobs_that_replace_one_output_the_second_is_refused(store, tmp_pa
     replace_it(store, tmp_path / "new")
     with pytest.raises(OutputConflictError, match="changed by another job in the meantime"):
         republish(
-            store, tmp_path / "old", old, "evaluating/other", {}, within="evaluation/", kept="final_model/"
+            store, tmp_path / "old", old, "evaluating/other", {}, within=["evaluation/"], kept="final_model/"
         )
     assert read(store, tmp_path / "read") == NEW
 
@@ -149,3 +149,38 @@ def test_parts_of_an_output_are_fetched_and_checked(store, tmp_path):
     store.put("final_model/w.bin", b"broken!")
     with pytest.raises(CorruptObjectError, match=r"w\.bin"):
         fetch_matching(store, read_manifest(store, ""), tmp_path / "more", lambda key: True)
+
+
+LATER = {"report.html": "newer", "export/merged/w.bin": "whole", "export/merged/config.json": "{}"}
+
+
+def add_to(store, folder):
+    finish_republish(store, ["export/"])
+    return republish(
+        store, write(folder, LATER), read_manifest(store, ""), "exporting/files", {"kind": "x"},
+        within=["export/"], kept="final_model/", also=lambda key: True, direct="export/",
+    )  # fmt: skip
+
+
+def test_files_are_added_and_the_others_stay(store, tmp_path):
+    digest = add_to(store, tmp_path / "new")
+    assert read_manifest(store, "").digest == digest
+    assert read(store, tmp_path / "read") == OLD | LATER
+    assert not list(store.list("exporting/"))
+
+
+def test_a_kill_while_files_are_added_leaves_the_old_output_or_the_new(store, tmp_path):
+    """What makes a folder loadable is sent last, and a second start finishes it."""
+    for left in range(40):
+        dying = Dying(store, left)
+        try:
+            add_to(dying, tmp_path / f"new-{left}")
+        except KeyboardInterrupt:
+            found = read(store, tmp_path / f"read-{left}")
+            assert found in (OLD, OLD | LATER), left
+            if store.exists("export/merged/config.json"):
+                assert store.exists("export/merged/w.bin")
+            continue
+        break
+    assert left > 4
+    assert read(store, tmp_path / "read") == OLD | LATER

@@ -21,8 +21,8 @@ PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 EXTRAS = PROJECT["optional-dependencies"]
 IMAGES = {
     "operator": (["operator.lock"], ["operator"]),
-    "training, cpu": (["torch-cpu.lock", "training-cpu.lock"], ["train", "wandb", "mlflow"]),
-    "training, cuda": (["torch-cuda.lock", "training-cuda.lock"], ["train", "wandb", "mlflow", "vllm"]),
+    "training, cpu": (["torch-cpu.lock", "training-cpu.lock"], ["train", "wandb", "mlflow", "gguf"]),
+    "training, cuda": (["torch-cuda.lock", "training-cuda.lock"], ["train", "wandb", "mlflow", "gguf", "vllm"]),
 }
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.M)
 REFRESH = "`make lock` writes locks/ anew"

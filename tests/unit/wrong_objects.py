@@ -48,7 +48,31 @@ def exam(id_, changes, path, words):
     return Wrong(id_, changed(EXAM, changes), path, words)
 
 
+PUSHED = {"hub": {"repoId": "org/m"}}
+
 OBJECTS = [
+    # export
+    ft("export-of-nothing", {"spec.export": {}}, "spec.export", "set at least one of merged, gguf and hub"),
+    ft("push-without-token", {"spec.export": PUSHED}, "spec.export.hub", "needs hub.tokenSecretRef"),
+    ft(
+        "push-offline",
+        {"spec.export": PUSHED, "spec.hub": {"offline": True, "tokenSecretRef": {"name": "h", "key": "t"}}},
+        "spec.export.hub",
+        "cannot be combined with hub.offline",
+    ),
+    ft(
+        "repository-without-organisation",
+        {"spec.export": {"hub": {"repoId": "model"}}},
+        "spec.export.hub.repoId",
+        "must be organisation/name",
+    ),
+    ft(
+        "unknown-quantisation",
+        {"spec.export": {"gguf": {"quantization": "Q9"}}},
+        "spec.export.gguf.quantization",
+        "F32",
+    ),
+    exam("export-without-training", {"spec.export": {"merged": {}}}, "spec.export", "which trains nothing"),
     # fields of records
     ft(
         "columns-of-another-format",

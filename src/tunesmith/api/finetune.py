@@ -11,6 +11,7 @@ from tunesmith.api.base import Model, Rule, one_of
 from tunesmith.api.common import JobSpec, ModelSource
 from tunesmith.api.datasets import DatasetSpec, PromptsSpec, ValidationSpec
 from tunesmith.api.evaluate_only import COMPARE_RULES, evaluate_only_rules
+from tunesmith.api.export import EXPORT_RULES, ExportSpec
 from tunesmith.api.generation import VERIFIER_RULE, EngineSpec, EvaluationSampling, PreviewSpec, VerifierSpec
 from tunesmith.api.output_apart import output_apart
 from tunesmith.api.scalars import (
@@ -247,10 +248,13 @@ class FineTuneSpec(JobSpec):
     """Prompts that the base model, the tuned one and those of compareWith answer after training."""
     previews: Annotated[list[PreviewSpec], Field(max_length=32)] = Field(default=[])
     """Prompts answered before and after training."""
+    export: ExportSpec | None = None
+    """Forms in which the tuned model is published besides final_model; each is proved first."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *EVALUATE_ONLY_RULES,
         *COMPARE_RULES,
+        *EXPORT_RULES,
         Rule(
             "needs a validation set; set validation.ratio or validation.uri",
             "!has(self.training.earlyStopping) || has(self.validation.uri) || self.validation.ratio > 0.0",

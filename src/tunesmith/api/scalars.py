@@ -241,6 +241,14 @@ Revision = Annotated[
         253,
     ),
 ]
+RepositoryName = Annotated[
+    str,
+    _Matching(
+        r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*",
+        "must be organisation/name, of letters, digits, '-', '_' and '.'",
+        96,
+    ),
+]
 Word = Annotated[
     str,
     _Matching(r"[A-Za-z0-9][-A-Za-z0-9_]*", "must be one word of letters, digits, '-' and '_'", 64),

@@ -92,6 +92,15 @@ class FitStatus(Model):
     """Replies that an engine samples at once at most."""
 
 
+class ExportStatus(Model):
+    """How near one form of the tuned model is to it."""
+
+    name: ShortText
+    """The form: merged, or gguf with its quantisation."""
+    equal_tokens: _Share | None = None
+    """Share of tokens of the tuned model's replies that this form would write too."""
+
+
 class ProgressStatus(Model):
     """How far the job is; which fields are set depends on its kind."""
 
@@ -131,6 +140,8 @@ class ProgressStatus(Model):
     """What the job takes of memory, if it ran out before."""
     evaluations: Annotated[list[EvaluationStatus], Field(max_length=16)] | None = None
     """Accuracy of each model, once evaluated."""
+    exports: Annotated[list[ExportStatus], Field(max_length=16)] | None = None
+    """Forms in which the tuned model was exported."""
 
 
 class OutputsStatus(Model):

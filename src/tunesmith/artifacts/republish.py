@@ -3,13 +3,15 @@
 A file of the old output is never overwritten as long as the old manifest lists it. New files go to a separate
 folder below the output (`staging`), and one write of the manifest makes the new output the valid one: it
 lists each of them by its key, and where it is (`at`). Only then are they moved to their own keys, and a last
-manifest no longer mentions the staging folder. `finish_republish` completes that after a kill.
+manifest no longer mentions the staging folder. `finish_republish` completes that after a kill. Large files
+whose keys the old output does not have may be sent to their own keys at once (`direct`): nothing lists them
+until the manifest does.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tunesmith.errors import CorruptObjectError, OutputConflictError
 from tunesmith.names import MANIFEST_KEY
 
 _STAGING = "staging"
+_LAST = "/config.json"
 
 
 def fetch_matching(
@@ -44,18 +47,24 @@ def republish(
     staging: str,
     extra: Mapping[str, Any],
     *,
-    within: str,
+    within: Sequence[str],
     kept: str,
+    also: Callable[[str], bool] = lambda key: False,
+    direct: str = "",
     progress: TransferProgress | None = None,
 ) -> str:
     """Make the files of `folder` the output in place of `old`; return the manifest's SHA-256.
 
     What the old output already has is not sent again. `staging` is a key without a slash at its end;
-    everything below it is deleted in the end, and below `within`, a prefix, what the new output does not
-    name. Files below `kept`, another one, must be those of the old output: CorruptObjectError.
+    everything below it is deleted in the end, and below `within`, some prefixes, what the new output does
+    not name. Files below `kept`, another one, must be those of the old output: CorruptObjectError. Files of
+    the old output that are not in `folder` stay if `also` holds for their keys. New files below `direct`, a
+    prefix, are sent to their own keys, those that make their folders loadable (config.json) last.
     Raises OutputConflictError if the output is no longer `old`.
     """
     files, known = describe(folder), {file.key: replace(file, at="") for file in old.files}
+    own = {file.key for file in files}
+    files += [file for key, file in known.items() if key not in own and also(key)]
     fresh = {file.key for file in files if known.get(file.key) != file}
     gone = known.keys() - {file.key for file in files}
     for key in sorted(fresh | gone):
@@ -63,8 +72,16 @@ def republish(
             raise CorruptObjectError(
                 f"{folder / key} is not the file that was published at {store.uri} before."
             )
-    placed = [replace(file, at=f"{staging}/{file.key}") if file.key in fresh else file for file in files]
+    new = {key for key in fresh - known.keys() if direct and key.startswith(direct)}
+    placed = [
+        replace(file, at=f"{staging}/{file.key}") if file.key in fresh - new else file for file in files
+    ]
     tell = one_at_a_time(progress)
+    for last in (False, True):
+        for_each(
+            [key for key in sorted(new) if key.endswith(_LAST) is last],
+            lambda key: store.put_file(key, folder / key, tell),
+        )
     for_each(
         [file for file in placed if file.at],
         lambda file: store.put_file(file.at, folder / file.key, tell),
@@ -78,7 +95,7 @@ def republish(
     return finish_republish(store, within)
 
 
-def finish_republish(store: Store, within: str) -> str:
+def finish_republish(store: Store, within: Sequence[str]) -> str:
     """Finish what `republish` began, if there is anything. Return the SHA-256 of the manifest."""
     manifest = read_manifest(store, "")
     assert manifest is not None
@@ -91,7 +108,8 @@ def finish_republish(store: Store, within: str) -> str:
         manifest = decode(data, store.uri)
     if _STAGING in manifest.extra:
         kept = {file.key for file in manifest.files}
-        store.delete([entry.key for entry in store.list(within) if entry.key not in kept])
+        for prefix in within:
+            store.delete([entry.key for entry in store.list(prefix) if entry.key not in kept])
         store.delete([entry.key for entry in store.list(f"{manifest.extra[_STAGING]}/")])
     return manifest.digest
 

@@ -16,6 +16,7 @@ from tunesmith.cli.chat import chat
 from tunesmith.cli.compare import compare
 from tunesmith.cli.data import data_check, data_convert
 from tunesmith.cli.estimate import estimate
+from tunesmith.cli.export import export
 from tunesmith.cli.local_jobs import list_jobs, logs, status
 from tunesmith.cli.manifests import convert_config, crds, render, schemas, validate
 from tunesmith.cli.options import say
@@ -53,6 +54,7 @@ for command in (
     status,
     compare,
     chat,
+    export,
     convert_config,
     crds,
     schemas,

@@ -6,6 +6,9 @@ changes weights of the base. Errors name what is rejected.
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,16 @@ def read_weights(folder: Path) -> dict[str, Any]:
             + (f" and {len(others) - 1} more such weights." if len(others) > 1 else ".")
         )
     return state
+
+
+def lora_scale(config: Mapping[str, Any], module: str, rank: int, adapter: Path) -> float:
+    """Return peft's factor of the product of a module's matrices: alpha / r, or alpha / √r."""
+    patterns = config.get("alpha_pattern") or {}
+    own = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
+    alpha = own[0] if own else config.get("lora_alpha")
+    if not isinstance(alpha, (int, float)):
+        raise ModelError(f"The adapter in {adapter} has no lora_alpha in {ADAPTER_CONFIG}.")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:

@@ -34,6 +34,8 @@ class EngineSettings:
     prompts: Path
     journal: Path
     day: date
+    gguf: Path | None = None
+    """A GGUF file of the model, which llama.cpp runs then."""
 
     def writer(self, engine: int) -> str:
         """Return the journal's name for an engine of this pod."""
@@ -56,6 +58,7 @@ class EngineSettings:
             "prompts": str(self.prompts),
             "journal": str(self.journal),
             "day": self.day.isoformat(),
+            "gguf": None if self.gguf is None else str(self.gguf),
         }
         path.write_text(json.dumps(value), "utf-8")
 
@@ -79,4 +82,5 @@ class EngineSettings:
             prompts=Path(value["prompts"]),
             journal=Path(value["journal"]),
             day=date.fromisoformat(value["day"]),
+            gguf=None if value["gguf"] is None else Path(value["gguf"]),
         )

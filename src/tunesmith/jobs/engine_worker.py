@@ -29,6 +29,7 @@ from tunesmith.data.prompts.load import Prompt, Prompts
 from tunesmith.engines.engine import Engine
 from tunesmith.engines.heartbeat import Heartbeat
 from tunesmith.engines.load import model_config
+from tunesmith.engines.positions import max_positions
 from tunesmith.engines.skip_imports import skip_imports, unneeded_packages
 from tunesmith.errors import StoppedError
 from tunesmith.jobs.channel import Channel
@@ -56,6 +57,11 @@ async def _engine(task: EngineSettings, seed: int) -> Engine:
     tokenizer = ChatTokenizer.load(
         task.files.tokenizer, trust_remote_code=task.model.trust_remote_code, today=task.day
     )
+    if task.gguf is not None:
+        from tunesmith.engines.llama_cpp.engine import LlamaCppEngine
+
+        positions = max_positions(task.files.base)
+        return LlamaCppEngine(task.gguf, tokenizer, task.sampling, positions=positions, seed=seed)
     rows = int(os.environ.get(ENV_ROWS) or 0) or None
     if task.engine.vllm is not None:
         from tunesmith.engines.vllm.engine import open_vllm

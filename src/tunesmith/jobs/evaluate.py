@@ -121,7 +121,8 @@ class Evaluations:
             for number in numbers:
                 draw = self._draw(number, model, files)
                 self._draws.append(draw)
-                epoch = draw.run(engines_on(draw.task.engine, len(visible_devices(os.environ))))
+                engines = engines_on(draw.task.engine, len(visible_devices(os.environ)))
+                epoch = draw.run(1 if model.gguf else engines)
                 rows = draw.rows(epoch)
                 opened.callback(rows.close)
                 samples = draw.task.sampling.num_samples
@@ -160,6 +161,7 @@ class Evaluations:
             prompts=prompts.folder,
             journal=world.journal / journal,
             day=model.day,
+            gguf=model.gguf,
         )
         return SamplingRun(
             f"{EVALUATION}/{number}/{model.key}",

@@ -22,14 +22,14 @@ from tunesmith.engines.files import model_digest
 from tunesmith.engines.hf.generate import preview_messages
 from tunesmith.errors import OutputConflictError
 from tunesmith.jobs.evaluate import Evaluated, Evaluations
-from tunesmith.jobs.evaluate_only import checker, own_models, own_previews, replies_of, write_outcome
+from tunesmith.jobs.evaluate_only import checker, own_previews, replies_of, write_outcome
 from tunesmith.jobs.models import EvaluatedModel, trained_models
-from tunesmith.jobs.output_lock import ExistingOutput
 from tunesmith.jobs.versions import versions
 from tunesmith.jobs.written import write_report, write_result
 from tunesmith.names import (
+    ADDED_LATER,
     EVALUATING,
-    EVALUATION,
+    EXPORT,
     FINAL_MODEL,
     FINGERPRINT_KEY,
     METRICS_KEY,
@@ -80,36 +80,37 @@ def _fingerprint(store: Store) -> dict[str, Any]:
     return found
 
 
-def evaluate_again(session: TrainingSession, found: ExistingOutput) -> str:
-    """Evaluate the published model again. Return the digest of the new manifest, "" on other ranks."""
-    if not session.first:
-        return ""
+def evaluate_again(session: TrainingSession, models: list[EvaluatedModel]) -> str:
+    """Evaluate the published model again, for rank 0. Return the digest of the new manifest.
+
+    `models` are the job's own and those to compare with.
+    """
     store = session.patient
-    finish_republish(store, f"{EVALUATION}/")
+    finish_republish(store, ADDED_LATER)
     old = read_manifest(store, "")
     assert old is not None
     log.info("The output is finished; its evaluations or previews have changed. Nothing is trained again.")
-    models = own_models(session, found)
     session.progress.update(phase="fetching the finished result")
     session.folder.mkdir(exist_ok=True)
-    fetch_matching(store, old, session.folder, lambda key: not key.startswith(f"{EVALUATION}/"))
+    fetch_matching(store, old, session.folder, lambda key: not key.startswith(ADDED_LATER))
     if not evaluate_only(session.spec):
-        models = _with_trained(session, models)
+        models = with_trained(session, models)
     staging = f"{EVALUATING}/{_look(session.run, models)}"
     subject = 0 if evaluate_only(session.spec) else 1
     evaluations = Evaluations(session, models, checker(session), subject=subject, staging=f"{staging}/")
     _write(session, evaluations.run(), models, _looked_at(store, old, session.run.looked_at()))
     session.stop.check()
     session.progress.update(phase="publishing")
-    extra = {"kind": session.run.kind, _LOOKED_AT: session.run.looked_at()}
+    extra = {**old.extra, "kind": session.run.kind, _LOOKED_AT: session.run.looked_at()}
     new = republish(
         store,
         session.folder,
         old,
         staging,
         extra,
-        within=f"{EVALUATION}/",
+        within=ADDED_LATER,
         kept=f"{FINAL_MODEL}/",
+        also=lambda key: key.startswith(f"{EXPORT}/"),
         progress=lambda _: session.hang_detector.beat(phase="publishing"),
     )
     evaluations.forget()
@@ -118,7 +119,7 @@ def evaluate_again(session: TrainingSession, found: ExistingOutput) -> str:
     return new
 
 
-def _with_trained(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
+def with_trained(session: TrainingSession, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
     """Return base and tuned model, as after training, instead of the model that the job started from."""
     start, *compared = models
     assert start.ready is not None

@@ -37,6 +37,7 @@ from tunesmith.jobs.reading import reading_options
 from tunesmith.jobs.secrets import hub_token
 from tunesmith.jobs.world import World
 from tunesmith.names import EVALUATION
+from tunesmith.plan.models import BASE
 from tunesmith.plan.run import Run
 from tunesmith.tokens.chat import ChatTokenizer
 
@@ -79,6 +80,11 @@ def gather_inputs(run: Run, world: World, progress: Progress, found: ExistingOut
     held_out = Table(samples / "validation") if spec.validation.active else None
     tokenizer = _tokenizer(spec, files, found.day)
     return Inputs(files, tokenizer, samples, Prepared(Table(samples / "train"), held_out))
+
+
+def own_model(spec: FineTuneSpec, inputs: Inputs) -> EvaluatedModel:
+    """Return the model that training starts from, with the prompts of the evaluations."""
+    return EvaluatedModel(BASE, spec.model, inputs.evaluations, inputs.tokenizer.today, inputs.files)
 
 
 def _told(inputs: Inputs) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class EvaluatedModel:
     ready: ModelFiles | None = None
     folder: Path | None = None
     place: str = "model"
+    gguf: Path | None = None
+    """The file to run instead of `ready`, by llama.cpp."""
 
     @property
     def key(self) -> str:
@@ -76,6 +78,12 @@ def trained_models(
     """Return the base, and the model that is trained from it, whose folder is `trained`."""
     models = {BASE: files, TUNED: _tuned_files(spec, files, trained)}
     return [EvaluatedModel(name, spec.model, prompts, day, ready) for name, ready in models.items()]
+
+
+def tuned_of(spec: FineTuneSpec, base: EvaluatedModel, trained: Path) -> EvaluatedModel:
+    """Return the model that was trained from `base`, whose folder is `trained`."""
+    assert base.ready is not None
+    return trained_models(spec, base.ready, trained, base.prompts, base.day)[1]
 
 
 def _tuned_files(spec: FineTuneSpec, files: ModelFiles, trained: Path) -> ModelFiles:

@@ -98,7 +98,8 @@ class Training:
             digest = self._publish()
             if evaluations:
                 evaluations.forget()
-            self._session.progress.update(phase="finished")
+            if self._session.spec.export is None:
+                self._session.progress.update(phase="finished")
             log.info("Published %s.", self._session.store.uri)
         self._ranks.gather(None)
         return digest
@@ -229,12 +230,12 @@ class Training:
     def _evaluations(self) -> Evaluations | None:
         """Return what rank 0 has to evaluate, once all ranks have freed training's device memory."""
         session, inputs = self._session, self._inputs
-        if not session.spec.evaluation:
+        if not session.spec.evaluation and session.spec.export is None:
             return None
         from tunesmith.training.free_memory import free_trainer
 
         free_trainer(self._trainer)
-        if not session.first:
+        if not session.first or not session.spec.evaluation:
             return None
         final, today = session.folder / FINAL_MODEL, inputs.tokenizer.today
         models = trained_models(session.spec, inputs.files, final, inputs.evaluations, today)

@@ -192,6 +192,11 @@ def show_result(
         console.print(Text.assemble("Validation loss  ", before, "  →  ", after), soft_wrap=True)
     for each in result.get("evaluation", []):
         print_evaluation(console, each)
+    if result.get("exports"):
+        shares = (f"{each['name']} ({each['equalTokens']:.1%} equal tokens)" for each in result["exports"])
+        _line(console, "Exports", ", ".join(shares))
+    if result.get("hub"):
+        _line(console, "Hub", f"{result['hub']['repoId']}, commit {result['hub']['commit']}")
     name = "Model" if result["method"] == "full" else "Adapter"
     for word, path in ((name, folder.output / "final_model"), ("Report", folder.output / "report.html")):
         if path.exists():

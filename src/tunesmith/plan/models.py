@@ -35,17 +35,17 @@ def model_key(name: str) -> str:
 
 
 def _name(source: ModelSource) -> str:
-    of_base = _of_job(source.from_job) if source.from_job else _of_address(source.uri or "")
+    of_base = _of_job(source.from_job) if source.from_job else name_of_address(source.uri or "")
     if source.revision:
         of_base = f"{of_base}@{source.revision}"
-    return f"{of_base} + {_of_address(source.adapter_uri)}" if source.adapter_uri else of_base
+    return f"{of_base} + {name_of_address(source.adapter_uri)}" if source.adapter_uri else of_base
 
 
 def _of_job(job: FromJob) -> str:
     return job.name if job.checkpoint is None else f"{job.name} {checkpoint_key(job.checkpoint)}"
 
 
-def _of_address(uri: str) -> str:
+def name_of_address(uri: str) -> str:
     """Return the last folder; for a job's output also the one above, which is the name people chose."""
     *above, last = uri.split("://", 1)[-1].strip("/").split("/")
     if not above:

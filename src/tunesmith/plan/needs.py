@@ -63,6 +63,9 @@ def _of_training(spec: FineTuneSpec) -> Iterator[Package]:
         yield Package("method.qlora", "bitsandbytes", f"{_extra('train')}, or use method.lora")
     elif spec.training.optimizer.startswith("paged"):
         yield Package("training.optimizer", "bitsandbytes", f"{_extra('train')}, or use adamw_torch")
+    if spec.export is not None and spec.export.gguf is not None:
+        for module in ("gguf", "xllamacpp"):
+            yield Package("export.gguf", module, f"{_extra('gguf')}, or remove export.gguf")
     if spec.deepspeed is not None:
         yield Package("deepspeed", "deepspeed", f"{_extra('train')}, or remove deepspeed")
 

@@ -77,6 +77,10 @@ def _evaluations(said: Any) -> list[dict[str, Any]]:
     return found
 
 
+def _exports(said: Any) -> list[dict[str, Any]]:
+    return [_shares(each, "equalTokens") for each in _named(said)]
+
+
 def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the valid fields of `status.progress` in `said`, what is awaited, and the trouble."""
     values: dict[str, Any] = {}
@@ -99,6 +103,9 @@ def to_status(said: Mapping[str, Any]) -> dict[str, Any]:
     evaluations = _evaluations(said.get("evaluations"))
     if evaluations:
         values["evaluations"] = evaluations
+    exports = _exports(said.get("exports"))
+    if exports:
+        values["exports"] = exports
     if isinstance(text := said.get("text"), str) and text.strip():
         values["text"] = clean(" ".join(text.split()), _LONGEST_NAME)
     elif values.get("total") and "step" in values:

@@ -24,7 +24,7 @@ from tunesmith.plan.models import model_names
 # Parts of a spec about where and how often it runs, not about what it does.
 _OUTSIDE = ("resources", "placement", "runtime", "run")
 # Parts that change nothing in the result; the rest makes up the fingerprint.
-_OPERATIONAL = ("storage", "hub", "tracking", "output", "maxFailedRatio")
+_OPERATIONAL = ("storage", "hub", "tracking", "output", "maxFailedRatio", "export")
 # Parts of a FineTuneJob that change nothing in its weights: they only evaluate the model.
 _LOOKED_AT = ("compareWith", "evaluation", "previews")
 # The same for a DialogueGenJob: how much may be spent and how fast, not what is requested.

@@ -43,6 +43,8 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
     trains (False for a job that only evaluates), samples [as returned by `samples.sample_values`],
     previews [{name, messages, before, after}], or for a job that only evaluates
     [{name, messages, replies: [{model, text}]}],
+    exports [{name, key, bytes, tool, tokens, equalTokens, trainingType {equalTokens, tokens}, evaluations
+    [{name, accuracy, tuned, low, high, within}], sameTemplate}], hub {repoId, commit},
     datasets [as in `data.report.DatasetReport`],
     lengths [{low, high, count}] (token counts from low to high, both included).
     """
@@ -57,6 +59,8 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
         "config": as_yaml(data.get("config") or {}),
         "datasets": [dataset_row(row) for row in data.get("datasets") or []],
         "evaluations": evaluation_values(data["evaluations"]) if data.get("evaluations") else None,
+        "exports": [export_row(each) for each in data.get("exports") or []],
+        "hub": data.get("hub"),
         **{name: data.get(name) or [] for name in ("summary", "notes", "samples", "previews")},
         "versions": data.get("versions") or {},
     }
@@ -83,12 +87,30 @@ def dataset_row(row: Values) -> dict[str, Any]:
     return {**row, "seen": share, "left_out": sum(skipped.values()), "unread": unread}
 
 
+def export_row(form: Values) -> dict[str, Any]:
+    """Return what the table of exports shows of one form, as texts."""
+    exact = form.get("trainingType") or {}
+    same = f"{exact['equalTokens']:.1%} of {exact['tokens']:,}" if exact else None
+    share = f"{form['equalTokens']:.1%} of {form['tokens']:,}" if form.get("tokens") else None
+    scores = [
+        f"{row['name']}: {row['accuracy']:.1%} "
+        f"(tuned {row['tuned']:.1%}, {row['low']:.1%} to {row['high']:.1%})"
+        for row in form.get("evaluations") or []
+    ]
+    size = f"{form['bytes'] / 1e9:.2f} GB"
+    tool = form.get("tool")
+    if form.get("sameTemplate") is False:
+        tool = f"{tool}; its chat template renders prompts otherwise than training did"
+    return {**form, "size": size, "exact": same, "share": share, "scores": scores, "tool": tool}
+
+
 def sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (id, text) of the sections that the page has, for its line of links."""
     known = [
         ("training", "Training", values["trains"]),
         ("evaluations", "Evaluations", values["evaluations"]),
         ("previews", "Before and after" if values["trains"] else "Previews", values["previews"]),
+        ("exports", "Exports", values["exports"] or values["hub"]),
         ("samples", "Samples", values["samples"]),
         ("data", "Data", values["datasets"] or values["length_chart"]),
         ("configuration", "Configuration", values["config"]),

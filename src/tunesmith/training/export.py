@@ -96,10 +96,10 @@ def save_ends(model: Any, folder: Path, ends: Ends) -> None:
     config.save_pretrained(folder)
     path = folder / CONFIG
     if path.is_file() and ends.ids:
-        _name_ends(path, list(ends.ids))
+        name_ends(path, list(ends.ids))
 
 
-def _name_ends(path: Path, ids: list[int]) -> None:
+def name_ends(path: Path, ids: list[int]) -> None:
     """Set `eos_token_id` of a config.json to all ids, or to the first if its class accepts no list."""
     from transformers import AutoConfig
 
@@ -107,7 +107,7 @@ def _name_ends(path: Path, ids: list[int]) -> None:
     for value in (ids, ids[0]):
         nested = before.get("text_config")
         inner = {"text_config": nested | {"eos_token_id": value}} if _has_end(nested) else {}
-        _change(path, eos_token_id=value, **inner)
+        change_json(path, eos_token_id=value, **inner)
         try:
             AutoConfig.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
             return
@@ -126,10 +126,10 @@ def save_tokenizer(tokenizer: ChatTokenizer, folder: Path, ends: Ends) -> None:
     path = folder / TOKENIZER_CONFIG
     if not ends.token or not path.is_file():
         return
-    _change(path, eos_token=ends.token)
+    change_json(path, eos_token=ends.token)
     special = folder / "special_tokens_map.json"
     if special.is_file():
-        _change(special, eos_token=ends.token)
+        change_json(special, eos_token=ends.token)
 
 
 def _base(model: Any) -> Any:
@@ -168,7 +168,7 @@ def describe_weights(folder: Path, base: ModelSource, dtype: torch.dtype) -> Non
     to be loaded as `dtype`, whatever they are stored in, and used with a cache.
     """
     if not is_adapter(folder):
-        _change(folder / CONFIG, dtype=str(dtype).removeprefix("torch."), use_cache=True)
+        change_json(folder / CONFIG, dtype=str(dtype).removeprefix("torch."), use_cache=True)
         return
     path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text("utf-8"))
@@ -177,9 +177,10 @@ def describe_weights(folder: Path, base: ModelSource, dtype: torch.dtype) -> Non
         for field in ("target_modules", "target_parameters")
         if isinstance(config.get(field), list)
     }
-    _change(path, base_model_name_or_path=base_name(base), revision=base.revision, **targets)
+    change_json(path, base_model_name_or_path=base_name(base), revision=base.revision, **targets)
 
 
-def _change(path: Path, **values: Any) -> None:
+def change_json(path: Path, **values: Any) -> None:
+    """Set fields of a JSON file."""
     config = json.loads(path.read_text("utf-8")) | values
     path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")

@@ -7,13 +7,18 @@ writes files, and does not depend on a model.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.engines.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA_A, LORA_B, read_weights
+from tunesmith.engines.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    LORA_A,
+    LORA_B,
+    lora_scale,
+    read_weights,
+)
 from tunesmith.engines.load import read_config
 from tunesmith.errors import ModelError
 
@@ -52,7 +57,8 @@ def refuse_experts(config: Mapping[str, Any]) -> None:
     if config.get("target_parameters"):
         raise ModelError(
             "The adapter is on experts that are single tensors (target_parameters), which vLLM cannot read. "
-            "Use engine.transformers, or merge the adapter into its base model first."
+            "Use engine.transformers; or set export.merged (`tunesmith export --to merged`) and give vLLM "
+            "the merged model."
         )
 
 
@@ -65,7 +71,9 @@ def _joined(adapters: Sequence[Path]) -> dict[str, Any]:
     for adapter in adapters:
         config = read_config(adapter / ADAPTER_CONFIG)
         for name, tensor in read_weights(adapter).items():
-            scale = 1.0 if name.endswith(LORA_A) else _scale(config, _module(name), tensor.shape[1], adapter)
+            scale = (
+                1.0 if name.endswith(LORA_A) else lora_scale(config, _module(name), tensor.shape[1], adapter)
+            )
             parts.setdefault(name, []).append(tensor.to(torch.float32) * scale)
     joined = {name: torch.cat(found, 0 if name.endswith(LORA_A) else 1) for name, found in parts.items()}
     rank = max(tensor.shape[0] for name, tensor in joined.items() if name.endswith(LORA_A))
@@ -82,13 +90,3 @@ def _module(name: str) -> str:
     """Return the adapted module's name, given the name of one of its matrices."""
     suffix = next(suffix for suffix in LORA_A + LORA_B if name.endswith(suffix))
     return name.removeprefix(_PREFIX).removesuffix(suffix)
-
-
-def _scale(config: Mapping[str, Any], module: str, rank: int, adapter: Path) -> float:
-    """Return peft's factor of the product of a module's matrices: alpha / r, or alpha / √r."""
-    patterns = config.get("alpha_pattern") or {}
-    own = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
-    alpha = own[0] if own else config.get("lora_alpha")
-    if not isinstance(alpha, (int, float)):
-        raise ModelError(f"The adapter in {adapter} has no lora_alpha in {ADAPTER_CONFIG}.")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
