@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.adapters import make_adapter
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.standin.hub import HubStub, serving
-from tests.support import Ended, chat_records, finetune, logs_of, run_job, write_jsonl
+from tests.support import Ended, chat_records, finetune, logs_of, run_cli, run_job, write_jsonl
 
 pytestmark = pytest.mark.slow
 TOKEN = {"TUNESMITH_SECRET_HUGGINGFACE_TOKEN": "hf_good", "NO_PROXY": "*", "HF_HUB_OFFLINE": "0"}
@@ -90,3 +91,37 @@ def test_what_cannot_be_exported_is_refused_before_training(home: Path) -> None:
     ended = run(home, export={"hub": {"repoId": "org/tiny"}})
     assert ended.code == 2
     assert "needs hub.tokenSecretRef" in ended.text
+
+
+SMOLLM2 = Path(__file__).parents[2] / ".demo/model"
+
+
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="`make demo` makes the model")
+def test_the_command_exports_smollm2(tmp_path: Path) -> None:
+    """An adapter over a real model, in three forms, each loaded by the program that serves it."""
+    adapter = make_adapter(SMOLLM2.resolve(), tmp_path / "adapter", r=8, target_modules="all-linear")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(adapter / "adapter_model.safetensors")
+    small = {name: weight * (0.05 if "lora_B" in name else 1.0) for name, weight in weights.items()}
+    save_file(small, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    with serving(HubStub()) as hub:
+        forms = [word for form in ("merged", "gguf", "hub") for word in ("--to", form)]
+        ended = run_cli(
+            "export", "--model", adapter, *forms, "--repo-id", "me/smol", "--name", "smol",
+            "--output", tmp_path / "out", folder=tmp_path, timeout=1500, warm=False,
+            env={**TOKEN, "HF_TOKEN": "hf_good", "HF_ENDPOINT": hub.url},
+        )  # fmt: skip
+        pushed = hub.models["me/smol"].files
+    assert ended.code == 0, ended.text
+    merged, gguf = json.loads((tmp_path / "out/export.json").read_text())
+    assert (
+        merged["trainingType"]["equalTokens"] + merged["trainingType"]["undecided"] / merged["tokens"] == 1.0
+    )
+    assert merged["equalTokens"] > 0.95
+    assert gguf["equalTokens"] > 0.9
+    assert gguf["sameTemplate"]
+    assert pushed["smol-Q8_0.gguf"] == (tmp_path / "out/gguf/smol-Q8_0.gguf").read_bytes()
+    assert "adapter/adapter_config.json" in pushed
+    assert "hf_good" not in ended.text
+    print(ended.text)
