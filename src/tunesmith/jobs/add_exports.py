@@ -155,11 +155,15 @@ class _Exporting:
             if missing.gguf:
                 made.append(forms.gguf(missing.gguf))
         scores = tuned_scores(json.loads((self._new / RESULT_KEY).read_text("utf-8")))
-        for form in made:
-            if not form.failure and session.spec.evaluation:
-                evaluate_form(session, self._tuned, form, scores, self._scratch)
+        evaluated = [
+            evaluate_form(session, self._tuned, form, scores, self._scratch)
+            for form in made
+            if not form.failure and form.key != FINAL_MODEL and session.spec.evaluation
+        ]
         self._keep([form for form in made if not form.failure])
         digest = self._publish(manifest, {_name(form): _said(form) for form in made if not form.failure})
+        for each in evaluated:
+            each.forget()
         failed = [f"{form.name}: {form.failure}" for form in made if form.failure]
         if failed:
             raise PermanentError(

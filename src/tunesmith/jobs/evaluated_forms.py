@@ -54,8 +54,11 @@ def _score(statistics: Mapping[str, Any]) -> Score | None:
 
 def evaluate_form(
     session: TrainingSession, tuned: EvaluatedModel, form: Form, scores: Mapping[str, Score], scratch: Path
-) -> None:
-    """Let a form answer the job's evaluations; note its scores, and in `failure` one that is too low."""
+) -> Evaluations:
+    """Let a form answer the job's evaluations; note its scores, and in `failure` one that is too low.
+
+    Returns the evaluations, whose journals are to be removed once the form is published.
+    """
     model = _model(tuned, form)
     assert tuned.ready is not None
     facts = canonical([session.run.looked_at(), form.name, model_digest(tuned.ready)])
@@ -82,7 +85,7 @@ def evaluate_form(
             )
     form.facts["evaluations"] = rows
     session.progress.update(evaluations=shown)
-    evaluations.forget()
+    return evaluations
 
 
 def is_within(score: Score, tuned: Score, *, sampled: bool) -> bool:
