@@ -22,7 +22,10 @@ EXTRAS = PROJECT["optional-dependencies"]
 IMAGES = {
     "operator": (["operator.lock"], ["operator"]),
     "training, cpu": (["torch-cpu.lock", "training-cpu.lock"], ["train", "wandb", "mlflow", "gguf"]),
-    "training, cuda": (["torch-cuda.lock", "training-cuda.lock"], ["train", "wandb", "mlflow", "gguf", "vllm"]),
+    "training, cuda": (
+        ["torch-cuda.lock", "training-cuda.lock"],
+        ["train", "wandb", "mlflow", "gguf", "vllm"],
+    ),
 }
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.M)
 REFRESH = "`make lock` writes locks/ anew"
