@@ -77,6 +77,8 @@ def export_model(options: ExportOptions, console: Console) -> int:
 
 def requested(options: ExportOptions) -> ExportSpec:
     """Return what is asked for, as a manifest has it. Raises UsageError."""
+    if "hub" in options.to and not os.environ.get("HF_TOKEN"):
+        raise UsageError("--to hub needs a token that may write: set HF_TOKEN.")
     unknown = [each for each in options.to if each not in FORMS]
     if unknown or not options.to:
         raise UsageError(f"--to {', '.join(unknown) or '(missing)'}: choose from {', '.join(FORMS)}.")
@@ -150,10 +152,8 @@ def _keep(made: Sequence[Form], folder: Path, output: str, console: Console) -> 
 def _push(
     wanted: HubExport, files: ModelFiles, made: Sequence[Form], scratch: Path, console: Console
 ) -> None:
-    token = os.environ.get("HF_TOKEN")
-    if not token:
-        raise UsageError("--to hub needs a token that may write: set HF_TOKEN.")
-    hub = HubRepository(wanted.repo_id, wanted.private, os.environ.get("HF_ENDPOINT"), token=token)
+    token, mirror = os.environ.get("HF_TOKEN"), os.environ.get("HF_ENDPOINT")
+    hub = HubRepository(wanted.repo_id, wanted.private, mirror, token=token)
     tuned = files.adapters[-1] if files.adapters else files.base
     facts = CardFacts(licence(files.source, files.base, hub))
     found = repository_files(tuned, made, scratch, facts)
