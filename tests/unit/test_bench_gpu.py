@@ -11,13 +11,14 @@ FOLDER = Path(__file__).parents[2] / "bench" / "gpu"
 
 @pytest.fixture
 def modules(monkeypatch):
+    for name in ("bench", "figures", "jobs", "small"):  # others have modules of these names
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     monkeypatch.syspath_prepend(str(FOLDER))
     import bench
     import jobs
 
-    yield bench, jobs
-    for name in ("bench", "figures", "jobs", "small"):
-        sys.modules.pop(name, None)
+    return bench, jobs
 
 
 def test_manifests_are_taken(modules, tmp_path, monkeypatch):

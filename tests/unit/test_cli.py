@@ -269,7 +269,6 @@ MISTAKES = {
     "processes-word": ("run -f job.yaml --processes two", "Invalid value for '--processes'"),
     "work-dir-is-a-file": ("run -f job.yaml --work-dir job.yaml", "job.yaml/s3: Not a directory"),
     "count-0": ("preview -f job.yaml -n 0", "Invalid value for '--count'"),
-    "preview-kind": ("preview -f talk.yaml", "only FineTuneJobs can be previewed"),
     "crds-into-a-file": ("crds -o job.yaml", "job.yaml: File exists"),
     "chat-no-model": ("chat", "Missing option '--model'"),
     "chat-preset": ("chat --model . --preset wild", "--preset wild: choose one of precise, balanced"),
@@ -290,7 +289,6 @@ def test_a_mistake_is_one_clear_line(call, tmp_path, line, words):
 
     write(tmp_path / "job.yaml", FINE_TUNE)
     write(tmp_path / "copy.yaml", FINE_TUNE)
-    write(tmp_path / "talk.yaml", DIALOGUE)
     write(tmp_path / "nowhere.yaml", FROM_NOWHERE)
     write(tmp_path / "loop.yaml", LOOP)
     write(tmp_path / "pair.yaml", *PAIR)

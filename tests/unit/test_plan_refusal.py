@@ -82,10 +82,12 @@ def after_a_refusal(code, **how):
 
 
 def test_a_refusal_between_attempts_is_not_the_cause_of_the_first():
-    counted = after_a_refusal(137, reason="OOMKilled")
+    counted = after_a_refusal(1, reason="Error")
+    short = after_a_refusal(137, reason="OOMKilled")
     taken = [{"type": "DisruptionTarget", "status": "True", "message": "drained"}]
     disrupted = after_a_refusal(137, conditions=taken)
     assert [(one.status["reason"], one.status["attempts"], one.create) for one in (counted, disrupted)] == [
         (Reason.PROCESS_DIED, 2, 2),
         (Reason.PREEMPTED, 1, 2),
     ]
+    assert (short.status["attempts"], short.status["outOfMemory"], short.create) == (1, [1], 2)

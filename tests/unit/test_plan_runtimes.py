@@ -223,7 +223,8 @@ def test_labels_and_annotations_that_the_administrator_lists_are_copied():
             assert one["metadata"]["labels"]["cost-centre"] == "7"
             assert one["metadata"]["labels"]["tunesmith.dev/attempt"] == "1"
             assert "team" not in one["metadata"]["labels"]
-            assert one["metadata"]["annotations"].keys() == {"kueue.x-k8s.io/podset-required-topology"}
+            copied = one["metadata"]["annotations"].keys() & topology.keys()
+            assert copied == {"kueue.x-k8s.io/podset-required-topology"}
     template = pod(document, decided)
     assert template["metadata"]["labels"]["cost-centre"] == "7"
     assert template["metadata"]["annotations"].keys() == {"kueue.x-k8s.io/podset-required-topology"}
