@@ -21,6 +21,7 @@
         ├── CorruptObjectError    an object is shorter than, or differs from, what was published
         ├── StuckError            the processes of a run are deadlocked
         ├── MemoryShortError      memory ran out; the next attempt takes less
+        ├── GpuMissingError       the pod was given GPUs, and torch finds none
         └── StoppedError          the program stopped on request (SIGTERM)
 
 A message is one or more complete sentences: what is wrong, where (file, field, record), what to do.
@@ -177,6 +178,12 @@ class MemoryShortError(TemporaryError):
     """Memory ran out in a part of a job whose next attempt takes less of it."""
 
     default_reason = Reason.OUT_OF_MEMORY
+
+
+class GpuMissingError(TemporaryError):
+    """The pod was given GPUs, and torch finds none; another node may have working ones."""
+
+    default_reason = Reason.GPU_MISSING
 
 
 class StoppedError(TemporaryError):

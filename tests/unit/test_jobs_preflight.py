@@ -12,7 +12,7 @@ from tunesmith import cli
 from tunesmith.api.manifest import parse_document
 from tunesmith.api.rules import MACHINE
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.errors import PermanentError, StoragePermanentError
+from tunesmith.errors import GpuMissingError, PermanentError, StoragePermanentError
 from tunesmith.jobs import preflight
 from tunesmith.names import ENV_RULES, MLFLOW_VARIABLES, Reason
 from tunesmith.plan.needs import input_uris, packages
@@ -171,3 +171,15 @@ def test_a_login_of_this_machine_is_used(monkeypatch, tmp_path):
     assert not _logged_in("https://another.test")
     (tmp_path / "netrc").write_text("nonsense")
     assert not _logged_in("https://wandb.test")
+
+
+@pytest.mark.engine
+def test_a_pod_with_gpus_does_not_train_without_them(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    preflight.refuse_missing_gpus(0)
+    with pytest.raises(GpuMissingError, match=r"given 8 GPU\(s\), and torch .* finds none"):
+        preflight.refuse_missing_gpus(8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    preflight.refuse_missing_gpus(8)

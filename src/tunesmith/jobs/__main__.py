@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tunesmith.errors import TunesmithError
-from tunesmith.jobs.preflight import refuse_unready
+from tunesmith.jobs.preflight import refuse_missing_gpus, refuse_unready
 from tunesmith.jobs.progress import Progress, serve
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
 from tunesmith.jobs.unsupported import refuse_unsupported
@@ -43,6 +43,7 @@ def _run(run: Run, world: World, progress: Progress) -> str:
     refuse_unsupported(run.kind, run.spec)
     if world.local_rank == 0:
         refuse_unready(run.spec)
+        refuse_missing_gpus(world.gpus)
     if run.kind == Kind.REJECTION_SAMPLE:
         from tunesmith.jobs.rejection_sample import rejection_sample
 

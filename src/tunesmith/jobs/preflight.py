@@ -16,7 +16,7 @@ from tunesmith.api.dialogue import DialogueGenSpec
 from tunesmith.api.field_paths import field_name
 from tunesmith.artifacts.open import check_exists, find_records
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.errors import PermanentError, StoragePermanentError
+from tunesmith.errors import GpuMissingError, PermanentError, StoragePermanentError
 from tunesmith.jobs.reading import hub_sources
 from tunesmith.jobs.secrets import mlflow_credentials, secret
 from tunesmith.names import Reason
@@ -46,6 +46,22 @@ def refuse_unready(spec: JobSpec) -> None:
     if found:
         sentences = " ".join(f"{lack.field and f'spec.{lack.field}: '}{lack.message}." for lack in found)
         raise PermanentError(sentences, reason=found[0].reason)
+
+
+def refuse_missing_gpus(gpus: int) -> None:
+    """Raise GpuMissingError if this pod was given `gpus` GPUs and torch finds none.
+
+    Otherwise the job would run on the processors, a hundred times slower, while the GPUs are paid for.
+    """
+    if not gpus:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise GpuMissingError(
+            f"The pod was given {gpus} GPU(s), and torch {torch.__version__} finds none. Use a training "
+            "image for GPUs, and a node whose driver is new enough for it; or set resources.gpusPerNode to 0."
+        )
 
 
 def _packages(spec: JobSpec) -> Iterator[MissingRequirement]:

@@ -37,6 +37,8 @@ class World:
     """Rows that are not yet in the storage; on a laptop they survive a kill."""
     engines: int
     """Engines this pod may start, each on its own GPUs if there are any."""
+    gpus: int
+    """GPUs that this pod has been given; 0 if it asked for none, and on a user's own machine."""
     launch: str
     """The same for all ranks of a node within one start of torchrun, different for the next."""
 
@@ -67,5 +69,6 @@ def read_world(environment: Mapping[str, str]) -> World:
         log_dir=Path(log_dir) if log_dir else None,
         journal=Path(environment.get(names.ENV_JOURNAL) or scratch / "journal"),
         engines=int(environment.get(names.ENV_ENGINES) or 1),
+        gpus=int(environment.get(names.ENV_GPUS) or 0),
         launch=str(os.getppid()),
     )

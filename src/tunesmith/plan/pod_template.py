@@ -94,6 +94,7 @@ def _environment(attempt: AttemptSpec) -> list[dict[str, Any]]:
         "TMPDIR": "/tmp",
         "PYTHONSAFEPATH": "1",  # the working folder may contain what a job has fetched
         **({names.ENV_ENGINES: str(engines)} if engines else {}),
+        **({names.ENV_GPUS: str(spec.resources.gpus_per_node)} if spec.resources.gpus_per_node else {}),
     }
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in fixed.items()]
     if not spec.resources.gpus_per_node:
