@@ -14,6 +14,13 @@ from tests.cluster.backends import PyTorchJobs, stamp
 ROOT = Path(__file__).resolve().parents[2]
 # How many times longer than usual anything may take: on a machine that is busy with other things.
 PATIENCE = float(os.environ.get("TUNESMITH_TEST_PATIENCE", "1"))
+# `python -m tunesmith_operator`, which ends with the tests even if those are killed.
+OPERATOR = """
+import runpy
+from tunesmith.parent_death import die_with_parent
+die_with_parent(parent={parent})
+runpy.run_module("tunesmith_operator", run_name="__main__", alter_sys=True)
+"""
 
 
 class OperatorProcess:
@@ -24,9 +31,8 @@ class OperatorProcess:
         environment |= {"TUNESMITH_METRICS_PORT": "0"}
         environment |= {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
         self.log = Path(log).open("ab")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunesmith_operator"], env=environment, stdout=self.log, stderr=self.log
-        )
+        command = [sys.executable, "-c", OPERATOR.format(parent=os.getpid())]
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
 
     def kill(self):
         self.process.kill()
@@ -39,6 +45,19 @@ class OperatorProcess:
         self.log.close()
 
 
+def until(look, otherwise, seconds=60):
+    """The first true value `look` gives; fails with what is otherwise the case."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(
+        f"{otherwise} within {seconds * PATIENCE} s (TUNESMITH_TEST_PATIENCE=N: N times as long)"
+    )
+
+
 class World:
     """One namespace, seen and moved through kubectl."""
 
@@ -48,13 +67,7 @@ class World:
 
     def until(self, look, what, seconds=60):
         """The first true value `look` gives."""
-        deadline = time.monotonic() + seconds * PATIENCE
-        while time.monotonic() < deadline:
-            found = look()
-            if found:
-                return found
-            time.sleep(0.2)
-        raise AssertionError(f"{what} did not happen within {seconds * PATIENCE} s")
+        return until(look, f"{what} did not happen", seconds)
 
     def get(self, kind, name):
         done = self.kubectl("get", kind, name, "-o", "json", check=False)
