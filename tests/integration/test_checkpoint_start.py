@@ -88,7 +88,7 @@ def test_chat_and_engines_use_the_checkpoints_weights(home: Path, tmp_path: Path
     for job, expected in wanted.items():
         address = f"{home}/{job}/checkpoint-1"
         with ExitStack() as stack:
-            talking, tokenizer, _ = chat._load(chat.ChatOptions(address), tmp_path, stack)
+            talking, tokenizer, *_ = chat._load(chat.ChatOptions(address), tmp_path, stack)
         source = ModelSource(uri=f"file://{address}")
         files = fetch_files(source, HubSpec(), StorageOptions(), tmp_path)
         assert files.tokenizer == tokenizer.source.folder == home / job / "checkpoint-1"

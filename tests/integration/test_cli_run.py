@@ -206,4 +206,4 @@ def test_a_stop_leaves_no_process_and_can_be_gone_on_from(home: Path, tiny_model
     assert "Traceback" not in text
     wait_for(lambda: not processes_with(str(work)), 5)
     assert list((home / f"out-{name}").glob("checkpoint-*/")), "the step under way was saved"
-    assert json.loads((work / f"jobs/default/{name}-ftj/attempt.json").read_text()) == {"attempt": 1}
+    assert json.loads((work / f"jobs/default/{name}-ftj/attempt.json").read_text())["attempt"] == 1

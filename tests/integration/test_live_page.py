@@ -58,11 +58,12 @@ def steps_of(tab: Tab) -> int:
 def test_training_is_seen_while_it_goes_and_becomes_its_report(
     tiny_model: Path, tmp_path: Path, tab: Tab
 ) -> None:
-    data = write_jsonl(tmp_path / "train.jsonl", chat_records(24))
+    data = write_jsonl(tmp_path / "train.jsonl", chat_records(200))  # steps that last long enough to be seen
     preview = {"name": HOSTILE, "user": HOSTILE, "generation": {"maxNewTokens": 8, "temperature": 0}}
     job = finetune(
         "watched", model=tiny_model, data=data, output=tmp_path / "out", previews=[preview],
-        training={"maxSteps": 30, "evalSteps": 10, "saveSteps": 30}, validation={"ratio": 0.2},
+        training={"maxSteps": 30, "evalSteps": 10, "saveSteps": 30, "gradientAccumulationSteps": 80},
+        validation={"ratio": 0.1},
     )  # fmt: skip
     with running(tmp_path, job) as (process, url):
         tab.go(url)

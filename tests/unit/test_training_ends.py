@@ -104,7 +104,7 @@ def test_the_tokenizers_eos_stays_where_it_means_something_else(tmp_path):
 
 
 def test_a_configuration_whose_class_takes_no_list(tmp_path, ids):
-    from tunesmith.training.export import _name_ends
+    from tunesmith.training.export import name_ends
 
     strict = {"model_type": "unispeech-sat", "eos_token_id": 5}
     for config, wanted in (
@@ -112,7 +112,7 @@ def test_a_configuration_whose_class_takes_no_list(tmp_path, ids):
         ({"model_type": "llama", "text_config": {"eos_token_id": 5}}, ids),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config))
-        _name_ends(tmp_path / "config.json", ids)
+        name_ends(tmp_path / "config.json", ids)
         found = read(tmp_path / "config.json")
         assert found["eos_token_id"] == wanted
         if "text_config" in config:
