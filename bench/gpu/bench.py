@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -16,17 +15,17 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from figures import FIGURES
 from jobs import JOBS
+from place import CheckError, Place
 from small import Case
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # What rounding may change, relative to the CPU's float32.
 EXACT, ROUGH, FOUR_BITS = 1e-4, 5e-2, 0.25
 PACKAGES = (
@@ -34,43 +33,6 @@ PACKAGES = (
     "liger-kernel", "flash-attn", "triton",
 )  # fmt: skip
 LONG = Case(tokens=3000)
-
-
-class CheckError(Exception):
-    """A check that does not hold; the message says what was seen."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a check runs: the device, a folder of its own, and a model with a tokenizer."""
-
-    device: str
-    folder: Path
-    model: Path
-
-    def run(self, case: Case, *, device: str = "", processes: int = 1) -> dict[str, Any]:
-        """Run a case in a process of its own. Raises CheckError with the last lines of what it said."""
-        given, out = self.folder / "case.json", self.folder / "seen.json"
-        given.write_text(json.dumps(asdict(case)), "utf-8")
-        script = [str(HERE / "small.py"), str(given), str(out)]
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        started([sys.executable, *(launch if processes > 1 else []), *script], device or self.device)
-        seen: dict[str, Any] = json.loads(out.read_text("utf-8"))
-        return seen
-
-
-def started(command: list[str], device: str, *, timeout: float = 300, **environment: str) -> str:
-    """Run a program on a device. Returns what it printed; raises CheckError with the end of what it said."""
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | hidden | environment
-    try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired:
-        raise CheckError(f"did not end within {timeout:.0f} s") from None
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise CheckError("\n".join(lines[-12:]) or f"ended with code {done.returncode}")
-    return done.stdout
 
 
 def apart(seen: list[float], wanted: list[float]) -> float:

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bench import Place
+from place import Place, started
 
 BENCH = Path(__file__).resolve().parents[1]
 COUNT = {"cases": 16, "flat": 8, "simple": 16, "chat": 48}
@@ -36,8 +35,6 @@ def training(workload: str) -> Callable[[Place], Mapping[str, Any]]:
     """Ours against TRL's fastest way on one workload."""
 
     def measure(place: Place) -> dict[str, Any]:
-        from bench import started
-
         model = place.folder / "model"
         if place.device == "cuda":
             write_model(place.model, model)
@@ -63,8 +60,6 @@ def training(workload: str) -> Callable[[Place], Mapping[str, Any]]:
 
 def sampling(place: Place) -> dict[str, Any]:
     """The sampling loop against bare vLLM, in pairs."""
-    from bench import started
-
     command = [sys.executable, str(BENCH / "sampling" / "bench.py"), str(place.model)]
     said = started([*command, "--prompts", "256", "--pairs", "5"], place.device, timeout=900)
     last = json.loads(said.strip().splitlines()[-1])

@@ -6,10 +6,9 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bench import Place
+from place import CheckError, Place, started
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
@@ -30,8 +29,6 @@ def manifest(kind: str, **spec: Any) -> dict[str, Any]:
 
 def run(place: Place, job: Mapping[str, Any]) -> Path:
     """Run a job. Returns the folder with its output."""
-    from bench import started
-
     path, out = place.folder / "job.json", place.folder / "out"
     path.write_text(json.dumps({**job, "spec": {**job["spec"], "output": {"uri": out.as_uri()}}}), "utf-8")
     command = [sys.executable, "-m", "tunesmith.cli", "run", "-f", str(path)]
@@ -61,8 +58,6 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 def fine_tune(place: Place) -> dict[str, Any]:
     """A job from start to end: its validation loss falls as on a CPU."""
-    from bench import CheckError
-
     losses = [row["eval_loss"] for row in rows(run(place, tuning(place))) if "eval_loss" in row]
     if not losses[-1] < 2.3:
         raise CheckError(f"validation losses {losses}; on a CPU they end at 1.95")
@@ -104,8 +99,6 @@ def sampler(place: Place) -> dict[str, Any]:
 
 def out_of_memory(place: Place) -> dict[str, Any]:
     """Micro-batches that no card holds: the job finishes by itself, with smaller ones."""
-    from bench import CheckError
-
     job = tuning(place, method={"full": {}}, training={
         "maxSteps": 2, "perDeviceTrainBatchSize": 64, "tokensPerDevice": 8_000_000, "packing": "tree",
         "gradientCheckpointing": False, "maxLength": 8192,
@@ -130,8 +123,6 @@ def out_of_memory(place: Place) -> dict[str, Any]:
 
 def estimate(place: Place) -> dict[str, Any]:
     """What `tunesmith estimate` says, beside what the GPU's memory held at most."""
-    from bench import CheckError, started
-
     job = tuning(place)
     path = place.folder / "estimate.json"
     path.write_text(

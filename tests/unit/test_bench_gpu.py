@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[2] / "bench" / "gpu"
 
 @pytest.fixture
 def modules(monkeypatch):
-    for name in ("bench", "figures", "jobs", "small"):  # others have modules of these names
+    for name in ("bench", "figures", "jobs", "place", "small"):  # others have modules of these names
         monkeypatch.setitem(sys.modules, name, None)
         del sys.modules[name]
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -36,7 +36,7 @@ def test_manifests_are_taken(modules, tmp_path, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(jobs, "run", run)
-    monkeypatch.setattr(bench, "started", lambda *args, **kwargs: '{"memory": {"total": 1}}')
+    monkeypatch.setattr(jobs, "started", lambda *args, **kwargs: '{"memory": {"total": 1}}')
     for name, job in jobs.JOBS.items():
         with pytest.raises(InterruptedError):
             job(place)
