@@ -9,10 +9,11 @@ from tests.cases import each
 from tests.standin.hub import HubStub, serving
 from tests.standin.hub_models import ModelRepository
 
+from tunesmith.api.rules import Rules
 from tunesmith.artifacts.hub.client import ask_only
 from tunesmith.artifacts.hub.push import HubRepository, licence_of, push
 from tunesmith.errors import PermanentError, TemporaryError
-from tunesmith.names import Reason
+from tunesmith.names import ENV_RULES, Reason
 
 pytestmark = pytest.mark.engine
 
@@ -94,3 +95,11 @@ def test_a_licence_is_read_from_a_card(hub):
     assert licence_of(repository(hub, name="org/base"), None) == "apache-2.0"
     assert licence_of(repository(hub, name="org/none"), None) is None
     assert licence_of(repository(hub, name="org/absent"), None) is None
+
+
+def test_a_repository_that_no_rule_allows_is_not_asked_for(hub, files, monkeypatch):
+    rules = Rules(uris=("hf://other",), endpoints=(hub.url,))
+    monkeypatch.setenv(ENV_RULES, rules.text())
+    with pytest.raises(PermanentError, match="hf://org/m"):
+        push(repository(hub), files, "x")
+    assert hub.asked == []

@@ -14,6 +14,7 @@ from typing import Any
 
 from tunesmith.artifacts.hub.client import open_hub
 from tunesmith.artifacts.hub.problems import first_line
+from tunesmith.artifacts.opening import check_address
 from tunesmith.errors import PermanentError, TemporaryError
 from tunesmith.names import Reason
 
@@ -60,6 +61,7 @@ def licence_of(repository: HubRepository, revision: str | None) -> str | None:
 def _open(repository: HubRepository) -> Any:
     from huggingface_hub import HfApi
 
+    check_address(f"hf://{repository.name}")
     if not open_hub(repository.endpoint, repository.offline):
         raise PermanentError(
             f"The hub has to be asked for {repository.name}, and hub.offline (or HF_HUB_OFFLINE) forbids it.",
