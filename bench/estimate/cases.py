@@ -67,7 +67,7 @@ CASES = (
     _case("mixtral", NO_DROPOUT),
     _case("llama", {"full": {}}, training={"optimizer": "paged_adamw_8bit"}),
 )
-QUICK = tuple(CASES[number] for number in (1, 3, 6, 8, 15, 18, 29, 31))
+QUICK = tuple(CASES[number] for number in (3, 6, 15, 18, 31))
 """Those that a test measures each time: each method, with and without checkpointing, on GPU and CPU."""
 
 
