@@ -113,6 +113,18 @@ def test_validation_waits_once_for_all_batches(trainer, reads):
     assert reads == [1, 1]
 
 
+def test_what_is_on_the_device_is_not_copied_again(tmp_path):
+    import torch
+    from tests.fixtures.as_on_gpu import GPU
+
+    from tunesmith.training.batches import collate, collate_tree
+
+    rows = table(tmp_path / "table", 3, 60)
+    for made in (collate, collate_tree):
+        there = made(rows, np.arange(3), "tokenMean", 0).on(GPU)
+        assert there.on(torch.device("meta", 0)) is there
+
+
 def test_what_is_left_on_the_cpu_is_found():
     import torch
     from tests.fixtures.as_on_gpu import GPU, AsOnGpu

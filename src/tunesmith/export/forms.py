@@ -18,6 +18,7 @@ from tunesmith.api.generation import PreviewSpec
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.hf.generate import preview_messages
 from tunesmith.engines.load import resolve_dtype
+from tunesmith.engines.model_process import ModelProcess
 from tunesmith.errors import PermanentError
 from tunesmith.export.folder import write_merged
 from tunesmith.export.gguf.families import architecture
@@ -34,7 +35,6 @@ from tunesmith.export.proof import (
     next_tokens,
     tuned_replies,
 )
-from tunesmith.export.prover import Prover
 from tunesmith.export.weight_files import WeightFiles
 from tunesmith.names import GGUF_KEY, MERGED_KEY, Reason
 from tunesmith.tokens.chat import ChatTokenizer
@@ -93,7 +93,7 @@ class Forms:
         check: Callable[[], None],
     ) -> None:
         self._subject, self._folder = subject, folder
-        self._enter, self._check, self._prover = enter, check, Prover(check)
+        self._enter, self._check, self._process = enter, check, ModelProcess("proves an export", check)
         self._prompts = proof_prompts(subject, previews)
         self._replies: list[TunedReply] = []
         self._whole: Path | None = None
@@ -103,7 +103,7 @@ class Forms:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._prover.__exit__(*exception)
+        self._process.__exit__(*exception)
 
     def merged(self) -> Form:
         """Write whole weights, and prove them in the type of training and as they are written."""
@@ -136,7 +136,7 @@ class Forms:
         self._enter("converting to GGUF")
         convert(whole, form.path, quantization, self._subject.name, self._check)
         self._enter("comparing the GGUF file")
-        found = self._prover.call(gguf_tokens, form.path, self._tuned())
+        found = self._process.call(gguf_tokens, form.path, self._tuned())
         agreement = compare(self._tuned(), found.next_tokens, _name(self._dtype))
         form.facts |= _counts(agreement) | {
             "bytes": form.path.stat().st_size,
@@ -173,7 +173,7 @@ class Forms:
         replies = self._tuned()
         self._enter(phase)
         files = ModelFiles(folder, (), ModelSource(uri=folder.absolute().as_uri()))
-        return compare(replies, self._prover.call(next_tokens, files, source, replies), _name(self._dtype))
+        return compare(replies, self._process.call(next_tokens, files, source, replies), _name(self._dtype))
 
     def _source(self, dtype: str | None = None) -> ModelSource:
         given = self._subject.source
@@ -183,7 +183,7 @@ class Forms:
         if not self._replies:
             self._enter("replies of the tuned model, to compare with")
             subject = self._subject
-            self._replies = self._prover.call(
+            self._replies = self._process.call(
                 tuned_replies, subject.files, subject.source, self._prompts, subject.day
             )
         return self._replies

@@ -6,26 +6,18 @@ When it exits, all device memory is free again.
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from datetime import date
-from multiprocessing import active_children, get_context
 from typing import TYPE_CHECKING, Self
 
 from tunesmith.api.common import ModelSource
 from tunesmith.api.generation import PreviewSpec
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.hf.generate import preview_messages
-from tunesmith.errors import TemporaryError
-from tunesmith.names import Reason
-from tunesmith.parent_death import die_with_parent
+from tunesmith.engines.model_process import ModelProcess
 
 if TYPE_CHECKING:
     from tunesmith.jobs.session import TrainingSession
-
-_EVERY = 0.2
 
 
 class Previewer:
@@ -35,31 +27,19 @@ class Previewer:
     """
 
     def __init__(self, previews: Sequence[PreviewSpec], seed: int, check: Callable[[], None]) -> None:
-        self._previews, self._seed, self._check = list(previews), seed, check
-        context = get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=die_with_parent)
+        self._previews, self._seed = list(previews), seed
+        self._process = ModelProcess("answers the previews", check)
 
     def replies(self, files: ModelFiles, source: ModelSource, day: date) -> dict[str, str]:
         """Return the model's reply to each preview, by its name. Raises what loading the model does."""
-        future = self._pool.submit(_replies, files, source, self._previews, self._seed, day)
-        try:
-            while not future.done():
-                self._check()
-                time.sleep(_EVERY)
-            return future.result()
-        except BrokenProcessPool:
-            raise TemporaryError(
-                "The process that answers the previews was killed, most likely because it ran out of memory.",
-                reason=Reason.PROCESS_DIED,
-            ) from None
+        return self._process.call(_replies, files, source, self._previews, self._seed, day)
 
     def __enter__(self) -> Self:
+        self._process.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for process in active_children() if exception[0] else ():
-            process.terminate()
-        self._pool.shutdown(cancel_futures=True)
+        self._process.__exit__(*exception)
 
 
 def show_previews(session: TrainingSession, who: str, replies: Mapping[str, str]) -> None:

@@ -49,7 +49,8 @@ class MicroBatch:
 
     def on(self, device: torch.device) -> MicroBatch:
         """Return the micro-batch on a device; itself if it is there. Copies are queued, not waited for."""
-        if self.ids.device == device and (self.tree is None or self.attention is not None):
+        # By type: "cuda" and "cuda:0" are the one device of this process.
+        if self.ids.device.type == device.type and (self.tree is None or self.attention is not None):
             return self
         return replace(
             self,

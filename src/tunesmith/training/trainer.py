@@ -150,7 +150,9 @@ class StepTrainer(ResumableTrainer):
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sums over all ranks, on the device, without waiting for them."""
-        values = values if values.device == self.args.device else to_device(values, self.args.device)
+        values = (
+            values if values.device.type == self.args.device.type else to_device(values, self.args.device)
+        )
         if self.args.world_size > 1:
             torch.distributed.all_reduce(values)
         return values

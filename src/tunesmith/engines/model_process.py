@@ -1,4 +1,4 @@
-"""A process that loads models to compare them; when it ends, all their memory is free again."""
+"""A process that loads models beside this one's; when it ends, all their memory is free again."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Prover:
+class ModelProcess:
     """Calls functions in one process of its own. Use as a context manager; the process exits with it.
 
-    `check` is called continuously and may raise.
+    `task` says what it does, for the error if it is killed. `check` is called continuously and may raise.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
+    def __init__(self, task: str, check: Callable[[], None]) -> None:
+        self._task, self._check = task, check
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -38,7 +38,7 @@ class Prover:
             return future.result()
         except BrokenProcessPool:
             raise TemporaryError(
-                "The process that proves an export was killed, most likely because it ran out of memory.",
+                f"The process that {self._task} was killed, most likely because it ran out of memory.",
                 reason=Reason.PROCESS_DIED,
             ) from None
 
