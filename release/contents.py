@@ -47,5 +47,24 @@ def scan_wheel(wheel: Path, date: int) -> Path:
         where = ["--target", folder, "--constraint", str(ROOT / "locks/constraints.txt")]
         quietly = ["--quiet", "--no-compile", "--no-warn-conflicts"]
         subprocess.run([sys.executable, "-m", "pip", "install", *quietly, *where, str(wheel)], check=True)
+        forget_place(Path(folder))
         scan(f"dir:{folder}", "tunesmith", output, date)
     return output
+
+
+def forget_place(installed: Path) -> None:
+    """Remove what names this machine from what pip installed into a folder.
+
+    Those are commands, whose first line is this Python's path, and the address of the wheel; the RECORD of
+    each package has their check sums, on which Syft's ids of packages depend.
+    """
+    shutil.rmtree(installed / "bin", ignore_errors=True)
+    for address in installed.glob("*.dist-info/direct_url.json"):
+        address.unlink()
+    for record in installed.glob("*.dist-info/RECORD"):
+        lines = record.read_text("utf-8").splitlines(keepends=True)
+        record.write_text("".join(line for line in lines if not _of_place(line.split(",")[0])), "utf-8")
+
+
+def _of_place(path: str) -> bool:
+    return path.startswith("../../bin/") or path.endswith(".dist-info/direct_url.json")

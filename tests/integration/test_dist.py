@@ -15,6 +15,7 @@ import pytest
 import yaml
 from release import chart as charts
 from release import dist, smoke
+from release.contents import forget_place
 from release.sums import SUMS, digest, write_sums
 from release.version import PLACES, ROOT, current, pages, with_version
 from tests.cases import each
@@ -104,6 +105,23 @@ def test_the_chart_brings_crds_and_its_images_from_where_they_were_published(bui
     assert image == f"{REGISTRY}/tunesmith-operator:{current()}"
     runtimes = json.loads(environment({"Deployment": deployments})["TUNESMITH_RUNTIMES"])
     assert runtimes == {"default": f"{REGISTRY}/tunesmith-training:{current()}"}
+
+
+def test_the_list_of_contents_names_nothing_of_the_machine(tmp_path: Path) -> None:
+    package = tmp_path / "a-1.dist-info"
+    package.mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/a").write_text("#!/here/bin/python3\n")
+    (package / "direct_url.json").write_text('{"url": "file:///here/a-1-py3-none-any.whl"}')
+    stays = "a/bin/b.py,sha256=b,2\na-1.dist-info/RECORD,,\n"
+    (package / "RECORD").write_text(
+        f"../../bin/a,sha256=a,1\n{stays}a-1.dist-info/direct_url.json,sha256=c,3\n"
+    )
+    forget_place(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        "a-1.dist-info/RECORD"
+    ]
+    assert (package / "RECORD").read_text() == stays
 
 
 @each(
