@@ -39,7 +39,7 @@ class Home:
         from tests.fixtures.tiny_model import make_tiny_model
 
         self.folder = folder
-        self.model = make_tiny_model(folder / "model", inner=4096)
+        self.model = make_tiny_model(folder / "model", inner=16384)
         records = [
             {
                 "id": f"r{number}",
