@@ -168,12 +168,23 @@ def test_wandb_is_recorded_offline(lora: dict[str, Any], home: Path) -> None:
     assert runs[0].stat().st_size > 0
 
 
+def assert_losses_by_record(output: Path, result: dict[str, Any]) -> None:
+    """They are of the weights that the output ends with, and give its validation loss to the last digit."""
+    found = json.loads((output / "validation_losses.json").read_text("utf-8"))
+    assert found["step"] == result["usedStep"]
+    assert found["records"] == len(found["losses"]) > 1
+    assert sum(each["samples"] for each in found["losses"]) == result["datasets"][0]["validation_samples"]
+    loss, weight = (math.fsum(each[name] for each in found["losses"]) for name in ("weightedLoss", "weight"))
+    assert loss / weight == found["loss"] == result["validationLoss"]["after"]
+
+
 def test_result_tells_of_the_run(lora: dict[str, Any], home: Path) -> None:
     result = json.loads((home / "lora/result.json").read_text("utf-8"))
     rows = metrics_of(home / "lora")
     assert (result["steps"], result["usedStep"], result["stoppedEarly"]) == (6, 6, False)
     assert result["validationLoss"]["after"] == [r["eval_loss"] for r in rows if "eval_loss" in r][-1]
     assert result["validationLoss"]["before"] > result["validationLoss"]["after"]
+    assert_losses_by_record(home / "lora", result)
     assert result["trainingLoss"] == [r["loss"] for r in rows if "loss" in r][-1]
     assert result["datasets"][0]["records"] == 24
     # Greedy: a stopped reply is the whole one up to the first of the stop texts.
@@ -253,6 +264,7 @@ def test_full_on_two_processes_in_embedded_s3(
     assert all(math.isfinite(row.get("loss", row.get("eval_loss"))) for row in rows[1:])
     result = json.loads((tmp_path / "got/result.json").read_text("utf-8"))
     assert (result["world"]["processes"], result["method"]) == (2, "full")
+    assert_losses_by_record(tmp_path / "got", result)
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "got/final_model")
     assert tuned.config.use_cache
@@ -289,6 +301,8 @@ def test_early_stopping_uses_the_best_checkpoint(
     result = json.loads((out / "result.json").read_text("utf-8"))
     assert (result["stoppedEarly"], result["usedStep"], result["steps"]) == (True, best, best + 3)
     assert result["validationLoss"]["after"] == losses[best]
+    assert_losses_by_record(out, result)
+    by_record = (out / "validation_losses.json").read_bytes()
     assert {path.name for path in out.glob("checkpoint-*")} == {
         f"checkpoint-{best}",
         f"checkpoint-{best + 3}",
@@ -307,6 +321,7 @@ def test_early_stopping_uses_the_best_checkpoint(
     assert metrics_of(out) == metrics
     assert (out / "final_model/model.safetensors").read_bytes() == weights
     assert json.loads((out / "result.json").read_text("utf-8"))["usedStep"] == best
+    assert (out / "validation_losses.json").read_bytes() == by_record
 
 
 # What is refused.

@@ -44,6 +44,7 @@ def evaluated(name, *, accepted, rejected):
     return {
         "result.json": {"job": {"name": "mine"}, "evaluation": [replies]},
         "metrics.jsonl": lines({"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 1.5}),
+        "validation_losses.json": {"step": 1, "records": 0, "digest": "", "losses": []},
         "evaluation/0/tuned/sampled_data.json": [{"id": each} for each in accepted],
         "evaluation/0/tuned/rejected.jsonl": lines(*({"id": each} for each in rejected)),
     }
@@ -57,18 +58,21 @@ def test_a_finished_training_has_its_curve_and_the_replies_of_its_evaluations(tm
     assert [row["step"] for row in found.rows] == [1, 1]
     assert (found.name, again.name) == ("mine (a)", "mine (b)")
     assert found.finished
+    assert found.validation["step"] == 1
 
 
 def test_an_unfinished_training_has_the_curve_of_its_newest_checkpoint(tmp_path):
     files = {
         "checkpoint-2/metrics.jsonl": lines({"step": 1, "loss": 3.0}),
         "checkpoint-10/metrics.jsonl": lines({"step": 1, "loss": 3.0}, {"step": 10, "loss": 2.0}),
+        "checkpoint-2/validation_losses.json": {"step": 2},
         "before.json": {"validationLoss": 4.0},
     }
     half = output_in(tmp_path / "half", finished=False, files=files.items())
     found, empty = read(half, output_in(tmp_path / "begun", finished=False))
     assert (found.state, empty.state) == ("unfinished, step 10", "unfinished")
     assert found.before == {"validationLoss": 4.0}
+    assert (found.validation, empty.validation) == ({"step": 2}, {})
 
 
 def test_a_sampling_is_read_by_its_replies(tmp_path):

@@ -96,6 +96,20 @@ def test_restored_at_any_step_gives_the_same_lines(tmp_path, at):
     assert second.rows == sink.rows
 
 
+def test_losses_by_record_are_those_of_the_checkpoint(tmp_path):
+    metrics, _ = make(tmp_path / "first")
+    metrics.evaluation(4, 1.0, 0.5, {"step": 4, "loss": 0.5})
+    for name in ("with", "without", "out"):
+        (tmp_path / name).mkdir()
+    metrics.save(tmp_path / "with")
+    metrics.evaluation(6, 1.5, 0.25, {"step": 6, "loss": 0.25})
+    metrics.restore_validation(tmp_path / "with")
+    metrics.save_validation(tmp_path / "out")
+    assert json.loads((tmp_path / "out/validation_losses.json").read_text()) == {"step": 4, "loss": 0.5}
+    metrics.restore_validation(tmp_path / "without")  # of an earlier version
+    assert metrics.validation == {}
+
+
 def test_time_spent_evaluating_and_saving_is_not_training(tmp_path):
     clock = Clock()
     metrics = Metrics(tmp_path, 1, TOTAL, [], dict, clock)

@@ -76,7 +76,7 @@ def reads(monkeypatch):
         seen.append(len(values))
         return [1.0] * len(values)
 
-    for module in ("trainer", "gradient"):
+    for module in ("trainer", "gradient", "validation"):
         monkeypatch.setattr(f"tunesmith.training.{module}.read", read)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
     return seen
@@ -108,9 +108,11 @@ def test_validation_waits_once_for_all_batches(trainer, reads):
 
     made = trainer("lora", "tree", 60, False)
     with AsOnGpu() as gpu:
-        made.validation_loss(made.model)
+        made.validate(made.model)
     assert gpu.found == []
-    assert reads == [1, 1]
+    # Two trees of three samples of 60 tokens and more, 30 of which they share; the roots are no labels.
+    labels, samples = 6 * 60 + 15 - 2 * 2 * 30 - 2, 6
+    assert reads == [labels, 2 * samples]
 
 
 def test_what_is_on_the_device_is_not_copied_again(tmp_path):

@@ -56,7 +56,7 @@ def run(model, table, folder, budgets, *, packing="tree", dropout=0.0, checkpoin
 
         def on_step_end(self, args, state, control, **kwargs):
             trainer = self.trainer
-            self.losses[state.global_step] = trainer.last_step.loss, trainer.validation_loss(trainer.model)
+            self.losses[state.global_step] = trainer.last_step.loss, trainer.validate(trainer.model).loss
             control.should_training_stop = state.global_step >= self.last
             return control
 

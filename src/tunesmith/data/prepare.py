@@ -251,15 +251,16 @@ class _Tables:
         of_its_own = isinstance(part.dataset, ValidationSpec)
         for item, encoded in part.samples():
             group = group_of(f"{number}\0{item.group}")
+            key, place = group_of(item.split_key), str(item.place)
             held_out = of_its_own or part.ranks.validates(item.split_key)
             copies = 1 if held_out else part.ranks.copies(item.group)
             part.account.count(encoded, item, copies, held_out=held_out)
             if held_out:
-                self.validation.add_many(encoded, group=group, place=str(item.place))
+                self.validation.add_many(encoded, group=group, key=key, place=place)
             else:
                 if copies:
                     self.first.add(number, item, len(encoded.lengths), len(self.train))
-                self.train.add_many(encoded, group=group, copies=copies, place=str(item.place))
+                self.train.add_many(encoded, group=group, copies=copies, key=key, place=place)
         self.bounds.append(len(self.train))
 
 

@@ -1,8 +1,8 @@
 """Samples on disk as flat arrays, so that training reads them without holding them in memory.
 
 A folder of raw little-endian arrays: `ids` int32 (tokens,), `weights` float32 (tokens,), `offsets` int64
-(samples + 1,), `groups` int64 (samples,) and `copies` int32 (samples,); and `places`, a line of text per
-sample. A table without `offsets` is unfinished and invalid. Does not depend on where samples come from.
+(samples + 1,), `groups` and `keys` int64 (samples,), `copies` int32 (samples,); and `places`, a line of text
+per sample. A table without `offsets` is unfinished and invalid. Does not depend on where samples come from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import numpy.typing as npt
 from tunesmith.tokens.conversation import Encoded, Sample
 
 _PLACES = "places"
-_COLUMNS = {"ids": "<i4", "weights": "<f4", "groups": "<i8", "copies": "<i4", "offsets": "<i8"}
+_COLUMNS = {
+    "ids": "<i4", "weights": "<f4", "groups": "<i8", "keys": "<i8", "copies": "<i4", "offsets": "<i8",
+}  # fmt: skip
 
 
 class TableWriter:
@@ -33,11 +35,16 @@ class TableWriter:
         self._offsets = array("q", [0])
         self.hashes = array("q")
 
-    def add(self, sample: Sample, *, group: int, copies: int = 1) -> None:
-        """Append a sample. Related samples share `group`; `copies` is how often an epoch has it."""
-        self.add_many(Encoded.of([sample]), group=group, copies=copies)
+    def add(self, sample: Sample, *, group: int, copies: int = 1, key: int = 0) -> None:
+        """Append a sample. Related samples share `group`; `copies` is how often an epoch has it.
 
-    def add_many(self, encoded: Encoded, *, group: int, copies: int = 1, place: str = "") -> None:
+        Samples of what must be on one side of a split share `key`, whatever else the job reads.
+        """
+        self.add_many(Encoded.of([sample]), group=group, copies=copies, key=key)
+
+    def add_many(
+        self, encoded: Encoded, *, group: int, copies: int = 1, key: int = 0, place: str = ""
+    ) -> None:
         """Append all samples of an item, which is at `place`.
 
         `hashes` grows by one per sample, to find duplicates.
@@ -48,6 +55,7 @@ class TableWriter:
         for length in encoded.lengths:
             self._offsets.append(self._offsets[-1] + length)
         self._files["groups"].write(array("q", [group] * len(encoded.lengths)).tobytes())
+        self._files["keys"].write(array("q", [key] * len(encoded.lengths)).tobytes())
         self._files["copies"].write(array("i", [copies] * len(encoded.lengths)).tobytes())
         self.hashes.extend(encoded.hashes)
 
@@ -75,6 +83,7 @@ class Table:
         self._weights = _column(folder, "weights")
         self.offsets: npt.NDArray[np.int64] = _column(folder, "offsets")
         self.groups: npt.NDArray[np.int64] = _column(folder, "groups")
+        self.keys: npt.NDArray[np.int64] = _column(folder, "keys")
         self.copies: npt.NDArray[np.int32] = _column(folder, "copies")
 
     def __len__(self) -> int:
@@ -115,7 +124,7 @@ class Table:
         return Sample(self.ids(index).tolist(), self.weights(index).tolist())
 
     def columns(self) -> list[npt.NDArray[Any]]:
-        """Return every array, in a fixed order."""
+        """Return every array that training depends on, in a fixed order."""
         return [self._ids, self._weights, self.offsets, self.groups, self.copies]
 
     def order(self) -> npt.NDArray[np.int64]:

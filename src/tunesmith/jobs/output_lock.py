@@ -52,6 +52,7 @@ from tunesmith.names import (
     SAMPLING_STATS_KEY,
     STATS_KEY,
     TRAINING_LOG_KEY,
+    VALIDATION_LOSSES_KEY,
 )
 from tunesmith.plan.growth import NO_GROWTH, Growth, added_since, changed, compare, in_words
 from tunesmith.plan.run import canonical
@@ -77,7 +78,7 @@ _FILES = frozenset(
         BEFORE_KEY, EVALUATING, EVALUATION, EXPORT, EXPORTING, FAILED_KEY, FINAL_MODEL, JOURNAL, LOGS,
         MANIFEST_KEY, MEMORY_KEY, MESSAGES_KEY, METRICS_KEY, PREFERENCE_KEY, REJECTED_KEY, REPORT_DATA_KEY,
         REPORT_KEY, RESULT_KEY, SAMPLED_DATA_KEY,
-        SAMPLES_PREVIEW_KEY, SAMPLING_STATS_KEY, STATS_KEY, TRAINING_LOG_KEY,
+        SAMPLES_PREVIEW_KEY, SAMPLING_STATS_KEY, STATS_KEY, TRAINING_LOG_KEY, VALIDATION_LOSSES_KEY,
     )
 )  # fmt: skip
 _ROUND = re.compile("round[1-9][0-9]*")

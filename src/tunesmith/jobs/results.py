@@ -190,6 +190,8 @@ class Results:
             "versions": versions(),
         }
         write_result(folder, result)
+        if self.metrics.validation.get("step") == used_step:
+            self.metrics.save_validation(folder)
         write_report(folder, self._report(result))
         self._write_card(result)
         (folder / LOGS).mkdir(exist_ok=True)

@@ -204,7 +204,7 @@ class Training:
         if not self._session.spec.validation.active:
             return None
         self._session.progress.update(phase="validation loss before training")
-        return self._trainer.validation_loss(self._trainer.model_wrapped)
+        return self._trainer.validate(self._trainer.model_wrapped).loss
 
     # --- After the last step.
 
@@ -225,6 +225,8 @@ class Training:
             self._checkpoints.fetch(best, folder)
         self._ranks.gather(None)
         self._trainer.load_weights(folder)
+        if self._results.metrics is not None:
+            self._results.metrics.restore_validation(folder)
         return best
 
     def _evaluations(self) -> Evaluations | None:

@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.report.comparison_page import measure_text, short_fields, value_text
+from tunesmith.report.comparison_page import (
+    difference_text,
+    interval_text,
+    is_sure,
+    measure_text,
+    short_fields,
+    value_text,
+)
 from tunesmith.text import visible
 
 MOST_FIELDS = 5
@@ -29,6 +36,12 @@ def print_comparison(console: Console, values: Mapping[str, Any]) -> None:
         console.print(Text(f"Also different, see the page: {names}"), soft_wrap=True)
     if not values["settings"]:
         console.print(Text("All settings are the same."), soft_wrap=True)
+    validation = values["validation"] or {"differences": [], "notes": []}
+    for output, difference in zip(values["outputs"], validation["differences"], strict=False):
+        if difference is not None:
+            console.print(_loss_difference(output["name"], difference), soft_wrap=True)
+    for note in validation["notes"]:
+        console.print(Text(visible(note)), soft_wrap=True)
     for each in values["evaluations"]:
         for output, difference in zip(values["outputs"], each["differences"], strict=True):
             if difference is not None:
@@ -50,10 +63,30 @@ def _table(values: Mapping[str, Any]) -> Table:
         state = "" if output["state"] == "finished" else f"\n{output['state']}"
         cells = [f"{output['name']}{state}"]
         cells += [value_text(row["values"][number]) for row in fields]
-        cells += [measure_text(each["values"][number], each["unit"]) for each in measures]
+        cells += [
+            measure_text(each["values"][number], each["unit"]) + _loss_interval(values, each["name"], number)
+            for each in measures
+        ]
         cells += [_share(each["models"][number]) for each in values["evaluations"]]
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
+
+
+def _loss_interval(values: Mapping[str, Any], name: str, number: int) -> str:
+    """Return a line with the interval of the final validation loss; "" for other measures."""
+    found = values["validation"] and values["validation"]["losses"][number]
+    if name != "validation loss after" or not found or found["loss_interval"] is None:
+        return ""
+    return f"\n({interval_text(found['loss_interval'])})"
+
+
+def _loss_difference(name: str, found: Mapping[str, Any]) -> Text:
+    interval = interval_text(found["difference_interval"], "+") or "unknown"
+    return Text(
+        f"validation loss: {visible(name)} against {visible(found['against'])} {difference_text(found)} "
+        f"(95 % interval {interval}, {found['records']:,} records)",
+        style="bold" if is_sure(found) else "",
+    )
 
 
 def _share(found: Mapping[str, Any] | None) -> str:

@@ -24,6 +24,7 @@ from tunesmith.names import (
     SAMPLED_DATA_KEY,
     SAMPLING_STATS_KEY,
     STATS_KEY,
+    VALIDATION_LOSSES_KEY,
     Kind,
 )
 from tunesmith.plan.models import TUNED, model_key
@@ -64,6 +65,7 @@ def read_output(uri: str, name: str, options: StorageOptions) -> ComparedOutput:
         _rows(store) if kind == Kind.FINE_TUNE else (),
         _object(store, BEFORE_KEY) if kind == Kind.FINE_TUNE and not finished else {},
         _scores(store, kind, result) if finished else {},
+        _validation(store, finished) if kind == Kind.FINE_TUNE else {},
     )
 
 
@@ -91,16 +93,27 @@ def _rows(store: Store) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl; of an unfinished output those beside its newest checkpoint."""
     key = METRICS_KEY
     if not store.exists(key):
-        steps = [
-            int(step)
-            for entry in store.list(CHECKPOINT_PREFIX)
-            if entry.key.endswith(f"/{METRICS_KEY}")
-            and (step := entry.key.partition("/")[0].removeprefix(CHECKPOINT_PREFIX)).isdecimal()
-        ]
-        if not steps:
-            return []
-        key = f"{CHECKPOINT_PREFIX}{max(steps)}/{METRICS_KEY}"
+        key = _beside_checkpoint(store, key)
+    if not key:
+        return []
     return [json.loads(line) for line in store.read(key).splitlines() if line.strip()]
+
+
+def _validation(store: Store, finished: bool) -> dict[str, Any]:
+    """Return the losses by record of the last validation; of an unfinished output as `_rows`."""
+    key = VALIDATION_LOSSES_KEY if finished else _beside_checkpoint(store, VALIDATION_LOSSES_KEY)
+    return _object(store, key) if key else {}
+
+
+def _beside_checkpoint(store: Store, name: str) -> str:
+    """Return the key of a file beside the newest checkpoint that has it, "" if none has."""
+    steps = [
+        int(step)
+        for entry in store.list(CHECKPOINT_PREFIX)
+        if entry.key.endswith(f"/{name}")
+        and (step := entry.key.partition("/")[0].removeprefix(CHECKPOINT_PREFIX)).isdecimal()
+    ]
+    return f"{CHECKPOINT_PREFIX}{max(steps)}/{name}" if steps else ""
 
 
 def _scores(store: Store, kind: Kind, result: Mapping[str, Any]) -> dict[str, dict[str, tuple[int, int]]]:

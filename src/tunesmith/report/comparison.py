@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.names import Kind
+from tunesmith.report.validation_losses import validation_values
 from tunesmith.report.values import Values
 from tunesmith.sampling.metrics import Difference, Share
 
@@ -40,6 +41,8 @@ class ComparedOutput:
     before: Values = field(default_factory=dict)
     scores: Mapping[str, Scores] = field(default_factory=dict)
     """By the evaluation's name, "" for that of a RejectionSampleJob."""
+    validation: Values = field(default_factory=dict)
+    """The last validation's losses by record; empty if there are none."""
 
     @property
     def step(self) -> int | None:
@@ -62,6 +65,7 @@ def compare_outputs(outputs: Sequence[ComparedOutput]) -> dict[str, Any]:
     - `data` [{name, values}]: counts of the datasets that differ, and whether samples and model are the same
     - `curves` [{training: [[step, loss]], validation: [[step, loss]]}]
     - `measures` [{name, unit, values}]: the results and costs, None where there is none
+    - `validation`: as `validation_losses.validation_values`, or None
     - `evaluations` [{name, models: [{accuracy, accuracy_interval, prompts} or None], differences: [{against,
       prompts, gained, lost, difference, difference_interval} or None]}]
     - `previews` [{name, messages, before, replies}]: a reply per output
@@ -75,6 +79,9 @@ def compare_outputs(outputs: Sequence[ComparedOutput]) -> dict[str, Any]:
         "data": [*_digests(outputs), *_datasets(outputs)],
         "curves": [_curves(each.rows) for each in outputs],
         "measures": [each for each in _measures(outputs) if any(v is not None for v in each["values"])],
+        "validation": validation_values(
+            [each.name for each in outputs], [each.validation for each in outputs]
+        ),
         "evaluations": _evaluations(outputs),
         "previews": _previews(outputs),
     }

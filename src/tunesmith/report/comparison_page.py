@@ -37,6 +37,7 @@ def render_comparison(values: Mapping[str, Any]) -> str:
         "equal": _equal(values),
         "charts": _charts(values),
         "measures": [_measure(row) for row in values["measures"]],
+        "validation": _validation(values["validation"], values["outputs"][0]["name"]),
         "evaluations": [_evaluation(each, values["outputs"]) for each in values["evaluations"]],
         "previews": [_preview(each, values["outputs"]) for each in values["previews"]],
         "ticks": _TICKS,
@@ -52,6 +53,7 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("differences", "What differs", True),
         ("curves", "Curves", values["charts"]),
         ("results", "Results and cost", values["measures"]),
+        ("validation", "Validation losses", values["validation"]),
         ("evaluations", "Evaluations", values["evaluations"]),
         ("previews", "Previews", values["previews"]),
     ]
@@ -124,6 +126,49 @@ def _measure(row: Values) -> dict[str, Any]:
         if number and values[0] not in (None, value) and math.isfinite(value - values[0]):
             cell["more"] = f"({value - values[0]:+.4f})"
     return made
+
+
+def interval_text(interval: Sequence[float] | None, sign: str = "") -> str:
+    """Return both ends of an interval of losses, "" for none; `sign` is "+" for a difference's."""
+    return "" if interval is None else f"{interval[0]:{sign}.4f} to {interval[1]:{sign}.4f}"
+
+
+def _validation(found: Values | None, first: str) -> dict[str, Any] | None:
+    """Return the table of the final validation losses; a difference is bold where 0 is outside."""
+    if found is None:
+        return None
+    losses, differences = found["losses"], found["differences"]
+    means = _row("Validation loss", [measure_text(each and each["loss"], "loss") for each in losses])
+    for cell, each in zip(means["cells"], losses, strict=True):
+        cell["more"] = interval_text(each and each["loss_interval"])
+    changes = _row(f"Difference to {first}", [difference_text(each) for each in differences])
+    for cell, each in zip(changes["cells"], differences, strict=True):
+        cell["more"] = interval_text(each and each["difference_interval"], "+")
+        cell["best"] = is_sure(each)
+    return {
+        "rows": [
+            means,
+            changes,
+            _row("Records with a lower loss", [shown(each and each["lower"]) for each in differences]),
+            _row("Records with a higher loss", [shown(each and each["higher"]) for each in differences]),
+            _row("Records compared", [shown(each and each["records"]) for each in differences]),
+            _row("Records", [shown(each and each["records"]) for each in losses]),
+            _row("Samples", [shown(each and each["samples"]) for each in losses]),
+            _row("Step", [shown(each and each["step"]) for each in losses]),
+        ],
+        "notes": [breakable(note) for note in found["notes"]],
+    }
+
+
+def difference_text(found: Values | None) -> str:
+    """Return a difference of losses."""
+    return "–" if found is None or found["difference"] is None else f"{found['difference']:+.4f}"
+
+
+def is_sure(found: Values | None) -> bool:
+    """Return whether 0 is outside the interval of a difference of losses."""
+    interval = None if found is None else found["difference_interval"]
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
 def _equal(values: Mapping[str, Any]) -> str:

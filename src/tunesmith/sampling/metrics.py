@@ -16,7 +16,7 @@ from tunesmith.data.formats.judgement import direction, parse_judgement
 from tunesmith.data.formats.legal import LABELS
 
 # The 97.5 % quantile of the standard normal distribution: 95 % between both ends.
-_Z = 1.959963984540054
+Z = 1.959963984540054
 Interval = tuple[float, float]
 
 
@@ -84,9 +84,9 @@ class Share:
 
 def wilson(rate: float, trials: float) -> Interval:
     """Return Wilson's 95 % interval of a rate over independent trials, whose number may be a fraction."""
-    square = _Z * _Z / trials
+    square = Z * Z / trials
     middle = (rate + square / 2) / (1 + square)
-    half = _Z / (1 + square) * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials))
+    half = Z / (1 + square) * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials))
     return max(0.0, middle - half) if rate > 0 else 0.0, min(1.0, middle + half) if rate < 1 else 1.0
 
 
@@ -153,7 +153,7 @@ class Difference:
         squares = math.fsum(value * value * count for value, count in self._by_value.items())
         more = self.pairs + 2
         mean = total / more
-        half = _Z * math.sqrt(max(0.0, (squares + 1) / more - mean * mean) / more)
+        half = Z * math.sqrt(max(0.0, (squares + 1) / more - mean * mean) / more)
         ends = max(-1.0, mean - half), min(1.0, mean + half)
         return {name: _rounded(total / self.pairs), f"{name}_interval": [_rounded(end) for end in ends]}
 

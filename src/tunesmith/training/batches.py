@@ -114,8 +114,7 @@ def collate_tree(
 
 def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBatch:
     """Return a tree as a batch; `tokens` is the number of tokens of its samples."""
-    labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
-    labels = labels[np.argsort(tree.parents[labels], kind="stable")]
+    labels = tree_labels(tree)
     kept, rows = np.unique(tree.parents[labels], return_inverse=True)
     targets = _targets(rows, tree.ids[labels], tree.weights[labels])
     return MicroBatch(
@@ -127,6 +126,12 @@ def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBa
         tree=tree,
         path=path,
     )
+
+
+def tree_labels(tree: Tree) -> Indices:
+    """Return the tokens of a tree that are labels, in the order of the targets; shape (m,)."""
+    labels = np.flatnonzero((tree.weights != 0) & (tree.parents >= 0))
+    return labels[np.argsort(tree.parents[labels], kind="stable")]
 
 
 def _kept(places: Indices) -> torch.Tensor:

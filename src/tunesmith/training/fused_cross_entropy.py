@@ -49,10 +49,14 @@ def loss_of_logits(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Return Σ w ℓ from the logits (rows, vocabulary) of every row; a differentiable zero without labels."""
     if not len(targets.order):
         return logits.float().sum() * 0.0
+    return (losses_of_logits(logits, targets) * targets.weights).sum()
+
+
+def losses_of_logits(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return ℓ of each label, float32, shape (m,), from the logits (rows, vocabulary) of every row."""
     logits = logits.float()
     # torch's own cross entropy is an order of magnitude less exact over a large vocabulary on a CPU.
-    losses = torch.logsumexp(logits, dim=-1)[targets.rows] - logits[targets.rows, targets.ids]
-    return (losses * targets.weights).sum()
+    return torch.logsumexp(logits, dim=-1)[targets.rows] - logits[targets.rows, targets.ids]
 
 
 class _Loss(torch.autograd.Function):
@@ -67,8 +71,7 @@ class _Loss(torch.autograd.Function):
         targets: Targets,
         trains: bool,
     ) -> torch.Tensor:
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        dtype = _computed_in(hidden)
         head = weight.to(dtype)
         kinds = ((hidden, hidden.dtype), (weight, torch.float32), (bias, torch.float32))
         grads = [_room(part, of) if trains else None for part, of in kinds]
@@ -93,6 +96,28 @@ class _Loss(torch.autograd.Function):
         return (*grads, None, None)
 
 
+@torch.no_grad()
+def _losses(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: Targets
+) -> torch.Tensor:
+    """Return ℓ of each label, float32, shape (m,); the same arguments as those of `_Loss`."""
+    dtype = _computed_in(hidden)
+    head, found = weight.to(dtype), []
+    step = chunk_rows(len(hidden), weight.shape[0], _memory(hidden.device))
+    for start in range(0, len(hidden), step):
+        part = targets.part(start, start + step)
+        if len(part.order):
+            chosen, sums = _scores(hidden[start : start + step].to(dtype), head, bias, part)[1:]
+            found.append(sums.log()[part.rows] - chosen)
+    return torch.cat(found) if found else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def _computed_in(hidden: torch.Tensor) -> torch.dtype:
+    """Return the dtype of the head's product: autocast's, else that of the hidden states."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
 def _memory(device: torch.device) -> int | None:
     """Return the bytes of a GPU's memory; None for a CPU."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
@@ -104,6 +129,16 @@ def _room(part: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
     return torch.zeros_like(part, dtype=dtype) if wanted and part is not None else None
 
 
+def _scores(
+    states: torch.Tensor, head: torch.Tensor, bias: torch.Tensor | None, targets: Targets
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return exp z of some rows, z of each label, and Σ exp z of each row; z less the row's largest."""
+    logits = functional.linear(states, head, None if bias is None else bias.to(head.dtype)).float()
+    logits.sub_(logits.amax(-1, keepdim=True))
+    chosen = logits[targets.rows, targets.ids]
+    return logits.exp_(), chosen, logits.sum(-1)
+
+
 def _chunk(
     states: torch.Tensor,
     head: torch.Tensor,
@@ -113,15 +148,12 @@ def _chunk(
     place: slice,
 ) -> torch.Tensor:
     """Return Σ w ℓ of some rows; adds to the gradients that are wanted."""
-    logits = functional.linear(states, head, None if bias is None else bias.to(head.dtype)).float()
-    logits.sub_(logits.amax(-1, keepdim=True))
-    chosen = logits[targets.rows, targets.ids]
-    sums = logits.exp_().sum(-1)
+    exps, chosen, sums = _scores(states, head, bias, targets)
     weights = targets.weights.float()
     total = ((sums.log()[targets.rows] - chosen).double() * weights).sum()
     if any(grad is not None for grad in grads):
         row_weights = torch.zeros_like(sums).index_add_(0, targets.rows, weights)
-        slope = logits.mul_((row_weights / sums)[:, None])
+        slope = exps.mul_((row_weights / sums)[:, None])
         slope.index_put_((targets.rows, targets.ids), -weights, accumulate=True)
         low = slope.to(head.dtype)
         for_hidden, for_weight, for_bias = grads
@@ -140,12 +172,16 @@ class FusedHead:
     def __init__(self, module: torch.nn.Linear) -> None:
         self._module, self._plain = module, module.forward
         self._targets: Targets | None = None
+        self._apart = False
         vars(module)["forward"] = self._forward  # its hooks (ZeRO-3, DDP) stay in place
 
     @contextmanager
-    def loss(self, targets: Targets) -> Iterator[None]:
-        """Return a context in which the model's `logits` are Σ w ℓ, shape (1, 1, 1)."""
-        self._targets = targets
+    def loss(self, targets: Targets, *, apart: bool = False) -> Iterator[None]:
+        """Return a context in which the model's `logits` are Σ w ℓ, shape (1, 1, 1).
+
+        If `apart`, they are ℓ of each label, without a gradient, shape (1, 1, m).
+        """
+        self._targets, self._apart = targets, apart
         try:
             yield
         finally:
@@ -155,10 +191,11 @@ class FusedHead:
         if self._targets is None:
             return self._plain(hidden)
         states = hidden.reshape(-1, hidden.shape[-1])
+        weight, bias = self._module.weight, self._module.bias
+        if self._apart:
+            return _losses(states, weight, bias, self._targets).reshape(1, 1, -1)
         fused: Any = _Loss.apply
-        loss: torch.Tensor = fused(
-            states, self._module.weight, self._module.bias, self._targets, torch.is_grad_enabled()
-        )
+        loss: torch.Tensor = fused(states, weight, bias, self._targets, torch.is_grad_enabled())
         return loss.reshape(1, 1, 1)
 
 

@@ -29,13 +29,31 @@ def weighted_sum(
     from tunesmith.training.fused_cross_entropy import loss_of_logits
 
     batch = batch.on(device)
-    inputs = {"input_ids": batch.ids, "logits_to_keep": batch.kept, "use_cache": False} | _attention(batch)
     if head is None:
-        logits = model(**inputs).logits
+        logits = model(**_inputs(batch)).logits
         return loss_of_logits(logits.reshape(-1, logits.shape[-1]), batch.targets)
     with head.loss(batch.targets):
-        loss: torch.Tensor = model(**inputs).logits
+        loss: torch.Tensor = model(**_inputs(batch)).logits
     return loss.reshape(())
+
+
+def label_losses(
+    model: Any, batch: MicroBatch, device: torch.device, head: FusedHead | None = None
+) -> torch.Tensor:
+    """Return ℓ of each label of `batch.targets`, without a gradient; float32, shape (m,)."""
+    from tunesmith.training.fused_cross_entropy import losses_of_logits
+
+    batch = batch.on(device)
+    if head is None:
+        logits = model(**_inputs(batch)).logits
+        return losses_of_logits(logits.reshape(-1, logits.shape[-1]), batch.targets)
+    with head.loss(batch.targets, apart=True):
+        losses: torch.Tensor = model(**_inputs(batch)).logits
+    return losses.reshape(-1)
+
+
+def _inputs(batch: MicroBatch) -> dict[str, Any]:
+    return {"input_ids": batch.ids, "logits_to_keep": batch.kept, "use_cache": False} | _attention(batch)
 
 
 def _attention(batch: MicroBatch) -> dict[str, Any]:

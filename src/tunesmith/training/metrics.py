@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from tunesmith.api.common import WANDB
 from tunesmith.artifacts.opening import check_endpoint
-from tunesmith.names import METRICS_KEY
+from tunesmith.names import METRICS_KEY, VALIDATION_LOSSES_KEY
 
 log = logging.getLogger(__name__)
 STATE = "window.json"
@@ -80,6 +80,8 @@ class Metrics:
         self._usage, self._clock = usage, clock
         self._window = LoggingWindow()
         self._since = clock()
+        self.validation: dict[str, Any] = {}
+        """The losses of the newest validation by record, as `RecordLosses.as_dict`; empty without one."""
         self.path.write_text("")
 
     def restore(self, checkpoint: Path) -> None:
@@ -88,13 +90,25 @@ class Metrics:
         self.path.write_text(text, "utf-8")
         self.rows = [json.loads(line) for line in text.splitlines()]
         self._window = LoggingWindow(**json.loads((checkpoint / STATE).read_text("utf-8")))
+        self.restore_validation(checkpoint)
         for row in self.rows:
             self._feed(row)
+
+    def restore_validation(self, checkpoint: Path) -> None:
+        """Return to the validation that was saved with a checkpoint; earlier versions saved none."""
+        path = checkpoint / VALIDATION_LOSSES_KEY
+        self.validation = json.loads(path.read_text("utf-8")) if path.exists() else {}
 
     def save(self, checkpoint: Path) -> None:
         """Save lines and window next to a checkpoint's weights."""
         (checkpoint / METRICS_KEY).write_bytes(self.path.read_bytes())
         (checkpoint / STATE).write_text(json.dumps(asdict(self._window)), "utf-8")
+        self.save_validation(checkpoint)
+
+    def save_validation(self, folder: Path) -> None:
+        """Write the losses of the newest validation by record, if there was one."""
+        if self.validation:
+            (folder / VALIDATION_LOSSES_KEY).write_text(json.dumps(self.validation), "utf-8")
 
     def start_clock(self) -> None:
         """Start measuring; time before this does not count for any step."""
@@ -134,8 +148,11 @@ class Metrics:
         if number != processes_by_step(first, self.rows)[-1]["processes"]:
             self._append({"step": step, "processes": number})
 
-    def evaluation(self, step: int, epoch: float, loss: float) -> None:
-        """Write the validation loss of a step."""
+    def evaluation(
+        self, step: int, epoch: float, loss: float, by_record: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the validation loss of a step, and keep its losses by record."""
+        self.validation = dict(by_record or {})
         self._append({"step": step, "epoch": round(epoch, 6), "eval_loss": loss})
         self._since = self._clock()
 

@@ -99,7 +99,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         loss = kwargs["metrics"]["eval_loss"]
         if self._metrics:
             epoch = state.global_step / self._steps_per_epoch
-            self._metrics.evaluation(state.global_step, epoch, loss)
+            found = self._trainer.last_validation
+            by_record = None if found is None else found.as_dict(state.global_step)
+            self._metrics.evaluation(state.global_step, epoch, loss, by_record)
             self._tell(evalLoss=round(loss, 6))
             log.info("step %d/%d  validation loss %.4f", state.global_step, state.max_steps, loss)
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers.trainer import TRAINER_STATE_NAME
@@ -29,7 +30,7 @@ from tunesmith.training.fused_cross_entropy import FusedHead, fuse_head
 from tunesmith.training.gradient import clip_gradient
 from tunesmith.training.health import Health
 from tunesmith.training.lora import fuse_lora
-from tunesmith.training.loss import weighted_sum
+from tunesmith.training.loss import label_losses, weighted_sum
 from tunesmith.training.resumable_trainer import ResumableTrainer
 from tunesmith.training.sampler import Indices, evaluation
 from tunesmith.training.steps import StepData, StepDataset, StepResult
@@ -42,7 +43,7 @@ from tunesmith.training.tree_check import (
     use_tree_attention,
     why_not,
 )
-from tunesmith.training.weighting import denominator
+from tunesmith.training.validation import RecordLosses, ValidationSums, by_record
 
 
 def _alone(items: list[StepData]) -> StepData:
@@ -74,6 +75,7 @@ class StepTrainer(ResumableTrainer):
         self.stopping = False
         self.last_step = StepResult(math.nan, 0, 0)
         self.last_learning_rate = self.last_grad_norm = math.nan
+        self.last_validation: RecordLosses | None = None
         self.tokens_seen = 0
         self.at_work: tuple[Table, Indices] | None = None
         """The samples of the micro-batch that is being computed."""
@@ -228,25 +230,27 @@ class StepTrainer(ResumableTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the validation loss over all ranks, defined like the training loss."""
-        metrics = {"eval_loss": self.validation_loss(self.model_wrapped)}
+        self.last_validation = self.validate(self.model_wrapped)
+        metrics = {"eval_loss": self.last_validation.loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()
-    def validation_loss(self, model: Any) -> float:
-        """Return the weighted loss of the whole validation table."""
+    def validate(self, model: Any) -> RecordLosses:
+        """Return the losses of the whole validation table, by record; the same on every rank."""
         assert self._validation is not None
         table, steps = self._validation, self.steps
         was_training = model.training
         model.eval()
-        summed, total = torch.zeros((), dtype=torch.float64, device=self.args.device), 0.0
+        sums = ValidationSums(table, steps.reduction)
         for mine in evaluation(table, steps.plan.sizes, steps.plan.budget, steps.plan.rank):
             self.at_work = table, mine
+            batch = steps.batch(table, mine)
             with self.compute_loss_context_manager():
-                summed += weighted_sum(model, steps.batch(table, mine), self.args.device, self.head)
+                losses = label_losses(model, batch, self.args.device, self.head)
+            sums.add(mine, batch, losses)
             self._beat()
-            total += denominator(table, mine, steps.reduction)
         self.at_work = None
         model.train(was_training)
-        (loss,) = read(self._sum(summed[None]))
-        return loss / self._reduce(total)[0]
+        weights, summed = np.array(read(self._sum(sums.sums()))).reshape(2, -1)
+        return by_record(table.keys, weights, summed)

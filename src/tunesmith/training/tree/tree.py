@@ -39,6 +39,7 @@ class Tree:
 
     `ids`, `positions` (depths), `ends` (one past the last descendant) and `parents` (-1 for roots) have shape
     (n,), and `weights` too: for each token the sum of the label weights of the samples it belongs to.
+    `samples` has the tokens of each sample, in the order in which samples were passed.
     """
 
     ids: Ints
@@ -47,6 +48,7 @@ class Tree:
     parents: Ints
     weights: npt.NDArray[np.float64]
     runs: tuple[TokenRun, ...]
+    samples: tuple[tuple[Range, ...], ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,7 +102,8 @@ class _Builder:
         found = sort_samples(ids)
         self._ids = [ids[i] for i in found.order]
         self._weights = [weights[i] for i in found.order]
-        self._shared, self._lengths = found.shared, found.lengths
+        self._shared, self._lengths, self._order = found.shared, found.lengths, found.order
+        self._samples: list[tuple[Range, ...]] = [()] * len(ids)
         size = found.tokens()
         self._tokens, self._positions = np.empty(size, np.int64), np.empty(size, np.int64)
         self._ends, self._parents = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -116,7 +119,10 @@ class _Builder:
         while waiting:
             lo, hi, depth, before = waiting.pop()
             at = self._place(at, lo, hi, depth, before, waiting)
-        return Tree(self._tokens, self._positions, self._ends, self._parents, self._sums, tuple(self._runs))
+        return Tree(
+            self._tokens, self._positions, self._ends, self._parents, self._sums,
+            tuple(self._runs), tuple(self._samples),
+        )  # fmt: skip
 
     def _place(
         self,
@@ -178,7 +184,8 @@ class _Builder:
         return int(self._lengths[lo:hi].sum() - self._shared[lo + 1 : hi].sum()) - depth
 
     def _add(self, sample: int, ranges: tuple[Range, ...]) -> None:
-        """Add a sample's label weights to the tokens it consists of."""
+        """Note the tokens that a sample consists of, and add its label weights to them."""
+        self._samples[self._order[sample]] = ranges
         weights, at = self._weights[sample], 0
         for start, stop in ranges:
             self._sums[start:stop] += weights[at : at + stop - start]
