@@ -13,7 +13,7 @@ from tests.fixtures.tokenizers import load_family
 
 pytestmark = pytest.mark.slow
 OURS = str(Path(__file__).parents[2] / "bench/data/ours.py")
-SAMPLES = 30_000
+SAMPLES = 10_000
 # Numbers of records are kept (offsets, groups, hashes: 32 bytes a sample); texts are not.
 ALLOWED_MIB = 8
 
@@ -34,7 +34,7 @@ RECORDS = {
 @pytest.mark.parametrize("name", ["chat", pytest.param("users", marks=pytest.mark.soak)])
 def test_memory_is_flat(name, model, tmp_path):
     used = []
-    for samples in (SAMPLES, 2 * SAMPLES):
+    for samples in (SAMPLES, 3 * SAMPLES):
         path = write(tmp_path / f"{samples}.jsonl", RECORDS[name](random.Random(0), samples))
         figures = run(OURS, name, str(path), str(model))
         assert figures["samples"] == samples // 16 * 16

@@ -18,8 +18,8 @@ from typing import Any
 from tunesmith.api.flags import FIELD_OF, snake
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, UsageError
-from tunesmith.local.convert_data import ON_HUB, Special, of_dataset, put_dataset, put_datasets, put_limit
 from tunesmith.local.overrides import absolute, parse_override
+from tunesmith.local.tool_datasets import ON_HUB, Special, of_dataset, put_dataset, put_datasets, put_limit
 from tunesmith.local.tool_settings import (
     DEFAULTS,
     LORA_DEFAULTS,
