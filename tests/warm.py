@@ -2,8 +2,8 @@
 
 A new process of a job imports torch, transformers and the rest for ten seconds of a processor; a fork of one
 that has them starts at once. Everything else of it is as usual: arguments, environment, folder, descriptors,
-session, signals and its end. Only torchrun is left out, so at least one test of each kind of job starts its
-processes in the usual way.
+session, signals and its end. Only the launcher is left out, so at least one test of each kind of job starts
+its processes in the usual way.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _popen(command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes] | _Rank:
-    """The one process that torchrun would start; torchrun for several, or one with more than is imported."""
+    """The one process of a launcher; the launcher itself for several, or one with more than is imported."""
     if env["PET_NPROC_PER_NODE"] == "1" and not _wants_more(Path(command[-1])):
         return _Rank(command[-1], {**env, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, options["stdout"])
     return subprocess.Popen(command, env=env, **options)

@@ -33,7 +33,8 @@ from tunesmith.local.embedded_s3 import EmbeddedS3
 
 STEP = re.compile(rb"step (\d+)/\d+  loss")
 PUBLISHED = re.compile(rb"Published checkpoint-(\d+)\.")
-ORPHAN_SECONDS = 40.0  # torchrun gives its ranks 30 after SIGTERM
+ORPHAN_SECONDS = 40.0  # a launcher gives its ranks 30 after SIGTERM
+LAUNCHERS = ("torch.distributed.run", "tunesmith.local.one_process")
 
 
 def children() -> dict[int, list[int]]:
@@ -97,7 +98,7 @@ class Started:
         ]
 
     def is_launcher(self, pid: int) -> bool:
-        return "torch.distributed.run" in command_of(pid)
+        return any(name in command_of(pid) for name in LAUNCHERS)
 
     def launcher(self) -> int:
         return next((pid for pid in self.pids() if self.is_launcher(pid)), self.process.pid)

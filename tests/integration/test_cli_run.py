@@ -195,7 +195,7 @@ def test_a_stop_leaves_no_process_and_can_be_gone_on_from(home: Path, tiny_model
     metrics = work / f"jobs/default/{name}-ftj/scratch"
     try:
         wait_for(lambda: any(p.stat().st_size for p in metrics.glob("launch-*/output/metrics.jsonl")))
-        assert len(processes_with(str(work))) >= 4  # the command, torchrun, a rank, and the S3 server
+        assert len(processes_with(str(work))) >= 4  # the command, the launcher, a rank, and the S3 server
         os.kill(process.pid, how)
         text, _ = process.communicate(timeout=90)
     finally:

@@ -1,4 +1,4 @@
-"""FineTuneJob by the real command, with real torchrun: what it leaves behind, and what it refuses."""
+"""FineTuneJob by the real command, with its launcher: what it leaves behind, and what it refuses."""
 
 from __future__ import annotations
 

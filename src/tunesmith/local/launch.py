@@ -1,4 +1,7 @@
-"""Start a job's processes as the training operator would: torchrun, and the environment it sets in a pod."""
+"""Start a job's processes as the training operator would: torchrun, and the environment it sets in a pod.
+
+A single process is started without torchrun, which takes seconds to start (`one_process`).
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ def pod_environment(
 
 
 class Launch:
-    """One running torchrun. It ends when this process ends, however that is, and holds `lock` until then."""
+    """A running launcher. It ends when this process ends, however that is, and holds `lock` until then."""
 
     def __init__(
         self, folder: JobFolder, environment: Mapping[str, str], progress_port: int, lock: int
@@ -101,9 +104,10 @@ class Launch:
         folder.empty_scratch()
         folder.termination.unlink(missing_ok=True)
         log = (folder.logs / "launcher.log").open("ab")
-        command = [sys.executable, "-m", "torch.distributed.run", "-m", "tunesmith.jobs"]
+        alone = environment["PET_NPROC_PER_NODE"] == "1"
+        launcher = "tunesmith.local.one_process" if alone else "torch.distributed.run"
         self._process = subprocess.Popen(
-            [*command, str(folder.run_json)],
+            [sys.executable, "-m", launcher, "-m", "tunesmith.jobs", str(folder.run_json)],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
