@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 
 from tunesmith.api.finetune import FineTuneSpec
@@ -67,6 +68,7 @@ def main() -> None:
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         figures = {"samples": report.samples, "tokens": report.tokens}
         figures |= {"main_mib": own, "helpers_mib": most[0]}
+        forkserver._forkserver._stop()  # waited for, so that the helpers' processor time counts
         print(json.dumps(figures))
 
 

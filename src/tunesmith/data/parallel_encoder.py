@@ -102,7 +102,7 @@ class ParallelEncoder:
     """Encodes items in order. Use as a context manager: it may start processes, which exit with it."""
 
     def __init__(self, tokenizer: ChatTokenizer, workers: int | None = None) -> None:
-        self._tokenizer, self._pool = tokenizer, TokenizerPool(tokenizer, workers)
+        self._tokenizer, self._pool = tokenizer, TokenizerPool(tokenizer, workers, __name__)
 
     def __enter__(self) -> ParallelEncoder:
         return self

@@ -29,10 +29,13 @@ Work = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class TokenizerPool:
-    """May start processes, each with the tokenizer loaded, which exit with `close`."""
+    """May start processes, each with the tokenizer loaded, which exit with `close`.
 
-    def __init__(self, tokenizer: ChatTokenizer, workers: int | None = None) -> None:
-        self._source = tokenizer.source
+    `work` is the module whose functions they will call.
+    """
+
+    def __init__(self, tokenizer: ChatTokenizer, workers: int | None, work: str) -> None:
+        self._source, self._work = tokenizer.source, work
         most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._workers = min(most, MOST_WORKERS) if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
@@ -48,7 +51,7 @@ class TokenizerPool:
         if size < WORTH_HELP or self._workers < 2 or self._source is None:
             return
         context = get_context("forkserver")
-        context.set_forkserver_preload([__name__, "transformers.models.auto.tokenization_auto"])
+        context.set_forkserver_preload(_preloaded(self._source, self._work))
         self._pool = ProcessPoolExecutor(self._workers, context, initializer=partial(_begin, self._source))
         self._starting = [self._pool.submit(_nothing) for _ in range(self._workers)]
 
@@ -78,6 +81,12 @@ class TokenizerPool:
     def _submit(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         assert self._pool is not None
         return self._pool.submit(work, *arguments)
+
+
+def _preloaded(source: TokenizerSource, work: str) -> list[str]:
+    """Return the modules that are imported once for all processes; a model's own code may need torch."""
+    first = "transformers.models.auto.tokenization_auto" if source.trusted else "tunesmith.tokens.encode_only"
+    return [first, __name__, work]
 
 
 # What follows runs in the worker processes.

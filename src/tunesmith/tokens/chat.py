@@ -21,6 +21,7 @@ from tunesmith.tokens.control import named_ends, refuse_control, refuse_forged
 from tunesmith.tokens.conversation import Conversation, Document, Message, Sample
 from tunesmith.tokens.encode import Encoder, RecordError, pattern_of
 from tunesmith.tokens.kept import KeptTexts
+from tunesmith.tokens.light_imports import auto_tokenizer
 from tunesmith.tokens.plain import chunks, completion
 from tunesmith.tokens.renderer import Renderer
 from tunesmith.tokens.source import TokenizerSource
@@ -61,12 +62,10 @@ class ChatTokenizer:
         A missing chat template is an error only when it is needed. `today` is the date that templates print,
         if they print one; a run that resumes tomorrow must still see the same tokens.
         """
-        from transformers import AutoTokenizer
-
         if not folder.is_dir():
             raise ModelError(f"There is no model folder {folder}.")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = auto_tokenizer().from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=trust_remote_code
             )
         except Exception as error:  # the Rust library raises plain Exception

@@ -77,7 +77,7 @@ class ParallelPrompts:
     """Makes the ids of records' prompts in order. Use as a context manager: it may start processes."""
 
     def __init__(self, tokenizer: ChatTokenizer, workers: int | None = None) -> None:
-        self._here, self._pool = PromptIds(tokenizer), TokenizerPool(tokenizer, workers)
+        self._here, self._pool = PromptIds(tokenizer), TokenizerPool(tokenizer, workers, __name__)
 
     def __enter__(self) -> ParallelPrompts:
         return self
