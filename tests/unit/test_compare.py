@@ -97,7 +97,7 @@ def test_dialogues_are_compared_by_calls_and_cost():
 
     values = compare_outputs([talked("a", 0.5), talked("b", 1.5)])
     assert measure(values, "cost") == [0.5, 1.5]
-    assert "1.5000 USD" in Page(render_comparison(values)).text
+    assert "1.50 USD" in Page(render_comparison(values)).text
 
 
 def test_hostile_text_is_shown_as_text_and_nothing_is_loaded():

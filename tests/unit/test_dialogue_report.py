@@ -8,7 +8,7 @@ from tests.unit.dialogue_world import plan, planned, seeds
 from tests.unit.test_dialogue_outputs import FAILED, rows_of, said
 
 from tunesmith.dialogue.outputs import write_outputs
-from tunesmith.report.dialogue import REASONS, render_dialogue_report, usd
+from tunesmith.report.dialogue import REASONS, render_dialogue_report
 
 HOSTILE = "</details></script><script>alert(1)</script>\x00\x1b[31m\u202e\"'& {{ 7 * 7 }} 你好"
 
@@ -92,14 +92,6 @@ def test_what_is_not_there_is_not_spoken_of(tmp_path, options, expected, absent)
     assert absent not in html
     tags = Tags(html)
     assert (tags.open, tags.wrong) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [(0.0, "0.00 USD"), (12.345, "12.35 USD"), (0.0123456, "0.0123 USD"), (0.00001234, "1.2e-05 USD")],
-)
-def test_money(amount, text):
-    assert usd(amount) == text
 
 
 def test_every_reason_has_words():

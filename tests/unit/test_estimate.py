@@ -10,6 +10,7 @@ from tunesmith.api.generation import EngineSpec
 from tunesmith.engines.cards import CARDS, find_card
 from tunesmith.engines.model_shape import read_shape
 from tunesmith.errors import UsageError
+from tunesmith.figures import binary_size
 from tunesmith.sampling.expected_time import SamplingAmount, expected_sampling
 from tunesmith.tokens.conversation import Sample
 from tunesmith.training.estimate.disk import disk_needs
@@ -278,8 +279,8 @@ def test_a_pod_says_memory_steps_and_time(tmp_path):
     )
     setup = setup_of({"lora": {}})
     told = in_words(setup, work, H100.memory, H100, gpu=True)
-    needed = estimate_memory(setup).total / GIB
-    assert told.startswith(f"{needed:.1f} of 79.6 GiB of a GPU, 6 steps, about ")
+    needed = binary_size(estimate_memory(setup).total)
+    assert told.startswith(f"{needed} of 79.6 GiB of a GPU, 6 steps, about ")
     assert told.endswith(" on H100")
     on_cpu = in_words(setup, work, 8 * GIB, None, gpu=False)
-    assert on_cpu == f"{needed:.1f} of 8.0 GiB of main memory per process, 6 steps"
+    assert on_cpu == f"{needed} of 8.0 GiB of main memory per process, 6 steps"

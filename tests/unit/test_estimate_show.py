@@ -3,8 +3,9 @@
 import pytest
 from tests.cases import each
 
+from tunesmith.figures import binary_size
 from tunesmith.local.estimate.options import quantity_bytes
-from tunesmith.local.estimate.show import amount, count, hours
+from tunesmith.local.estimate.show import count, hours
 
 
 @each(
@@ -25,10 +26,10 @@ def test_a_quantity_in_bytes(text, size):
 @each(
     "made, text",
     [
-        (amount(0), "0"),
-        (amount(5 * 2**30), "5.0 GiB"),
-        (amount(3 * 2**39), "1.5 TiB"),
-        (amount(2**20), "1.0 MiB"),
+        (binary_size(0), "0"),
+        (binary_size(5 * 2**30), "5.0 GiB"),
+        (binary_size(3 * 2**39), "1.5 TiB"),
+        (binary_size(2**20), "1.0 MiB"),
         (hours(12), "12 s"),
         (hours(3000), "50 min"),
         (hours(36000), "10.0 h"),

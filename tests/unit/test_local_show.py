@@ -41,7 +41,7 @@ def test_details():
     money = read_moment(
         {"phase": "generating", "spentUsd": 0.0123, "lostInFlightUsd": 0.0004, "secondsLeft": 5}
     )
-    assert money.text == "spent 0.0123 USD, at most 0.0004 USD more lost in flight  5s left"
+    assert money.text == "spent 0.0123 USD, at most 0.00040 USD more lost in flight  5s left"
 
 
 def test_what_batches_are_awaited_stands_behind_the_money():

@@ -5,7 +5,9 @@ from tests.fixtures.steps import small_spec
 
 from tunesmith.engines.model_shape import read_shape
 from tunesmith.training.estimate.from_spec import Batch, memory_setup
-from tunesmith.training.memory import GIB, needs_gradient_checkpointing
+from tunesmith.training.memory import needs_gradient_checkpointing
+
+GIB = 1 << 30
 
 SMOLLM_135M = {
     "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,

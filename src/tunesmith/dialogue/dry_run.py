@@ -18,6 +18,7 @@ from tunesmith.dialogue.replies import Usage
 from tunesmith.dialogue.rounds import MOST_OPEN_IN_BATCHES, DialoguePlan
 from tunesmith.dialogue.state import ROLES, Dialogue, PlannedSeed, Role
 from tunesmith.dialogue.turns import Call
+from tunesmith.figures import about_minutes, usd
 
 SHOWN = 3
 """Number of dialogues whose requests are shown."""
@@ -105,16 +106,14 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["most_cost_usd"]:
         lines.append(
-            f"About {total['cost_usd']:.4f} USD, at most {found['most_cost_usd']:.4f} without retries."
+            f"About {usd(total['cost_usd'])}, at most {usd(found['most_cost_usd'])} without retries."
         )
     if budget is not None and total["cost_usd"] > budget:
         lines.append(f"budget.maxUsd is {budget:g}: the job would stop before its end.")
     if found["batches"]:
         lines.append(f"{found['batches']} batches, one after the other; each may take a day.")
     if found["busiest"]:
-        lines.append(
-            f"About {found['seconds'] / 60:.1f} minutes, for which endpoint {found['busiest']} decides."
-        )
+        lines.append(f"{about_minutes(found['seconds'])}, for which endpoint {found['busiest']} decides.")
     return [*lines, *map(_limits_in_words, found["limits"])]
 
 

@@ -15,12 +15,12 @@ from tunesmith.api.common import ModelSource
 from tunesmith.artifacts.hub.push import HubRepository, licence_of
 from tunesmith.engines.adapter import is_adapter
 from tunesmith.export.forms import Form
+from tunesmith.figures import decimal_size
 from tunesmith.names import MANIFEST_KEY
 
 CARD = "README.md"
 ADAPTER = "adapter"
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _sections(forms: Sequence[Form], facts: CardFacts, *, apart: bool) -> list[s
     if forms:
         lines += ["", "## Forms", "", "| form | size | tokens equal to the tuned model's |", "|---|---|---|"]
         lines += [
-            f"| {form.name} | {form.facts['bytes'] / _GB:.2f} GB | {form.facts['equalTokens']:.1%} |"
+            f"| {form.name} | {decimal_size(form.facts['bytes'])} | {form.facts['equalTokens']:.1%} |"
             for form in forms
         ]
     return lines

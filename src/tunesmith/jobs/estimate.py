@@ -10,6 +10,7 @@ from tunesmith.engines.cards import GpuCard, known_card
 from tunesmith.engines.load import model_config
 from tunesmith.engines.main_memory import free_memory
 from tunesmith.engines.model_shape import read_shape
+from tunesmith.figures import binary_size
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.memory import total_memory
 from tunesmith.jobs.session import TrainingSession
@@ -22,7 +23,6 @@ from tunesmith.training.estimate.work import TrainingWork, training_work
 from tunesmith.training.sampler import StepPlan
 
 log = logging.getLogger(__name__)
-GIB = 1 << 30
 
 
 def tell_estimate(
@@ -53,16 +53,17 @@ def tell_estimate(
     card = known_card(torch.cuda.get_device_name()) if gpu else None
     told = in_words(setup, work, most or free_memory(False, world.local_size), card, gpu=gpu)
     parts = asdict(estimate_memory(setup)).items()
-    by_part = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in parts if size)
+    by_part = ", ".join(f"{name} {binary_size(size)}" for name, size in parts if size)
     log.info("Estimated need: %s. Memory by part: %s.", told, by_part)
     session.progress.update(**{ESTIMATE: told})
 
 
 def in_words(setup: MemorySetup, work: TrainingWork, memory: int, card: GpuCard | None, *, gpu: bool) -> str:
     """Return memory, steps and, on a known card, time in one line; `memory` in bytes of the device."""
-    needed = estimate_memory(setup).total / GIB
+    needed = binary_size(estimate_memory(setup).total)
     of = "a GPU" if gpu else "main memory per process"
-    told = f"{needed:.1f} of {memory / GIB:.1f} GiB of {of}, {work.steps:,} steps"
+    told = f"{needed} of {binary_size(memory)} of {of}, {work.steps:,} steps"
     if card is None:
         return told
-    return f"{told}, about {eta(step_time(setup, work.step, card).seconds * work.steps)} on {card.name}"
+    seconds = max(1.0, step_time(setup, work.step, card).seconds * work.steps)
+    return f"{told}, about {eta(seconds)} on {card.name}"

@@ -24,6 +24,7 @@ from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.errors import PermanentError, UsageError
 from tunesmith.export.forms import Form, Forms, Subject, refuse_forms
 from tunesmith.export.repository import CardFacts, licence, repository_files
+from tunesmith.figures import decimal_size
 from tunesmith.local.overrides import absolute
 from tunesmith.local.storage import embedded_for
 from tunesmith.local.workdir import WorkDir
@@ -133,8 +134,9 @@ def sentence(form: Form) -> str:
     exact = facts.get("trainingType")
     also = f"; {exact['equalTokens']:.1%} merged in the type of training" if exact else ""
     return (
-        f"{form.name}: {facts['bytes'] / 1e9:.2f} GB, {facts['equalTokens']:.1%} of {facts['tokens']} tokens "
-        f"are those of the model ({facts['tool']}){also}"
+        f"{form.name}: {decimal_size(facts['bytes'])}, "
+        f"{facts['equalTokens']:.1%} of {facts['tokens']} tokens are those of the model "
+        f"({facts['tool']}){also}"
     )
 
 

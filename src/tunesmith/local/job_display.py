@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tunesmith.data.outcome import sampled
 from tunesmith.data.prompts.presets import read_presets
+from tunesmith.figures import usd
 from tunesmith.local.evaluation_display import print_evaluation
 from tunesmith.local.workdir import JobFolder, shown_path
 from tunesmith.text import visible
@@ -50,7 +51,7 @@ def _count(values: dict[str, Any], name: str) -> int | None:
 def money(spent: float, lost: float, calls: int = 0) -> str:
     """Return what calls have cost, and what those lost in flight may have cost, if known."""
     number = f" ({calls:,} call{'' if calls == 1 else 's'})" if calls else ""
-    return f"{spent:.4f} USD" + (f", at most {lost:.4f} USD more lost in flight{number}" if lost else "")
+    return usd(spent) + (f", at most {usd(lost)} more lost in flight{number}" if lost else "")
 
 
 def details(values: dict[str, Any]) -> str:
@@ -235,7 +236,7 @@ def show_dialogues(console: Console, stats: dict[str, Any], folder: JobFolder, u
         )
         _line(console, "Calls", f"about {total['calls']:,}")
         _line(console, "Tokens", f"about {tokens}")
-        _line(console, "Cost", f"about {total['cost_usd']:.4f} USD, at most {stats['most_cost_usd']:.4f}")
+        _line(console, "Cost", f"about {usd(total['cost_usd'])}, at most {usd(stats['most_cost_usd'])}")
         _line(console, "Time", f"about {duration(stats['seconds'])}")
         _line(console, "Requests", f"{uri.rstrip('/')}/dry-run/dry_run.json")
         return

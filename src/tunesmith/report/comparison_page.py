@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.figures import decimal_size, usd
 from tunesmith.report import svg
 from tunesmith.report.evaluation import COLOURS, RIGHT, breakable, colour, difference, interval_line
 from tunesmith.report.finetune import chart, environment, shown, without_control_characters
@@ -93,9 +94,9 @@ def measure_text(value: Any, unit: str) -> str:
         case "seconds":
             return duration_text(value)
         case "bytes":
-            return f"{value / 1e9:.2f} GB"
+            return decimal_size(value)
         case "USD":
-            return f"{value:,.4f} USD"
+            return usd(value)
     return shown(value)
 
 

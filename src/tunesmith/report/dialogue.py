@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.figures import usd
 from tunesmith.report import svg
 from tunesmith.report.finetune import as_yaml, chart, environment, without_control_characters
 from tunesmith.report.shares import of_all, percent
@@ -163,10 +164,3 @@ def example_groups(examples: Mapping[str, Sequence[Values]]) -> list[tuple[str, 
     """Return (heading, dialogues) of the kinds that have examples."""
     headings = {"finished": "Finished dialogues", "failed": "Dialogues that failed"}
     return [(text, examples[kind]) for kind, text in headings.items() if examples.get(kind)]
-
-
-def usd(amount: float) -> str:
-    """Return an amount such as `0.0123 USD`: two decimals from one dollar, else enough to be significant."""
-    if amount >= 1 or not amount:
-        return f"{amount:,.2f} USD"
-    return f"{amount:.4f} USD" if amount >= 0.001 else f"{amount:.2g} USD"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.data.formats.fields import unread_text
+from tunesmith.figures import decimal_size
 from tunesmith.report import svg
 from tunesmith.report.evaluation import evaluation_values
 from tunesmith.report.values import Values
@@ -97,7 +98,7 @@ def export_row(form: Values) -> dict[str, Any]:
         f"(tuned {row['tuned']:.1%}, {row['low']:.1%} to {row['high']:.1%})"
         for row in form.get("evaluations") or []
     ]
-    size = f"{form['bytes'] / 1e9:.2f} GB"
+    size = decimal_size(form["bytes"])
     tool = form.get("tool")
     if form.get("sameTemplate") is False:
         tool = f"{tool}; its chat template renders prompts otherwise than training did"

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tunesmith.figures import decimal_size, usd
 from tunesmith.report import svg
 from tunesmith.report.finetune import (
     chart,
@@ -34,11 +35,11 @@ _FACTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("accepted", "Accepted replies", lambda x: f"{x:,.0f}"),
     ("acceptanceRate", "Of all replies", lambda x: f"{x:.1%}"),
     ("dialogues", "Dialogues", lambda x: f"{x:,.0f}"),
-    ("spentUsd", "Spent", lambda x: f"{x:,.4f} USD"),
-    ("lostInFlightUsd", "Lost in flight, at most", lambda x: f"{x:,.4f} USD"),
+    ("spentUsd", "Spent", usd),
+    ("lostInFlightUsd", "Lost in flight, at most", usd),
     ("tokensPerSecond", "Tokens per second", lambda x: f"{x:,.0f}"),
-    ("gpuMemoryBytes", "Memory of the GPU", lambda x: f"{x / _GB:.2f} GB"),
-    ("memory", "Main memory", lambda x: f"{x / _GB:.2f} GB"),
+    ("gpuMemoryBytes", "Memory of the GPU", decimal_size),
+    ("memory", "Main memory", decimal_size),
     ("epoch", "Epoch", lambda x: f"{x:.2f}"),
     ("records", "Records read", lambda x: f"{x:,.0f}"),
     ("engineRestarts", "Restarts of engines", lambda x: f"{x:,.0f}"),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.figures import usd
 from tunesmith.report import svg
-from tunesmith.report.dialogue import usd
 from tunesmith.report.finetune import chart, environment, without_control_characters
 from tunesmith.report.values import Values
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunesmith.errors import TemporaryError, TunesmithError
+from tunesmith.figures import decimal_size
 from tunesmith.names import Reason
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -50,8 +51,8 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         needed, free = _written(folder), shutil.disk_usage(_existing(folder)).free
         shutil.rmtree(folder, ignore_errors=True)
         raise TemporaryError(
-            f"The disk is full: no checkpoint could be written to {folder}, which had {_size(needed)} then, "
-            f"with {_size(free)} free. Two checkpoints must fit. Set a larger "
+            f"The disk is full: no checkpoint could be written to {folder}, which had {decimal_size(needed)} "
+            f"then, with {decimal_size(free)} free. Two checkpoints must fit. Set a larger "
             "resources.scratch.size; with `tunesmith run`, free space on it. Published checkpoints are "
             "kept, and the next attempt resumes from the newest.",
             reason=Reason.DISK_FULL,
@@ -64,7 +65,3 @@ def _written(folder: Path) -> int:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -6,11 +6,10 @@ only, not on devices.
 
 from __future__ import annotations
 
+from tunesmith.figures import binary_size
 from tunesmith.training.estimate.from_spec import left_for_activations, needs_checkpointing
 from tunesmith.training.estimate.memory import estimate_memory
 from tunesmith.training.estimate.setup import MemorySetup
-
-GIB = 1 << 30
 
 
 def needs_gradient_checkpointing(setup: MemorySetup, free: int) -> tuple[bool, str]:
@@ -23,10 +22,6 @@ def needs_gradient_checkpointing(setup: MemorySetup, free: int) -> tuple[bool, s
     wanted, left = needs_checkpointing(setup, free), left_for_activations(parts, free)
     return wanted, (
         f"Gradient checkpointing is {'on' if wanted else 'off'}: activations of {setup.tokens:,} tokens need "
-        f"about {_gib(parts.activations)}; weights, gradients and optimizer leave about "
-        f"{_gib(max(left, 0))} of {_gib(free)}."
+        f"about {binary_size(parts.activations)}; weights, gradients and optimizer leave about "
+        f"{binary_size(max(left, 0))} of {binary_size(free)}."
     )
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"

@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.figures import binary_size, usd, usd_number
 from tunesmith.local.estimate.options import Values
 from tunesmith.local.preview.console import say
 
-GIB = 1 << 30
 _PARTS = {
     "weights": "weights",
     "gradients": "gradients",
@@ -47,32 +47,31 @@ def sentences(values: Values) -> list[str]:
         lines.append(f"{run['steps']:,} steps: {each}.")
     if run.get("seconds") is not None:
         share = f"at {run['efficiency']:.0%} of its peak ({run['efficiencyIs']})"
-        lines.append(f"About {hours(run['seconds'])} on {values['gpus']} × {card}, {share}.")
+        lines.append(f"{_about(run['seconds'])} on {values['gpus']} × {card}, {share}.")
     disk = values["disk"]
-    lines.append(f"Disk: {amount(disk['scratch'])}; download: {amount(disk['download'])}.")
+    lines.append(f"Disk: {binary_size(disk['scratch'])}; download: {binary_size(disk['download'])}.")
     return lines
 
 
 def _memory_sentence(memory: Values, card: str | None) -> str:
     checkpointing = "with" if memory["gradientCheckpointing"] else "without"
-    of = f" of {amount(memory['card'])} ({card})" if card else ""
+    of = f" of {binary_size(memory['card'])} ({card})" if card else ""
     fits = "" if memory["fits"] is not False else ": it does not fit"
-    return f"Memory: about {amount(memory['total'])}{of} {checkpointing} gradient checkpointing{fits}."
-
-
-def amount(size: float) -> str:
-    """Return bytes as people read them."""
-    for unit, name in ((1 << 40, "TiB"), (GIB, "GiB"), (1 << 20, "MiB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size / 1024:,.1f} KiB" if size else "0"
+    return f"Memory: about {binary_size(memory['total'])}{of} {checkpointing} gradient checkpointing{fits}."
 
 
 def hours(seconds: float) -> str:
     """Return a time as people read it."""
+    if 0 < seconds < 1:
+        return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _about(seconds: float) -> str:
+    """Return an estimated time as the beginning of a sentence."""
+    return f"About {hours(seconds)}" if seconds >= 1 or not seconds else hours(seconds).capitalize()
 
 
 def count(number: float) -> str:
@@ -130,18 +129,18 @@ def _memory_rows(values: Values) -> list[tuple[str, str, str]]:
         + ("on" if memory["gradientCheckpointing"] else "off"),
     }
     rows = [
-        (_PARTS[name], amount(size), about.get(name, ""))
+        (_PARTS[name], binary_size(size), about.get(name, ""))
         for name, size in memory["parts"].items()
         if size or name != "communication"
     ]
     limit = (
-        f"of {amount(memory['card'])}: " + ("fits" if memory["fits"] else "does not fit")
+        f"of {binary_size(memory['card'])}: " + ("fits" if memory["fits"] else "does not fit")
         if memory["card"]
         else ""
     )
-    rows.append(("total", amount(memory["total"]), limit))
+    rows.append(("total", binary_size(memory["total"]), limit))
     if memory["mainMemory"]:
-        rows.append(("main memory of a node", amount(memory["mainMemory"]), "for what is offloaded"))
+        rows.append(("main memory of a node", binary_size(memory["mainMemory"]), "for what is offloaded"))
     return rows
 
 
@@ -166,10 +165,18 @@ def _run_rows(run: Values, gpus: int, card: str | None) -> list[tuple[str, str, 
     if card is None:
         return rows
     said = f"at {run['efficiency']:.0%} of the card's peak, {run['efficiencyIs']}"
-    rows.append(("time per step", f"{run['secondsPerStep']:.2f} s", said))
+    rows.append(("time per step", _short_time(run["secondsPerStep"]), said))
     if run["seconds"] is not None:
-        rows.append(("time", hours(run["seconds"]), f"{run['gpuHours']:,.1f} GPU hours" if gpus > 1 else ""))
+        rows.append(("time", hours(run["seconds"]), _gpu_hours(run["gpuHours"]) if gpus > 1 else ""))
     return rows
+
+
+def _short_time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
+
+
+def _gpu_hours(number: float) -> str:
+    return f"{number:,.1f} GPU hours" if number >= 0.1 else "under 0.1 GPU hours"
 
 
 def _disk_rows(disk: Values) -> list[tuple[str, str, str]]:
@@ -177,13 +184,13 @@ def _disk_rows(disk: Values) -> list[tuple[str, str, str]]:
     room = (
         ""
         if asked is None
-        else f"of {amount(asked)}: " + ("fits" if asked >= disk["scratch"] else "too small")
+        else f"of {binary_size(asked)}: " + ("fits" if asked >= disk["scratch"] else "too small")
     )
     return [
-        ("download", amount(disk["download"]), ""),
-        ("scratch disk of a node", amount(disk["scratch"]), room),
-        ("a checkpoint", amount(disk["checkpoint"]), ""),
-        ("storage", amount(disk["stored"]), "checkpoints kept and the final model"),
+        ("download", binary_size(disk["download"]), ""),
+        ("scratch disk of a node", binary_size(disk["scratch"]), room),
+        ("a checkpoint", binary_size(disk["checkpoint"]), ""),
+        ("storage", binary_size(disk["stored"]), "checkpoints kept and the final model"),
     ]
 
 
@@ -199,7 +206,7 @@ def _choices(console: Console, title: str, name: str, rows: Sequence[tuple[str, 
     for what, needed, fits, seconds in rows:
         time = hours(seconds) if seconds is not None and fits else ""
         style = "" if fits else "dim"
-        table.add_row(what, amount(needed), time, "fits" if fits else "does not fit", style=style)
+        table.add_row(what, binary_size(needed), time, "fits" if fits else "does not fit", style=style)
     say(console, title, "bold")
     console.print(Padding(table, (0, 0, 1, 0)))
 
@@ -212,8 +219,8 @@ def _sampling(console: Console, values: Values) -> None:
             console,
             _where_sampled(values),
             [
-                ("weights", amount(memory["weights"]), _model(values["model"])),
-                ("cache", amount(memory["cachePerToken"]), "per token"),
+                ("weights", binary_size(memory["weights"]), _model(values["model"])),
+                ("cache", binary_size(memory["cachePerToken"]), "per token"),
                 ("replies", room, ""),
             ],
         )
@@ -224,7 +231,7 @@ def _sampling(console: Console, values: Values) -> None:
     ]  # fmt: skip
     if run["seconds"] is not None:
         rows.append(("time", hours(run["seconds"]), f"at most {hours(run['mostSeconds'])}"))
-    rows.append(("download", amount(values["disk"]["download"]), ""))
+    rows.append(("download", binary_size(values["disk"]["download"]), ""))
     _grid(console, "Run", rows)
     choices = [(each["card"], each["needed"], each["fits"], each["seconds"]) for each in values["cards"]]
     _choices(console, "On each card", "card", choices)
@@ -248,17 +255,17 @@ def _dialogues(console: Console, values: Values) -> None:
             f"{each['calls']:,}",
             f"{tokens['prompt']:,}",
             f"{tokens['completion']:,}",
-            f"{each['cost_usd']:,.2f}",
+            usd_number(each["cost_usd"]),
         )
         table.add_row(name, each.get("model", ""), *cells)
     say(console, f"{run['dialogues']:,} dialogues of {run['rounds']} rounds", "bold")
     console.print(Padding(table, (0, 0, 1, 0)))
     if values["mostCostUsd"]:
-        say(console, f"At most {values['mostCostUsd']:,.2f} USD, if every reply is as long as it may be.")
+        say(console, f"At most {usd(values['mostCostUsd'])}, if every reply is as long as it may be.")
     budget = values["budgetUsd"]
     if budget is not None and values["total"]["cost_usd"] > budget:
         say(console, f"budget.maxUsd is {budget:g}: the job would stop before its end.", "yellow")
     if run["batches"]:
         say(console, f"{run['batches']} batches, one after the other; each may take a day.")
     elif run["busiest"]:
-        say(console, f"About {hours(run['seconds'])}, for which endpoint {run['busiest']} decides.")
+        say(console, f"{_about(run['seconds'])}, for which endpoint {run['busiest']} decides.")
