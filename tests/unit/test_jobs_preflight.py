@@ -162,7 +162,7 @@ def test_run_refuses_all_jobs_before_the_first_starts(monkeypatch, capsys, tmp_p
 
 
 def test_a_login_of_this_machine_is_used(monkeypatch, tmp_path):
-    from tunesmith.training.metrics import _logged_in
+    from tunesmith.training.trackers import _logged_in
 
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert not _logged_in("https://wandb.test")

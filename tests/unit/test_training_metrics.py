@@ -1,16 +1,19 @@
 """metrics.jsonl: a resumed run writes the very lines of an uninterrupted one."""
 
 import json
+import threading
+import time
 
 import pytest
 
 from tunesmith.training.metrics import (
+    AttemptEnd,
     Metrics,
     Step,
-    TensorBoard,
     processes_by_step,
     processes_in_words,
 )
+from tunesmith.training.trackers import TensorBoard
 
 TOTAL = 7
 
@@ -35,7 +38,7 @@ class Kept:
     def write(self, row):
         self.rows.append(row)
 
-    def close(self):
+    def close(self, ended=AttemptEnd.FINISHED):
         self.closed = True
 
 
@@ -108,6 +111,30 @@ def test_losses_by_record_are_those_of_the_checkpoint(tmp_path):
     assert json.loads((tmp_path / "out/validation_losses.json").read_text()) == {"step": 4, "loss": 0.5}
     metrics.restore_validation(tmp_path / "without")  # of an earlier version
     assert metrics.validation == {}
+
+
+def test_the_early_end_of_an_attempt_reaches_every_tracker_and_waits_for_none(tmp_path):
+    ends = []
+
+    class Tracker:
+        def __init__(self, act):
+            self.act = act
+
+        def close(self, ended):
+            self.act()
+            ends.append(ended)
+
+    def fail():
+        raise OSError("no answer")
+
+    never = threading.Event()
+    sinks = [Tracker(never.wait), Tracker(fail), Tracker(lambda: None)]
+    metrics = Metrics(tmp_path, 1, TOTAL, sinks, dict)
+    began = time.monotonic()
+    metrics.end_early(AttemptEnd.FAILED, seconds=0.5)
+    assert ends == [AttemptEnd.FAILED]
+    assert time.monotonic() - began < 5
+    never.set()
 
 
 def test_time_spent_evaluating_and_saving_is_not_training(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 mlflow = pytest.importorskip("mlflow", reason="pip install 'tunesmith[mlflow]'")
 
 from tunesmith.training import mlflow_tracker  # noqa: E402
+from tunesmith.training.metrics import AttemptEnd  # noqa: E402
 from tunesmith.training.mlflow_tracker import Mlflow, parameters, points  # noqa: E402
 
 SECRET = "sk-never-to-be-seen"
@@ -88,6 +89,43 @@ def test_rows_whose_receipt_came_too_late_are_sent_again_as_the_same_points(tmp_
         time.sleep(0.05)
     sink.close()
     assert sent[1] == sent[2] != []
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"),
+    [(AttemptEnd.FAILED, "FAILED"), (AttemptEnd.STOPPED, "KILLED"), (AttemptEnd.FINISHED, "FINISHED")],
+)
+def test_a_run_ends_as_its_attempt_did_and_goes_on_with_the_next(tmp_path, ended, status):
+    first = tracker(tmp_path)
+    first.write(ROWS[0])
+    first.close(ended)
+    assert [run.info.status for run in recorded(tmp_path)[1]] == [status]
+    second = tracker(tmp_path)
+    second.write(ROWS[0])
+    second.write(ROWS[1])
+    deadline = time.monotonic() + 60
+    while second._sent < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [run.info.status for run in recorded(tmp_path)[1]] == ["RUNNING"]
+    second.close()
+    client, (run,) = recorded(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert losses(client, run) == [(1, 1.0), (2, 0.5)]
+
+
+def test_an_attempt_that_fails_after_its_training_ended_is_not_finished(tmp_path):
+    sink = tracker(tmp_path)
+    sink.write(ROWS[0])
+    sink.close()
+    sink.close(AttemptEnd.FAILED)
+    client, (run,) = recorded(tmp_path)
+    assert run.info.status == "FAILED"
+    assert losses(client, run) == [(1, 1.0)]
+
+
+def test_an_attempt_that_fails_before_its_first_row_has_a_run_too(tmp_path):
+    tracker(tmp_path).close(AttemptEnd.FAILED)
+    assert [run.info.status for run in recorded(tmp_path)[1]] == ["FAILED"]
 
 
 def test_another_job_has_another_run(tmp_path):

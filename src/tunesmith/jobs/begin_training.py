@@ -70,7 +70,8 @@ def begin_training(session: TrainingSession, inputs: Inputs, found: ExistingOutp
     if session.first:
         results.begin(len(plan), resume, first)
     schedule = Schedule(plan, every, arguments, fit)
-    return Training(session, inputs, model, schedule, checkpoints, results, resume)
+    with results.recorded():
+        return Training(session, inputs, model, schedule, checkpoints, results, resume)
 
 
 def _skip_imports(session: TrainingSession, inputs: Inputs) -> None:

@@ -69,8 +69,7 @@ def fine_tune(run: Run, world: World, progress: Progress) -> str:
     if session.first:
         check_exports(session, base)
     training = begin_training(session, inputs, found)
-    training.train()
-    digest = training.finish()
+    digest = training.run()
     return (
         add_exports(session, tuned_of(spec, base, folder / FINAL_MODEL), digest) if session.first else digest
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from tunesmith.redaction import without_secrets
 from tunesmith.text import VisibleFormatter
+from tunesmith.training.metrics import AttemptEnd
 
 LOG_LINES, LOG_CHARACTERS = 200, 2000
 BEGIN, END = 1500, 1000
@@ -88,7 +89,7 @@ class LiveView:
             if len(self._rows) > 2 * ROWS:
                 self._rows = thinned(self._rows, ROWS)
 
-    def close(self) -> None:
+    def close(self, ended: AttemptEnd = AttemptEnd.FINISHED) -> None:
         """Do nothing: what was kept is shown until the process ends."""
 
     def moment(self, progress: Mapping[str, Any]) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.prompts.presets import card_section, read_presets
 from tunesmith.engines.hf.generate import preview_messages, reply
+from tunesmith.errors import MemoryShortError, StoppedError
 from tunesmith.jobs.exports import Exports
 from tunesmith.jobs.inputs import Inputs
 from tunesmith.jobs.previews import show_previews
@@ -32,7 +34,14 @@ from tunesmith.report.samples import sample_values, samples_text
 from tunesmith.text import VisibleFormatter
 from tunesmith.training.deepspeed.config import zero_stage
 from tunesmith.training.fit import Fit
-from tunesmith.training.metrics import Metrics, processes_by_step, processes_in_words
+from tunesmith.training.metrics import (
+    CLOSE_SECONDS,
+    STOP_SECONDS,
+    AttemptEnd,
+    Metrics,
+    processes_by_step,
+    processes_in_words,
+)
 from tunesmith.training.model import method_name
 from tunesmith.training.trained import count_trained
 
@@ -196,6 +205,23 @@ class Results:
         self._write_card(result)
         (folder / LOGS).mkdir(exist_ok=True)
         self.metrics.close()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Have trackers show if this attempt fails, or is to be resumed by another one."""
+        try:
+            yield
+        except BaseException as error:
+            if self.metrics is not None:
+                self._end_early(self.metrics, error)
+            raise
+
+    def _end_early(self, metrics: Metrics, error: BaseException) -> None:
+        resumes = isinstance(error, StoppedError | MemoryShortError)
+        left = self._session.stop.seconds_left()
+        # One second is left to report the end.
+        seconds = CLOSE_SECONDS if left is None else max(0.0, min(STOP_SECONDS, left - 1))
+        metrics.end_early(AttemptEnd.STOPPED if resumes else AttemptEnd.FAILED, seconds)
 
     def _memory(self) -> dict[str, Any]:
         """Return what each attempt took of memory, if it ran out in one."""

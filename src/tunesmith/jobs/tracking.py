@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
     """Return the manifest's trackers: TensorBoard files below `folder`, Weights & Biases, MLflow."""
     from tunesmith.jobs.secrets import mlflow_credentials, secret
-    from tunesmith.training.metrics import TensorBoard, Wandb
+    from tunesmith.training.trackers import TensorBoard, Wandb
 
     tracking = session.spec.tracking
+    # What replaces an output is a run of its own: trackers ignore steps that a run already has.
+    run_id = f"{session.store.uri} {session.world.job_uid}"
     sinks: list[Sink] = []
     if tracking.tensorboard:
         sinks.append(TensorBoard(folder / LOGS))
@@ -25,7 +27,7 @@ def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
         sinks.append(
             Wandb(
                 folder / LOGS,
-                run_id=session.store.uri,
+                run_id=run_id,
                 project=tracking.wandb.project,
                 name=tracking.wandb.run_name or session.run.name,
                 entity=tracking.wandb.entity,
@@ -40,7 +42,7 @@ def open_sinks(session: TrainingSession, folder: Path) -> list[Sink]:
         sinks.append(
             Mlflow(
                 folder / LOGS,
-                run_id=f"{session.store.uri} {session.world.job_uid}",
+                run_id=run_id,
                 experiment=tracking.mlflow.experiment,
                 name=tracking.mlflow.run_name or session.run.name,
                 tracking_uri=tracking.mlflow.tracking_uri,

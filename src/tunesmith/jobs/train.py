@@ -66,6 +66,12 @@ class Training:
         self._trainer = self._build(model, schedule, health)
         self._add_callbacks(schedule, uploads, health)
 
+    def run(self) -> str:
+        """Train, write and publish everything. Returns the manifest's digest, "" on other ranks than 0."""
+        with self._results.recorded():
+            self.train()
+            return self.finish()
+
     def train(self) -> None:
         """Train to the last step. Raises StoppedError if the job was asked to stop before it."""
         with full_disk_explained(Path(self._trainer.args.output_dir)), self._fit.explained(self._trainer):

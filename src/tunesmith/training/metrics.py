@@ -1,4 +1,4 @@
-"""The metrics of a run: metrics.jsonl, TensorBoard and Weights & Biases.
+"""The metrics of a run: metrics.jsonl, and the trackers that are fed with its lines.
 
 Every line of metrics.jsonl, except its times and what the machine used, is determined by the data and the
 seed, so the window that is not yet written is saved with the checkpoint, and a resumed run writes the lines
@@ -7,25 +7,33 @@ of an uninterrupted one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import netrc
-import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
-from tunesmith.api.common import WANDB
-from tunesmith.artifacts.opening import check_endpoint
 from tunesmith.names import METRICS_KEY, VALIDATION_LOSSES_KEY
+from tunesmith.redaction import without_secrets
 
 log = logging.getLogger(__name__)
 STATE = "window.json"
+CLOSE_SECONDS, STOP_SECONDS = 20.0, 5.0
+"""For trackers of an attempt that ends; one that was told to stop may be killed soon."""
 MetricsRow = dict[str, Any]
+
+
+class AttemptEnd(StrEnum):
+    """How an attempt ended, for the trackers."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """It was told to stop: another attempt resumes."""
 
 
 class Sink(Protocol):
@@ -34,8 +42,8 @@ class Sink(Protocol):
     def write(self, row: MetricsRow) -> None:
         """Write one row of metrics.jsonl."""
 
-    def close(self) -> None:
-        """Write everything that is still buffered."""
+    def close(self, ended: AttemptEnd = AttemptEnd.FINISHED) -> None:
+        """Write everything that is still buffered, and how the attempt ended. May be called again."""
 
 
 @dataclass(slots=True)
@@ -161,6 +169,18 @@ class Metrics:
         for sink in self._sinks:
             sink.close()
 
+    def end_early(self, ended: AttemptEnd, seconds: float) -> None:
+        """Pass on that the attempt failed or stopped. A sink that does not answer in time holds nothing up.
+
+        The training itself may have been finished, and the sinks closed.
+        """
+        threads = [threading.Thread(target=_end, args=(sink, ended), daemon=True) for sink in self._sinks]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
     def _append(self, row: MetricsRow) -> None:
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:
@@ -170,6 +190,13 @@ class Metrics:
     def _feed(self, row: MetricsRow) -> None:
         for sink in self._sinks:
             sink.write(row)
+
+
+def _end(sink: Sink, ended: AttemptEnd) -> None:
+    try:
+        sink.close(ended)
+    except Exception as error:  # noqa: BLE001 - of any tracker's library: it must not hide why the job ended
+        log.warning("A tracker could not be closed: %s", without_secrets(str(error)))
 
 
 def processes_by_step(first: int, rows: Iterable[MetricsRow]) -> list[dict[str, int]]:
@@ -188,95 +215,3 @@ def processes_in_words(numbers: Sequence[Mapping[str, int]]) -> str:
     for number, one in zip(others, numbers[1:], strict=True):
         said += f" until step {one['fromStep'] - 1}, then {number}"
     return said
-
-
-class TensorBoard:
-    """Event files under logs/; a resumed run writes one whole new file."""
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
-
-    def write(self, row: MetricsRow) -> None:
-        """Write one scalar per number."""
-        for key, value in _numbers(row).items():
-            group = "eval" if key == "eval_loss" else "train"
-            self._writer.add_scalar(f"{group}/{key.removeprefix('eval_')}", value, row["step"])
-
-    def flush(self) -> None:
-        """Write everything so far to the file."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Write everything and close the file."""
-        self._writer.close()
-
-
-class Wandb:
-    """One run of Weights & Biases.
-
-    Without `key` it uses `WANDB_API_KEY`, else what `wandb login` has stored on this machine; without any,
-    the run is recorded offline, under the folder. `run_id` makes a later attempt continue the same run.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        run_id: str,
-        project: str,
-        name: str,
-        entity: str | None,
-        base_url: str | None = None,
-        key: str | None,
-        config: Mapping[str, Any],
-    ) -> None:
-        import wandb
-
-        folder.mkdir(parents=True, exist_ok=True)
-        if base_url:
-            os.environ["WANDB_BASE_URL"] = base_url
-        check_endpoint(os.environ.get("WANDB_BASE_URL") or WANDB)
-        if key:
-            os.environ["WANDB_API_KEY"] = key  # `wandb.login` would write it to a file
-        known = bool(os.environ.get("WANDB_API_KEY")) or _logged_in(wandb.setup().settings.base_url)
-        settings: dict[str, Any] = {
-            "project": project,
-            "name": name,
-            "entity": entity,
-            "id": hashlib.sha256(run_id.encode()).hexdigest()[:16],
-            "resume": "allow",
-            "dir": str(folder),
-            "config": dict(config),
-        }
-        online = known and os.environ.get("WANDB_MODE", "online") == "online"
-        try:
-            self._run = wandb.init(**settings, mode="online" if online else "offline")
-        except wandb.errors.Error as error:
-            log.warning("Weights & Biases cannot be reached; the run is recorded offline: %s", error)
-            self._run = wandb.init(**settings, mode="offline")
-
-    def write(self, row: MetricsRow) -> None:
-        """Log one point per row."""
-        self._run.log(_numbers(row), step=row["step"])
-
-    def close(self) -> None:
-        """Send or write everything; nothing writes to the folder afterwards."""
-        import wandb
-
-        self._run.finish()
-        wandb.teardown()  # its process writes logs until it exits
-
-
-def _logged_in(base_url: str) -> bool:
-    """Return whether `wandb login` has stored a key for the server on this machine, in the file it writes."""
-    path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
-    try:
-        return netrc.netrc(path).authenticators(urlsplit(base_url).hostname or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _numbers(row: MetricsRow) -> dict[str, float]:
-    return {key: value for key, value in row.items() if key != "step"}

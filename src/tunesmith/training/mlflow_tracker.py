@@ -19,16 +19,17 @@ from typing import Any
 
 from tunesmith.artifacts.opening import check_endpoint
 from tunesmith.redaction import without_secrets
-from tunesmith.training.metrics import MetricsRow
+from tunesmith.training.metrics import CLOSE_SECONDS, STOP_SECONDS, AttemptEnd, MetricsRow
 
 log = logging.getLogger(__name__)
 ROWS_AT_ONCE, PARAMETERS_AT_ONCE = 100, 100
 """Limits of a request: a thousand metrics, of which a row has up to ten, and a hundred parameters."""
 LONGEST_PARAMETER = 6000
-RETRY_SECONDS, CLOSE_SECONDS = 30.0, 20.0
+RETRY_SECONDS = 30.0
 _ODD = re.compile(r"[^\w.\-/]")
 _ID = "tunesmith.id"
 _GROUPS = ("train", "eval")
+_STATUS = {AttemptEnd.FINISHED: "FINISHED", AttemptEnd.FAILED: "FAILED", AttemptEnd.STOPPED: "KILLED"}
 # Not the library's defaults: minutes of retries, statistics for its makers, and redirects to anywhere.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -72,20 +73,30 @@ class Mlflow:
         self._last = dict.fromkeys(_GROUPS, -1)  # steps that the run has
         self._client: Any = None
         self._changed, self._ending = threading.Event(), threading.Event()
-        self._error = ""
-        self._thread = threading.Thread(target=self._keep_sending, name="mlflow", daemon=True)
-        self._thread.start()
+        self._error, self._ended = "", AttemptEnd.FINISHED
+        self._thread = self._start()
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._keep_sending, name="mlflow", daemon=True)
+        thread.start()
+        return thread
 
     def write(self, row: MetricsRow) -> None:
         """Have a row sent."""
         self._rows.append((row, round(time.time() * 1000)))
         self._changed.set()
 
-    def close(self) -> None:
-        """Send what is left, for as long as a server that answers needs at most."""
+    def close(self, ended: AttemptEnd = AttemptEnd.FINISHED) -> None:
+        """Send what is left and how the attempt ended, for as long as a server that answers needs at most.
+
+        The run is FINISHED, FAILED or, if another attempt continues it, KILLED until then.
+        """
+        self._ended = ended
         self._ending.set()
         self._changed.set()
-        self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():  # it finished, and failed after that
+            self._thread = self._start()
+        self._thread.join(STOP_SECONDS if ended is AttemptEnd.STOPPED else CLOSE_SECONDS)
         missing = len(self._rows) - self._sent
         if missing > 0:
             log.warning(
@@ -127,7 +138,7 @@ class Mlflow:
                 self._batch(self._run, metrics=new, tags=tags)
             self._sent, self._last = self._sent + len(rows), last
         if ending:
-            self._client.set_terminated(self._run)
+            self._client.set_terminated(self._run, _STATUS[self._ended])
 
     def _open(self) -> None:
         """Find the run of an earlier attempt, or create one."""
