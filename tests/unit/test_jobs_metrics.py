@@ -45,6 +45,33 @@ def test_names_are_valid_and_different():
     assert all(re.fullmatch(r"tunesmith_job_[a-z_]+", name) for name in names)
 
 
+def cuda(monkeypatch, *, used, error=None):
+    """Stands for torch.cuda in a process that computes on no GPU: memory in use by GPU."""
+
+    def device_memory_used(number):
+        if error is not None:
+            raise error
+        return used[number]
+
+    stand_in = SimpleNamespace(
+        is_initialized=lambda: False,
+        device_count=lambda: len(used),
+        device_memory_used=device_memory_used,
+    )
+    monkeypatch.setitem(sys.modules, "torch.cuda", stand_in)
+
+
+def test_the_memory_of_gpus_on_which_others_compute_for_this_process(monkeypatch):
+    cuda(monkeypatch, used=[7, 9, 8])
+    assert gpu_memory() == {"gpuMemoryBytes": 9}
+
+
+@each("error", [ModuleNotFoundError("pynvml"), RuntimeError("no driver")])
+def test_memory_that_nothing_tells_is_left_out(monkeypatch, error):
+    cuda(monkeypatch, used=[7], error=error)
+    assert gpu_memory() == {}
+
+
 def test_they_are_served_beside_the_progress():
     progress = Progress()
     progress.update(**VALUES)

@@ -16,7 +16,7 @@ from tunesmith.api.common import ModelSource, StorageSpec
 from tunesmith.api.generation import EngineSpec, SamplingSpec, VerifierSpec
 from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import StoragePermanentError, StorageTemporaryError
-from tunesmith.jobs.engine_pool import visible_devices
+from tunesmith.jobs.engine_pool import EnginePool, visible_devices
 from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.progress import Progress, Trouble
 from tunesmith.jobs.rendezvous import SinglePod, wait_for, wait_for_all
@@ -156,6 +156,23 @@ def test_progress_adds_up_all_pods():
     said = progress.snapshot()
     assert (said["step"], said["total"], said["accepted"], said["acceptanceRate"]) == (5, 10, 5, 0.25)
     assert to_status(said)["text"] == "5/10"
+
+
+def test_the_memory_of_engines_gpus_is_shown_while_they_have_it():
+    tell, progress, _ = shown(10, size=1)
+    tell.tell(Counter(ready=1), None, 5_000_000_000)
+    assert progress.snapshot()["gpuMemoryBytes"] == 5_000_000_000
+    tell.tell(Counter(ready=1))
+    assert "gpuMemoryBytes" not in progress.snapshot()
+
+
+def test_of_several_engines_the_fullest_gpu_is_shown():
+    pool = EnginePool([], 2, lambda: None)
+    assert pool.gpu_memory is None
+    for number, memory in enumerate((7, 9)):
+        pool._note(number, {"silent": 0.0, "gpuMemoryBytes": memory})
+    pool._note(1, {"silent": 0.0})
+    assert pool.gpu_memory == 9
 
 
 def test_what_any_pods_engines_wait_for_is_told_until_it_is_over():

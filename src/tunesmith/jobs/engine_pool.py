@@ -23,6 +23,7 @@ from tunesmith.api.generation import EngineSpec
 from tunesmith.errors import PermanentError, StoppedError, StuckError, TemporaryError, TunesmithError
 from tunesmith.jobs.channel import Channel
 from tunesmith.jobs.engine_process import EngineProcess
+from tunesmith.jobs.metrics import GPU_MEMORY
 from tunesmith.jobs.progress import Trouble
 from tunesmith.names import Reason
 
@@ -70,6 +71,7 @@ class EnginePool:
         self._command, self._number, self._next_shard = command, number, next_shard
         self._environment = environment
         self._tallies: dict[int, Counter[str]] = {}
+        self._gpu_memory: dict[int, int] = {}
         self._before: Counter[str] = Counter()
 
     def run(self, check: Callable[[], None], tell: Callable[[Counter[str]], None]) -> None:
@@ -84,6 +86,11 @@ class EnginePool:
     def trouble(self) -> Trouble | None:
         """Return what an engine waits for, or why one is being restarted; the oldest."""
         return min(self._troubles.values(), key=lambda each: each.since, default=None)
+
+    @property
+    def gpu_memory(self) -> int | None:
+        """Return the bytes in use on the fullest GPU of the engines; None without one."""
+        return max(self._gpu_memory.values(), default=None)
 
     @property
     def rows(self) -> int | None:
@@ -114,6 +121,7 @@ class EnginePool:
                 error = await self._serve(number, engine, returned)
             finally:
                 await engine.stop()
+                self._gpu_memory.pop(number, None)
             if error is None:
                 return
             if isinstance(error, PermanentError) or error.reason not in RESTARTED:
@@ -180,6 +188,8 @@ class EnginePool:
         """Record an engine's counts and what it waits for."""
         if "tally" in message:
             self._tallies[number] = Counter(message["tally"], ready=1)
+        if GPU_MEMORY in message:
+            self._gpu_memory[number] = int(message[GPU_MEMORY])
         if "latest" in message:
             self._show(message["latest"])
         self._troubles.pop(number, None)

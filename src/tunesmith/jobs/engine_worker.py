@@ -35,6 +35,7 @@ from tunesmith.errors import StoppedError
 from tunesmith.jobs.channel import Channel
 from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.live import shortened, shortened_messages
+from tunesmith.jobs.metrics import gpu_memory
 from tunesmith.jobs.progress import Progress
 from tunesmith.jobs.retry import Retry, retry_with_check
 from tunesmith.jobs.termination import of_error
@@ -181,7 +182,8 @@ class _EngineWorker:
         self._channel.send(ready=True, rows=rows)
         while not drawing.done():
             await asyncio.wait([drawing], timeout=TOLD_EVERY)
-            self._tell(silent=heartbeat.silent, tally=loop.tally.as_dict(), **self._news(loop))
+            counts = {"tally": loop.tally.as_dict(), **gpu_memory()}
+            self._tell(silent=heartbeat.silent, **counts, **self._news(loop))
             if self._upload.error is not None or self._stopped:
                 drawing.cancel()
                 with suppress(asyncio.CancelledError):

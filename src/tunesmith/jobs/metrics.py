@@ -33,7 +33,9 @@ METRICS = {
     "dialogues": Metric("tunesmith_job_dialogues", "Dialogues finished"),
     "spentUsd": Metric("tunesmith_job_spent_usd", "USD that calls have cost"),
     "engineRestarts": Metric("tunesmith_job_engine_restarts", "Restarts of engines that hung or exited"),
-    GPU_MEMORY: Metric("tunesmith_job_gpu_memory_bytes", "Memory in use on the GPU of rank 0"),
+    GPU_MEMORY: Metric(
+        "tunesmith_job_gpu_memory_bytes", "Memory in use on the GPU of rank 0, or the fullest of an engine's"
+    ),
 }
 
 
@@ -49,9 +51,17 @@ def exposition(values: Mapping[str, Any]) -> str:
 
 
 def gpu_memory() -> dict[str, int]:
-    """Return the memory in use on this process's GPU, of whatever process; nothing if it uses none."""
+    """Return the memory in use on this process's GPU, of whatever process; nothing without one.
+
+    A process that has GPUs but computes in others (vLLM's) must not take memory of them to ask: then it is
+    NVIDIA's library that answers, for the fullest of them.
+    """
     cuda: Any = sys.modules.get("torch.cuda")
-    if not getattr(cuda, "is_initialized", bool)():
+    if getattr(cuda, "is_initialized", bool)():
+        free, total = cuda.mem_get_info()
+        return {GPU_MEMORY: total - free}
+    number = getattr(cuda, "device_count", int)()
+    try:
+        return {GPU_MEMORY: max(cuda.device_memory_used(each) for each in range(number))} if number else {}
+    except Exception:  # noqa: BLE001 - no library, no permission (MIG), no such device: it is unknown
         return {}
-    free, total = cuda.mem_get_info()
-    return {GPU_MEMORY: total - free}

@@ -22,6 +22,7 @@ from tunesmith.data.prompts.load import Prompts
 from tunesmith.jobs.engine_pool import EnginePool, engine_command, stuck_seconds
 from tunesmith.jobs.engine_settings import EngineSettings
 from tunesmith.jobs.memory_notes import MemoryNotes
+from tunesmith.jobs.metrics import GPU_MEMORY
 from tunesmith.jobs.progress import Progress, Trouble
 from tunesmith.jobs.rendezvous import PodGroup, wait_for
 from tunesmith.jobs.retry import retry_with_check
@@ -71,7 +72,7 @@ class SamplingRun:
 
         def tell(tally: Counter[str]) -> None:
             rows.have(started.rows)
-            shown.tell(tally, started.trouble)
+            shown.tell(tally, started.trouble, started.gpu_memory)
 
         started.run(self.check, tell)
         self._meet("drawn", shown.refresh)
@@ -85,7 +86,7 @@ class SamplingRun:
 
     def rows(self, epoch: Epoch) -> CommittedRows:
         """Return all rows, checked to be the planned ones. For rank 0, after `run`."""
-        self.progress.update(phase="gathering the rows")
+        self.progress.update(phase="gathering the rows", **{GPU_MEMORY: None})
         rows = CommittedRows(self.store, epoch, self.world.node_folder / f"rows-{self.name}")
         self.retry("Gathering the rows", rows.load)
         rows.check(planned_keys(self.prompts.ids(), self.task.sampling.num_samples))
@@ -148,10 +149,13 @@ class SharedProgress:
         self._began: float | None = None  # when the first engine was ready and got requests
         self._own: Counter[str] = Counter()
         self._trouble: Trouble | None = None
+        self._gpu_memory: int | None = None
 
-    def tell(self, tally: Counter[str], trouble: Trouble | None = None) -> None:
-        """Update with the counts of this pod's engines so far, and what they wait for."""
-        self._own, self._trouble = tally, trouble
+    def tell(
+        self, tally: Counter[str], trouble: Trouble | None = None, gpu_memory: int | None = None
+    ) -> None:
+        """Update with the counts of this pod's engines so far, what they wait for and take of a GPU."""
+        self._own, self._trouble, self._gpu_memory = tally, trouble, gpu_memory
         self.refresh()
 
     def refresh(self) -> None:
@@ -179,6 +183,7 @@ class SharedProgress:
             acceptanceRate=tally["accepted"] / tally["replies"] if tally["replies"] else None,
             tokensPerSecond=tally["tokens"] / seconds if tally["tokens"] and seconds > 1 else None,
             secondsLeft=seconds / done * (total - done) if done else None,
+            **{GPU_MEMORY: self._gpu_memory},
         )
 
     def _seconds(self, ready: bool) -> float:
