@@ -14,6 +14,7 @@ import torch
 
 from tunesmith.data.table import Table
 from tunesmith.training.device import to_device
+from tunesmith.training.dropout import row_keys, tree_keys
 from tunesmith.training.fused_cross_entropy import Targets
 from tunesmith.training.sampler import Indices
 from tunesmith.training.tree.attention import TreeAttention
@@ -46,6 +47,8 @@ class MicroBatch:
     """How attention along the tree is computed; see `attention.TreeAttention`."""
     attention: TreeAttention | None = None
     """The tree on the device; None before `on`."""
+    keys: torch.Tensor | None = None
+    """int64 of the shape of `ids`: what dropout follows from (see `dropout`)."""
 
     def on(self, device: torch.device) -> MicroBatch:
         """Return the micro-batch on a device; itself if it is there. Copies are queued, not waited for."""
@@ -59,6 +62,7 @@ class MicroBatch:
             targets=self.targets.on(device),
             mask=None if self.mask is None else to_device(self.mask, device),
             positions=None if self.positions is None else to_device(self.positions, device),
+            keys=None if self.keys is None else to_device(self.keys, device),
             attention=None if self.tree is None else TreeAttention(self.tree, device, self.path),
         )
 
@@ -99,7 +103,14 @@ def padded_batch(samples: Samples, weights: SampleWeights, pad_id: int) -> Micro
     rows, at = np.nonzero(labelled[:, kept])
     targets = _targets(rows * len(kept) + at, ids[rows, kept[at] + 1], dense[rows, kept[at] + 1])
     tokens = sum(map(len, samples))
-    return MicroBatch(torch.from_numpy(ids), _kept(kept), targets, tokens, mask=torch.from_numpy(mask))
+    return MicroBatch(
+        torch.from_numpy(ids),
+        _kept(kept),
+        targets,
+        tokens,
+        mask=torch.from_numpy(mask),
+        keys=torch.from_numpy(row_keys(ids).view(np.int64)),
+    )
 
 
 def collate_tree(
@@ -125,6 +136,7 @@ def tree_batch(tree: Tree, tokens: int, path: AttentionPath = "auto") -> MicroBa
         positions=torch.from_numpy(tree.positions)[None],
         tree=tree,
         path=path,
+        keys=torch.from_numpy(tree_keys(tree).view(np.int64))[None],
     )
 
 

@@ -13,9 +13,14 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch.nn import functional
 
+from tunesmith.training.dropout import KeyedDropout
+
 
 class _Product(torch.autograd.Function):
-    """x (n, in), weight (out, in), bias (out,) or None, a (r, in), b (out, r); seen: x after dropout."""
+    """x and kept (n, in), weight (out, in), bias (out,) or None, a (r, in), b (out, r).
+
+    seen is x after dropout: of what is not kept, or without that of torch's own random choice.
+    """
 
     @staticmethod
     def forward(
@@ -27,8 +32,13 @@ class _Product(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
         rate: float,
+        kept: torch.Tensor | None,
     ) -> torch.Tensor:
-        seen, kept = torch.native_dropout(x, rate, True) if rate else (x, None)
+        seen = x
+        if kept is not None:
+            seen = x.mul(kept).mul_(1 / (1 - rate))
+        elif rate:
+            seen, kept = torch.native_dropout(x, rate, True)
         low = seen @ a.T
         out = functional.linear(x, weight, bias)
         ctx.save_for_backward(seen, kept, low, weight, a, b)
@@ -47,7 +57,7 @@ class _Product(torch.autograd.Function):
                 for_x.addmm_(back, a)
             else:
                 for_x.add_((back @ a).mul_(kept), alpha=1 / (1 - ctx.rate))
-        return for_x, None, None, for_a, for_b, None, None
+        return for_x, None, None, for_a, for_b, None, None, None
 
 
 class FusedLora:
@@ -67,9 +77,10 @@ class FusedLora:
             return plain
         dropout = layer.lora_dropout[name]
         rate = dropout.p if isinstance(dropout, torch.nn.Dropout) and layer.training else 0.0
+        kept = dropout.kept(x) if rate and isinstance(dropout, KeyedDropout) else None
         product: Any = _Product.apply
         flat = x.reshape(-1, x.shape[-1])
-        made: torch.Tensor = product(flat, base.weight, base.bias, a, b, layer.scaling[name], rate)
+        made: torch.Tensor = product(flat, base.weight, base.bias, a, b, layer.scaling[name], rate, kept)
         return made.view(*x.shape[:-1], -1)
 
 

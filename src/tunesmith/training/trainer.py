@@ -23,8 +23,10 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from tunesmith.data.table import Table
 from tunesmith.errors import DivergedError
 from tunesmith.training.adapters import has_adapters
+from tunesmith.training.batches import MicroBatch
 from tunesmith.training.deepspeed import runtime
 from tunesmith.training.device import read, to_device, wait_for
+from tunesmith.training.dropout import key_dropout
 from tunesmith.training.early_stopping import stopped_early
 from tunesmith.training.fused_cross_entropy import FusedHead, fuse_head
 from tunesmith.training.gradient import clip_gradient
@@ -68,6 +70,7 @@ class StepTrainer(ResumableTrainer):
         steps.send_to(self.args.device)
         self._health, self._beat = health, beat
         self.head: FusedHead | None = fuse_head(self.model)
+        self._masks = key_dropout(self.model, self.args.seed) if has_adapters(self.model) else None
         if has_adapters(self.model) and not self.is_deepspeed_enabled:
             fuse_lora(self.model)
         self.tree = TreeCheck(False, "packing is none")
@@ -170,6 +173,7 @@ class StepTrainer(ResumableTrainer):
         for number, batch in enumerate(inputs.batches, 1):
             self.at_work = self.steps.table, inputs.samples[number - 1]
             last = number == len(inputs.batches)
+            self._key_masks(batch)
             together = last or self.is_deepspeed_enabled
             with contextlib.nullcontext() if together else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
@@ -182,6 +186,12 @@ class StepTrainer(ResumableTrainer):
         loss = self._sum(summed) / sums[0]
         self._read_step(torch.cat((loss[None], sums[1:])))
         return cast(torch.Tensor, loss.float() / self.args.world_size)
+
+    def _key_masks(self, batch: MicroBatch) -> None:
+        """Have dropout follow from this micro-batch's tokens."""
+        if self._masks is not None and batch.keys is not None:
+            self._masks.step = self.state.global_step
+            self._masks.use(batch.keys)
 
     def _read_step(self, values: torch.Tensor) -> None:
         """Wait for a step's loss, tokens, tokens computed and requests to stop, and keep them."""

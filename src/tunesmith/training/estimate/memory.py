@@ -154,9 +154,7 @@ def _distinct(widths: list[int]) -> list[int]:
 
 def _dropped(s: MemorySetup) -> int:
     """Return the bytes that an adapter's dropout keeps of a number: the mask, and what is left of it."""
-    if s.gpu:
-        return s.bytes_of + 1
-    return 5 if s.bytes_of == 4 and not s.four_bits else 8
+    return (s.bytes_of if s.gpu else 4) + 1
 
 
 def _attention(s: MemorySetup) -> float:
