@@ -114,8 +114,13 @@ class Cluster:
         return await self._events(namespace, f"involvedObject.uid={uid}", PAGE)
 
     async def warnings_in(self, namespace: str) -> list[dict[str, Any]]:
-        """Return the warnings about whatever is no pod; of very many the last ones listed."""
-        return await self._events(namespace, "involvedObject.kind!=Pod,type=Warning", MOST_WARNINGS)
+        """Return the warnings about whatever is no pod, and of very many the last ones listed.
+
+        For gangs also what is no warning: Volcano says so why its queue does not let one in.
+        """
+        warnings = await self._events(namespace, "involvedObject.kind!=Pod,type=Warning", MOST_WARNINGS)
+        gangs = "involvedObject.kind=PodGroup,type=Normal"
+        return [*warnings, *await self._events(namespace, gangs, MOST_WARNINGS)]
 
     async def _events(self, namespace: str, fields: str, most: int) -> list[dict[str, Any]]:
         last: deque[dict[str, Any]] = deque(maxlen=most)

@@ -187,8 +187,9 @@ def test_very_many_events_do_not_fill_the_memory():
     found = asyncio.run(Cluster(Listing()).events_of("n", "u"))
     assert (len(found), found[-1]) == (500, last | {"fieldSelector": "involvedObject.uid=u"})
     found = asyncio.run(Cluster(Listing()).warnings_in("n"))
-    of_no_pod = "involvedObject.kind!=Pod,type=Warning"
-    assert (len(found), found[-1]) == (5000, last | {"fieldSelector": of_no_pod})
+    of_no_pod, of_gangs = "involvedObject.kind!=Pod,type=Warning", "involvedObject.kind=PodGroup,type=Normal"
+    assert (len(found), found[4999]) == (10000, last | {"fieldSelector": of_no_pod})
+    assert found[-1] == last | {"fieldSelector": of_gangs}
 
 
 def with_a_child(notes, age, **status):

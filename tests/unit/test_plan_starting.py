@@ -100,6 +100,14 @@ def test_what_a_pod_says_itself_is_in_the_status_at_once():
     assert failures == []
 
 
+def test_of_a_gang_the_pod_that_does_not_fit_says_why():
+    """Volcano has a reason for pods too that would fit if the others did."""
+    fits = {"type": "PodScheduled", "status": "False", "reason": "Schedulable", "message": "once"}
+    would_fit, does_not = waits(conditions=[fits]), waits(**UNSCHEDULED)
+    assert said(start([would_fit, does_not]))[1:] == ("Unschedulable", "Pod tune-ftj-1-master-0: 0/3")
+    assert said(start([would_fit]))[1] == "Schedulable"
+
+
 def test_what_its_events_say_is_in_the_status():
     found = {reason: said(start([SILENT], events))[1:] for reason, events in OF_EVENTS.items()}
     assert found == {reason: (reason, "Pod tune-ftj-1-master-0: why") for reason in OF_EVENTS}
@@ -115,6 +123,29 @@ def test_pods_that_are_refused():
     _, reason, message = said(start([], [event("child-1", "FailedCreatePod", words)]))
     assert reason == "Refused"
     assert message == f"A pod of PyTorchJob tune-ftj-1 could not be created. FailedCreatePod: {words}"
+
+
+def test_a_group_of_volcano_that_is_not_let_in():
+    """Volcano has pods created when it lets the group in; its warning does not say why not."""
+    body = made(child(1), -60, "child-1")
+    body["spec"]["runPolicy"]["schedulingPolicy"] = {"minAvailable": 2}
+
+    def of_group(message, kind, at=-9):
+        about = {"kind": "PodGroup", "name": "tune-ftj-1", "uid": "group-1"}
+        return event("", "Unschedulable", message, kind=kind, at=at) | {"involvedObject": about}
+
+    waits_so = of_group("0/0 tasks in gang unschedulable", "Warning")
+    full = of_group("resource in cluster is overused: overused cpu", "Normal", at=-10)
+    found = {
+        "why": said(start([], [waits_so, full], children=[body]))[1:],
+        "no more": said(start([], [waits_so], children=[body]))[1:],
+        "of no gang": said(start([], [waits_so, full]))[1],
+    }
+    assert found == {
+        "why": ("Unschedulable", "PodGroup tune-ftj-1: resource in cluster is overused: overused cpu"),
+        "no more": ("Unschedulable", "PodGroup tune-ftj-1: 0/0 tasks in gang unschedulable"),
+        "of no gang": "Starting",
+    }
 
 
 def test_a_refused_worker_is_reported_though_the_master_runs():

@@ -38,6 +38,8 @@ _TELLING = (
     "TrainJobResourcesCreationFailed",
     "Unschedulable",
 )
+# Volcano's of a pod that only waits for the others of its gang: these say why.
+_WOULD_FIT = "Schedulable"
 NO_CONTROLLER = {
     Backend.PYTORCH_JOB: (
         "The training operator has not processed its PyTorchJob. Is the training operator running?"
@@ -84,7 +86,8 @@ class Start:
         reasons = [_own_reason(pod) or _reason_of_events(pod, events) for pod in self.pods]
         if self.missing:
             reasons.append(_refusal(self.child, events))
-        return next((reason for reason in reasons if reason is not None), None)
+        found = [reason for reason in reasons if reason is not None]
+        return min(found, key=lambda reason: reason[0] == _WOULD_FIT, default=None)
 
     def remark(self, events: Sequence[Object]) -> str:
         """Return a sentence about normal activity, or ""."""
@@ -184,12 +187,26 @@ def _reason_of_events(pod: Object, events: Sequence[Object]) -> tuple[str, str] 
 def _refusal(child: AttemptObject, events: Sequence[Object]) -> tuple[str, str] | None:
     """Return why pods were not created. An earlier object of that name may have had events too."""
     since = format_time(child.created) if child.created else ""
-    told = (one for one in _events_of(child.event_sources, events) if _is_since(one, since))
+    told = [one for one in _events_of(child.event_sources, events) if _is_since(one, since)]
     newest = max(filter(_tells, told), key=_time, default=None)
     if newest is None:
         return None
+    if _of_group(newest):
+        return get(newest, "reason"), f"PodGroup {child.name}: {fit(get(_why_queued(told), 'message'))}"
     message = f"{get(newest, 'reason')}: {fit(get(newest, 'message'))}"
     return Reason.REFUSED, f"A pod of {child.backend} {child.name} could not be created. {message}"
+
+
+def _of_group(event: Object) -> bool:
+    return (get(event, "involvedObject", "kind"), get(event, "reason")) == ("PodGroup", "Unschedulable")
+
+
+def _why_queued(events: Iterable[Object]) -> Object:
+    """Return the event of Volcano that says most of a group that waits.
+
+    Why its queue does not let it in is a normal event; the warning beside it says only that it waits.
+    """
+    return max(filter(_of_group, events), key=lambda one: (get(one, "type") == "Normal", _time(one)))
 
 
 def _events_of(sources: Collection[str], events: Iterable[Object]) -> Iterator[Object]:
