@@ -158,6 +158,25 @@ def test_every_path_attends_alike(tiny_model, path):
     assert (by_runs - other).abs().max() <= 1e-4 * by_runs.abs().max()
 
 
+def test_a_long_run_is_one_call_and_attends_alike():
+    samples = branching(3, trunk=1100)
+    tree = build_tree(samples, [np.ones(len(s), np.float32) for s in samples])
+    layer = torch.nn.Module()
+    layer.num_key_value_groups = 2
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, heads, len(tree), 16, generator=generator) for heads in (4, 2, 2, 4)]
+    slope = states.pop().transpose(1, 2)
+    by_runs = TreeAttention(tree, CPU, "runs")
+    assert [piece.size for piece in by_runs.pieces] == [1140, 40, 40]
+    made, wanted = [], []
+    for way, found in ((by_runs, made), (TreeAttention(tree, CPU, "dense"), wanted)):
+        inputs = [each.clone().requires_grad_() for each in states]
+        out, _ = attend(layer, *inputs, None, tree=way)
+        found.extend([out, *torch.autograd.grad(out, inputs, slope)])
+    for one, other in zip(made, wanted, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
+
+
 def test_lengths_are_few_and_little_longer():
     sizes = range(1, 1 << 17, 61)
     assert all(size <= padded_length(size) <= max(BLOCK, size * 1.25) + BLOCK for size in sizes)

@@ -29,6 +29,9 @@ NAME = "tunesmith_tree"
 FLEX_FROM = 2048
 # On a CPU: queries per call. Fewer skip more of what is masked, more are computed faster.
 PIECE = 128
+# On a CPU: number of tokens from which a run with nothing before it is one call. Its kernel skips what is
+# masked, in larger blocks.
+WHOLE_FROM = 1024
 
 
 class UnsupportedAttentionError(Exception):
@@ -72,8 +75,10 @@ class TreeAttention:
             for start, stop in run.before:
                 index = int(np.searchsorted(starts, start, side="right")) - 1
                 before.append((index, start - starts[index], stop - starts[index]))
-            for start in range(0, run.stop - run.start, PIECE):
-                stop = min(start + PIECE, run.stop - run.start)
+            size = run.stop - run.start
+            step = size if not run.depth and size >= WHOLE_FROM else PIECE
+            for start in range(0, size, step):
+                stop = min(start + step, size)
                 seen = run.depth + start
                 mask = _causal(stop - start, seen, self._device) if seen else None
                 pieces.append(Piece(stop - start, (*before, (number, 0, stop)), mask))
