@@ -38,9 +38,8 @@ def spec_of(packing: str, dtype: str) -> FineTuneSpec:
     )  # fmt: skip
 
 
-def main(model: str, data: str, packing: str, dtype: str = "float32") -> None:
-    """Prints one JSON line."""
-    samples = json.loads(Path(data).read_text())
+def trainer_of(model: str, samples: list[dict], packing: str, dtype: str) -> StepTrainer:
+    """The trainer of one pass over the samples."""
     folder = Path(tempfile.mkdtemp())
     with TableWriter(folder / "table") as writer:
         for row in samples:
@@ -49,7 +48,7 @@ def main(model: str, data: str, packing: str, dtype: str = "float32") -> None:
     plan = plan_steps(spec, table, 1, 0)
     arguments = training_arguments(spec, folder / "out", steps=len(plan), every=1, dtype=dtype)
     arguments.save_strategy = "no"
-    trainer = StepTrainer(
+    return StepTrainer(
         steps=StepDataset(table, plan, "tokenMean", 0),
         validation=None,
         stop_asked=lambda: False,
@@ -57,6 +56,12 @@ def main(model: str, data: str, packing: str, dtype: str = "float32") -> None:
         model=build_model(spec, Path(model), (), gradient_checkpointing=False),
         args=arguments,
     )
+
+
+def main(model: str, data: str, packing: str, dtype: str = "float32") -> None:
+    """Prints one JSON line."""
+    samples = json.loads(Path(data).read_text())
+    trainer = trainer_of(model, samples, packing, dtype)
     check = trainer.check_tree("auto")
     log = LossLog(lambda: trainer.last_step.loss)
     trainer.add_callback(log)
