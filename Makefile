@@ -110,18 +110,25 @@ GPU_BUNDLE = build/gpu-bundle
 GPU_PYTHON ?= .venv-gpu/bin/python
 GPU_ARGS ?=
 
+# Wheels of all packages, since what a source archive is built with would be missing there; pip and setuptools, since
+# those of that machine may be too old; and hatchling, which builds the tree there.
 gpu-bundle: .demo/model/config.json ## carry what `gpu` needs to a machine without a network, in build/gpu-bundle
-	$(BIN)/pip download --quiet --dest $(GPU_BUNDLE)/wheels '.[local,vllm,bench]' liger-kernel hatchling $(PIN)
+	rm -rf $(GPU_BUNDLE)
+	$(BIN)/pip wheel --quiet --wheel-dir $(GPU_BUNDLE)/wheels '.[local,vllm,bench]' liger-kernel hatchling pip setuptools \
+	  $(PIN) $(PIN_BUILD)
 	cp -r .demo/model $(GPU_BUNDLE)/
+	@! ls $(GPU_BUNDLE)/wheels/torch-*+cpu-*.whl 2>/dev/null || \
+	  { echo "This is a torch for CPUs: pip has it from a place of its settings (pip config list). Leave that place out."; exit 1; }
 
 gpu: $(if $(filter .venv-gpu/bin/python,$(GPU_PYTHON)),.venv-gpu/.ready) ## every path that only a GPU takes, and its speed: build/gpu/result.md
 	PYTHONPATH=$(CURDIR)/src $(GPU_PYTHON) bench/gpu/bench.py \
 	  --model $(if $(wildcard $(GPU_BUNDLE)/model),$(GPU_BUNDLE)/model,.demo/model) $(GPU_ARGS)
 
-.venv-gpu/.ready: pyproject.toml
+.venv-gpu/.ready: FROM_BUNDLE = $(if $(wildcard $(GPU_BUNDLE)/wheels),--no-index --find-links $(GPU_BUNDLE)/wheels)
+.venv-gpu/.ready: pyproject.toml locks/constraints.txt
 	$(PYTHON) -m venv .venv-gpu
-	.venv-gpu/bin/pip install --quiet '.[local,vllm,bench]' liger-kernel $(PIN) $(PIN_BUILD) \
-	  $(if $(wildcard $(GPU_BUNDLE)/wheels),--no-index --find-links $(GPU_BUNDLE)/wheels)
+	.venv-gpu/bin/python -m pip install --quiet --upgrade pip setuptools $(PIN) $(FROM_BUNDLE)
+	.venv-gpu/bin/pip install --quiet '.[local,vllm,bench]' liger-kernel $(PIN) $(PIN_BUILD) $(FROM_BUNDLE)
 	touch $@
 
 soak: $(VENV)/.dev ## long repetitions, of which `test` runs a few
