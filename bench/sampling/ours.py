@@ -23,7 +23,7 @@ from tunesmith.artifacts.journal.journal import Journal
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.engine import Engine
-from tunesmith.engines.vllm.engine import open_vllm
+from tunesmith.engines.vllm.engine import beat_with, open_vllm
 from tunesmith.sampling.loop import SamplingLoop
 from tunesmith.sampling.pool import VerifierPool
 
@@ -40,6 +40,7 @@ async def draw(
     async def shard() -> range | None:
         return next(shards)
 
+    before = STEPS.number
     began, cpu = time.perf_counter(), time.process_time()
     loop = SamplingLoop(prompts, engine, verifiers, journal, SAMPLING)
     await loop.run(shard)
@@ -50,6 +51,7 @@ async def draw(
         "tokens": loop.tally.tokens,
         "replies": loop.tally.replies,
         "accepted": loop.tally.accepted,
+        "steps": STEPS.number - before,
     }
 
 
@@ -59,6 +61,7 @@ async def main(folder: Path) -> None:
     journal = Journal(store, begin_epoch(store, "bench", 1), "pod-0-engine-0", folder / "journal")
     upload = RetryingTask("Upload of rows", journal.keep_sending, threading.Event())
     engine = await open_vllm(FILES, MODEL, TOKENIZER, workload.settings(), SAMPLING, seed=workload.SEED)
+    beat_with(engine._client, STEPS.count)
     with VerifierPool(VERIFIER) as verifiers:
         await draw(engine, verifiers, journal, -1, 2)  # nothing is warm before that
         print("{}", flush=True)
@@ -73,5 +76,6 @@ if __name__ == "__main__":
     OPTIONS = workload.parse()
     SAMPLING = workload.sampling(OPTIONS)
     FILES, MODEL, TOKENIZER = workload.source(OPTIONS.model)
+    STEPS = workload.Steps()
     with tempfile.TemporaryDirectory() as scratch:
         asyncio.run(main(Path(scratch)))

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import workload
 
 from tunesmith.engines.load import resolve_dtype
+from tunesmith.engines.vllm.engine import beat_with
 from tunesmith.engines.vllm.process import vllm_environment
 from tunesmith.engines.vllm.settings import cpu_arguments, engine_arguments
+from tunesmith.sampling.loop import seed_of
 
 
 def engine() -> Any:
@@ -35,14 +39,21 @@ def draw(llm: Any, number: int, count: int) -> dict[str, Any]:
     """One round: the time that `generate` takes."""
     from vllm import SamplingParams, TokensPrompt
 
-    prompts = [TokensPrompt(prompt_token_ids=p.ids) for p in workload.prompts(TOKENIZER, number, count)]
-    params = SamplingParams(
-        n=SAMPLING.num_samples,
-        temperature=SAMPLING.temperature,
-        top_p=SAMPLING.top_p,
-        max_tokens=SAMPLING.max_new_tokens,
-        stop_token_ids=sorted(TOKENIZER.stop_ids),
-    )
+    prompts, params = [], []
+    for prompt in workload.prompts(TOKENIZER, number, count):
+        common = {
+            "temperature": SAMPLING.temperature,
+            "top_p": SAMPLING.top_p,
+            "max_tokens": SAMPLING.max_new_tokens,
+            "stop_token_ids": sorted(TOKENIZER.stop_ids),
+        }
+        every = [{"n": SAMPLING.num_samples}]
+        if SAMPLING.deterministic:
+            indexes = range(SAMPLING.num_samples)
+            every = [{"seed": seed_of(SAMPLING.seed, prompt.id, index)} for index in indexes]
+        prompts += [TokensPrompt(prompt_token_ids=prompt.ids) for _ in every]
+        params += [SamplingParams(**common, **each) for each in every]
+    before = STEPS.number
     began, cpu = time.perf_counter(), time.process_time()
     outputs = llm.generate(prompts, params, use_tqdm=False)
     seconds = time.perf_counter() - began
@@ -52,13 +63,15 @@ def draw(llm: Any, number: int, count: int) -> dict[str, Any]:
         "cpu_seconds": time.process_time() - cpu,
         "tokens": sum(len(reply.token_ids) for reply in replies),
         "replies": len(replies),
+        "steps": STEPS.number - before,
     }
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """A round for each number on standard input."""
-    with vllm_environment():
+    with vllm_environment(folder):
         llm = engine()
+    beat_with(llm.llm_engine, STEPS.count)
     draw(llm, -1, 2)  # nothing is warm before that
     print("{}", flush=True)
     for line in sys.stdin:
@@ -69,4 +82,6 @@ if __name__ == "__main__":
     OPTIONS = workload.parse()
     SAMPLING = workload.sampling(OPTIONS)
     FILES, MODEL, TOKENIZER = workload.source(OPTIONS.model)
-    main()
+    STEPS = workload.Steps()
+    with tempfile.TemporaryDirectory() as scratch:
+        main(Path(scratch))

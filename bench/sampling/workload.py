@@ -25,6 +25,17 @@ _SYSTEM = (
 )
 
 
+class Steps:
+    """How many of vLLM's steps brought tokens. Luck with lengths changes how many tokens a step brings."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def count(self) -> None:
+        """Called with each step that brings tokens."""
+        self.number += 1
+
+
 def parse() -> argparse.Namespace:
     """The options that all scripts share."""
     parser = argparse.ArgumentParser()
@@ -32,12 +43,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=24, help="prompts a round, eight replies each")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of a reply at most")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of each side")
+    parser.add_argument("--same-replies", action="store_true", help="a seed for each, the same on both sides")
     return parser.parse_args()
 
 
 def sampling(options: argparse.Namespace) -> SamplingSpec:
     """The defaults of a job, but for the length."""
-    return SamplingSpec(num_samples=8, max_new_tokens=options.tokens)
+    return SamplingSpec(
+        num_samples=8, max_new_tokens=options.tokens, deterministic=options.same_replies, seed=SEED
+    )
 
 
 def settings() -> VllmEngine:
