@@ -64,4 +64,4 @@ def test_the_spec_is_immutable_but_for_how_it_runs(namespace):
 
 def test_explain_reads_well(cluster):
     text = cluster("explain", "ftj.spec.training.learningRate").stdout
-    assert "Highest learning rate" in text
+    assert "Peak learning rate" in text
