@@ -18,7 +18,7 @@ from tunesmith.errors import ManifestError
 
 ALLOWED = {
     "uris": ["s3://models", "s3://data", "hf://org"],
-    "secrets": ["s3-*", "wandb", "hub", "big"],
+    "secrets": ["s3-*", "wandb", "mlflow", "hub", "big"],
     "endpoints": ["https://api.example.com", "https://api.wandb.ai", "https://mlflow.example"],
 }
 SETTINGS = {
