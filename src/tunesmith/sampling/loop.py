@@ -89,7 +89,8 @@ class SamplingLoop:
         """The last reply that was judged, with its prompt."""
         self._prompts, self._engine, self._judges, self._rows = prompts, engine, judges, rows
         self._sampling, self._finished, self._kept, self._clock = sampling, finished, kept, clock
-        self._most_drawing = engine.at_once + max(4, engine.at_once // 16)
+        # As many wait as are under way, which may all end in one step: those that began together and are cut.
+        self._most_drawing = 2 * max(4, engine.at_once)
         self._most_open = 2 * self._most_drawing + 64
         self._drawing, self._open, self._changed = 0, 0, asyncio.Event()
 

@@ -15,7 +15,6 @@ Does not depend on what a record means, only that it is a JSON object with a uni
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,8 +25,7 @@ from typing import Any, Protocol
 from tunesmith.artifacts.journal.fencing import Epoch, Log, committed_parts
 from tunesmith.artifacts.journal.key_set import KeySet, digest_of, split_digests
 from tunesmith.artifacts.journal.parts import commit, read_parts
-from tunesmith.artifacts.journal.segments import Segments, read_segment
-from tunesmith.artifacts.local_files import explained
+from tunesmith.artifacts.journal.segments import Segments, flush, read_segment
 from tunesmith.artifacts.location import check_key
 from tunesmith.artifacts.store import Store
 from tunesmith.errors import UsageError
@@ -131,14 +129,9 @@ class Journal:
     def flush(self) -> None:
         """Make every row appended so far survive a power cut. Others may append meanwhile."""
         with self._lock:
-            descriptor = self._segments.duplicate()
-        if descriptor is None:
-            return
-        try:
-            with explained("write", self._folder):
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            files = self._segments.duplicates()
+        if files:
+            flush(files, self._folder)
 
     def send(self) -> None:
         """Commit every row appended so far. Called again after an error, it resumes with what is left.
@@ -149,6 +142,10 @@ class Journal:
             with self._lock:
                 self._segments.seal()
                 waiting = list(self._segments.sealed)
+            self.flush()
+            with self._lock:
+                for path in waiting:
+                    self._segments.flushed(path)
             for path in waiting:
                 lines, digests = read_segment(path)
                 commit(self._store, self._epoch, self._log, self._number, lines, digests)

@@ -1,7 +1,9 @@
 """A journal on the local disk: a folder of numbered files, of which only the last is written to.
 
-A line is written to the kernel at once, so that kill -9 loses none; it is flushed to the disk when its file
-is sealed or on request. A file is deleted by the caller, once its content is committed.
+A line is written to the kernel at once, so that kill -9 loses none. It is flushed to the disk on request, and
+by the caller some time after its file is sealed: a disk may take seconds, for which nobody who appends is to
+wait. At most one sealed file is not flushed, so a power cut can tear the last two. A file is deleted by the
+caller, once its content is committed.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -26,7 +29,7 @@ from tunesmith.artifacts.journal.lines import (
     read_lines,
     valid_length,
 )
-from tunesmith.artifacts.local_files import explained, sync, sync_folder
+from tunesmith.artifacts.local_files import explained, sync, sync_file, sync_folder
 from tunesmith.errors import CorruptObjectError, StoppedError
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,8 @@ class Segments:
     def __init__(self, folder: Path, journal: str) -> None:
         self._folder, self._journal = folder, journal
         self._open: _Open | None = None
+        self._unflushed: _Open | None = None  # sealed, and perhaps not on the disk
+        self._named = True  # the open file's name is on the disk
         with explained("write", folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / _LOCK)
@@ -96,24 +101,39 @@ class Segments:
 
     def sync(self) -> None:
         """Flush what is written to the disk."""
+        self._flush_sealed()
         if self._open:
-            with explained("write", self._open.path):
-                sync(self._open.file)
+            self._flush(self._open)
 
-    def duplicate(self) -> int | None:
-        """Return a second descriptor of the file being written, to flush and close; None if there is none."""
-        if self._open is None:
-            return None
-        with explained("write", self._open.path):
-            return os.dup(self._open.file.fileno())
+    def duplicates(self) -> list[FileIO]:
+        """Return second descriptors of the files that may not be on the disk, for `flush`."""
+        with explained("write", self._folder):
+            return [FileIO(os.dup(each.file.fileno()), "w") for each in (self._unflushed, self._open) if each]
+
+    def flushed(self, path: Path) -> None:
+        """Note that a sealed file is on the disk."""
+        if self._unflushed and self._unflushed.path == path:
+            self._unflushed.file.close()
+            self._unflushed = None
 
     def seal(self) -> None:
-        """Close the current file, so that it can be sent."""
+        """Let the current file have no more rows, so that it can be sent. The caller flushes it."""
         if self._open and self._open.rows:
-            self.sync()
-            self._open.file.close()
+            self._flush_sealed()
             self.sealed.append(self._open.path)
-            self._open = None
+            self._open, self._unflushed = None, self._open
+
+    def _flush_sealed(self) -> None:
+        if self._unflushed:
+            self._flush(self._unflushed)
+            self.flushed(self._unflushed.path)
+
+    def _flush(self, opened: _Open) -> None:
+        with explained("write", opened.path):
+            sync(opened.file)
+            if not self._named:
+                sync_folder(self._folder)
+        self._named = True
 
     def drop(self, path: Path) -> None:
         """Delete a sealed file."""
@@ -123,9 +143,10 @@ class Segments:
 
     def close(self) -> None:
         """Release the folder. Everything written stays."""
-        if self._open:
-            self._open.file.close()
-            self._open = None
+        for opened in (self._unflushed, self._open):
+            if opened:
+                opened.file.close()
+        self._unflushed = self._open = None
         self._lock.close()
 
     def _begin(self) -> _Open:
@@ -135,20 +156,22 @@ class Segments:
             current = _Open(path, FileIO(path, "w"), 0, 0)
             try:
                 current.write(header)
-                sync_folder(self._folder)
             except BaseException:
                 current.file.close()
                 raise
-        self._open, self._next = current, self._next + 1
+        self._open, self._next, self._named = current, self._next + 1, False
         return current
 
     def _recover(self) -> list[Path]:
         """Return what an earlier process left, each file whole."""
         paths = sorted(self._folder.glob("*.jsonl"), key=_number)
-        return [path for path in paths if self._mend(path, last=path == paths[-1])]
+        return [path for path in paths if self._mend(path, last=path in paths[-2:])]
 
     def _mend(self, path: Path, last: bool) -> bool:
-        """Cut a torn end off. Return False if nothing is left, or all of it belongs to another journal."""
+        """Cut a torn end off, which only the `last` files can have.
+
+        Return False if nothing is left, or all of it belongs to another journal.
+        """
         length, size = valid_length(path), path.stat().st_size
         if length < size:
             if not last:
@@ -168,7 +191,17 @@ class Segments:
         if not ours or not row:
             path.unlink()
             return False
+        if last:  # a process that was killed may not have flushed it
+            sync_file(path)
         return True
+
+
+def flush(files: Iterable[FileIO], folder: Path) -> None:
+    """Flush and close what `Segments.duplicates` returned, and the names in the folder."""
+    with ExitStack() as stack, explained("write", folder):
+        for file in [stack.enter_context(file) for file in files]:
+            sync(file)
+        sync_folder(folder)
 
 
 def write_all(file: FileIO, data: bytes) -> None:
