@@ -395,7 +395,7 @@ def test_nothing_makes_it_raise(reply):
         assert all(part.strip() for part in judgement.charges)
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(60)  # minutes if it were quadratic
 @pytest.mark.parametrize(
     "piece", ["。", "|", "<answer>", "</answer>", " ", "零", "9", "、", "\n", "罪", "一百"]
 )

@@ -120,8 +120,13 @@ def _denies(text: str) -> bool:
 
 def _bare(text: str) -> str:
     """Strip punctuation, symbols and white space."""
-    inner = [at for at, sign in enumerate(text) if unicodedata.category(sign)[0] not in "PSZC"]
-    return text[inner[0] : inner[-1] + 1] if inner else ""
+    first = next((at for at, sign in enumerate(text) if _is_inner(sign)), len(text))
+    behind = next((at for at, sign in enumerate(reversed(text)) if _is_inner(sign)), 0)
+    return text[first : len(text) - behind]
+
+
+def _is_inner(sign: str) -> bool:
+    return unicodedata.category(sign)[0] not in "PSZC"
 
 
 def _without_suffix(part: str) -> str:
