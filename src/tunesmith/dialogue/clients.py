@@ -199,7 +199,8 @@ class EngineClient:
 
     def __init__(self, engine: Engine, tokens: PromptTokens, max_retries: int = 0) -> None:
         self._engine, self._tokens, self._max_retries = engine, tokens, max_retries
-        self._room = asyncio.Semaphore(engine.at_once + max(4, engine.at_once // 16))
+        # As many wait as are under way, which may all end in one step.
+        self._room = asyncio.Semaphore(2 * max(4, engine.at_once))
         self._error: TunesmithError | None = None
 
     async def call(self, call: Call, tries: Tries) -> Completion:

@@ -1,7 +1,7 @@
 """The sampling loop of one engine: prompts in, judged rows out, and nothing ever waits for a batch.
 
 All replies to a prompt are asked for together; each is judged and written down as soon as it ends. There are
-always a few more requests than the engine works on, and no more, so memory does not grow with the prompts.
+up to twice as many requests as the engine works on, and no more, so memory does not grow with the prompts.
 Knows the engine by its seam, the journal by two methods, and nothing of processes, pods and files.
 """
 
