@@ -6,6 +6,7 @@ encodes text, and accelerate imports boto3 for a command of its own.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,4 +37,5 @@ def auto_tokenizer() -> Any:
 
 def leave_out_torch() -> None:
     """Make torch look as if it were not installed to all that this process imports later."""
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # "PyTorch was not found", in a log of a training
     cast(dict[str, Any], sys.modules).setdefault("torch", None)
