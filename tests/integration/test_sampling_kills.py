@@ -16,7 +16,9 @@ from tunesmith.local.embedded_s3 import EmbeddedS3
 from tunesmith.names import MANIFEST_KEY, SAMPLED_DATA_KEY
 
 PROMPTS, SAMPLES = 120, 4
-OPEN = 2 * 108  # replies of two engines that may be drawn and not yet written down, at most
+AT_ONCE = 16  # what `stub_engine` works on; as many again wait, twice that is drawn or judged, and 64 more
+OPEN = 2 * (2 * 2 * AT_ONCE + 64 + SAMPLES)
+"""Replies of two engines that may be drawn and not yet written down, at most."""
 
 
 @pytest.fixture(scope="module")
