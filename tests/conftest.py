@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     if new := [name for name in ENGINES if name in sys.modules and name not in before]:
         _imported[collector.nodeid] = new
     return report
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """A level that a test leaves behind would hide what later tests of the same process look for."""
+    log = logging.getLogger("tunesmith")
+    before = log.level
+    yield
+    after, log.level = log.level, before
+    assert after == before, "the test changed the level of the log"
 
 
 @pytest.fixture(scope="session")

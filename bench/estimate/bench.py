@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser
 
 from bench.estimate.cases import CASES, estimated
@@ -46,6 +47,8 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="Names of models, with commas between them.")
     only = [name for name in parser.parse_args().only.split(",") if name]
+    for name in ("transformers", "tunesmith"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     print(f"{HEADING}\n|{'---|' * 9}", flush=True)
     for case in CASES:
         if not only or case.name in only:

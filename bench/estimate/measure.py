@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,10 +76,6 @@ def spec_of(case: MemoryCase) -> Any:
 
 def measure(case: MemoryCase) -> MeasuredMemory:
     """Train two steps of a case on the CPU and return what was allocated."""
-    from transformers.utils import logging as quiet
-
-    quiet.set_verbosity_error()
-    logging.getLogger("tunesmith").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="tunesmith-estimate-") as temp:
         folder = Path(temp)
         _save_model(case.config, folder / "model")

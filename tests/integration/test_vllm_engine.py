@@ -31,6 +31,7 @@ from tunesmith.engines.engine import GeneratedReply, GenerationRequest
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.restarting import RestartingEngine
 from tunesmith.engines.vllm.engine import VllmReplies, open_vllm
+from tunesmith.engines.vllm.process import log_file
 from tunesmith.errors import ModelError, StoppedError, TemporaryError
 from tunesmith.names import Reason
 from tunesmith.tokens.chat import ChatTokenizer
@@ -281,6 +282,28 @@ def test_replies_are_those_of_transformers(
     assert [reply.text for reply in replies] == [spoken(tokenizer, ids) for ids in wanted]
 
 
+def test_an_adapter_that_vllm_cannot_put_on(
+    runner: asyncio.Runner, engine: VllmReplies, model: Path, tmp_path: Path
+) -> None:
+    from vllm.lora.request import LoRARequest
+
+    adapter = make_adapter(model, tmp_path / "odd")
+    rename(adapter, "q_proj", "r_proj")
+    started = dataclasses.replace(engine._started, adapter=LoRARequest("odd", 2, str(adapter)))
+    spec = SamplingSpec(temperature=0.0, max_new_tokens=24)
+    odd = VllmReplies(started, ChatTokenizer.load(model), spec, engine._thread, engine._folder)
+    with pytest.raises(ModelError, match=r"vLLM cannot use the adapter: .*r_proj"):
+        runner.run(odd.load_adapter())
+    log_file(engine._folder.path).write_text("")  # which says why it died when it dies later
+
+
+def rename(adapter: Path, old: str, new: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = adapter / "adapter_model.safetensors"
+    save_file({name.replace(old, new): tensor for name, tensor in load_file(path).items()}, path)
+
+
 def test_a_killed_process_ends_every_request(runner: asyncio.Runner, engine: VllmReplies) -> None:
     """Promptly and with a reason; and nothing is left of it once it is closed."""
 
@@ -417,21 +440,6 @@ def test_too_little_memory(runner: asyncio.Runner, model: Path) -> None:
     assert "One reply of up to 512 tokens" in caught.value.message
     assert "set engine.vllm.maxModelLen to at most 128" in caught.value.message
     assert "\n" not in caught.value.message
-
-
-def test_an_adapter_that_vllm_cannot_put_on(runner: asyncio.Runner, model: Path, tmp_path: Path) -> None:
-    adapter = make_adapter(model, tmp_path / "odd")
-    rename(adapter, "q_proj", "r_proj")
-    with pytest.raises(ModelError, match=r"vLLM cannot use the adapter: .*r_proj"):
-        runner.run(opened(files_of(model, [adapter])))
-    assert not any(processes().values())
-
-
-def rename(adapter: Path, old: str, new: str) -> None:
-    from safetensors.torch import load_file, save_file
-
-    path = adapter / "adapter_model.safetensors"
-    save_file({name.replace(old, new): tensor for name, tensor in load_file(path).items()}, path)
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["before-there-is-a-process", "while-it-loads"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from tunesmith.export.folder import write_merged
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
+ONE_PROCESS = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # starts sooner
 # In a process of its own: vLLM leaves much behind in the one that it is used in.
 PROGRAM = """
 import json, sys
@@ -42,7 +44,13 @@ def said(folder: Path, model: Path, adapter: Path | None = None, **options: obje
     (folder / "ask.py").write_text(PROGRAM)
     command = [sys.executable, "ask.py", model, adapter or "", json.dumps(options)]
     ended = subprocess.run(
-        [*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=400, check=False
+        [*map(str, command)],
+        cwd=folder,
+        env=ONE_PROCESS,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     lines = [line for line in ended.stdout.splitlines() if line.startswith("SAID ")]
     assert lines, ended.stdout[-2000:] + ended.stderr[-4000:]
@@ -52,19 +60,27 @@ def said(folder: Path, model: Path, adapter: Path | None = None, **options: obje
 
 def test_a_published_model_stops(tmp_path: Path) -> None:
     """The base says its end of turn for ever; what is published says it once."""
-    from transformers import AutoTokenizer
-
     base = make_base_model(tmp_path / "base")
-    end = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(LEARNED)
     whole = exported(base, tmp_path / "whole", "full")
-    assert said(tmp_path, whole) == [[end], "stop"]
+    assert said(tmp_path, whole) == [[end_of_turn(base)], "stop"]
     adapter = exported(base, tmp_path / "adapter", "lora")
-    files = ModelFiles(base, (adapter,), ModelSource(uri=base.as_uri()))
-    write_merged(files, tmp_path / "merged")
-    assert said(tmp_path, tmp_path / "merged") == [[end], "stop"]
     options = {"enable_lora": True, "tokenizer": str(adapter)}
     from_card = options | {"generation_config": str(adapter)}
-    assert said(tmp_path, base, adapter, **from_card) == [[end], "stop"]
+    assert said(tmp_path, base, adapter, **from_card) == [[end_of_turn(base)], "stop"]
+
+
+@pytest.mark.soak
+def test_a_merged_model_stops(tmp_path: Path) -> None:
+    base = make_base_model(tmp_path / "base")
+    adapter = exported(base, tmp_path / "adapter", "lora")
+    write_merged(ModelFiles(base, (adapter,), ModelSource(uri=base.as_uri())), tmp_path / "merged")
+    assert said(tmp_path, tmp_path / "merged") == [[end_of_turn(base)], "stop"]
+
+
+def end_of_turn(base: Path) -> int:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(LEARNED)
 
 
 def test_the_highest_rank_is_vllms() -> None:
