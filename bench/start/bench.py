@@ -1,10 +1,10 @@
 """Time to the first training step: `tunesmith run` against TRL's script on the same rows and model.
 
-    python bench/start/bench.py MODEL [--pairs 3] [--rows FILE] [--peer PYTHON]
+    python bench/start/bench.py MODEL [--pairs 3] [--rows FILE] [--ours PYTHON] [--peer PYTHON]
 
 MODEL is a folder with a model and its chat template. Both sides are what a user types, in turns, each with
-fresh caches; a hook in `hook/` notes when the Trainer's first step begins. PYTHON is the peer's interpreter,
-so that neither side imports what only the other one needs.
+fresh caches; a hook in `hook/` notes when the Trainer's first step begins. Each side has an interpreter of
+its own, so that neither imports what only the other one, or development, needs.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--ours", default=sys.executable)
     parser.add_argument("--peer", default=sys.executable)
     options = parser.parse_args()
     model, rows = options.model.absolute(), options.rows.absolute()
@@ -80,7 +81,7 @@ def main() -> None:
                 folder = Path(temp)
                 (folder / "job.yaml").write_text(json.dumps(manifest(model, rows, folder)))
                 ours = [
-                    sys.executable,
+                    options.ours,
                     "-c",
                     "from tunesmith.cli import main; main()",
                     "run",
