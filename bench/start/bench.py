@@ -91,6 +91,8 @@ def main() -> None:
                 peer = [options.peer, str(HERE / "peer.py"), str(model), str(rows), str(folder / "out")]
                 all_.append(first_step(ours if side == "tunesmith" else peer, folder))
     for side, all_ in seen.items():
+        print(side, "seconds to the first step:", ", ".join(f"{one['seconds']:.1f}" for one in all_))
+    for side, all_ in seen.items():
         middle = {name: statistics.median(one[name] for one in all_) for name in all_[0]}
         ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(all_, seen["trl"], strict=True))
         print(

@@ -87,9 +87,12 @@ def _secrets(spec: JobSpec) -> Iterator[MissingRequirement]:
 
 def _verifiers(spec: JobSpec) -> Iterator[MissingRequirement]:
     """Open each verifier once, in a worker process, as for verification."""
+    opened = list(verifiers(spec))
+    if not opened:
+        return  # the import below takes time
     from tunesmith.sampling.pool import VerifierPool
 
-    for field, verifier in verifiers(spec):
+    for field, verifier in opened:
         try:
             VerifierPool(verifier, path=field, workers=1).close()
         except PermanentError as error:

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.data.outcome import sampled
-from tunesmith.data.prompts.presets import read_presets
 from tunesmith.figures import usd
 from tunesmith.local.evaluation_display import print_evaluation
 from tunesmith.local.workdir import JobFolder, shown_path
@@ -206,6 +205,8 @@ def show_result(
     _line(console, "Time", duration(result["seconds"]))
     model = folder.output / "final_model"
     address = shown_path(model) if model.exists() else f"{uri.rstrip('/')}/final_model"
+    from tunesmith.data.prompts.presets import read_presets  # a tenth of a second, not needed before
+
     presets = read_presets(model)
     # With several presets, `chat` needs one named; a single one is its default.
     asked = f" --as {quote(presets[0].name)}" if len(presets) > 1 else ""
