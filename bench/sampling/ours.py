@@ -24,7 +24,6 @@ from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.engine import Engine
 from tunesmith.engines.vllm.engine import beat_with, open_vllm
-from tunesmith.jobs.libraries import set_up_libraries
 from tunesmith.sampling.loop import SamplingLoop
 from tunesmith.sampling.pool import VerifierPool
 
@@ -78,6 +77,5 @@ if __name__ == "__main__":
     SAMPLING = workload.sampling(OPTIONS)
     FILES, MODEL, TOKENIZER = workload.source(OPTIONS.model)
     STEPS = workload.Steps()
-    set_up_libraries()  # as a job does
     with tempfile.TemporaryDirectory() as scratch:
         asyncio.run(main(Path(scratch)))

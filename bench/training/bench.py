@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -36,12 +35,10 @@ def on_a_gpu() -> list[str]:
     return [*found, *(["liger and flash"] if len(found) == 2 else [])]
 
 
-def run(script: str, *arguments: str, **variables: str) -> dict:
+def run(script: str, *arguments: str) -> dict:
     """One side; its JSON line."""
     command = [sys.executable, str(HERE / script), *arguments]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, **variables}
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -50,8 +47,7 @@ def compare(name: str, model: str, count: int, ways: list[str], dtype: str) -> N
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "samples.json")
         subprocess.run([sys.executable, str(HERE / "workload.py"), name, model, str(count), data], check=True)
-        as_in_a_job = {"THP_MEM_ALLOC_ENABLE": "1"}  # tunesmith.jobs.libraries
-        ours = run("ours.py", model, data, "tree", dtype, **as_in_a_job)
+        ours = run("ours.py", model, data, "tree", dtype)
         print(json.dumps({"workload": name, **ours}), flush=True)
         for way in ways:
             peer = run("peer.py", model, data, way, dtype)

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from tunesmith.errors import TunesmithError
-from tunesmith.jobs.libraries import set_up_libraries
 from tunesmith.jobs.preflight import refuse_missing_gpus, refuse_unready
 from tunesmith.jobs.progress import Progress, serve
 from tunesmith.jobs.termination import SUCCEEDED, Termination, of_error, write_termination
@@ -81,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             "attempt": world.attempt,
             "output": run.spec.output.uri,
         }
-        set_up_libraries()
+        # Checkpoints come from the output, which others may write to: no library may run code from a pickle.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         if run.rules is not None:
             os.environ[ENV_RULES] = run.rules.text()  # inherited by every process that is started from here
         digest = _run(run, world, progress)
