@@ -1,6 +1,7 @@
 """The peer: a bare script of vLLM's offline interface, all prompts in one call, eight replies each.
 
-It gets what our side gives vLLM: the same engine arguments, environment, token ids and stop tokens.
+It gets what our side gives vLLM: the same engine arguments, environment, token ids and stop tokens; but not
+huge pages, which no bare script asks torch for.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def draw(llm: Any, number: int, count: int) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """A round for each number on standard input."""
     with vllm_environment(folder):
+        if not OPTIONS.huge_pages:
+            del os.environ["THP_MEM_ALLOC_ENABLE"]
         llm = engine()
     beat_with(llm.llm_engine, STEPS.count)
     draw(llm, -1, 2)  # nothing is warm before that

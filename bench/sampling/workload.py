@@ -43,6 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=24, help="prompts a round, eight replies each")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of a reply at most")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of each side")
+    parser.add_argument("--huge-pages", action="store_true", help="for the peer, too")
     parser.add_argument("--same-replies", action="store_true", help="a seed for each, the same on both sides")
     return parser.parse_args()
 

@@ -318,6 +318,7 @@ def test_surroundings_are_as_before_afterwards(monkeypatch, tmp_path):
         assert tempfile.gettempdir() == str(tmp_path)
         assert os.environ["VLLM_NO_USAGE_STATS"] == os.environ["HF_HUB_OFFLINE"] == "1"
         assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
+        assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
         os.environ["LD_PRELOAD"] = "/x.so"
         del os.environ["PATH"]
     assert dict(os.environ) == before
