@@ -38,7 +38,7 @@ _DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about settings made here on purpose
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS is this engine's share of the cores
     "VLLM_ENGINE_READY_TIMEOUT_S": "3600",  # large models from slow disks
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch takes huge pages: a step on a CPU reads all weights, with fewer misses
+    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for torch: each step on a CPU reads all weights
 }
 
 # The signal comes when the *thread* that started the process ends; the caller must keep that alive.
