@@ -442,6 +442,17 @@ def test_too_little_memory(runner: asyncio.Runner, model: Path) -> None:
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.soak
+def test_nothing_is_left_where_an_adapter_is_refused(
+    runner: asyncio.Runner, model: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(model, tmp_path / "odd")
+    rename(adapter, "q_proj", "r_proj")
+    with pytest.raises(ModelError, match="vLLM cannot use the adapter"):
+        runner.run(opened(files_of(model, [adapter])))
+    assert not any(processes().values())
+
+
 @pytest.mark.parametrize("early", [True, False], ids=["before-there-is-a-process", "while-it-loads"])
 def test_a_start_that_is_called_off(runner: asyncio.Runner, model: Path, early: bool) -> None:
     async def call_off() -> float:
