@@ -59,7 +59,7 @@ def test_two_workers_write_the_same_prompts_as_one(tmp_path: Path, monkeypatch: 
     helped = []
     pool = tokenizer_pool.TokenizerPool
     submit = pool._submit
-    monkeypatch.setattr(pool, "_helped", lambda self: all(each.result() is None for each in self._starting))
+    monkeypatch.setattr(pool, "_helped", lambda self: self._starting.join() is None)
     monkeypatch.setattr(pool, "_submit", lambda self, *work: (helped.append(1), submit(self, *work))[1])
     two = made(tmp_path, "two", chat, 2)
     assert len(helped) > 3

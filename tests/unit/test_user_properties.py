@@ -584,13 +584,10 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path, monkeypatch):
     one = make(records, fmt, workers=1, **options)
     monkeypatch.setattr(tokenizer_pool, "WORTH_HELP", 0)
     monkeypatch.setattr(parallel_encoder, "BATCH", 20_000)
-    submitted = []
-    submit = tokenizer_pool.TokenizerPool._submit
-    monkeypatch.setattr(
-        tokenizer_pool.TokenizerPool,
-        "_submit",
-        lambda self, *args: (submitted.append(1), submit(self, *args))[1],
-    )
+    submitted, pool = [], tokenizer_pool.TokenizerPool
+    submit = pool._submit
+    monkeypatch.setattr(pool, "_helped", lambda self: self._starting.join() is None)
+    monkeypatch.setattr(pool, "_submit", lambda self, *args: (submitted.append(1), submit(self, *args))[1])
     two = make(records, fmt, workers=2, **options)
     assert len(submitted) > 3
     assert columns(one) == columns(two)

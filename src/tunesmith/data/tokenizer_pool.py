@@ -5,6 +5,7 @@ The results are the same either way, and in order. Does not depend on what the w
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import threading
@@ -39,10 +40,12 @@ class TokenizerPool:
         most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._workers = min(most, MOST_WORKERS) if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
-        self._starting: list[Future[None]] = []
+        self._starting: threading.Thread | None = None
 
     def close(self) -> None:
         """End the processes."""
+        if self._starting is not None:
+            self._starting.join()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -50,10 +53,16 @@ class TokenizerPool:
         """Set the expected bytes of input: for many, other processes are started."""
         if size < WORTH_HELP or self._workers < 2 or self._source is None:
             return
+        self._starting = threading.Thread(target=self._start, args=(self._source,), daemon=True)
+        self._starting.start()
+
+    def _start(self, source: TokenizerSource) -> None:
+        """Start the processes and wait for them: what forks them imports first what they need."""
         context = get_context("forkserver")
-        context.set_forkserver_preload(_preloaded(self._source, self._work))
-        self._pool = ProcessPoolExecutor(self._workers, context, initializer=partial(_begin, self._source))
-        self._starting = [self._pool.submit(_nothing) for _ in range(self._workers)]
+        context.set_forkserver_preload(_preloaded(source, self._work))
+        pool = ProcessPoolExecutor(self._workers, context, initializer=partial(_begin, source))
+        concurrent.futures.wait([pool.submit(_nothing) for _ in range(self._workers)])
+        self._pool = pool
 
     def ordered(
         self, batches: Iterable[Batch], here: Callable[[Batch], Any], there: Callable[[Batch], Work]
@@ -76,7 +85,7 @@ class TokenizerPool:
 
     def _helped(self) -> bool:
         """Return whether other processes do it: until they have started, this one does."""
-        return self._pool is not None and all(future.done() for future in self._starting)
+        return self._pool is not None
 
     def _submit(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         assert self._pool is not None
