@@ -33,8 +33,8 @@ check: lint ## for daily work: lint, and the tests that need no torch, no S3 and
 
 # There are more threads than processors: one that waits is to let the others work.
 test: export OMP_WAIT_POLICY = PASSIVE
-test: $(VENV)/.dev ## everything CI runs
-	$(MAKE) -j 3 -k --output-sync=line lint test-light test-vllm test-rest
+test: $(VENV)/.dev ## everything CI runs, the longest first
+	$(MAKE) -j 4 -k --output-sync=line test-rest test-vllm test-light lint
 
 # Without the engines, as `check` runs them, so that one that lacks its mark is found.
 test-light: $(VENV)/.dev

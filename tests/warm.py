@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +31,7 @@ Program = Callable[[list[str]], int]
 @cache
 def _server() -> ForkServerContext:
     """What forks; started with the first process, ended with this one."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined] # what helpers had, who do without torch
     context = get_context("forkserver")
     context.set_forkserver_preload(["pytest", "tests.warm", "tests.warm_imports"])
     return context
@@ -74,6 +75,21 @@ class Warm:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def together(
+    program: Program, arguments: Sequence[str | Path], environments: Sequence[Mapping[str, str]], folder: Path
+) -> list[str]:
+    """What processes print that run at the same time, each with variables of its own beside this one's."""
+    logs = [folder / f"said-{number}.txt" for number in range(len(environments))]
+    running = [
+        Warm(program, arguments, env={**os.environ, **environment}, cwd=folder, log=log)
+        for environment, log in zip(environments, logs, strict=True)
+    ]
+    codes = [process.wait(300) for process in running]
+    said = [log.read_text("utf-8") for log in logs]
+    assert not any(codes), said
+    return said
 
 
 def called(words: list[str]) -> int:
@@ -132,11 +148,11 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
-def _popen(command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes] | _Rank:
-    """The one process of a launcher; the launcher itself for several, or one with more than is imported."""
-    if env["PET_NPROC_PER_NODE"] == "1" and not _wants_more(Path(command[-1])):
-        return _Rank(command[-1], {**env, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, options["stdout"])
-    return subprocess.Popen(command, env=env, **options)
+def _popen(command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes] | _Ranks:
+    """The processes of a launcher; the launcher itself for a job with more than is imported."""
+    if _wants_more(Path(command[-1])):
+        return subprocess.Popen(command, env=env, **options)
+    return _Ranks(command[-1], env, options["stdout"])
 
 
 def _wants_more(run_json: Path) -> bool:
@@ -144,8 +160,37 @@ def _wants_more(run_json: Path) -> bool:
     return "deepspeed" in spec or "qlora" in spec.get("method", {})
 
 
+class _Ranks:
+    """A job's processes; the first that fails ends the others. As far as `Launch` uses a Popen."""
+
+    def __init__(self, run_json: str, env: dict[str, str], log: Any) -> None:
+        count = env["PET_NPROC_PER_NODE"]
+        world = {**env, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(int(count))]
+        self._ranks = [_Rank(run_json, {**world, **rank}, log) for rank in ranks]
+        self.pid = self._ranks[0].pid
+
+    def poll(self) -> int | None:
+        codes = [rank.poll() for rank in self._ranks]
+        if any(codes):
+            self.send_signal(signal.SIGTERM)
+        return None if None in codes else max(code for code in codes if code is not None)
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (1e9 if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("the job", timeout or 0)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        for rank in self._ranks:
+            rank.send_signal(number)
+
+
 class _Rank:
-    """The pod's program in a child of this process, which ends with it; as far as `Launch` uses a Popen."""
+    """The pod's program in a child of this process, which ends with it."""
 
     def __init__(self, run_json: str, env: dict[str, str], log: Any) -> None:
         self.returncode: int | None = None
@@ -170,14 +215,6 @@ class _Rank:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = int(status != 0) if pid else None
         return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        deadline = time.monotonic() + (1e9 if timeout is None else timeout)
-        while (code := self.poll()) is None:
-            if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("the job", timeout or 0)
-            time.sleep(0.01)
-        return code
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -35,49 +35,39 @@ ONE = ["3-2-4-tokenMean-none", "2-1-8-tokenMean-none", "1-8-1-sampleMean-none"]
 EXPERTS = [f"{stage}-2-2-tokenMean-{packing}-experts" for stage in (1, 2, 3) for packing in ("none", "tree")]
 
 
-def started(start, model, folder, cases):
-    """Have zero_steps write what it makes of the cases."""
+def started(start, folder, tasks):
+    """Have zero_steps write what it makes of cases, each with its model."""
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
-    command = [sys.executable, *start, "-m", "tests.fixtures.zero_steps"]
-    arguments = [model, folder / "table", folder, *cases]
-    subprocess.run([*command, *map(str, arguments)], env=environment, cwd=folder, check=True, timeout=600)
+    command = [sys.executable, *start, "-m", "tests.fixtures.zero_steps", folder / "table", folder]
+    words = [f"{case}={model}" for case, model in tasks.items()]
+    subprocess.run([*map(str, command), *words], env=environment, cwd=folder, check=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_model):
-    """Gradient, loss and length by case, and those of the formula by reduction."""
+    """Gradient, loss and length by case, and those of the formula by kind of case."""
     folder = tmp_path_factory.mktemp("zero")
-    samples = random_samples(8, seed=3)
+    experts, samples = make_expert_model(folder / "experts", 500), random_samples(8, seed=3)
     write_table(folder / "table", samples)
-    for start, cases in ((TORCHRUN, TWO), ([], ONE)):
-        started(start, tiny_model, folder, cases)
-    wanted = {name: naive(load(tiny_model), samples, name) for name in ("tokenMean", "sampleMean")}
-    return {case: torch.load(folder / f"{case}.pt") for case in (*TWO, *ONE)}, wanted
-
-
-@pytest.fixture(scope="module")
-def made_by_experts(tmp_path_factory):
-    """The same for adapters of experts that are one tensor, by two processes."""
-    folder = tmp_path_factory.mktemp("zero")
-    model, samples = make_expert_model(folder / "model", 500), random_samples(8, seed=3)
-    write_table(folder / "table", samples)
-    started(TORCHRUN, model, folder, EXPERTS)
+    started(TORCHRUN, folder, dict.fromkeys(TWO, tiny_model) | dict.fromkeys(EXPERTS, experts))
+    started([], folder, dict.fromkeys(ONE, tiny_model))
     spec = small_spec({}, method=ADAPTERS)
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "float32"})})
-    wanted = naive(with_experts(spec, model), samples, "tokenMean")
-    return {case: torch.load(folder / f"{case}.pt") for case in EXPERTS}, wanted
+    wanted = {name: naive(load(tiny_model), samples, name) for name in ("tokenMean", "sampleMean")}
+    wanted["experts"] = naive(with_experts(spec, experts), samples, "tokenMean")
+    return {case: torch.load(folder / f"{case}.pt") for case in (*TWO, *ONE, *EXPERTS)}, wanted
 
 
 @pytest.mark.parametrize("case", EXPERTS)
-def test_gradient_of_experts(made_by_experts, case):
+def test_gradient_of_experts(made, case):
     """Plain torch, without DeepSpeed, has the same loss and the same gradient of each adapter."""
-    made, wanted = made_by_experts
+    found, wanted = made[0][case], made[1]["experts"]
     assert sum("experts" in name for name in wanted[1]) == 2 * 2 * 2
     assert all(gradient.any() for gradient in wanted[1].values())
-    check(made[case], wanted)
+    check(found, wanted)
 
 
 @pytest.mark.parametrize("case", [*TWO, *ONE])

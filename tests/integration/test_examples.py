@@ -70,7 +70,7 @@ def test_the_legal_pipeline_up_to_where_a_model_has_to_know_something(
     for name in ("validate", "render", "data"):
         ended = called(found[name], tmp_path)
         assert ended.code == 0, ended.text
-    ended = called(found["run"], tmp_path, warm=False)
+    ended = called(found["run"], tmp_path)
     assert ended.code == 2, ended.text + logs_of(tmp_path)
     assert "FineTuneJob legal-warm-up succeeded" in ended.text
     assert re.search(r"^0 of \d+ accepted \(\d+ \w+", ended.text, re.M)

@@ -253,7 +253,7 @@ def test_full_on_two_processes_in_embedded_s3(
         **FULL,
     )
     seeds = ["--seed", f"s3://models/tiny={tiny_model}", "--seed", f"s3://datasets/train.jsonl={data}"]
-    ended = run_job(home, document, *seeds, "--processes", "2")
+    ended = run_job(home, document, *seeds, "--processes", "2", warm=False)
     assert ended.code == 0, ended.text + logs_of(home)
     with EmbeddedS3(home / ".tunesmith/s3") as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment().items():

@@ -1,7 +1,7 @@
 """The vLLM engine with a model of two layers: its replies, and its end, wanted or not.
 
 Starting one takes half a minute on two cores, so one engine, with two adapters on top of each other, serves
-most tests; the last of them kills it.
+most tests; then it hangs, and the one that is opened in its place is killed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,17 @@ def load(model: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+
+
+@dataclass
+class Hung:
+    """The processes and the folder of one that hung, those opened in its place, what was told, replies."""
+
+    stopped: list[Any]
+    folder: Path
+    opened: list[VllmReplies] = field(default_factory=list)
+    told: list[tuple[Any, int]] = field(default_factory=list)
+    replies: list[GeneratedReply] = field(default_factory=list)
 
 
 # --- What is refused before anything is started -----------------------------------------------------------
@@ -304,8 +316,47 @@ def rename(adapter: Path, old: str, new: str) -> None:
     save_file({name.replace(old, new): tensor for name, tensor in load_file(path).items()}, path)
 
 
-def test_a_killed_process_ends_every_request(runner: asyncio.Runner, engine: VllmReplies) -> None:
+@pytest.fixture(scope="module")
+def hung(runner: asyncio.Runner, engine: VllmReplies, model: Path) -> Iterator[Hung]:
+    """The engine's process is stopped, so that nothing comes and nothing dies, and it is asked on."""
+    found = Hung(processes()["EngineCore"], Path(engine._folder.path))
+
+    async def ask() -> None:
+        async def open_one(rows: int | None = None) -> VllmReplies:
+            found.opened.append(await opened(files_of(model), max_new_tokens=24))
+            return found.opened[-1]
+
+        def request(index: int) -> GenerationRequest:
+            return GenerationRequest(PROMPTS[0], "b", index, None, 0.0, 24)
+
+        again = RestartingEngine(
+            engine, open_one, 3.0, lambda error, times: found.told.append((error, times))
+        )
+        for process in found.stopped:
+            process.suspend()
+        found.replies += await asyncio.gather(*(again.reply(request(n)) for n in range(3)))
+
+    runner.run(ask())
+    yield found
+    for engine in found.opened:
+        runner.run(engine.close())
+
+
+def test_one_that_hangs_is_opened_again(hung: Hung) -> None:
+    """All replies come all the same, and nothing is left of the one that hung."""
+    assert len({reply.text for reply in hung.replies}) == 1
+    assert [(error and error.reason, times) for error, times in hung.told] == [(Reason.STUCK, 1), (None, 1)]
+    assert hung.stopped
+    assert all(gone(process) for process in hung.stopped)
+    assert not hung.folder.exists()
+    assert len(hung.opened) == 1
+
+
+def test_a_killed_process_ends_every_request(runner: asyncio.Runner, hung: Hung) -> None:
     """Promptly and with a reason; and nothing is left of it once it is closed."""
+    (engine,) = hung.opened
+    folder = Path(engine._folder.path)
+    assert folder.exists()
 
     async def kill() -> list[Any]:
         tasks = [
@@ -327,6 +378,7 @@ def test_a_killed_process_ends_every_request(runner: asyncio.Runner, engine: Vll
         runner.run(engine.reply(GenerationRequest(PROMPTS[0], "e", 0, None)))
     runner.run(engine.close())
     assert all(gone(process) for those in running.values() for process in those)
+    assert not folder.exists()
     with pytest.raises(StoppedError):
         runner.run(engine.reply(GenerationRequest(PROMPTS[0], "e", 0, None)))
 
@@ -388,37 +440,6 @@ def test_nothing_is_left_of_a_killed_program(model: Path, tmp_path: Path, short_
     assert seconds_until(lambda: all(gone(each) for each in children)) < 15
     assert "vllm" not in said.lower()
     assert seconds_until(lambda: not [*Path(short_path).iterdir()]) < 15
-
-
-def test_one_that_hangs_is_opened_again(runner: asyncio.Runner, model: Path) -> None:
-    """Its process is stopped, so that nothing comes and nothing dies; all replies come all the same."""
-    stopped, told = [], []
-
-    async def ask() -> list[GeneratedReply]:
-        def open_one(rows: int | None = None) -> Any:
-            return opened(files_of(model), max_new_tokens=24)
-
-        engine = RestartingEngine(
-            await open_one(), open_one, 3.0, lambda error, times: told.append((error, times))
-        )
-        first = await engine.reply(GenerationRequest(PROMPTS[0], "a", 0, None))
-        stopped.extend(processes()["EngineCore"])
-        for process in stopped:
-            process.suspend()
-        later = await asyncio.gather(
-            *(engine.reply(GenerationRequest(PROMPTS[0], "b", n, None)) for n in range(3))
-        )
-        await engine.close()
-        return [first, *later]
-
-    folder = Path(tempfile.gettempdir())
-    before = {*folder.glob("*vllm*")}
-    replies = runner.run(ask())
-    assert len({reply.text for reply in replies}) == 1
-    assert [(error and error.reason, times) for error, times in told] == [(Reason.STUCK, 1), (None, 1)]
-    assert stopped
-    assert all(gone(process) for process in stopped)
-    assert {*folder.glob("*vllm*")} <= before
 
 
 def test_tokens_are_noticed_where_vllm_takes_them_in() -> None:

@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-import textwrap
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 from tests.fixtures.steps import small_spec
 from tests.fixtures.tokenizers import load_family
 from tests.support import chat_records, write_jsonl
+from tests.warm import together
 
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import StorageOptions
@@ -21,8 +19,6 @@ from tunesmith.errors import DataError
 from tunesmith.tokens.chat import ChatTokenizer
 
 pytestmark = pytest.mark.engine
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -135,19 +131,17 @@ def test_a_failure_leaves_nothing(tmp_path, model):
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
+def make_one(words):
+    """Print how often this process prepared, how many samples it has, and where they are."""
+    calls, real = [], cache.prepare
+    cache.prepare = lambda *a, **k: calls.append(1) or real(*a, **k)
+    folder, prepared = once(*map(Path, words))
+    print(len(calls), len(prepared.train), folder.name)
+    return 0
+
+
 def test_many_processes_make_it_once(tmp_path, data, model):
-    program = """
-        import sys
-        from pathlib import Path
-        from tests.unit import test_data_cache as t
-        calls, real = [], t.cache.prepare
-        t.cache.prepare = lambda *a, **k: calls.append(1) or real(*a, **k)
-        folder, prepared = t.once(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
-        print(len(calls), len(prepared.train), folder.name)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), str(data), str(model)]
-    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=300)[0].split() for process in running]
+    said = [text.split()[-3:] for text in together(make_one, [tmp_path, data, model], [{}] * 3, tmp_path)]
     assert sorted(made for made, _, _ in said) == ["0", "0", "1"]
     assert {tuple(rest) for _, *rest in said} == {("30", said[0][2])}
 

@@ -1,16 +1,15 @@
 """The loss against its formula: by hand, against padding, and as one gradient however a step is divided."""
 
 import math
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fixtures import steps
 from tests.fixtures.steps import load, step_gradient, write_table
+from tests.warm import together
 
+from tunesmith.local.launch import HOST, free_port
 from tunesmith.tokens.conversation import Sample
 from tunesmith.training.loss import weighted_sum
 from tunesmith.training.weighting import denominator, token_weights
@@ -27,7 +26,6 @@ def libraries():
     CPU = torch.device("cpu")
 
 
-ROOT = Path(__file__).parents[2]
 REDUCTIONS = ["tokenMean", "sampleMean"]
 
 
@@ -177,17 +175,22 @@ def test_gradient_does_not_depend_on_the_division(
     assert relative_error(made, gradient) <= 1e-5
 
 
+def one_rank(words):
+    steps.main(*words)
+    return 0
+
+
 @pytest.mark.slow
 def test_gradient_on_two_ranks(tmp_path, tiny_model, step):
     table, wanted = step
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # With 3 samples a micro-batch one rank's second micro-batch is empty.
-    arguments = [tiny_model, table, tmp_path, "2,3,2-tree", 2, "tokenMean"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [*command, "-m", "tests.fixtures.steps", *map(str, arguments)],
-        env={**environment, "GLOO_SOCKET_IFNAME": "lo"}, cwd=tmp_path, check=True, timeout=300,
-    )  # fmt: skip
+    arguments = [tiny_model, table, tmp_path, "2,3,2-tree", "2", "tokenMean"]
+    world = {
+        "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": HOST, "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    ranks = [{**world, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    together(one_rank, arguments, ranks, tmp_path)
     loss, gradient = wanted["tokenMean"]
     for micro in ("2", "3", "2-tree"):
         made, made_loss = torch.load(tmp_path / micro / "gradient.pt", weights_only=True)
