@@ -1,12 +1,14 @@
 """Preparing data: Tunesmith against Hugging Face datasets, and the memory that a million samples need.
 
     python bench/data/bench.py speed MODEL [--conversations 60000] [--dialogues 3000] [--pairs 3]
+        [--prose FILE] [--template FILE]
     python bench/data/bench.py memory MODEL [--samples 1000000]
 
 MODEL is a folder with a tokenizer whose template is ChatML (SmolLM2, Qwen2.5, …). `speed` needs `pip install
 datasets` beside the `data` extra; torch need not be there. Both sides read the same JSON lines, made here
 from a seed, with the same tokenizer, each as a process of its own, in turns. Times are those of a whole
-process, its start and imports included; the figures are medians of the pairs.
+process, its start and imports included; the figures are medians of the pairs. The text is Python's manual, or
+that of `--prose`; `--template` is a chat template to use in place of the model's.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,14 +28,26 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 # Prose that every Python brings with it: the reference manual's chapters.
-PROSE = " ".join(topics[name] for name in sorted(topics))
+PROSE = [" ".join(topics[name] for name in sorted(topics))]
 
 
 def text(rng: random.Random, low: int, high: int) -> str:
     """Some words of the prose, white space and all, from anywhere."""
     size = 6 * rng.randint(low, high)
-    start = rng.randrange(len(PROSE) - size)
-    return PROSE[start : start + size].strip() or "yes"
+    start = rng.randrange(len(PROSE[0]) - size)
+    return PROSE[0][start : start + size].strip() or "yes"
+
+
+def with_template(model: str, template: Path, folder: Path) -> str:
+    """A copy of a model's tokenizer with another chat template."""
+    folder.mkdir()
+    for path in Path(model).glob("*.json"):
+        shutil.copy(path, folder)
+    shutil.copy(template, folder / "chat_template.jinja")
+    settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+    return str(folder)
 
 
 def chat_records(rng: random.Random, count: int):
@@ -82,14 +97,15 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def speed(model: str, conversations: int, dialogues: int, pairs: int) -> None:
+def speed(model: str, conversations: int, dialogues: int, pairs: int, template: Path | None) -> None:
     here = Path(__file__).parent
     with tempfile.TemporaryDirectory() as temp:
         rng = random.Random(0)
-        inputs = {
-            "chat": write(Path(temp) / "chat.jsonl", chat_records(rng, conversations)),
-            "users": write(Path(temp) / "users.jsonl", user_records(rng, dialogues)),
-        }
+        if template is not None:
+            model = with_template(model, template, Path(temp) / "model")
+        inputs = {"chat": write(Path(temp) / "chat.jsonl", chat_records(rng, conversations))}
+        if dialogues:
+            inputs["users"] = write(Path(temp) / "users.jsonl", user_records(rng, dialogues))
         for name, path in inputs.items():
             modes = ("ids", "labels") if name == "chat" else ("samples",)
             times: dict[str, list[dict[str, float]]] = {
@@ -141,9 +157,13 @@ def main() -> None:
     parser.add_argument("--dialogues", type=int, default=3_000)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--prose", type=Path)
+    parser.add_argument("--template", type=Path)
     args = parser.parse_args()
+    if args.prose:
+        PROSE[0] = args.prose.read_text("utf-8")
     if args.what == "speed":
-        speed(args.model, args.conversations, args.dialogues, args.pairs)
+        speed(args.model, args.conversations, args.dialogues, args.pairs, args.template)
     else:
         memory(args.model, args.samples)
 
