@@ -51,7 +51,8 @@ class HubDataset:
         check_address(uri)
         self.uri, self._access = uri, access
         self._repo, _, revision = uri.removeprefix(HUB_DATASETS).partition("@")
-        self._revision = dict(access.commits).get(uri) or revision or _MAIN
+        self._written = revision or _MAIN
+        self._revision = dict(access.commits).get(uri) or self._written
         self._online = open_hub(access.endpoint, access.offline)
         found = _resolved(uri, self._repo, self._revision, access, _cache_folder(), self._online)
         self.commit, self._files = found.commit, found.files
@@ -61,7 +62,7 @@ class HubDataset:
         card = ""
         if self.exists(CARD) and not choice.data_files and self._files[CARD][0] <= _LARGEST_CARD:
             card = self.read(CARD).decode("utf-8", "replace")
-        repository = Repository(self.uri, sorted(self._files), card, self._revision)
+        repository = Repository(self.uri, sorted(self._files), card, self._written)
         chosen = [Entry(path, *self._files[path]) for path in chosen_files(repository, choice)]
         if not self._online:
             self._check_shards([entry.key for entry in chosen])
