@@ -224,6 +224,13 @@ def test_json_as_text_that_holds_nothing_is_not_refused():
     assert refused({**talk(), "images": '["a.png"]'}).startswith("images cannot be used")
 
 
+def test_an_empty_list_of_turns_is_as_good_as_absent():
+    for record in ({"conversations": talk()["messages"]}, {"prompt": "q", "completion": "a"}):
+        made, unread = read("chat", {"messages": [], **record, "conversation": []})
+        assert ([m.content for m in made[0].messages], unread) == (["q", "a"], {})
+    assert refused({"messages": [], "source": "x"}) == "messages is empty"
+
+
 def test_nothing_is_refused_or_counted_that_holds_nothing():
     empty = (None, "", [], {})
     for name, nothing in (
