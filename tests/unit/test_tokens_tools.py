@@ -127,6 +127,20 @@ def test_a_records_arguments_count_where_the_template_knows_them(fields: dict, e
     assert prompt.endswith(ends)
 
 
+def test_no_context_is_cut_to_one_without_the_tools():
+    """A template that shows them before the question shows none once the question is cut off."""
+    chat, long = load("bracketed"), Message("tool", "wet and cold " * 60)
+    talk = (ASKED, CALLS, long, CALLS, RESULT, THINKS)
+    (whole, *_) = samples_of(chat, *talk)
+    for length in range(100, len(whole.ids), 40):
+        conversation = Conversation(talk, tools=TOOLS)
+        try:
+            samples = chat.samples(conversation, train_on="lastAssistant", max_length=length)
+        except RecordError:
+            continue
+        assert all("Weather of a city" in chat.decode(sample.ids) for sample in samples)
+
+
 @each("name", [family.name for family in FAMILIES])
 def test_a_template_that_shows_no_tools_makes_bad_records(name: str):
     chat = load_family(name)
