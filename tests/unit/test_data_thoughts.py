@@ -81,6 +81,14 @@ def test_thoughts_as_a_part_of_the_reply(part: dict[str, Any]):
         conversation_from_chat({"messages": [{"role": "user", "content": [part]}, ASKED]})
 
 
+def test_a_part_with_thoughts_beside_others_in_the_text_is_bad():
+    parts = [{"type": "reasoning", "value": "It is wet."}, {"type": "text", "value": "Yes.\n</think>"}]
+    with pytest.raises(
+        RecordProblem, match=r"a part of messages\[1\].content and the text both hold thoughts"
+    ):
+        reply_of({"content": parts})
+
+
 def test_thoughts_that_are_told_twice_are_one():
     whole = "<think>\nIt is wet.\n</think>\n\nYes."
     assert reply_of({"content": whole, "thinking": " It is wet.\n"}).content == whole

@@ -210,6 +210,7 @@ def test_a_question_with_the_calls_that_answer_it():
         ({"content": "b", "thinking": ["c"]}, "messages[1].thinking is a list, not text"),
         ({"content": "b", "thinking": "c", "reasoning": "d"}, "differ; keep one of them"),
         ({"content": "b", "reasoning_details": [1]}, "reasoning_details cannot be used"),
+        ({"content": "b", "tools": [TOOL]}, "messages[1].tools cannot be used: put them into the record"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(turn: dict[str, Any], said: str):

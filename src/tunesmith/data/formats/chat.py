@@ -29,7 +29,7 @@ from tunesmith.data.formats.fields import (
 from tunesmith.data.formats.oasst import is_tree, tree_paths
 from tunesmith.data.formats.pairs import COMPLETION, PROMPT, is_pair, skip_to_avoid
 from tunesmith.data.formats.roles import ROLE_OF, SIMPLE, is_call, role_of
-from tunesmith.data.formats.thoughts import chosen_thoughts, with_thoughts
+from tunesmith.data.formats.thoughts import after_thought, chosen_thoughts, with_thoughts
 from tunesmith.data.formats.tools import (
     call_record,
     calls_in,
@@ -254,7 +254,7 @@ def _said(turn: Fields, field: str, name: str, label: str) -> tuple[str, tuple[T
     given = turn[field]
     if isinstance(given, list) and not any(isinstance(part, str) for part in given):
         parts = reply_parts(turn, field, name, label)
-        text = with_thought(parts.thought, parts.text)
+        text = after_thought(parts.thought, parts.text, f"a part of {name}")
         if parts.calls:
             found = [calls_in(turn, call, inside, label) for call, inside in parts.calls]
             return text, tuple(chain.from_iterable(found))

@@ -23,13 +23,21 @@ def with_thoughts(turn: Mapping[str, object], text: str, name: str) -> str:
     Raises RecordProblem if the text holds other thoughts.
     """
     thought, field = same_text(turn, THOUGHTS, name)
+    return after_thought(thought, text, named(field, name))
+
+
+def after_thought(thought: str, text: str, name: str) -> str:
+    """Return a reply's text after a thought that stands apart from it, as `name`.
+
+    Raises RecordProblem if the text holds other thoughts.
+    """
     if not thought.strip():
         return text
     if _split(text) is None:
         return with_thought(thought, text)
     found = thought_of(Message("assistant", text))
     if found is None or found[1].strip() != thought.strip():
-        raise RecordProblem(f"{named(field, name)} and the text both hold thoughts; keep one of them")
+        raise RecordProblem(f"{name} and the text both hold thoughts; keep one of them")
     return text
 
 
