@@ -102,6 +102,7 @@ MORE_THOUGHTS = {
     "in the prompt": ("a</think>So.<think>b</think>Yes.", "So.Yes."),
     "quoted": ("<think>a</think>It is `<think>`.", "It is `<think>`."),
     "only quoted": (" It is `<think>`.", " It is `<think>`."),
+    "of another family": ("<|begin_of_thought|>\na\n<|end_of_thought|>\n\nYes.", "Yes."),
     "empty": ("<think>\n\n</think>\n\nYes.", "Yes."),
 }
 
@@ -112,8 +113,8 @@ def test_thoughts_are_dropped_wherever_they_stand(text: str, answer: str):
     (dropped,) = conversation_from_chat(record, thoughts="drop")
     assert dropped.messages[-1].content == answer
     assert reply_of({"content": text}).content == text
-    if text.count("</think>") + text.startswith("Well") > 1:
-        with pytest.raises(RecordProblem, match="the reply in message 2 has thoughts after its answer has"):
+    if text.count("</think>") + text.startswith("Well") > 1 or "<|" in text:
+        with pytest.raises(RecordProblem, match="the reply in message 2 has thoughts elsewhere than between"):
             conversation_from_chat(record, thoughts="context")
     else:
         (context,) = conversation_from_chat(record, thoughts="context")
@@ -128,9 +129,7 @@ def test_a_thought_that_is_not_closed_is_bad():
     ):
         record = {"messages": [ASKED, {"role": "assistant", "content": text}]}
         for thoughts in modes:
-            with pytest.raises(
-                RecordProblem, match=r"reply in message 2 opens <think> and does not close it"
-            ):
+            with pytest.raises(RecordProblem, match=r"reply in message 2 opens thoughts and does not close"):
                 conversation_from_chat(record, thoughts=thoughts)
     context = {"role": "assistant", "content": "<think>\nIt is", "train": False}
     chat = {"messages": [ASKED, context, ASKED, {"role": "assistant", "content": "Yes."}]}

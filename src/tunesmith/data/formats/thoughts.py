@@ -11,7 +11,17 @@ from dataclasses import replace
 from tunesmith.data.formats.fields import named, same_text
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message
-from tunesmith.tokens.thoughts import OPENS_THOUGHT, THINK, SplitReply, split, thought_of, with_thought
+from tunesmith.tokens.thoughts import (
+    CLOSES_THOUGHT,
+    KNOWN,
+    OPENS_THOUGHT,
+    THINK,
+    SplitReply,
+    Tags,
+    split,
+    thought_of,
+    with_thought,
+)
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
 """Names of the field."""
@@ -53,31 +63,31 @@ def chosen_thoughts(messages: Sequence[Message], thoughts: str) -> list[Message]
 
 
 def _chosen(message: Message, thoughts: str, name: str) -> Message:
-    found = _split(message.content)
+    found = _split(message.content, (THINK,) if thoughts == "learn" else KNOWN)
     if found is None:
         return message
     begins = message.content.lstrip().startswith(OPENS_THOUGHT)
     if found.unended and (thoughts != "learn" or (begins and message.weight > 0)):
         raise RecordProblem(
-            f"the {name} opens {OPENS_THOUGHT} and does not close it, so its answer cannot be told "
-            "from its thoughts; close it, or remove the record"
+            f"the {name} opens thoughts and does not close them, so its answer cannot be told from them; "
+            "close them, or remove the record"
         )
     if thoughts == "drop":
         return replace(message, content=found.answer)
     if thoughts == "context" and message.weight > 0:
         first = thought_of(message)
-        rest = _split(message.content if first is None else first[2])
+        rest = _split(message.content if first is None else first[2], KNOWN)
         if rest is not None and (rest.reasoning or rest.unended):
             raise RecordProblem(
-                f"the {name} has thoughts after its answer has begun, which cannot be context; learn or "
-                "drop them"
+                f"the {name} has thoughts elsewhere than between {OPENS_THOUGHT} and {CLOSES_THOUGHT} at its "
+                "beginning, so they cannot be context; learn or drop them"
             )
     return message
 
 
-def _split(text: str) -> SplitReply | None:
+def _split(text: str, tags: Sequence[Tags] = (THINK,)) -> SplitReply | None:
     """Return the parts of a reply that thinks; None for others, also if they mention the tags in quotes."""
-    if "think>" not in text:
+    if not any(tag.begin in text or tag.end in text for tag in tags):
         return None
-    found = split(text, (THINK,))
+    found = split(text, tags)
     return found if found.unended or found.answer != text.strip() else None
