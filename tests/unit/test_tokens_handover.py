@@ -80,6 +80,17 @@ def test_ids_that_a_template_does_not_take_are_replaced_alike_in_calls_and_resul
     assert [id_ for id_, _ in results_of(handover, *messages)] == [ONE, kept.id, TWO, None]
 
 
+def test_calls_follow_thoughts_in_the_text_as_the_template_separates_them():
+    """Not after the line breaks that an answer would follow."""
+    thinks = Message("assistant", "<think>\nHm.\n</think>\n\n", calls=(BARE_A,))
+    (turn,) = Handover().turns([thinks])
+    assert turn["content"] == "<think>\nHm.\n</think>"
+    (turn,) = Handover().turns([replace(thinks, content=f"{thinks.content}I look.\n")])
+    assert turn["content"] == "<think>\nHm.\n</think>\n\nI look.\n"
+    (turn,) = Handover(call_thought_field="thinking").turns([thinks])
+    assert (turn["content"], turn["thinking"]) == ("", "Hm.")
+
+
 @each("name", list(FAMILIES))
 def test_calls_with_the_ids_of_servers_are_learned_by_any_template(name: str):
     chat = load(name)

@@ -60,9 +60,11 @@ class Handover:
     def _turn(self, message: Message, ids: Iterator[str], waiting: list[_Waiting]) -> Turn:
         turn: Turn = {"role": message.role, "content": message.content}
         field = self.call_thought_field if message.calls else self.thought_field
-        thought = thought_of(message) if field else None
-        if thought is not None and thought[1].strip():
+        thought = thought_of(message)
+        if thought is not None and field and thought[1].strip():
             turn |= {"content": thought[2].lstrip("\n"), field: thought[1].strip("\n")}
+        elif thought is not None and message.calls and not thought[2].strip():
+            turn["content"] = message.content.rstrip()  # the template separates its calls itself
         if message.calls:
             calls = [(call, self._id(call.id, ids)) for call in message.calls]
             waiting.extend(_Waiting(call.id, id_, call.name) for call, id_ in calls)
