@@ -211,7 +211,7 @@ def _simple(turn: object) -> Message | None:
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """Return the messages of one list element: two for a pair, else one."""
     refuse_in_turn(turn, name, chat=True)
-    pair = next((names for names in _PAIRS if names[0] in turn and names[1] in turn), None)
+    pair = next((names for names in _PAIRS if _has_pair(turn, names)), None)
     if pair is not None:
         asking, answering = pair
         system, _ = same_text(turn, SYSTEM, name)
@@ -233,6 +233,12 @@ def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Messag
     if learned and weight:
         raise not_to_learn(name, role)
     yield with_call(Message(role, text), turn, name)
+
+
+def _has_pair(turn: Fields, names: tuple[str, str]) -> bool:
+    """Return whether a turn has a question and its reply; both null is as good as absent."""
+    own = plain(turn)
+    return all(name in own for name in names) and any(own[name] is not None for name in names)
 
 
 def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Message:
