@@ -150,6 +150,13 @@ def test_what_the_hub_has_converted_stays_what_it_is_at_its_commit(world):
         assert [entry.key for entry in entries] == ["b/train/0000.parquet"]
 
 
+def test_a_card_that_is_not_read_is_no_card_that_says_nothing(world, monkeypatch):
+    monkeypatch.setattr(hub_dataset, "_LARGEST_CARD", 10)
+    with pytest.raises(DataError, match=r"The card of hf://datasets/org/set .* is too large to be read"):
+        world.read(fields={"config": "short", "split": "train"})
+    assert world.read(fields={"dataFiles": ["short/test.jsonl"]}) == ["t"]
+
+
 def test_a_data_set_without_organisation(world):
     world.put("set", {"train.jsonl": lines("one")})
     assert world.read("hf://datasets/set") == ["one"]
