@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.fixtures.base_model import LEARNED, without_template
 from tests.fixtures.steps import small_spec
 from tests.support import CODE, chat_records, environment, finetune, run_cli, write_jsonl, write_manifest
 
@@ -349,14 +350,15 @@ CALLING = {
 
 @pytest.fixture(scope="module")
 def caller(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that learned to call a tool and to answer by its result, with tools.json beside it.
+    """A base model that learned to call a tool and to answer by its result, with tools.json beside it.
 
     By a ready template, which is saved with the model.
     """
     folder = tmp_path_factory.mktemp("caller")
+    base = without_template(tiny_model, folder / "base")
     data = write_jsonl(folder / "data.jsonl", [CALLING] * 2)
     document = finetune(
-        "caller", model=tiny_model, data=data, output=folder / "out", method={"full": {}},
+        "caller", model=base, data=data, output=folder / "out", method={"full": {}},
         training={"maxSteps": 80, "saveSteps": 80, "maxLength": 400, "gradientAccumulationSteps": 1},
     )  # fmt: skip
     document["spec"]["model"]["chatTemplate"] = {"name": "chatml"}
@@ -389,6 +391,22 @@ def test_a_call_is_answered_by_the_person(calling: Any) -> None:
     roles = [message["role"] for message in asked[2]]
     assert roles == ["user", "assistant", "tool", "assistant", "user"]
     assert asked[2][:3] == asked[1]
+
+
+def test_a_base_model_stops_by_the_template_that_it_was_given(caller: Path) -> None:
+    """Wherever it is loaded: the template's end of a turn is not the base's own end of a document."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(caller / "out/final_model")
+    tokenizer = AutoTokenizer.from_pretrained(caller / "out/final_model")
+    prompt = tokenizer.apply_chat_template(
+        CALLING["messages"][:1],  # type: ignore[index]
+        tools=[{"type": "function", "function": tool} for tool in TOOLS],
+        add_generation_prompt=True, return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    (ids,) = model.generate(**prompt, max_new_tokens=120, do_sample=False)
+    said = tokenizer.decode(ids[prompt["input_ids"].shape[1] :])
+    assert said == f"{CALL}{LEARNED}"
 
 
 def test_a_call_may_stay_without_an_answer(calling: Any) -> None:

@@ -171,6 +171,8 @@ def test_data_sets_with_tools_and_thoughts_are_previewed_right(
         labels = re.findall("«(.*?)»", re.sub(r"\s*\n\s*", " ", shown))
         assert [label.replace("<|im_end|>", "").strip() for label in labels] == replies, (name, shown)
     assert "Convert a value to SI" in text
+    assert "<tool_response>" in text
+    assert not re.search(r"<tool_response>\s*<tool_response>", text)  # that of the text is the template's
 
 
 def test_a_set_that_a_program_loads_is_one_error(tmp_path: Path, hub: HubStub, tiny_model: Path) -> None:

@@ -48,6 +48,8 @@ class HubStub:
     asked: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     cut: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """By parts of paths: with which status and headers they are refused."""
     url: str = ""
 
     def put(
@@ -82,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         self.hub.tokens.add(self.headers.get("Authorization", ""))
+        for part, (status, headers) in self.hub.refused.items():
+            if part in path:
+                return self._say(status, {"Content-Length": "0", **headers})
         for name, repository in self.hub.datasets.items():
             if path.startswith(f"/api/datasets/{name}/revision/"):
                 return self._info(name, repository, path.partition("/revision/")[2])

@@ -83,6 +83,17 @@ def test_chatml_shows_tools_and_calls(tmp_path: Path):
     assert label_of(chat, Message("system", "S"), ASKED, call, tools=TOOLS) == wanted
 
 
+@each("template", ["chatml", "llama3", "mistral"])
+def test_a_ready_template_serves_messages_as_clients_send_them(tmp_path: Path, template: str):
+    """Where the saved template is used elsewhere: no content beside calls, arguments as JSON text."""
+    chat = choose(tmp_path, template, {"name": template})
+    call = {"type": "function", "id": "c1", "function": {"name": "look", "arguments": '{"at": "noon"}'}}
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    text = chat.tokenizer.apply_chat_template(turns, tokenize=False)
+    assert "None" not in text
+    assert template != "chatml" or '{"name": "look", "arguments": {"at": "noon"}}' in text
+
+
 def test_a_template_of_ones_own_by_text_and_by_address(tmp_path: Path):
     text = "{%- for m in messages -%}{{ m.role + ': ' + m.content + eos_token }}{%- endfor -%}" + (
         "{%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}"
@@ -132,7 +143,7 @@ def test_what_cannot_be_chosen_is_said(tmp_path: Path, template: dict, own: str 
 def test_without_a_template_the_error_says_how_to_give_one(tmp_path: Path):
     chat = choose(tmp_path, "chatml", {"text": "{{ messages }}"})
     chat.tokenizer.chat_template = None
-    with pytest.raises(ModelError, match=r"model\.chatTemplate, as \{name: chatml\}"):
+    with pytest.raises(ModelError, match=r"model\.chatTemplate: \{name: chatml\}, \{name: llama3\} or"):
         chat.prompt_text([ASKED])
 
 

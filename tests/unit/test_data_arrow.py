@@ -67,6 +67,19 @@ def test_arrow_files_of_a_folder_are_data():
     assert [file.file for file in skipped] == ["state.bin"]
 
 
+def test_what_describes_the_arrow_files_of_a_folder_is_no_data():
+    about = ["dataset_info.json", "dataset_dict.json", "train/state.json", "train/dataset_info.json"]
+    chosen, skipped = choose_files([Entry(key, 1) for key in [*about, "train/data-00000-of-00001.arrow"]])
+    assert [entry.key for entry in chosen] == ["train/data-00000-of-00001.arrow"]
+    assert {file.reason for file in skipped} == {"describes the Arrow files"}
+    assert [entry.key for entry in choose_files([Entry(key, 1) for key in about])[0]] == sorted(about)
+
+
+def test_fields_of_a_struct_that_a_row_does_not_have_are_absent():
+    rows = [{"call": {"city": "Bern"}, "n": None}, {"call": {"days": 3}, "n": 1}]
+    assert [result.value for result in read(written(rows, "file"))] == rows
+
+
 @each("kind", KINDS)
 def test_a_file_that_ends_early_is_truncated(kind):
     data = written(ROWS, kind)

@@ -47,6 +47,11 @@ READ = {
     "a name": ({"messages": "talk"}, {"talk": turns("q", "a")}, ""),
     "a path": ({"messages": "data.talk"}, {"data": {"talk": turns("q", "a")}}, ""),
     "a name with a dot": ({"messages": "data.talk"}, {"data.talk": turns("q", "a"), "data": {}}, ""),
+    "names with dots on the way": (
+        {"messages": "data.of.x.y"},
+        {"data": {"of": 1}, "data.of": {"x.y": turns("q", "a"), "z": 2}},
+        "data.of (1), data.of.z (1)",
+    ),
     "what is left of an object": (
         {"messages": "data.talk"},
         {"data": {"talk": turns("q", "a"), "score": 1, "by": {"who": "x", "when": None}}},

@@ -224,6 +224,29 @@ def test_json_as_text_that_holds_nothing_is_not_refused():
     assert refused({**talk(), "images": '["a.png"]'}).startswith("images cannot be used")
 
 
+def test_fields_of_a_pair_that_are_null_are_as_good_as_absent():
+    """As rows have them that were written with the fields of all."""
+    nulls = dict.fromkeys(
+        ("human", "assistant", "input", "output", "from", "value", "tool_calls", "thinking")
+    )
+    made, unread = read("chat", {"messages": [{**nulls, **turn} for turn in talk()["messages"]]})
+    assert ([m.content for m in made[0].messages], unread) == (["q", "a"], {})
+    pair = {"conversation": [{**nulls, "role": None, "human": "q", "assistant": "a"}]}
+    assert [m.content for m in read("chat", pair)[0][0].messages] == ["q", "a"]
+
+
+def test_a_text_that_is_null_hides_no_prompt_and_completion():
+    made, unread = read("text", {"text": None, "prompt": "q", "completion": "a"})
+    assert ((made[0].prompt, made[0].text), unread) == (("q", "a"), {})
+
+
+def test_an_empty_list_of_turns_is_as_good_as_absent():
+    for record in ({"conversations": talk()["messages"]}, {"prompt": "q", "completion": "a"}):
+        made, unread = read("chat", {"messages": [], **record, "conversation": []})
+        assert ([m.content for m in made[0].messages], unread) == (["q", "a"], {})
+    assert refused({"messages": [], "source": "x"}) == "messages is empty"
+
+
 def test_nothing_is_refused_or_counted_that_holds_nothing():
     empty = (None, "", [], {})
     for name, nothing in (

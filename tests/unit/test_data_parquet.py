@@ -131,6 +131,16 @@ def test_values_come_as_json_has_them(column, expected):
     assert type(value["c"]) is type(expected)
 
 
+def test_fields_of_a_struct_that_a_row_does_not_have_are_absent():
+    """A column has the fields of all rows: each tool would have every other one's parameters, as null."""
+    rows = [
+        {"id": None, "call": [{"arguments": {"city": "Bern"}}], "tags": [None]},
+        {"id": "b", "call": [{"arguments": {"days": 3, "deep": {"on": True}}}, None], "tags": []},
+        {"id": "c", "call": None, "tags": None},
+    ]
+    assert values(read(packed(rows))) == rows
+
+
 BAD_VALUES = {
     "binary": (pa.array([b"\xff", b"x"]), "c is binary data, not text; leave the column out"),
     "binary-inside": (

@@ -45,10 +45,77 @@ def reply_of(turn: dict[str, Any]) -> Message:
         {"function_call": {"name": "get_weather", "arguments": TEXT}, "content": None},
         {"role": "function_call", "content": json.dumps({"name": "get_weather", "arguments": ARGUMENTS})},
         {"role": "tool_call", "content": json.dumps([{"name": "get_weather", "arguments": ARGUMENTS}])},
+        {"tool_calls": [json.dumps({"name": "get_weather", "arguments": ARGUMENTS})]},
+        {
+            "role": "function_call",
+            "content": [
+                {"type": "text", "text": json.dumps({"name": "get_weather", "arguments": ARGUMENTS})}
+            ],
+        },
+        {
+            "content": [
+                {"type": "tool_call", "value": json.dumps({"name": "get_weather", "arguments": ARGUMENTS})}
+            ]
+        },
     ],
 )
 def test_calls_in_all_their_forms(turn: dict[str, Any]):
     assert reply_of(turn) == Message("assistant", "", calls=(CALL,))
+
+
+@each("nothing", [None, "", " ", "null", "{}", {}, [], "[]"])
+def test_a_call_without_arguments(nothing: Any):
+    assert reply_of({"tool_calls": [{"name": "f", "arguments": nothing}]}).calls == (ToolCall("f"),)
+
+
+def test_thoughts_before_the_call_of_a_turn_that_is_a_call():
+    """As LLaMA-Factory has them: the thoughts in the text, the call after them."""
+    call = json.dumps({"name": "get_weather", "arguments": ARGUMENTS})
+    for text in (f"<think>\nIs it wet?\n</think>\n\n{call}", f"<think>Is it wet?</think>{call}"):
+        found = reply_of({"role": "function_call", "content": text})
+        assert found == reply_of(
+            {"tool_calls": [json.loads(call)], "thinking": "Is it wet?", "content": None}
+        )
+
+
+@each(
+    ("content", "text"),
+    [
+        ({"rain": True, "where": "Zürich"}, '{"rain": true, "where": "Zürich"}'),
+        ([{"type": "house", "price": 7}], '[{"type": "house", "price": 7}]'),
+        ([{"value": 3}], '[{"value": 3}]'),
+        (["wet", "cold"], '["wet", "cold"]'),
+        ([], "[]"),
+        (7, "7"),
+        (False, "false"),
+        ("", ""),
+        ([{"type": "text", "text": "wet"}], "wet"),
+        ([{"text": "wet, "}, {"type": "text", "text": "cold"}], "wet, cold"),
+    ],
+)
+def test_a_result_that_is_not_text_becomes_json_text(content: Any, text: str):
+    for role in ("tool", "ipython"):
+        turns = [ASKED, {"role": role, "content": content}, {"role": "assistant", "content": "Yes."}]
+        record = fields_of({"messages": turns})
+        (conversation,) = conversation_from_chat(record)
+        assert conversation.messages[1] == Message("tool", text)
+        assert list(record.unread()) == []
+
+
+@each("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "image"}, {"type": "input_audio"}])
+def test_a_result_with_an_image_is_bad(part: dict[str, Any]):
+    with pytest.raises(RecordProblem, match="only text can be used"):
+        conversation_from_chat({"messages": [ASKED, {"role": "tool", "content": [part]}, ASKED]})
+
+
+def test_turns_may_be_json_text():
+    turns = [ASKED, {"role": "assistant", "content": "Yes.", "ts": 1}]
+    record = fields_of({"messages": json.dumps(turns)})
+    assert conversation_from_chat(record) == conversation_from_chat({"messages": turns})
+    assert list(record.unread()) == ["messages[].ts"]
+    for text, said in (("[{", "messages is text that is not JSON"), ("Rain?", "messages is a string, not a")):
+        with pytest.raises(RecordProblem, match=said):
+            conversation_from_chat({"messages": text})
 
 
 def test_ids_and_names_tell_which_call_a_result_answers():
@@ -67,7 +134,7 @@ def test_ids_and_names_tell_which_call_a_result_answers():
 
 @each(
     "tools",
-    [[WRAPPED], [TOOL], json.dumps([TOOL]), json.dumps([WRAPPED])],
+    [[WRAPPED], [TOOL], json.dumps([TOOL]), json.dumps([WRAPPED]), [json.dumps(TOOL)]],
 )
 def test_tools_in_all_their_forms(tools: Any):
     found = chat_of({"role": "assistant", "content": "Yes."}, tools=tools).tools
@@ -86,33 +153,13 @@ def test_no_tools(tools: Any):
         ("[{'name': 'get_weather'}]", False),
         ("Use get_weather where it helps.", True),  # a word is no description
         ("Be brief.", True),
+        ('Answer so: {"name": "get_weather", "arguments": {"city": "Bern"}}', True),  # nor is an example
     ],
 )
 def test_tools_that_the_system_message_describes_are_not_shown_twice(system: str, shown: bool):
     turns = [{"role": "system", "content": system}, ASKED, {"role": "assistant", "content": "Yes."}]
     (conversation,) = conversation_from_chat({"messages": turns, "tools": [TOOL]})
     assert bool(conversation.tools) == shown
-
-
-@each("field", ["reasoning_content", "reasoning", "thinking", "thought", "thoughts"])
-def test_thoughts_under_all_their_names_become_one_thing(field: str):
-    own = reply_of({"content": "Yes.", field: "It is wet."})
-    assert own == reply_of({"content": "<think>\nIt is wet.\n</think>\n\nYes."})
-
-
-@each(
-    ("thoughts", "content", "learned"),
-    [
-        ("learn", "<think>\nIt is wet.\n</think>\n\nYes.", True),
-        ("context", "<think>\nIt is wet.\n</think>\n\nYes.", False),
-        ("drop", "Yes.", True),
-    ],
-)
-def test_what_becomes_of_thoughts(thoughts: str, content: str, learned: bool):
-    turn = {"role": "assistant", "content": "Yes.", "thinking": "It is wet."}
-    (conversation,) = conversation_from_chat({"messages": [ASKED, turn]}, thoughts=thoughts)
-    assert conversation.messages[-1].content == content
-    assert conversation.learn_thoughts == learned
 
 
 @each(
@@ -144,8 +191,18 @@ def test_a_question_with_the_calls_that_answer_it():
         ({"tool_calls": [{"function": {"name": "f", "arguments": [1]}}]},
          "messages[1].tool_calls[0].function.arguments is a list, not an object"),
         ({"tool_calls": [{"name": "f", "arguments": "{broken"}]}, "arguments is text that is not JSON"),
+        ({"tool_calls": [{"name": "f", "arguments": '{"a": 1, "a": 2}'}]}, "a key is repeated in one object"),
+        ({"tool_calls": [{"name": "f", "arguments": '{"a": 1e400}'}]}, "has a number that is too large"),
         ({"tool_calls": "no JSON"}, "messages[1].tool_calls is text that is not JSON"),
         ({"tool_calls": [7]}, "messages[1].tool_calls[0] is a number"),
+        ({"content": [{"type": "tool_call"}]}, "messages[1].content[0] is null, not a call"),
+        ({"content": [{"type": "tool_call", "value": '{"name": "f"}'}, {"type": "text", "text": "a"}]},
+         "messages[1].content[1] is text after a call"),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "b"}]},
+         "messages[1].content[1] is a thought after the reply has begun"),
+        ({"content": [{"type": "reasoning"}]}, "messages[1].content[0].value is missing"),
+        ({"content": [{"type": "tool_call", "value": '{"name": "f"}'}], "tool_calls": [{"name": "g"}]},
+         "messages[1].content and its tool_calls both are calls"),
         ({"tool_calls": [{"name": "f"}], "function_call": {"name": "g"}}, "keep one of them"),
         ({"role": "function_call", "content": "f(1)"}, "messages[1].content is text that is not JSON"),
         ({"content": "<think>a</think>b", "thinking": "c"}, "both hold thoughts"),
@@ -153,6 +210,7 @@ def test_a_question_with_the_calls_that_answer_it():
         ({"content": "b", "thinking": ["c"]}, "messages[1].thinking is a list, not text"),
         ({"content": "b", "thinking": "c", "reasoning": "d"}, "differ; keep one of them"),
         ({"content": "b", "reasoning_details": [1]}, "reasoning_details cannot be used"),
+        ({"content": "b", "tools": [TOOL]}, "messages[1].tools cannot be used: put them into the record"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(turn: dict[str, Any], said: str):

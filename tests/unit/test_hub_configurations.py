@@ -187,10 +187,13 @@ def test_the_branch_of_what_the_hub_has_converted():
     ]
     found = configurations(Repository(URI, paths, "", "refs/convert/parquet"))
     assert [(each.name, list(each.splits)) for each in found] == [
-        ("a[1]", ["train", "test"]),
+        ("a[1]", ["train", "partial-test"]),
         ("b", ["train"]),
     ]
     branch = {"revision": "refs/convert/parquet"}
     assert chosen(paths, config="a[1]", split="train", **branch) == paths[:2]
-    assert chosen(paths, config="a[1]", split="test", **branch) == paths[2:3]
+    assert chosen(paths, config="a[1]", split="partial-test", **branch) == paths[2:3]
+    assert "has no split test; it has partial-test, train." in refusal(
+        paths, config="a[1]", split="test", **branch
+    )
     assert chosen(paths, config="b", **branch) == paths[3:4]

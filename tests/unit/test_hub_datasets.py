@@ -138,6 +138,25 @@ def test_one_process_reads_one_commit_and_a_job_that_resumes_the_same(world):
     assert world.read(uri, fields, commits=((uri, first),)) == ["first"]
 
 
+def test_what_the_hub_has_converted_stays_what_it_is_at_its_commit(world):
+    """An attempt that resumes has a commit in place of the branch, and so has who writes one."""
+    uri, fields = "hf://datasets/org/set@refs/convert/parquet", {"config": "b", "split": "train"}
+    files = {"a/train/0000.parquet": b"", "b/train/0000.parquet": b"", "b/test/0000.parquet": b""}
+    commit = world.put("org/set", files, "refs/convert/parquet")
+    at = f"hf://datasets/org/set@{commit}"
+    for asked, access in ((uri, {}), (uri, {"commits": ((uri, commit),)}), (at, {})):
+        hub_dataset._resolved.cache_clear()
+        _, _, entries = world.found(asked, fields, **access)
+        assert [entry.key for entry in entries] == ["b/train/0000.parquet"]
+
+
+def test_a_card_that_is_not_read_is_no_card_that_says_nothing(world, monkeypatch):
+    monkeypatch.setattr(hub_dataset, "_LARGEST_CARD", 10)
+    with pytest.raises(DataError, match=r"The card of hf://datasets/org/set .* is too large to be read"):
+        world.read(fields={"config": "short", "split": "train"})
+    assert world.read(fields={"dataFiles": ["short/test.jsonl"]}) == ["t"]
+
+
 def test_a_data_set_without_organisation(world):
     world.put("set", {"train.jsonl": lines("one")})
     assert world.read("hf://datasets/set") == ["one"]
@@ -151,6 +170,10 @@ REFUSED = {
     "configuration unknown": ({"config": "x"}, "has no configuration x; it has short, long. Set config"),
     "split missing": ({"config": "short"}, "has several splits: train, test. Set split to one of them."),
     "split unknown": ({"config": "long", "split": "x"}, "configuration long, has no split x; it has train."),
+    "part of a split": (
+        {"config": "long", "split": "train[:10%]"},
+        "has no split train[:10%]; it has train. Set split to one of them. A part of a split is chosen by",
+    ),
     "file unknown": ({"dataFiles": ["x/*.json"]}, "has no file x/*.json, which dataFiles names; it has .git"),
     "out of the set": ({"dataFiles": ["hf://datasets/a/b"]}, "it leads out of the data set"),
 }
@@ -170,10 +193,23 @@ def test_a_gated_set_needs_the_token(world):
     with pytest.raises(StoragePermanentError) as caught:
         world.read(uri)
     assert caught.value.message == (
-        f"The data set {uri} is gated; set hub.tokenSecretRef to a token, or HF_TOKEN on one machine."
+        f"The data set {uri} is gated: ask for access on its page, and set hub.tokenSecretRef to a token of "
+        "that account, or HF_TOKEN on one machine."
     )
     assert world.read(uri, token="hf_good") == ["secret"]
     assert "hf_good" not in repr(StorageOptions(hub=HubAccess(token="hf_good")))
+
+
+@each(("status", "headers"), [(401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
+                              (403, {"X-Error-Message": "your token has no such right"})])  # fmt: skip
+def test_a_token_that_the_hub_refuses_is_not_tried_again(world, status, headers):
+    """It is the user's to change, whether the set or one of its files is refused."""
+    world.forget()
+    for part in ("/revision/", "/resolve/"):
+        world.refused = {part: (status, headers)}
+        with pytest.raises(StoragePermanentError, match=rf"The hub refuses the data set .* \({status}\)\."):
+            world.read(fields={"config": "long"}, token="hf_old")
+    world.refused = {}
 
 
 def test_what_the_hub_does_not_have_is_named(world):

@@ -80,6 +80,13 @@ def test_weights_of_replies_do_not_matter_to_a_prompt():
     assert one(value).record["reference"] == "b"
 
 
+def test_a_reference_has_no_thoughts():
+    """Verifiers compare it with what a reply says after its own."""
+    turns = ("user: q", "assistant: <think>\nHm.\n</think>\n\na")
+    assert one(chat(*turns)).record["reference"] == "a"
+    assert one({"prompt": "q", "completion": "a", "thinking": "Hm."}).record["reference"] == "a"
+
+
 def test_an_own_reference_is_kept():
     assert one(chat("user: q", "assistant: a") | {"reference": 7}).record["reference"] == 7
     assert one(chat("user: q", "assistant: a") | {"reference": None}).record["reference"] is None

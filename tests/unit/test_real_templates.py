@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.metadata import files
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.cases import each
 from tests.fixtures.tokenizers import Family, build_backend, label_runs
 
 from tunesmith.engines.reply_text import Endings
+from tunesmith.errors import ModelError
 from tunesmith.tokens.chat import ChatTokenizer, RecordError
 from tunesmith.tokens.chosen_template import with_arguments
 from tunesmith.tokens.conversation import Conversation, Message, ToolCall
@@ -145,3 +147,59 @@ def test_calls_are_read_back_from_what_engines_return(name: str):
 
 def test_a_form_that_is_not_json_is_not_guessed():
     assert load("gemma4").call_form is None
+
+
+CONTROL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|<｜[^｜\s]{1,40}｜>|</?[a-z]{1,10}_of_[a-z]{1,10}>|\[/?[A-Z_]{3,30}\]"
+)
+SAID = {
+    "a call": (TALK, TOOLS, ["get_weather", '"city"', "Bern", "Yes."]),
+    "a call with an id": (
+        (
+            ASKED,
+            Message(
+                "assistant", "", calls=(ToolCall("get_weather", '{"city": "Bern"}', "call_0123456789ab"),)
+            ),
+            Message("tool", "wet", name="get_weather", call_id="call_0123456789ab"),
+            TALK[-1],
+        ),
+        TOOLS,
+        ["get_weather", "Bern", "Yes."],
+    ),
+    "a call as text": (
+        (ASKED, Message("assistant", "[get_weather()]"), RESULT, TALK[-1]),
+        "",
+        ["[get_weather()]"],
+    ),
+    "thoughts": (THINKS, "", ["It is wet.", "Yes."]),
+    "thoughts and a call": (
+        (ASKED, Message("assistant", with_thought("I look.", ""), calls=CALLS.calls)),
+        TOOLS,
+        ["I look.", "get_weather", "Bern"],
+    ),
+}
+
+
+def packaged() -> dict[str, str]:
+    return {path.stem: path.read_text() for path in files("axolotl") or () if path.suffix == ".jinja"}
+
+
+def test_no_template_that_a_package_has_loses_anything_in_silence():
+    """Each shows all of a conversation where inference would, or the record or the template is bad."""
+    learned = 0
+    for name, source in packaged().items():
+        special = dict.fromkeys(["<bos>", *CONTROL.findall(source), "</s>"])
+        chat = ChatTokenizer(
+            build_backend(
+                Family(name, tuple(special), eos="</s>", eot="</s>", bos="<bos>", template="chatml")
+            )
+        )
+        chat.tokenizer.chat_template = source
+        for what, (messages, tools, texts) in SAID.items():
+            try:
+                labels = "".join(labels_of(chat, messages, tools))
+            except (RecordError, ModelError):
+                continue
+            learned += 1
+            assert [text for text in texts if text.strip('"') not in labels] == [], (name, what, labels)
+    assert learned > 50

@@ -49,10 +49,20 @@ JOINS_TOOL = (
 )
 
 
+# A reply without thoughts gets empty ones, in one line, where the prompt opens them with a line break.
+EMPTY_THOUGHT = (
+    "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
+    "{{- '<think></think>' if m.role == 'assistant' and '</think>' not in m.content -}}"
+    "{{- m.content + '<|im_end|>\n' -}}{%- endfor -%}"
+    "{{- '<|im_start|>assistant\n<think>\n' if add_generation_prompt -}}"
+)
+
+
 @each(
     ("template", "messages", "cause"),
     [
         (composed(prompt=ALWAYS_THINKS), (USER, REPLY), ALWAYS),
+        (EMPTY_THOUGHT, (USER, REPLY), ALWAYS),
         (composed("merges", prompt=ALWAYS_THINKS), (USER, THOUGHT, THOUGHT), TWO),
         (composed("merges"), (USER, REPLY, REPLY), TWO),
         (composed("adds a thought", prompt=WIDE), (USER, THOUGHT), WHITE_SPACE),
@@ -62,7 +72,7 @@ JOINS_TOOL = (
             "a reply after a message of role tool",
         ),
     ],
-    ids=["always-thinks", "merges-thoughts", "merges", "white-space", "joins-a-tool"],
+    ids=["always-thinks", "adds-empty-thoughts", "merges-thoughts", "merges", "white-space", "joins-a-tool"],
 )
 def test_a_reply_that_inference_would_not_give(template, messages, cause) -> None:
     reason = refusal(with_template("chatml", template), *messages)

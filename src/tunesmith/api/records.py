@@ -19,7 +19,7 @@ _INSTRUCTION = ("instruction", "input", "output", "response", "history", *_SYSTE
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "chat": (
         "messages", "conversations", "conversation", "prompt", "completion", "label", *_SYSTEM, "id", "tools",
-        "query", "answers",
+        "query", "answers", "reasoning_content",
     ),
     "instruction": (*_INSTRUCTION, "id"),
     "text": ("text", "prompt", "completion", "label", "id"),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,8 @@ class ChatTokenizer:
         refuse_hidden_tools(self._render, self._values, messages[: trained[-1]])
         texts = self._kept.texts(messages, trained)
         pairs = encode_turns(self._encoder, texts, self.shape.eot)
-        cutter = Truncator(self._kept, self._encoder, messages, conversation.system, limits)
+        check = partial(refuse_hidden_tools, self._render, self._values)  # a template may show them in a turn
+        cutter = Truncator(self._kept, self._encoder, messages, conversation.system, limits, check)
         samples: list[Sample] = []
         for at, text, full in zip(trained, texts, pairs, strict=True):
             fits = len(full.prompt) + len(full.reply) <= limits.max_length

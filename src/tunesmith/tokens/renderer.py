@@ -66,8 +66,9 @@ class Renderer:
         """
         if not self._tokenizer.chat_template:
             raise ModelError(
-                "The model's tokenizer has no chat template. Choose one with model.chatTemplate, as "
-                "{name: chatml}, use an instruction-tuned model, or train on plain text."
+                "The model's tokenizer has no chat template. Choose one with model.chatTemplate: "
+                "{name: chatml}, {name: llama3} or {name: mistral}, or your own by uri or text; use an "
+                "instruction-tuned model; or train on plain text."
             )
         if not messages:
             raise RecordError(

@@ -5,6 +5,7 @@ Every truncated conversation is rendered again by the template; rendered text it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,7 +29,10 @@ class LengthLimits:
 
 
 class Truncator:
-    """Truncates the context of one conversation's turns."""
+    """Truncates the context of one conversation's turns.
+
+    `check` raises RecordError for a context that must not be used.
+    """
 
     def __init__(
         self,
@@ -37,8 +41,9 @@ class Truncator:
         messages: tuple[Message, ...],
         system: SystemText | None,
         limits: LengthLimits,
+        check: Callable[[Sequence[Message]], None],
     ) -> None:
-        self._kept = kept
+        self._kept, self._check = kept, check
         self._encoder = encoder
         self._messages = messages
         self._system = system
@@ -117,6 +122,7 @@ class Truncator:
             rest[0] = replace(rest[0], content=content)
         try:
             context = [*head, *rest]
+            self._check(context)
             (text,) = self._kept.texts([*context, self._messages[index]], [len(context)])
             return self._encoder.pair(text.prompt, text.reply)
         except RecordError:

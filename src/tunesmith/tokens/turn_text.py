@@ -18,6 +18,10 @@ from tunesmith.tokens.thoughts import CLOSES_THOUGHT, OPENS_THOUGHT
 _MARK = "\U0010fffd"
 """A private-use character, which no template writes or trims."""
 _SHOWN = 30
+ALWAYS_THINKS = (
+    f"Models that always think first need replies that start with {OPENS_THOUGHT!r}; for others set what the "
+    "template has for that in model.chatTemplate.arguments, such as enable_thinking: false"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +96,15 @@ def _contradiction(prompt: str, full: str, role: str, reply: Message) -> str:
     )
     opened = prompt.rstrip()
     if "".join(full.split()).startswith("".join(prompt.split())):
-        return differs + WHITE_SPACE_ONLY
+        only_thinks = opened.endswith(OPENS_THOUGHT) and CLOSES_THOUGHT not in reply.content
+        return differs + (ALWAYS_THINKS if only_thinks else WHITE_SPACE_ONLY)
     if opened.endswith(OPENS_THOUGHT) and opened.removesuffix(OPENS_THOUGHT).rstrip() in full:
         if reply.content.lstrip().startswith(OPENS_THOUGHT):
             return differs + (
                 "The prompt opens the reply's thoughts, and the template cuts them from the reply. Use a "
                 "template that keeps the thoughts of the last reply"
             )
-        return differs + f"Models that always think first need replies that start with {OPENS_THOUGHT!r}"
+        return differs + ALWAYS_THINKS
     if opened.endswith(CLOSES_THOUGHT) and CLOSES_THOUGHT in reply.content:
         return differs + (
             "The prompt has a closed thought, so no reply can think; remove the thoughts from the "

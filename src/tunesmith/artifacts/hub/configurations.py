@@ -22,6 +22,7 @@ _DEFAULT = "default"
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 # What a configuration may say besides its files: nothing that changes how they are read.
 _KNOWN = ("config_name", "data_files", "data_dir", "default", "description", "version", "features")
+_COMMIT = re.compile("[0-9a-f]{40}")
 _CONVERTED = re.compile(r"([^/]+)/([^/]+)/\d{4,}\.parquet")
 # The container by a file's ending; of two that are equally frequent, the earlier one is meant.
 _CONTAINERS = {
@@ -36,6 +37,7 @@ _CONTAINERS = {
 }
 _PACKED = (".gz", ".zst")
 _SHOWN = 20
+_PART = " A part of a split is chosen by limit or subset, several splits by a dataset each."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,10 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A data set's repository at one commit: its address, its files, and what its card says ("" if none)."""
+    """A data set's repository at one commit: its address, its files, and what its card says ("" if none).
+
+    `revision` is the branch, tag or commit as the manifest has it.
+    """
 
     uri: str
     paths: Sequence[str]
@@ -167,17 +172,19 @@ def _refuse_script(repository: Repository) -> None:
 
 
 def _converted(repository: Repository) -> list[Configuration]:
-    """Return the configurations of the branch that the hub converts to: folders, and splits in them."""
+    """Return the configurations of the branch that the hub converts to: folders, and splits in them.
+
+    Of a large split the hub converts the beginning, and says so in the name: nobody shall take it for all.
+    """
     data = [path for path in repository.paths if not path.startswith(".") and path != CARD]
     found = [_CONVERTED.fullmatch(path) for path in data]
-    if repository.revision != PARQUET_BRANCH or not all(found):
+    by_commit = _COMMIT.fullmatch(repository.revision)  # which may be one of that branch
+    if not (repository.revision == PARQUET_BRANCH or by_commit) or not all(found):
         return []
     splits: dict[str, dict[str, list[str]]] = {}
     for each in found:
         assert each is not None
-        splits.setdefault(each[1], {}).setdefault(each[2].removeprefix("partial-"), []).append(
-            escape(each[0])
-        )
+        splits.setdefault(each[1], {}).setdefault(each[2], []).append(escape(each[0]))
     return [Configuration(name, of) for name, of in splits.items()]
 
 
@@ -202,8 +209,9 @@ def _chosen_split(uri: str, configuration: Configuration, choice: FilesChoice) -
     if not splits:
         raise DataError(f"{where} has no data files. Name them in dataFiles.")
     if choice.split is not None and choice.split not in splits:
+        part = _PART if any(sign in choice.split for sign in "[+") else ""
         raise DataError(
-            f"{where} has no split {choice.split}; it has {_listed(splits)}. Set split to one of them."
+            f"{where} has no split {choice.split}; it has {_listed(splits)}. Set split to one of them.{part}"
         )
     if choice.split is None and len(splits) > 1:
         raise DataError(f"{where} has several splits: {_listed(splits)}. Set split to one of them.")

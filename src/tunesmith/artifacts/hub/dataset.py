@@ -23,7 +23,7 @@ from tunesmith.artifacts.local_files import explained
 from tunesmith.artifacts.location import check_key
 from tunesmith.artifacts.opening import check_address
 from tunesmith.artifacts.store import Entry, HubAccess
-from tunesmith.errors import StoragePermanentError, TemporaryError
+from tunesmith.errors import DataError, StoragePermanentError, TemporaryError
 from tunesmith.names import Reason
 
 _MAIN = "main"
@@ -51,7 +51,8 @@ class HubDataset:
         check_address(uri)
         self.uri, self._access = uri, access
         self._repo, _, revision = uri.removeprefix(HUB_DATASETS).partition("@")
-        self._revision = dict(access.commits).get(uri) or revision or _MAIN
+        self._written = revision or _MAIN
+        self._revision = dict(access.commits).get(uri) or self._written
         self._online = open_hub(access.endpoint, access.offline)
         found = _resolved(uri, self._repo, self._revision, access, _cache_folder(), self._online)
         self.commit, self._files = found.commit, found.files
@@ -59,9 +60,14 @@ class HubDataset:
     def choose(self, choice: FilesChoice) -> list[Entry]:
         """Return the files that a manifest means, in order of their keys. Raises DataError."""
         card = ""
-        if self.exists(CARD) and not choice.data_files and self._files[CARD][0] <= _LARGEST_CARD:
+        if self.exists(CARD) and not choice.data_files:
+            if self._files[CARD][0] > _LARGEST_CARD:
+                raise DataError(
+                    f"The card of {self.uri} ({CARD}) is too large to be read: it has more than "
+                    f"{_LARGEST_CARD >> 20} MiB. Name the files in dataFiles."
+                )
             card = self.read(CARD).decode("utf-8", "replace")
-        repository = Repository(self.uri, sorted(self._files), card, self._revision)
+        repository = Repository(self.uri, sorted(self._files), card, self._written)
         chosen = [Entry(path, *self._files[path]) for path in chosen_files(repository, choice)]
         if not self._online:
             self._check_shards([entry.key for entry in chosen])

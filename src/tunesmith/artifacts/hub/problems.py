@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from tunesmith.errors import PermanentError, TemporaryError
 from tunesmith.names import Reason
 
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
+_REASONS = ("x-error-code", "x-error-message")
+
 
 @dataclass(frozen=True, slots=True)
 class HubQuestion:
@@ -36,7 +39,8 @@ def explained_hub(question: HubQuestion, refusal: type[PermanentError]) -> Itera
         yield
     except GatedRepoError:
         raise refusal(
-            f"{named} is gated; set hub.tokenSecretRef to a token, or HF_TOKEN on one machine."
+            f"{named} is gated: ask for access on its page, and set hub.tokenSecretRef to a token of that "
+            "account, or HF_TOKEN on one machine."
         ) from None
     except RevisionNotFoundError:
         raise refusal(f"{question.no_revision}.") from None
@@ -45,11 +49,32 @@ def explained_hub(question: HubQuestion, refusal: type[PermanentError]) -> Itera
     except ValueError as error:  # a name the hub cannot have
         raise refusal(f"{named}: {first_line(error)}") from None
     except (OSError, httpx2.HTTPError) as error:
+        if status := _refused(error):
+            raise refusal(
+                f"The hub refuses {named[0].lower()}{named[1:]} ({status}). Set hub.tokenSecretRef to a "
+                "token that is valid and may read it, or HF_TOKEN on one machine."
+            ) from None
         raise TemporaryError(
             f"{named} could not be had from the hub: {first_line(error)}. "
             f"Is the hub reachable from here? If not, put the {question.noun} into s3:// or file://.",
             reason=Reason.HUB_UNAVAILABLE,
         ) from error
+
+
+def _refused(error: BaseException | None) -> int:
+    """Return the status with which the hub itself refused the token, at any time; 0 for other errors.
+
+    A storage to which the hub leads answers 403 as well, where an address has expired: it gives no reason.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    while error is not None:
+        if isinstance(error, HfHubHTTPError):
+            status = int(error.response.status_code)
+            said = any(name in error.response.headers for name in _REASONS)
+            return status if status == _UNAUTHORIZED or (status == _FORBIDDEN and said) else 0
+        error = error.__cause__
+    return 0
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from tunesmith.data.files.parquet import damage, import_pyarrow, record_of, refuse_twice
+from tunesmith.data.files.parquet import (
+    columns_with_maps,
+    damage,
+    import_pyarrow,
+    record_of,
+    refuse_twice,
+)
 from tunesmith.data.record import BadRecord, FileProblem, Record, SourceLocation
 
 FILE_MAGIC = b"ARROW1"
@@ -134,7 +140,7 @@ def _is_single(kind: Any) -> bool:
 
 
 def _rows(file: str, reader: Any) -> Iterator[Record | BadRecord]:
-    number = 0
+    number, maps = 0, columns_with_maps(reader.schema)
     while True:
         with damage("Arrow", f"row {number}"):
             try:
@@ -145,7 +151,7 @@ def _rows(file: str, reader: Any) -> Iterator[Record | BadRecord]:
             for column in batch.columns:
                 _check_empty(column)
         for row in range(batch.num_rows):
-            yield record_of(SourceLocation(file, f"row {number}"), batch.slice(row, 1))
+            yield record_of(SourceLocation(file, f"row {number}"), batch.slice(row, 1), maps)
             number += 1
 
 

@@ -21,12 +21,12 @@ _SHOWN = 8
 class Columns:
     """The names of a source's fields: `{output: "reply.text"}` reads `reply.text` as `output`.
 
-    A path is a field's exact name, or else names joined by dots that lead into objects.
+    A path is a field's exact name, or else names joined by dots that lead into objects; a name may have dots.
     """
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:
         self._names = dict(names or {})
-        self._heads = {path.partition(".")[0] for path in self._names.values() if "." in path}
+        self._heads = {head for path in self._names.values() for head, _ in _steps(path)}
 
     def renamed(self, results: Iterable[Record | BadRecord]) -> Iterator[Record | BadRecord]:
         """Yield the records with their fields renamed. Raises DataError at the end if none has a field."""
@@ -88,19 +88,29 @@ def _at(value: Mapping[str, Any], path: str) -> Any:
     """Return what is at a path, `_ABSENT` if nothing is."""
     if path in value:
         return value[path]
-    head, _, rest = path.partition(".")
-    inside = value.get(head) if rest else None
-    return _at(inside, rest) if isinstance(inside, Mapping) else _ABSENT
+    found = (
+        _at(inside, rest) for head, rest in _steps(path) if isinstance(inside := value.get(head), Mapping)
+    )
+    return next((each for each in found if each is not _ABSENT), _ABSENT)
+
+
+def _steps(path: str) -> Iterator[tuple[str, str]]:
+    """Yield every way in which a path begins with a field that holds the rest, the longest name first."""
+    dots = [at for at, sign in enumerate(path) if sign == "."]
+    return ((path[:at], path[at + 1 :]) for at in reversed(dots))
 
 
 def _remove(value: dict[str, Any], path: str) -> None:
     """Remove what is at a path; the objects on the way are copied, and may end up empty."""
-    head, _, rest = path.partition(".")
     if path in value:
         del value[path]
-    elif isinstance(value.get(head), Mapping):
-        value[head] = dict(value[head])
-        _remove(value[head], rest)
+        return
+    for head, rest in _steps(path):
+        inside = value.get(head)
+        if isinstance(inside, Mapping) and _at(inside, rest) is not _ABSENT:
+            value[head] = dict(inside)
+            _remove(value[head], rest)
+            return
 
 
 def _leaves(value: Mapping[str, Any]) -> Iterator[str]:

@@ -70,6 +70,7 @@ def _rows(file: str, copy: IO[bytes]) -> Iterator[Record | BadRecord]:
         names = table.schema_arrow.names
         batches = table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
     refuse_twice(names)
+    maps = columns_with_maps(table.schema_arrow)
     number = 0
     while True:
         with damage("Parquet", f"row {number}"):
@@ -77,7 +78,7 @@ def _rows(file: str, copy: IO[bytes]) -> Iterator[Record | BadRecord]:
         if batch is None:
             return
         for row in range(batch.num_rows):
-            yield record_of(SourceLocation(file, f"row {number}"), batch.slice(row, 1))
+            yield record_of(SourceLocation(file, f"row {number}"), batch.slice(row, 1), maps)
             number += 1
 
 
@@ -101,26 +102,39 @@ def damage(container: str, where: str = "") -> Iterator[None]:
         ) from None
 
 
-def record_of(place: SourceLocation, row: Any) -> Record | BadRecord:
-    """Return one row as a record; what Python has no value for (invalid UTF-8, the year 99999) is bad."""
+def columns_with_maps(schema: Any) -> frozenset[str]:
+    """Return the columns that hold a map at any depth: its entries are the record's own, null or not."""
+    return frozenset(field.name for field in schema if "map<" in str(field.type))
+
+
+def record_of(place: SourceLocation, row: Any, maps: frozenset[str] = frozenset()) -> Record | BadRecord:
+    """Return one row as a record; what Python has no value for (invalid UTF-8, the year 99999) is bad.
+
+    A struct has the fields of all rows, so that a tool or a call would have the arguments of every other one,
+    as null. These are left out, but for columns that are `maps`.
+    """
     try:
         values = row.to_pylist(maps_as_pydicts="strict")[0]
-        return Record(place, {name: _plain(value, name) for name, value in values.items()})
+        return Record(place, {name: _plain(value, name, name in maps) for name, value in values.items()})
     except RecordProblem as problem:
         return BadRecord(place, problem.message)
     except (ValueError, KeyError, OverflowError) as error:
         return BadRecord(place, f"a value cannot be read: {str(error)[:200]}")
 
 
-def _plain(value: Any, name: str) -> Any:
-    """Return the JSON value. Raises RecordProblem for types that JSON does not have."""
+def _plain(value: Any, name: str, nulls: bool) -> Any:
+    """Return the JSON value, with `nulls` also the null fields of objects.
+
+    Raises RecordProblem for types that JSON does not have.
+    """
     match value:
         case None | bool() | int() | float() | str():
             return value
         case dict():
-            return {str(key): _plain(inner, f"{name}.{key}") for key, inner in value.items()}
+            given = ((key, inner) for key, inner in value.items() if nulls or inner is not None)
+            return {str(key): _plain(inner, f"{name}.{key}", nulls) for key, inner in given}
         case list():
-            return [_plain(inner, f"{name}[{index}]") for index, inner in enumerate(value)]
+            return [_plain(inner, f"{name}[{index}]", nulls) for index, inner in enumerate(value)]
         case datetime() | date() | time():
             return value.isoformat()
         case Decimal():

@@ -73,6 +73,8 @@ _TEXTS = {"line": read_text_lines, "paragraph": read_paragraphs, "file": read_wh
 _PACKED = (".gz", ".zst")
 # Most likely data: skipping such a file would train on less than the user expects.
 _TABLES = (".feather", ".avro", ".xls", ".xlsx")
+_ABOUT_ARROW = ("dataset_info.json", "state.json", "dataset_dict.json")
+"""What the `datasets` library writes beside the Arrow files of a data set."""
 _UNREADABLE = (*_TABLES, ".pkl", ".tar", ".tgz", ".zip", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -124,8 +126,11 @@ def choose_files(
         return files, []
     chosen: list[Entry] = []
     skipped: list[SkippedFile] = []
+    arrow = any(_KINDS.get(_ending(entry.key)) == "arrow" for entry in files)
     for entry in files:
         reason = _skip_reason(entry.key, plain_text)
+        if arrow and PurePosixPath(entry.key).name in _ABOUT_ARROW:
+            reason = "describes the Arrow files"
         if reason:
             skipped.append(SkippedFile(entry.key, reason))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from tunesmith.data.files.json_text import type_name
@@ -16,6 +17,7 @@ from tunesmith.data.formats.fields import (
     SYSTEM,
     Fields,
     fields_of,
+    is_empty,
     plain,
     present,
     refuse_beside_messages,
@@ -26,44 +28,28 @@ from tunesmith.data.formats.fields import (
 )
 from tunesmith.data.formats.oasst import is_tree, tree_paths
 from tunesmith.data.formats.pairs import COMPLETION, PROMPT, is_pair, skip_to_avoid
+from tunesmith.data.formats.roles import ROLE_OF, SIMPLE, is_call, role_of
+from tunesmith.data.formats.thoughts import after_thought, chosen_thoughts, with_thoughts
 from tunesmith.data.formats.tools import (
-    CALL_ROLES,
     call_record,
     calls_in,
     calls_of,
     is_call_record,
+    json_list,
     template_arguments,
     tools_of,
     with_call,
-    with_thoughts,
 )
-from tunesmith.data.formats.turn_text import content_of, name_of
+from tunesmith.data.formats.turn_text import content_of, name_of, reply_parts, result_of
 from tunesmith.data.formats.weights import not_to_learn, refuse_at_record, weight_of
 from tunesmith.data.record import RecordProblem
-from tunesmith.tokens.conversation import Conversation, Message
-from tunesmith.tokens.thoughts import thought_of
+from tunesmith.tokens.conversation import Conversation, Message, ToolCall
+from tunesmith.tokens.thoughts import thought_of, with_thought
 
 LISTS = ("messages", "conversations", "conversation")
 
 _PAIRS = (("human", "assistant"), ("user", "assistant"), ("input", "output"))
 """Names of a question and its reply in one element of a list."""
-_ROLES = {
-    "user": ("user", "human", "prompter"),
-    "assistant": (
-        "assistant",
-        "gpt",
-        "bot",
-        "chatgpt",
-        "model",
-        "bing",
-        "bard",
-        *CALL_ROLES,
-    ),
-    "system": ("system", "sys", "developer"),
-    "tool": ("tool", "observation", "function", "function_response", "tool_response"),
-}
-_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
-_SIMPLE = _ROLE_OF.keys() - set(CALL_ROLES)
 
 
 def conversation_from_chat(
@@ -84,7 +70,7 @@ def conversation_from_chat(
     arguments = template_arguments(record)
     return [
         replace(
-            conversation(without_thoughts(turns) if thoughts == "drop" else turns, system_prompt),
+            conversation(chosen_thoughts(turns, thoughts), system_prompt),
             tools=tools_of(record, turns),
             arguments=arguments,
             learn_thoughts=thoughts != "context",
@@ -125,9 +111,21 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
     return messages
 
 
+def turns_field(value: Mapping[str, Any]) -> str | None:
+    """Return the field that holds a record's turns, the first that is not empty; None if it has none.
+
+    An empty one alone is that field: of a record with nothing else, it is what is wrong.
+    """
+    own = plain(value)
+    given = [name for name in LISTS if own.get(name) is not None]
+    filled = next((name for name in given if not is_empty(own[name])), None)
+    others = own.get(PROMPT) is not None or is_call_record(own)
+    return filled or (given[0] if given and not others else None)
+
+
 def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
     """Return the conversation of a record that is not a tree, and the name of its field."""
-    field = next((name for name in LISTS if plain(record).get(name) is not None), None)
+    field = turns_field(record)
     if field is None and is_pair(record):
         return [_pair_turns(record, learned)], PROMPT
     if field is None and is_call_record(record):
@@ -138,8 +136,7 @@ def _listed(record: Fields, learned: bool) -> tuple[list[list[Message]], str]:
 
 
 def _is_pair(record: Fields) -> bool:
-    own = plain(record)
-    return is_pair(record) and not is_tree(record) and all(own.get(name) is None for name in LISTS)
+    return is_pair(record) and not is_tree(record) and turns_field(record) is None
 
 
 def _pair_turns(record: Fields, learned: bool) -> list[Message]:
@@ -147,7 +144,7 @@ def _pair_turns(record: Fields, learned: bool) -> list[Message]:
     asked = prompt_turns(record, learned=learned)
     completion = record[COMPLETION]
     if isinstance(completion, str):
-        return [*asked, _reply(completion, None, COMPLETION)]
+        return [*asked, _reply(with_thoughts(record, completion, ""), None, COMPLETION)]
     return [*asked, *turns_of(record, completion, COMPLETION, learned=learned)]
 
 
@@ -161,7 +158,8 @@ def prompt_turns(record: Fields, *, learned: bool = False) -> list[Message]:
 
 
 def turns_of(record: Fields, turns: object, field: str, *, learned: bool = False) -> list[Message]:
-    """Return the turns of the list `field`. Raises RecordProblem."""
+    """Return the turns of the list `field`, which may be JSON text. Raises RecordProblem."""
+    turns = json_list(turns, field)
     if not isinstance(turns, list):
         raise RecordProblem(f"{field} is {type_name(turns)}, not a list")
     if not turns:
@@ -205,76 +203,79 @@ def _simple(turn: object) -> Message | None:
         return None
     role = turn.get("role") or turn.get("from")
     text = turn.get("content") or turn.get("value")
-    if type(role) is not str or type(text) is not str or role not in _SIMPLE or text.isspace():
+    if type(role) is not str or type(text) is not str or role not in SIMPLE or text.isspace():
         return None
-    return Message(_ROLE_OF[role], text)
+    return Message(ROLE_OF[role], text)
 
 
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
     """Return the messages of one list element: two for a pair, else one."""
     refuse_in_turn(turn, name, chat=True)
-    pair = next((names for names in _PAIRS if names[0] in turn and names[1] in turn), None)
+    pair = next((names for names in _PAIRS if _has_pair(turn, names)), None)
     if pair is not None:
         asking, answering = pair
         system, _ = same_text(turn, SYSTEM, name)
         if system:
             yield Message("system", system)
         yield Message("user", text_field(turn, asking, name))
-        yield _reply(text_field(turn, answering, name), weight_of(turn, name), f"{name}.{answering}")
+        reply = with_thoughts(turn, text_field(turn, answering, name), name)
+        yield _reply(reply, weight_of(turn, name), f"{name}.{answering}")
         return
-    role = _role(turn, name)
+    role = role_of(turn, name)
     field = name_of(turn, ("content", "value"), name)
     if role == "assistant":
         yield _assistant(turn, field, name, label)
         return
     if field is None:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
-    text, weight = content_of(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
+    read = result_of if role == "tool" else content_of
+    text, weight = read(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
     if learned and weight:
         raise not_to_learn(name, role)
     yield with_call(Message(role, text), turn, name)
 
 
+def _has_pair(turn: Fields, names: tuple[str, str]) -> bool:
+    """Return whether a turn has a question and its reply; both null is as good as absent."""
+    own = plain(turn)
+    return all(name in own for name in names) and any(own[name] is not None for name in names)
+
+
 def _assistant(turn: Fields, field: str | None, name: str, label: str) -> Message:
     """Return a reply, which may think, call tools, or do nothing but that."""
     weight, calls = weight_of(turn, name), calls_of(turn, name, label)
-    said = text_field(turn, field, name) if field and isinstance(turn[field], str) else ""
-    if said and str(turn.get("role") or turn.get("from")).strip().lower() in CALL_ROLES:
-        if calls:
-            raise RecordProblem(f"{name}.{field} and its tool_calls both are calls; keep one of them")
-        calls, field = calls_in(turn, said, f"{name}.{field}", f"{label}.{field}[]"), None
     if field is None and not calls:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
-    text = content_of(turn, field, f"{name}.{field}", f"{label}.{field}[]") if field else ""
-    text = with_thoughts(turn, text, name)
+    text, more = _said(turn, field, f"{name}.{field}", f"{label}.{field}[]") if field else ("", ())
+    if more and calls:
+        raise RecordProblem(f"{name}.{field} and its tool_calls both are calls; keep one of them")
+    calls, text = more or calls, with_thoughts(turn, text, name)
     if calls:
         return Message("assistant", text, 1.0 if weight is None else weight, calls)
     return _reply(text, weight, f"{name}.{field}")
 
 
-def without_thoughts(messages: list[Message]) -> list[Message]:
-    """Return the turns without the thoughts of replies."""
-    split = [(message, thought_of(message)) for message in messages]
-    return [
-        message if found is None else replace(message, content=found[2].strip()) for message, found in split
-    ]
+def _said(turn: Fields, field: str, name: str, label: str) -> tuple[str, tuple[ToolCall, ...]]:
+    """Return an assistant's text, its thoughts included, and the calls that stand in place of text."""
+    given = turn[field]
+    if isinstance(given, list) and not any(isinstance(part, str) for part in given):
+        parts = reply_parts(turn, field, name, label)
+        text = after_thought(parts.thought, parts.text, f"a part of {name}")
+        if parts.calls:
+            found = [calls_in(turn, call, inside, label) for call, inside in parts.calls]
+            return text, tuple(chain.from_iterable(found))
+    else:
+        text = content_of(turn, field, name, label)
+    if not (text and is_call(turn)):
+        return text, ()
+    _, thought, call = thought_of(Message("assistant", text)) or ("", "", text)
+    return with_thought(thought, ""), calls_in(turn, call, name, label)
 
 
 def _reply(text: str, weight: float | None, name: str) -> Message:
     if weight != 0 and not text.strip():
         raise RecordProblem(f"{name} is empty")
     return Message("assistant", text, 1.0 if weight is None else weight)
-
-
-def _role(turn: Fields, name: str) -> str:
-    field = name_of(turn, ("role", "from"), name)
-    if field is None:
-        raise RecordProblem(f"{name}.role is missing")
-    given = text_field(turn, field, name)
-    role = _ROLE_OF.get(given) or _ROLE_OF.get(given.strip().lower())
-    if role is None:
-        raise RecordProblem(f'{name}.{field} is "{given[:40]}"; valid are {", ".join(_ROLE_OF)}')
-    return role
 
 
 def _no_chat(value: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tunesmith.data.formats.chat import LISTS
+from tunesmith.data.formats.chat import turns_field
 from tunesmith.data.formats.oasst import is_tree
 from tunesmith.data.formats.pairs import is_pair
 from tunesmith.data.formats.sampled import COUNT_FIELD
@@ -36,7 +36,7 @@ def shape_of(value: Mapping[str, Any]) -> RecordShape:
         return RecordShape("userSimulation", "users with their task")
     if is_tree(value):
         return RecordShape("chat", "message trees")
-    listed = next((name for name in LISTS if value.get(name) is not None), None)
+    listed = turns_field(value)
     if "correction" in value and (listed or "instruction" in value or "question" in value):
         return RecordShape("seeds", "seeds with a correction")
     if listed:

@@ -220,6 +220,8 @@ def refuse_beside_messages(record: Mapping[str, Any], *, chat: bool = False) -> 
 
 def refuse_in_turn(turn: Mapping[str, Any], name: str, *, chat: bool = False) -> None:
     """Refuse what would be lost of a turn; `chat` as in `refuse_beside_messages`."""
+    if chat:
+        refuse_fields(turn, ("tools", "functions"), name, "put them into the record, beside its messages")
     refuse_fields(turn, _LOST_IN_TURN if chat else (*_ONLY_IN_CHAT, *_LOST_IN_TURN), name)
 
 

@@ -24,7 +24,8 @@ from tunesmith.data.formats.fields import (
     text_field,
 )
 from tunesmith.data.formats.legal import Laws, case_from, prompt_messages, whole_number
-from tunesmith.data.formats.tools import calls_of, template_arguments, tools_of, with_call, with_thoughts
+from tunesmith.data.formats.thoughts import with_thoughts
+from tunesmith.data.formats.tools import calls_of, template_arguments, tools_of, with_call
 from tunesmith.data.formats.weights import LEAST_WEIGHT
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import ROLES, Conversation, Message

@@ -16,7 +16,7 @@ def document_from_text(value: Mapping[str, Any]) -> Document:
 
     Raises RecordProblem when it is missing or blank.
     """
-    if "text" not in value and is_pair(value):
+    if plain(value).get("text") is None and is_pair(value):
         skip_to_avoid(value)
         if any(isinstance(plain(value)[field], list) for field in (PROMPT, COMPLETION)):
             raise RecordProblem("prompt and completion are messages; use the format chat: {}")

@@ -1,4 +1,4 @@
-"""Tools, their calls and thoughts in conversations, under the names that the public formats have for them.
+"""Tools and their calls in conversations, under the names that the public formats have for them.
 
 OpenAI's `tools` and `tool_calls`, ShareGPT's turns of role `function_call`, and records of one question with
 the calls that answer it (xLAM). Does not depend on what a chat template makes of them.
@@ -18,17 +18,13 @@ from tunesmith.data.formats.fields import (
     differing,
     given_of,
     holds_nothing,
-    named,
     optional_text,
     plain,
-    same_text,
 )
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message, ToolCall
-from tunesmith.tokens.thoughts import with_thought
 
 TOOLS = ("tools", "functions")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
 ARGUMENTS = ("chat_template_kwargs", "template_kwargs")
 """Values for the chat template."""
 THINKS = "enable_thinking"
@@ -75,8 +71,12 @@ def tools_of(record: Mapping[str, Any], messages: Sequence[Message]) -> str:
 
 
 def _is_described(name: str, system: str) -> bool:
-    """Whether a text has a tool's description as JSON; its bare name may be any word."""
-    return re.search(rf"""["']name["']\s*:\s*["']{re.escape(name)}["']""", system) is not None
+    """Return whether a text has a tool's description as JSON.
+
+    Its bare name may be any word, and its name with arguments is an example of a call.
+    """
+    described = rf"""["']name["']\s*:\s*["']{re.escape(name)}["'](?!\s*,\s*["']arguments["'])"""
+    return re.search(described, system) is not None
 
 
 def _tools(value: Any, name: str) -> list[dict[str, Any]]:
@@ -87,6 +87,7 @@ def _tools(value: Any, name: str) -> list[dict[str, Any]]:
 
 
 def _tool(value: Any, name: str) -> dict[str, Any]:
+    value = _parsed(value, name)
     if not isinstance(value, Mapping):
         raise RecordProblem(f"{name} is {type_name(value)}, not an object that describes a tool")
     function = value.get("function")
@@ -112,8 +113,10 @@ def with_call(message: Message, turn: Fields, name: str) -> Message:
     """Return a tool's turn with the call that it answers, if it says which; other turns as they are."""
     if message.role != "tool":
         return message
-    given = [optional_text(turn, field, name) or "" for field in ("name", "tool_call_id")]
-    return replace(message, name=given[0], call_id=given[1])
+    id_ = turn.get("tool_call_id")
+    return replace(
+        message, name=optional_text(turn, "name", name) or "", call_id="" if id_ is None else str(id_)
+    )
 
 
 def calls_in(fields: Fields, value: Any, name: str, label: str) -> tuple[ToolCall, ...]:
@@ -127,6 +130,7 @@ def calls_in(fields: Fields, value: Any, name: str, label: str) -> tuple[ToolCal
 
 
 def _call(fields: Fields, value: Any, name: str, label: str) -> ToolCall:
+    value = _parsed(value, name)
     if not isinstance(value, Mapping):
         raise RecordProblem(f"{name} is {type_name(value)}, not an object with name and arguments")
     outer = fields.part(value, label)
@@ -151,20 +155,14 @@ def _name_of(value: Mapping[str, Any], name: str) -> str:
 
 
 def _arguments(value: Any, name: str) -> str:
-    given = {} if value is None or value == "" else _parsed(value, f"{name}.arguments")
+    nothing = holds_nothing(value.strip() if isinstance(value, str) else value)
+    given = {} if nothing else _parsed(value, f"{name}.arguments")
     if not isinstance(given, Mapping):
         raise RecordProblem(f"{name}.arguments is {type_name(given)}, not an object")
-    return json.dumps(given, ensure_ascii=False)
-
-
-def with_thoughts(turn: Mapping[str, Any], text: str, name: str) -> str:
-    """Return an assistant's text, after the thoughts that the turn has in a field of their own."""
-    thought, field = same_text(turn, THOUGHTS, name)
-    if not thought.strip():
-        return text
-    if "<think>" in text or "</think>" in text:
-        raise RecordProblem(f"{named(field, name)} and the text both hold thoughts; keep one of them")
-    return with_thought(thought, text)
+    try:
+        return json.dumps(given, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise RecordProblem(f"{name}.arguments has a number that is too large for JSON") from None
 
 
 def template_arguments(record: Mapping[str, Any]) -> str:
@@ -206,17 +204,29 @@ def call_record(record: Fields) -> list[Message]:
     return [Message("user", query), Message("assistant", "", calls=calls)]
 
 
+def json_list(value: Any, name: str) -> Any:
+    """Return the value, or the list that it is as JSON text, as tables have lists. Raises RecordProblem."""
+    return _parsed(value, name) if isinstance(value, str) and value.lstrip().startswith("[") else value
+
+
 def _parsed(value: Any, name: str) -> Any:
     """Return the value, read from JSON if it is text. Raises RecordProblem."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, parse_constant=_no_constant)
+        return json.loads(value, parse_constant=_no_constant, object_pairs_hook=_object)
     except RecursionError:
         raise RecordProblem(f"{name} is JSON that is nested too deeply") from None
     except ValueError as error:
         said = getattr(error, "msg", "") or str(error)
         raise RecordProblem(f"{name} is text that is not JSON: {said}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is repeated in one object")
+    return value
 
 
 def _no_constant(word: str) -> None:

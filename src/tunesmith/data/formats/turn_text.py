@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tunesmith.data.files.json_text import type_name
 from tunesmith.data.formats.fields import Fields, differing, text_field
 from tunesmith.data.record import RecordProblem
+
+_PARTS = ("text", "image", "audio", "video", "file")
+_THOUGHTS, _CALL = ("reasoning", "thinking", "thought"), "tool_call"
+_THOUGHT_TEXT = ("value", "text", *_THOUGHTS)
 
 
 def name_of(turn: Fields, names: tuple[str, str], inside: str) -> str | None:
@@ -29,6 +35,65 @@ def content_of(turn: Fields, field: str, name: str, label: str) -> str:
             f"{name} is a list of texts, but must be one text; make a record of each, or join them"
         )
     return "".join(_part(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
+
+
+class ReplyParts(NamedTuple):
+    """A reply in parts: its thoughts, its text, and its calls as they are given, each with its place."""
+
+    thought: str
+    text: str
+    calls: list[tuple[object, str]]
+
+
+def reply_parts(turn: Fields, field: str, name: str, label: str) -> ReplyParts:
+    """Return the parts of a reply, as LLaMA-Factory and Mistral have thoughts and calls among them.
+
+    Raises RecordProblem unless thoughts come first and calls last, as templates write them.
+    """
+    thought, text, calls = "", "", list[tuple[object, str]]()
+    for index, part in enumerate(turn[field]):
+        inside, kind = f"{name}[{index}]", part.get("type") if isinstance(part, Mapping) else None
+        if kind in _THOUGHTS:
+            if text or calls:
+                raise RecordProblem(f"{inside} is a thought after the reply has begun; put it first")
+            thought += _thought(turn, turn.part(part, label), inside, label)
+        elif kind == _CALL:
+            fields = turn.part(part, label)
+            fields.know("type")
+            calls.append((fields.get("value"), inside))
+        elif (added := _part(turn, part, inside, label)) and calls:
+            raise RecordProblem(f"{inside} is text after a call; put it before the call")
+        else:
+            text += added
+    return ReplyParts(thought, text, calls)
+
+
+def _thought(turn: Fields, part: Fields, name: str, label: str) -> str:
+    part.know("type")
+    field = next((each for each in _THOUGHT_TEXT if part.get(each) is not None), _THOUGHT_TEXT[0])
+    given = part.get(field)
+    if isinstance(given, list):
+        return "".join(_part(turn, each, f"{name}.{field}[{at}]", label) for at, each in enumerate(given))
+    return text_field(part, field, name)
+
+
+def result_of(turn: Fields, field: str, name: str, label: str) -> str:
+    """Return what a tool returned: its text or text parts, or another value as JSON text."""
+    given = turn[field]
+    if isinstance(given, str) or _are_parts(given):
+        return content_of(turn, field, name, label)
+    return json.dumps(given, ensure_ascii=False)
+
+
+def _are_parts(given: object) -> bool:
+    """Return whether a value is a list of parts as OpenAI has them, and no list of a tool's own."""
+    listed = given if isinstance(given, list) else []
+    return bool(listed) and all(isinstance(part, Mapping) and _is_part(part) for part in listed)
+
+
+def _is_part(part: Mapping[str, object]) -> bool:
+    kind = part.get("type", "text" if isinstance(part.get("text"), str) else None)
+    return isinstance(kind, str) and kind.removeprefix("input_").removesuffix("_url") in _PARTS
 
 
 def _part(turn: Fields, part: object, name: str, label: str) -> str:

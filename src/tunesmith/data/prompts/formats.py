@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.api.datasets import PromptsSpec
-from tunesmith.data.formats.chat import LISTS, prompt_turns, turns_from_chat, with_system_prompt
+from tunesmith.data.formats.chat import prompt_turns, turns_field, turns_from_chat, with_system_prompt
 from tunesmith.data.formats.fields import Fields, fields_of, refuse_beside_messages
 from tunesmith.data.formats.instruction import question_from_instruction
 from tunesmith.data.formats.legal import LegalCase, articles_from, case_from, prompt_messages
@@ -20,6 +20,7 @@ from tunesmith.data.formats.sampled import COUNT_FIELD, REPLY_MESSAGE
 from tunesmith.data.formats.tools import template_arguments, tools_of
 from tunesmith.data.record import RecordProblem
 from tunesmith.tokens.conversation import Message
+from tunesmith.tokens.thoughts import thought_of
 
 REFERENCE = "reference"
 _OF_A_REPLY = ("prompt", "response", REPLY_MESSAGE, COUNT_FIELD, "sample_index", "finish_reason")
@@ -127,7 +128,7 @@ def _turns(fields: Fields) -> list[list[Message]]:
     A `completion` beside it is the reply.
     """
     value = fields.value
-    alone = all(value.get(name) is None for name in (*LISTS, COMPLETION))
+    alone = turns_field(value) is None and value.get(COMPLETION) is None
     if alone and isinstance(value.get(PROMPT), list | str):
         refuse_beside_messages(fields, chat=True)
         return [prompt_turns(fields)]
@@ -141,8 +142,14 @@ def _question(turns: Sequence[Message]) -> tuple[tuple[Message, ...], str | None
     end = max(at for at, turn in enumerate(turns, 1) if turn.role in ("user", "tool"))
     if turns[end - 1].role == "user" and not turns[end - 1].content.strip():
         raise RecordProblem("the last user message is empty")
-    replies = [turn.content for turn in turns[end:] if turn.role == "assistant" and not turn.calls]
+    replies = [_answer(turn) for turn in turns[end:] if turn.role == "assistant" and not turn.calls]
     return tuple(replace(turn, weight=1.0) for turn in turns[:end]), replies[-1] if replies else None
+
+
+def _answer(reply: Message) -> str:
+    """Return what a reply says after its thoughts, as verifiers compare it."""
+    found = thought_of(reply)
+    return reply.content if found is None else found[2].strip()
 
 
 def articles_of(values: Sequence[Mapping[str, Any]]) -> dict[str, str]:
