@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from importlib.metadata import files
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -181,20 +182,24 @@ SAID = {
 
 
 def packaged() -> dict[str, str]:
-    return {path.stem: path.read_text() for path in files("axolotl") or () if path.suffix == ".jinja"}
+    paths = chain.from_iterable(files(package) or () for package in ("axolotl", "trl"))
+    return {str(path): path.read_text() for path in paths if path.suffix == ".jinja"}
+
+
+def with_template(source: str) -> ChatTokenizer:
+    """A small tokenizer with a template and the control tokens that it names."""
+    special = dict.fromkeys(["<bos>", *CONTROL.findall(source), "</s>"])
+    family = Family("any", tuple(special), eos="</s>", eot="</s>", bos="<bos>", template="chatml")
+    tokenizer = build_backend(family)
+    tokenizer.chat_template = source
+    return ChatTokenizer(tokenizer)
 
 
 def test_no_template_that_a_package_has_loses_anything_in_silence():
     """Each shows all of a conversation where inference would, or the record or the template is bad."""
     learned = 0
     for name, source in packaged().items():
-        special = dict.fromkeys(["<bos>", *CONTROL.findall(source), "</s>"])
-        chat = ChatTokenizer(
-            build_backend(
-                Family(name, tuple(special), eos="</s>", eot="</s>", bos="<bos>", template="chatml")
-            )
-        )
-        chat.tokenizer.chat_template = source
+        chat = with_template(source)
         for what, (messages, tools, texts) in SAID.items():
             try:
                 labels = "".join(labels_of(chat, messages, tools))
@@ -202,4 +207,22 @@ def test_no_template_that_a_package_has_loses_anything_in_silence():
                 continue
             learned += 1
             assert [text for text in texts if text.strip('"') not in labels] == [], (name, what, labels)
-    assert learned > 50
+    assert learned > 200
+
+
+@each(
+    ("name", "label"),
+    [
+        ("qwen3", f"<think>\nI look.\n</think>\n\n<tool_call>\n{CALL}\n</tool_call><|im_end|>"),
+        ("qwen3_6", "I look.\n</think>\n\n<tool_call>\n<function=get_weather>\n<parameter=city>\nBern\n"
+         "</parameter>\n</function>\n</tool_call><|im_end|>"),
+        ("gptoss", "<|channel|>analysis<|message|>I look.<|end|><|start|>assistant to=functions.get_weather"
+         '<|channel|>commentary json<|message|>{"city": "Bern"}<|call|>'),
+        ("lfm2_v2", "<think>\nI look.\n</think><|tool_call_start|>[get_weather(city='Bern')]<|tool_call_end|>"
+         "<|im_end|>"),
+    ],
+)  # fmt: skip
+def test_a_thought_and_its_call_are_learned_in_one(name: str, label: str):
+    chat = with_template(packaged()[f"trl/chat_templates/{name}.jinja"])
+    messages, tools, _ = SAID["thoughts and a call"]
+    assert labels_of(chat, messages, tools) == [label]
