@@ -153,8 +153,8 @@ def _mend(prompt: str, found: list[str]) -> str:
     if prompt.rstrip().endswith(OPENS_THOUGHT):
         return (
             "It opens the thoughts in the prompt and cuts them from replies, as that of the DeepSeek-R1 "
-            "distillations does. In a copy of the model, end the template's generation prompt before "
-            f"{OPENS_THOUGHT!r} and write the whole content of the assistant (without its split at "
+            "distillations does. In a copy of it, named by model.chatTemplate.uri, end the generation prompt "
+            f"before {OPENS_THOUGHT!r} and write the whole content of the assistant (without its split at "
             f"{CLOSES_THOUGHT!r}); replies then hold their own thoughts, in training and in inference."
         )
     return "Fix the template's generation prompt or its rendering of replies."
@@ -174,8 +174,8 @@ def _closing(render: Renderer, encoder: Encoder, tail: str) -> tuple[str, str]:
     opens = f" Like GLM-4 it only opens the next turn, with {match.group()!r}." if match else ""
     raise ModelError(
         f"The model's chat template writes no end-of-turn token after a reply (only {tail!r}), so the model "
-        f"would never learn to stop.{opens} In a copy of the model, write {{{{ eos_token }}}} after the "
-        "assistant's content in the chat template."
+        f"would never learn to stop.{opens} In a copy of it, named by model.chatTemplate.uri, write "
+        "{{ eos_token }} after the assistant's content."
     )
 
 
