@@ -22,7 +22,8 @@ from tunesmith.artifacts.publish import publish
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.files import ModelFiles, fetch_files
 from tunesmith.errors import PermanentError, UsageError
-from tunesmith.export.forms import Form, Forms, Subject, refuse_forms
+from tunesmith.export.forms import Form, Forms, Subject
+from tunesmith.export.refuse import refuse_forms
 from tunesmith.export.repository import CardFacts, licence, repository_files
 from tunesmith.figures import decimal_size
 from tunesmith.local.overrides import absolute
