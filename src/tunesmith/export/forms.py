@@ -33,7 +33,7 @@ from tunesmith.export.proof import (
     next_tokens,
     tuned_replies,
 )
-from tunesmith.export.served import vllm_tokens
+from tunesmith.export.served import vllm_in_words, vllm_tokens
 from tunesmith.export.weight_files import WeightFiles
 from tunesmith.names import GGUF_KEY, MERGED_KEY
 from tunesmith.tokens.chat import ChatTokenizer
@@ -147,7 +147,7 @@ class Forms:
             return ""
         self._process.renew()
         found = compare(replies, tokens, _name(self._dtype))
-        form.facts["served"] = _counts(found) | {"tool": _tool("vllm", "vLLM")}
+        form.facts["served"] = _counts(found) | {"tool": vllm_in_words()}
         failure = too_far(found, LEAST_SHARE)
         return failure and f"in vLLM {failure}"
 

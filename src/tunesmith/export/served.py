@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 
 from tunesmith.api.common import ModelSource
@@ -24,6 +26,12 @@ def serving_engine(evaluations: Sequence[EvaluationSpec]) -> VllmEngine | None:
     return next(
         (VllmEngine() if each is None else each.vllm for each in chosen if each is None or each.vllm), None
     )
+
+
+def vllm_in_words() -> str:
+    """Return vLLM with the version of the package that brings it, which has other names for other devices."""
+    packages = packages_distributions().get("vllm") or []
+    return " ".join(["vLLM", *(f"({package} {version(package)})" for package in packages[:1])])
 
 
 def vllm_tokens(
@@ -57,4 +65,6 @@ async def _vllm_tokens(
             for reply in replies
         ]
     finally:
+        # It logs a page of errors about its own processes, which are meant to end now.
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)
         await engine.close()

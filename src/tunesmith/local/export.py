@@ -21,6 +21,7 @@ from tunesmith.artifacts.hub.push import HubRepository, check_push, push
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import StorageOptions
 from tunesmith.engines.files import ModelFiles, fetch_files, model_digest
+from tunesmith.engines.load import model_config
 from tunesmith.errors import ModelError, PermanentError, UsageError
 from tunesmith.export.forms import Form, Forms, Subject
 from tunesmith.export.refuse import refuse_forms
@@ -31,7 +32,7 @@ from tunesmith.local.export_place import ExportPlace
 from tunesmith.local.overrides import absolute
 from tunesmith.local.storage import bases_of, embedded_for
 from tunesmith.local.workdir import WorkDir
-from tunesmith.names import EXPORT, Reason
+from tunesmith.names import EXPORT, FINAL_MODEL, Reason
 from tunesmith.plan.models import model_key, name_of_address
 
 FORMS = ("merged", "gguf", "hub")
@@ -100,7 +101,7 @@ def fetched(options: ExportOptions, source: ModelSource, folder: Path) -> ModelF
     """Fetch the model. Errors name the command's options, not fields of a manifest."""
     own = {"model.adapterUri": "--model", "model.uri": "--base" if options.base else "--model"}
     try:
-        return fetch_files(source, HubSpec(), StorageOptions(), folder, os.environ.get("HF_TOKEN"))
+        files = fetch_files(source, HubSpec(), StorageOptions(), folder, os.environ.get("HF_TOKEN"))
     except PermanentError as error:
         error.message = error.message.replace(
             "Set model.uri to the base model and model.adapterUri to the adapter.", "Name it with --base."
@@ -108,6 +109,11 @@ def fetched(options: ExportOptions, source: ModelSource, folder: Path) -> ModelF
         for field, option in own.items():
             error.message = error.message.replace(field, option)
         raise
+    if not model_config(files.base):
+        inside = (files.base / FINAL_MODEL).is_dir()
+        hint = f" It is the output of a job: add /{FINAL_MODEL}." if inside else ""
+        raise ModelError(f"{own['model.uri']} {source.uri} has no model: config.json is missing.{hint}")
+    return files
 
 
 def _names(wanted: ExportSpec) -> list[str]:
