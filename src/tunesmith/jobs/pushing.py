@@ -33,7 +33,7 @@ def push_watched(
     session: TrainingSession, repository: HubRepository, files: Mapping[str, Path], message: str
 ) -> str:
     """Return the commit of `push`, which runs in a thread. Raises what it does, and StoppedError."""
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # a log is no terminal
     done = Future[str]()
