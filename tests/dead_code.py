@@ -19,7 +19,7 @@ USED_BY_LIBRARIES = [
     *("on_*", "get_batch_samples", "get_total_train_batch_size", "floating_point_ops", "training_step"),
     *("_track_num_input_tokens", "num_items_in_batch", "_get_grad_norm", "evaluate"),  # transformers' Trainer
     *("should_training_stop", "should_evaluate", "use_cache", "support_avx512bf16_for_cpu"),
-    *("inference_mode", "init_lora_weights", "task_type"),  # peft
+    *("inference_mode", "init_lora_weights", "task_type", "base_model_name_or_path"),  # peft
     *("progress_storage", "finalizer", "error_backoffs", "worker_limit", "disabled"),  # kopf
     *("server_timeout", "client_timeout", "inactivity_timeout", "request_timeout", "idle_timeout"),
     "disable_strict_ssl_verification",  # kubernetes' Configuration

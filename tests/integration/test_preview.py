@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +57,18 @@ def test_messages_tokens_labels_and_lengths(tmp_path: Path, tiny_model: Path, da
     assert sum(int(line.split()[-1]) for line in text.splitlines() if "█" in line or "▏" in line) == 10
     # What is zero is not worth a word.
     assert not any(word in text for word in ("skipped", "bad", "cut"))
+
+
+def test_a_model_that_cannot_be_exported_is_named(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    export = {"gguf": {"quantization": "Q8_0"}}
+    code, text = previewed(tmp_path, document(tiny_model, data, export=export))
+    assert code == 0, text
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text()) | {"architectures": ["GemmaForCausalLM"]}
+    (other / "config.json").write_text(json.dumps(config))
+    code, text = previewed(tmp_path, document(other, data, export=export))
+    assert code == 2
+    assert "export.gguf cannot convert a GemmaForCausalLM" in " ".join(text.split())
 
 
 def test_on_a_terminal_labels_are_green(tmp_path: Path, tiny_model: Path, data: Path) -> None:

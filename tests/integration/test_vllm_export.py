@@ -13,9 +13,13 @@ import pytest
 from tests.fixtures.base_model import LEARNED, exported, make_base_model
 
 from tunesmith.api.common import ModelSource
+from tunesmith.api.generation import VllmEngine
 from tunesmith.engines.files import ModelFiles
+from tunesmith.engines.model_process import ModelProcess
 from tunesmith.engines.vllm.settings import MAX_RANK
 from tunesmith.export.folder import write_merged
+from tunesmith.export.proof import ProofPrompt, TunedReply
+from tunesmith.export.served import vllm_tokens
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -75,6 +79,18 @@ def test_a_merged_model_stops(tmp_path: Path) -> None:
     adapter = exported(base, tmp_path / "adapter", "lora")
     write_merged(ModelFiles(base, (adapter,), ModelSource(uri=base.as_uri())), tmp_path / "merged")
     assert said(tmp_path, tmp_path / "merged") == [[end_of_turn(base)], "stop"]
+
+
+@pytest.mark.soak
+def test_vllm_is_asked_for_its_next_tokens(tmp_path: Path) -> None:
+    """As the proof of merged weights asks it: the end of turn after each prefix, whatever the reply says."""
+    base = make_base_model(tmp_path / "base")
+    source = ModelSource(uri=base.as_uri())
+    reply = TunedReply(ProofPrompt("x", (5, 6, 7, 8), 4), (9, 10, end_of_turn(base)), (1.0, 1.0, 1.0))
+    engine = VllmEngine(extra={"enforce_eager": True})
+    with ModelProcess("asks vLLM", lambda: None) as process:
+        found = process.call(vllm_tokens, ModelFiles(base, (), source), source, engine, [reply, reply])
+    assert found == [[end_of_turn(base)] * 3] * 2
 
 
 def end_of_turn(base: Path) -> int:

@@ -45,6 +45,9 @@ class HubStub:
     datasets: dict[str, DatasetRepository] = field(default_factory=dict)
     models: dict[str, ModelRepository] = field(default_factory=dict)
     write_token: str = "hf_good"
+    roles: dict[str, str] = field(default_factory=dict)
+    """What each token may do, if the hub says so: `write` or `read`. Without any it is a mirror."""
+    may_create: bool = True
     asked: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     cut: dict[str, int] = field(default_factory=dict)
@@ -94,6 +97,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._tree(repository, path.partition("/tree/")[2])
             if path.startswith(f"/datasets/{name}/resolve/"):
                 return self._file(repository, path.partition("/resolve/")[2])
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if path == "/api/whoami-v2" and self.hub.roles:
+            if token not in self.hub.roles:
+                return self._refuse(401, "")
+            return self._json({"name": "me", "auth": {"accessToken": {"role": self.hub.roles[token]}}})
+        if path.endswith("/auth-check/write") and self.hub.roles:
+            return self._json({}) if self.hub.roles.get(token) == "write" else self._refuse(403, "")
         for name, model in self.hub.models.items():
             if path in (f"/api/models/{name}", f"/api/models/{name}/revision/main"):
                 return self._json(model.info(name))
@@ -110,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             said = json.loads(body)
             name = "/".join(filter(None, (said["organization"], said["name"])))
+            if not self.hub.may_create:
+                return self._refuse(403, "")
             if name in self.hub.models:
                 return self._json({"url": f"{self.hub.url}/{name}"}, status=409)
             self.hub.models[name] = ModelRepository(said.get("visibility") == "private")

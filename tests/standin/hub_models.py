@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 _LARGE = (".safetensors", ".gguf")
 
 
@@ -21,10 +23,15 @@ class ModelRepository:
     pending: dict[str, bytes] = field(default_factory=dict)
     card: dict[str, Any] | None = None
 
+    def card_data(self) -> dict[str, Any]:
+        """What the card says, which is read from README.md as the hub does."""
+        _, front, *_ = (*self.files.get("README.md", b"").decode().split("---\n", 2), "", "")
+        return self.card or yaml.safe_load(front) or {}
+
     def info(self, name: str) -> dict[str, Any]:
         siblings = [{"rfilename": path} for path in sorted(self.files)]
         values = {"id": name, "sha": self.commits[-1], "private": self.private, "siblings": siblings}
-        return values | ({"cardData": self.card} if self.card else {})
+        return values | {"cardData": self.card_data()}
 
     def modes(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """How each file is to be sent, and what is there already."""
@@ -45,6 +52,8 @@ class ModelRepository:
                 self.files[value["path"]] = base64.b64decode(value["content"])
             if said["key"] == "lfsFile":
                 self.files[value["path"]] = self.pending[value["oid"]]
+            if said["key"] == "deletedFile":
+                del self.files[value["path"]]
         digest = hashlib.sha1(b"".join(path.encode() + data for path, data in sorted(self.files.items())))
         self.commits.append(digest.hexdigest())
         return self.commits[-1]

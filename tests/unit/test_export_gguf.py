@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from tunesmith.api.common import ModelSource
 from tunesmith.api.export import GgufExport
 from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import ModelError
+from tunesmith.export.gguf.families import architecture, context_length
 from tunesmith.export.gguf.quantiser import MIXTURES, quantise, type_name
+from tunesmith.export.gguf.vocabulary import check_vocabulary, learned_ends
 from tunesmith.export.proof import ProofPrompt, compare, gguf_tokens, tuned_replies
+from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
 
 pytestmark = pytest.mark.engine
@@ -84,8 +88,12 @@ def proved(folder: Path, path: Path):
     ]
     files = ModelFiles(folder, (), ModelSource(uri=folder.as_uri()))
     replies = tuned_replies(files, files.source, prompts, chat.today)
-    found = gguf_tokens(path, replies)
+    found = gguf_tokens(path, replies, ends_of(folder))
     return compare(replies, found.next_tokens, "float32"), found
+
+
+def ends_of(folder: Path) -> tuple[int, ...]:
+    return learned_ends(ChatTokenizer.load(folder))
 
 
 @each("name", list(FAMILIES))
@@ -96,7 +104,7 @@ def test_llama_cpp_writes_what_transformers_writes(tmp_path, name):
     agreement, found = proved(folder, path)
     assert agreement.tokens > 10
     assert agreement.same, (name, agreement)
-    assert (found.tokenised, found.rendered) == (True, True), name
+    assert (found.tokenised, found.rendered, found.stops) == (True, True, True), name
 
 
 def test_quantised_files_are_smaller_and_near(tmp_path):
@@ -168,6 +176,65 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(tmp_path, changes, wo
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=words):
         convert(folder, tmp_path / "m.gguf", "Q8_0", "m")
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@each(
+    ("more", "words"),
+    [
+        ({}, ""),
+        ({"beta_fast": 32.0, "attention_factor": 0.1 * math.log(4.0) + 1.0}, ""),
+        ({"beta_fast": 16.0}, "beta_fast of rope_type yarn is 16.0"),
+        ({"attention_factor": 1.0}, "attention_factor of rope_type yarn is 1.0"),
+        ({"mscale": 0.7}, "rope_type yarn has mscale"),
+        ({"truncate": False}, "truncate of rope_type yarn is False"),
+    ],
+)
+def test_positions_that_gguf_cannot_describe_are_refused(tmp_path, more, words):
+    folder = make(tmp_path / "m", "llama")
+    config = json.loads((folder / "config.json").read_text()) | {"rope_parameters": YARN | more}
+    (folder / "config.json").write_text(json.dumps(config))
+    if not words:
+        architecture(folder)
+        return
+    with pytest.raises(ModelError, match=words):
+        architecture(folder)
+
+
+def test_a_context_is_no_longer_than_one_sliding_window():
+    class Config:
+        max_position_embeddings, sliding_window = 32768, 4096
+
+    assert context_length(Config) == 4096
+    Config.sliding_window = None
+    assert context_length(Config) == 32768
+
+
+def test_more_tokens_than_embeddings_are_refused_before_anything_is_computed(tmp_path):
+    folder = make(tmp_path / "m", "llama")
+    check_vocabulary(folder, ChatTokenizer.load(folder).vocab_size)
+    with pytest.raises(ModelError, match="and the model embeddings for 100"):
+        check_vocabulary(folder, 100)
+
+
+def test_a_file_in_which_replies_do_not_end_is_not_the_model(tmp_path, monkeypatch):
+    """The model's end of turn has a name that llama.cpp does not know, and the file does not say it."""
+    from tunesmith.export.gguf import vocabulary
+
+    folder = make(tmp_path / "m", "llama")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        text = (folder / name).read_text().replace("<|im_end|>", "<|over|>")
+        (folder / name).write_text(text.replace('"eos_token": "<|over|>"', '"eos_token": "<|endoftext|>"'))
+    convert(folder, tmp_path / "m.gguf", "F32", "m")
+    assert proved(folder, tmp_path / "m.gguf")[1].stops
+    eos = ChatTokenizer.load(folder).tokenizer.eos_token_id
+    assert ends_of(folder) != (eos,)
+    monkeypatch.setattr(vocabulary.ChatTokenizer, "stop_ids", frozenset({eos}))
+    convert(folder, tmp_path / "m.gguf", "F32", "m")
+    monkeypatch.undo()
+    assert not proved(folder, tmp_path / "m.gguf")[1].stops
 
 
 @each(("family", "words"), [("metaspace-first", "is sentencepiece's"), ("llama3", "way of splitting")])

@@ -16,7 +16,9 @@ from tunesmith.engines.files import ModelFiles
 from tunesmith.errors import ModelError, PermanentError
 from tunesmith.export import merged as merging
 from tunesmith.export.folder import write_merged
+from tunesmith.export.refuse import refuse_forms, scratch_bytes
 from tunesmith.export.weight_files import WeightFiles, write_shards
+from tunesmith.names import Reason
 
 pytestmark = pytest.mark.engine
 EVERYWHERE = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
@@ -134,6 +136,71 @@ def test_adapters_of_experts_are_merged_and_written_by_the_names_of_the_base(exp
     assert not torch.allclose(ours, logits(load_base(experts)), atol=1e-2)
     with WeightFiles(experts) as base, WeightFiles(tmp_path / "out") as out:
         assert base.tensors.keys() == out.tensors.keys()
+
+
+def test_experts_are_rounded_once(experts, tmp_path):
+    """The sum of the base and of all adapters is in float32; each rounds nothing on its own."""
+    base = tmp_path / "base"
+    loaded(experts).to(torch.bfloat16).save_pretrained(base)
+    adapters = [make_adapter(experts, tmp_path / str(n), seed=n, target_parameters=EXPERTS) for n in range(2)]
+    write_merged(files_of(base, *adapters), tmp_path / "out")
+    exact = by_peft(base, *adapters).state_dict()
+    made = loaded(tmp_path / "out").state_dict()
+    for name, weight in exact.items():
+        assert torch.equal(made[name].to(torch.bfloat16), weight.to(torch.bfloat16)), name
+
+
+def test_of_several_files_those_count_that_transformers_loads(tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    with WeightFiles(model) as weights:
+        known, size = set(weights.tensors), weights.bytes
+        (model / "other").mkdir()
+        write_shards(model / "other", {"x": 8}, lambda name: torch.zeros(2))
+    shutil.copyfile(model / "other/model.safetensors", model / "consolidated.safetensors")
+    stale = {"metadata": {}, "weight_map": {"x": "consolidated.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(stale))
+    with WeightFiles(model) as weights:
+        assert (set(weights.tensors), weights.bytes) == (known, size)
+
+
+def test_a_checkpoints_notes_are_no_part_of_the_model_and_its_templates_are(tiny_model, tmp_path):
+    adapter = make_adapter(tiny_model, tmp_path / "checkpoint-4")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(tiny_model / name, adapter / name)
+    for name in ("health.json", "window.json", "trainer_state.json"):
+        (adapter / name).write_text("{}")
+    (adapter / "additional_chat_templates").mkdir()
+    (adapter / "additional_chat_templates/tools.jinja").write_text("tools")
+    write_merged(files_of(tiny_model, adapter), tmp_path / "out")
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
+    assert not names & {"health.json", "window.json", "trainer_state.json"}
+    assert "additional_chat_templates/tools.jinja" in names
+
+
+def test_what_could_not_be_merged_is_refused_before_anything_is_computed(tiny_model, tmp_path):
+    tied = make_adapter(tiny_model, tmp_path / "tied", target_modules=["lm_head"])
+    with pytest.raises(ModelError, match="ties to its other embedding"):
+        refuse_forms(files_of(tiny_model, tied), merged=True, gguf=None, folder=tmp_path)
+    refuse_forms(files_of(tiny_model, tied), merged=False, gguf=None, folder=tmp_path)
+    plain = make_adapter(tiny_model, tmp_path / "plain")
+    refuse_forms(files_of(tiny_model, plain), merged=True, gguf=None, folder=tmp_path / "not/there/yet")
+
+
+def test_scratch_is_enough_for_the_forms(tiny_model, tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    loaded(tiny_model).to(torch.bfloat16).save_pretrained(base)
+    files = files_of(base)
+    with WeightFiles(base) as weights:
+        whole = weights.bytes
+        sizes = {
+            (merged, gguf): scratch_bytes(files, weights, merged=merged, gguf=gguf) / whole
+            for merged, gguf in ((True, None), (False, "F32"), (False, "BF16"), (True, "Q8_0"))
+        }
+    assert sizes == {(True, None): 3, (False, "F32"): 3, (False, "BF16"): 2, (True, "Q8_0"): 3}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, whole))
+    with pytest.raises(PermanentError, match=r"resources.scratch.size of a job, TMPDIR") as caught:
+        refuse_forms(files, merged=True, gguf=None, folder=tmp_path)
+    assert caught.value.reason is Reason.DISK_FULL
 
 
 def test_what_needs_more_memory_than_there_is_says_so(experts, tmp_path, monkeypatch):

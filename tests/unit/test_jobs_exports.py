@@ -168,6 +168,16 @@ def test_what_an_evaluations_engine_would_refuse(exports, tiny_model, below, vll
     assert caught.value.message.startswith(f"spec.evaluation[0]: {words}")
 
 
+def test_the_card_of_an_adapter_of_experts_says_who_reads_it():
+    from tunesmith.jobs.card import experts_note
+
+    said = experts_note(["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
+    assert said.startswith(
+        "The adapter is on experts that are single tensors (mlp.experts.down_proj, mlp.exp"
+    )
+    assert "vLLM does not read it" in said
+
+
 def test_the_card_says_where_a_reply_ends(exports, tmp_path):
     base = make_base_model(tmp_path / "base")
     folder = tmp_path / "folder"

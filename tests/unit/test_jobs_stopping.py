@@ -24,5 +24,5 @@ def test_told_to_stop():
     assert flag.asked
     assert flag.asked_at == first
     assert KILLED_AFTER - 5 < flag.seconds_left() <= KILLED_AFTER
-    with pytest.raises(StoppedError, match="before training started"):
+    with pytest.raises(StoppedError, match=r"^The job was stopped\. Run it again to resume"):
         flag.check()

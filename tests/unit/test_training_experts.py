@@ -117,6 +117,47 @@ def test_what_has_an_adapter(experts, fields, parameters, modules):
     assert bool(trained(model, "experts")) == bool(parameters)
 
 
+def test_how_much_of_the_model_the_adapter_covers(experts):
+    from tunesmith.training.trained import count_trained
+
+    sizes = {name: weight.numel() for name, weight in load_base(experts).named_parameters()}
+    linear = sum(size for name, size in sizes.items() if name.endswith("_proj.weight"))
+    inside = sum(size for name, size in sizes.items() if ".experts." in name)
+    for fields, covered in (({}, linear + inside), ({"targetParameters": []}, linear)):
+        found = count_trained(build_model(spec(**fields), experts))
+        assert (found.covered, found.own) == (covered, sum(sizes.values()))
+        assert found.as_dict()["coveredShare"] == covered / sum(sizes.values())
+    names = count_trained(build_model(spec(), experts)).names
+    assert (names["gate_up_proj"], names["down_proj"]) == (2, 2)
+    assert "base_layer" not in names
+
+
+@each("fields", [{}, {"targetParameters": []}])
+def test_dense_layers_beside_experts_that_are_left_out_are_named(tmp_path_factory, caplog, fields):
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    config = Qwen2MoeConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+        intermediate_size=16, mlp_only_layers=[1],
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("shared")
+    Qwen2MoeForCausalLM(config).save_pretrained(folder)
+    caplog.clear()
+    build_model(spec(**fields), folder)
+    (said,) = [each.getMessage() for each in caplog.records if "no adapter, since peft" in each.getMessage()]
+    for name in ("model.layers.*.mlp.shared_expert.gate_proj", "model.layers.*.mlp.down_proj"):
+        assert name in said
+    assert "experts.gate" not in said
+
+
+def test_adapters_of_experts_are_trained_in_float32_over_any_base(experts):
+    given = spec().model_copy(update={"model": spec().model.model_copy(update={"dtype": "bfloat16"})})
+    model = build_model(given, experts)
+    assert {weight.dtype for weight in trained(model).values()} == {torch.float32}
+    assert {weight.dtype for weight in model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+
+
 def test_experts_that_are_left_out_are_named(experts, caplog):
     build_model(spec(targetParameters=[]), experts)
     said = [record.getMessage() for record in caplog.records if "experts" in record.getMessage()]

@@ -120,6 +120,11 @@ def test_how_much_is_trained(tiny_model, tmp_path):
     assert (over.modules, over.parameters, over.total) == (4, added, whole + added + added // 2)
     share = f"{100 * added / (whole + added):.3g}"
     wanted = f"{added:,} of {whole + added:,} parameters ({share}%) in 4 modules: q_proj 2, v_proj 2"
+    covered = 2 * (32 * 32 + 32 * 16)
+    for kind, adapters in (("lora", []), ("qlora", []), ("lora", [below])):
+        found = trained(tiny_model, kind, adapters, **settings)
+        assert (found.covered, found.own) == (covered, whole), kind
+    wanted += f"; the adapter covers {100 * covered / whole:.3g}% of the model's weights"
     assert trained(tiny_model, "lora", **settings).sentence() == wanted
 
 

@@ -40,7 +40,7 @@ def export(
     HF_TOKEN=hf_… tunesmith export --model out/final_model --to merged --to hub --repo-id me/model[/dim]
     """
     need("torch", "train", "tunesmith export")
-    if "gguf" in to:
+    if any("gguf" in each for each in to):
         need("xllamacpp", "gguf", "tunesmith export --to gguf")
         need("gguf", "gguf", "tunesmith export --to gguf")
     quiet_libraries()

@@ -127,6 +127,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
         # A loaded adapter is not trained, and its initialisation does not matter.
         config.inference_mode, config.lora_dropout, config.init_lora_weights = True, 0.0, True
         config.task_type = TaskType.CAUSAL_LM
+        config.base_model_name_or_path = None  # peft warns of another name, which every local copy has
         if isinstance(model, PeftModel):
             model.add_adapter(name, config)
         else:

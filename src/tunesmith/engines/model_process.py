@@ -18,6 +18,10 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent)
+
+
 class ModelProcess:
     """Calls functions in one process of its own. Use as a context manager; the process exits with it.
 
@@ -26,7 +30,7 @@ class ModelProcess:
 
     def __init__(self, task: str, check: Callable[[], None]) -> None:
         self._task, self._check = task, check
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=die_with_parent)
+        self._pool = _pool()
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Return what a function of a module returns in that process. Raises what it does."""
@@ -41,6 +45,11 @@ class ModelProcess:
                 f"The process that {self._task} was killed, most likely because it ran out of memory.",
                 reason=Reason.PROCESS_DIED,
             ) from None
+
+    def renew(self) -> None:
+        """End the process, which frees what libraries keep of a GPU; the next call starts another."""
+        self._pool.shutdown()
+        self._pool = _pool()
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.prompts.presets import PRESETS
 from tunesmith.engines.adapter import ADAPTER_CONFIG
+from tunesmith.engines.checkpoint import of_the_model
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.hub import SMALL
 from tunesmith.engines.load import model_config, read_config
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     import torch
 
 GENERATION_CONFIG = "generation_config.json"
+TEMPLATES = "additional_chat_templates"
+"""The folder of templates that a tokenizer has by name beside its usual one."""
 _NOT_OF_TOKENIZERS = (
-    CONFIG, GENERATION_CONFIG, ADAPTER_CONFIG, PRESETS, "*.index.json", "trainer_state.json", "manifest.json",
+    CONFIG, GENERATION_CONFIG, ADAPTER_CONFIG, PRESETS, "*.index.json", "manifest.json",
 )  # fmt: skip
 
 
@@ -74,8 +77,10 @@ def _write_configs(files: ModelFiles, folder: Path, dtype: torch.dtype | None) -
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy a tokenizer's files and its chat template."""
+    """Copy a tokenizer's files and its chat templates."""
     for path in sorted(source.iterdir()):
-        wanted = any(fnmatch(path.name, pattern) for pattern in SMALL)
+        wanted = of_the_model(path.name) and any(fnmatch(path.name, pattern) for pattern in SMALL)
         if wanted and path.is_file() and not any(fnmatch(path.name, each) for each in _NOT_OF_TOKENIZERS):
             shutil.copyfile(path, folder / path.name)
+    if (source / TEMPLATES).is_dir():
+        shutil.copytree(source / TEMPLATES, folder / TEMPLATES, dirs_exist_ok=True)

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tunesmith.api.common import ModelSource
-from tunesmith.api.generation import PreviewSpec
+from tunesmith.api.generation import PreviewSpec, VllmEngine
 from tunesmith.engines.files import ModelFiles
 from tunesmith.engines.hf.generate import preview_messages
 from tunesmith.engines.load import resolve_dtype
 from tunesmith.engines.model_process import ModelProcess
-from tunesmith.errors import PermanentError
+from tunesmith.errors import StoppedError, TunesmithError
 from tunesmith.export.folder import write_merged
-from tunesmith.export.gguf.families import architecture
-from tunesmith.export.gguf.vocabulary import check_vocabulary
-from tunesmith.export.merged import refuse_quantised
+from tunesmith.export.gguf.vocabulary import learned_ends
 from tunesmith.export.proof import (
     LEAST_OF_FEW_BITS,
     LEAST_SHARE,
@@ -35,8 +33,9 @@ from tunesmith.export.proof import (
     next_tokens,
     tuned_replies,
 )
+from tunesmith.export.served import vllm_in_words, vllm_tokens
 from tunesmith.export.weight_files import WeightFiles
-from tunesmith.names import GGUF_KEY, MERGED_KEY, Reason
+from tunesmith.names import GGUF_KEY, MERGED_KEY
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.conversation import Message
 
@@ -51,7 +50,6 @@ QUESTIONS = (
     "Write one sentence about a lamp.",
 )
 """What is asked if a job has no previews."""
-_GB = 1e9
 
 
 @dataclass(slots=True)
@@ -81,7 +79,8 @@ class Subject:
 class Forms:
     """Makes and proves forms below `folder`, one call each. Use as a context manager.
 
-    `enter` gets each phase, `check` is called continuously and may raise.
+    `enter` gets each phase, `check` is called continuously and may raise. With `serving` merged weights are
+    tried in vLLM too.
     """
 
     def __init__(
@@ -91,11 +90,16 @@ class Forms:
         previews: Sequence[PreviewSpec],
         enter: Callable[[str], None],
         check: Callable[[], None],
+        serving: VllmEngine | None = None,
     ) -> None:
         self._subject, self._folder = subject, folder
         self._enter, self._check, self._process = enter, check, ModelProcess("proves an export", check)
-        self._prompts = proof_prompts(subject, previews)
+        tokenizer = ChatTokenizer.load(
+            subject.files.tokenizer, trust_remote_code=subject.source.trust_remote_code, today=subject.day
+        )
+        self._prompts, self._ends = proof_prompts(tokenizer, previews), learned_ends(tokenizer)
         self._replies: list[TunedReply] = []
+        self._serving = serving
         self._whole: Path | None = None
         self._dtype = resolve_dtype(subject.files.base, subject.source.dtype)
 
@@ -122,8 +126,30 @@ class Forms:
                 f"{exact.tokens - exact.equal - exact.undecided} of {exact.tokens} tokens differ"
             )
         else:
-            form.failure = too_far(found, LEAST_SHARE)
+            form.failure = too_far(found, LEAST_SHARE) or self._served(form)
         return form
+
+    def _served(self, form: Form) -> str:
+        """Have vLLM write with a form, if it is what serves here; return why that is not the model, or ""."""
+        if self._serving is None:
+            return ""
+        replies = self._tuned()
+        self._enter("comparing merged weights in vLLM")
+        self._process.renew()
+        files = ModelFiles(form.path, (), ModelSource(uri=form.path.absolute().as_uri()))
+        try:
+            tokens = self._process.call(vllm_tokens, files, self._source(), self._serving, replies)
+        except StoppedError:
+            raise
+        except TunesmithError as error:
+            log.warning("The merged weights were not tried in vLLM: %s", error.message)
+            self._process.renew()
+            return ""
+        self._process.renew()
+        found = compare(replies, tokens, _name(self._dtype))
+        form.facts["served"] = _counts(found) | {"tool": vllm_in_words()}
+        failure = too_far(found, LEAST_SHARE)
+        return failure and f"in vLLM {failure}"
 
     def gguf(self, quantization: str) -> Form:
         """Write one GGUF file, and prove it with llama.cpp."""
@@ -136,7 +162,7 @@ class Forms:
         self._enter("converting to GGUF")
         convert(whole, form.path, quantization, self._subject.name, self._check)
         self._enter("comparing the GGUF file")
-        found = self._process.call(gguf_tokens, form.path, self._tuned())
+        found = self._process.call(gguf_tokens, form.path, self._tuned(), self._ends)
         agreement = compare(self._tuned(), found.next_tokens, _name(self._dtype))
         form.facts |= _counts(agreement) | {
             "bytes": form.path.stat().st_size,
@@ -146,6 +172,8 @@ class Forms:
         }
         if not found.tokenised:
             form.failure = "llama.cpp splits the prompts into other tokens than the model's tokenizer"
+        elif not found.stops:
+            form.failure = "llama.cpp does not stop at the token that ends the model's replies"
         else:
             form.failure = too_far(agreement, least_share(quantization))
         return form
@@ -189,11 +217,8 @@ class Forms:
         return self._replies
 
 
-def proof_prompts(subject: Subject, previews: Sequence[PreviewSpec]) -> list[ProofPrompt]:
+def proof_prompts(tokenizer: ChatTokenizer, previews: Sequence[PreviewSpec]) -> list[ProofPrompt]:
     """Return the previews' prompts, else those of a few questions; as text if there is no template."""
-    tokenizer = ChatTokenizer.load(
-        subject.files.tokenizer, trust_remote_code=subject.source.trust_remote_code, today=subject.day
-    )
     asked = [(preview_messages(each), each.generation.max_new_tokens) for each in previews]
     asked = asked or [([Message("user", question)], 64) for question in QUESTIONS]
     if not tokenizer.tokenizer.chat_template:
@@ -209,27 +234,6 @@ def proof_prompts(subject: Subject, previews: Sequence[PreviewSpec]) -> list[Pro
         for messages, most in asked
         for ids in [tokenizer.prompt_ids(messages)]
     ]
-
-
-def refuse_forms(files: ModelFiles, *, merged: bool, gguf: str | None, folder: Path) -> None:
-    """Raise for what could not be exported, before anything is computed: the family, the disk."""
-    if gguf is not None:
-        architecture(files.base)
-        check_vocabulary(files.tokenizer)
-    if merged or gguf:
-        refuse_quantised(files.base)
-    with WeightFiles(files.base) as weights:
-        size = weights.bytes
-    training = resolve_dtype(files.base, "auto").itemsize / 2
-    needed = int(size * (1 + (training if merged else 0) + (1 if gguf else 0)))
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if (merged or gguf) and needed > free:
-        raise PermanentError(
-            f"The exports need up to {needed / _GB:.1f} GB of scratch space, and {free / _GB:.1f} GB are "
-            f"free in {place}. Set a larger resources.scratch.size, or free space.",
-            reason=Reason.DISK_FULL,
-        )
 
 
 def _counts(found: Agreement) -> dict[str, Any]:

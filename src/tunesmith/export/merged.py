@@ -1,22 +1,25 @@
 """Merge adapters into the weights of their base model: W + s·B·A, added in float32 and rounded once.
 
 Weights are read and written shard by shard, so that a model larger than memory can be merged. Adapters of
-parameters that the files name otherwise than the model does (experts) need the whole model in memory.
+parameters that the files name otherwise than the model does (experts) need the whole model in memory; they
+are added by peft, one parameter after the other, in float32 too.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.engines.adapter import (
     ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     LORA_A,
     LORA_B,
+    changes_tied,
     check_plain,
     load_adapter,
     lora_scale,
@@ -28,7 +31,7 @@ from tunesmith.engines.main_memory import free_main_memory
 from tunesmith.errors import ModelError, PermanentError
 from tunesmith.export.weight_files import TensorInfo, WeightFiles, write_shards
 from tunesmith.names import Reason
-from tunesmith.training.adapters import refuse_tied
+from tunesmith.training.adapters import base_weight
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +40,10 @@ log = logging.getLogger(__name__)
 _PREFIX = "base_model.model."
 _EMBEDDING = ".lora_embedding_"
 _GIB = 1 << 30
+_TIED = (
+    "The adapter changes {}, which this model ties to its other embedding; merging would change both. Keep "
+    "it as an adapter."
+)
 Beat = Callable[[], None]
 
 
@@ -69,9 +76,9 @@ def merge(
     with WeightFiles(files.base) as base:
         added = [_low_rank(adapter) for adapter in files.adapters]
         names = {name for each in added for name in each}
-        _refuse_tied(files, names)
+        refuse_tied_names(files, names)
         if not names <= base.tensors.keys():
-            _merge_whole(files, folder, base, dtype)
+            _merge_whole(files, folder, base, dtype, beat)
             return
         for name in sorted(names):
             _check_shapes(name, base.tensors[name], added)
@@ -134,39 +141,72 @@ def refuse_quantised(folder: Path) -> None:
         )
 
 
-def _refuse_tied(files: ModelFiles, names: set[str]) -> None:
-    """Raise ModelError if an adapter changes one of two embeddings that are one matrix."""
+def refuse_tied_names(files: ModelFiles, names: set[str]) -> None:
+    """Raise ModelError if one of these weights, which adapters change, is one of two tied embeddings."""
     if not model_config(files.base).get("tie_word_embeddings"):
         return
     changed = sorted(name for name in names if re.search(r"(embed_tokens|wte|lm_head)\.weight$", name))
     if changed:
-        raise ModelError(
-            f"The adapter changes {changed[0]}, which this model ties to its other embedding; merging would "
-            "change both. Keep it as an adapter."
-        )
+        raise ModelError(_TIED.format(changed[0]))
 
 
-def _merge_whole(files: ModelFiles, folder: Path, base: WeightFiles, dtype: torch.dtype | None) -> None:
+def changed_names(adapter: Path) -> set[str]:
+    """Return the names of the weights that an adapter changes; its matrices are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
+            keys = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter in {adapter} cannot be read: {error}.") from error
+    return {
+        f"{key.removeprefix(_PREFIX).removesuffix(end)}.weight"
+        for key in keys
+        for end in LORA_A
+        if key.endswith(end)
+    }
+
+
+def _merge_whole(
+    files: ModelFiles, folder: Path, base: WeightFiles, dtype: torch.dtype | None, beat: Beat
+) -> None:
     """Merge in memory, by peft, and write with the names of the published base."""
     import torch
 
     kept = dtype or _most_common(base)
     needed = int(1.15 * sum(_bytes(info, kept) for info in base.tensors.values()))
     free = free_main_memory()
-    log.info("Merging an adapter of experts needs the whole model in main memory: %.1f GiB.", needed / _GIB)
+    log.info("Merging this adapter needs the whole model in main memory: %.1f GiB.", needed / _GIB)
     if needed > free:
         raise PermanentError(
             f"Merging this adapter needs {needed / _GIB:.1f} GiB of main memory, and {free / _GIB:.1f} GiB "
             "are free. Set resources.memory, or use a larger machine.",
             reason=Reason.OUT_OF_MEMORY,
         )
-    model: Any = load_model(files.base, dtype=kept)
-    for adapter in files.adapters:
-        adapted = load_adapter(model, adapter)
-        refuse_tied(adapted, adapter)
-        model = adapted.merge_and_unload(safe_merge=True)
     with torch.no_grad():
+        model = _added_by_peft(load_model(files.base, dtype=kept), files.adapters, beat)
         model.save_pretrained(folder, max_shard_size="5GB")
+
+
+def _added_by_peft(model: Any, adapters: Sequence[Path], beat: Beat) -> Any:
+    """Return the model with all adapters in its weights; each sum is in float32 and rounded once."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    names = [f"adapter_{number}" for number in range(len(adapters))]
+    for name, folder in zip(names, adapters, strict=True):
+        model = load_adapter(model, folder, name)
+    if changes_tied(model):
+        raise ModelError(_TIED.format("an embedding"))
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            beat()
+            weight = base_weight(module)
+            kept = weight.dtype
+            weight.data = weight.data.to(torch.float32)
+            module.merge(adapter_names=[name for name in names if name in module.scaling])
+            weight.data = weight.data.to(kept)
+    return model.unload()
 
 
 def _most_common(base: WeightFiles) -> torch.dtype:

@@ -25,6 +25,7 @@ MOST_TOKENS = 128
 """Maximum tokens of a reply that is compared."""
 LEAST_SHARE, LEAST_OF_FEW_BITS = 0.8, 0.5
 """A form that agrees with less than this share of tokens is not the model any more; of one below 8 bits."""
+_CERTAIN = 1e6
 # By how much the logits of two tokens may differ while rounding decides between them.
 _UNDECIDED = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 
@@ -154,15 +155,20 @@ class GgufTokens:
     """What llama.cpp makes of a GGUF file: its next tokens, and how it reads prompts.
 
     `tokenised`: it splits the prompts into the same tokens. `rendered`: its template gives the same ones.
+    `stops`: it ends a reply by itself at every token that ends one in training.
     """
 
     next_tokens: list[list[int]]
     tokenised: bool
     rendered: bool
+    stops: bool
 
 
-def gguf_tokens(path: Path, replies: Sequence[TunedReply]) -> GgufTokens:
-    """Return what llama.cpp would write after each prefix of the replies. Loads the file."""
+def gguf_tokens(path: Path, replies: Sequence[TunedReply], ends: Sequence[int]) -> GgufTokens:
+    """Return what llama.cpp would write after each prefix of the replies. Loads the file.
+
+    `ends` are the tokens that end a reply in training.
+    """
     from tunesmith.engines.llama_cpp.server import GgufServer
 
     longest = max(len(reply.prompt.ids) + len(reply.ids) for reply in replies)
@@ -180,4 +186,10 @@ def gguf_tokens(path: Path, replies: Sequence[TunedReply]) -> GgufTokens:
         for prompt in prompts
         if prompt.messages
     )
-    return GgufTokens(found, tokenised, rendered)
+    stops = all(server.complete(prompts[0].ids, 2, **_only(end)).ended for end in ends)
+    return GgufTokens(found, tokenised, rendered, stops)
+
+
+def _only(token: int) -> dict[str, Any]:
+    """Return llama.cpp's setting that leaves a model no other token to write."""
+    return {"logit_bias": [[token, _CERTAIN]]}

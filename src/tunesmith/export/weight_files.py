@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SHARD_BYTES = 5_000_000_000
+WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
@@ -84,7 +85,13 @@ class WeightFiles:
 
 
 def _weight_paths(folder: Path) -> list[Path]:
-    """Return the files of weights: those of the index if there is one, else all that are not an adapter."""
+    """Return the files of weights that transformers would load: one whole file, else those of the index.
+
+    Without both, all that are not an adapter. Other files beside them (`consolidated.safetensors`, a second
+    precision) hold the same weights once more.
+    """
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
     index = folder / INDEX
     if index.is_file():
         try:
@@ -111,7 +118,7 @@ def write_shards(
     from safetensors.torch import save_file
 
     shards = list(_shards(sizes, limit))
-    names = ["model.safetensors"]
+    names = [WHOLE]
     if len(shards) > 1:
         names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
     for file, shard in zip(names, shards, strict=True):

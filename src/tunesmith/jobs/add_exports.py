@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.export import ExportSpec
-from tunesmith.artifacts.hub.push import HubRepository, push
+from tunesmith.artifacts.hub.push import check_push
 from tunesmith.artifacts.manifest import Manifest
-from tunesmith.artifacts.opening import check_address
 from tunesmith.artifacts.publish import read_manifest
 from tunesmith.artifacts.republish import fetch_matching, finish_republish, republish
 from tunesmith.artifacts.store import Store
-from tunesmith.errors import PermanentError
-from tunesmith.export.forms import Form, Forms, Subject, refuse_forms
-from tunesmith.export.repository import CardFacts, licence, repository_files
+from tunesmith.errors import ModelError, PermanentError
+from tunesmith.export.forms import Form, Forms, Subject
+from tunesmith.export.refuse import refuse_forms
+from tunesmith.export.repository import CardFacts, hub_datasets, licence, repository_files
+from tunesmith.export.served import serving_engine
 from tunesmith.jobs.evaluate_only import checker
 from tunesmith.jobs.evaluated_forms import evaluate_form, tuned_scores
 from tunesmith.jobs.models import EvaluatedModel
-from tunesmith.jobs.secrets import hub_token
+from tunesmith.jobs.pushing import push_watched, repository_of
 from tunesmith.jobs.written import write_report, write_result
 from tunesmith.names import (
     ADDED_LATER,
@@ -90,11 +91,11 @@ def check_exports(session: TrainingSession, model: EvaluatedModel) -> None:
     spec = session.spec.export
     if spec is None or model.ready is None:
         return
-    if spec.hub is not None:
-        check_address(f"hf://{spec.hub.repo_id}")
     gguf = spec.gguf.quantization if spec.gguf else None
     merged = spec.merged is not None and session.spec.method.full is None
     refuse_forms(model.ready, merged=merged, gguf=gguf, folder=session.world.node_folder)
+    if spec.hub is not None:
+        check_push(repository_of(session.spec))
 
 
 def fetch_final_model(session: TrainingSession) -> None:
@@ -148,12 +149,13 @@ class _Exporting:
         self._fetch(manifest, lambda key: key in (RESULT_KEY, REPORT_DATA_KEY))
         subject = Subject(self._tuned.ready, session.spec.model, session.run.name, self._tuned.day)
         made = []
-        with Forms(subject, self._scratch, session.spec.previews, self._enter, checker(session)) as forms:
+        serving, previews = serving_engine(session.spec.evaluation), session.spec.previews
+        with Forms(subject, self._scratch, previews, self._enter, checker(session), serving) as forms:
             if missing.merged:
                 whole = session.spec.method.full is not None
                 made.append(self._whole_already() if whole else forms.merged())
             if missing.gguf:
-                made.append(forms.gguf(missing.gguf))
+                made.append(try_gguf(forms, missing.gguf))
         scores = tuned_scores(json.loads((self._new / RESULT_KEY).read_text("utf-8")))
         evaluated = [
             evaluate_form(session, self._tuned, form, scores, self._scratch)
@@ -187,7 +189,6 @@ class _Exporting:
         assert self._tuned.ready is not None
         manifest = read_manifest(self._store, "")
         assert manifest is not None
-        shutil.rmtree(self._new, ignore_errors=True)
         self._enter("fetching what is pushed to the hub")
         self._fetch(
             manifest, lambda key: key.startswith(f"{EXPORT}/") or key in (RESULT_KEY, REPORT_DATA_KEY)
@@ -200,20 +201,14 @@ class _Exporting:
             for each in result.get(_EXPORTS, [])
             if each["name"] in wanted
         ]
-        check_address(f"hf://{spec.export.hub.repo_id}")
-        hub = HubRepository(
-            spec.export.hub.repo_id,
-            spec.export.hub.private,
-            spec.hub.endpoint,
-            spec.hub.offline,
-            hub_token(spec),
-        )
+        hub = repository_of(spec)
         scores = {name: score.accuracy for name, score in tuned_scores(result).items()}
         base = self._tuned.ready.source if self._tuned.ready.adapters else spec.model
-        facts = CardFacts(licence(base, self._tuned.ready.base, hub), scores)
+        datasets = hub_datasets(each.uri for each in spec.datasets)
+        facts = CardFacts(licence(base, self._tuned.ready.base, hub), scores, datasets)
         files = repository_files(session.folder / FINAL_MODEL, forms, self._scratch, facts)
         self._enter(f"pushing to {hub.name}")
-        commit = push(hub, files, f"{session.run.name}, by Tunesmith")
+        commit = push_watched(session, hub, files, f"{session.run.name}, by Tunesmith")
         log.info("Pushed %d files to %s: commit %s.", len(files), hub.name, commit)
         result["hub"] = {"repoId": hub.name, "commit": commit, "private": hub.private}
         shutil.rmtree(self._new / EXPORT, ignore_errors=True)
@@ -223,9 +218,15 @@ class _Exporting:
     def _place(self, key: str) -> Path:
         return self._session.folder / FINAL_MODEL if key == FINAL_MODEL else self._new / key
 
-    def _fetch(self, manifest: Manifest, wanted: Any) -> None:
-        self._new.mkdir(parents=True, exist_ok=True)
-        fetch_matching(self._store, manifest, self._new, wanted)
+    def _fetch(self, manifest: Manifest, wanted: Callable[[str], bool]) -> None:
+        """Fetch files of the output that are not among the new ones already."""
+        fetch_matching(
+            self._store,
+            manifest,
+            self._new,
+            lambda key: wanted(key) and not (self._new / key).is_file(),
+            lambda _: self._session.hang_detector.beat(),
+        )
 
     def _keep(self, forms: Sequence[Form]) -> None:
         """Move the forms among the new files, and write them into result and report."""
@@ -272,6 +273,14 @@ class _Exporting:
         self._session.stop.check()
         self._session.hang_detector.beat(phase=phase)
         self._session.progress.update(phase=phase)
+
+
+def try_gguf(forms: Forms, quantization: str) -> Form:
+    """Return the GGUF form; one that cannot be made fails alone, so that the others are published."""
+    try:
+        return forms.gguf(quantization)
+    except ModelError as error:
+        return Form(f"gguf {quantization}", "", Path(), failure=error.message.removesuffix("."))
 
 
 def _name(form: Form) -> str:

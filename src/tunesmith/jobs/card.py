@@ -26,6 +26,14 @@ def ends_note(tokens: Sequence[tuple[str, int]], *, adapter: bool) -> str:
     )
 
 
+def experts_note(parameters: Sequence[str]) -> str:
+    """Describe an adapter on parameters (experts that are one tensor), and who reads it."""
+    return (
+        f"The adapter is on experts that are single tensors ({', '.join(sorted(parameters))}). Plain peft "
+        "loads and merges it; vLLM does not read it: serve merged weights (`tunesmith export --to merged`)."
+    )
+
+
 def model_card(
     name: str,
     base: ModelSource,

@@ -59,10 +59,12 @@ async def _engine(task: EngineSettings, seed: int) -> Engine:
         task.files.tokenizer, trust_remote_code=task.model.trust_remote_code, today=task.day
     )
     if task.gguf is not None:
-        from tunesmith.engines.llama_cpp.engine import LlamaCppEngine
+        from tunesmith.engines.llama_cpp.engine import LlamaCppEngine, context_for
 
-        positions = max_positions(task.files.base)
-        return LlamaCppEngine(task.gguf, tokenizer, task.sampling, positions=positions, seed=seed)
+        with Prompts(task.prompts) as prompts:
+            longest = int(prompts.lengths.max(initial=0))
+        most = context_for(longest, task.sampling.max_new_tokens, max_positions(task.files.base))
+        return LlamaCppEngine(task.gguf, tokenizer, task.sampling, context=most, seed=seed)
     rows = int(os.environ.get(ENV_ROWS) or 0) or None
     if task.engine.vllm is not None:
         from tunesmith.engines.vllm.engine import open_vllm

@@ -21,9 +21,10 @@ from tunesmith.engines.positions import max_positions
 from tunesmith.engines.vllm.adapter import refuse_experts
 from tunesmith.engines.vllm.settings import refuse_early
 from tunesmith.errors import ModelError
-from tunesmith.jobs.card import CARD, ends_note, model_card
+from tunesmith.jobs.card import CARD, ends_note, experts_note, model_card
 from tunesmith.jobs.evaluate import default_engine
 from tunesmith.jobs.inputs import Inputs
+from tunesmith.training.adapters import trained_parameters
 from tunesmith.training.export import describe_weights, ends_of, save_ends, save_final, save_tokenizer
 from tunesmith.training.model import method_name
 from tunesmith.training.rehearsal import empty_model, no_weights_written, refusals_explained
@@ -68,13 +69,18 @@ class Exports:
         method, tokenizer = method_name(self._spec.method), self._inputs.tokenizer
         ids = ends_of(model, tokenizer, turns=self._turns).ids
         tokens = [(tokenizer.decode([id_]), id_) for id_ in ids]
+        experts = trained_parameters(model)
         card = model_card(
             self._name,
             self._inputs.files.source,
             made=made,
             method=method,
             datasets=self._inputs.prepared.report(),
-            notes=[ends_note(tokens, adapter=method != "full"), *notes],
+            notes=[
+                ends_note(tokens, adapter=method != "full"),
+                *([experts_note(experts)] if experts else []),
+                *notes,
+            ],
         )
         (folder / CARD).write_text(card, "utf-8")
 

@@ -87,10 +87,13 @@ def tuned_of(spec: FineTuneSpec, base: EvaluatedModel, trained: Path) -> Evaluat
 
 
 def _tuned_files(spec: FineTuneSpec, files: ModelFiles, trained: Path) -> ModelFiles:
-    """Return the original base of an exported adapter, whatever was below it in training."""
+    """Return the original base of an exported adapter, whatever was below it in training.
+
+    Its tokenizer is the one that is published with it, which has the chosen chat template.
+    """
     if spec.method.full is not None:
         return ModelFiles(trained, (), ModelSource(uri=trained.absolute().as_uri()))
-    return replace(files, adapters=(trained,))
+    return replace(files, adapters=(trained,), chosen=None)
 
 
 def compared_models(

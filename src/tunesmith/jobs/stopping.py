@@ -42,4 +42,4 @@ class StopFlag:
     def check(self) -> None:
         """Raise StoppedError if the flag is set."""
         if self.asked:
-            raise StoppedError("The job was stopped before training started. Run it again to resume.")
+            raise StoppedError("The job was stopped. Run it again to resume.")

@@ -101,7 +101,7 @@ def _load(options: ChatOptions, folder: Path, stack: ExitStack) -> tuple[Any, Ch
 
     def fetch(found: ModelSource, place: Path, named: str) -> Path:
         assert found.uri is not None
-        stack.enter_context(embedded_for(found.uri, WorkDir(options.work_dir).s3))
+        stack.enter_context(embedded_for([found.uri], WorkDir(options.work_dir).s3))
         return fetch_model(found, HubSpec(), StorageOptions(), place, named=named)
 
     model_folder = base_folder = fetch(source(options.model, "--model"), folder / "model", "--model")

@@ -109,7 +109,7 @@ def _record(preset: Preset, options: AsOptions, work_dir: Path) -> Mapping[str, 
             f"--record FILE. Or chat without it: --as {NONE}."
         )
     uri = absolute(options.record)
-    with embedded_for(uri, WorkDir(work_dir).s3):
+    with embedded_for([uri], WorkDir(work_dir).s3):
         records = read_records(*find_files(uri), encoding=preset.encoding)
         try:
             found = list(Columns(preset.columns).renamed(records))
@@ -136,5 +136,5 @@ def _laws(preset: Preset, options: AsOptions, work_dir: Path) -> Laws:
 
 def _read(trained: str, named: str | None, preset: Preset, work_dir: Path) -> dict[str, str]:
     uri = trained if named is None else absolute(named)
-    with embedded_for(uri, WorkDir(work_dir).s3):
+    with embedded_for([uri], WorkDir(work_dir).s3):
         return read_articles(uri, StorageOptions(), preset.encoding)

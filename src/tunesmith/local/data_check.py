@@ -101,7 +101,7 @@ def _tokenizer(model: str, work_dir: Path) -> Iterator[tuple[ChatTokenizer, Path
     assert named.uri is not None
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunesmith-data-")))
-        stack.enter_context(embedded_for(named.uri, WorkDir(work_dir).s3))
+        stack.enter_context(embedded_for([named.uri], WorkDir(work_dir).s3))
         options = StorageOptions()
         found = fetch_model(named, HubSpec(), options, folder / "model", tokenizer_only=True, named="--model")
         yield ChatTokenizer.load(found), found

@@ -87,7 +87,7 @@ def opened(
 ) -> Iterator[Source]:
     """Yield the files of a path or URI; on a terminal a bar follows the reading."""
     uri = absolute(path)
-    with embedded_for(uri, WorkDir(work_dir).s3), _bar(console) as bar:
+    with embedded_for([uri], WorkDir(work_dir).s3), _bar(console) as bar:
         named = source_of(uri, options)
         store, entries = find_records(named, StorageOptions(hub=HubAccess(token=os.environ.get("HF_TOKEN"))))
         size = sum(entry.size for entry in entries)

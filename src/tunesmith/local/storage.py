@@ -67,11 +67,11 @@ def s3_uris(job: Job, outputs: Mapping[Key, str]) -> set[str]:
         if (key := target_key(job, ref)) in outputs
     ]
     models = [model.uri for model in model_sources(job) if model.uri is not None]
-    texts = (*_texts(job.spec.to_json()), *others, *_bases([*models, *others]))
+    texts = (*_texts(job.spec.to_json()), *others, *bases_of([*models, *others]))
     return {text for text in texts if text.startswith("s3://")}
 
 
-def _bases(models: Iterable[str]) -> Iterator[str]:
+def bases_of(models: Iterable[str]) -> Iterator[str]:
     """Yield the addresses of the base models of those that are adapters on this machine."""
     for uri in models:
         folder = local_path(uri)
@@ -209,12 +209,13 @@ def make_buckets(server: EmbeddedS3, uris: Iterable[str]) -> None:
 
 
 @contextmanager
-def embedded_for(uri: str, folder: Path) -> Iterator[None]:
-    """Yield the embedded server while reading `uri`, where that is an s3:// address that means it."""
-    if not uri.startswith("s3://") or own_s3(os.environ):
+def embedded_for(uris: Sequence[str], folder: Path) -> Iterator[None]:
+    """Yield the embedded server while these addresses are used, if one is an s3:// address that means it."""
+    wanted = [uri for uri in uris if uri.startswith("s3://")]
+    if not wanted or own_s3(os.environ):
         yield
         return
     with EmbeddedS3(folder) as server:
-        make_buckets(server, [uri])
+        make_buckets(server, wanted)
         with variables(server.environment()):
             yield

@@ -45,7 +45,8 @@ def render_finetune_report(data: Mapping[str, Any]) -> str:
     previews [{name, messages, before, after}], or for a job that only evaluates
     [{name, messages, replies: [{model, text}]}],
     exports [{name, key, bytes, tool, tokens, equalTokens, trainingType {equalTokens, tokens}, evaluations
-    [{name, accuracy, tuned, low, high, within}], sameTemplate}], hub {repoId, commit},
+    [{name, accuracy, tuned, low, high, within}], served {tool, equalTokens, tokens}, sameTemplate}],
+    hub {repoId, commit},
     datasets [as in `data.report.DatasetReport`],
     lengths [{low, high, count}] (token counts from low to high, both included).
     """
@@ -100,6 +101,8 @@ def export_row(form: Values) -> dict[str, Any]:
     ]
     size = decimal_size(form["bytes"])
     tool = form.get("tool")
+    if served := form.get("served"):
+        tool = f"{tool}; {served['tool']}: {served['equalTokens']:.1%} of {served['tokens']:,}"
     if form.get("sameTemplate") is False:
         tool = f"{tool}; its chat template renders prompts otherwise than training did"
     return {**form, "size": size, "exact": same, "share": share, "scores": scores, "tool": tool}

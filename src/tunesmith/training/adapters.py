@@ -78,6 +78,11 @@ def add_trained(model: Any, method: LoraMethod, earlier: Sequence[Path] = ()) ->
     return model
 
 
+def trained_parameters(model: Any) -> list[str]:
+    """Return the names of parameters, as experts that are one tensor, on which the trained adapter is."""
+    return sorted(model.peft_config[TRAINED].target_parameters or ()) if has_adapters(model) else []
+
+
 def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
     """Return the model with adapters merged into its weights, all of them trainable; meant for float32."""
     from peft.tuners.lora import LoraLayer
@@ -88,13 +93,14 @@ def merge_all(model: Any, adapters: Sequence[Path]) -> Any:
         refuse_tied(adapted, folder)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
-                with gather_params_ctx(_base_weight(module)):  # under ZeRO-3 it is sharded
+                with gather_params_ctx(base_weight(module)):  # under ZeRO-3 it is sharded
                     module.merge(safe_merge=True)
         model = adapted.unload()
     return model.requires_grad_(True)
 
 
-def _base_weight(module: Any) -> Any:
+def base_weight(module: Any) -> Any:
+    """Return the weight that a module's adapters are for."""
     from peft.tuners.lora import ParamWrapper
 
     return module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight

@@ -50,12 +50,33 @@ def linear_layers(model: Any) -> list[str]:
     ]
 
 
+def left_out(model: Any) -> list[str]:
+    """Return the linear layers that `all-linear` leaves out beside experts, with `*` for the layer's number.
+
+    Shared experts and dense layers: peft takes their names for those of the experts.
+    """
+    import torch
+
+    head, kept = model.get_output_embeddings(), set(linear_layers(model))
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head and name not in kept
+    ]
+    return list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
+
+
 def tell(model: Any, method: MethodSpec) -> None:
-    """Log a warning if a method leaves out such experts of a model."""
+    """Log a warning if a method leaves out such experts of a model, or linear layers beside them."""
     experts = fused_experts(model)
-    if method.lora is None or not experts:
+    if method.lora is None or not experts or method.lora.target_modules != "all-linear":
         return
-    if method.lora.target_modules == "all-linear" and method.lora.target_parameters == "":
+    if others := left_out(model):
+        log.warning(
+            "These linear layers have no adapter, since peft takes their names for those of experts: %s.",
+            ", ".join(others),
+        )
+    if method.lora.target_parameters == "":
         log.warning(
             "The experts of this model are single tensors, not linear layers: %s. They have no adapter "
             "(targetParameters: []).",

@@ -17,8 +17,20 @@ from tunesmith.engines.reply_text import Endings
 from tunesmith.tokens.chat import ChatTokenizer
 
 _AT_ONCE = 4
-_MOST_CONTEXT = 8192
+_MOST_TOKENS = 32_768
+"""Of all replies at once, since memory for them is taken when the file is loaded."""
 _SEEDS = 2**31
+
+
+def at_once(context: int) -> int:
+    """Return how many replies of `context` tokens are computed at once."""
+    return max(1, min(_AT_ONCE, _MOST_TOKENS // context))
+
+
+def context_for(longest_prompt: int, most_new: int, positions: int | None) -> int:
+    """Return the tokens of context for prompts and replies; at most `positions`, if the model has a limit."""
+    wanted = longest_prompt + most_new
+    return wanted if positions is None else min(wanted, positions)
 
 
 class LlamaCppEngine:
@@ -30,15 +42,16 @@ class LlamaCppEngine:
         tokenizer: ChatTokenizer,
         sampling: SamplingSpec,
         *,
-        positions: int | None,
+        context: int,
         seed: int,
     ) -> None:
-        self.heartbeat, self.at_once = Heartbeat(), _AT_ONCE
-        self.longest = min(positions or _MOST_CONTEXT, _MOST_CONTEXT)
+        """Load a file. `context` are the tokens that the longest prompt and its reply have together."""
+        self.heartbeat, self.at_once = Heartbeat(), at_once(context)
+        self.longest = context
         self._sampling, self._random = sampling, Random(seed)
         self._endings = Endings(tokenizer, sampling.stop_tokens)
-        self._server = GgufServer(path, context=self.longest, at_once=_AT_ONCE)
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="llama.cpp")
+        self._server = GgufServer(path, context=context, at_once=self.at_once)
+        self._threads = ThreadPoolExecutor(self.at_once, thread_name_prefix="llama.cpp")
 
     async def reply(self, request: GenerationRequest) -> GeneratedReply:
         """Sample one reply; see `engines.engine.Engine`."""

@@ -122,6 +122,7 @@ class VllmReplies:
         self._longest_reply = sampling.max_new_tokens
         self._sampling = sampling_arguments(sampling, tokenizer.stop_ids)
         self._in_flight: set[str] = set()
+        self._asked = 0
         self._closing = False
         self._died, self._died_short = "", False
 
@@ -181,6 +182,33 @@ class VllmReplies:
         finally:
             self._in_flight.discard(name)
         return self._reply(finals[-1].outputs[0], request)
+
+    async def next_tokens(self, ids: Sequence[int], start: int) -> list[int]:
+        """Return the most likely token after each proper prefix of `ids` with at least `start` tokens.
+
+        Raises TemporaryError if vLLM's process has died.
+        """
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        settings = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            prompt_logprobs=1,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._asked += 1
+        name = f"next-{self._asked}"
+        try:
+            outputs = self._client.generate(
+                tokens_input(list(ids)), settings, name, lora_request=self._adapter
+            )
+            finals = [output async for output in outputs]
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise self._death() from error
+        return [min(row, key=lambda token: row[token].rank) for row in finals[-1].prompt_logprobs[start:]]
 
     def _settings(self, request: GenerationRequest) -> dict[str, Any]:
         if request.temperature is None:

@@ -6,6 +6,7 @@ replies in silence, so it is refused by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ def _refused(model: Architecture) -> Iterator[str]:
         yield "partial_rotary_factor is not 1"
     if config.hidden_act != "silu":
         yield f"hidden_act is {config.hidden_act}, not silu"
+    yield from _other_yarn(model.rope)
     if model.family.square and model.head_size * config.num_attention_heads != config.hidden_size:
         yield "head_dim is not hidden_size / num_attention_heads"
     if getattr(config, "use_sliding_window", False):
@@ -99,11 +101,33 @@ def _refused(model: Architecture) -> Iterator[str]:
             yield "some layers have no experts"
 
 
+def _other_yarn(rope: Mapping[str, Any]) -> Iterator[str]:
+    """Yield settings of `yarn` that GGUF has no place for, if they are not what llama.cpp takes anyway."""
+    if rope.get("rope_type") != "yarn":
+        return
+    own = 0.1 * math.log(float(rope["factor"])) + 1.0
+    known = {"beta_fast": 32, "beta_slow": 1, "attention_factor": own, "truncate": True}
+    for name, usual in known.items():
+        value = rope.get(name)
+        if value is not None and not math.isclose(value, usual, rel_tol=1e-6):
+            yield f"{name} of rope_type yarn is {value}"
+    yield from (f"rope_type yarn has {name}" for name in ("mscale", "mscale_all_dim") if rope.get(name))
+
+
+def context_length(config: Any) -> int:
+    """Return up to which length llama.cpp computes what transformers does.
+
+    Its `llama` has no sliding window: within one window the two are equal, beyond it they would not be.
+    """
+    positions, window = config.max_position_embeddings, getattr(config, "sliding_window", None)
+    return int(min(positions, window) if window else positions)
+
+
 def write_facts(writer: GGUFWriter, model: Architecture) -> None:
     """Write sizes, positions and experts of a model."""
     config = model.config
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
+    writer.add_context_length(context_length(config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
@@ -141,8 +165,6 @@ def rope_factors(model: Architecture) -> list[float] | None:
 
     Source: the schedule of Llama 3.1's positions, as in transformers' `rope_utils`.
     """
-    import math
-
     rope = model.rope
     if rope.get("rope_type") != "llama3":
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,19 @@ _SPLITS: Mapping[str, str] = {
 _PADDING = "[PAD{}]"
 
 
-def check_vocabulary(folder: Path) -> None:
-    """Raise ModelError if the tokenizer of a folder cannot be converted."""
-    _split_name(_saved(ChatTokenizer.load(folder)))
+def check_vocabulary(folder: Path, size: int | None) -> None:
+    """Raise ModelError if the tokenizer of a folder cannot be converted, for a model of `size` embeddings."""
+    tokenizer = ChatTokenizer.load(folder)
+    _split_name(_saved(tokenizer))
+    if size is not None:
+        _check_size(tokenizer.vocab_size, size)
+
+
+def _check_size(tokens: int, size: int) -> None:
+    if tokens > size:
+        raise ModelError(
+            f"export.gguf: the tokenizer has {tokens} tokens, and the model embeddings for {size}."
+        )
 
 
 def _saved(tokenizer: ChatTokenizer) -> dict[str, Any]:
@@ -60,6 +71,15 @@ def write_vocabulary(writer: GGUFWriter, folder: Path, size: int) -> None:
         template = template.get("default")
     if template:
         writer.add_chat_template(template)
+
+
+def learned_ends(tokenizer: ChatTokenizer) -> tuple[int, ...]:
+    """Return the tokens that end a reply in training: the template's end of turn, else EOS."""
+    with suppress(ModelError):  # a template that nothing can be trained with
+        if tokenizer.tokenizer.chat_template:
+            return tuple(sorted(tokenizer.eot_ids))
+    eos = tokenizer.tokenizer.eos_token_id
+    return () if eos is None else (int(eos),)
 
 
 def _split_name(saved: Mapping[str, Any]) -> str:
@@ -112,8 +132,7 @@ def _tokens(backend: Any, size: int) -> tuple[list[str], list[int]]:
             kind = TokenType.CONTROL if added[id_].special else TokenType.USER_DEFINED
         tokens.append(vocabulary.get(id_, _PADDING.format(id_)))
         types.append(int(kind))
-    if len(tokens) > size:
-        raise ModelError(f"The tokenizer has {len(tokens)} tokens, and the model embeddings for {size}.")
+    _check_size(len(tokens), size)
     return tokens, types
 
 
@@ -128,8 +147,9 @@ def _write_control(writer: GGUFWriter, tokenizer: ChatTokenizer) -> None:
     ):
         if id_ is not None:
             add(id_)
-    others = sorted(tokenizer.stop_ids - {backend.eos_token_id})
-    if others:
-        writer.add_eot_token_id(others[0])
+    learned = learned_ends(tokenizer)
+    others = sorted(tokenizer.stop_ids - {backend.eos_token_id}, key=lambda id_: (id_ not in learned, id_))
+    for id_, add in zip(others, (writer.add_eot_token_id, writer.add_eom_token_id), strict=False):
+        add(id_)
     begins = backend("x").input_ids[:1] == [backend.bos_token_id] and backend.bos_token_id is not None
     writer.add_add_bos_token(begins)

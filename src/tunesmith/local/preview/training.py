@@ -13,6 +13,7 @@ from tunesmith.data.prepared import FirstSample, Prepared
 from tunesmith.data.report import DatasetReport
 from tunesmith.engines.load import vocabulary_size
 from tunesmith.engines.positions import max_positions
+from tunesmith.export.refuse import refuse_family
 from tunesmith.local.preview.asked import PreviewRequest
 from tunesmith.local.preview.console import BINS, histogram, messages, say, takes
 from tunesmith.report.data import render_data_report
@@ -25,6 +26,8 @@ from tunesmith.tokens.show import as_plain, as_text
 def preview_training(asked: PreviewRequest, spec: FineTuneSpec) -> None:
     """Show the first samples of each dataset and kind, counts and lengths. Raises TunesmithError."""
     files, tokenizer = asked.tokenizer(spec.model)
+    if spec.export is not None and spec.export.gguf is not None:
+        refuse_family(files)
     with asked.counting("reading the data") as status:
         _, prepared = prepare_once(
             asked.cache,
