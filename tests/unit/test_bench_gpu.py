@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 FOLDER = Path(__file__).parents[2] / "bench" / "gpu"
 
@@ -71,3 +72,60 @@ def test_readme_names_every_check(modules):
     text = (FOLDER / "README.md").read_text("utf-8")
     unnamed = [name for name in bench.CHECKS if f"`{name}`" not in text and "on two" not in name]
     assert unnamed == []
+
+
+def test_a_cpu_takes_few_steps_and_has_a_bound_of_its_own(modules, tmp_path, monkeypatch):
+    bench, jobs = modules
+    seen = {}
+
+    def run(place, job):
+        seen[place.device] = job["spec"]["training"]["maxSteps"], job["spec"]["resources"]["gpusPerNode"]
+        for folder in (tmp_path / "out", tmp_path / "out" / "checkpoint-1"):
+            folder.mkdir(exist_ok=True)
+            loss = 2.2 if folder.name == "out" else 3.1
+            (folder / "metrics.jsonl").write_text(f'{{"eval_loss": 3.1}}\n{{"eval_loss": {loss}}}\n')
+        return tmp_path / "out"
+
+    monkeypatch.setattr(jobs, "run", run)
+    on_a_gpu, on_a_cpu = (bench.Place(device, tmp_path, tmp_path) for device in ("cuda", "cpu"))
+    assert jobs.fine_tune(on_a_gpu)["validation_loss"] == 2.2
+    monkeypatch.setitem(jobs.BELOW, "cpu", 2.1)
+    with pytest.raises(bench.CheckError, match=r"2\.2\]: the last is not below 2\.1"):
+        jobs.fine_tune(on_a_cpu)
+    assert seen["cuda"] == (24, 1)
+    assert seen["cpu"][0] <= 6
+    assert seen["cpu"][1] == 0
+
+
+def test_the_job_is_that_of_the_quick_start(modules, tmp_path):
+    bench, jobs = modules
+    manifest = yaml.safe_load((jobs.QUICKSTART / "finetune.yaml").read_text("utf-8"))
+    spec = jobs.tuning(bench.Place("cuda", tmp_path, tmp_path))["spec"]
+    assert {**spec["training"], "evalSteps": 8} == manifest["spec"]["training"]
+    assert spec["method"] == manifest["spec"]["method"]
+
+
+def test_vllm_gets_a_share_of_a_card_but_not_of_main_memory(modules, tmp_path):
+    bench, jobs = modules
+    shares = {
+        device: jobs.engine(bench.Place(device, tmp_path, tmp_path))["vllm"].get("gpuMemoryUtilization")
+        for device in ("cuda", "cpu")
+    }
+    assert shares == {"cuda": 0.3, "cpu": None}
+
+
+def test_a_cpu_leaves_out_what_only_a_gpu_can_do(modules, tmp_path, monkeypatch, capsys):
+    bench, jobs = modules
+    ran = []
+    monkeypatch.setattr(bench, "CHECKS", dict.fromkeys(("padded", *jobs.ONLY_ON_A_GPU), ran.append))
+    monkeypatch.setattr(bench, "FIGURES", {})
+    monkeypatch.setattr(bench, "machine", lambda: {"card": "none", "python": "3.11", "versions": {}})
+    monkeypatch.setattr(bench, "tried", lambda name, work: ran.append(name) or {"name": name, "passed": True})
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--device", "cpu", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="0"):
+        bench.main()
+    assert ran == ["padded"]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "out of memory"])
+    with pytest.raises(SystemExit, match="2"):
+        bench.main()
+    assert "only a GPU can do this: out of memory" in capsys.readouterr().err
