@@ -144,7 +144,7 @@ def machine() -> dict[str, Any]:
         "'cuda': torch.version.cuda, 'gpus': torch.cuda.device_count()} if p else {'card': 'none'}))"
     )
     card = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    found = {each.name.lower(): each.version for each in distributions()}
+    found = {each.name.lower().replace("_", "-"): each.version for each in distributions()}
     versions = {name: found[name] for name in PACKAGES if name in found}
     return {"python": platform.python_version(), **json.loads(card), "versions": versions}
 

@@ -49,5 +49,6 @@ def started(command: list[str], device: str, *, timeout: float = 300, **environm
         raise CheckError(f"did not end within {timeout:.0f} s") from None
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise CheckError("\n".join(lines[-12:]) or f"ended with code {done.returncode}")
+        of_ranks = [line for line in lines if line.startswith("[rank")]  # torchrun's own come later
+        raise CheckError("\n".join((of_ranks or lines)[-12:]) or f"ended with code {done.returncode}")
     return done.stdout

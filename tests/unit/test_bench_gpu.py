@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -129,3 +130,31 @@ def test_a_cpu_leaves_out_what_only_a_gpu_can_do(modules, tmp_path, monkeypatch,
     with pytest.raises(SystemExit, match="2"):
         bench.main()
     assert "only a GPU can do this: out of memory" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("modules")
+def test_what_a_rank_said_is_shown_not_what_torchrun_says_after_it():
+    import place
+
+    said = "[rank1]: Traceback\n[rank1]: ModelError: no model\nRoot Cause\n====="
+    with pytest.raises(place.CheckError, match=r"^\[rank1\]: Traceback\n\[rank1\]: ModelError: no model$"):
+        place.started([sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"], "cpu")
+    with pytest.raises(place.CheckError, match=r"^alone$"):
+        place.started([sys.executable, "-c", "print('alone'); raise SystemExit(1)"], "cpu")
+
+
+def test_packages_are_found_however_they_write_their_names(modules, monkeypatch):
+    bench, _ = modules
+    found = [SimpleNamespace(name=name, version="1") for name in ("liger_kernel", "TRL", "other")]
+    monkeypatch.setattr(bench, "distributions", lambda: found)
+    answer = SimpleNamespace(stdout='{"card": "none"}')
+    monkeypatch.setattr(bench.subprocess, "run", lambda *args, **kwargs: answer)
+    assert bench.machine()["versions"] == {"trl": "1", "liger-kernel": "1"}
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_step_of_a_case_takes_its_samples_once():
+    from small import Case, spec_of
+
+    training = spec_of(Case(samples=6)).training
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (6, 1)
