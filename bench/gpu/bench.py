@@ -121,7 +121,9 @@ CHECKS: dict[str, Check] = {
     "paged optimizer": as_on_a_cpu(
         Case(steps=6, optimizer="paged_adamw_32bit"), 1e-3, reference=Case(steps=6)
     ),
-    "8-bit optimizer": as_on_a_cpu(Case(steps=6, optimizer="adamw_8bit"), ROUGH, reference=Case(steps=6)),
+    "8-bit optimizer": as_on_a_cpu(
+        Case(steps=6, optimizer="paged_adamw_8bit"), ROUGH, reference=Case(steps=6)
+    ),
     "nf4": as_on_a_cpu(
         Case(method="qlora", dtype="bfloat16", steps=3), FOUR_BITS, reference=Case(method="lora", steps=3)
     ),

@@ -55,6 +55,25 @@ def test_specs_of_cases_are_taken():
     assert spec_of(Case(deepspeed={"zeroStage": 2})).deepspeed is not None
 
 
+def test_every_case_of_the_checks_is_taken(modules, tmp_path, monkeypatch):
+    bench, jobs = modules
+    from small import spec_of
+
+    taken = []
+
+    def run(self, case, **kwargs):
+        taken.append(spec_of(case).training.optimizer)
+        raise InterruptedError
+
+    monkeypatch.setattr(bench.Place, "run", run)
+    small = [check for name, check in bench.CHECKS.items() if name not in jobs.JOBS]
+    for check in small:
+        with pytest.raises(InterruptedError):
+            check(bench.Place("cpu", tmp_path, tmp_path))
+    assert len(taken) == len(small)
+    assert {"paged_adamw_32bit", "paged_adamw_8bit"} < set(taken)
+
+
 def test_a_check_that_fails_is_named_and_the_table_has_its_error(modules):
     bench, _ = modules
 
