@@ -12,7 +12,10 @@ from place import CheckError, Place, started
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
-VLLM = {"vllm": {"maxModelLen": 1024, "gpuMemoryUtilization": 0.3}}
+# Steps of the quick start's job, and what its validation loss at the end has to be below. On a CPU 24 steps
+# ended at 1.95 and 5 at 2.71; the loss of the first step is 5.00.
+STEPS = {"cuda": 24, "cpu": 5}
+BELOW = {"cuda": 2.3, "cpu": 3.0}
 SUMS = [
     {"id": str(n), "instruction": f"What is {n} + {n + 1}? Answer with a number.", "answer": str(2 * n + 1)}
     for n in range(2, 34)
@@ -36,10 +39,17 @@ def run(place: Place, job: Mapping[str, Any]) -> Path:
     return out
 
 
+def engine(place: Place) -> dict[str, Any]:
+    """VLLM; on a CPU without a share of the memory, which there would be all that the machine has."""
+    share = {"gpuMemoryUtilization": 0.3} if place.device == "cuda" else {}
+    return {"vllm": {"maxModelLen": 1024, **share}}
+
+
 def tuning(place: Place, **spec: Any) -> dict[str, Any]:
     """The quick start's job, from files."""
-    training = {"maxSteps": 24, "learningRate": 2e-3, "perDeviceTrainBatchSize": 8, "weightDecay": 0.0,
-                "maxLength": 512, "loggingSteps": 1, "saveSteps": 8}  # fmt: skip
+    training = {"maxSteps": STEPS[place.device], "learningRate": 2e-3, "perDeviceTrainBatchSize": 8,
+                "gradientAccumulationSteps": 1, "weightDecay": 0.0, "maxLength": 512, "loggingSteps": 1,
+                "saveSteps": 8}  # fmt: skip
     fields: dict[str, Any] = {
         "model": {"uri": place.model.as_uri()},
         "datasets": [{"uri": (QUICKSTART / "train.jsonl").as_uri(), "chat": {"trainOn": "allAssistant"}}],
@@ -52,16 +62,16 @@ def tuning(place: Place, **spec: Any) -> dict[str, Any]:
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    (path,) = out.rglob("metrics.jsonl")
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    text = (out / "metrics.jsonl").read_text("utf-8")  # each checkpoint has one too
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def fine_tune(place: Place) -> dict[str, Any]:
-    """A job from start to end: its validation loss falls as on a CPU."""
+    """A job from start to end: its validation loss falls as it was seen to."""
     losses = [row["eval_loss"] for row in rows(run(place, tuning(place))) if "eval_loss" in row]
-    if not losses[-1] < 2.3:
-        raise CheckError(f"validation losses {losses}; on a CPU they end at 1.95")
-    return {"validation_loss": losses[-1]}
+    if not losses[-1] < BELOW[place.device]:
+        raise CheckError(f"validation losses {losses}: the last is not below {BELOW[place.device]}")
+    return {"validation_loss": losses[-1], "steps": STEPS[place.device]}
 
 
 def sums(place: Place) -> str:
@@ -74,8 +84,8 @@ def sums(place: Place) -> str:
 def adapter_in_vllm(place: Place) -> dict[str, Any]:
     """An evaluation by vLLM, of the base and of the adapter that was trained."""
     evaluation = {
-        "name": "sums", "engine": VLLM, "prompts": {"uri": sums(place), **PROMPTS}, "verifier": VERIFIER,
-        "sampling": {"numSamples": 1, "temperature": 0.0, "maxNewTokens": 32},
+        "name": "sums", "engine": engine(place), "prompts": {"uri": sums(place), **PROMPTS},
+        "verifier": VERIFIER, "sampling": {"numSamples": 1, "temperature": 0.0, "maxNewTokens": 32},
     }  # fmt: skip
     out = run(place, tuning(place, evaluation=[evaluation], training={"maxSteps": 8}))
     return {"files": sum(1 for path in (out / "evaluation").rglob("*") if path.is_file())}
@@ -89,7 +99,7 @@ def sampler(place: Place) -> dict[str, Any]:
         prompts={"uri": sums(place), **PROMPTS},
         verifier=VERIFIER,
         sampling={"numSamples": 8, "maxNewTokens": 32},
-        engine=VLLM,
+        engine=engine(place),
         resources={"nodes": 1, "gpusPerNode": 1 if place.device == "cuda" else 0},
     )
     out = run(place, job)
@@ -150,3 +160,5 @@ JOBS: dict[str, Callable[[Place], Mapping[str, Any]]] = {
     "out of memory": out_of_memory,
     "memory as estimated": estimate,
 }
+# Their subject is the memory of a card.
+ONLY_ON_A_GPU = {"out of memory", "memory as estimated"}

@@ -40,13 +40,15 @@ class Place:
 
 def started(command: list[str], device: str, *, timeout: float = 300, **environment: str) -> str:
     """Run a program on a device. Returns what it printed; raises CheckError with the end of what it said."""
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | hidden | environment
+    # On a CPU a thread that waits lets others work, of which there are more than processors.
+    on_a_cpu = {"CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"} if device == "cpu" else {}
+    env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"} | on_a_cpu | environment
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         raise CheckError(f"did not end within {timeout:.0f} s") from None
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise CheckError("\n".join(lines[-12:]) or f"ended with code {done.returncode}")
+        of_ranks = [line for line in lines if line.startswith("[rank")]  # torchrun's own come later
+        raise CheckError("\n".join((of_ranks or lines)[-12:]) or f"ended with code {done.returncode}")
     return done.stdout

@@ -54,15 +54,15 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def write_table(case: Case, folder: Path) -> Any:
-    """Samples of many lengths that begin alike; their second halves are labels."""
+def write_table(case: Case, folder: Path, world: int = 1) -> Any:
+    """Samples of many lengths that begin alike, for all steps of all processes; second halves are labels."""
     from tunesmith.data.table import Table, TableWriter
     from tunesmith.tokens.conversation import Sample
 
     draw = np.random.default_rng(1)
     begin = draw.integers(3, VOCABULARY, int(case.tokens * case.shared)).tolist()
     with TableWriter(folder) as writer:
-        for number in range(case.samples * case.steps):
+        for number in range(case.samples * case.steps * world):
             size = case.tokens - len(begin) - 37 * number % (case.tokens // 4)
             ids = [*begin, *draw.integers(3, VOCABULARY, size).tolist()]
             half = len(ids) // 2
@@ -80,7 +80,8 @@ def spec_of(case: Case) -> Any:
         "datasets": [{"uri": "s3://data/train.jsonl", "chat": {}}],
         "method": {case.method: {} if case.method == "full" else lora},
         "training": {
-            "maxSteps": case.steps, "perDeviceTrainBatchSize": case.samples, "warmupSteps": 0,
+            "maxSteps": case.steps, "perDeviceTrainBatchSize": case.samples,
+            "gradientAccumulationSteps": 1, "warmupSteps": 0,
             "lrScheduler": "constant", "learningRate": 1e-3, "weightDecay": 0.0, "packing": case.packing,
             "optimizer": case.optimizer, "gradientCheckpointing": case.checkpointing, "shuffle": "group",
         },
@@ -123,8 +124,10 @@ def make_trainer(case: Case, folder: Path) -> Any:
     from tunesmith.training.training_args import plan_steps, training_arguments
 
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    spec, table = spec_of(case), write_table(case, folder / f"table-{rank}")
+    spec, table = spec_of(case), write_table(case, folder / f"table-{rank}", world)
     plan = plan_steps(spec, table, world, rank)
+    # Before the processes meet: after it transformers saves a model in the first of them only.
+    base = write_model(folder / f"model-{rank}")
     arguments = training_arguments(
         spec, folder / "out", steps=len(plan), every=1, dtype=case.dtype, world=world
     )
@@ -134,9 +137,7 @@ def make_trainer(case: Case, folder: Path) -> Any:
         validation=None,
         stop_asked=lambda: False,
         health=Health(1 << 20, "output", list),
-        model=build_model(
-            spec, write_model(folder / f"model-{rank}"), gradient_checkpointing=case.checkpointing
-        ),
+        model=build_model(spec, base, gradient_checkpointing=case.checkpointing),
         args=arguments,
     )
 

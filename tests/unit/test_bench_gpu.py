@@ -3,8 +3,10 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 FOLDER = Path(__file__).parents[2] / "bench" / "gpu"
 
@@ -53,6 +55,25 @@ def test_specs_of_cases_are_taken():
     assert spec_of(Case(deepspeed={"zeroStage": 2})).deepspeed is not None
 
 
+def test_every_case_of_the_checks_is_taken(modules, tmp_path, monkeypatch):
+    bench, jobs = modules
+    from small import spec_of
+
+    taken = []
+
+    def run(self, case, **kwargs):
+        taken.append(spec_of(case).training.optimizer)
+        raise InterruptedError
+
+    monkeypatch.setattr(bench.Place, "run", run)
+    small = [check for name, check in bench.CHECKS.items() if name not in jobs.JOBS]
+    for check in small:
+        with pytest.raises(InterruptedError):
+            check(bench.Place("cpu", tmp_path, tmp_path))
+    assert len(taken) == len(small)
+    assert {"paged_adamw_32bit", "paged_adamw_8bit"} < set(taken)
+
+
 def test_a_check_that_fails_is_named_and_the_table_has_its_error(modules):
     bench, _ = modules
 
@@ -71,3 +92,88 @@ def test_readme_names_every_check(modules):
     text = (FOLDER / "README.md").read_text("utf-8")
     unnamed = [name for name in bench.CHECKS if f"`{name}`" not in text and "on two" not in name]
     assert unnamed == []
+
+
+def test_a_cpu_takes_few_steps_and_has_a_bound_of_its_own(modules, tmp_path, monkeypatch):
+    bench, jobs = modules
+    seen = {}
+
+    def run(place, job):
+        seen[place.device] = job["spec"]["training"]["maxSteps"], job["spec"]["resources"]["gpusPerNode"]
+        for folder in (tmp_path / "out", tmp_path / "out" / "checkpoint-1"):
+            folder.mkdir(exist_ok=True)
+            loss = 2.2 if folder.name == "out" else 3.1
+            (folder / "metrics.jsonl").write_text(f'{{"eval_loss": 3.1}}\n{{"eval_loss": {loss}}}\n')
+        return tmp_path / "out"
+
+    monkeypatch.setattr(jobs, "run", run)
+    on_a_gpu, on_a_cpu = (bench.Place(device, tmp_path, tmp_path) for device in ("cuda", "cpu"))
+    assert jobs.fine_tune(on_a_gpu)["validation_loss"] == 2.2
+    monkeypatch.setitem(jobs.BELOW, "cpu", 2.1)
+    with pytest.raises(bench.CheckError, match=r"2\.2\]: the last is not below 2\.1"):
+        jobs.fine_tune(on_a_cpu)
+    assert seen["cuda"] == (24, 1)
+    assert seen["cpu"][0] <= 6
+    assert seen["cpu"][1] == 0
+
+
+def test_the_job_is_that_of_the_quick_start(modules, tmp_path):
+    bench, jobs = modules
+    manifest = yaml.safe_load((jobs.QUICKSTART / "finetune.yaml").read_text("utf-8"))
+    spec = jobs.tuning(bench.Place("cuda", tmp_path, tmp_path))["spec"]
+    assert {**spec["training"], "evalSteps": 8} == manifest["spec"]["training"]
+    assert spec["method"] == manifest["spec"]["method"]
+
+
+def test_vllm_gets_a_share_of_a_card_but_not_of_main_memory(modules, tmp_path):
+    bench, jobs = modules
+    shares = {
+        device: jobs.engine(bench.Place(device, tmp_path, tmp_path))["vllm"].get("gpuMemoryUtilization")
+        for device in ("cuda", "cpu")
+    }
+    assert shares == {"cuda": 0.3, "cpu": None}
+
+
+def test_a_cpu_leaves_out_what_only_a_gpu_can_do(modules, tmp_path, monkeypatch, capsys):
+    bench, jobs = modules
+    ran = []
+    monkeypatch.setattr(bench, "CHECKS", dict.fromkeys(("padded", *jobs.ONLY_ON_A_GPU), ran.append))
+    monkeypatch.setattr(bench, "FIGURES", {})
+    monkeypatch.setattr(bench, "machine", lambda: {"card": "none", "python": "3.11", "versions": {}})
+    monkeypatch.setattr(bench, "tried", lambda name, work: ran.append(name) or {"name": name, "passed": True})
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--device", "cpu", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="0"):
+        bench.main()
+    assert ran == ["padded"]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "out of memory"])
+    with pytest.raises(SystemExit, match="2"):
+        bench.main()
+    assert "only a GPU can do this: out of memory" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("modules")
+def test_what_a_rank_said_is_shown_not_what_torchrun_says_after_it():
+    import place
+
+    said = "[rank1]: Traceback\n[rank1]: ModelError: no model\nRoot Cause\n====="
+    with pytest.raises(place.CheckError, match=r"^\[rank1\]: Traceback\n\[rank1\]: ModelError: no model$"):
+        place.started([sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"], "cpu")
+    with pytest.raises(place.CheckError, match=r"^alone$"):
+        place.started([sys.executable, "-c", "print('alone'); raise SystemExit(1)"], "cpu")
+
+
+def test_packages_are_found_however_they_write_their_names(modules, monkeypatch):
+    bench, _ = modules
+    found = [SimpleNamespace(name=name, version="1") for name in ("liger_kernel", "TRL", "other")]
+    monkeypatch.setattr(bench, "distributions", lambda: found)
+    answer = SimpleNamespace(stdout='{"card": "none"}')
+    monkeypatch.setattr(bench.subprocess, "run", lambda *args, **kwargs: answer)
+    assert bench.machine()["versions"] == {"trl": "1", "liger-kernel": "1"}
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_step_of_a_case_takes_its_samples_once():
+    from small import Case, spec_of
+
+    training = spec_of(Case(samples=6)).training
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (6, 1)
