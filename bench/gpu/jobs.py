@@ -10,6 +10,8 @@ from typing import Any
 
 from place import CheckError, Place, started
 
+from tunesmith.names import METRICS_KEY, SAMPLING_STATS_KEY
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
 # Steps of the quick start's job, and what its validation loss at the end has to be below. On a CPU 24 steps
@@ -62,7 +64,7 @@ def tuning(place: Place, **spec: Any) -> dict[str, Any]:
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    text = (out / "metrics.jsonl").read_text("utf-8")  # each checkpoint has one too
+    text = (out / METRICS_KEY).read_text("utf-8")  # each checkpoint has one too
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -103,8 +105,10 @@ def sampler(place: Place) -> dict[str, Any]:
         resources={"nodes": 1, "gpusPerNode": 1 if place.device == "cuda" else 0},
     )
     out = run(place, job)
-    (path,) = out.rglob("statistics.json")
-    return {"replies": json.loads(path.read_text("utf-8")).get("replies", 0)}
+    statistics = json.loads((out / SAMPLING_STATS_KEY).read_text("utf-8"))
+    if not statistics["generations"]:
+        raise CheckError("no reply was sampled")
+    return {"replies": statistics["generations"], "accepted": statistics["accepted"]}
 
 
 def out_of_memory(place: Place) -> dict[str, Any]:

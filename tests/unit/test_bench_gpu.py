@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from tunesmith.sampling.statistics import SamplingStatistics
+
 FOLDER = Path(__file__).parents[2] / "bench" / "gpu"
 
 
@@ -115,6 +117,18 @@ def test_a_cpu_takes_few_steps_and_has_a_bound_of_its_own(modules, tmp_path, mon
     assert seen["cuda"] == (24, 1)
     assert seen["cpu"][0] <= 6
     assert seen["cpu"][1] == 0
+
+
+def test_the_sampler_counts_the_replies_that_the_job_wrote(modules, tmp_path, monkeypatch):
+    bench, jobs = modules
+    counted = SamplingStatistics(8).values()
+    place = bench.Place("cpu", tmp_path, tmp_path)
+    monkeypatch.setattr(jobs, "run", lambda *args: tmp_path)
+    (tmp_path / "sampling_stats.json").write_text(json.dumps(counted | {"generations": 256}))
+    assert jobs.sampler(place) == {"replies": 256, "accepted": 0}
+    (tmp_path / "sampling_stats.json").write_text(json.dumps(counted))
+    with pytest.raises(bench.CheckError, match="no reply was sampled"):
+        jobs.sampler(place)
 
 
 def test_the_job_is_that_of_the_quick_start(modules, tmp_path):
