@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -17,6 +19,7 @@ assert len(one) == 2 and max(abs(a - b) for a, b in zip(one, two, strict=True)) 
 """
 
 
+@pytest.mark.soak
 def test_two_processes_have_the_losses_of_one(tmp_path):
     folder = Path(__file__).parents[2] / "bench" / "gpu"
     command = [sys.executable, "-c", SCRIPT, str(folder), str(tmp_path)]
