@@ -237,7 +237,7 @@ def kill_and_go_on(folder: Path, whole: Job, name: str, kills: int) -> None:
             with job.start() as attempt:
                 wait_for_calls(server, attempt, wanted)
                 attempt.kill("pods")
-            accepted = server.stats()["accepted"]
+            accepted = server.settled()["accepted"]
             assert accepted - tries_kept(job) - lost <= PARALLEL  # only what was under way is not known
             if draw.random() < 0.5:
                 job.lose_disks()

@@ -188,6 +188,15 @@ class Stub:
     def stats(self) -> dict[str, Any]:
         return self._server.rules.stats()
 
+    def settled(self) -> dict[str, Any]:
+        """`stats` when no client is left: what a killed one had sent may be let in after its death."""
+        before, deadline = None, time.monotonic() + 30
+        while self._runner.server.connections or before != self.stats():
+            assert time.monotonic() < deadline, "a client is still connected"
+            before = self.stats()
+            time.sleep(0.1)
+        return before
+
     def batches(self) -> dict[str, Any]:
         return self._server.batches.stats()
 
@@ -200,10 +209,10 @@ class Stub:
 
     async def _main(self) -> None:
         self._loop, self._server = asyncio.get_running_loop(), Server(self._settings)
-        runner, self.url = await serve(self._server, 0)
+        self._runner, self.url = await serve(self._server, 0)
         self._ready.set()
         await self._server.closing.wait()
-        await runner.cleanup()
+        await self._runner.cleanup()
 
 
 @contextmanager
