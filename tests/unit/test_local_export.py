@@ -143,6 +143,15 @@ def test_what_is_another_programs_or_jobs_is_not_written_into(place, tmp_path):
         ExportPlace(store).refuse_other()
 
 
+def test_what_came_there_meanwhile_is_left_alone(place, tmp_path):
+    place.refuse_other()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty: it has notes.txt"):
+        place.keep(forms(tmp_path), WHAT)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
 def test_a_killed_export_looks_unfinished_and_the_next_one_leaves_nothing_of_it(place, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt

@@ -56,7 +56,11 @@ class ExportPlace:
         return True
 
     def keep(self, folder: Path, what: Mapping[str, Any]) -> None:
-        """Publish the files of a folder, the manifest last; what an unfinished export left goes first."""
+        """Publish the files of a folder, the manifest last; what an unfinished export left goes first.
+
+        Raises UsageError if anything else has come there since.
+        """
+        self.refuse_other()
         self._store.put(_CLAIM, json.dumps(what).encode())
         left = [entry.key for entry in self._store.list("")]
         self._store.delete([key for key in left if key not in (_CLAIM, MANIFEST_KEY)])
