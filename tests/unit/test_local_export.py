@@ -147,7 +147,7 @@ def test_what_came_there_meanwhile_is_left_alone(place, tmp_path):
     place.refuse_other()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty: it has notes.txt"):
+    with pytest.raises(UsageError, match=r"is not empty: it has notes\.txt"):
         place.keep(forms(tmp_path), WHAT)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 

@@ -6,6 +6,7 @@ The results are the same either way, and in order. Does not depend on what the w
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from typing import Any, TypeVar
 
 from tunesmith.tokens.chat import ChatTokenizer
 from tunesmith.tokens.source import TokenizerSource
+
+log = logging.getLogger(__name__)
 
 # Input above this size is worth the second or two that other processes need to start.
 WORTH_HELP = 8_000_000
@@ -61,7 +64,12 @@ class TokenizerPool:
         context = get_context("forkserver")
         context.set_forkserver_preload(_preloaded(source, self._work))
         pool = ProcessPoolExecutor(self._workers, context, initializer=partial(_begin, source))
-        concurrent.futures.wait([pool.submit(_nothing) for _ in range(self._workers)])
+        try:
+            concurrent.futures.wait([pool.submit(_nothing) for _ in range(self._workers)])
+        except OSError as error:  # no more processes are allowed
+            pool.shutdown(wait=False, cancel_futures=True)
+            log.warning("No other process helps to encode, since none could be started: %s.", error)
+            return
         self._pool = pool
 
     def ordered(
