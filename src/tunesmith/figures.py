@@ -9,11 +9,12 @@ _MOST_DIGITS = 12
 
 def usd_number(amount: float) -> str:
     """Return an amount such as `0.0123`: two decimals from one dollar, else enough to be significant."""
-    if amount >= 1 or not amount:
+    size = abs(amount)
+    if not 0 < size < 1:  # also what is no number
         return f"{amount:,.2f}"
-    if amount >= 0.001:
+    if size >= 0.001:
         return f"{amount:.4f}"
-    digits = 1 - math.floor(math.log10(abs(amount)))
+    digits = 1 - math.floor(math.log10(size))
     return f"{amount:.{min(digits, _MOST_DIGITS)}f}"
 
 

@@ -8,6 +8,9 @@ from tunesmith.local.estimate.show import hours
 
 @each("made, text", [
     (usd(0), "0.00 USD"),
+    (usd(-100), "-100.00 USD"),
+    (usd(-0.0123456), "-0.0123 USD"),
+    (usd(float("nan")), "nan USD"),
     (usd(12.345), "12.35 USD"),
     (usd(1234.5), "1,234.50 USD"),
     (usd(0.0123456), "0.0123 USD"),
