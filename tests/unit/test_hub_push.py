@@ -109,12 +109,17 @@ def test_only_what_a_program_loads_counts_as_left():
     ]  # fmt: skip
 
 
-@each("name", ["model.safetensors", "pytorch_model.bin", "m.gguf"])
+@each(
+    "name",
+    ["model.safetensors", "pytorch_model.bin", "m.gguf", "old/model.bin", "config.json", "tokenizer.json"],
+)
 def test_anothers_model_is_not_touched(hub, files, name):
     theirs = {name: b"theirs", "README.md": b"---\nlicense: mit\n---\n"}
     hub.models["org/m"] = ModelRepository(files=dict(theirs))
     for ask in (check_push, lambda where: push(where, files, "x")):
-        with pytest.raises(PermanentError, match="has a model that Tunesmith did not put there") as caught:
+        with pytest.raises(
+            PermanentError, match="has files of a model that Tunesmith did not put there"
+        ) as caught:
             ask(repository(hub))
         assert caught.value.reason is Reason.OUTPUT_CONFLICT
     assert hub.models["org/m"].files == theirs

@@ -107,6 +107,10 @@ def _decides(path: str) -> bool:
     return folder in ("", "adapter") and any(fnmatch(name, pattern) for pattern in _LOADED)
 
 
+def _is_weights(path: str) -> bool:
+    return any(fnmatch(path, pattern) for pattern in _WEIGHTS)
+
+
 def licence_of(repository: HubRepository, revision: str | None) -> str | None:
     """Return the licence that a model's card on the hub names; None if it names none or cannot be asked."""
     try:
@@ -181,12 +185,12 @@ def _check_existing(there: Any, repository: HubRepository) -> None:
             "private on the hub, or set private: false.",
             reason=Reason.OUTPUT_CONFLICT,
         )
-    weights = [name for name in _names(there) if any(fnmatch(name, pattern) for pattern in _WEIGHTS)]
+    of_a_model = [name for name in _names(there) if _decides(name) or _is_weights(name)]
     tags = (there.card_data or {}).get("tags") or ()
-    if weights and OURS not in tags:
+    if of_a_model and OURS not in tags:
         raise PermanentError(
-            f"The repository {repository.name} has a model that Tunesmith did not put there ({weights[0]}; "
-            f"its card has no tag {OURS}). Choose another repoId, or remove that model.",
+            f"The repository {repository.name} has files of a model that Tunesmith did not put there "
+            f"({of_a_model[0]}; its card has no tag {OURS}). Choose another repoId, or remove them.",
             reason=Reason.OUTPUT_CONFLICT,
         )
 
