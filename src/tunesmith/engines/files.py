@@ -44,6 +44,20 @@ class ModelFiles:
         return own[0] if own else self.base
 
 
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """What errors call the addresses of a model, and their advice where an adapter's base is missing."""
+
+    model: str
+    adapter: str
+    base_missing: str
+
+
+FIELDS = ModelNames(
+    "model.uri", "model.adapterUri", "Set model.uri to the base model and model.adapterUri to the adapter."
+)
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Return whether the folder contains a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZER)
@@ -57,6 +71,7 @@ def fetch_files(
     token: str | None = None,
     *,
     tokenizer_only: bool = False,
+    names: ModelNames = FIELDS,
 ) -> ModelFiles:
     """Fetch a model and its adapters to this machine. Raises ModelError if they cannot be used."""
 
@@ -64,17 +79,14 @@ def fetch_files(
         place = folder / name
         return fetch_model(wanted, hub, options, place, token, tokenizer_only=tokenizer_only, named=named)
 
-    base, below, adapters = fetch(source, "model", "model.uri"), source, []
+    base, below, adapters = fetch(source, "model", names.model), source, []
     if is_adapter(base):
         adapters.append(base)
         below = base_source(base)
-        named = f"model.uri {source.uri} is an adapter; its base model"
+        named = f"{names.model} {source.uri} is an adapter; its base model"
         place = local_path(below.uri or "")
         if place is not None and not place.is_dir():
-            raise ModelError(
-                f"{named} {below.uri}: there is no such folder. Set model.uri to the base model and "
-                "model.adapterUri to the adapter."
-            )
+            raise ModelError(f"{named} {below.uri}: there is no such folder. {names.base_missing}")
         base = fetch(below, "base", named)
         if is_adapter(base):
             raise ModelError(
@@ -82,11 +94,11 @@ def fetch_files(
                 "not supported. Merge it into its own base model first."
             )
     if source.adapter_uri is not None:
-        top = fetch(ModelSource(uri=source.adapter_uri), "adapter", "model.adapterUri")
+        top = fetch(ModelSource(uri=source.adapter_uri), "adapter", names.adapter)
         if not is_adapter(top):
-            raise ModelError(f"model.adapterUri {source.adapter_uri} has no adapter.")
+            raise ModelError(f"{names.adapter} {source.adapter_uri} has no adapter.")
         adapters.append(top)
-        _compare(top, source, below)
+        _compare(top, source, below, names)
     for each in adapters:
         check_plain(each)
     files = ModelFiles(base, tuple(adapters), below)
@@ -101,7 +113,7 @@ def fetch_files(
     return files
 
 
-def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
+def _compare(adapter: Path, source: ModelSource, base: ModelSource, names: ModelNames) -> None:
     """Log a warning if an adapter names another base: if the shapes are equal, nothing else would show it."""
     try:
         named = base_source(adapter).uri
@@ -109,8 +121,9 @@ def _compare(adapter: Path, source: ModelSource, base: ModelSource) -> None:
         return
     if named not in (base.uri, source.uri):
         log.warning(
-            "model.adapterUri %s was trained on %s; here its base is %s.", source.adapter_uri, named, base.uri
-        )
+            "%s %s was trained on %s; here its base is %s.",
+            names.adapter, source.adapter_uri, named, base.uri,
+        )  # fmt: skip
 
 
 def dump_model_files(files: ModelFiles) -> dict[str, Any]:

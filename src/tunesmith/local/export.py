@@ -20,7 +20,7 @@ from tunesmith.api.export import ExportSpec, GgufExport, HubExport, MergedExport
 from tunesmith.artifacts.hub.push import HubRepository, check_push, push
 from tunesmith.artifacts.open import open_store
 from tunesmith.artifacts.store import StorageOptions
-from tunesmith.engines.files import ModelFiles, fetch_files, model_digest
+from tunesmith.engines.files import ModelFiles, ModelNames, fetch_files, model_digest
 from tunesmith.engines.load import model_config
 from tunesmith.errors import ModelError, PermanentError, UsageError
 from tunesmith.export.forms import Form, Forms, Subject
@@ -99,20 +99,14 @@ def addresses(source: ModelSource, output: str | None) -> list[str]:
 
 def fetched(options: ExportOptions, source: ModelSource, folder: Path) -> ModelFiles:
     """Fetch the model. Errors name the command's options, not fields of a manifest."""
-    own = {"model.adapterUri": "--model", "model.uri": "--base" if options.base else "--model"}
-    try:
-        files = fetch_files(source, HubSpec(), StorageOptions(), folder, os.environ.get("HF_TOKEN"))
-    except PermanentError as error:
-        error.message = error.message.replace(
-            "Set model.uri to the base model and model.adapterUri to the adapter.", "Name it with --base."
-        )
-        for field, option in own.items():
-            error.message = error.message.replace(field, option)
-        raise
+    named = "--base" if options.base else "--model"
+    names = ModelNames(named, "--model", "Name it with --base.")
+    token = os.environ.get("HF_TOKEN")
+    files = fetch_files(source, HubSpec(), StorageOptions(), folder, token, names=names)
     if not model_config(files.base):
         inside = (files.base / FINAL_MODEL).is_dir()
         hint = f" It is the output of a job: add /{FINAL_MODEL}." if inside else ""
-        raise ModelError(f"{own['model.uri']} {source.uri} has no model: config.json is missing.{hint}")
+        raise ModelError(f"{named} {source.uri} has no model: config.json is missing.{hint}")
     return files
 
 
