@@ -74,7 +74,8 @@ def test_help_shows_examples(call, command):
 
 
 def test_version(call):
-    assert re.fullmatch(r"tunesmith \d+\.\d+\.\d+\n", call("version").out)
+    for arguments in ("version", "--version"):
+        assert re.fullmatch(r"tunesmith \d+\.\d+\.\d+\n", call(arguments).out), arguments
 
 
 # --- validate ---------------------------------------------------------------------------------------------
