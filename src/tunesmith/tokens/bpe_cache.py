@@ -12,7 +12,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import regex
@@ -84,20 +83,27 @@ class BpeCache:
 
     def _of(self, text: str) -> list[int] | None:
         words = self._split(text)
-        if sum(map(len, words)) != len(text):
+        if "".join(words) != text:
             return None
         self._looked_up += len(words)
-        known = self._ids
         try:
-            return list(chain.from_iterable(map(known.__getitem__, words)))
+            return self._joined(words)
         except KeyError:
+            known = self._ids
             if len(known) > WORDS:
                 known.clear()
             for word in words:
                 if word not in known:
                     self._missed += 1
                     known[word] = self._encode(word)
-            return list(chain.from_iterable(map(known.__getitem__, words)))
+            return self._joined(words)
+
+    def _joined(self, words: list[str]) -> list[int]:
+        ids: list[int] = []
+        add = ids.extend  # faster than a chain of tuples, whose lengths it does not know
+        for found in map(self._ids.__getitem__, words):
+            add(found)
+        return ids
 
     def _encode(self, word: str) -> tuple[int, ...]:
         return tuple(token.id for token in self._model.tokenize(_as_characters(word)))
