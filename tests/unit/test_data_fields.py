@@ -276,6 +276,15 @@ BASES = {
         talk(content=[{"type": "text", "text": "a"}]),
         ("messages", 1, "content", 0),
     ),
+    ("chat", "result part"): (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "tool_result", "content": "r"}]},
+                *talk()["messages"],
+            ]
+        },
+        ("messages", 0, "content", 0),
+    ),
     ("chat", "tree"): ({"prompt": {"role": "prompter", "text": "q", "replies": ANSWERS}}, ()),
     ("chat", "tree's message"): (
         {"prompt": {"role": "prompter", "text": "q", "replies": ANSWERS}},

@@ -57,6 +57,7 @@ def reply_of(turn: dict[str, Any]) -> Message:
                 {"type": "tool_call", "value": json.dumps({"name": "get_weather", "arguments": ARGUMENTS})}
             ]
         },
+        {"content": [{"type": "tool_use", "name": "get_weather", "input": ARGUMENTS}]},
     ],
 )
 def test_calls_in_all_their_forms(turn: dict[str, Any]):

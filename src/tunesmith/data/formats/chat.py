@@ -28,6 +28,7 @@ from tunesmith.data.formats.fields import (
 )
 from tunesmith.data.formats.oasst import is_tree, tree_paths
 from tunesmith.data.formats.pairs import COMPLETION, PROMPT, is_pair, skip_to_avoid
+from tunesmith.data.formats.results import has_results, result_turns
 from tunesmith.data.formats.roles import ROLE_OF, SIMPLE, is_call, role_of
 from tunesmith.data.formats.thoughts import after_thought, chosen_thoughts, with_thoughts
 from tunesmith.data.formats.tools import (
@@ -209,7 +210,7 @@ def _simple(turn: object) -> Message | None:
 
 
 def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Message]:
-    """Return the messages of one list element: two for a pair, else one."""
+    """Return the messages of one list element: two for a pair, one a result, else one."""
     refuse_in_turn(turn, name, chat=True)
     pair = next((names for names in _PAIRS if _has_pair(turn, names)), None)
     if pair is not None:
@@ -228,11 +229,14 @@ def _turn(turn: Fields, name: str, label: str, learned: bool) -> Iterator[Messag
         return
     if field is None:
         raise RecordProblem(f"{name}.{'value' if 'from' in turn else 'content'} is missing")
-    read = result_of if role == "tool" else content_of
-    text, weight = read(turn, field, f"{name}.{field}", f"{label}.{field}[]"), weight_of(turn, name)
+    weight, place = weight_of(turn, name), (f"{name}.{field}", f"{label}.{field}[]")
     if learned and weight:
         raise not_to_learn(name, role)
-    yield with_call(Message(role, text), turn, name)
+    if role == "user" and has_results(turn[field]):
+        yield from result_turns(turn, field, *place)
+        return
+    read = result_of if role == "tool" else content_of
+    yield with_call(Message(role, read(turn, field, *place)), turn, name)
 
 
 def _has_pair(turn: Fields, names: tuple[str, str]) -> bool:

@@ -95,7 +95,10 @@ def _tool(value: Any, name: str) -> dict[str, Any]:
         _name_of(function, f"{name}.function")
         return dict(value)
     _name_of(value, name)
-    return {"type": "function", "function": dict(value)}
+    described = dict(value)
+    if "input_schema" in described and "parameters" not in described:  # as Anthropic names it
+        described["parameters"] = described.pop("input_schema")
+    return {"type": "function", "function": described}
 
 
 def calls_of(turn: Fields, name: str, label: str) -> tuple[ToolCall, ...]:
@@ -141,8 +144,8 @@ def _call(fields: Fields, value: Any, name: str, label: str) -> ToolCall:
             raise RecordProblem(f"{name}.function is {type_name(function)}, not an object")
         inner, name = fields.part(function, f"{label}.function"), f"{name}.function"
     arguments = inner.get("arguments")
-    if arguments is None and "parameters" in inner:
-        arguments = inner.get("parameters")
+    for other in ("parameters", "input"):
+        arguments = inner.get(other) if arguments is None and other in inner else arguments
     id_ = outer.get("id")
     return ToolCall(_name_of(inner, name), _arguments(arguments, name), "" if id_ is None else str(id_))
 

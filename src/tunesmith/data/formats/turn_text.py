@@ -11,7 +11,7 @@ from tunesmith.data.formats.fields import Fields, differing, text_field
 from tunesmith.data.record import RecordProblem
 
 _PARTS = ("text", "image", "audio", "video", "file")
-_THOUGHTS, _CALL = ("reasoning", "thinking", "thought"), "tool_call"
+_THOUGHTS, _CALL, _ANTHROPICS_CALL = ("reasoning", "thinking", "thought"), "tool_call", "tool_use"
 _THOUGHT_TEXT = ("value", "text", *_THOUGHTS)
 
 
@@ -34,7 +34,7 @@ def content_of(turn: Fields, field: str, name: str, label: str) -> str:
         raise RecordProblem(
             f"{name} is a list of texts, but must be one text; make a record of each, or join them"
         )
-    return "".join(_part(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
+    return "".join(part_text(turn, part, f"{name}[{index}]", label) for index, part in enumerate(content))
 
 
 class ReplyParts(NamedTuple):
@@ -46,9 +46,10 @@ class ReplyParts(NamedTuple):
 
 
 def reply_parts(turn: Fields, field: str, name: str, label: str) -> ReplyParts:
-    """Return the parts of a reply, as LLaMA-Factory and Mistral have thoughts and calls among them.
+    """Return the parts of a reply that has thoughts and calls among them.
 
-    Raises RecordProblem unless thoughts come first and calls last, as templates write them.
+    LLaMA-Factory, Mistral and Anthropic have them so. Raises RecordProblem unless thoughts come first and
+    calls last, as templates write them.
     """
     thought, text, calls = "", "", list[tuple[object, str]]()
     for index, part in enumerate(turn[field]):
@@ -61,7 +62,9 @@ def reply_parts(turn: Fields, field: str, name: str, label: str) -> ReplyParts:
             fields = turn.part(part, label)
             fields.know("type")
             calls.append((fields.get("value"), inside))
-        elif (added := _part(turn, part, inside, label)) and calls:
+        elif kind == _ANTHROPICS_CALL:
+            calls.append((part, inside))
+        elif (added := part_text(turn, part, inside, label)) and calls:
             raise RecordProblem(f"{inside} is text after a call; put it before the call")
         else:
             text += added
@@ -73,7 +76,7 @@ def _thought(turn: Fields, part: Fields, name: str, label: str) -> str:
     field = next((each for each in _THOUGHT_TEXT if part.get(each) is not None), _THOUGHT_TEXT[0])
     given = part.get(field)
     if isinstance(given, list):
-        return "".join(_part(turn, each, f"{name}.{field}[{at}]", label) for at, each in enumerate(given))
+        return "".join(part_text(turn, each, f"{name}.{field}[{at}]", label) for at, each in enumerate(given))
     return text_field(part, field, name)
 
 
@@ -96,7 +99,8 @@ def _is_part(part: Mapping[str, object]) -> bool:
     return isinstance(kind, str) and kind.removeprefix("input_").removesuffix("_url") in _PARTS
 
 
-def _part(turn: Fields, part: object, name: str, label: str) -> str:
+def part_text(turn: Fields, part: object, name: str, label: str) -> str:
+    """Return the text of a part. Raises RecordProblem for a part of another type."""
     if not isinstance(part, Mapping):
         raise RecordProblem(f"{name} is {type_name(part)}, not a text part")
     fields = turn.part(part, label)
