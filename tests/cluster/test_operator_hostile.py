@@ -123,8 +123,9 @@ def beside(hostile):
 
 
 def named(document, changes):
-    """The manifest under a name of its own, for whatever namespace."""
-    document = changed(document, {"metadata.name": f"bad-{uuid.uuid4().hex[:6]}"} | changes)
+    """The manifest under a name and with an output of its own, for whatever namespace."""
+    name = f"bad-{uuid.uuid4().hex[:6]}"
+    document = changed(document, {"metadata.name": name, OUT: f"s3://models/{name}"} | changes)
     del document["metadata"]["namespace"]
     return document
 

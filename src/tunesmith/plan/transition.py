@@ -17,7 +17,7 @@ from tunesmith.plan.attempt_resources import has_other_resources, note_processes
 from tunesmith.plan.attempts import adopt, begin, cause_of, next_counts, remember, wait, why_waiting
 from tunesmith.plan.backends import choose
 from tunesmith.plan.causes import Cause
-from tunesmith.plan.dependencies import awaited
+from tunesmith.plan.dependencies import awaited, awaited_writer
 from tunesmith.plan.objects import name_of
 from tunesmith.plan.observed_state import Decision, ObservedState
 from tunesmith.plan.pods import has_ended, is_deleted, may_write, published
@@ -115,7 +115,7 @@ def _until_deadline(observed: ObservedState, builder: StatusBuilder) -> float | 
 
 def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None = None) -> Decision:
     """Create the next attempt, once the job's dependencies exist and nobody else writes to its output."""
-    waiting = awaited(observed.job, observed.others)
+    waiting = awaited(observed.job, observed.others) or awaited_writer(observed.writer, builder.launches)
     if waiting is not None:
         builder.phase(*waiting)
         return Decision(builder.status)
