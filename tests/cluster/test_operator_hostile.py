@@ -17,9 +17,14 @@ from tunesmith.api.manifest import parse_document
 from tunesmith.errors import ManifestError
 
 ALLOWED = {
-    "uris": ["s3://models", "s3://data", "hf://org"],
+    "uris": ["s3://models", "s3://data", "hf://org", "hf://datasets/org"],
     "secrets": ["s3-*", "wandb", "mlflow", "hub", "big"],
-    "endpoints": ["https://api.example.com", "https://api.wandb.ai", "https://mlflow.example"],
+    "endpoints": [
+        "https://api.example.com",
+        "https://api.wandb.ai",
+        "https://hub.example",
+        "https://mlflow.example",
+    ],
 }
 SETTINGS = {
     "TUNESMITH_ALLOWED": [ALLOWED],
@@ -201,8 +206,7 @@ def evil_everywhere(document):
 
 @pytest.mark.parametrize("kind", FULL)
 def test_texts_reach_the_pod_only_inside_run_json(beside, kind):
-    only = {"spec.hub": {"offline": False}, "spec.storage": {"secretRef": {"name": "s3-x"}}}
-    bad, free = evil_everywhere(named(FULL[kind], only))
+    bad, free = evil_everywhere(named(FULL[kind], {"spec.storage": {"secretRef": {"name": "s3-x"}}}))
     assert free
     beside.kubectl("create", "-f", "-", stdin=json.dumps(bad))
     short = {"FineTuneJob": "ftj", "RejectionSampleJob": "rsj", "DialogueGenJob": "dgj"}[kind]
