@@ -25,7 +25,7 @@ from tunesmith.plan.progress import AWAITED
 from tunesmith.plan.published import last_progress, outputs, said
 from tunesmith.plan.starting import EventSources, Start, start_of
 from tunesmith.plan.status import BACKEND, NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
-from tunesmith.plan.suspension import held, replaced, suspended
+from tunesmith.plan.suspension import held, held_by, replaced, suspended
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "All pods exited 0, but none reported a published result."
@@ -225,7 +225,7 @@ def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptOb
     start = _start_of(observed, builder.before, child)
     stuck = start.why(observed.events) if start else None
     if child.is_suspended:
-        builder.phase(Phase.PENDING, Reason.QUEUED, "A queue has not admitted the job yet.")
+        builder.phase(Phase.PENDING, Reason.QUEUED, held_by(child))
     elif stuck is not None:
         builder.phase(Phase.PENDING, *stuck)
     elif child.is_active or (start is None and builder.before.get("phase") == Phase.RUNNING):
