@@ -14,6 +14,7 @@ from tunesmith.names import Backend, Kind, Phase, Reason
 from tunesmith.plan.backends import read
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.observed_state import ObservedState
+from tunesmith.plan.pods import may_write
 from tunesmith.plan.status import is_terminal
 from tunesmith_operator.outputs import Outputs
 
@@ -66,7 +67,7 @@ class Cache:
         self._config_maps: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         self._progress: dict[Key, dict[str, Any]] = {}
-        self._outputs = Outputs()
+        self._outputs = Outputs(lambda key: any(map(may_write, self.pods(key))))
         # Attempts' objects that their controller has not processed yet.
         self._unnoticed: dict[Backend, set[tuple[Key, str]]] = {backend: set() for backend in Backend}
         # While everything is listed: what was cached before, and what was deleted since.
@@ -98,8 +99,9 @@ class Cache:
             waiting.discard((key, name))
 
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
-        """Cache a pod."""
-        return self._put_owned(self._pods, body, gone)
+        """Cache a pod; who waits for its job may wait for the last of its pods."""
+        touched = self._put_owned(self._pods, body, gone)
+        return touched.union(*(self._waiting.get(key, ()) for key in touched)) if gone else touched
 
     def put_config_map(self, body: Object, gone: bool = False) -> set[Key]:
         """Cache a ConfigMap without its content; only its deletion is a reason to reconcile."""

@@ -6,6 +6,7 @@ Compared are jobs of one namespace: what another namespace does is nobody's busi
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from tunesmith.api.references import Key
 from tunesmith.plan.objects import Object, get
@@ -28,19 +29,29 @@ def _has_begun(body: Object) -> bool:
 
 
 class Outputs:
-    """Jobs that have begun and are not over, by their output."""
+    """Jobs that have begun and are not over, by their output.
 
-    def __init__(self) -> None:
+    `writes` says of a deleted job whether its pods, which are deleted with it, still save.
+    """
+
+    def __init__(self, writes: Callable[[Key], bool]) -> None:
+        self._writes = writes
         self._places: dict[Key, Place] = {}
         self._writers: dict[Place, set[Key]] = defaultdict(set)
         # Jobs that are about to begin: their status does not show it yet.
         self._claims: dict[Place, Key] = {}
+        self._deleted: dict[Key, Place] = {}
 
     def put(self, key: Key, body: Object | None) -> None:
         """Note a job as last observed; None if there is none of that name."""
         place = None if body is None or is_terminal(get(body, "status")) else _place(key, body)
         before = self._places.pop(key, None)
+        if body is not None:
+            self._deleted.pop(key, None)
         if before is not None:
+            if body is None and key in self._writers[before]:
+                kept = {one: where for one, where in self._deleted.items() if self._writes(one)}
+                self._deleted = {**kept, key: before}
             self._writers[before].discard(key)
             if not self._writers[before]:
                 del self._writers[before]
@@ -64,4 +75,5 @@ class Outputs:
             return None
         claim = self._claims.get(place)
         found = self._writers.get(place, set()) | ({claim} if claim else set())
+        found |= {one for one, where in self._deleted.items() if where == place and self._writes(one)}
         return min(found - {key}, default=None)

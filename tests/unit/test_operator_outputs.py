@@ -94,3 +94,19 @@ def test_two_that_have_begun_already_do_not_wait_for_each_other():
     begun = {"phase": "Suspended", "launches": 1, "attempts": 1}
     notes, _ = reconcile(job("first", begun), job("second", begun))
     assert made(notes) == ["first-ftj-2", "second-ftj-2"]
+
+
+def test_the_pods_of_a_deleted_job_may_still_write():
+    notes, cache = reconcile(job("first"), job("second"))
+    second, begun = key_of(job("second")), job("first", BEGUN)
+    labels = {"tunesmith.dev/kind": "FineTuneJob", "tunesmith.dev/job": "first"}
+    saving = {"metadata": {"name": "p", "namespace": "research", "uid": "p", "labels": labels}}
+    cache.put_job(begun)
+    cache.put_pod(saving)
+    cache.put_job(begun, True)
+    cache.put_job(begun, True)  # a list may say again what a watch has said
+    asyncio.run(Reconciler(cache, notes, OperatorSettings()).reconcile(second))
+    assert made(notes) == ["first-ftj-1"]
+    assert second in cache.put_pod(saving, True)
+    asyncio.run(Reconciler(cache, notes, OperatorSettings()).reconcile(second))
+    assert made(notes) == ["first-ftj-1", "second-ftj-1"]
