@@ -14,7 +14,9 @@ from tunesmith.names import Backend, Kind, Phase, Reason
 from tunesmith.plan.backends import read
 from tunesmith.plan.objects import Object, get, items
 from tunesmith.plan.observed_state import ObservedState
+from tunesmith.plan.pods import may_write
 from tunesmith.plan.status import is_terminal
+from tunesmith_operator.outputs import Outputs
 
 Name = tuple[str, str]
 
@@ -65,6 +67,7 @@ class Cache:
         self._config_maps: dict[Key, dict[str, Object]] = defaultdict(dict)
         self._waiting: dict[Key, set[Key]] = defaultdict(set)
         self._progress: dict[Key, dict[str, Any]] = {}
+        self._outputs = Outputs(lambda key: any(map(may_write, self.pods(key))))
         # Attempts' objects that their controller has not processed yet.
         self._unnoticed: dict[Backend, set[tuple[Key, str]]] = {backend: set() for backend in Backend}
         # While everything is listed: what was cached before, and what was deleted since.
@@ -75,6 +78,7 @@ class Cache:
         """Cache a job; return the jobs to reconcile: itself and those that wait for it."""
         key = key_of(body)
         self._put(self._jobs, key, body, gone)
+        self._outputs.put(key, self._jobs.get(key))
         if key not in self._jobs:
             self._progress.pop(key, None)
         return {key} | self._waiting.get(key, set())
@@ -95,8 +99,9 @@ class Cache:
             waiting.discard((key, name))
 
     def put_pod(self, body: Object, gone: bool = False) -> set[Key]:
-        """Cache a pod."""
-        return self._put_owned(self._pods, body, gone)
+        """Cache a pod; who waits for its job may wait for the last of its pods."""
+        touched = self._put_owned(self._pods, body, gone)
+        return touched.union(*(self._waiting.get(key, ()) for key in touched)) if gone else touched
 
     def put_config_map(self, body: Object, gone: bool = False) -> set[Key]:
         """Cache a ConfigMap without its content; only its deletion is a reason to reconcile."""
@@ -200,6 +205,17 @@ class Cache:
         """Return the output.uri of another job."""
         uri = get(self._jobs.get(key), "spec", "output", "uri")
         return uri if isinstance(uri, str) else None
+
+    def writer(self, job: Job) -> Key | None:
+        """Return another job that writes to the same output; this one is reconciled again when it changes."""
+        found = self._outputs.writer(job.key)
+        if found is not None:
+            self._waiting[found].add(job.key)
+        return found
+
+    def begins(self, job: Job) -> None:
+        """Note that a job begins now, so that no other begins to write to its output."""
+        self._outputs.claim(job.key)
 
     def _phases(self, job: Job) -> dict[Key, str]:
         phases: dict[Key, str] = {}

@@ -8,10 +8,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from tunesmith import names
 from tunesmith.api.references import Key
 
 # They log every request, and every object that kopf passes on.
 _NOISY = ("kopf.objects", "aiohttp.access")
+# It warns of kinds that the cluster does not serve.
+_OF_KINDS = "kopf._core.reactor.observation"
 
 
 class JsonFormatter(logging.Formatter):
@@ -33,6 +36,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(values, default=str)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Return False if kopf misses kinds of others only: of PyTorchJob and TrainJob, one is enough.
+
+    What is then missing, a job's status says: BackendMissing.
+    """
+    message = record.getMessage()
+    return not message.startswith("Unresolved resources") or f"group='{names.GROUP}'" in message
+
+
 def about(key: Key) -> dict[str, Any]:
     """Return `extra` for a log line about a job."""
     return {"key": key}
@@ -43,5 +55,6 @@ def set_up() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger(_OF_KINDS).addFilter(is_news)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

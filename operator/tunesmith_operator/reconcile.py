@@ -120,6 +120,8 @@ class Reconciler:
                 return None
             if (left := self._refusals.left(job.key)) and _writes(following):
                 return left if following.again is None else min(left, following.again)
+            if following.create:
+                self._cache.begins(job)
             refusal = await self._apply(job, observed, following)
         except NameTakenError as error:
             await self._refuse(body, Reason.NAME_TAKEN, f"{error}.")
@@ -139,7 +141,7 @@ class Reconciler:
         seen = self._cache.observed(job, body, self._now())
         observed = replace(seen, served=self._served(), wanted=self._settings.backend)
         events = await self._events.of(job.metadata.namespace, wanted_events(observed))
-        return replace(observed, events=events)
+        return replace(observed, events=events, writer=self._cache.writer(job))
 
     async def _wait(self, job: Job, body: Mapping[str, Any], refusal: Refusal) -> float:
         """Write to the status what the API server rejects; return when it is tried again."""

@@ -7,10 +7,12 @@ import time
 
 from tests.standin import trainer
 
+OF_TESTS = "tunesmith.dev/of=tests"
+"""The label of what tests make for the whole cluster."""
 RUNTIME = {
     "apiVersion": "trainer.kubeflow.org/v1alpha1",
     "kind": "ClusterTrainingRuntime",
-    "metadata": {"name": "tunesmith"},
+    "metadata": {"name": "tunesmith", "labels": dict([OF_TESTS.split("=")])},
     "spec": {
         "mlPolicy": {"torch": {}},
         "template": {

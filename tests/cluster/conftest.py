@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from tests.cluster.backends import RUNTIME, PyTorchJobs, TrainJobs
+from tests.cluster.backends import OF_TESTS, RUNTIME, PyTorchJobs, TrainJobs
 from tests.cluster.world import World
 from tests.crds import wait_until_established
 
@@ -87,7 +87,7 @@ def pytorchjobs(cluster):
 
 @pytest.fixture(scope="session")
 def trainjobs(cluster):
-    """The CRDs of Trainer, and the runtime that the chart would create."""
+    """The CRDs of Trainer, and the runtime that the chart would create, gone after the tests."""
     for kind in TRAINER_KINDS:
         if cluster("get", "crd", f"{kind}.trainer.kubeflow.org", check=False).returncode:
             path = CRDS / f"trainer.kubeflow.org_{kind}.yaml"
@@ -97,6 +97,13 @@ def trainjobs(cluster):
             wait_until_established(cluster, ["-f", str(path)])
     if cluster("get", "clustertrainingruntime", "tunesmith", check=False).returncode:
         cluster("apply", "-f", "-", stdin=json.dumps(RUNTIME))
+    yield
+    remove_runtime(cluster)
+
+
+def remove_runtime(cluster):
+    """Take away the runtime that tests made; else Helm would refuse to make the chart's, of the same name."""
+    cluster("delete", "clustertrainingruntimes", "-l", OF_TESTS, check=False)  # the kind may not be there
 
 
 @pytest.fixture(params=BACKENDS)

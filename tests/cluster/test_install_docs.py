@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.cluster.conftest import remove_runtime
 from tests.cluster.helm_command import REAL
 from tests.crds import established, wait_until_established
 from tests.docs_blocks import PAGES, blocks, files
@@ -77,7 +78,11 @@ def own_cluster(cluster):
 
 
 def remove(cluster):
-    """Everything that the pages make; what belongs to the whole cluster has the release's label."""
+    """Everything that the pages make; what belongs to the whole cluster has the release's label.
+
+    And the runtime of tests, which one that was killed has left.
+    """
+    remove_runtime(cluster)
     mine = "app.kubernetes.io/instance=tunesmith"
     cluster("delete", "clusterroles,clusterrolebindings", "-l", mine)
     cluster("delete", "--ignore-not-found", "-f", str(ROOT / "crds"))

@@ -17,9 +17,14 @@ from tunesmith.api.manifest import parse_document
 from tunesmith.errors import ManifestError
 
 ALLOWED = {
-    "uris": ["s3://models", "s3://data", "hf://org"],
+    "uris": ["s3://models", "s3://data", "hf://org", "hf://datasets/org"],
     "secrets": ["s3-*", "wandb", "mlflow", "hub", "big"],
-    "endpoints": ["https://api.example.com", "https://api.wandb.ai", "https://mlflow.example"],
+    "endpoints": [
+        "https://api.example.com",
+        "https://api.wandb.ai",
+        "https://hub.example",
+        "https://mlflow.example",
+    ],
 }
 SETTINGS = {
     "TUNESMITH_ALLOWED": [ALLOWED],
@@ -123,8 +128,9 @@ def beside(hostile):
 
 
 def named(document, changes):
-    """The manifest under a name of its own, for whatever namespace."""
-    document = changed(document, {"metadata.name": f"bad-{uuid.uuid4().hex[:6]}"} | changes)
+    """The manifest under a name and with an output of its own, for whatever namespace."""
+    name = f"bad-{uuid.uuid4().hex[:6]}"
+    document = changed(document, {"metadata.name": name, OUT: f"s3://models/{name}"} | changes)
     del document["metadata"]["namespace"]
     return document
 
@@ -200,8 +206,7 @@ def evil_everywhere(document):
 
 @pytest.mark.parametrize("kind", FULL)
 def test_texts_reach_the_pod_only_inside_run_json(beside, kind):
-    only = {"spec.hub": {"offline": False}, "spec.storage": {"secretRef": {"name": "s3-x"}}}
-    bad, free = evil_everywhere(named(FULL[kind], only))
+    bad, free = evil_everywhere(named(FULL[kind], {"spec.storage": {"secretRef": {"name": "s3-x"}}}))
     assert free
     beside.kubectl("create", "-f", "-", stdin=json.dumps(bad))
     short = {"FineTuneJob": "ftj", "RejectionSampleJob": "rsj", "DialogueGenJob": "dgj"}[kind]

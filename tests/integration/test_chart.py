@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.cases import each
 
 from tunesmith import __version__
 from tunesmith.api import crd as crds
@@ -161,6 +162,16 @@ WRONG = {
     "interval": ({"metrics": {"serviceMonitor": {"interval": "30"}}}, "interval"),
     "kind of resources": ({"resources": {"limit": {}}}, "resources"),
     "monitor without metrics": ({"metrics": {"serviceMonitor": {"enabled": True}}}, "metrics.enabled"),
+    "quantity": ({"resources": {"limits": {"memory": "1Gx"}}}, "memory"),
+    "quantity below zero": ({"resources": {"requests": {"cpu": -1}}}, "cpu"),
+    "label": ({"podLabels": {"team": "not a value!"}}, "team"),
+    "key of a label": ({"nodeSelector": {"a b": "c"}}, "a b"),
+    "key of an annotation": ({"serviceAccount": {"annotations": {"a b": "c"}}}, "a b"),
+    "bits of a network": ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.0/99"]}}}, "cidrs"),
+    "copied label of ours": ({"copyLabels": ["tunesmith.dev/job"]}, "copyLabels: tunesmith.dev/job"),
+    "every annotation copied": ({"copyAnnotations": ["*"]}, "copyAnnotations: * is no key"),
+    "one port twice": ({"port": 8082, "metrics": {"enabled": True}}, "metrics.port"),
+    "variable of ours": ({"extraEnv": [{"name": "TUNESMITH_PORT", "value": "1"}]}, "TUNESMITH_PORT"),
     "nameless account": ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
 }
 
@@ -169,6 +180,31 @@ WRONG = {
 def test_a_wrong_value_is_refused_by_name(helm, render, values, named):
     with pytest.raises((helm.HelmValuesError, helm.HelmRenderError), match=re.escape(named)):
         render(values)
+
+
+RIGHT = {
+    "quantities": {"resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "100m"}}},
+    "labels": {"podLabels": {"example.com/team": "a.b-c_d", "plain": ""}},
+    "annotations": {
+        "jobServiceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/x"}}
+    },
+    "networks": {"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1/32", "fd00::/8", "::1/128"]}}},
+    "copied keys": {"copyLabels": ["cost-centre", "team/*"], "copyAnnotations": ["kueue.x-k8s.io/podset-*"]},
+    "a setting of the operator": {"extraEnv": [{"name": "TUNESMITH_WORKERS", "value": "8"}]},
+    "the port of metrics that are off": {"port": 8082},
+}
+
+
+@each("values", RIGHT.values(), ids=RIGHT)
+def test_an_unusual_value_is_taken(render, values):
+    assert render(values)["Deployment"]
+
+
+def test_the_chart_knows_the_variables_that_it_sets(helm, render):
+    with_metrics = render({"metrics": {"enabled": True}})
+    for name in environment(with_metrics):
+        with pytest.raises(helm.HelmRenderError, match=f"the chart sets {name} itself"):
+            render({"extraEnv": [{"name": name, "value": "x"}]})
 
 
 def test_the_pod_is_as_restricted_as_can_be(render):

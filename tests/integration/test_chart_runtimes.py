@@ -8,6 +8,7 @@ import pytest
 from tests.cases import each
 from tests.integration.test_chart import chart, helm, render  # noqa: F401
 
+from tunesmith.plan import runtimes
 from tunesmith.plan.runtimes import TrainingRuntime, read_runtimes
 
 SIDECAR = {
@@ -18,8 +19,7 @@ SIDECAR = {
 
 
 def values(template, **more):
-    runtimes = {"default": "a", "own": {"image": "b", "podTemplate": template, **more}}
-    return {"runtimes": runtimes}
+    return {"runtimes": {"default": "a", "own": {"image": "b", "podTemplate": template, **more}}}
 
 
 def sidecar(**context):
@@ -50,6 +50,31 @@ def test_a_template_that_undoes_restrictions_is_not_installed(render, template):
     with pytest.raises(ValueError, match="takes back"):  # nor would the operator start with it
         read_runtimes(values(template)["runtimes"], TrainingRuntime())
     render(values(template, allowPrivileged=True))
+
+
+UNKNOWN = {
+    "of the pod": {"spec": {"restartPolicy": "Always"}},
+    "of the job's container": {"spec": {"containers": [{"name": "pytorch", "command": ["sh"]}]}},
+    "of a TrainJob's container": {"spec": {"containers": [{"name": "node", "image": "x"}]}},
+}
+
+
+@each("template", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_template_that_sets_what_jobs_set_is_not_installed(render, template):  # noqa: F811
+    with pytest.raises(Exception, match=r"runtimes\.own\.podTemplate\.spec\.\S+ is not for a runtime to set"):
+        render(values(template, allowPrivileged=True))
+    with pytest.raises(
+        ValueError, match="is not for a runtime to set"
+    ):  # nor would the operator start with it
+        read_runtimes(values(template, allowPrivileged=True)["runtimes"], TrainingRuntime())
+
+
+def test_everything_that_a_template_may_set_is_installed(render):  # noqa: F811
+    pod = dict.fromkeys((*runtimes._OF_PODS, *runtimes._OF_PRIVILEGED_PODS), None) | {
+        "containers": [dict.fromkeys(runtimes._OF_OUR_CONTAINER, None) | {"name": "pytorch"}],
+        "initContainers": [],
+    }
+    render(values({"spec": pod}, allowPrivileged=True))
 
 
 @each(

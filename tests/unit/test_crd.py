@@ -106,6 +106,12 @@ def test_the_checker_sees_wrong_columns_and_names():
     assert len(list(crd_complaints(bad))) == 3
 
 
+def test_the_list_says_why_only_if_it_may_be_wide():
+    for document in CRDS.values():
+        columns = document["spec"]["versions"][0]["additionalPrinterColumns"]
+        assert [c["name"] for c in columns if c.get("priority")] == ["Reason"]
+
+
 class Inner(Model):
     """Words of the class."""
 

@@ -585,6 +585,14 @@ def test_a_refusal(status, reason, phase, accepted):
     assert refused_status(first, 1, NOW.replace(year=2027), reason, "no\ud800\x00") == first
 
 
+@each(("labels", "words"), [({QUEUE_LABEL: "q"}, "A queue has not"), ({}, "by somebody else")])
+def test_who_has_suspended_an_attempt_is_not_guessed(labels, words):
+    """Kueue may take jobs without its label too, so that without one it may be either."""
+    status = look(RUNNING, children=[child(1, suspend=True, labels=labels)]).status
+    assert (status["phase"], status["reason"]) == ("Pending", "Queued")
+    assert words in status["message"]
+
+
 def test_a_taken_name_that_becomes_free_is_used():
     status = refused_status({}, 1, NOW, "NameTaken", "taken")
     following = look(status)

@@ -9,13 +9,16 @@ pytest.importorskip("kopf")
 
 import kopf
 from kopf._cogs.aiokits.aiotoggles import ToggleSet
-from kopf._cogs.structs.references import Insights, Resource
+from kopf._cogs.structs.references import Insights, Resource, Selector
+from kopf._core.reactor import observation
 from kopf._core.reactor.orchestration import Ensemble, spawn_missing_watchers
 
 from tunesmith import names
 from tunesmith.names import Backend
+from tunesmith.plan import trainjob
 from tunesmith_operator import handlers
 from tunesmith_operator.liveness import watchers_missing
+from tunesmith_operator.logs import _OF_KINDS, is_news
 from tunesmith_operator.served import Watched
 
 SEEN_WITH = "1.45.2"
@@ -78,3 +81,13 @@ def test_kopf_watches_what_is_served_since_its_start(monkeypatch):
     found = asyncio.run(look_at({trainjobs}, monkeypatch))
     assert found == (frozenset(), {Backend.TRAIN_JOB}, ["trainjobs"])
     assert asyncio.run(look_at(set(), monkeypatch))[1:] == (frozenset(), [])
+
+
+@pytest.mark.parametrize(("group", "told"), [(trainjob.GROUP, False), (names.GROUP, True)])
+def test_a_kind_that_need_not_be_there_is_no_warning(caplog, group, told):
+    """kopf warns once at its start, and of TrainJob in each cluster that has PyTorchJob only."""
+    missing = frozenset({Selector(group, "v1", "jobs")})
+    observation._disable_mismatched_selectors(resources=set(), selectors=missing)
+    [record] = caplog.records
+    assert record.name == _OF_KINDS
+    assert is_news(record) is told

@@ -43,10 +43,13 @@ def _columns(kind: Kind) -> list[dict[str, Any]]:
         ("Attempts", "integer", ".status.attempts", "Attempts that count"),
         ("Age", "date", ".metadata.creationTimestamp", "Time since the job was created"),
     ]
-    return [
+    wide = ("Reason", "string", ".status.reason", "Why the job is in its phase; with -o wide")
+    columns: list[dict[str, Any]] = [
         {"name": name, "type": type_, "jsonPath": path, "description": text}
-        for name, type_, path, text in rows
+        for name, type_, path, text in (*rows, wide)
     ]
+    columns[-1]["priority"] = 1
+    return columns
 
 
 def _unchangeable(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Dependencies of a job: the jobs it references must have succeeded."""
+"""What a job waits for: the jobs it references must have succeeded, and no other may write to its output."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def awaited(job: Job, others: Mapping[Key, str]) -> tuple[Phase, str, str] | Non
         if phase != Phase.SUCCEEDED:
             return Phase.PENDING, Reason.WAITING_FOR_JOB, f"Waiting for {name} ({ref.path})."
     return None
+
+
+def awaited_writer(writer: Key | None, launches: int) -> tuple[Phase, str, str] | None:
+    """Return phase, reason and message while another job writes to the output, None if none does.
+
+    A job that has begun waits no more: else two that began in an earlier version would wait for each other.
+    """
+    if writer is None or launches:
+        return None
+    _, kind, name = writer
+    message = f"Waiting for {kind} {name}, which has the same output.uri, to end. Give each job its own."
+    return Phase.PENDING, Reason.WAITING_FOR_JOB, message

@@ -24,7 +24,8 @@ class ObservedState:
     one that waits for this one has the reason DependencyCycle, and one without a model InvalidManifest.
     `events` are those of the objects that `wanted_events` names. `served` are the kinds of attempts' objects
     that the cluster serves, `wanted` the one that the administrator chose (None: any); `backlog` counts, over
-    all jobs, the objects of each kind that their controller has not processed yet.
+    all jobs, the objects of each kind that their controller has not processed yet. `writer` is another job
+    that writes to the same output, if there is one.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class ObservedState:
     served: Collection[Backend] = (Backend.PYTORCH_JOB,)
     wanted: Backend | None = None
     backlog: Mapping[Backend, int] = field(default_factory=dict)
+    writer: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)

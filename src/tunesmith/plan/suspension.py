@@ -38,3 +38,13 @@ def replaced(builder: StatusBuilder, child: AttemptObject) -> Decision:
     )
     builder.phase(Phase.SUSPENDED, Reason.SUSPENDED, message)
     return Decision(builder.status, delete=() if child.is_going else (child.name,))
+
+
+def held_by(child: AttemptObject) -> str:
+    """Return a message for an attempt that is suspended though its job is not."""
+    if child.is_queued:
+        return "A queue has not admitted the job yet."
+    return (
+        f"{child.backend} {child.name} is suspended by a queue that has not admitted it or by somebody else, "
+        "who has to resume it."
+    )

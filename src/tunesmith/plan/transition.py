@@ -17,7 +17,7 @@ from tunesmith.plan.attempt_resources import has_other_resources, note_processes
 from tunesmith.plan.attempts import adopt, begin, cause_of, next_counts, remember, wait, why_waiting
 from tunesmith.plan.backends import choose
 from tunesmith.plan.causes import Cause
-from tunesmith.plan.dependencies import awaited
+from tunesmith.plan.dependencies import awaited, awaited_writer
 from tunesmith.plan.objects import name_of
 from tunesmith.plan.observed_state import Decision, ObservedState
 from tunesmith.plan.pods import has_ended, is_deleted, may_write, published
@@ -25,7 +25,7 @@ from tunesmith.plan.progress import AWAITED
 from tunesmith.plan.published import last_progress, outputs, said
 from tunesmith.plan.starting import EventSources, Start, start_of
 from tunesmith.plan.status import BACKEND, NEXT_ATTEMPT, StatusBuilder, is_terminal, valid_fields
-from tunesmith.plan.suspension import held, replaced, suspended
+from tunesmith.plan.suspension import held, held_by, replaced, suspended
 from tunesmith.plan.trouble import TROUBLE, UNANSWERED_SINCE, describe, describe_silence
 
 NO_DIGEST = "All pods exited 0, but none reported a published result."
@@ -115,7 +115,7 @@ def _until_deadline(observed: ObservedState, builder: StatusBuilder) -> float | 
 
 def _start(observed: ObservedState, builder: StatusBuilder, cause: Cause | None = None) -> Decision:
     """Create the next attempt, once the job's dependencies exist and nobody else writes to its output."""
-    waiting = awaited(observed.job, observed.others)
+    waiting = awaited(observed.job, observed.others) or awaited_writer(observed.writer, builder.launches)
     if waiting is not None:
         builder.phase(*waiting)
         return Decision(builder.status)
@@ -225,7 +225,7 @@ def _under_way(observed: ObservedState, builder: StatusBuilder, child: AttemptOb
     start = _start_of(observed, builder.before, child)
     stuck = start.why(observed.events) if start else None
     if child.is_suspended:
-        builder.phase(Phase.PENDING, Reason.QUEUED, "A queue has not admitted the job yet.")
+        builder.phase(Phase.PENDING, Reason.QUEUED, held_by(child))
     elif stuck is not None:
         builder.phase(Phase.PENDING, *stuck)
     elif child.is_active or (start is None and builder.before.get("phase") == Phase.RUNNING):
