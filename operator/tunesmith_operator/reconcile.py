@@ -17,14 +17,13 @@ from tunesmith.api.manifest import Job, parse_document
 from tunesmith.api.references import Key, references, target_key
 from tunesmith.api.yaml12 import MAX_DEPTH
 from tunesmith.errors import ManifestError, Problem
-from tunesmith.names import Backend, Phase, Reason
+from tunesmith.names import Backend, Reason
 from tunesmith.plan.backends import BACKENDS
 from tunesmith.plan.build import build, runtime_of
 from tunesmith.plan.memory import OUT_OF_MEMORY
 from tunesmith.plan.objects import get
 from tunesmith.plan.observed_state import Decision, ObservedState
 from tunesmith.plan.refusal import (
-    REFUSALS,
     Refusal,
     missing_account,
     missing_backend,
@@ -32,7 +31,7 @@ from tunesmith.plan.refusal import (
     not_written,
     unfit_runtime,
 )
-from tunesmith.plan.status import BACKEND, is_terminal, refused_status
+from tunesmith.plan.status import BACKEND, is_terminal, is_warning, refused_status
 from tunesmith.plan.transition import next_state, wanted_events
 from tunesmith_operator.cache import Cache, generation_of, key_of
 from tunesmith_operator.cluster import (
@@ -218,8 +217,7 @@ class Reconciler:
         new_phase = phase != old.get("phase")
         if new_phase or (reason != old.get("reason") and reason not in _USUAL):
             log.info("%s: %s. %s", phase, reason, status.get("message"), extra=about(key_of(body)))
-            warning = phase == Phase.FAILED or reason in REFUSALS
-            await self._cluster.event(body, reason, status.get("message", ""), warning)
+            await self._cluster.event(body, reason, status.get("message", ""), is_warning(phase, reason))
 
     async def _refuse(self, body: Mapping[str, Any], reason: Reason, message: str) -> None:
         """Write to the status that the job cannot run as it is."""

@@ -8,11 +8,13 @@ from good_manifests import FINE_TUNE, SAMPLE, changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sightings import check
+from tests.cases import each
 
 pytest.importorskip("kopf")
 
 from reconciling import Notes, body, reconcile
 
+from tunesmith.plan.status import is_warning
 from tunesmith_operator.cache import Cache, key_of
 from tunesmith_operator.reconcile import CONFLICT_SECONDS, NAME_TAKEN_SECONDS, REFUSED_SECONDS, Reconciler
 from tunesmith_operator.settings import Allowed, OperatorSettings
@@ -25,7 +27,27 @@ def test_the_first_look_creates_and_the_second_does_nothing():
     reconcile(body(), notes, times=3)
     assert notes.made == [("ConfigMap", "tune-ftj-1"), ("PyTorchJob", "tune-ftj-1")]
     assert [s["reason"] for s in notes.statuses] == ["Starting"]
-    assert notes.events == ["Starting"]
+    assert (notes.events, notes.warnings) == (["Starting"], [])
+
+
+@each(
+    ("phase", "reason", "warns"),
+    [
+        ("Pending", "Unschedulable", True),
+        ("Pending", "ImagePullBackOff", True),
+        ("Pending", "ProcessDied", True),
+        ("Pending", "NameTaken", True),
+        ("Failed", "BadData", True),
+        ("Pending", "WaitingForJob", False),
+        ("Pending", "DependencyNotFound", False),
+        ("Failed", "DependencyNotFound", True),
+        ("Pending", "Preempted", False),
+        ("Suspended", "Suspended", False),
+        ("Succeeded", "Published", False),
+    ],
+)
+def test_what_somebody_has_to_look_at_is_a_warning(phase, reason, warns):
+    assert is_warning(phase, reason) == warns
 
 
 def test_a_taken_name_is_tried_again():

@@ -148,6 +148,20 @@ class StatusBuilder:
             self.status["startTime"] = self.now  # time spent suspended does not count
 
 
+# Why a job waits or runs when nobody has to do anything about it.
+_NOTHING_WRONG = frozenset(
+    {
+        Reason.STARTING, Reason.RUNNING, Reason.QUEUED, Reason.SUSPENDED, Reason.PUBLISHED, Reason.PREEMPTED,
+        Reason.STOPPED, Reason.WAITING_FOR_JOB, Reason.DEPENDENCY_NOT_FOUND,
+    }
+)  # fmt: skip
+
+
+def is_warning(phase: str, reason: str) -> bool:
+    """Return whether a job's event is a Warning, for which monitoring looks, and not Normal."""
+    return phase == Phase.FAILED or reason not in _NOTHING_WRONG
+
+
 def refused_status(before: Any, generation: int, now: datetime, reason: Reason, message: str) -> Status:
     """Return the status of a job that cannot run as it is.
 
