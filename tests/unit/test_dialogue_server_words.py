@@ -236,6 +236,20 @@ def test_a_failure_waits_for_no_limit():
     assert meaning({"error": "Model is loading", "estimated_time": 20.5}, 503).retry_after == 20.5
 
 
+def test_an_outage_of_a_day_is_not_slept_through():
+    assert meaning("Maintenance", 503, retry_after="3599").retry_after == 3599.0
+    assert meaning("Maintenance", 503, retry_after="86400").retry_after is None
+
+
+def test_half_a_character_in_a_call_of_a_tool_can_be_written():
+    function = {"name": "f\ud83d", "arguments": json.dumps({"a\udfff": "\ud83d"})}
+    message = {"content": None, "tool_calls": [{"id": "1\ud83d", "function": function}]}
+    body = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    request = ChatRequest({"model": "m", "tools": [{}]}, 200, 100, 900)
+    (call,) = read(answer(body), request, "ep").calls
+    assert (call.name, call.arguments, call.id) == ("f?", '{"a?": "?"}', "1?")
+
+
 def test_thoughts_that_used_up_the_reply_are_paid():
     message = "Could not finish the message because max_tokens or model output limit was reached."
     outcome = meaning(error(message), 400)

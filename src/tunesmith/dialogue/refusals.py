@@ -79,7 +79,9 @@ def read_error(status: int, body: Any, reply: ServerReply, request: ChatRequest,
             return Unusable(Fault.UNFIT, why, NOTHING)
         return _read_refusal(body, message, everything, reply)
     if status >= 500 or status in _AGAIN:
-        return Lost(why, retry_after(reply.headers, body, message))
+        after = retry_after(reply.headers, body, message)
+        # A page for maintenance says a day at times; that it lasts is found out by probing.
+        return Lost(why, None if after is None or after >= HOURS else after)
     too_long = status == 413 or words.TOO_LONG.search(everything) is not None
     if status == 413 or (status in (400, 422) and too_long):
         return Unusable(Fault.UNFIT, why, NOTHING)
