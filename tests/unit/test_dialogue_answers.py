@@ -70,7 +70,6 @@ def completion(content="Hello.", finish="stop", usage=USAGE, **message):
             False,
             id="parts",
         ),
-        pytest.param(completion("half \ud83d pair"), "half ? pair", False, id="half-a-surrogate-pair"),
         pytest.param(completion("你好"), "你好", False, id="chinese"),
     ],
 )
@@ -159,6 +158,8 @@ def test_thoughts_are_kept_apart(body, reasoning):
         (completion() | {"model": "m"}, ()),
         (completion() | {"model": "other"}, (Mark.OTHER_MODEL,)),
         (completion("Hel\ufffdlo."), (Mark.REPLACEMENT,)),
+        (completion("half \ud83d pair"), (Mark.REPLACEMENT,)),
+        (completion("a \U0001f600 pair"), ()),
         (completion("word " * 500), (Mark.OVER_CAP,)),
         (completion("word " * 200), ()),
     ],

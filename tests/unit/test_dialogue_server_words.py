@@ -247,7 +247,7 @@ def test_half_a_character_in_a_call_of_a_tool_can_be_written():
     body = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
     request = ChatRequest({"model": "m", "tools": [{}]}, 200, 100, 900)
     (call,) = read(answer(body), request, "ep").calls
-    assert (call.name, call.arguments, call.id) == ("f?", '{"a?": "?"}', "1?")
+    assert (call.name, call.arguments, call.id) == ("f\ufffd", '{"a\ufffd": "\ufffd"}', "1\ufffd")
 
 
 def test_thoughts_that_used_up_the_reply_are_paid():

@@ -100,8 +100,8 @@ def _behind(error: Any) -> str:
 
 
 def whole_text(text: str) -> str:
-    """Return the text without lone surrogates, which cannot be written to a file."""
-    return text.encode("utf-8", "replace").decode()
+    """Return the text with U+FFFD for lone surrogates, which cannot be written to a file."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def short(text: str) -> str:
