@@ -108,6 +108,7 @@ TEMPERATURE = "Unsupported value: 'temperature' does not support 0.7 with this m
         (400, error("Your credit balance is too low to access the API."), "billing", True),
         (412, error("Account suspended: spending limit reached"), "billing", True),
         (400, error("No.", code="billing_hard_limit_reached"), "billing", True),
+        (403, error("用户额度不足", code="insufficient_user_quota"), "billing", True),
         (200, error("No.", code="invalid_api_key"), "openai.apiKeySecretRef", True),
         (200, error("No.", code="model_not_found"), "openai.model", True),
         (

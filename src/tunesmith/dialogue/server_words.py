@@ -15,7 +15,8 @@ KEY = re.compile(
 MODEL = re.compile(r"model_?not_?(found|available)", re.IGNORECASE)
 NO_MONEY = re.compile(
     r"billing_hard_limit|billing hard limit|credit balance is too low|insufficient[_ ](balance|credits|funds)"
-    r"|(all|purchase more) (available )?credits|spending limit|exceeded_current_quota|欠费|余额不足",
+    r"|(all|purchase more) (available )?credits|spending limit|exceeded_current_quota"
+    r"|insufficient_user_quota|FreeTierOnly|欠费|余额不足|额度不足",
     re.IGNORECASE,
 )
 """The account has nothing left, and no waiting helps."""
