@@ -105,6 +105,8 @@ def test_a_job_fails_if_more_than_a_share_has_failed_or_all(failed, planned, all
     dialogues = {"failed": failed, "planned": planned, "reasons": {"blocked": failed}}
     said = too_many_failed({"dialogues": dialogues}, allowed, "s1, answer of round 2: No.")
     assert bool(said) == too_many
+    assert not said or ": No. Every reply" in said
+    assert said == too_many_failed({"dialogues": dialogues}, allowed, "s1, answer of round 2: No")
     prompts = {
         "prompts_not_sampled": failed,
         "total_prompts": planned,

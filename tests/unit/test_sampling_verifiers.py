@@ -161,6 +161,10 @@ FENCES = [
     "```json\n{}\n```",
     "```\n{}\n```",
     "```JSON\r\n{}\r\n```\r\n",
+    "```{{.json}}\n{}\n```",
+    '```json title="x"\n{}\n```',
+    "~~~json\n{}\n~~~",
+    "````\n{}\n````",
     "Here:\n\n```json\n{}\n```\nDone.",
     '```json\n{{"a": 9}}\n```\nNo:\n```json\n{}\n```',
 ]

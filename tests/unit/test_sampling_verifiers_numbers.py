@@ -37,6 +37,20 @@ WRITTEN = {
     "1 1/2": Fraction(3, 2),
     r"\frac{3}{4}": Fraction(3, 4),
     r"1\dfrac{1}{2}": Fraction(3, 2),
+    r"\frac12": Fraction(1, 2),
+    r"\frac 3 4": Fraction(3, 4),
+    r"\dfrac3{4}": Fraction(3, 4),
+    r"\cfrac{3}4": Fraction(3, 4),
+    r"1\tfrac12": Fraction(3, 2),
+    r"\frac{1,000}{3}": Fraction(1000, 3),
+    r"\displaystyle\frac{1}{2}": Fraction(1, 2),
+    r"45^\circ": 45,
+    r"45^{\circ}": 45,
+    r"1\;234": 1234,
+    "0{.}5": Fraction(1, 2),
+    "٤٢": 42,
+    "٣٫٥": Fraction(7, 2),
+    "४२": 42,
     "½": Fraction(1, 2),
     "1½": Fraction(3, 2),
     "3万": 30000,
@@ -92,6 +106,8 @@ UNREADABLE = [
     "2^10", "5²", "2√3", r"2\pi", "2π", r"\sqrt{2}", r"\frac{x}{2}", r"\frac{\sqrt{3}}{2}", "±5", "~5",
     "0x1F", "1.2.3", "1..2", "1 234", "100 200", "1/0", "NaN", "inf", "-Infinity", "∞", r"\infty",
     "1e999", "1e-99999", "9" * 401, "一百二", "三千", "3万5千", "a)-5",
+    "1 000 000", r"0.\overline{3}", r"0.\dot{3}", "0.3\u0305", "5‰", "5 hundred thousand", r"3 \frac{-1}{2}",
+    "壹佰", "廿",
 ]  # fmt: skip
 
 
@@ -107,6 +123,11 @@ def test_what_cannot_be_read_for_certain_is_no_number(text, shape):
 def test_digits_of_words_are_passed_over(text):
     assert last_number(text) is None
     assert last_number(f"7 and {text}") == Number(Fraction(7))
+
+
+@each("text", [r"\boxed{- 5}", "(- 5)", "= - 5"])
+def test_a_minus_apart_from_its_number(text):
+    assert last_number(f"7 and {text}") == Number(Fraction(-5))
 
 
 @given(st.integers(-(10**30), 10**30))
@@ -130,7 +151,28 @@ def test_nothing_raises(text):
     last_number(text)
 
 
-@each("text", ["1,", "1 ", "12,", "1,234,", "-", "(", r"\frac{", "9", "10^", "一", "1e", "一又"])
+@each(
+    "text",
+    [
+        "1,",
+        "1 ",
+        "12,",
+        "1,234,",
+        "-",
+        "(",
+        r"\frac{",
+        r"\frac1",
+        r"\frac{1",
+        "0.{",
+        "1 000 ",
+        "壹",
+        "9",
+        "10^",
+        "一",
+        "1e",
+        "一又",
+    ],
+)
 def test_time_is_linear(text):
     started = time.process_time()
     last_number(text * (100_000 // len(text)))

@@ -100,7 +100,7 @@ def too_many_failed(statistics: Mapping[str, Any], allowed: float, first: str = 
     failed, planned = found["failed"], found["planned"]
     if not failed or (failed < planned and failed <= allowed * planned):
         return ""
-    said = f" The first: {first}" if first else ""
+    said = f" The first: {first.rstrip('.')}." if first else ""
     return (
         f"{failed:,} of {planned:,} dialogues failed ({reasons(found['reasons'])}), and maxFailedRatio is "
         f"{allowed:g}.{said} Every reply is kept in the journal: `tunesmith run --retry-failed` "

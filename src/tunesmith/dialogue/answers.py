@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.dialogue.called import CALLED, read_calls
 from tunesmith.dialogue.finish import Finish, finish_of
-from tunesmith.dialogue.refusals import blocks, error_status, message_of, read_error, short, whole_text
+from tunesmith.dialogue.refusals import blocks, error_status, read_error
 from tunesmith.dialogue.replies import (
     Answer,
     ChatRequest,
@@ -27,6 +27,7 @@ from tunesmith.dialogue.replies import (
     Usage,
     parsed,
 )
+from tunesmith.dialogue.server_words import message_of, short, whole_text
 from tunesmith.tokens.conversation import ToolCall
 from tunesmith.tokens.thoughts import split, tags_in
 
@@ -51,7 +52,7 @@ def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
         return Unsent(reply.trouble, _LASTING.search(reply.trouble) is not None)
     body = parsed(reply.text)
     if not 200 <= reply.status < 300:
-        return read_error(reply.status, body, reply, name)
+        return read_error(reply.status, body, reply, request, name)
     choice = _choice(body)
     for error in _errors(body, choice):
         status = error_status(error)
@@ -61,7 +62,7 @@ def read(reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
             words = short(message_of({"error": error}, json.dumps(error)))
             fault = Fault.BLOCKED if blocks(status, error) else Fault.INTERRUPTED
             return Unusable(fault, f"The server failed: {words}", _usage(body, request))
-        return read_error(status, {"error": error}, reply, name)
+        return read_error(status, {"error": error}, reply, request, name)
     return _read_body(body, choice, reply, request)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.dialogue.server_words import whole_text
 from tunesmith.tokens.conversation import ToolCall
 
 CALLED = frozenset({"tool_calls", "tool_call", "function_call", "tool_use"})
@@ -35,7 +36,8 @@ def _call(value: Any) -> ToolCall | None:
     id_ = value.get("id")
     if not isinstance(arguments, dict):
         return None
-    return ToolCall(name, json.dumps(arguments, ensure_ascii=False), id_ if isinstance(id_, str) else "")
+    parts = (name, json.dumps(arguments, ensure_ascii=False), id_ if isinstance(id_, str) else "")
+    return ToolCall(*map(whole_text, parts))
 
 
 def _no_constant(word: str) -> Any:

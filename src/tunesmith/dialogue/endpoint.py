@@ -21,6 +21,7 @@ from tunesmith.artifacts.opening import check_endpoint
 from tunesmith.dialogue.answers import estimate_tokens
 from tunesmith.dialogue.replies import ChatRequest, ServerReply
 from tunesmith.dialogue.retry_after import kept_headers
+from tunesmith.dialogue.server_words import TOO_LONG
 from tunesmith.errors import EndpointError
 
 log = logging.getLogger(__name__)
@@ -218,9 +219,11 @@ def _text_of(value: Any) -> str:
 def wants_other_field(reply: ServerReply) -> bool:
     """Return whether a server refuses max_tokens and asks for max_completion_tokens instead.
 
-    Known good: the other field's name in a refusal that is about the request.
+    Known good: the other field's name in a refusal that is about the request, and not about its length: vLLM
+    names both fields where prompt and reply are too long together.
     """
-    return reply.status in (400, 422) and MAX_COMPLETION_TOKENS in reply.text
+    text = reply.text
+    return reply.status in (400, 422) and MAX_COMPLETION_TOKENS in text and not TOO_LONG.search(text)
 
 
 async def _read_body(response: httpx2.Response) -> tuple[bytes, bool]:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.dialogue import server_words as words
 from tunesmith.dialogue.replies import (
     NOTHING,
+    ChatRequest,
     Denied,
     Fault,
     Lost,
@@ -16,39 +18,24 @@ from tunesmith.dialogue.replies import (
     Refused,
     ServerReply,
     Unusable,
+    Usage,
 )
-from tunesmith.dialogue.retry_after import error_details, retry_after
+from tunesmith.dialogue.retry_after import error_details, resets, retry_after
+from tunesmith.dialogue.server_words import message_of, short
 
 HOURS = 3600.0
 """A server that asks for a wait this long has no quota left."""
-_KEY_WORDS = re.compile(
-    r"api[ _]key (not valid|not found|expired)|api_key_invalid|invalid[_ ]api[_ ]key", re.I
-)
-_FILTER_WORDS = re.compile(
-    r"content[_ ]filter|content management policy|ResponsibleAIPolicyViolation|PROHIBITED_CONTENT"
-    r"|input was flagged|data_inspection_failed|content_policy_violation|moderation_blocked",
-    re.IGNORECASE,
-)
-_TOO_LONG_WORDS = re.compile(
-    r"context_length_exceeded|context (length|window|size)|maximum (number of )?(context|input|prompt)"
-    r"|(prompt|input|inputs|message)s?\b.{0,80}\b(too long|too large|exceed|must be <=|longer than)"
-    r"|string_above_max_length|token count.{0,80}exceed",
-    re.IGNORECASE | re.DOTALL,
-)
-_QUOTA_WORDS = re.compile(
-    r"insufficient_quota|billing_hard_limit|per[ _]?day\b|perday|daily (quota|limit)", re.IGNORECASE
-)
-_NO_QUOTA = re.compile(r"\blimit: 0(?![\d.]*[1-9])", re.IGNORECASE)
-_RATE_WORDS = re.compile(r"rate_?limit|too_?many_?requests|resource_?exhausted|insufficient_quota", re.I)
-_AGAIN = (408, 409, 425)
+_AGAIN = (408, 409, 424, 425, 444, 449, 499)  # 424: TGI failed while it generated; 444, 499: nginx hung up
+_FULL = 498
+"""Groq's status for no capacity: nothing was done, and waiting helps."""
 _CERTAIN = (401, 402, 404, 405, 407)
-_LONGEST_WHY = 500
+_CODES = ((words.KEY, 401), (words.NO_MONEY, 402), (words.MODEL, 404))
 
 
 def error_status(error: Any) -> int | None:
     """Return the HTTP status that an error in a reply of status 200 stands for; None if there is no error.
 
-    A code in words means a failure of the server, if it does not speak of a rate or of the request.
+    A code in words means a failure of the server, if it does not speak of a rate, an account or the request.
     """
     if isinstance(error, list):
         error = next((each for each in error if each), None)
@@ -60,43 +47,67 @@ def error_status(error: Any) -> int | None:
         number = int(code) if isinstance(code, str) and re.fullmatch(r"\d{3}", code) else code
         if type(number) is int and 300 <= number < 600:
             return number
-    if any(isinstance(code, str) and _RATE_WORDS.search(code) for code in codes):
+    if _of_a_rate(codes):
         return 429
-    words = json.dumps(fields, ensure_ascii=False)
-    return 400 if _FILTER_WORDS.search(words) or _TOO_LONG_WORDS.search(words) else 500
+    for said, status in _CODES:
+        if any(isinstance(code, str) and said.search(code) for code in codes):
+            return status
+    everything = json.dumps(fields, ensure_ascii=False)
+    return 400 if words.FILTER.search(everything) or words.TOO_LONG.search(everything) else 500
+
+
+def _of_a_rate(codes: list[Any]) -> bool:
+    return any(isinstance(code, str) and words.RATE.search(code) for code in codes)
 
 
 def blocks(status: int, error: Any) -> bool:
     """Return whether an error says that a text was blocked."""
-    return status == 403 or _FILTER_WORDS.search(json.dumps(error, ensure_ascii=False)) is not None
+    return status == 403 or words.FILTER.search(json.dumps(error, ensure_ascii=False)) is not None
 
 
-def read_error(status: int, body: Any, reply: ServerReply, name: str) -> Outcome:
+def read_error(status: int, body: Any, reply: ServerReply, request: ChatRequest, name: str) -> Outcome:
     """Return what an error of endpoint `name` means; `body` is what could be read of it."""
+    body = words.without_echo(body)
     message = message_of(body, reply.text)
-    everything = f"{message} {reply.text[:20_000]}"
+    text = reply.text if body is None else json.dumps(body, ensure_ascii=False)
+    everything = f"{message} {text[:20_000]}"
     why = f"The server answered {status}: {short(message)}"
-    if status == 429:
+    error = words.error_of(body)
+    codes = [error.get(each) for each in ("code", "type")] if isinstance(error, dict) else []
+    if status in (429, _FULL) or (status in (400, 403) and _of_a_rate(codes)):
+        if words.TOO_LARGE.search(everything):
+            return Unusable(Fault.UNFIT, why, NOTHING)
         return _read_refusal(body, message, everything, reply)
     if status >= 500 or status in _AGAIN:
-        return Lost(why, retry_after(reply.headers, body, message))
-    too_long = status == 413 or _TOO_LONG_WORDS.search(everything) is not None
+        after = retry_after(reply.headers, body, message)
+        # A page for maintenance says a day at times; that it lasts is found out by probing.
+        return Lost(why, None if after is None or after >= HOURS else after)
+    too_long = status == 413 or words.TOO_LONG.search(everything) is not None
     if status == 413 or (status in (400, 422) and too_long):
         return Unusable(Fault.UNFIT, why, NOTHING)
-    if status in (400, 403) and _FILTER_WORDS.search(everything):
+    if status in (400, 403) and words.FILTER.search(everything):
         return Unusable(Fault.BLOCKED, f"The server blocked it: {short(message)}", NOTHING)
-    certain = status < 400 or status in _CERTAIN or _KEY_WORDS.search(everything) is not None
+    if status == 400 and words.CUT.search(message):
+        most = Usage(request.most_prompt_tokens, request.max_tokens, estimated=True)
+        return Unusable(Fault.EMPTY, f"{why.rstrip('.')}. Raise maxTokens.", most, truncated=True)
     fault = Fault.UNFIT if too_long else Fault.BLOCKED
-    return Denied(why, fault, _complaint(status, message, everything, name), certain)
+    complaint, certain = _complaint(status, error, message, everything, name)
+    return Denied(why, fault, complaint, certain or status < 400 or status in _CERTAIN)
 
 
 def _read_refusal(body: Any, message: str, everything: str, reply: ServerReply) -> Refused:
     after = retry_after(reply.headers, body, message)
     if after is None:
-        spent = _QUOTA_WORDS.search(everything) is not None
+        spent = words.QUOTA.search(everything) is not None
+        # Those headers are of all limits, not only of the one that was exceeded.
+        after = None if spent else resets(reply.headers, body)
     else:  # a wait that is stated beats words such as "quota" and "per day"
-        spent = after >= HOURS or _of_a_day(body)
-    spent = spent or _NO_QUOTA.search(everything) is not None
+        spent = _of_a_day(body)
+    spent = (
+        spent
+        or (after or 0.0) >= HOURS
+        or any(each.search(everything) for each in (words.NO_QUOTA, words.NO_MONEY))
+    )
     return Refused(short(message) or "The server answered 429.", after, spent)
 
 
@@ -107,41 +118,36 @@ def _of_a_day(body: Any) -> bool:
     return any(isinstance(each, dict) and "PerDay" in str(each.get("quotaId", "")) for each in violations)
 
 
-def _complaint(status: int, message: str, everything: str, name: str) -> str:
-    field, advice = "openai", "Change what it names."
-    if status in (401, 403) or _KEY_WORDS.search(everything):
-        field, advice = "openai.apiKeySecretRef", "Check the key in the Secret, and its permissions."
-    elif status == 402:
+def _complaint(status: int, error: Any, message: str, everything: str, name: str) -> tuple[str, bool]:
+    """Return what to change in the manifest if all requests are refused, and whether that is certain."""
+    certain = True
+    if words.NO_MONEY.search(everything) or status == 402:
         field, advice = "openai.apiKeySecretRef", "Check the account's billing."
-    elif status == 404:
-        field, advice = "openai.model", "Check the model's name, and openai.baseUrl."
-    elif 300 <= status < 400:
-        field, advice = "openai.baseUrl", "It redirects requests, which are not followed with the key."
-    elif status == 405:
-        field, advice = "openai.baseUrl", "Write the address up to /v1 or the like."
+    elif words.KEY.search(everything):
+        field, advice = "openai.apiKeySecretRef", _CHECK_KEY
+    else:
+        field, advice, certain = _advice(status, error, message)
     said = f" and says: {short(message)}" if message else ""
-    return f"endpoints.{name}.{field}: the server responds {status}{said.rstrip('.')}. {advice}"
+    return f"endpoints.{name}.{field}: the server responds {status}{said.rstrip('.')}. {advice}", certain
 
 
-def message_of(body: Any, text: str) -> str:
-    """Return the server's own words, wherever it puts them."""
-    part = body[0] if isinstance(body, list) and body else body
-    if isinstance(part, dict):
-        for value in (part.get("error"), part.get("message"), part.get("detail")):
-            found = value.get("message") if isinstance(value, dict) else value
-            if isinstance(found, str):
-                return found
-            if isinstance(found, list | dict):
-                return json.dumps(found, ensure_ascii=False)
-    return text
+_CHECK_KEY = "Check the key in the Secret, and its permissions."
 
 
-def whole_text(text: str) -> str:
-    """Return the text without lone surrogates, which cannot be written to a file."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def short(text: str) -> str:
-    """Return the text as one line for people, at most 500 characters."""
-    text = " ".join(whole_text(text).split())
-    return text if len(text) <= _LONGEST_WHY else text[: _LONGEST_WHY - 1] + "…"
+def _advice(status: int, error: Any, message: str) -> tuple[str, str, bool]:
+    if status in (401, 403):
+        return "openai.apiKeySecretRef", _CHECK_KEY, False
+    if status == 404:
+        return "openai.model", "Check the model's name, and openai.baseUrl.", False
+    if 300 <= status < 400:
+        return "openai.baseUrl", "It redirects requests, which are not followed with the key.", False
+    if status == 405:
+        return "openai.baseUrl", "Write the address up to /v1 or the like.", False
+    setting, certain = words.setting_of(error, message)
+    if setting == "temperature":
+        return "openai.sendTemperature", "Set it to false, or change the temperature of the roles.", certain
+    if setting == "max_tokens" and words.OTHER_TOKENS_FIELD.search(message):
+        return "openai.maxTokensField", "Set it to max_completion_tokens.", certain
+    if setting == "max_tokens":
+        return "openai", "Change maxTokens of the roles.", certain
+    return "openai", "Change what it names.", certain

@@ -6,6 +6,7 @@ Does not depend on how a reply is sent, read or paid for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -52,10 +53,16 @@ class ServerReply:
         return {**asdict(self), "headers": dict(self.headers)}
 
 
+_BEFORE = re.compile(r"\A(?:[\ufeff \t\r\n]+|:[^\n]*\n)+")
+
+
 def parsed(text: str) -> Any:
-    """Return what a server sent as JSON; None if it is none. Byte order marks before it are read over."""
+    """Return what a server sent as JSON; None if it is none.
+
+    Byte order marks before it are read over, and the comments with which OpenRouter keeps a connection open.
+    """
     try:
-        return json.loads(text.lstrip("\ufeff \t\r\n"))
+        return json.loads(_BEFORE.sub("", text, count=1))
     except (ValueError, RecursionError):
         return None
 

@@ -1,8 +1,8 @@
 """When a server wants a request to be retried, in any of the ways in which servers say so.
 
 In this order: `retry-after-ms`, `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), `retryDelay` of
-Google's RetryInfo and `retry_after` in the body, "try again in 1.5s" in the message, `x-ratelimit-reset*`
-headers. Pure.
+Google's RetryInfo and `retry_after` in the body, "try again in 1.5s" in the message. Apart from these, the
+`x-ratelimit-reset…` headers, which some send with every reply: they say when a limit is as it was. Pure.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 HEADERS = ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "date")
-RESETS = ("requests", "tokens", "")
-"""Kinds of `x-ratelimit-reset-…`; the last is the header without a kind."""
 LONGEST = 30 * 86400.0
+_LIMIT = re.compile(r"(?:x-)?ratelimit[a-z]*-(reset|remaining)((?:-[a-z]+)*)")
+"""A header of a limit: of requests, tokens, requests-day, …, or the only one."""
+_EPOCH, _EPOCH_MS = 10**9, 10**12  # seconds since 1970, and milliseconds, of our time and not of a wait
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.IGNORECASE)
@@ -33,12 +34,13 @@ _AFTERWARDS = re.compile(rf"({_NUMBER})\s*(毫秒|秒|分钟|分|小时|時間)\
 _NAMED = re.compile(rf"retry[-_ ]?after[\"']?\s*[:=]\s*[\"']?({_NUMBER})(?![\w.]*\w)", re.IGNORECASE)
 _ASIAN_UNITS = {"毫秒": 0.001, "秒": 1.0, "分钟": 60.0, "分": 60.0, "小时": 3600.0, "時間": 3600.0}
 _FIELDS = {"retry_after": 1.0, "retryAfter": 1.0, "retry_after_seconds": 1.0, "retry_after_ms": 0.001}
+_FIELDS |= {"estimated_time": 1.0}  # of Hugging Face, while a model is loaded
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that say when to retry, with names in lower case."""
     lower = {name.lower(): value for name, value in headers.items()}
-    return {name: lower[name] for name in lower if name in HEADERS or name.startswith("x-ratelimit-")}
+    return {name: lower[name] for name in lower if name in HEADERS or _LIMIT.fullmatch(name)}
 
 
 def retry_after(headers: Mapping[str, str], body: Any, message: str) -> float | None:
@@ -50,7 +52,6 @@ def retry_after(headers: Mapping[str, str], body: Any, message: str) -> float | 
         _retry_info(body),
         _retry_field(body),
         _in_message(message[:4000]),
-        _resets(headers),
     ):
         if seconds is not None and not math.isnan(seconds):
             return min(max(seconds, 0.0), LONGEST)
@@ -65,8 +66,12 @@ def _retry_after_header(headers: Mapping[str, str]) -> float | None:
     until = _date(value)
     if until is None:
         return duration(value)
-    now = _date(headers.get("date", "")) or datetime.now(UTC)  # the server's own clock, where it shows it
-    return (until - now).total_seconds()
+    return (until - _now(headers)).total_seconds()
+
+
+def _now(headers: Mapping[str, str]) -> datetime:
+    """Return the time by the server's own clock, if it shows it."""
+    return _date(headers.get("date", "")) or datetime.now(UTC)
 
 
 def _date(value: str) -> datetime | None:
@@ -133,16 +138,43 @@ def _in_message(message: str) -> float | None:
     return _number(named[1]) if (named := _NAMED.search(message)) else None
 
 
-def _resets(headers: Mapping[str, str]) -> float | None:
-    """Return the longest reset of the exhausted kinds; if none is exhausted, the shortest."""
+def resets(headers: Mapping[str, str], body: Any) -> float | None:
+    """Return the longest reset of the exhausted limits; if none is exhausted, the shortest; None if none."""
+    limits: dict[str, dict[str, str]] = {}
+    for name, value in [*headers.items(), *_headers_in(body)]:
+        if (found := _LIMIT.fullmatch(name.lower())) is not None:
+            limits.setdefault(found[2], {})[found[1]] = value
     spent: list[float] = []
     others: list[float] = []
-    for kind in RESETS:
-        end = f"-{kind}" if kind else ""
-        value = headers.get(f"x-ratelimit-reset{end}", "")
-        seconds = _number(value)
-        seconds = duration(value) if seconds is None else seconds
-        if seconds is not None and seconds <= LONGEST:  # more is a point in time, which means many things
-            empty = _number(headers.get(f"x-ratelimit-remaining{end}", "")) == 0
-            (spent if empty else others).append(seconds)
+    for limit in limits.values():
+        seconds = _until(limit.get("reset", ""), _now(headers))
+        if seconds is not None:
+            (spent if _number(limit.get("remaining", "")) == 0 else others).append(seconds)
     return max(spent) if spent else min(others, default=None)
+
+
+def _headers_in(body: Any) -> Iterator[tuple[str, str]]:
+    """Yield the headers that OpenRouter puts into an error's metadata."""
+    value = body
+    for name in ("error", "metadata", "headers"):
+        value = value.get(name) if isinstance(value, dict) else None
+    for name, each in value.items() if isinstance(value, dict) else ():
+        if isinstance(each, str | int):
+            yield name, str(each)
+
+
+def _until(value: str, now: datetime) -> float | None:
+    """Return the seconds of a reset: a duration, or a point in time of these days."""
+    seconds = float(value) if re.fullmatch(r"\d{13}", value) else _number(value)
+    if seconds is None:
+        seconds = duration(value)
+    if seconds is not None and seconds < _EPOCH:
+        return seconds if seconds <= LONGEST else None
+    if seconds is None:
+        try:
+            point = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+        seconds = (point if point.tzinfo else point.replace(tzinfo=UTC)).timestamp()
+    left = (seconds / 1000 if seconds >= _EPOCH_MS else seconds) - now.timestamp()
+    return left if 0 <= left <= LONGEST else None

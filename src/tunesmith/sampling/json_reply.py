@@ -27,7 +27,7 @@ from tunesmith.names import Reason
 from tunesmith.sampling.reference import answer_of
 from tunesmith.sampling.verdict import NOT_THE_SCHEMA, Verdict, accepted, rejected
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*\w*[ \t\r]*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^`\n]*$", re.MULTILINE)
 
 
 class ReplySchema:

@@ -20,10 +20,14 @@ from tunesmith.data.formats.terms import parse_term
 # Full-width digits and signs; not the comma, which separates sentences.
 _PLAIN = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), 0xFF0B, 0xFF0D, 0xFF0E, 0xFF0F, 0xFF05)}
 _PLAIN |= dict.fromkeys(map(ord, "−–‐‑"), "-") | {ord("∕"): "/", ord("⁄"): "/"}
+_PLAIN |= {ord("٫"): ".", ord("٬"): ",", ord("٪"): "%"}
 # Spaces that do not break a line group digits; so does LaTeX's.
 _PLAIN |= dict.fromkeys(map(ord, "\u00a0\u202f\u2007"), "\u2009")
-_LATEX = re.compile(r"\\([%$,! ])|\{,\}")
-_LATEX_SIGNS = {"%": "%", "$": "$", ",": "\u2009", "!": "", " ": " "}
+_LATEX = re.compile(r"\\([%$,;:! ])|\{([.,])\}|\^\s?\{?\\circ\b\}?|\\displaystyle\b\s?")
+_LATEX_SIGNS = {"%": "%", "$": "$", ",": "\u2009", ";": "\u2009", ":": "\u2009", "!": "", " ": " "}
+_LATEX_PART = r"(\{[^{}]{0,40}\}|[0-9])"
+_LATEX_FRACTION = re.compile(rf"\\[cdt]?frac\s?{_LATEX_PART}\s?{_LATEX_PART}")
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 
 _NOT_RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _TEN_TO = re.compile("(?<![0-9.])10(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})")
@@ -57,7 +61,8 @@ _SCALE = (
     r"|k(?![A-Za-z])|千(?![克米瓦卡焦帕赫伏安升])"
 )
 _NUMERALS = "零〇一二两三四五六七八九十百"
-_NUMERAL = f"[{_NUMERALS}][{_NUMERALS}千万亿点]*"
+_FORMAL = "壹贰叁肆伍陆柒捌玖拾佰仟廿卅"  # as amounts are written: numerals, and not read
+_NUMERAL = f"[{_NUMERALS}{_FORMAL}][{_NUMERALS}{_FORMAL}千万亿点]*"
 _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 _PART = rf"(?:[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?|{_NUMERAL})"
 
@@ -66,7 +71,7 @@ _TOKEN = re.compile(
       (?P<nothing>∞|\\infty|(?<![A-Za-z])(?i:nan|inf(?:inity)?)(?![A-Za-z]))
     | 百分之(?P<hundredths>{_PART})
     | (?:(?P<and_below>{_PART})又)?(?P<below>{_PART})分之(?P<above>{_PART})
-    | (?:(?P<and_latex>[0-9]{{1,9}})\s?)?\\[dt]?frac\s?
+    | (?:(?P<and_latex>[0-9]{{1,9}})\s?)?\\frac
       \{{(?P<top>[^{{}}]{{0,40}})\}}\{{(?P<bottom>[^{{}}]{{0,40}})\}}
     | (?:(?P<and_vulgar>[0-9]{{1,9}})\s?)?(?P<vulgar>[{_VULGAR}])
     | (?:(?P<and_slash>[0-9]{{1,9}})[ ])?(?P<upper>[0-9]{{1,40}})\s?/\s?(?P<lower>[0-9]{{1,40}})
@@ -80,16 +85,17 @@ _TOKEN = re.compile(
 # What may precede a number. Currency and bold marks may come between it and its sign.
 _MARKS = re.compile(r"(?:[$€£¥￥]|\*\*|[({\[`\"'“‘])\Z")
 _MINUS = re.compile(
-    r"(?:(?:\A|[^0-9A-Za-z_)\]}.,-])-|[=:：≈是为]\s*-\s{1,3}|负\s?|(?:\A|[^A-Za-z])(?:[Mm]inus|[Nn]egative)\s)\Z"
+    r"(?:(?:\A|[^0-9A-Za-z_)\]}.,-])-|[=:：≈是为({]\s*-\s{1,3}|负\s?|(?:\A|[^A-Za-z])(?:[Mm]inus|[Nn]egative)\s)\Z"
 )
 _PART_OF_NAME = re.compile(r"(?:[A-Za-z_]|[A-Za-z_]-|_\{|[A-Za-z)}\]]\^\{?-?|第\s?)\Z")
 _GLUED_BEFORE = re.compile(
     r"(?:[0-9%)\]}][.,，:/*×·'+x^-]+|[0-9万亿千百½¼¾]|[0-9]\s?\^\{?-?|[±√~]|\\pm\s?|-)\Z"
 )
-_OPEN_BEFORE = re.compile(r"(?:\}\{|\\sqrt(?:\[[^\]]*\])?\s?\{?)\Z")
-_ONE_GROUP, _GROUP = re.compile(r"(?:\A|[^0-9])[1-9][0-9]{0,2} \Z"), re.compile("[0-9]{3}(?![0-9])")
+_OPEN_BEFORE = re.compile(r"(?:\}\{|\\(?:overline|dot|bar)\s?\{?|\\sqrt(?:\[[^\]]*\])?\s?\{?)\Z")
+_ONE_GROUP, _GROUP = re.compile(r"(?:\A|[^0-9])(?:[1-9][0-9]?|[0-9]{3}) \Z"), re.compile("[0-9]{3}(?![0-9])")
 _GLUED_AFTER = re.compile(
-    r"[.,:/*×·'+x^-]+[0-9({]|[A-Za-z_]+[0-9]|[⁰¹²³⁴-⁹^]|\s?(?:π|√|\\pi|\\sqrt|±|\\pm)|[零〇一二两三四五六七八九十]|-[A-Za-z]"
+    r"[.,:/*×·'+x^-]+[0-9({]|[‰\u0304\u0305\u0307]|\s(?:hundred|thousand|million|billion|trillion)\b"
+    r"|[A-Za-z_]+[0-9]|[⁰¹²³⁴-⁹^]|\s?(?:π|√|\\pi|\\sqrt|±|\\pm)|[零〇一二两三四五六七八九十]|-[A-Za-z]"
 )
 _UNITS = (
     "分钟|小时|公里|千米|厘米|毫米|千克|公斤|平方米|元|块|个月|个人|个|人|名|位|只|件|次|倍|天|日|周|月|年|岁|米|里|斤|克"
@@ -122,7 +128,9 @@ class Number:
 
 def last_number(text: str) -> Number | None:
     """Return the last number of a text; None if there is none, or if it cannot be read for certain."""
-    text = _TEN_TO.sub(_power, _LATEX.sub(_latex, text).translate(_PLAIN))
+    text = _OTHER_DIGIT.sub(_ascii_digit, text.translate(_PLAIN))
+    text = _LATEX_FRACTION.sub(_braced_fraction, _LATEX.sub(_latex, text))
+    text = _TEN_TO.sub(_power, text)
     for match in reversed(deque(_TOKEN.finditer(text), _LOOKED_AT)):
         before, after = text[max(match.start() - _NEAR, 0) : match.start()], text[match.end() :][:_NEAR]
         if _is_name(match, before, after):
@@ -132,7 +140,18 @@ def last_number(text: str) -> Number | None:
 
 
 def _latex(match: re.Match[str]) -> str:
-    return _LATEX_SIGNS[match[1]] if match[1] else ","
+    if match[1]:
+        return _LATEX_SIGNS[match[1]]
+    return match[2] or ("°" if match[0].startswith("^") else "")
+
+
+def _braced_fraction(match: re.Match[str]) -> str:
+    """Return \\frac12 and its like as \\frac{1}{2}."""
+    return r"\frac" + "".join(each if each.startswith("{") else f"{{{each}}}" for each in match.groups())
+
+
+def _ascii_digit(match: re.Match[str]) -> str:
+    return str(unicodedata.decimal(match[0]))
 
 
 def _power(match: re.Match[str]) -> str:
@@ -192,7 +211,9 @@ def _fraction(whole: str | None, above: str, below: str) -> Fraction | None:
     if top is None or not bottom:
         return None
     more = _part(whole or "0")
-    return None if more is None else more + top / bottom
+    if more is None or (whole and top / bottom < 0):  # 3 \frac{-1}{2} is a product
+        return None
+    return more + top / bottom
 
 
 def _part(text: str) -> Fraction | None:
@@ -200,6 +221,8 @@ def _part(text: str) -> Fraction | None:
     text = text.strip()
     if re.fullmatch(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?", text):
         return Fraction(text)
+    if re.fullmatch(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3}){1,6}", text):
+        return Fraction(text.replace(",", ""))
     number = parse_term(text) if re.fullmatch(f"[{_NUMERALS}]+", text) else None
     return Fraction(number) if isinstance(number, int) else None
 
