@@ -253,6 +253,24 @@ def test_variables_of_a_script_are_filled_in_and_what_follows_the_command_is_non
     assert "seed: $SEED is a variable that the script does not set" in notes
 
 
-def test_what_cannot_be_left_out_is_an_error():
-    with pytest.raises(UsageError, match="names no model"):
-        converted({"dataset_name": "org/d"})
+def test_a_script_that_names_its_configuration_says_which_file_to_convert():
+    with pytest.raises(UsageError, match=r"in sft\.yaml: convert that file"):
+        converted("trl sft --config sft.yaml")
+
+
+def test_processes_of_accelerate_are_those_of_all_machines():
+    cases = [
+        ({"num_machines": 2, "num_processes": 16}, {"resources": {"nodes": 2, "gpusPerNode": 8}}),
+        ({"num_processes": 4}, {"resources": {"gpusPerNode": 4}}),
+    ]
+    assert differences(cases, TRL) == []
+
+
+def test_a_split_of_trl_may_have_a_slice_and_its_format_is_said():
+    whole = {"uri": "hf://datasets/org/d", "chat": {}, "split": "train"}
+    cases = [
+        ({"dataset_train_split": "train[:50]"}, {"datasets.0": {**whole, "limit": 50}}),
+        ({}, {"datasets.0": whole, "note": "datasets[0]: chat reads messages"}),
+        ({"dataset_text_field": "body"}, {"datasets.0.columns": {"text": "body"}}),
+    ]
+    assert differences(cases, TRL) == []

@@ -30,7 +30,13 @@ def training_parts(settings: ToolSettings, tool: str) -> list[Part]:
     for key in keys:
         pretrain = {"type": "pretrain"} if key == "pretraining_dataset" else form
         parts += [pretrain | part for part in _parts(key, settings.pop(key), settings, tool)]
-    return [file for part in parts for file in _files(part)]
+    chosen = {
+        ours: settings.pop(key)
+        for key in list(settings)
+        for theirs, ours in (("datasets[0].config", "name"), ("datasets[0].split", "split"))
+        if FIELD_OF.get(key) == theirs
+    }
+    return [file for part in parts for file in _files({**chosen, **part})]
 
 
 def validation_parts(settings: ToolSettings, tool: str, training: list[Part]) -> list[Part]:
@@ -41,7 +47,7 @@ def validation_parts(settings: ToolSettings, tool: str, training: list[Part]) ->
             parts += _parts(key, settings.pop(key), settings, tool)
     split = settings.pop("dataset_test_split", None)
     if split and training:
-        parts.append({**training[0], "name": settings.get("dataset_config"), "split": split})
+        parts.append({**training[0], "split": split})
     return [file for part in parts for file in _files(part)]
 
 

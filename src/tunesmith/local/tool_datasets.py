@@ -63,6 +63,8 @@ def put_datasets(spec: dict[str, Any], parts: list[Part], notes: list[str], tool
         dataset = _at(str(rest.get("path", "")).strip(), form, place, notes)
         if tool == "llamafactory" and "type" not in rest:
             notes.append(f"{place}: chat for sharegpt records, instruction for alpaca ones.")
+        if tool == "trl" and "type" not in rest:
+            notes.append(f"{place}: chat reads messages, or prompt and completion; text plain text.")
         _put_columns(dataset, rest, form)
         _put_share(dataset, rest, place, notes)
         _choose_of_hub(dataset, rest, tool)
@@ -165,19 +167,6 @@ def _choose_of_hub(dataset: dict[str, Any], rest: Part, tool: str) -> None:
             dataset[field] = rest.pop(name)
     if tool == "trl":
         dataset.setdefault("split", _TRAIN)
-
-
-def of_dataset(field: str) -> Special:
-    """Put a setting of TRL's into the dataset, if that is on the hub."""
-
-    def put(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-        (dataset,) = spec.get("datasets", [{}])[:1]
-        if str(dataset.get("uri", "")).startswith(HUB_DATASETS):
-            dataset[field] = value
-        elif value != _TRAIN:
-            notes.append(f"datasets[0].{field} would be {value}, but is for data sets on the hub.")
-
-    return put
 
 
 def put_limit(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.api.flags import FIELD_OF
 from tunesmith.local.overrides import absolute
-from tunesmith.local.tool_datasets import ON_HUB, Special, of_dataset, put_limit
+from tunesmith.local.tool_datasets import ON_HUB, Special, put_limit
 from tunesmith.local.tool_settings import HINTS, OPTIMIZERS, SCHEDULERS, TEMPLATES
 
 
@@ -204,8 +204,6 @@ SPECIAL: Mapping[str, Special] = {
     **{flag: _target for flag, to in FIELD_OF.items() if to == "method.lora.targetModules"},
     **{flag: _validation for flag, to in FIELD_OF.items() if to == "validation.ratio"},
     **{flag: _attention for flag, to in FIELD_OF.items() if to == "model.attention"},
-    **{flag: of_dataset("config") for flag, to in FIELD_OF.items() if to == "datasets[0].config"},
-    **{flag: of_dataset("split") for flag, to in FIELD_OF.items() if to == "datasets[0].split"},
     **{flag: put_limit for flag, to in FIELD_OF.items() if to == "datasets[0].limit"},
     **{flag: _checkpointing for flag, to in FIELD_OF.items() if to == "training.gradientCheckpointing"},
     **dict.fromkeys(("template", "chat_template", "chat_template_jinja"), _chat_template),

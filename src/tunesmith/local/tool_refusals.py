@@ -41,8 +41,11 @@ def refuse(settings: ToolSettings, tool: str, source: str) -> None:
         if setting in settings and "model_name_or_path" not in settings:
             raise UsageError(f"{source} {what}.")
     if all(FIELD_OF.get(name) != "model.uri" for name, value in settings.items() if value):
+        file = settings.get("config")
         raise UsageError(
-            f"{source} names no model (model_name_or_path, or base_model): it configures no training."
+            f"{source} has its settings in {file}: convert that file."
+            if file
+            else f"{source} names no model (model_name_or_path, or base_model): it configures no training."
         )
     for names, why in ((_SEES, _IMAGES), *_OF_TOOL[tool]):
         _refuse_any(settings, names, why, source)

@@ -28,6 +28,7 @@ def prepare(settings: ToolSettings, defaults: ToolSettings, tool: str, method: s
         names = [name for name in settings if FIELD_OF.get(name, "").startswith("method.qlora")]
         _drop(settings, names, "weights are not read in 4 bits", notes)
     _batches(settings, tool)
+    _processes(settings)
     _steps(settings, notes)
     _saving(settings, defaults, notes)
     _evaluating(settings, tool, notes)
@@ -60,6 +61,13 @@ def _batches(settings: ToolSettings, tool: str) -> None:
     whole, micro = settings.pop("batch_size"), settings.setdefault("micro_batch_size", 1)
     if isinstance(whole, int) and isinstance(micro, int):
         settings.setdefault("gradient_accumulation_steps", max(1, whole // micro))
+
+
+def _processes(settings: ToolSettings) -> None:
+    """Accelerate counts the processes of all machines together."""
+    machines, processes = settings.get("num_machines"), settings.get("num_processes")
+    if isinstance(machines, int) and isinstance(processes, int) and machines > 1:
+        settings["num_processes"] = processes // machines
 
 
 def _steps(settings: ToolSettings, notes: list[str]) -> None:
