@@ -253,6 +253,17 @@ def test_variables_of_a_script_are_filled_in_and_what_follows_the_command_is_non
     assert "seed: $SEED is a variable that the script does not set" in notes
 
 
+def test_each_line_of_a_script_is_a_command_of_its_own():
+    template = "{{ a }}\n{{ b }}"
+    command = f"trl sft --model_name_or_path org/m --chat_template '{template}' --use_peft"
+    spec, notes = converted(f"set -e\npip install --quiet trl\n{command}\necho done\n")
+    assert "lora" in spec["method"]
+    assert spec["model"]["chatTemplate"] == {"text": template}
+    assert "done" not in notes
+    with pytest.raises(UsageError, match="several commands with --model_name_or_path: keep one"):
+        converted(f"{command}\n{command}\n")
+
+
 def test_a_script_that_names_its_configuration_says_which_file_to_convert():
     with pytest.raises(UsageError, match=r"in sft\.yaml: convert that file"):
         converted("trl sft --config sft.yaml")

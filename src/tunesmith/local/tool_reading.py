@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from tunesmith.api.flags import snake
+from tunesmith.api.flags import FIELD_OF, snake
 from tunesmith.api.yaml12 import load_documents
 from tunesmith.errors import ManifestError, UsageError
 from tunesmith.local.overrides import parse_override
 from tunesmith.local.tool_settings import ToolSettings
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
+_LONGEST = 500
+"""Lines that a quoted value may have."""
 _STRATEGY = "strategy"
 """End of the names of settings for which "no" is a value of its own."""
 _ENDS_COMMAND = re.compile(r"\|\|?|&&?|;|[0-9&]*>.*|<")
@@ -52,27 +55,53 @@ def _as_tools_read(name: str, value: Any) -> Any:
 def _flags(text: str, source: str) -> ToolSettings:
     """Return the `--flag value` pairs of a command: true for a flag without a value, a list for several."""
     try:
-        words = shlex.split(text.replace("\\\n", " "), comments=True)
+        commands = list(_commands(text))
     except ValueError as error:
         raise UsageError(f"{source} is neither YAML nor a command: {error}.") from None
+    words = [word for command in commands for word in command]
     _refuse_other_trainers(words, source)
     variables = dict(word.split("=", 1) for word in words if re.match(r"\w+=", word))
     found: dict[str, list[Any]] = {}
-    values: list[Any] = []
-    for word in words:
-        if _ENDS_COMMAND.fullmatch(word):
-            values = []
-        elif word.startswith("--"):
-            name, equals, value = word.partition("=")
-            values = found.setdefault(name, [])
-            values += [_value(value, variables)] if equals else []
-        else:
-            values.append(_value(word, variables))
+    for command in commands:
+        for name, values in _flags_of(command, variables).items():
+            if name in found and FIELD_OF.get(snake(name)) == "model.uri":
+                raise UsageError(f"{source} has several commands with {name}: keep one.")
+            found[name] = values
     if not found:
         raise UsageError(
             f"{source} has no settings: it is neither YAML with one setting per line nor a command."
         )
     return {name: True if not v else v[0] if len(v) == 1 else v for name, v in found.items()}
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of each line; quotes and backslashes may continue it. Raises ValueError."""
+    pending: list[str] = []
+    for line in text.replace("\\\n", " ").splitlines():
+        pending.append(line)
+        try:
+            words = shlex.split("\n".join(pending), comments=True)
+        except ValueError:
+            if len(pending) > _LONGEST:
+                raise
+            continue
+        pending = []
+        yield words
+    yield shlex.split("\n".join(pending), comments=True)
+
+
+def _flags_of(command: list[str], variables: dict[str, str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    values: list[Any] = []
+    for word in command:
+        if _ENDS_COMMAND.fullmatch(word):
+            values = []
+        elif word.startswith("--"):
+            name, equals, value = word.partition("=")
+            values = found[name] = [_value(value, variables)] if equals else []
+        else:
+            values.append(_value(word, variables))
+    return found
 
 
 def _refuse_other_trainers(words: list[str], source: str) -> None:
