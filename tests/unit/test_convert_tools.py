@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import yaml
 
 from tunesmith.errors import UsageError
@@ -241,32 +240,15 @@ def test_deepspeed_files_keep_stage_and_offload(tmp_path):
     assert {name: converted(TRL, {"deepspeed": name})[0]["deepspeed"] for name in names} == names
 
 
-def test_variables_of_a_script_are_filled_in_and_what_follows_the_command_is_none_of_its_values():
-    script = (
-        "MODEL=org/m\nexport LR=1e-4\n"
-        "trl sft --model_name_or_path ${MODEL} --dataset_name org/d --learning_rate $LR --seed $SEED "
-        "--num_train_epochs 2 2>&1 | tee train.log\n"
-    )
-    spec, notes = converted(script)
-    assert spec["model"]["uri"] == "hf://org/m"
-    assert (spec["training"]["learningRate"], spec["training"]["numTrainEpochs"]) == (1e-4, 2)
-    assert "seed: $SEED is a variable that the script does not set" in notes
-
-
-def test_each_line_of_a_script_is_a_command_of_its_own():
-    template = "{{ a }}\n{{ b }}"
-    command = f"trl sft --model_name_or_path org/m --chat_template '{template}' --use_peft"
-    spec, notes = converted(f"set -e\npip install --quiet trl\n{command}\necho done\n")
-    assert "lora" in spec["method"]
-    assert spec["model"]["chatTemplate"] == {"text": template}
-    assert "done" not in notes
-    with pytest.raises(UsageError, match="several commands with --model_name_or_path: keep one"):
-        converted(f"{command}\n{command}\n")
-
-
-def test_a_script_that_names_its_configuration_says_which_file_to_convert():
-    with pytest.raises(UsageError, match=r"in sft\.yaml: convert that file"):
-        converted("trl sft --config sft.yaml")
+def test_what_is_said_of_data_of_another_format_is_noted():
+    cases = [
+        ({"ablation_config": "simple"}, {"note": "ablation_config: simple has no", "datasets.0.chat": {}}),
+        (
+            {"report_to": "wandb", "run_name": ["a"]},
+            {"tracking": {"wandb": {"project": "demo"}}, "note": "tracking.wandb.runName is left out"},
+        ),
+    ]
+    assert differences(cases, TRL) == []
 
 
 def test_processes_of_accelerate_are_those_of_all_machines():

@@ -66,8 +66,9 @@ def convert(settings: ToolSettings, tool: str, name: str, source: str = "the con
     fields |= {"training.warmupSteps"} if "warmup_ratio" in settings else set()
     given = {key: value for key, value in defaults.items() if FIELD_OF.get(key) not in fields} | settings
     _put_settings(spec, given, made.notes, tool)
-    if tool == "llamafactory" and method != "full" and "lora_alpha" not in settings:
-        put(spec, f"method.{method}.alpha", 2 * spec["method"][method]["r"])
+    rank = spec["method"][method].get("r")
+    if tool == "llamafactory" and isinstance(rank, int) and "lora_alpha" not in settings:
+        put(spec, f"method.{method}.alpha", 2 * rank)
     if tool == "trl" and method != "full":
         _note_targets(spec, made.notes, method)
     _put_missing(spec, made.notes, name)
@@ -111,7 +112,7 @@ def _put_settings(spec: dict[str, Any], given: ToolSettings, notes: list[str], t
             needless.append(key)
         elif key in SPECIAL:
             SPECIAL[key](spec, value, notes, tool)
-        elif re.split(r"[.\[]", field_)[0] in _BLOCKS:
+        elif re.split(r"[.\[]", field_)[0] in _BLOCKS - {"datasets"}:
             put(spec, field_.replace("method.lora", f"method.{method}"), value)
         else:
             hint = field_hint(key, ["method"]) if key not in FIELD_OF else ""
@@ -137,7 +138,7 @@ def _leave_out_invalid(made: Converted, source: str) -> None:
 
 
 def _remove(document: dict[str, Any], path: str) -> bool:
-    """Remove a field. Return whether it was there and a manifest can be without it."""
+    """Remove a field, or the sink that lacks it. Return whether a manifest can be without it."""
     if path in _NEEDED:
         return False
     parts = [int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", path)]
@@ -147,7 +148,8 @@ def _remove(document: dict[str, Any], path: str) -> bool:
             node = node[part]
         del node[parts[-1]]
     except (KeyError, IndexError, TypeError):
-        return False
+        sink = re.match(r"spec\.tracking\.\w+(?=\.)", path)
+        return sink is not None and _remove(document, sink[0])
     return True
 
 

@@ -100,10 +100,18 @@ def _form(rest: Part, place: str, notes: list[str]) -> str:
     return form or "chat"
 
 
+def is_there(path: str) -> bool:
+    """Return whether there is a file or folder of this name; false for what can be none."""
+    try:
+        return path != "" and Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _at(where: str, form: str, place: str, notes: list[str]) -> dict[str, Any]:
     """Return a dataset: a file of this machine, a data set on the hub, or a name that needs a place."""
     named = where.startswith((".", "/", "~")) or Path(where).suffix in (".json", ".jsonl", ".csv", ".parquet")
-    local = named or (where != "" and Path(where).exists())
+    local = named or is_there(where)
     if not local and re.fullmatch(ON_HUB, where):
         return {"uri": f"{HUB_DATASETS}{where}", form: {}}
     if local or "://" in where:
@@ -117,13 +125,13 @@ def _at(where: str, form: str, place: str, notes: list[str]) -> dict[str, Any]:
 
 
 def _put_columns(dataset: dict[str, Any], rest: Part, form: str) -> None:
-    columns = dict(rest.pop("columns", None) or {})
+    columns = dict(rest.pop("columns")) if isinstance(rest.get("columns"), dict) else {}
     for key, field in _COLUMNS.items():
         if key in rest:
             columns[field] = rest.pop(key)
     # The detection of formats knows the two usual names of messages.
     usual = {("messages", "messages"), ("messages", "conversations")}
-    columns = {f: name for f, name in columns.items() if f != name and (f, name) not in usual}
+    columns = {f: str(name) for f, name in columns.items() if f != name and (f, str(name)) not in usual}
     if columns:
         dataset["columns"] = columns
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.api.flags import FIELD_OF
 from tunesmith.local.overrides import absolute
-from tunesmith.local.tool_datasets import ON_HUB, Special, put_limit
+from tunesmith.local.tool_datasets import ON_HUB, Special, is_there, put_limit
 from tunesmith.local.tool_settings import HINTS, OPTIMIZERS, SCHEDULERS, TEMPLATES
 
 
@@ -26,7 +26,7 @@ def put(spec: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _model(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    hub = re.fullmatch(ON_HUB, str(value)) and not Path(str(value)).exists()
+    hub = re.fullmatch(ON_HUB, str(value)) and not is_there(str(value))
     put(spec, "model.uri", f"hf://{value}" if hub else f"file://{absolute(str(value))}")
 
 
@@ -48,8 +48,8 @@ def _scheduler(spec: dict[str, Any], value: Any, notes: list[str], tool: str) ->
 
 
 def _optimizer(spec: dict[str, Any], value: Any, notes: list[str], tool: str) -> None:
-    if value in OPTIMIZERS:
-        put(spec, "training.optimizer", OPTIMIZERS[value])
+    if str(value) in OPTIMIZERS:
+        put(spec, "training.optimizer", OPTIMIZERS[str(value)])
     else:
         notes.append(f"optimizer: {value} is not supported; training.optimizer: auto is used.")
 

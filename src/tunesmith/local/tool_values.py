@@ -136,7 +136,7 @@ def _precision(settings: ToolSettings) -> None:
 def _tracking(settings: ToolSettings, tool: str, notes: list[str]) -> None:
     """Leave out what is said about runs of Weights & Biases and MLflow that nobody asked for."""
     sinks = settings.get("report_to") or []
-    sinks = sinks if isinstance(sinks, list) else [sinks]
+    sinks = [str(sink) for sink in (sinks if isinstance(sinks, list) else [sinks])]
     wandb = bool(settings.get("wandb_project")) and settings.get("use_wandb") is not False
     asked = {
         "wandb": wandb if tool == "axolotl" else bool({"wandb", "all"} & set(sinks)),
