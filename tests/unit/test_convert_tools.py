@@ -204,7 +204,13 @@ def test_files_of_this_machine_and_mixtures_are_datasets_of_their_own(tmp_path):
 def test_names_of_dataset_info_are_looked_up(tmp_path):
     info = {
         "alpaca": {"file_name": "a.json", "columns": {"prompt": "q", "response": "a"}, "num_samples": 9},
-        "talks": {"hf_hub_url": "org/d", "subset": "c", "formatting": "sharegpt", "ranking": True},
+        "talks": {
+            "hf_hub_url": "org/d",
+            "subset": "c",
+            "formatting": "sharegpt",
+            "ranking": True,
+            "ms_hub_url": "z",
+        },
     }
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     more = {"dataset": "alpaca, talks, other", "dataset_dir": str(tmp_path), "mask_history": True}
@@ -219,6 +225,11 @@ def test_names_of_dataset_info_are_looked_up(tmp_path):
         {"uri": "s3://datasets/other", **last},
     ]  # fmt: skip
     assert "datasets[1].ranking: True" in notes
+    assert "ms_hub_url" not in notes
+    more = {"stage": "pt", "dataset": "alpaca,talks,other", "dataset_dir": str(tmp_path)}
+    documents = converted(LLAMA_FACTORY, more)[0]["datasets"]
+    assert [each["text"] for each in documents] == [{}, {}, {}]
+    assert [each.get("columns") for each in documents] == [{"text": "q"}, {"text": "instruction"}, None]
 
 
 def test_a_limit_and_a_configuration_may_stand_before_the_dataset():

@@ -33,6 +33,8 @@ def _as_part(entry: Mapping[str, Any], place: Path) -> dict[str, Any]:
     part: dict[str, Any] = {"type": "alpaca" if formatting == "alpaca" else "chat_template"}
     address, file = rest.pop("hf_hub_url", None), rest.pop("file_name", None)
     part["path"] = address or str((place / str(file)).resolve())
+    for elsewhere in ("ms_hub_url", "om_hub_url"):  # the same data set on other hubs
+        rest.pop(elsewhere, None)
     for theirs, ours in (("subset", "name"), ("split", "split"), ("num_samples", "limit")):
         if theirs in rest:
             part[ours] = rest.pop(theirs)

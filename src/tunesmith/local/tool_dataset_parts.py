@@ -22,9 +22,7 @@ def training_parts(settings: ToolSettings, tool: str) -> list[Part]:
     """Take the settings that name training data out of `settings`, and return them as parts."""
     keys = [key for key in settings if key in _TRAIN or FIELD_OF.get(key) == "datasets[0].uri"]
     form = {}
-    if settings.get("stage") == "pt":
-        form = {"type": "pretrain"}
-    elif "dataset_text_field" in settings:
+    if "dataset_text_field" in settings:
         form = {"type": "completion", "field": settings.pop("dataset_text_field")}
     parts: list[Part] = []
     for key in keys:
@@ -72,7 +70,7 @@ def _part(entry: Any, settings: ToolSettings, tool: str) -> Part:
     if not isinstance(entry, Mapping):
         name = str(entry).strip()
         known = described(name, settings.get("dataset_dir")) if tool == "llamafactory" else None
-        return known or {"path": name}
+        return _as_text(known or {"path": name}) if settings.get("stage") == "pt" else known or {"path": name}
     part = dict(entry)
     for theirs, ours in (("id", "path"), ("config", "name")):  # the alignment handbook's names
         if theirs in part:
@@ -80,6 +78,13 @@ def _part(entry: Any, settings: ToolSettings, tool: str) -> Part:
     if isinstance(part.get("columns"), list):  # those that are kept, by their own names
         del part["columns"]
     return part
+
+
+def _as_text(part: Part) -> Part:
+    """Return a part whose prompts are documents, as LLaMA-Factory's pre-training reads every data set."""
+    usual = "instruction" if "columns" in part else "text"
+    prompt = part.get("columns", {}).get("instruction", usual)
+    return {**part, "type": "pretrain", "columns": {"text": prompt}}
 
 
 def _files(part: Part) -> list[Part]:
