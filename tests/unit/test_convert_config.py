@@ -12,7 +12,8 @@ from tunesmith.api.finetune import FineTuneSpec
 from tunesmith.api.flags import FIELD_OF
 from tunesmith.api.manifest import parse_document, parse_documents
 from tunesmith.errors import UsageError
-from tunesmith.local.convert_config import convert, read_settings, tool_of
+from tunesmith.local.convert_config import convert
+from tunesmith.local.tool_reading import read_settings, tool_of
 
 TRL = """
 #!/bin/sh

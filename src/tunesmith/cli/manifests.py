@@ -108,13 +108,12 @@ def convert_config(
     [dim]tunesmith convert-config axolotl.yml --name first-job > job.yaml
     tunesmith convert-config train.sh --from trl > job.yaml[/dim]
     """
-    from tunesmith.api.manifest import parse_document
-    from tunesmith.local.convert_config import convert, read_settings, tool_of
+    from tunesmith.local.convert_config import convert
+    from tunesmith.local.tool_reading import read_settings, tool_of
 
     settings = read_settings(path.read_text("utf-8"), str(path))
-    made = convert(settings, tool.value if tool else tool_of(settings), name)
+    made = convert(settings, tool.value if tool else tool_of(settings), name, str(path))
     typer.echo(made.text(path.name), nl=False)
-    parse_document(made.document, str(path), 1)
 
 
 def crds(
