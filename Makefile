@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
 # Processes that run tests: a job that starts leaves processors idle now and then.
-WORKERS ?= 3
+WORKERS ?= 4
 # What is never imported need not be compiled.
 export PIP_NO_COMPILE = 1
 # What is imported is compiled once, not by each of the many processes that tests start.
@@ -15,7 +15,7 @@ CONSTRAINTS := locks/constraints.txt
 PIN = $(CONSTRAINTS:%=--constraint %)
 PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
-LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
+LIGHT = env OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
 
 .PHONY: demo gpu gpu-bundle docs chat check coverage test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test images publish lint-workflows clean
 
@@ -36,9 +36,9 @@ test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/.dev ## everything CI runs, the longest first
 	$(MAKE) -j 4 -k --output-sync=line test-rest test-vllm test-light lint
 
-# Without the engines, as `check` runs them, so that one that lacks its mark is found.
+# Without the engines, as `check` runs them, so that one that lacks its mark is found. They fill what the others leave.
 test-light: $(VENV)/.dev
-	$(LIGHT) -n 1 --durations 10
+	nice -n 5 $(LIGHT) -n 1 --durations 10
 
 # Apart, since counting lines doubles the time; COVERAGE_CORE=sysmon takes less, from Python 3.12 on.
 coverage: $(VENV)/.dev ## the share of lines that tests without engines run
