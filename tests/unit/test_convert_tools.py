@@ -278,3 +278,17 @@ def test_a_split_of_trl_may_have_a_slice_and_its_format_is_said():
         ({"dataset_text_field": "body"}, {"datasets.0.columns": {"text": "body"}}),
     ]
     assert differences(cases, TRL) == []
+
+
+def test_no_secret_is_written_into_a_note():
+    """The result is a file for Git; tokens of a vocabulary and of a batch are no secrets."""
+    secret = "hf_abcdefghijklmnop"
+    names = ("hub_token", "token", "wandb_api_key", "comet_api_key", "s3_secret_access_key", "db_password")
+    given = dict.fromkeys(names, secret) | {"extra": {"hf_token": secret}, "pad_token": "<pad>"}
+    notes = converted(TRL, given)[1]
+    assert secret not in notes
+    assert not [name for name in (*names, "extra") if f"{name} has no corresponding field" not in notes]
+    assert "pad_token: <pad>" in notes
+    of_datasets = converted(AXOLOTL, {"datasets": [{**AXOLOTL["datasets"][0], "auth_token": secret}]})[1]
+    assert "datasets[0].auth_token has no field" in of_datasets
+    assert secret not in of_datasets

@@ -19,7 +19,7 @@ from tunesmith.local.tool_dataset_parts import training_parts, validation_parts
 from tunesmith.local.tool_datasets import put_datasets, put_validation
 from tunesmith.local.tool_fields import SPECIAL, put
 from tunesmith.local.tool_refusals import refuse
-from tunesmith.local.tool_settings import DEFAULTS, LORA_DEFAULTS, NEEDLESS, NULLS, USUAL, ToolSettings
+from tunesmith.local.tool_settings import DEFAULTS, LORA_DEFAULTS, NEEDLESS, NULLS, USUAL, ToolSettings, shown
 from tunesmith.local.tool_values import prepare
 from tunesmith.names import API_VERSION, Kind
 from tunesmith.plan.show import as_yaml
@@ -116,7 +116,7 @@ def _put_settings(spec: dict[str, Any], given: ToolSettings, notes: list[str], t
             put(spec, field_.replace("method.lora", f"method.{method}"), value)
         else:
             hint = field_hint(key, ["method"]) if key not in FIELD_OF else ""
-            notes.append(f"{key}: {value} has no corresponding field{hint}.")
+            notes.append(f"{shown(key, value)} has no corresponding field{hint}.")
     if needless:
         notes.append(f"Left out, since no result depends on it here: {', '.join(needless)}.")
 

@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith.api.addresses import HUB_DATASETS
 from tunesmith.local.overrides import absolute
 from tunesmith.local.tool_dataset_parts import Part
+from tunesmith.local.tool_settings import shown
 
 _TRAIN = "train"
 """The split that TRL reads if none is named."""
@@ -70,7 +71,7 @@ def put_datasets(spec: dict[str, Any], parts: list[Part], notes: list[str], tool
         _choose_of_hub(dataset, rest, tool)
         for key, value in rest.items():
             if key not in _NO_SETTING and value not in _USUAL.get(key, ()):
-                notes.append(f"{place}.{key}: {value} has no field of its own.")
+                notes.append(f"{place}.{shown(key, value)} has no field of its own.")
         spec.setdefault("datasets", []).append(dataset)
 
 

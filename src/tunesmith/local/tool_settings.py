@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,3 +113,12 @@ OPTIMIZERS = {
     "adamw_torch_8bit": "paged_adamw_8bit",
     "paged_adamw": "paged_adamw_32bit",
 }
+# Names whose values may be secrets, which have no place in a file that is kept in Git; these tokens are none.
+_MAY_BE_SECRET = re.compile(r"token|key|password|secret|credential|auth", re.IGNORECASE)
+_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def shown(key: str, value: Any) -> str:
+    """Return a setting as notes show it: without its value if that may be a secret or has one inside."""
+    named = key if isinstance(value, str | int | float) else f"{key} {value}"
+    return key if key not in _TOKENS and _MAY_BE_SECRET.search(named) else f"{key}: {value}"
