@@ -15,7 +15,7 @@ CONSTRAINTS := locks/constraints.txt
 PIN = $(CONSTRAINTS:%=--constraint %)
 PIN_BUILD = $(CONSTRAINTS:%=--build-constraint %)
 
-LIGHT = env OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
+LIGHT = OMP_NUM_THREADS=1 $(BIN)/pytest -m "not engine and not soak" --dist loadfile --no-loadscope-reorder tests/unit
 
 .PHONY: demo gpu gpu-bundle docs chat check coverage test test-light test-rest test-vllm test-newest lint generate lock bench soak cluster-test dist dist-test images publish lint-workflows clean
 
@@ -36,9 +36,9 @@ test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/.dev ## everything CI runs, the longest first
 	$(MAKE) -j 4 -k --output-sync=line test-rest test-vllm test-light lint
 
-# Without the engines, as `check` runs them, so that one that lacks its mark is found. They fill what the others leave.
+# Without the engines, as `check` runs them, so that one that lacks its mark is found.
 test-light: $(VENV)/.dev
-	nice -n 5 $(LIGHT) -n 1 --durations 10
+	$(LIGHT) -n 1 --durations 10
 
 # Apart, since counting lines doubles the time; COVERAGE_CORE=sysmon takes less, from Python 3.12 on.
 coverage: $(VENV)/.dev ## the share of lines that tests without engines run
