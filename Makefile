@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
 # Processes that run tests: a job that starts leaves processors idle now and then.
-WORKERS ?= 4
+WORKERS ?= 3
 # What is never imported need not be compiled.
 export PIP_NO_COMPILE = 1
 # What is imported is compiled once, not by each of the many processes that tests start.
