@@ -1,4 +1,4 @@
-"""The defaults of TRL, LLaMA-Factory and Axolotl, and settings that need no field."""
+"""The settings of TRL, LLaMA-Factory and Axolotl: defaults, those that need no field, what notes show."""
 
 from __future__ import annotations
 

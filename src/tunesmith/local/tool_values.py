@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from tunesmith.api.flags import FIELD_OF
-from tunesmith.local.tool_settings import ToolSettings
+from tunesmith.local.tool_settings import ToolSettings, shown
 
 _NEVER = (False, "no")
 _ONLY_HERE = "training.saveSteps decides, 100 steps if it is absent"
@@ -40,7 +40,7 @@ def prepare(settings: ToolSettings, defaults: ToolSettings, tool: str, method: s
 
 def _drop(settings: ToolSettings, names: list[str], why: str, notes: list[str]) -> None:
     for name in names:
-        notes.append(f"{name}: {settings.pop(name)} has no effect: {why}.")
+        notes.append(f"{shown(name, settings.pop(name))} has no effect: {why}.")
 
 
 def _is_of_adapter(name: str) -> bool:
